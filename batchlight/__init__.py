@@ -1,0 +1,39 @@
+"""batchlight: enhance whole data sets of dark images, with nothing lost and everything recorded.
+
+>>> import batchlight
+>>> summary = batchlight.run(batchlight.JobConfig(input="photos", workers=4))
+>>> brighter = batchlight.enhance(image)
+
+Importing this imports neither Ray, nor PyTorch, nor OpenCV; using it does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["BatchlightError", "JobConfig", "Summary", "__version__", "enhance", "run"]
+
+if TYPE_CHECKING:
+    from batchlight.api import enhance
+    from batchlight.config import JobConfig
+    from batchlight.errors import BatchlightError
+    from batchlight.job import run
+    from batchlight.summary import Summary
+
+_HOMES = {
+    "BatchlightError": "errors",
+    "JobConfig": "config",
+    "Summary": "summary",
+    "enhance": "api",
+    "run": "job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'batchlight' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"batchlight.{_HOMES[name]}"), name)

@@ -1,0 +1,5 @@
+"""``python -m batchlight`` is the command ``batchlight``."""
+
+from batchlight.cli import main
+
+main()

@@ -1,0 +1,383 @@
+"""One batch, from listed inputs to committed records: read, decode, enhance, encode, write.
+
+The batch's atmospheric light is the mean over its images, so it takes two passes. The first
+surveys: it reads, decodes and analyses every image. The second finishes: it enhances, encodes and
+writes. In between, a worker keeps decoded images up to a budget, beyond that their encoded bytes,
+beyond that nothing and reads again; so its memory is bounded by the budget and the largest image.
+
+Reading ahead and writing behind go on in threads while this one computes. The only ``try`` around
+an image is ``_attempt``: whatever happens to one becomes its row, and its neighbours never know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from batchlight import codec, dehaze
+from batchlight.codec import Decoded, Header
+from batchlight.config import JobConfig, Method
+from batchlight.dehaze import Analysis, DehazeParameters
+from batchlight.errors import BatchlightError, ErrorCode, ImageError
+from batchlight.inputs import Input
+from batchlight.records import Record, Tally, write_part
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import NameRefusedError
+
+Pixels = npt.NDArray[Any]
+T = TypeVar("T")
+
+KEEP_BYTES = 256 * 2**20
+"""Budget for what a worker keeps between the two passes, encoded and decoded."""
+KEEP_DECODED_SHARE = 0.75
+READ_THREADS = 4
+READ_AHEAD = 8
+WRITE_THREADS = 4
+WRITES_BEHIND = 8
+
+_LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
+"""Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""
+
+DARKER_BY = 0.5 / 255
+"""How much darker, in mean luminance, an output must be before rounding is no excuse."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The unit of the average, of a task and of a commit."""
+
+    number: int
+    methods: tuple[Method, ...]
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True)
+class BatchContext:
+    """What all batches of a run share."""
+
+    config: JobConfig
+    input: Location
+    output: Location
+    run_id: str
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What the driver hears of a batch: never pixels, never rows."""
+
+    batch: int
+    tally: Tally
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image failed."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass found out about one image: enough for the batch's mean."""
+
+    atmospheric_light: float | None
+    failure: Failure | None
+
+
+def run_batch(context: BatchContext, batch: Batch) -> BatchResult:
+    """Do a whole batch and commit it.
+
+    Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
+    """
+    started = time.perf_counter()
+    worker = _BatchWorker(context, batch.number)
+    images = worker.survey(batch.inputs)
+    light = dehaze.batch_light([i.light for i in images if i.light is not None])
+    records = worker.finish(images, light)
+    tally = write_part(worker.output, batch.number, records)
+    return BatchResult(batch.number, tally, time.perf_counter() - started)
+
+
+def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:
+    """Only the first pass, over some images of a batch: the isolation of one that kills."""
+    images = _BatchWorker(context, number, keep_bytes=0).survey(inputs)
+    return [Survey(image.light, image.failure) for image in images]
+
+
+def finish_images(
+    context: BatchContext, number: int, light: float | None, inputs: Sequence[Input]
+) -> list[Record]:
+    """Only the second pass, over some images of a batch whose light is known."""
+    worker = _BatchWorker(context, number, keep_bytes=0)
+    return worker.finish([_Image(item) for item in inputs], light)
+
+
+def failed_record(
+    context: BatchContext,
+    number: int,
+    item: Input,
+    failure: Failure,
+    light: float | None,
+    attempts: int,
+) -> Record:
+    """The row of an image that no worker survived."""
+    image = _Image(item, failure=failure)
+    return replace(_BatchWorker(context, number).record(image, light), attempts=attempts)
+
+
+@dataclass
+class _Image:
+    """One image on its way through a batch."""
+
+    input: Input
+    failure: Failure | None = None
+    data: bytes | None = None
+    header: Header | None = None
+    decoded: Decoded | None = None
+    analysis: Analysis | None = None
+    light: float | None = None
+    kept_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Columns of its record that tell of the input."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """Columns of its record that tell of the output."""
+
+
+class _BatchWorker:
+    def __init__(self, context: BatchContext, number: int, keep_bytes: int = KEEP_BYTES) -> None:
+        self.config = context.config
+        self.context = context
+        self.number = number
+        self.input = _storage(context.input)
+        self.output = _storage(context.output)
+        self.parameters = DehazeParameters(
+            self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
+        )
+        self.free_bytes = keep_bytes
+        self.keep_bytes = keep_bytes
+        # Parallelism is between batches; threads inside one would only compete.
+        cv2.setNumThreads(1)
+
+    def survey(self, inputs: Sequence[Input]) -> list[_Image]:
+        """Read, decode and analyse; what fits the budget stays in memory."""
+        images = [_Image(item) for item in inputs]
+        for image, reading in self._reading_ahead(images):
+            self._attempt(image, partial(self._analyse, reading=reading))
+            self._keep(image)
+        return images
+
+    def finish(self, images: Sequence[_Image], light: float | None) -> list[Record]:
+        """Enhance, encode and write all that did not fail, and say how it went."""
+        behind: deque[tuple[_Image, Future[None]]] = deque()
+        with ThreadPoolExecutor(WRITE_THREADS) as pool:
+            for image, reading in self._reading_ahead(images):
+                if image.analysis is None:
+                    self._attempt(image, partial(self._analyse, reading=reading))
+                encoded = self._attempt(image, lambda i: self._enhance(i, light))
+                self._forget(image)
+                if encoded is not None:
+                    behind.append((image, pool.submit(self._write, image, *encoded)))
+                while len(behind) > WRITES_BEHIND:
+                    self._await_write(*behind.popleft())
+            for pending in behind:
+                self._await_write(*pending)
+        return [self.record(image, light) for image in images]
+
+    def record(self, image: _Image, light: float | None) -> Record:
+        """The image's row as it stands."""
+        item, failure = image.input, image.failure
+        method = self.config.method[0]
+        return Record(
+            input=item.path,
+            method=method,
+            status="failed" if failure else "ok",
+            error_code=failure.code.value if failure else None,
+            error=failure.message if failure else None,
+            input_bytes=item.size,
+            input_etag=item.etag,
+            input_modified=item.modified,
+            batch=self.number,
+            batch_atmospheric_light=light,
+            attempts=1,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            run_id=self.context.run_id,
+            fingerprint=self.config.fingerprint(method).digest,
+            finished_at=datetime.now(UTC),
+            **image.facts,
+            **({} if failure else image.result),
+        )
+
+    def _attempt(self, image: _Image, step: Callable[[_Image], T]) -> T | None:
+        """Run one step of one image; its failure becomes the image's, unless it is everybody's."""
+        if image.failure is not None:
+            return None
+        try:
+            return step(image)
+        except (BatchlightError, MemoryError):
+            raise
+        except ImageError as error:
+            image.failure = Failure(error.code, error.message)
+        except FileNotFoundError:
+            image.failure = Failure(ErrorCode.MISSING, "vanished since it was listed")
+        except PermissionError:
+            image.failure = Failure(ErrorCode.UNREADABLE, "no permission to read it")
+        except NameRefusedError as error:
+            image.failure = Failure(ErrorCode.WRITE_FAILED, str(error))
+        except Exception as error:
+            image.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {error}")
+        return None
+
+    def _reading_ahead(self, images: Sequence[_Image]) -> Iterator[tuple[_Image, Future[bytes]]]:
+        """Each image with its bytes, some of them being read while earlier ones are worked on."""
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            ahead: deque[tuple[_Image, Future[bytes]]] = deque()
+            for image in images:
+                ahead.append((image, pool.submit(self._read, image)))
+                if len(ahead) > READ_AHEAD:
+                    yield ahead.popleft()
+            yield from ahead
+
+    def _read(self, image: _Image) -> bytes:
+        """The image's bytes, from memory if they were kept; empty where they are not needed."""
+        item = image.input
+        if image.failure is not None or image.analysis is not None:
+            return b""
+        if image.data is not None:
+            return image.data
+        if item.defect is not None:
+            raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
+        with _timed(image.facts, "read_ms"):
+            if item.source is None:
+                return self.input.read(item.path)
+            location = Location.parse(item.source)
+            return _storage(location.parent).read(location.name)
+
+    def _analyse(self, image: _Image, reading: Future[bytes]) -> None:
+        data = reading.result()
+        digest = hashlib.sha256(data).hexdigest()
+        if image.facts.setdefault("input_sha256", digest) != digest:
+            raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
+        with _timed(image.facts, "decode_ms"):
+            header = codec.read_header(data, self.config.max_pixels)
+            image.facts |= {"width": header.width, "height": header.height}
+            decoded = codec.decode(data, header)
+        image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
+        with _timed(image.facts, "enhance_ms"):
+            analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
+        image.light = analysis.atmospheric_light
+        image.facts |= {
+            "atmospheric_light": image.light,
+            "luminance_before": _luminance(decoded.pixels),
+        }
+        image.data, image.decoded, image.analysis = data, decoded, analysis
+
+    def _keep(self, image: _Image) -> None:
+        """Decide what of a surveyed image stays in memory until it is finished."""
+        if image.decoded is None or image.analysis is None or image.data is None:
+            return
+        size = image.decoded.pixels.nbytes + image.analysis.own.nbytes
+        size += 0 if image.decoded.alpha is None else image.decoded.alpha.nbytes
+        reserved = self.keep_bytes * (1 - KEEP_DECODED_SHARE)
+        if self.free_bytes - size >= reserved:
+            image.data = None
+            image.kept_bytes = size
+        else:
+            image.decoded = image.analysis = None
+            image.kept_bytes = len(image.data) if len(image.data) <= self.free_bytes else 0
+            image.data = image.data if image.kept_bytes else None
+        self.free_bytes -= image.kept_bytes
+
+    def _forget(self, image: _Image) -> None:
+        self.free_bytes += image.kept_bytes
+        image.kept_bytes = 0
+        image.data = image.decoded = image.analysis = None
+
+    def _enhance(self, image: _Image, batch_light: float | None) -> tuple[str, bytes]:
+        """The output's path and bytes."""
+        decoded, analysis = image.decoded, image.analysis
+        assert decoded is not None
+        assert analysis is not None
+        with _timed(image.facts, "enhance_ms"):
+            light = self._light_to_use(analysis.atmospheric_light, batch_light)
+            enhanced = dehaze.enhance(decoded.pixels, analysis, light, self.parameters)
+        top = np.iinfo(enhanced.pixels.dtype).max
+        image.result = {
+            "mean_transmission": enhanced.mean_transmission,
+            "luminance_after": _luminance(enhanced.pixels),
+            "clipped_fraction": np.count_nonzero(enhanced.pixels == top) / enhanced.pixels.size,
+        }
+        _refuse_suspicious(decoded.pixels, enhanced.pixels)
+        wanted = self.config.format
+        format = decoded.header.format if wanted == "same" else wanted
+        with _timed(image.result, "encode_ms"):
+            data = codec.encode(decoded, enhanced.pixels, format, self.config.quality)
+        name = codec.output_name(image.input.path, self.config.format)
+        path = f"{self.config.method[0]}/{name}"
+        image.result |= {
+            "format": format,
+            "output": path,
+            "output_bytes": len(data),
+            "output_sha256": hashlib.sha256(data).hexdigest(),
+        }
+        return path, data
+
+    def _light_to_use(self, own: float, batch_light: float | None) -> float:
+        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
+        chosen = self.config.atmospheric_light
+        if chosen == "image" or batch_light is None:
+            return own
+        return max(batch_light, own) if chosen == "batch" else float(chosen)
+
+    def _write(self, image: _Image, path: str, data: bytes) -> None:
+        with _timed(image.result, "write_ms"):
+            self.output.write(path, data)
+
+    def _await_write(self, image: _Image, writing: Future[None]) -> None:
+        self._attempt(image, lambda _: writing.result())
+
+
+@lru_cache
+def _storage(location: Location) -> Storage:
+    """One connection pool for each place and process, not for each batch."""
+    return open_storage(location)
+
+
+@contextmanager
+def _timed(times: dict[str, Any], name: str) -> Iterator[None]:
+    """Add the milliseconds that the block takes."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        times[name] = times.get(name, 0.0) + (time.perf_counter() - started) * 1000
+
+
+def _luminance(pixels: Pixels) -> float:
+    """Mean luminance, 0..1."""
+    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
+    means = cv2.mean(pixels)[: len(weights)]
+    return float(np.dot(weights, means)) / float(np.iinfo(pixels.dtype).max)
+
+
+def _refuse_suspicious(before: Pixels, after: Pixels) -> None:
+    """Raise ``ImageError`` for a result that no enhancement should give."""
+    if _luminance(after) < _luminance(before) - DARKER_BY:
+        raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
+    if after.min() == after.max() and before.min() != before.max():
+        raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")

@@ -1,0 +1,288 @@
+"""The command line: words in, sentences and exit codes out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from batchlight import __version__
+from batchlight.config import JobConfig, make_config
+from batchlight.errors import BatchlightError, ExitCode
+
+if TYPE_CHECKING:
+    from batchlight.summary import Summary
+
+app = typer.Typer(
+    name="batchlight",
+    help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_GROUPS = {
+    "What and where": ("input", "output", "include", "exclude"),
+    "Method": (
+        *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
+        *("format", "quality", "max_pixels"),
+    ),
+    "Workers": ("workers", "address", "timeout"),
+    "Course of the run": (["max_failures", "fail_fast", "retry_failed", "overwrite", "progress"]),
+}
+
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Verbose logs, and tracebacks of errors.")]
+
+
+def main() -> None:
+    """The program: every error ends in one sentence and its exit code."""
+    debug = "--debug" in sys.argv
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    try:
+        app(standalone_mode=False)
+    except BatchlightError as error:
+        _fail(str(error), error.exit_code, debug)
+    except typer._click.exceptions.ClickException as error:
+        _fail(error.format_message(), ExitCode.USAGE, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130, debug)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _fail(f"unexpected {type(error).__name__}: {reason}; --debug tells more", 1, debug)
+
+
+def _fail(sentence: str, exit_code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(sentence)}")
+    sys.exit(exit_code)
+
+
+def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of ``JobConfig``, and call it with the config they make.
+
+    Options that are not given stay out of the config, so a file's values show through.
+    """
+
+    @functools.wraps(command)
+    def with_config(config_file: str | None, **values: Any) -> None:
+        own = {name: values.pop(name) for name in own_names if name in values}
+        given = {name: value for name, value in values.items() if value not in (None, [], ())}
+        command(make_config(given, config_file), **own)
+
+    own_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    own_names = [parameter.name for parameter in own_parameters]
+    file_option = typer.Option("--config", metavar="FILE", help="YAML with any of these options.")
+    parameters = [
+        *(_parameter(name, group) for group, names in _GROUPS.items() for name in names),
+        _keyword("config_file", Annotated[str | None, file_option], None),
+        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own_parameters),
+    ]
+    with_config.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_config.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_config
+
+
+def _parameter(name: str, group: str) -> inspect.Parameter:
+    """The option for one field of ``JobConfig``, with its description, default and choices."""
+    info = JobConfig.model_fields[name]
+    annotation = info.annotation
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    default = extra.get("default", info.default)
+    shown = default[0] if name == "method" else default
+    silent = info.is_required() or shown in ((), False)
+    note = " (required)" if info.is_required() else "" if silent else f" [default: {shown}]"
+    flag = annotation is bool
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        help=info.description + note,
+        rich_help_panel=group,
+        metavar=None if flag else _metavar(name, annotation),
+    )
+    kind: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
+    return _keyword(name, Annotated[kind | None, option], None)
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    if name in ("input", "output"):
+        return "URI"
+    if name == "max_failures":
+        return "N|P%"
+    if name == "atmospheric_light":
+        return "batch|image|NUMBER"
+    choices = annotation
+    while get_origin(choices) in (tuple, UnionType) or get_origin(choices) is Annotated:
+        choices = get_args(choices)[0]
+    if get_origin(choices) is Literal:
+        return "|".join(get_args(choices))
+    return {int: "N", float: "X"}.get(choices, "GLOB" if name.endswith("clude") else "TEXT")
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+    )
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"batchlight {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@takes_job_options
+def run(config: JobConfig, *, debug: Debug = False) -> None:
+    """Enhance a data set; run the same command again to go on after any interruption."""
+    from batchlight.job import run as run_job
+
+    summary = run_job(config)
+    if config.progress == "json":
+        print(json.dumps({"event": "summary", **json.loads(summary.to_json())}))
+    else:
+        _print_summary(summary)
+    sys.exit(summary.exit_code)
+
+
+@app.command()
+@takes_job_options
+def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show what a run would do, without writing anything."""
+    from dataclasses import asdict
+
+    from batchlight.job import preview
+
+    found = preview(config)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    _print_facts(
+        f"{found.input} -> {found.output}",
+        {
+            "images": f"{found.inputs:,}, {_bytes(found.input_bytes)}",
+            "to do": f"{found.todo:,}, {_bytes(found.todo_bytes)}, in {found.batches:,} batches",
+            "  new": f"{found.new:,}",
+            "  changed": f"{found.changed:,}",
+            "  to retry": f"{found.retried:,}",
+            "skipped, done before": f"{found.unchanged:,}",
+            "gone since": f"{found.gone:,}",
+            "left of a stored plan": f"{found.left_of_stored_plan:,}",
+        },
+    )
+
+
+@app.command()
+def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show how far a run is, or how it ended."""
+    from dataclasses import asdict
+
+    from batchlight.status import read_status
+
+    found = read_status(output)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    _print_facts(
+        f"{found.output}: {found.state}",
+        {
+            "of the last plan": f"{found.done:,} of {found.planned:,} images in committed batches",
+            "held by": found.holder or "nobody",
+            "last run ended": found.ended or "no run has ended yet",
+        },
+    )
+
+
+@app.command()
+def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the images that failed, with code and reason."""
+    from batchlight.records import failed_rows
+    from batchlight.status import open_output
+
+    rows = failed_rows(open_output(output))
+    columns = ("input", "method", "error_code", "error")
+    if as_json:
+        print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))
+        return
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row[name] for name in columns))
+        return
+    table = Table("image", "method", "code", "reason", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in columns))
+    Console().print(table if table.row_count else "no image failed")
+
+
+@app.command()
+def samples(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to write them.")],
+    debug: Debug = False,
+) -> None:
+    """Write a small set of realistic low-light images, to try a run at once."""
+    from batchlight.samples import write_samples
+
+    written = write_samples(folder)
+    print(f"{len(written)} dark images are in {folder}; now: batchlight run --input {folder}")
+
+
+def _print_summary(summary: Summary) -> None:
+    colour = "green" if summary.exit_code == 0 else "yellow"
+    facts = {
+        "images": f"{summary.inputs:,}",
+        "ok": f"{summary.ok:,}",
+        "failed": f"{summary.failed:,}",
+        **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        "done by this run": f"{summary.done_now:,}",
+        "done before": f"{summary.done_before:,}",
+        "gone since": f"{summary.gone:,}",
+        "read, written": f"{_bytes(summary.input_bytes)}, {_bytes(summary.output_bytes)}",
+        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s",
+        "output": summary.output,
+    }
+    optional = ("failed", "done before", "gone since")
+    _print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+
+
+def _print_facts(title: str, facts: dict[str, str]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    if title:
+        console.print(f"[bold]{escape(title)}[/]")
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.print(f"[dim]{name.ljust(width)}[/]  {escape(value)}")
+
+
+def _bytes(number: int) -> str:
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"

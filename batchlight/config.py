@@ -1,0 +1,211 @@
+"""``JobConfig``: everything that ``batchlight run`` can be told, validated and frozen.
+
+The command line, the YAML file and the Python API are three ways to fill this one model, so each
+option is described once, here. The fingerprints say which of it decides pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from batchlight.errors import UsageError
+
+Method = Literal["classical"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+
+# Raised whenever a change alters the pixels that unchanged parameters give.
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1}
+
+
+def _as_tuple(value: object) -> object:
+    """Let a config file say ``method: classical`` where a list is meant."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _as_light(value: object) -> object:
+    """A number may arrive as text from the command line."""
+    if isinstance(value, str) and value not in ("batch", "image"):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255") from None
+    return value
+
+
+def _as_max_failures(value: object) -> object:
+    """A number, or a percentage such as ``5%`` or ``0.1%``."""
+    text = str(value)
+    try:
+        number = float(text.removesuffix("%")) if text.endswith("%") else int(text)
+    except ValueError:
+        number = -1
+    if number < 0 or (text.endswith("%") and number > 100):
+        raise ValueError("must be a number of images such as 10, or a percentage such as 5%")
+    return text
+
+
+def _as_methods(value: object) -> object:
+    value = _as_tuple(value)
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("must name at least one method")
+        return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
+    return value
+
+
+Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class JobConfig(BaseModel):
+    """One job. ``JobConfig(input="photos", workers=4)``.
+
+    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    input: str = Field(
+        min_length=1,
+        description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
+    )
+    output: str | None = Field(
+        None, description="Where to write.", json_schema_extra={"default": "INPUT-enhanced"}
+    )
+    include: Globs = Field((), description="Only relative paths that match this glob; repeatable.")
+    exclude: Globs = Field((), description="No relative paths that match this glob; repeatable.")
+    method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
+        ("classical",), description="How to enhance; repeatable."
+    )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Batches worked on at once; 0: in this process, without Ray.",
+        json_schema_extra={"default": "all CPUs of the cluster"},
+    )
+    address: str | None = Field(
+        None,
+        description="Address of a Ray cluster.",
+        json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
+    )
+    batch_size: int = Field(64, ge=1, le=65536, description="Images per batch.")
+    atmospheric_light: Annotated[
+        Literal["batch", "image"] | Annotated[float, Field(gt=0, le=255, allow_inf_nan=False)],
+        BeforeValidator(_as_light),
+    ] = Field("batch", description="'batch', 'image', or a number up to 255.")
+    omega: float = Field(0.93, gt=0, le=1, description="Share of the haze to remove.")
+    t0: float = Field(0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    window: int = Field(20, ge=1, le=255, description="Side of the dark channel's window, pixels.")
+    denoise: Literal["none", "guided"] = Field(
+        "none", description="Smoothing of the noise that the gain amplifies."
+    )
+    format: Literal["same", "jpeg", "png", "webp", "tiff", "avif"] = Field(
+        "same", description="Output format; same: whatever the input is."
+    )
+    quality: int = Field(95, ge=1, le=100, description="Quality of lossy formats.")
+    max_pixels: int = Field(
+        200_000_000, ge=1, le=2**30, description="Refuse larger images before decoding them."
+    )
+    timeout: float = Field(
+        600, gt=0, allow_inf_nan=False, description="Seconds after which a batch has hung."
+    )
+    max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
+        "0", description="Failed images, a number or P%, that still make exit code 0."
+    )
+    fail_fast: bool = Field(False, description="Stop once more than --max-failures have failed.")
+    retry_failed: bool = Field(False, description="Also redo images that failed for good.")
+    overwrite: bool = Field(False, description="Redo everything, replacing what the output holds.")
+    progress: Literal["auto", "json", "off"] = Field(
+        "auto", description="A bar on a terminal, else a line every 30 s; json; off."
+    )
+
+    def allows_failures(self, failed: int, total: int) -> bool:
+        """Whether ``failed`` of ``total`` (input, method) pairs still make a good run."""
+        if self.max_failures.endswith("%"):
+            return failed <= total * float(self.max_failures.removesuffix("%")) / 100
+        return failed <= int(self.max_failures)
+
+    def fingerprint(self, method: Method) -> Fingerprint:
+        """What decides this method's pixels, hashed."""
+        parameters: dict[str, Any] = {
+            "method": method,
+            "algorithm": ALGORITHM_VERSIONS[method],
+            "atmospheric-light": self.atmospheric_light,
+            "omega": self.omega,
+            "t0": self.t0,
+            "window": self.window,
+            "denoise": self.denoise,
+            "max-pixels": self.max_pixels,
+            "format": self.format,
+            "quality": self.quality,
+        }
+        if self.atmospheric_light == "batch":
+            parameters["batch-size"] = self.batch_size
+        return Fingerprint(parameters)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The parameters that decide pixels; equal digests mean equal outputs for equal inputs."""
+
+    parameters: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hex of the parameters as canonical JSON."""
+        text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def changes_since(self, earlier: Fingerprint) -> list[str]:
+        """Each parameter that differs, as ``omega 0.93 -> 0.5``."""
+        names = sorted({*self.parameters, *earlier.parameters})
+        pairs = ((n, earlier.parameters.get(n), self.parameters.get(n)) for n in names)
+        return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def make_config(given: Mapping[str, Any], config_file: str | None = None) -> JobConfig:
+    """Build the config from a YAML file and the options given on top of it.
+
+    Raises ``UsageError`` with one sentence that names the option, its value and what it may be.
+    """
+    values = {**(_read_yaml(config_file) if config_file else {}), **given}
+    try:
+        return JobConfig(**values)
+    except ValidationError as error:
+        raise UsageError(_one_sentence(error)) from error
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            loaded = yaml.safe_load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise UsageError(f"the config file {path} is not valid YAML: {where}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"the config file {path} must hold option names and values, one a line")
+    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+
+
+def _one_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    option = "--" + str(first["loc"][0]).replace("_", "-")
+    if first["type"] == "missing":
+        return f"{option} is required"
+    if first["type"] == "extra_forbidden":
+        return f"unknown option {option.removeprefix('--')}; see 'batchlight run --help'"
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    return f"{option} is {first['input']!r}, but {reason}"

@@ -1,0 +1,224 @@
+"""Metadata inside image files: taken out of one container, put into another, bytes to bytes.
+
+OpenCV's own metadata functions lose what a data set needs (XMP in PNG, ICC in AVIF, profiles over
+64 KB in JPEG, resolution, comments), so JPEG and PNG are spliced here: between two files of the
+same format the metadata blocks go over verbatim, between formats as the payloads EXIF, XMP and ICC.
+Source of the layouts: JPEG (ITU-T T.81 annex B, Exif 2.3, ICC.1 annex B.4, XMP part 3) and PNG
+(W3C, third edition).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+EXIF_PREFIX = b"Exif\x00\x00"
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
+ICC_PREFIX = b"ICC_PROFILE\x00"
+
+_JPEG_SOI, _JPEG_SOS, _JPEG_COMMENT = 0xD8, 0xDA, 0xFE
+_JPEG_APP0, _JPEG_APP1, _JPEG_APP2, _JPEG_APP13 = 0xE0, 0xE1, 0xE2, 0xED
+_JPEG_SEGMENT_MAX = 65533
+
+# Everything about an image but its pixels, its palette and its transparency.
+_PNG_METADATA = frozenset(
+    b"gAMA cHRM sRGB iCCP cICP mDCV cLLI pHYs eXIf tEXt zTXt iTXt tIME".split()
+)
+_PNG_XMP = b"XML:com.adobe.xmp"
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an image file says about itself beside its pixels."""
+
+    exif: bytes | None = None
+    """A TIFF structure, without JPEG's ``Exif`` prefix."""
+
+    xmp: bytes | None = None
+    """The XMP packet, without JPEG's namespace prefix."""
+
+    icc: bytes | None = None
+    """The whole colour profile."""
+
+    native: dict[str, bytes] = field(default_factory=dict)
+    """By format, the blocks as they stood in the file, to go verbatim into one of that format."""
+
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation, 1..8; 1 where there is none."""
+        place = _orientation_place(self.exif or b"")
+        if place is None or self.exif is None:
+            return 1
+        offset, order = place
+        value: int = struct.unpack_from(order + "H", self.exif, offset)[0]
+        return value if 1 <= value <= 8 else 1
+
+    def upright(self) -> Metadata:
+        """The same for pixels that have been turned: orientation 1, nothing verbatim."""
+        exif = self.exif
+        if exif is not None and (place := _orientation_place(exif)) is not None:
+            offset, order = place
+            exif = exif[:offset] + struct.pack(order + "H", 1) + exif[offset + 2 :]
+        return Metadata(exif, self.xmp, self.icc)
+
+
+def native_blocks(data: bytes, format: str) -> dict[str, bytes]:
+    """The metadata blocks of a JPEG or PNG file as they stand; empty for other formats."""
+    if format == "jpeg":
+        kept = (
+            data[start:end]
+            for start, end, kind in _jpeg_segments(data)
+            if _is_metadata(data, start, kind)
+        )
+        return {format: b"".join(kept)}
+    if format == "png":
+        return {format: b"".join(c for kind, c in _png_chunks(data) if kind in _PNG_METADATA)}
+    return {}
+
+
+def with_jpeg_metadata(data: bytes, metadata: Metadata) -> bytes:
+    """Put metadata into a freshly encoded JPEG that has none.
+
+    Raises ``ValueError`` for EXIF or XMP too long for a JPEG segment (64 KB).
+    """
+    blocks = metadata.native.get("jpeg")
+    if blocks is None:
+        blocks = b"".join(_jpeg_blocks(metadata))
+    if not blocks:
+        return data
+    # The encoder's JFIF header comes first and stays first, unless the original brings its own.
+    _, header_end, _ = next(_jpeg_segments(data))
+    own_header = b"" if blocks[1] == _JPEG_APP0 else data[2:header_end]
+    return data[:2] + own_header + blocks + data[header_end:]
+
+
+def with_png_metadata(data: bytes, metadata: Metadata) -> bytes:
+    """Put metadata into a freshly encoded PNG that has none."""
+    blocks = metadata.native.get("png")
+    if blocks is None:
+        blocks = b"".join(_png_blocks(metadata))
+    header_end = len(PNG_SIGNATURE) + 25  # IHDR is always first and always 13 bytes long
+    return data[:header_end] + blocks + data[header_end:]
+
+
+def gray_alpha_png(gray_png: bytes, samples: bytes, row_bytes: int) -> bytes:
+    """Turn an encoded gray PNG into gray with alpha, which OpenCV cannot write.
+
+    ``samples``: the rows of interleaved gray and alpha, big-endian, without filter bytes.
+    """
+    header = bytearray(gray_png[16:29])
+    header[9] = 4  # colour type: gray with alpha
+    rows = (samples[at : at + row_bytes] for at in range(0, len(samples), row_bytes))
+    pixels = zlib.compress(b"".join(b"\x00" + row for row in rows), 6)
+    return b"".join(
+        [
+            PNG_SIGNATURE,
+            _png_chunk(b"IHDR", bytes(header)),
+            _png_chunk(b"IDAT", pixels),
+            _png_chunk(b"IEND", b""),
+        ]
+    )
+
+
+def webp_is_lossless(data: bytes) -> bool:
+    """Whether a still WebP file's pixels are in the lossless encoding (a VP8L chunk)."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        at += 8 + size + (size & 1)
+    return False
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(start, end, marker) of each segment before the pixels."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == _JPEG_SOS:
+            return
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield at, end, marker
+        at = end
+
+
+def _is_metadata(data: bytes, start: int, marker: int) -> bool:
+    payload = data[start + 4 : start + 4 + len(XMP_PREFIX)]
+    if marker == _JPEG_APP0:
+        return payload.startswith(b"JFIF\x00")
+    if marker == _JPEG_APP2:  # not the index of a multi-picture file
+        return payload.startswith(ICC_PREFIX)
+    return marker in (_JPEG_APP1, _JPEG_APP13, _JPEG_COMMENT)
+
+
+def _jpeg_blocks(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.exif:
+        yield _jpeg_segment(_JPEG_APP1, EXIF_PREFIX + metadata.exif)
+    if metadata.xmp:
+        yield _jpeg_segment(_JPEG_APP1, XMP_PREFIX + metadata.xmp)
+    if metadata.icc:
+        size = _JPEG_SEGMENT_MAX - len(ICC_PREFIX) - 2
+        parts = [metadata.icc[at : at + size] for at in range(0, len(metadata.icc), size)]
+        if len(parts) > 255:
+            raise ValueError("the colour profile is too long for a JPEG file")
+        for number, part in enumerate(parts, 1):
+            yield _jpeg_segment(_JPEG_APP2, ICC_PREFIX + bytes([number, len(parts)]) + part)
+
+
+def _jpeg_segment(marker: int, payload: bytes) -> bytes:
+    if len(payload) > _JPEG_SEGMENT_MAX:
+        raise ValueError("its EXIF or XMP is over 64 KB, which a JPEG file cannot hold")
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, whole chunk) of each chunk."""
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], data[at:end]
+        at = end
+
+
+def _png_blocks(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.icc:
+        yield _png_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(metadata.icc))
+    if metadata.exif:
+        yield _png_chunk(b"eXIf", metadata.exif)
+    if metadata.xmp:
+        yield _png_chunk(b"iTXt", _PNG_XMP + b"\x00\x00\x00\x00\x00" + metadata.xmp)
+
+
+def _png_chunk(kind: bytes, payload: bytes) -> bytes:
+    return (
+        len(payload).to_bytes(4, "big")
+        + kind
+        + payload
+        + zlib.crc32(kind + payload).to_bytes(4, "big")
+    )
+
+
+def _orientation_place(exif: bytes) -> tuple[int, str] | None:
+    """Where the orientation's value stands in a TIFF structure, and the byte order."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 10:
+        return None
+    directory = struct.unpack_from(order + "I", exif, 4)[0]
+    if directory + 2 > len(exif):
+        return None
+    for index in range(struct.unpack_from(order + "H", exif, directory)[0]):
+        entry = directory + 2 + 12 * index
+        if entry + 12 > len(exif):
+            return None
+        if struct.unpack_from(order + "H", exif, entry)[0] == _ORIENTATION_TAG:
+            return entry + 8, order
+    return None

@@ -1,0 +1,185 @@
+"""The classical method: invert the dark image, remove the haze, invert back.
+
+A low-light image, inverted, looks like a hazy one (Dong et al., ICME 2011), so that a haze removal
+brightens it; the one used here is Tan, Bai, Wang and Higashi, "Fast Single-image Defogging"
+(Fujitsu Sci. Tech. J. 50(1), 2014). With v the stored value, R its range (255 or 65535), I = R - v:
+
+    dark channel   c(x) = the channel in which the minimum of I over the window around x occurs
+    dark pixel     d(x) = I_c(x)(x)             the pixel's own value, so halos stay away
+    transmission   t(x) = 1 - omega d(x) / A    A: the atmospheric light
+    clarified      J(x) = (I(x) - A) / max(t(x), t0) + A
+    result         R - J, clipped and rounded to nearest
+
+Arrays only: uint8 or uint16, shape (height, width) for gray or (height, width, 3) for colour in
+OpenCV's order blue, green, red. The minimum of I is the maximum of v, so nothing is ever inverted
+in memory, and for a fixed A the result depends on d and v alone, so 8 bit is one table look-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from batchlight.guided import smooth
+
+Pixels = npt.NDArray[Any]
+
+LIGHT_QUANTILE = 0.001
+"""Share of the pixels, the haziest, among which the atmospheric light is looked for."""
+
+LIGHT_SCALE = 255.0
+"""Atmospheric light is given on this scale, whatever the bit depth."""
+
+
+@dataclass(frozen=True)
+class DehazeParameters:
+    """omega, t0 and window as in the formulas above; ``denoise`` smooths the result."""
+
+    omega: float = 0.93
+    t0: float = 0.1
+    window: int = 20
+    denoise: bool = False
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one pass over an image tells, enough to enhance it with any atmospheric light."""
+
+    own: Pixels
+    """(height, width), dtype of the image: the stored value v in the dark channel, R - d(x)."""
+
+    atmospheric_light: float
+    """The image's own estimate, 0..255."""
+
+
+@dataclass(frozen=True)
+class Enhanced:
+    """An enhanced image and what was measured on the way."""
+
+    pixels: Pixels
+    mean_transmission: float
+    """Mean of t over the image, before t0 bounds it."""
+
+
+def analyse(pixels: Pixels, window: int) -> Analysis:
+    """Find each pixel's dark channel and the image's atmospheric light, in one pass.
+
+    The light: of the pixels whose dark channel is at or above its n-th largest value, n being one
+    in a thousand and at least one, the highest mean of the three channels of I.
+
+    The window spans rows y - window // 2 .. y + (window - 1) // 2, columns alike, clipped at the
+    border. Of channels that tie, blue comes before green before red.
+    """
+    planes = _with_channels(pixels)
+    size = min(window, 2 * max(planes.shape[:2]) + 1)
+    kernel = np.ones((size, size), np.uint8)
+    coarse = cv2.dilate(pixels, kernel, anchor=(size // 2, size // 2))
+    levels = int(np.iinfo(pixels.dtype).max) + 1
+    own = np.empty(planes.shape[:2], pixels.dtype)
+    counts = np.zeros(levels, np.int64)
+    darkest = np.full(levels, np.iinfo(np.int64).max, np.int64)
+    _survey(planes, _with_channels(coarse), own, counts, darkest)
+
+    # Bins are of the window's maximum of v; the lowest bins are the haziest pixels of I.
+    wanted = max(1, int(LIGHT_QUANTILE * own.size))
+    threshold = int(np.searchsorted(np.cumsum(counts), wanted))
+    lowest_mean = int(darkest[: threshold + 1].min()) / planes.shape[2]
+    top = levels - 1
+    return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top)
+
+
+def enhance(
+    pixels: Pixels, analysis: Analysis, atmospheric_light: float, parameters: DehazeParameters
+) -> Enhanced:
+    """Brighten one image, given its analysis and the light to use (0..255).
+
+    A light of 0, which only a wholly white image has, means that there is nothing to remove.
+    """
+    top = int(np.iinfo(pixels.dtype).max)
+    transmission = _transmission(top, atmospheric_light, parameters.omega)
+    gain = 1.0 / np.maximum(transmission, parameters.t0)
+    planes = _with_channels(pixels)
+    out = np.empty_like(planes)
+    if top == 255:
+        _look_up(planes, analysis.own, _table(gain, atmospheric_light), out)
+    else:
+        _compute(planes, analysis.own, gain, atmospheric_light * top / LIGHT_SCALE, out)
+    result = out.reshape(pixels.shape)
+    if parameters.denoise:
+        result = smooth(result, gain[analysis.own].astype(np.float32))
+    counts = np.bincount(analysis.own.reshape(-1), minlength=top + 1)
+    return Enhanced(result, float(counts @ transmission / analysis.own.size))
+
+
+def batch_light(estimates: list[float]) -> float | None:
+    """The batch's atmospheric light: the mean of its images' estimates, in float64.
+
+    Rounded to float32, which is how it is recorded, so that a record reproduces its pixels.
+    """
+    return float(np.float32(np.mean(estimates, dtype=np.float64))) if estimates else None
+
+
+def _with_channels(pixels: Pixels) -> Pixels:
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float64]:
+    """T for each stored value v that the dark channel can have."""
+    dark = np.arange(top, -1, -1, dtype=np.float64)
+    light_here = light * top / LIGHT_SCALE
+    return 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
+
+
+def _table(gain: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uint8]:
+    """The result for each pair (v in the dark channel, v): (256, 256) uint8."""
+    inverted = np.arange(255, -1, -1, dtype=np.float64)
+    clear = (inverted[np.newaxis, :] - light) * gain[:, np.newaxis] + light
+    table: npt.NDArray[np.uint8] = np.rint(255.0 - np.clip(clear, 0.0, 255.0)).astype(np.uint8)
+    return table
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _survey(planes: Pixels, coarse: Pixels, own: Pixels, counts: Pixels, darkest: Pixels) -> None:
+    """Fill ``own``; per value of the window's maximum, count pixels and find the lowest sum."""
+    height, width, channels = planes.shape
+    for y in range(height):
+        for x in range(width):
+            brightest = coarse[y, x, 0]
+            value = planes[y, x, 0]
+            total = np.int64(value)
+            for channel in range(1, channels):
+                total += planes[y, x, channel]
+                if coarse[y, x, channel] > brightest:
+                    brightest = coarse[y, x, channel]
+                    value = planes[y, x, channel]
+            own[y, x] = value
+            counts[brightest] += 1
+            if total < darkest[brightest]:
+                darkest[brightest] = total
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _look_up(planes: Pixels, own: Pixels, table: Pixels, out: Pixels) -> None:
+    height, width, channels = planes.shape
+    for y in range(height):
+        for x in range(width):
+            row = table[own[y, x]]
+            for channel in range(channels):
+                out[y, x, channel] = row[planes[y, x, channel]]
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _compute(planes: Pixels, own: Pixels, gain: Pixels, light: float, out: Pixels) -> None:
+    """The formula itself, for 16 bit, where a table of all pairs would be 8 GB."""
+    height, width, channels = planes.shape
+    for y in range(height):
+        for x in range(width):
+            factor = gain[own[y, x]]
+            for channel in range(channels):
+                clear = (65535.0 - planes[y, x, channel] - light) * factor + light
+                out[y, x, channel] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))

@@ -1,0 +1,113 @@
+"""What can go wrong, in two closed sets.
+
+An image that fails is a row in the records (``ErrorCode``). A run that fails is an exception
+that ends in one sentence and an exit code:
+
+    BatchlightError          1   fatal
+    ├── UsageError           2   a wrong option, config or input; nothing was written
+    ├── LockedError          4   another run holds the output
+    ├── StorageError         1   storage trouble that is no image's fault
+    ├── ClusterError         1   Ray could not be started, reached or kept
+    └── Interrupted    130/143   SIGINT or SIGTERM
+
+    ImageError                   one image failed; becomes a row, never leaves the batch
+"""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Why an image failed: the values of the column ``error_code``."""
+
+    EMPTY = "empty"
+    CORRUPT = "corrupt"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    SUSPICIOUS_OUTPUT = "suspicious_output"
+    CRASH = "crash"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    WRITE_FAILED = "write_failed"
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the same input would fail again, so that only ``--retry-failed`` redoes it."""
+        return self not in _REDONE_BY_EVERY_RUN
+
+
+_REDONE_BY_EVERY_RUN = frozenset({ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED})
+
+
+class ExitCode:
+    """The process's exit status; ``summary.json`` says the same."""
+
+    OK = 0
+    FATAL = 1
+    USAGE = 2
+    FAILURES = 3
+    LOCKED = 4
+
+
+class BatchlightError(Exception):
+    """A run that cannot go on. Its text is one sentence: what, where, what to do."""
+
+    exit_code: int = ExitCode.FATAL
+
+
+class UsageError(BatchlightError):
+    """The command, the config or the input is wrong; nothing was written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class LockedError(BatchlightError):
+    """Another run works on this output."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class StorageError(BatchlightError):
+    """Storage trouble that is no image's fault.
+
+    ``lasting`` tells trouble that a second try cannot cure (a full disk, wrong credentials).
+    """
+
+    def __init__(self, message: str, lasting: bool = False) -> None:
+        super().__init__(message, lasting)
+        self.lasting = lasting
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClusterError(BatchlightError):
+    """Ray could not be started, reached or kept."""
+
+
+class Interrupted(BatchlightError):
+    """The run was asked to stop by a signal; ``exit_code`` is 128 + the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.exit_code - 128).name
+        return f"interrupted by {name}; run the same command again to go on where it stopped"
+
+
+class ImageError(Exception):
+    """One image failed, for a reason of the closed set."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,192 @@
+"""What a run works on: a directory, one image, a prefix of an object store, or a list of paths."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import posixpath
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pathspec import PathSpec
+
+from batchlight.codec import is_image_name
+from batchlight.config import JobConfig
+from batchlight.errors import UsageError
+from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage.base import BAD_NAME, INTERNAL, escape_controls
+
+logger = logging.getLogger(__name__)
+
+LIST_SUFFIXES = (".txt", ".csv", ".parquet")
+STAT_THREADS = 16
+STAT_AHEAD = 4096
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image of the data set."""
+
+    path: str
+    """Relative to the root, separated by ``/``; what its output is named after."""
+    source: str | None = None
+    """Where it really is, for absolute paths and URIs in a list."""
+    size: int | None = None
+    modified: datetime | None = None
+    etag: str | None = None
+    defect: str | None = None
+    """Why its name cannot be processed."""
+
+    def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
+        """Whether this is another file than the one recorded: by size and etag, else by mtime."""
+        if self.size != size:
+            return True
+        return self.etag != etag if self.etag is not None else self.modified != modified
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """The data set: where it is, and a way to list it."""
+
+    root: Location
+    """What the paths are relative to."""
+    given: Location
+    """What was asked for: the root itself, an image in it, or a list in it."""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a list names the images."""
+        return self.given != self.root and self.given.name.lower().endswith(LIST_SUFFIXES)
+
+    def default_output(self) -> Location:
+        """The input with ``-enhanced`` appended; ``UsageError`` where that names no place."""
+        if self.is_list or not self.given.name:
+            what = "a list" if self.is_list else "a bucket or a file system as a whole"
+            raise UsageError(f"--output is required when --input is {what}")
+        return self.given.with_name_suffix("-enhanced")
+
+    def images(self) -> Iterator[Input]:
+        """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+        storage = open_storage(self.root)
+        if self.is_list:
+            found = _from_list(storage, self.given.name, str(self.given))
+        elif self.given != self.root:
+            found = iter([_as_input(storage.stat(self.given.name))])
+        else:
+            found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
+        return self._matching(found)
+
+    def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
+        included = PathSpec.from_lines("gitignore", self.include)
+        excluded = PathSpec.from_lines("gitignore", self.exclude)
+        for item in found:
+            if self.include and not included.match_file(item.path):
+                continue
+            if self.exclude and excluded.match_file(item.path):
+                continue
+            yield item
+
+
+def open_inputs(config: JobConfig) -> InputSet:
+    """Find out what ``--input`` is.
+
+    Raises ``UsageError`` if it is nothing that can be used, ``StorageError`` if it is out of reach.
+    """
+    given = Location.parse(config.input)
+    root = given
+    if is_image_name(given.name) or given.name.lower().endswith(LIST_SUFFIXES):
+        folder = open_storage(given.parent)
+        folder.check(writable=False)
+        if folder.is_file(given.name):
+            root = given.parent
+    storage = open_storage(root)
+    storage.check(writable=False)
+    if root == given and storage.names(f"{INTERNAL}/locks"):
+        raise UsageError(
+            f"{given} is the output of a run and never an input; "
+            f"to enhance its images again, give one of its folders, such as {given}/classical"
+        )
+    return InputSet(root, given, config.include, config.exclude)
+
+
+def _as_input(info: FileInfo, source: str | None = None) -> Input:
+    return Input(info.path, source, info.size, info.modified, info.etag, info.defect)
+
+
+def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
+    """The entries of a list in order, each looked at; several at once, since each is a request."""
+    entries: dict[str, str | None] = {}
+    duplicates = 0
+    for text in _entries(storage.read(name), name, shown):
+        path, source = _resolve(text, shown)
+        duplicates += path in entries
+        entries[path] = source
+    if duplicates:
+        logger.warning("%s names %d images more than once; each is done once", shown, duplicates)
+    ordered = iter(sorted(entries.items()))
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        while ahead := list(islice(ordered, STAT_AHEAD)):
+            yield from pool.map(lambda entry: _look_at(storage, *entry), ahead)
+
+
+def _entries(data: bytes, name: str, shown: str) -> Iterator[str]:
+    try:
+        if name.lower().endswith(".parquet"):
+            column = pq.read_table(io.BytesIO(data), columns=["path"])["path"]
+            return (text for text in column.to_pylist() if text)
+        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
+        if name.lower().endswith(".csv"):
+            rows = csv.DictReader(lines)
+            if "path" not in (rows.fieldnames or ()):
+                raise UsageError(f"the list {shown} has no column 'path'; add one with that header")
+            return (row["path"] for row in rows if row["path"])
+        return (text for line in lines if (text := line.rstrip("\r\n")))
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(f"cannot read the list {shown}: {reason}") from error
+
+
+def _resolve(text: str, shown: str) -> tuple[str, str | None]:
+    """An entry's path below the output, and its source if that is not the list's folder."""
+    if "://" in text:
+        location = Location.parse(text)
+        path = (
+            f"{location.bucket}/{location.path}" if location.remote else location.path.lstrip("/")
+        )
+        source: str | None = text
+        leaves = ".." in path.split("/")
+    else:
+        path = posixpath.normpath(text)
+        source = path if path.startswith("/") else None
+        leaves = path == ".." or path.startswith("../")
+        path = path.lstrip("/")
+    if leaves:
+        raise UsageError(
+            f"the list {shown} names {text}, whose output would lie outside the output folder; "
+            "give its absolute path instead"
+        )
+    return path, source
+
+
+def _look_at(storage: Storage, path: str, source: str | None) -> Input:
+    shown = escape_controls(path)
+    if shown != path:
+        return Input(shown, defect=BAD_NAME)
+    if not is_image_name(path):
+        return Input(path, source, defect="the name does not end like that of an image")
+    try:
+        if source is None:
+            return _as_input(storage.stat(path))
+        location = Location.parse(source)
+        info = open_storage(location.parent).stat(location.name)
+    except (FileNotFoundError, PermissionError):
+        return Input(path, source)  # the batch will meet it again, and say so in its row
+    return replace(_as_input(info, source), path=path)

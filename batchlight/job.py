@@ -1,0 +1,470 @@
+"""One run, from the lock to the summary.
+
+    lock -> finish the stored plan, if a killed run left one -> list, compare, store a new plan
+         -> do its batches -> parts become metadata/ -> count everything -> summary
+
+The lock comes before the listing and before Ray, so a second run is told so within seconds. Nothing
+here touches pixels or rows: batches travel to workers as lists of inputs and come back as counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from types import FrameType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight import dehaze
+from batchlight.batch import (
+    Batch,
+    BatchContext,
+    BatchResult,
+    Failure,
+    failed_record,
+    finish_images,
+    run_batch,
+    survey_images,
+)
+from batchlight.config import JobConfig
+from batchlight.engine import Engine, WorkerDied, bisect, call_patiently, make_engine, window
+from batchlight.errors import (
+    BatchlightError,
+    ErrorCode,
+    ExitCode,
+    Interrupted,
+    LockedError,
+    UsageError,
+)
+from batchlight.inputs import InputSet, open_inputs
+from batchlight.lock import Lock
+from batchlight.plan import Plan, PlanCounts, Planner, earlier_rows, latest_plan, store_plan
+from batchlight.progress import ProgressDisplay, State, make_display
+from batchlight.records import (
+    Tally,
+    committed_batches,
+    compact,
+    metadata_ranges,
+    remove_rows,
+    tally,
+    write_part,
+)
+from batchlight.status import done_rows
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.summary import Summary, package_versions
+
+_WHY_DIED = {
+    ErrorCode.CRASH: "it killed its worker",
+    ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
+    ErrorCode.TIMEOUT: "it did not end within --timeout",
+}
+
+
+def run(config: JobConfig) -> Summary:
+    """Enhance a data set; the same as ``batchlight run``.
+
+    Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
+    ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
+    done until then is kept, and the same call goes on from there.
+    """
+    inputs, output = open_places(config)
+    storage = open_storage(output)
+    storage.check(writable=True)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    with Lock(storage, str(output), run_id) as lock:
+        return _Run(config, inputs, output, storage, lock, run_id).to_the_end()
+
+
+def open_places(config: JobConfig) -> tuple[InputSet, Location]:
+    """The input and the output. Raises ``UsageError`` if they overlap or cannot be used."""
+    inputs = open_inputs(config)
+    output = Location.parse(config.output) if config.output else inputs.default_output()
+    if output.encloses(inputs.root):
+        raise UsageError(
+            f"the output {output} would hold the input {inputs.root}; choose another --output"
+        )
+    return inputs, output
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do."""
+
+    input: str
+    output: str
+    inputs: int
+    input_bytes: int
+    todo: int
+    todo_bytes: int
+    batches: int
+    new: int
+    changed: int
+    retried: int
+    unchanged: int
+    gone: int
+    left_of_stored_plan: int
+    """(input, method) pairs that a killed run left; they are done first, in their own batches."""
+
+
+def preview(config: JobConfig) -> Preview:
+    """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
+
+    Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
+    or for changed parameters, ``StorageError`` for places out of reach.
+    """
+    inputs, output = open_places(config)
+    storage = open_storage(output)
+    stored = latest_plan(storage)
+    left = 0
+    if stored is not None and not config.overwrite:
+        refuse_changes(config, inputs, output, stored)
+        left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
+    planner = Planner(config)
+    for _ in planner.batches(inputs.images(), earlier_rows(storage), first=0):
+        pass
+    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
+    return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)
+
+
+def refuse_changes(config: JobConfig, inputs: InputSet, output: Location, plan: Plan) -> None:
+    """Raise ``UsageError`` if this run would mix its results with those of another job."""
+    for method in config.method:
+        earlier = plan.fingerprints.get(method)
+        changes = config.fingerprint(method).changes_since(earlier) if earlier else []
+        if changes:
+            raise UsageError(
+                f"{output} was made with other parameters ({', '.join(changes)}); "
+                "give the same ones, choose another --output, or redo everything with --overwrite"
+            )
+    if plan.root != str(inputs.root):
+        raise UsageError(
+            f"{output} holds the images of {plan.root}, not of {inputs.root}; "
+            "choose another --output, or redo everything with --overwrite"
+        )
+
+
+class _Run:
+    def __init__(
+        self,
+        config: JobConfig,
+        inputs: InputSet,
+        output: Location,
+        storage: Storage,
+        lock: Lock,
+        run_id: str,
+    ) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.output = output
+        self.storage = storage
+        self.lock = lock
+        self.run_id = run_id
+        self.context = BatchContext(config, inputs.root, output, run_id)
+        self.display: ProgressDisplay = make_display(config.progress)
+        self.started_at = datetime.now(UTC)
+        self.counts = PlanCounts()
+        self.done_now = Tally()
+        self.first_submitted = self.last_committed = 0.0
+        self.stopped_early = False
+        self._engine: Engine | None = None
+        self._interrupt = _Interrupt()
+        self._exits = ExitStack()
+
+    def to_the_end(self) -> Summary:
+        """Do all there is to do; leave a ``summary.json`` whatever happens."""
+        try:
+            with self._interrupt.caught(), self._exits:
+                self._finish_stored_plan()
+                if not self.stopped_early:
+                    self._do_new_work()
+            summary = self._summary_of_outcome()
+        except (UsageError, LockedError):  # nothing was done: the last summary stays true
+            raise
+        except BaseException as error:
+            code = getattr(error, "exit_code", ExitCode.FATAL)
+            reason = str(error) if isinstance(error, BatchlightError) else repr(error)
+            with suppress(BatchlightError, OSError):  # the first error is the one to tell
+                self._summary(code, reason).write(self.storage)
+            raise
+        finally:
+            self.display.close()
+        summary.write(self.storage)
+        return summary
+
+    def _finish_stored_plan(self) -> None:
+        self.storage.sweep()
+        plan = latest_plan(self.storage)
+        if plan is None:
+            return
+        same = not self.config.overwrite or (
+            plan.overwrite
+            and all(
+                plan.fingerprints.get(m) == self.config.fingerprint(m) for m in self.config.method
+            )
+        )
+        if same:
+            refuse_changes(self.config, self.inputs, self.output, plan)
+        if plan.is_closed(self.storage):
+            return
+        self.counts = PlanCounts(inputs=plan.listed)
+        if same:
+            self.display.say(f"going on with the stored plan of {plan.inputs} images")
+            self._do(plan)
+            # An overwriting run that was killed has now overwritten everything once.
+            self.config = self.config.model_copy(update={"overwrite": False})
+        if not self.stopped_early:
+            self._close(plan)
+
+    def _do_new_work(self) -> None:
+        self.display.say(f"listing {self.inputs.given}")
+        planner = Planner(self.config)
+        previous = latest_plan(self.storage)
+        batches = planner.batches(
+            self.inputs.images(),
+            earlier_rows(self.storage),
+            previous.next_batch if previous else 0,
+        )
+        plan = store_plan(
+            self.storage, batches, planner, str(self.inputs.root), self.config, previous
+        )
+        self.counts = planner.counts
+        self.display.say(describe_counts(self.counts))
+        if plan is not None:
+            self._do(plan)
+            if not self.stopped_early:
+                self._close(plan)
+
+    def _do(self, plan: Plan) -> None:
+        """Do the batches of a plan that are not done yet."""
+        done = committed_batches(self.storage)
+        for chunk in metadata_ranges(self.storage):
+            done.update(range(max(chunk.first, plan.first), chunk.last + 1))
+        if all(number in done for number in range(plan.first, plan.next_batch)):
+            return
+        if self._engine is None:
+            self._engine = self._exits.enter_context(
+                make_engine(self.config.workers, self.config.address, self.config.timeout)
+            )
+        self.first_submitted = self.first_submitted or time.monotonic()
+        self._interrupt.run(self._do_batches(plan, done, self._engine))
+
+    async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
+        jobs = (self._do_batch(b, engine) for b in plan.read_batches(self.storage, skip=done))
+        remaining = await asyncio.to_thread(self._remaining_rows, plan, done)
+        results = window(jobs, engine.workers)
+        try:
+            async for result in results:
+                self._note(result, remaining)
+                self.lock.check()
+                if self.config.fail_fast and not self._few_enough_failures(plan.rows):
+                    self.stopped_early = True
+                    return
+        finally:
+            await results.aclose()
+
+    def _remaining_rows(self, plan: Plan, done: set[int]) -> int:
+        if not any(number in done for number in range(plan.first, plan.next_batch)):
+            return plan.rows
+        batches = plan.read_batches(self.storage, skip=done)
+        return sum(len(batch.inputs) * len(batch.methods) for batch in batches)
+
+    def _note(self, result: BatchResult, total: int) -> None:
+        self.last_committed = time.monotonic()
+        self.done_now += result.tally
+        rows = self.done_now.ok + self.done_now.failed
+        elapsed = self.last_committed - self.first_submitted
+        self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
+
+    async def _do_batch(self, batch: Batch, engine: Engine) -> BatchResult:
+        try:
+            return await call_patiently(engine, run_batch, self.context, batch)
+        except WorkerDied as death:
+            return await self._isolate(batch, engine, death)
+
+    async def _isolate(self, batch: Batch, engine: Engine, death: WorkerDied) -> BatchResult:
+        """Do a batch that killed its worker, and find the image to blame.
+
+        The batch keeps its mean, and with it its pixels: first only the survey is bisected, which
+        gives the mean over all images that can be surveyed, then the rest with that mean.
+        """
+        started = time.monotonic()
+        survey = partial(survey_images, self.context, batch.number)
+        surveys = await bisect(engine, survey, batch.inputs, deaths=1)
+        lights = [s.result.atmospheric_light for s in surveys if s.result is not None]
+        light = dehaze.batch_light([each for each in lights if each is not None])
+
+        alive = [i for i, s in zip(batch.inputs, surveys, strict=True) if s.died is None]
+        deaths = max(s.attempts for s in surveys) - 1
+        finish = partial(finish_images, self.context, batch.number, light)
+        finished = dict(zip(alive, await bisect(engine, finish, alive, deaths), strict=True))
+
+        records = []
+        for item, surveyed in zip(batch.inputs, surveys, strict=True):
+            outcome = finished.get(item)
+            died = surveyed.died if outcome is None else outcome.died
+            attempts = (outcome or surveyed).attempts
+            if outcome is not None and outcome.result is not None:
+                records.append(replace(outcome.result, attempts=attempts))
+            else:
+                assert died is not None
+                failure = Failure(died, _WHY_DIED[died])
+                records.append(
+                    failed_record(self.context, batch.number, item, failure, light, attempts)
+                )
+        counted = await asyncio.to_thread(write_part, self.storage, batch.number, records)
+        return BatchResult(batch.number, counted, time.monotonic() - started)
+
+    def _close(self, plan: Plan) -> None:
+        """Move a plan's rows from parts to ``metadata/``; safe to repeat after any crash."""
+        committed = committed_batches(self.storage)
+        for chunk in plan.chunks:
+            rows = plan.read_chunk(self.storage, chunk)
+            replaced = rows.filter(
+                pc.and_(rows["again"], pc.is_in(rows["batch"], pa.array(committed, pa.int64())))
+            )
+            if replaced.num_rows:
+                remove_rows(self.storage, _keys(replaced), before=plan.first)
+            compact(self.storage, chunk, committed)
+        plan.close(self.storage)
+
+    def _few_enough_failures(self, total: int) -> bool:
+        return self.config.allows_failures(self.done_now.failed, total)
+
+    def _summary_of_outcome(self) -> Summary:
+        if self.stopped_early:
+            return self._summary(
+                ExitCode.FAILURES,
+                f"stopped early: {self.done_now.failed} images failed, more than "
+                f"--max-failures {self.config.max_failures} allows; "
+                "run the same command again to go on",
+            )
+        summary = self._summary(ExitCode.OK, "all images are done")
+        total = summary.inputs * len(self.config.method)
+        if summary.missing:
+            return self._summary(
+                ExitCode.FATAL,
+                f"{summary.missing} of {total} images have no record; "
+                "run the same command again, and report this if it stays so",
+            )
+        if not self.config.allows_failures(summary.failed, total):
+            return self._summary(
+                ExitCode.FAILURES,
+                f"{summary.failed} of {total} images failed, more than --max-failures "
+                f"{self.config.max_failures} allows; see 'batchlight failures {self.output}'",
+            )
+        if not summary.inputs:
+            return self._summary(ExitCode.OK, f"no images were found in {self.inputs.given}")
+        if summary.failed:
+            reason = f"{summary.failed} of {total} images failed, as many as --max-failures allows"
+            return self._summary(ExitCode.OK, reason)
+        return summary
+
+    def _summary(self, exit_code: int, reason: str) -> Summary:
+        """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
+        held = tally(self.storage, self.config.method)
+        gone = dict(self.counts.gone_tally.failed_by_code)
+        by_code = {c: n - gone.get(c, 0) for c, n in held.failed_by_code if n > gone.get(c, 0)}
+        ok, failed = held.ok - self.counts.gone_tally.ok, sum(by_code.values())
+        elapsed = max(0.0, self.last_committed - self.first_submitted)
+        rows_now = self.done_now.ok + self.done_now.failed
+        expected = self.counts.inputs * len(self.config.method)
+        return Summary(
+            run_id=self.run_id,
+            exit_code=exit_code,
+            reason=reason,
+            input=str(self.inputs.given),
+            output=str(self.output),
+            started_at=self.started_at.isoformat(timespec="seconds"),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            inputs=self.counts.inputs,
+            ok=ok,
+            failed=failed,
+            failed_by_code=by_code,
+            missing=max(0, expected - ok - failed),
+            gone=self.counts.gone,
+            done_now=rows_now,
+            done_before=max(0, ok + failed - rows_now),
+            input_bytes=held.input_bytes - self.counts.gone_tally.input_bytes,
+            output_bytes=held.output_bytes - self.counts.gone_tally.output_bytes,
+            elapsed_s=round(elapsed, 3),
+            images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
+            config=self.config.model_dump(mode="json"),
+            fingerprints={m: self.config.fingerprint(m).digest for m in self.config.method},
+            versions=package_versions(),
+        )
+
+
+def describe_counts(counts: PlanCounts) -> str:
+    """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+    kinds = {"new": counts.new, "changed": counts.changed, "to retry": counts.retried}
+    which = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+    if not counts.todo:
+        return f"{counts.inputs} images, nothing to do"
+    batches = f"{counts.batches} batch" + "es" * (counts.batches != 1)
+    return f"{counts.inputs} images, of which {counts.todo} are to do ({which}) in {batches}"
+
+
+def _keys(rows: pa.Table) -> pa.Table:
+    """One row per (input, method) of plan rows that hold lists of methods."""
+    parents = pc.list_parent_indices(rows["methods"])
+    return pa.table(
+        {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
+    )
+
+
+class _Interrupt:
+    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where everything can be left.
+
+    The first signal stops the run in good order; a second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle the signals inside; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Run asynchronous work to its end, or until a signal."""
+
+        async def cancellable() -> None:
+            task = asyncio.ensure_future(work)
+            self._cancel = (asyncio.get_running_loop(), task)
+            try:
+                await task
+            except asyncio.CancelledError:
+                if self._signum is None:
+                    raise
+                raise Interrupted(self._signum) from None
+            finally:
+                self._cancel = None
+
+        asyncio.run(cancellable())
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        signal.signal(signum, signal.SIG_DFL)
+        if self._cancel is None:
+            raise Interrupted(signum)
+        loop, task = self._cancel
+        loop.call_soon_threadsafe(task.cancel)

@@ -1,0 +1,174 @@
+"""What a person or a scheduler sees while a job runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import IO, Literal, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_S = 30.0
+JSON_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is; images are (input, method) pairs."""
+
+    done: int
+    total: int
+    failed: int
+    elapsed_s: float
+
+    @property
+    def rate(self) -> float:
+        """Images per second since the first batch was submitted."""
+        return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the end at this rate; None as long as there is none."""
+        return (self.total - self.done) / self.rate if self.done else None
+
+
+class ProgressDisplay(Protocol):
+    """Shows one run's progress."""
+
+    def say(self, text: str) -> None:
+        """Tell what the run is about to do."""
+
+    def update(self, state: State) -> None:
+        """Show how far it is."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class SilentDisplay:
+    """``--progress off``."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def update(self, state: State) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Leave nothing."""
+
+
+class LineDisplay:
+    """A line every 30 seconds, for logs."""
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._last = clock()
+
+    def say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def update(self, state: State) -> None:
+        if self._clock() - self._last < LINE_EVERY_S:
+            return
+        self._last = self._clock()
+        left = "" if state.eta_s is None else f", {timedelta(seconds=round(state.eta_s))} left"
+        self.say(
+            f"{state.done}/{state.total} images, {state.rate:.1f}/s, {state.failed} failed{left}"
+        )
+
+    def close(self) -> None:
+        """The summary says the rest."""
+
+
+class JsonDisplay:
+    """One JSON object a line, at most one a second, for programs."""
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._last = float("-inf")
+
+    def say(self, text: str) -> None:
+        self._print(event="message", text=text)
+
+    def update(self, state: State) -> None:
+        if self._clock() - self._last < JSON_EVERY_S and state.done < state.total:
+            return
+        self._last = self._clock()
+        self._print(
+            event="progress",
+            done=state.done,
+            total=state.total,
+            failed=state.failed,
+            elapsed_s=round(state.elapsed_s, 3),
+            images_per_s=round(state.rate, 3),
+            eta_s=None if state.eta_s is None else round(state.eta_s, 1),
+        )
+
+    def close(self) -> None:
+        """The summary follows as an object of its own."""
+
+    def _print(self, **event: object) -> None:
+        print(json.dumps(event), file=self._stream, flush=True)
+
+
+class BarDisplay:
+    """A bar on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failed]}"),
+            console=console,
+        )
+        self._console = console
+        self._task = self._progress.add_task("images", total=None, rate="", failed="")
+        self._started = False
+
+    def say(self, text: str) -> None:
+        self._console.print(text, style="dim", highlight=False, markup=False)
+
+    def update(self, state: State) -> None:
+        if not self._started:
+            self._progress.start()
+            self._started = True
+        self._progress.update(
+            self._task,
+            completed=state.done,
+            total=state.total,
+            rate=f"{state.rate:.1f}/s",
+            failed=f"[red]{state.failed} failed" if state.failed else "",
+        )
+
+    def close(self) -> None:
+        if self._started:
+            self._progress.stop()
+
+
+def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
+    """The display that ``--progress`` asks for."""
+    if mode == "off":
+        return SilentDisplay()
+    if mode == "json":
+        return JsonDisplay(sys.stdout)
+    return BarDisplay(Console(stderr=True)) if sys.stderr.isatty() else LineDisplay(sys.stderr)

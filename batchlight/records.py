@@ -1,0 +1,297 @@
+"""The records: one row per (input, method), as Parquet.
+
+A batch's rows are written as a part, ``_batchlight/parts/``, after all its images; that part is the
+only mark of completion. At the end of a run the parts of a chunk of batches become one file in
+``metadata/``, named after the batches it covers, and are deleted. So at every moment each row
+stands in a part, in a file of ``metadata/``, or (between those two steps) in both, and then
+``metadata/`` counts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchlight.config import Method
+from batchlight.errors import StorageError
+from batchlight.storage import Storage
+from batchlight.storage.base import INTERNAL
+
+PARTS = f"{INTERNAL}/parts"
+METADATA = "metadata"
+ROW_GROUP_ROWS = 16_384
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("input", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_code", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("output", pa.string()),
+        pa.field("input_bytes", pa.int64()),
+        pa.field("output_bytes", pa.int64()),
+        pa.field("input_etag", pa.string()),
+        pa.field("input_modified", _TIME),
+        pa.field("input_sha256", pa.string()),
+        pa.field("output_sha256", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("bit_depth", pa.int32()),
+        pa.field("format", pa.string()),
+        pa.field("batch", pa.int64(), nullable=False),
+        pa.field("atmospheric_light", pa.float32()),
+        pa.field("batch_atmospheric_light", pa.float32()),
+        pa.field("mean_transmission", pa.float32()),
+        pa.field("luminance_before", pa.float32()),
+        pa.field("luminance_after", pa.float32()),
+        pa.field("clipped_fraction", pa.float32()),
+        pa.field("read_ms", pa.float32()),
+        pa.field("decode_ms", pa.float32()),
+        pa.field("enhance_ms", pa.float32()),
+        pa.field("encode_ms", pa.float32()),
+        pa.field("write_ms", pa.float32()),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("worker", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("finished_at", _TIME, nullable=False),
+    ]
+)
+
+VOLATILE = frozenset(
+    [
+        *("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms"),
+        *("attempts", "worker", "run_id", "finished_at"),
+    ]
+)
+"""Columns that may differ between two runs that do the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row; the fields are the columns of ``SCHEMA`` (a test keeps them the same)."""
+
+    input: str
+    method: Method
+    status: str
+    error_code: str | None = None
+    error: str | None = None
+    output: str | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    input_etag: str | None = None
+    input_modified: datetime | None = None
+    input_sha256: str | None = None
+    output_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    channels: int | None = None
+    bit_depth: int | None = None
+    format: str | None = None
+    batch: int
+    atmospheric_light: float | None = None
+    batch_atmospheric_light: float | None = None
+    mean_transmission: float | None = None
+    luminance_before: float | None = None
+    luminance_after: float | None = None
+    clipped_fraction: float | None = None
+    read_ms: float | None = None
+    decode_ms: float | None = None
+    enhance_ms: float | None = None
+    encode_ms: float | None = None
+    write_ms: float | None = None
+    attempts: int
+    worker: str
+    run_id: str
+    fingerprint: str
+    finished_at: datetime
+
+
+@dataclass(frozen=True, order=True)
+class BatchRange:
+    """Consecutive batches, both ends included; the name of a file of ``metadata/`` or the plan."""
+
+    first: int
+    last: int
+
+    @property
+    def file_name(self) -> str:
+        """As in ``0000000000-0000000063.parquet``."""
+        return f"{self.first:010d}-{self.last:010d}.parquet"
+
+    @classmethod
+    def parse(cls, file_name: str) -> BatchRange | None:
+        """None for a name of another kind."""
+        first, dash, last = file_name.removesuffix(".parquet").partition("-")
+        return cls(int(first), int(last)) if dash and first.isdigit() and last.isdigit() else None
+
+    def __contains__(self, batch: int) -> bool:
+        return self.first <= batch <= self.last
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many rows there are of each outcome, and their bytes."""
+
+    ok: int = 0
+    failed_by_code: tuple[tuple[str, int], ...] = ()
+    input_bytes: int = 0
+    output_bytes: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Rows whose status is ``failed``."""
+        return sum(count for _, count in self.failed_by_code)
+
+    def __add__(self, other: Tally) -> Tally:
+        codes = Counter(dict(self.failed_by_code))
+        codes.update(dict(other.failed_by_code))
+        return Tally(
+            self.ok + other.ok,
+            tuple(sorted(codes.items())),
+            self.input_bytes + other.input_bytes,
+            self.output_bytes + other.output_bytes,
+        )
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Tally:
+        """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
+        codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
+        return cls(
+            table.num_rows - sum(codes.values()),
+            tuple(sorted(codes.items())),
+            pc.sum(table["input_bytes"]).as_py() or 0,
+            pc.sum(table["output_bytes"]).as_py() or 0,
+        )
+
+
+TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
+
+
+def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> Tally:
+    """Commit a batch: the step that makes it done.
+
+    The part is created exclusively. If it is there already, then another worker has done this
+    batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
+    """
+    table = pa.Table.from_pylist([asdict(record) for record in records], SCHEMA)
+    table = table.sort_by([("input", "ascending"), ("method", "ascending")])
+    path = part_path(batch)
+    if not storage.create(path, to_parquet(table)):
+        kept = [name for name in SCHEMA.names if name not in VOLATILE]
+        if not read_table(storage, path).select(kept).equals(table.select(kept)):
+            raise StorageError(
+                f"batch {batch} was committed with other content by another run; "
+                "make sure that only one run works on this output, then run the command again",
+                lasting=True,
+            )
+    return Tally.of(table)
+
+
+def part_path(batch: int) -> str:
+    """Where the rows of a batch are committed, below the output."""
+    return f"{PARTS}/{batch:010d}.parquet"
+
+
+def committed_batches(storage: Storage) -> set[int]:
+    """Batches that are done and stand in a part."""
+    return {int(name.removesuffix(".parquet")) for name in storage.names(PARTS)}
+
+
+def metadata_ranges(storage: Storage) -> list[BatchRange]:
+    """The batches that stand in ``metadata/``, in order."""
+    found = (BatchRange.parse(name) for name in storage.names(METADATA))
+    return sorted(item for item in found if item is not None)
+
+
+def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
+    """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash."""
+    parts = sorted(committed.intersection(range(chunk.first, chunk.last + 1)))
+    if chunk not in metadata_ranges(storage) and parts:
+        table = pa.concat_tables(read_table(storage, part_path(batch)) for batch in parts)
+        storage.write(f"{METADATA}/{chunk.file_name}", to_parquet(_sorted(table)))
+    for batch in parts:
+        storage.delete(part_path(batch))
+
+
+def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
+    """Remove the rows of (input, method) pairs from the files of batches below ``before``.
+
+    Their new rows stand in parts and are about to move to ``metadata/``: removing comes first, so
+    that whoever reads that folder never sees a row twice.
+    """
+    low, high = pc.min_max(keys["input"]).as_py().values()
+    for chunk in metadata_ranges(storage):
+        path = f"{METADATA}/{chunk.file_name}"
+        if chunk.first >= before:
+            continue
+        table = read_table(storage, path)
+        if table["input"][0].as_py() > high or table["input"][-1].as_py() < low:
+            continue
+        kept = table.join(keys, ["input", "method"], join_type="left anti")
+        if kept.num_rows == 0:
+            storage.delete(path)
+        elif kept.num_rows < table.num_rows:
+            storage.write(path, to_parquet(_sorted(kept)))
+
+
+def record_files(storage: Storage) -> list[str]:
+    """The files that hold each row exactly once: ``metadata/``, and parts not yet in it."""
+    ranges = metadata_ranges(storage)
+    parts = (b for b in sorted(committed_batches(storage)) if not any(b in r for r in ranges))
+    return [f"{METADATA}/{r.file_name}" for r in ranges] + [part_path(batch) for batch in parts]
+
+
+def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:
+    """One file of records. Raises ``StorageError`` if it is damaged or gone."""
+    try:
+        source = io.BytesIO(storage.read(path))
+        return pq.read_table(source, columns=None if columns is None else list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StorageError(f"cannot read the records in {path}: {reason}", lasting=True) from error
+
+
+def tally(storage: Storage, methods: Iterable[Method]) -> Tally:
+    """Count all rows of an output that are of these methods."""
+    total = Tally()
+    wanted = pa.array(methods, pa.string())
+    for path in record_files(storage):
+        table = read_table(storage, path, ("method", *TALLY_COLUMNS))
+        total += Tally.of(table.filter(pc.is_in(table["method"], wanted)))
+    return total
+
+
+def failed_rows(storage: Storage) -> Iterator[dict[str, Any]]:
+    """The rows of failed images, file by file."""
+    columns = ("input", "method", "status", "error_code", "error")
+    for path in record_files(storage):
+        table = read_table(storage, path, columns)
+        yield from table.filter(pc.equal(table["status"], "failed")).to_pylist()
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Serialise a table; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    return buffer.getvalue()
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return (
+        table.select(SCHEMA.names)
+        .cast(SCHEMA)
+        .sort_by([("input", "ascending"), ("method", "ascending")])
+    )

@@ -1,0 +1,73 @@
+"""How far a run is, or how it ended, read from its output alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from batchlight.errors import UsageError
+from batchlight.lock import LOCKS, lock_numbers, read_lock
+from batchlight.plan import Plan, latest_plan
+from batchlight.records import committed_batches
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.summary import read_summary
+
+
+@dataclass(frozen=True)
+class Status:
+    """One output at one moment. Images are (input, method) pairs of the last plan."""
+
+    output: str
+    state: str
+    """``running``, ``interrupted`` (run the same command again), or ``finished``."""
+    planned: int
+    done: int
+    """In committed batches."""
+    holder: str | None
+    ended: str | None
+    """When and how the last run ended that came to an end."""
+    exit_code: int | None
+
+
+def open_output(text: str) -> Storage:
+    """The storage of an output. Raises ``UsageError`` if nothing was ever run there."""
+    location = Location.parse(text)
+    storage = open_storage(location)
+    storage.check(writable=False)
+    if not storage.names(LOCKS):
+        raise UsageError(f"{location} is not the output of a run; check the path")
+    return storage
+
+
+def read_status(text: str) -> Status:
+    """Look at an output without changing it."""
+    storage = open_output(text)
+    plan = latest_plan(storage)
+    holder = _holder(storage)
+    planned, done, closed = 0, 0, True
+    if plan is not None:
+        planned, closed = plan.rows, plan.is_closed(storage)
+        done = planned if closed else done_rows(storage, plan)
+    summary = read_summary(storage)
+    state = "running" if holder else "finished" if closed and summary else "interrupted"
+    ended = (
+        f"{summary.finished_at}, exit {summary.exit_code}: {summary.reason}" if summary else None
+    )
+    return Status(text, state, planned, done, holder, ended, summary.exit_code if summary else None)
+
+
+def done_rows(storage: Storage, plan: Plan) -> int:
+    """How many (input, method) pairs of a plan are in committed batches."""
+    done = committed_batches(storage)
+    total = 0
+    for chunk in plan.chunks:
+        rows = plan.read_chunk(storage, chunk).select(["batch", "methods"]).to_pylist()
+        total += sum(len(row["methods"]) for row in rows if row["batch"] in done)
+    return total
+
+
+def _holder(storage: Storage) -> str | None:
+    holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
+    if holder.is_gone(last_sign, datetime.now(UTC)):
+        return None
+    return f"process {holder.pid} on {holder.host} since {holder.acquired_at}"

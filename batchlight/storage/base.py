@@ -1,0 +1,88 @@
+"""What every storage can do, and the value that describes one of its files."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+INTERNAL = "_batchlight"
+"""Folder of a job's own state; the folder that holds it is an output and never an input."""
+
+BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
+
+
+def escape_controls(name: str) -> str:
+    r"""The name with control characters written as ``\x07``, fit for a table or a terminal."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in name)
+
+
+class NameRefusedError(OSError):
+    """The storage works, but takes no file of this name (too long, a folder is in its place)."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One file of a listing."""
+
+    path: str
+    """Relative to the storage's root, separated by ``/``; always valid, printable text."""
+
+    size: int | None = None
+    """Bytes; None for a file that vanished between being named and being looked at."""
+
+    modified: datetime | None = None
+    """UTC, to the microsecond."""
+
+    etag: str | None = None
+    """Object stores only."""
+
+    defect: str | None = None
+    """Why this name cannot be processed; ``path`` is then its readable, escaped form."""
+
+
+class Storage(Protocol):
+    """A tree of files below one root. Paths are relative to it and separated by ``/``.
+
+    Trouble with one file raises ``FileNotFoundError``, ``PermissionError`` (reading) or
+    ``NameRefusedError`` (writing); trouble with the storage itself raises ``StorageError``.
+    """
+
+    def check(self, writable: bool) -> None:
+        """Fail soon, with one sentence, if the root cannot be used.
+
+        Raises ``UsageError`` for a local directory that does not exist, else ``StorageError``.
+        """
+
+    def walk(self) -> Iterator[FileInfo]:
+        """Every file that may be an input, in the order of the UTF-8 bytes of its path.
+
+        Left out: hidden names (any part starting with a dot), links to directories, and folders
+        that hold ``_batchlight``, which are somebody's output.
+        """
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files directly in ``folder``, sorted; empty if there is no such folder."""
+
+    def is_file(self, path: str) -> bool:
+        """Whether there is a file of this name."""
+
+    def stat(self, path: str) -> FileInfo:
+        """Size and age of one file."""
+
+    def read(self, path: str) -> bytes:
+        """The whole file."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put ``data`` at ``path``, replacing what is there; whole or not at all."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Like ``write``, but only if there is no such file yet; says whether it was created."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; fine if it is gone already."""
+
+    def sweep(self) -> None:
+        """Remove the temporary files that a killed run left behind."""

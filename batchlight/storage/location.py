@@ -1,0 +1,92 @@
+"""Where something is: a local path, or a bucket and a key."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from batchlight.errors import UsageError
+
+SCHEMES = ("s3", "gs", "az")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A local path (``scheme`` empty) or a place in an object store.
+
+    URIs are split literally and never decoded, so ``s3://b/a%20b#c`` is the key ``a%20b#c``.
+    """
+
+    scheme: str
+    bucket: str
+    path: str
+    """Local: an absolute path. Remote: the key, without a slash at either end."""
+
+    @classmethod
+    def parse(cls, text: str) -> Location:
+        """Raises ``UsageError`` for a scheme that is not s3, gs or az, or credentials in a URI."""
+        scheme, mark, rest = text.partition("://")
+        if not mark or "/" in scheme:
+            return cls("", "", os.path.abspath(os.path.expanduser(text)))
+        if scheme == "file":
+            return cls("", "", os.path.abspath(rest))
+        if scheme not in SCHEMES:
+            known = ", ".join(f"{name}://" for name in SCHEMES)
+            raise UsageError(
+                f"cannot use {scheme}:// locations; give a local path or one of {known}"
+            )
+        bucket, _, key = rest.partition("/")
+        if "@" in bucket or ":" in bucket:
+            raise UsageError(
+                f"a {scheme}:// location must not hold credentials; "
+                "set them in the environment and write only the bucket and the prefix"
+            )
+        if not bucket:
+            raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
+        return cls(scheme, bucket, key.strip("/"))
+
+    @property
+    def remote(self) -> bool:
+        """Whether this is a place in an object store."""
+        return bool(self.scheme)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path; empty for a bucket's or a file system's root."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Location:
+        """The folder that holds this."""
+        head = self.path.rpartition("/")[0]
+        return Location(self.scheme, self.bucket, head or ("" if self.remote else "/"))
+
+    def with_name_suffix(self, suffix: str) -> Location:
+        """``photos`` becomes ``photos-enhanced`` for the suffix ``-enhanced``."""
+        return Location(self.scheme, self.bucket, self.path + suffix)
+
+    def joined(self, path: str) -> Location:
+        """A place below this one."""
+        base = self.path.rstrip("/")
+        return Location(
+            self.scheme, self.bucket, f"{base}/{path}" if base or not self.remote else path
+        )
+
+    def encloses(self, other: Location) -> bool:
+        """Whether ``other`` is this place or lies below it; local links are resolved."""
+        if (self.scheme, self.bucket) != (other.scheme, other.bucket):
+            return False
+        mine, theirs = (
+            (self.path, other.path)
+            if self.remote
+            else (os.path.realpath(self.path), os.path.realpath(other.path))
+        )
+        mine = mine.rstrip("/")
+        return (
+            theirs.rstrip("/") == mine
+            or theirs.startswith(mine + "/")
+            or (self.remote and not mine)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.path}" if self.remote else self.path

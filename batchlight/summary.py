@@ -1,0 +1,78 @@
+"""``summary.json``: how a run ended, for whoever cannot read its log."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from batchlight import __version__
+from batchlight.storage import Storage
+
+SUMMARY = "summary.json"
+_PACKAGES = ("ray", "numpy", "opencv-python-headless", "pillow", "pyarrow", "obstore", "numba")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How a run ended. Counts are of (input, method) pairs unless they say otherwise."""
+
+    run_id: str
+    exit_code: int
+    reason: str
+    """One sentence."""
+    input: str
+    output: str
+    started_at: str
+    finished_at: str
+    inputs: int = 0
+    """Images of the listing."""
+    ok: int = 0
+    failed: int = 0
+    failed_by_code: Mapping[str, int] = field(default_factory=dict)
+    missing: int = 0
+    """Pairs without a record: inputs x methods - ok - failed."""
+    gone: int = 0
+    """Records whose input is no longer there; in none of the counts above."""
+    done_now: int = 0
+    """Pairs done by this run, well or not."""
+    done_before: int = 0
+    """Pairs of the listing that this run did not have to touch."""
+    input_bytes: int = 0
+    output_bytes: int = 0
+    elapsed_s: float = 0.0
+    """From the first batch submitted to the last committed."""
+    images_per_s: float = 0.0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, storage: Storage) -> None:
+        """Store it, replacing that of the run before."""
+        storage.write(SUMMARY, (self.to_json(indent=2) + "\n").encode())
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The summary as a JSON object."""
+        return json.dumps(asdict(self), indent=indent, ensure_ascii=False)
+
+
+def read_summary(storage: Storage) -> Summary | None:
+    """The summary of the last run that came to an end; None if none did."""
+    try:
+        return Summary(**json.loads(storage.read(SUMMARY)))
+    except FileNotFoundError:
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """What this run computes with."""
+    found = {"batchlight": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
