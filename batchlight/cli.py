@@ -111,11 +111,11 @@ def _parameter(name: str, group: str) -> inspect.Parameter:
     default = extra.get("default", info.default)
     shown = default[0] if name == "method" else default
     silent = info.is_required() or shown in ((), False)
-    note = " (required)" if info.is_required() else "" if silent else f" [default: {shown}]"
+    note = " (required)" if info.is_required() else "" if silent else f" (default: {shown})"
     flag = annotation is bool
     option = typer.Option(
         "--" + name.replace("_", "-"),
-        help=info.description + note,
+        help=f"{info.description}{note}",
         rich_help_panel=group,
         metavar=None if flag else _metavar(name, annotation),
     )

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from batchlight.errors import UsageError
@@ -184,6 +183,8 @@ def make_config(given: Mapping[str, Any], config_file: str | None = None) -> Job
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
+    import yaml  # only where a file is given, since --help must be quick
+
     try:
         with open(path, encoding="utf-8") as file:
             loaded = yaml.safe_load(file)

@@ -130,9 +130,8 @@ class RayEngine:
                 logging_level=logging.ERROR,
                 **local,
             )
-            cpus = int(
-                sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-            )
+            cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
+            cpus = int(cluster_resources().get("CPU", 0))
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
             raise ClusterError(_why_no_ray(self._address, error)) from error
         self.workers = self._wanted or max(1, cpus)

@@ -1,0 +1,94 @@
+"""Fixtures: one Ray for all tests that need one, and a real S3 server."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-that-must-not-leak"
+SERVER_START_S = 60.0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running SeaweedFS; ``environment`` is what a client needs."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real object store, with one identity that may do everything."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    config = folder / "s3.json"
+    config.write_text(
+        f'{{"identities": [{{"name": "test", "credentials": [{{"accessKey": "{ACCESS_KEY}", '
+        f'"secretKey": "{SECRET_KEY}"}}], "actions": ["Admin", "Read", "Write", "List"]}}]}}'
+    )
+    ports = free_ports(4)
+    weed = Path(sys.executable).with_name("weed")
+    command = [
+        *(str(weed), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={config}"),
+        *(f"-s3.port={ports[0]}", f"-master.port={ports[1]}", f"-volume.port={ports[2]}"),
+        *(f"-filer.port={ports[3]}", "-s3.port.lance=0", "-s3.port.iceberg=0"),
+        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=100"),
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        endpoint = f"http://127.0.0.1:{ports[0]}"
+        wait_until_up(endpoint, process, folder / "log")
+        yield S3Server(endpoint)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, low enough that the server's gRPC ports (+ 10000) exist."""
+    found: list[int] = []
+    for port in range(20_000, 50_000, 7):
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+def wait_until_up(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """An answer of any kind means that the server is up."""
+    deadline = time.monotonic() + SERVER_START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(endpoint, timeout=1).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"SeaweedFS did not start: {log.read_text()[-2000:]}")

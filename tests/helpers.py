@@ -1,0 +1,89 @@
+"""What several tests need: images to work on, the real command, and a look at what it left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from batchlight.records import VOLATILE
+
+COMMAND = [sys.executable, "-m", "batchlight"]
+
+
+def dark_image(
+    seed: int, height: int = 48, width: int = 64, channels: int = 3, dtype: type = np.uint8
+) -> npt.NDArray[Any]:
+    """A smooth, dark, noisy image: gray for one channel, BGR for three, BGRA for four."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((6, 8, channels)) ** 2
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(smooth * 0.3 + rng.normal(0.02, 0.01, smooth.shape), 0, 1)
+    image = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
+    return image[..., 0] if image.ndim == 3 and channels == 1 else image
+
+
+def write_images(folder: Path, count: int, suffix: str = ".jpg", **kind: Any) -> list[Path]:
+    """``count`` different images, some in subfolders."""
+    paths = []
+    for number in range(count):
+        path = folder / ("abc"[number % 3]) / f"{number:04d}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), dark_image(number, **kind))
+        paths.append(path)
+    return paths
+
+
+def batchlight(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """The records, as any engine reads them: every file of ``metadata/``, nothing else."""
+    found: list[dict[str, Any]] = []
+    for file in sorted((output / "metadata").glob("*.parquet")):
+        found += pq.read_table(file).to_pylist()
+    return sorted(found, key=lambda row: (row["input"], row["method"]))
+
+
+def stable_rows(output: Path) -> list[dict[str, Any]]:
+    """The records without the columns that two equal runs may differ in."""
+    return [{k: v for k, v in row.items() if k not in VOLATILE} for row in rows(output)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What most tests ask of a record."""
+
+    status: str
+    error_code: str | None
+
+
+def outcomes(output: Path) -> dict[str, Row]:
+    """Status and code by input."""
+    return {row["input"]: Row(row["status"], row["error_code"]) for row in rows(output)}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
