@@ -102,16 +102,17 @@ def enhance(
     """
     top = int(np.iinfo(pixels.dtype).max)
     transmission = _transmission(top, atmospheric_light, parameters.omega)
-    gain = 1.0 / np.maximum(transmission, parameters.t0)
+    bounded = np.maximum(transmission, parameters.t0)
     planes = _with_channels(pixels)
     out = np.empty_like(planes)
     if top == 255:
-        _look_up(planes, analysis.own, _table(gain, atmospheric_light), out)
+        _look_up(planes, analysis.own, _table(bounded, atmospheric_light), out)
     else:
-        _compute(planes, analysis.own, gain, atmospheric_light * top / LIGHT_SCALE, out)
+        _compute(planes, analysis.own, bounded, atmospheric_light * top / LIGHT_SCALE, out)
     result = out.reshape(pixels.shape)
     if parameters.denoise:
-        result = smooth(result, gain[analysis.own].astype(np.float32))
+        gain = (1.0 / bounded).astype(np.float32)
+        result = smooth(result, gain[analysis.own])
     counts = np.bincount(analysis.own.reshape(-1), minlength=top + 1)
     return Enhanced(result, float(counts @ transmission / analysis.own.size))
 
@@ -135,10 +136,10 @@ def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float6
     return 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
 
 
-def _table(gain: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uint8]:
+def _table(bounded: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uint8]:
     """The result for each pair (v in the dark channel, v): (256, 256) uint8."""
     inverted = np.arange(255, -1, -1, dtype=np.float64)
-    clear = (inverted[np.newaxis, :] - light) * gain[:, np.newaxis] + light
+    clear = (inverted[np.newaxis, :] - light) / bounded[:, np.newaxis] + light
     table: npt.NDArray[np.uint8] = np.rint(255.0 - np.clip(clear, 0.0, 255.0)).astype(np.uint8)
     return table
 
@@ -174,12 +175,12 @@ def _look_up(planes: Pixels, own: Pixels, table: Pixels, out: Pixels) -> None:
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _compute(planes: Pixels, own: Pixels, gain: Pixels, light: float, out: Pixels) -> None:
+def _compute(planes: Pixels, own: Pixels, bounded: Pixels, light: float, out: Pixels) -> None:
     """The formula itself, for 16 bit, where a table of all pairs would be 8 GB."""
     height, width, channels = planes.shape
     for y in range(height):
         for x in range(width):
-            factor = gain[own[y, x]]
+            transmission = bounded[own[y, x]]
             for channel in range(channels):
-                clear = (65535.0 - planes[y, x, channel] - light) * factor + light
+                clear = (65535.0 - planes[y, x, channel] - light) / transmission + light
                 out[y, x, channel] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))

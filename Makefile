@@ -1,0 +1,30 @@
+# Two commands do all the set-up: make demo, make test. Both install into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/batchlight samples demo/dark
+	$(BIN)/batchlight run --input demo/dark --output demo/enhanced
+	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) demo dist build

@@ -1,0 +1,133 @@
+"""The config: ranges, the YAML file, fingerprints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlight.config import JobConfig, make_config
+from batchlight.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"omega": "7"}, "--omega is '7', but input should be less than or equal to 1"),
+        ({"workers": "-1"}, "--workers is '-1', but input should be greater than or equal to 0"),
+        ({"atmospheric_light": "300"}, "--atmospheric-light is "),
+        ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
+        ({"atmospheric_light": "nan"}, "--atmospheric-light is "),
+        ({"max_failures": "many"}, "must be a number of images such as 10, or a percentage"),
+        ({"max_failures": "101%"}, "a percentage such as 5%"),
+        ({"quality": "0"}, "--quality is '0'"),
+        ({"format": "gif"}, "--format is 'gif'"),
+        ({"method": ["magic"]}, "--method is 'magic'"),
+        ({"method": []}, "must name at least one method"),
+        ({"bogus": 1}, "unknown option bogus; see 'batchlight run --help'"),
+        ({"input": ""}, "--input is ''"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_config({"input": "in", **given})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_input_is_required() -> None:
+    with pytest.raises(UsageError, match="--input is required"):
+        make_config({})
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("input: photos\nbatch-size: 8\nomega: 0.5\nmethod: classical\ninclude: '*.jpg'")
+    config = make_config({"omega": "0.6"}, str(file))
+    assert config == JobConfig(input="photos", batch_size=8, omega=0.6, include=("*.jpg",))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("input: [", "is not valid YAML"),
+        ("- a list", "must hold option names and values"),
+        ("input: x\ncolour: red", "unknown option colour"),
+        ("input: x\nworkers: many", "--workers is 'many'"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        make_config({}, str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"cannot read the config file nowhere\.yaml"):
+        make_config({}, "nowhere.yaml")
+
+
+BASE = JobConfig(input="in")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"omega": 0.5},
+        {"t0": 0.2},
+        {"window": 15},
+        {"denoise": "guided"},
+        {"atmospheric_light": "image"},
+        {"atmospheric_light": 255},
+        {"batch_size": 32},
+        {"format": "png"},
+        {"quality": 90},
+        {"max_pixels": 1000},
+    ],
+)
+def test_what_decides_pixels_changes_the_fingerprint(change: dict[str, Any]) -> None:
+    changed = JobConfig(input="in", **change).fingerprint("classical")
+    base = BASE.fingerprint("classical")
+    assert changed.digest != base.digest
+    name = next(iter(change)).replace("_", "-")
+    assert any(text.startswith(name) for text in changed.changes_since(base))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"workers": 7},
+        {"timeout": 5},
+        {"address": "auto"},
+        {"progress": "off"},
+        {"max_failures": "5%"},
+        {"include": ("*.jpg",)},
+        {"omega": 0.93},
+    ],
+)
+def test_what_does_not_leaves_it(same: dict[str, Any]) -> None:
+    config = JobConfig(input="in", **same)
+    assert config.fingerprint("classical").digest == BASE.fingerprint("classical").digest
+
+
+def test_batch_size_matters_only_to_the_light_of_the_batch() -> None:
+    one = JobConfig(input="in", atmospheric_light=255, batch_size=1)
+    other = JobConfig(input="in", atmospheric_light=255, batch_size=2)
+    assert one.fingerprint("classical").digest == other.fingerprint("classical").digest
+
+
+@pytest.mark.parametrize(
+    ("allowed", "failed", "good"),
+    [("0", 0, True), ("0", 1, False), ("3", 3, True), ("5%", 5, True), ("5%", 6, False)],
+)
+def test_max_failures(allowed: str, failed: int, good: bool) -> None:
+    config = JobConfig(input="in", max_failures=allowed)
+    assert config.allows_failures(failed, 100) == good
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        BASE.omega = 0.1

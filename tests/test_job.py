@@ -1,0 +1,273 @@
+"""Whole runs: the same bytes whatever the workers, resume, incremental runs, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import batchlight
+from batchlight.errors import UsageError
+from batchlight.records import SCHEMA, Record
+from tests.helpers import (
+    batchlight as command,
+)
+from tests.helpers import dark_image, outcomes, rows, stable_rows, tree, write_images
+
+
+def run(folder: Path, **options: Any) -> batchlight.Summary:
+    """In this process, into ``out`` beside the input."""
+    settings = {"output": str(folder.parent / "out"), "workers": 0, "progress": "off", **options}
+    return batchlight.run(batchlight.JobConfig(input=str(folder), **settings))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write_images(tmp_path / "in", 14)
+    return tmp_path / "in"
+
+
+def test_every_image_gets_its_output_and_its_row(photos: Path) -> None:
+    summary = run(photos, batch_size=5)
+    out = photos.parent / "out"
+    assert (summary.exit_code, summary.ok, summary.failed, summary.missing) == (0, 14, 0, 0)
+    names = sorted(tree(photos))
+    assert sorted(tree(out / "classical")) == names
+    found = rows(out)
+    assert [row["input"] for row in found] == names
+    for row in found:
+        before, after = cv2.imread(str(photos / row["input"])), cv2.imread(str(out / row["output"]))
+        assert after.mean() > before.mean()
+        assert row["luminance_after"] > row["luminance_before"]
+        assert (row["width"], row["height"], row["channels"], row["bit_depth"]) == (64, 48, 3, 8)
+        assert row["output_bytes"] == (out / row["output"]).stat().st_size
+        assert row["input_bytes"] == (photos / row["input"]).stat().st_size
+        assert (row["format"], row["attempts"]) == ("jpeg", 1)
+    for batch in range(3):
+        members = [row for row in found if row["batch"] == batch]
+        mean = np.float32(np.mean([row["atmospheric_light"] for row in members], dtype=np.float64))
+        for row in members:
+            assert row["batch_atmospheric_light"] == pytest.approx(mean, rel=1e-6)
+    assert json.loads((out / "summary.json").read_text())["exit_code"] == 0
+    assert not tree(out / "_batchlight/tmp")
+    assert not tree(out / "_batchlight/parts")
+
+
+def test_pixels_are_those_of_the_light_that_is_recorded(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 6, ".png")
+    run(tmp_path / "in", batch_size=3)
+    for row in rows(tmp_path / "out"):
+        light = max(row["batch_atmospheric_light"], row["atmospheric_light"])
+        image = cv2.imread(str(tmp_path / "in" / row["input"]))
+        expected = batchlight.enhance(image, atmospheric_light=light, channel_order="bgr")
+        assert np.array_equal(cv2.imread(str(tmp_path / "out" / row["output"])), expected)
+
+
+@pytest.mark.parametrize("light", ["image", "200"])
+def test_other_lights(photos: Path, light: str) -> None:
+    summary = run(photos, atmospheric_light=light, max_failures="100%")
+    assert summary.ok + summary.failed == 14
+    assert all(row["batch_atmospheric_light"] is not None for row in rows(photos.parent / "out"))
+
+
+def test_memory_budget_changes_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(photos)
+    calm = tree(photos.parent / "out/classical")
+    for budget in (0, 3000, 20_000):  # nothing kept; some encoded; some decoded
+        monkeypatch.setattr("batchlight.batch._BatchWorker.__init__.__defaults__", (budget,))
+        run(photos, output=str(photos.parent / f"out{budget}"))
+        assert tree(photos.parent / f"out{budget}/classical") == calm
+
+
+def test_workers_do_not_matter(photos: Path) -> None:
+    found = {}
+    for workers in (0, 1, 2):
+        out = photos.parent / f"out{workers}"
+        done = command(
+            "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 3
+        )
+        assert done.returncode == 0, done.stderr
+        found[workers] = (tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata")))
+    assert found[0] == found[1] == found[2]
+
+
+AUDITED = """
+import sys
+opened = open(sys.argv.pop(1), "a")
+def note(event, arguments):
+    if event in ("open", "os.listdir") and isinstance(arguments[0], (str, bytes)):
+        opened.write(f"{arguments[0]}\\n")
+sys.addaudithook(note)
+from batchlight.cli import main
+main()
+"""
+
+
+def test_a_second_run_opens_no_finished_image(photos: Path) -> None:
+    out, log = photos.parent / "out", photos.parent / "opened"
+    arguments = ["run", "--input", photos, "--output", out, "--workers", "0", "--batch-size", "4"]
+    audited = [sys.executable, "-c", AUDITED, log, *arguments]
+    assert subprocess.run(audited, check=True, capture_output=True).returncode == 0
+    images = {str(photos / name) for name in tree(photos)}
+    assert images <= set(log.read_text().splitlines())  # the first run does open them
+    before = {p: p.stat().st_mtime_ns for p in (out / "classical").rglob("*.jpg")}
+
+    log.unlink()
+    subprocess.run(audited, check=True, capture_output=True)
+    assert not images & set(log.read_text().splitlines())
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "classical").rglob("*.jpg")}
+
+
+def test_new_and_changed_files_are_picked_up_and_nothing_else(photos: Path) -> None:
+    out = photos.parent / "out"
+    run(photos, batch_size=4)
+    first = {row["input"]: row for row in rows(out)}
+    outputs = tree(out / "classical")
+
+    cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(99))
+    cv2.imwrite(str(photos / "z.jpg"), dark_image(100))
+    (photos / "b/0001.jpg").unlink()
+    summary = run(photos, batch_size=4)
+    assert (summary.done_now, summary.gone, summary.inputs, summary.ok) == (2, 1, 14, 14)
+    second = {row["input"]: row for row in rows(out)}
+    assert len(rows(out)) == len(second) == 15
+    assert second.keys() - first.keys() == {"z.jpg"}
+    changed = {name for name in first if second[name] != first[name]}
+    assert changed == {"a/0000.jpg"}
+    assert (second["a/0000.jpg"]["batch"], second["z.jpg"]["batch"]) == (4, 4)
+    after = tree(out / "classical")
+    assert {name for name in outputs if after[name] != outputs[name]} == {"a/0000.jpg"}
+
+    assert run(photos, batch_size=4).done_now == 0
+    assert {row["input"]: row for row in rows(out)} == second
+
+
+def test_a_changed_parameter_is_refused_naming_it(photos: Path) -> None:
+    run(photos)
+    before = tree(photos.parent / "out/classical")
+    with pytest.raises(UsageError, match=r"omega 0\.93 -> 0\.5.*--overwrite"):
+        run(photos, omega=0.5)
+    assert tree(photos.parent / "out/classical") == before
+    summary = run(photos, omega=0.5, overwrite=True)
+    assert (summary.done_now, summary.ok, len(rows(photos.parent / "out"))) == (14, 14, 14)
+    assert tree(photos.parent / "out/classical") != before
+    assert run(photos, omega=0.5).done_now == 0
+
+
+def test_another_input_is_refused(photos: Path) -> None:
+    run(photos)
+    other = photos.parent / "other"
+    shutil.copytree(photos, other)
+    with pytest.raises(UsageError, match=r"holds the images of .*/in, not of .*/other"):
+        run(other)
+
+
+def test_a_failure_that_can_pass_is_redone_and_a_permanent_one_is_not(photos: Path) -> None:
+    (photos / "corrupt.jpg").write_bytes(b"no image")
+    (photos / "missing.jpg").symlink_to("nowhere")
+    out = photos.parent / "out"
+    summary = run(photos)
+    assert (summary.exit_code, summary.failed_by_code) == (3, {"corrupt": 1, "missing": 1})
+    first = {row["input"]: row for row in rows(out)}
+
+    (photos / "missing.jpg").unlink()
+    cv2.imwrite(str(photos / "missing.jpg"), dark_image(5))
+    summary = run(photos)
+    assert (summary.done_now, summary.failed_by_code) == (1, {"corrupt": 1})
+    assert rows(out)[4] == first["corrupt.jpg"] or first["corrupt.jpg"] in rows(out)
+
+    assert run(photos, retry_failed=True).done_now == 1
+    assert run(photos, max_failures="1").exit_code == 0
+    assert run(photos, max_failures="1%").exit_code == 3
+    assert run(photos, max_failures="10%").exit_code == 0
+
+
+def test_fail_fast_stops_and_the_next_run_goes_on(photos: Path) -> None:
+    (photos / "a/0000.jpg").write_bytes(b"")
+    summary = run(photos, batch_size=2, fail_fast=True)
+    assert summary.exit_code == 3
+    assert summary.done_now < 14
+    assert "stopped early" in summary.reason
+    summary = run(photos, batch_size=2)
+    assert (summary.ok, summary.failed_by_code) == (13, {"empty": 1})
+
+
+def test_format_changes_the_suffix_and_collisions_are_refused(photos: Path) -> None:
+    run(photos, format="png")
+    assert all(name.endswith(".png") for name in tree(photos.parent / "out/classical"))
+    cv2.imwrite(str(photos / "a/0000.png"), dark_image(1))
+    with pytest.raises(UsageError, match=r"a/0000\.jpg and a/0000\.png would both be written"):
+        run(photos, format="png", output=str(photos.parent / "out2"))
+    assert not (photos.parent / "out2/classical").exists()
+
+
+@pytest.mark.parametrize("output", ["in", "."])
+def test_an_output_that_would_hold_the_input_is_refused(photos: Path, output: str) -> None:
+    with pytest.raises(UsageError, match="would hold the input"):
+        run(photos, output=str(photos.parent / output))
+    assert not (photos / "_batchlight").exists()
+
+
+def test_an_output_inside_the_input_is_no_input(photos: Path) -> None:
+    out = photos / "enhanced"
+    run(photos, output=str(out))
+    assert run(photos, output=str(out)).inputs == 14
+    assert len(tree(out / "classical")) == 14
+
+
+def test_the_default_output(photos: Path) -> None:
+    run(photos, output=None)
+    assert len(tree(photos.parent / "in-enhanced/classical")) == 14
+
+
+def test_no_images_is_no_failure_but_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    summary = run(tmp_path / "in")
+    assert (summary.exit_code, summary.reason) == (0, f"no images were found in {tmp_path}/in")
+
+
+def test_suspicious_output_is_no_output(tmp_path: Path) -> None:
+    image = np.full((40, 40, 3), 100, np.uint8)
+    image[:20] = 90
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), image)
+    summary = run(tmp_path / "in", atmospheric_light=60)  # far too low: everything turns black
+    assert summary.failed_by_code == {"suspicious_output": 1}
+    assert not (tmp_path / "out/classical").exists()
+    assert outcomes(tmp_path / "out")["a.png"].status == "failed"
+
+
+def test_records_have_the_schema_they_promise(photos: Path) -> None:
+    assert list(Record.__dataclass_fields__) == SCHEMA.names
+    run(photos)
+    assert list(rows(photos.parent / "out")[0]) == SCHEMA.names
+
+
+def test_a_full_disk_is_one_sentence_and_no_images_fault(photos: Path) -> None:
+    out = photos.parent / "small"
+    out.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode or os.geteuid():
+        pytest.skip("needs the right to mount")
+    try:
+        done = command("run", "--input", photos, "--output", out, "--workers", 0)
+        assert done.returncode == 1
+        assert "no space left on device" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=8m", str(out)], check=True)
+        done = command("run", "--input", photos, "--output", out, "--workers", 0)
+        assert done.returncode == 0, done.stderr
+        assert len(rows(out)) == 14
+    finally:
+        subprocess.run(["umount", str(out)], check=True)

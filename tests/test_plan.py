@@ -1,0 +1,161 @@
+"""Planning: listings against earlier records, batches, collisions, and plans that are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlight import plan as planning
+from batchlight.batch import Batch
+from batchlight.config import JobConfig
+from batchlight.errors import ErrorCode, UsageError
+from batchlight.inputs import Input
+from batchlight.plan import Earlier, Planner, latest_plan, store_plan
+from batchlight.storage import Location, open_storage
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+CONFIG = JobConfig(input="in", batch_size=3)
+
+
+def image(path: str, size: int = 10) -> Input:
+    return Input(path, size=size, modified=WHEN)
+
+
+def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
+    return Earlier(path, "classical", code, size, WHEN, None, (size, 0))
+
+
+def planned(
+    images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
+) -> tuple[list[Batch], Planner]:
+    planner = Planner(config)
+    return [batch for batch, _ in planner.batches(images, earlier, first)], planner
+
+
+def paths(batches: list[Batch]) -> list[list[str]]:
+    return [[item.path for item in batch.inputs] for batch in batches]
+
+
+def test_batches_hold_the_listing_in_order() -> None:
+    batches, planner = planned([image(f"{n}.jpg") for n in range(7)], [], first=5)
+    assert paths(batches) == [
+        ["0.jpg", "1.jpg", "2.jpg"],
+        ["3.jpg", "4.jpg", "5.jpg"],
+        ["6.jpg"],
+    ]
+    assert [batch.number for batch in batches] == [5, 6, 7]
+    assert (planner.counts.new, planner.counts.todo_bytes) == (7, 70)
+
+
+@pytest.mark.parametrize(
+    ("listed", "recorded", "options", "redone"),
+    [
+        (image("a.jpg"), row("a.jpg"), {}, False),
+        (image("a.jpg", size=11), row("a.jpg"), {}, True),
+        (replace(image("a.jpg"), modified=WHEN.replace(microsecond=0)), row("a.jpg"), {}, True),
+        (replace(image("a.jpg"), etag="1"), replace(row("a.jpg"), etag="1"), {}, False),
+        (replace(image("a.jpg"), etag="2"), replace(row("a.jpg"), etag="1"), {}, True),
+        # On object stores the etag decides: a copy of the same bytes has a new date.
+        (
+            replace(image("a.jpg"), etag="1", modified=WHEN.replace(year=2027)),
+            replace(row("a.jpg"), etag="1"),
+            {},
+            False,
+        ),
+        (image("a.jpg"), row("a.jpg", ErrorCode.CORRUPT), {}, False),
+        (image("a.jpg"), row("a.jpg", ErrorCode.CORRUPT), {"retry_failed": True}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.MISSING), {}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.UNREADABLE), {}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.WRITE_FAILED), {}, True),
+        (image("a.jpg"), row("a.jpg"), {"retry_failed": True}, False),
+        (image("a.jpg"), row("a.jpg"), {"overwrite": True}, True),
+    ],
+)
+def test_what_is_redone(
+    listed: Input, recorded: Earlier, options: dict[str, bool], redone: bool
+) -> None:
+    batches, planner = planned([listed], [recorded], CONFIG.model_copy(update=options))
+    assert bool(batches) == redone
+    assert planner.counts.unchanged == (not redone)
+
+
+names = st.lists(st.text("ab./-é", min_size=1, max_size=4).map(lambda s: s + ".jpg"), unique=True)
+
+
+@given(listed=names, recorded=names)
+def test_merge_equals_a_set_difference(listed: list[str], recorded: list[str]) -> None:
+    batches, planner = planned(
+        [image(path) for path in sorted(listed)], [row(path) for path in sorted(recorded)]
+    )
+    todo = [path for batch in paths(batches) for path in batch]
+    assert todo == sorted(set(listed) - set(recorded))
+    counts = planner.counts
+    assert counts.unchanged == len(set(listed) & set(recorded))
+    assert counts.gone == counts.gone_tally.ok == len(set(recorded) - set(listed))
+
+
+stems = st.text("ab.", min_size=1, max_size=3)
+suffixes = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".tif"])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a/", "a.b/"]), stems, suffixes), unique=True))
+def test_collisions_are_found_wherever_they_are(files: list[tuple[str, str, str]]) -> None:
+    images = [image(path) for path in sorted("".join(parts) for parts in files)]
+    config = CONFIG.model_copy(update={"format": "png"})
+    outputs = [planning.output_name(item.path, "png") for item in images]
+    if len(set(outputs)) == len(outputs):
+        planned(images, [], config)
+    else:
+        with pytest.raises(UsageError, match="would both be written to"):
+            planned(images, [], config)
+
+
+def test_a_collision_names_both() -> None:
+    config = CONFIG.model_copy(update={"format": "webp"})
+    with pytest.raises(UsageError, match=r"^x/a\.jpg and x/a\.png would both .* x/a\.webp"):
+        planned([image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")], [], config)
+
+
+def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> None:
+    storage = open_storage(Location.parse(str(tmp_path)))
+    storage.check(writable=True)
+    images = [
+        Input("a.jpg", "/else/where/a.jpg", 1, WHEN, "tag"),
+        Input("b.jpg", None, None, None, None, "a defect"),
+        *[image(f"c{n}.jpg") for n in range(5)],
+    ]
+    planner = Planner(CONFIG)
+    batches = list(planner.batches(images, [row("c0.jpg", size=9)], 0))
+    plan = store_plan(storage, batches, planner, "root", CONFIG, None)
+    assert plan is not None
+    assert (plan.inputs, plan.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
+    assert latest_plan(storage) == plan
+    assert list(plan.read_batches(storage, skip=set())) == [batch for batch, _ in batches]
+    assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
+    assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
+
+    assert not plan.is_closed(storage)
+    plan.close(storage)
+    assert plan.is_closed(storage)
+
+    # A plan whose end mark is not there yet is no plan.
+    store_plan(storage, batches, planner, "root", CONFIG, plan)
+    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
+    assert latest_plan(storage) == plan
+
+
+def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
+    storage = open_storage(Location.parse(str(tmp_path)))
+    storage.check(writable=True)
+    planner = Planner(CONFIG)
+    batches = planner.batches((image(f"{n:03d}.jpg") for n in range(20)), [], 0)
+    plan = store_plan(storage, batches, planner, "root", CONFIG, None)
+    assert plan is not None
+    assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
+    assert len(list(plan.read_batches(storage, skip=set()))) == 7

@@ -1,0 +1,215 @@
+"""Runs that die, at every point where they can, and the same command run again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+import batchlight
+from batchlight.storage.local import LocalStorage
+from tests.helpers import COMMAND, dark_image, rows, stable_rows, tree, write_images
+from tests.helpers import batchlight as command
+
+IMAGES = 240
+KILL_TIMEOUT_S = 120.0
+
+
+class Died(BaseException):
+    """Stands for the end of the process: nothing but the test catches it."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, operation: int) -> Callable[[], int]:
+    """Let every change to the storage from the given one on fail; returns how many there were."""
+    seen = 0
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(LocalStorage, name)
+
+        def wrapper(self: LocalStorage, *arguments: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen >= operation:
+                raise Died
+            return original(self, *arguments)
+
+        return wrapper
+
+    for name in ("write", "create", "delete"):
+        monkeypatch.setattr(LocalStorage, name, counted(name))
+    return lambda: seen
+
+
+def run(folder: Path, out: Path) -> batchlight.Summary:
+    config = batchlight.JobConfig(
+        input=str(folder), output=str(out), workers=0, batch_size=2, progress="off"
+    )
+    return batchlight.run(config)
+
+
+def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]:
+    """All that two equal outputs agree in."""
+    return tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata"))
+
+
+def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First run and incremental run (new, changed and vanished inputs), killed at each change."""
+    photos = tmp_path / "in"
+    write_images(photos, 7)
+    first = tmp_path / "first"
+    run(photos, first)
+
+    calm_first = state(first)
+    shutil.copytree(first, tmp_path / "second")
+    cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
+    cv2.imwrite(str(photos / "b/0004.jpg"), dark_image(51))
+    cv2.imwrite(str(photos / "new.jpg"), dark_image(52))
+    run(photos, tmp_path / "second")
+    calm_second = state(tmp_path / "second")
+    assert calm_second != calm_first
+
+    deaths = 0
+    for start, calm in ((tmp_path / "none", None), (first, calm_second)):
+        operation = 1
+        while True:
+            out = tmp_path / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            if start.exists():
+                shutil.copytree(start, out)
+            with monkeypatch.context() as patch:
+                count = die_at(patch, operation)
+                try:
+                    run(photos, out)
+                except Died:
+                    deaths += 1
+                if count() < operation:
+                    break
+            assert_no_row_twice(out)
+            shutil.rmtree(out / "_batchlight/locks", ignore_errors=True)  # held by this process
+            run(photos, out)
+            if calm is None:
+                calm = state(out)
+                assert len(calm[1]) == 8
+            assert state(out) == calm, f"after death at operation {operation}"
+            assert not tree(out / "_batchlight/parts")
+            operation += 1
+    assert deaths > 30
+
+
+def assert_no_row_twice(out: Path) -> None:
+    keys = [(row["input"], row["method"]) for row in rows(out)] if out.exists() else []
+    assert len(keys) == len(set(keys))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "in"
+    write_images(folder, IMAGES, height=240, width=320)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(photos: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]:
+    out = photos.parent / "calm"
+    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    assert done.returncode == 3
+    return state(out)
+
+
+def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], bool]) -> None:
+    """SIGKILL the driver as soon as ``when`` holds."""
+    arguments = ["run", "--input", photos, "--output", out, "--workers", workers]
+    command_line = [*COMMAND, *map(str, arguments), "--batch-size", "10"]
+    with subprocess.Popen(
+        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while not when():
+            assert time.monotonic() < deadline
+            assert run.poll() is None, "ended before it could be killed"
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+
+
+def parts(out: Path) -> int:
+    return len(list((out / "_batchlight/parts").glob("*.parquet")))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int) -> None:
+    """SIGKILL before the plan, before the first part, in the middle, several times in a row."""
+    out = tmp_path / "out"
+    moments: list[Callable[[], bool]] = [
+        lambda: (out / "_batchlight/locks").exists(),
+        lambda: (out / "_batchlight/plan").exists(),
+        lambda: (out / "classical").exists(),
+        lambda: parts(out) >= 3,
+        lambda: parts(out) >= 12,
+        lambda: parts(out) >= 20,
+    ]
+    for moment in moments:
+        start_and_kill(photos, out, workers, moment)
+    kept = {p: p.stat().st_mtime_ns for p in (out / "_batchlight/parts").glob("*.parquet")}
+    done = command(
+        "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 10
+    )
+    assert done.returncode == 3, done.stderr
+    assert len(kept) >= 20
+    assert state(out) == calm
+    assert not tree(out / "_batchlight/tmp")
+
+
+def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
+    photos: Path, calm: object, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10]
+        with subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            already = parts(out)
+            while parts(out) < already + 3:
+                assert process.poll() is None
+                time.sleep(0.002)
+            process.send_signal(signum)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == code
+        assert f"interrupted by {signum.name}; run the same command again" in errors
+        assert f'"exit_code": {code}' in (out / "summary.json").read_text()
+    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    assert done.returncode == 3
+    assert state(out) == calm
+
+
+def test_a_second_run_is_locked_out_and_told_by_whom(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["run", "--input", photos, "--output", out, "--workers", 0]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not (out / "_batchlight/plan").exists():
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            second = command(*arguments)
+            assert time.monotonic() - started < 10
+            assert second.returncode == 4
+            assert f"process {first.pid} on " in second.stderr
+            status = command("status", out, "--json")
+            assert '"state": "running"' in status.stdout
+        finally:
+            first.send_signal(signal.SIGCONT)
+    assert first.returncode == 3
