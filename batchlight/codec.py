@@ -15,7 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from batchlight import containers
 from batchlight.config import Format
@@ -66,8 +66,13 @@ _WHY_NOT: dict[str, str] = {
     "RGBa": "premultiplied alpha",
     "La": "premultiplied alpha",
 }
-_TIFF_BITS_PER_SAMPLE, _TIFF_EXTRA_SAMPLES = 258, 338
-_UNASSOCIATED_ALPHA = 2
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
+_TIFF_PLANAR, _TIFF_TILE_WIDTH, _TIFF_EXTRA_SAMPLES = 284, 322, 338
+_TIFF_XMP, _TIFF_ICC = 700, 34675
+_TIFF_BYTE, _TIFF_SHORT, _TIFF_UNDEFINED = 1, 3, 7
+_MIN_IS_WHITE, _PLANES = 0, 2
+_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 
 # (horizontal, vertical) sampling of the luminance, to OpenCV's constant.
 _SAMPLINGS = {
@@ -106,8 +111,10 @@ class Header:
     """JPEG: horizontal and vertical sampling of the luminance against the colours."""
     lossless: bool = False
     """WebP: the pixels are stored losslessly."""
-    unassociated_alpha: bool = False
-    """TIFF: colours are stored without being multiplied by alpha."""
+    extra_samples: int | None = None
+    """TIFF: what the alpha is; None where the file does not say."""
+    pillow_pixels: bool = False
+    """OpenCV would decode it wrongly or not at all; 8 bit only."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(ErrorCode.CORRUPT, "the content is no image of a known format") from None
+        raise _unidentified(data) from None
     except Exception as error:  # parsers meet hostile bytes: any failure means a damaged header
         raise ImageError(ErrorCode.CORRUPT, f"the header is damaged: {_brief(error)}") from error
 
@@ -196,7 +203,8 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> by
         alpha = None if alpha is None else _turn(alpha, header.orientation)
         metadata = metadata.upright()
     try:
-        return _encoded(pixels, alpha, format, _parameters(header, format, quality), metadata)
+        data = _encoded(pixels, alpha, format, _parameters(header, format, quality), metadata)
+        return _with_tiff_tags(data, decoded, metadata) if format == "tiff" else data
     except (cv2.error, ValueError) as error:
         reason = f"cannot be written as {format.upper()}: {_brief(error)}"
         raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
@@ -233,7 +241,10 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
     if image.mode not in _MODES:
         kind = _WHY_NOT.get(image.mode, f"pixels of the kind {image.mode}")
         raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
-    header = Header(format, image.width, image.height, image.mode, _metadata(image, data, format))
+    # Pillow calls 16-bit gray with alpha RGBA; the PNG header tells.
+    gray_alpha = format == "png" and data[24:26] == b"\x10\x04"
+    mode = "LA" if gray_alpha else image.mode
+    header = Header(format, image.width, image.height, mode, _metadata(image, data, format))
     header = replace(
         header,
         orientation=header.metadata.orientation,
@@ -245,17 +256,44 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
         return replace(header, lossless=containers.webp_is_lossless(data))
     if format == "avif":
         return replace(header, orientation=image.getexif().get(0x0112, 1))
-    if format == "tiff":
-        tags: Any = image.getexif()
-        bits = tags.get(_TIFF_BITS_PER_SAMPLE, 1)
-        if not set(bits if isinstance(bits, tuple) else (bits,)) <= {1, 8, 16}:
-            raise ImageError(
-                ErrorCode.UNSUPPORTED, f"TIFF of {bits} bits per sample cannot be kept"
-            )
-        extra = tags.get(_TIFF_EXTRA_SAMPLES, 0)
-        unassociated = _UNASSOCIATED_ALPHA in (extra if isinstance(extra, tuple) else (extra,))
-        return replace(header, unassociated_alpha=unassociated)
-    return header
+    return _tiff_header(image, header) if format == "tiff" else header
+
+
+def _tiff_header(image: Image.Image, header: Header) -> Header:
+    tags: Any = image.getexif()
+    bits = set(_values(tags.get(_TIFF_BITS_PER_SAMPLE, 1)))
+    if not bits <= {1, 8, 16}:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED, f"TIFF of {max(bits)} bits per sample cannot be kept"
+        )
+    # Both are decoded without a complaint, to the wrong pixels.
+    if 16 in bits and tags.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE:
+        raise ImageError(ErrorCode.UNSUPPORTED, "16-bit TIFF with inverted gray cannot be kept")
+    if 16 in bits and tags.get(_TIFF_PLANAR) == _PLANES and header.mode != "I;16":
+        raise ImageError(ErrorCode.UNSUPPORTED, "16-bit TIFF in separate planes cannot be kept")
+    extra = next(iter(_values(tags.get(_TIFF_EXTRA_SAMPLES, ()))), None)
+    # OpenCV reads 8 bit through an interface that multiplies colours by an unassociated alpha,
+    # and that fails for small tiles.
+    straight = header.mode == "RGBA" and extra == _UNASSOCIATED_ALPHA
+    tiled = header.mode in ("L", "RGB") and _TIFF_TILE_WIDTH in tags
+    return replace(header, extra_samples=extra, pillow_pixels=bits == {8} and (straight or tiled))
+
+
+def _values(tag: Any) -> tuple[Any, ...]:
+    return tag if isinstance(tag, tuple) else (tag,)
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """What to say of content that Pillow takes for no image: TIFF has kinds that it cannot read."""
+    if data.startswith(_TIFF_MAGIC):
+        try:
+            TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
+        except SyntaxError as error:
+            if "pixel mode" in str(error):
+                return ImageError(ErrorCode.UNSUPPORTED, "this kind of TIFF pixel cannot be kept")
+        except Exception as error:
+            return ImageError(ErrorCode.CORRUPT, f"the header is damaged: {_brief(error)}")
+    return ImageError(ErrorCode.CORRUPT, "the content is no image of a known format")
 
 
 def _metadata(image: Image.Image, data: bytes, format: Format) -> Metadata:
@@ -266,8 +304,24 @@ def _metadata(image: Image.Image, data: bytes, format: Format) -> Metadata:
     exif = payload("exif") if format != "tiff" else None
     if exif is not None:
         exif = exif.removeprefix(EXIF_PREFIX)
+    xmp = payload("xmp")
+    if format == "png":  # Pillow has not yet seen what comes after the pixels
+        found = containers.png_payloads(data)
+        exif, xmp = exif or found[0] or _raw_profile(image), xmp or found[1]
     native = containers.native_blocks(data, format)
-    return Metadata(exif, payload("xmp"), payload("icc_profile"), native)
+    metadata = Metadata(exif, xmp, payload("icc_profile"), native)
+    return metadata.upright() if format == "tiff" else metadata
+
+
+def _raw_profile(image: Image.Image) -> bytes | None:
+    """EXIF as ImageMagick puts it into PNG text: a blank line, its name, its length, hex digits."""
+    text = image.info.get("Raw profile type exif")
+    if not isinstance(text, str):
+        return None
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:])).removeprefix(EXIF_PREFIX) or None
+    except ValueError:
+        return None
 
 
 def _sampling(image: JpegImagePlugin.JpegImageFile) -> tuple[int, int]:
@@ -278,13 +332,12 @@ def _sampling(image: JpegImagePlugin.JpegImageFile) -> tuple[int, int]:
 
 
 def _raw_pixels(data: bytes, header: Header) -> Pixels | None:
-    if header.format == "tiff" and header.mode == "RGBA" and header.unassociated_alpha:
-        # OpenCV reads 8-bit ones through an interface that multiplies the colours by alpha.
+    if header.pillow_pixels:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
             warnings.simplefilter("ignore")
-            bits: Any = image.getexif().get(_TIFF_BITS_PER_SAMPLE)
-            if set(bits) == {8}:
-                return np.asarray(image)[:, :, [2, 1, 0, 3]]  # turned upright, as OpenCV does
+            samples = np.asarray(image)  # turned upright, as OpenCV does
+        order = {"RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(header.mode)
+        return samples if order is None else samples[:, :, order]
     decoded: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return decoded
 
@@ -295,6 +348,8 @@ def _check_target(decoded: Decoded, format: Format) -> None:
         raise ImageError(ErrorCode.UNSUPPORTED, f"{name} cannot hold its transparency")
     if decoded.bit_depth == 16 and format not in _HOLDS_16_BIT:
         raise ImageError(ErrorCode.UNSUPPORTED, f"{name} cannot hold its 16 bits")
+    if decoded.header.extra_samples == _ASSOCIATED_ALPHA and format != "tiff":
+        raise ImageError(ErrorCode.UNSUPPORTED, f"{name} cannot hold premultiplied alpha")
     if decoded.alpha is not None and decoded.pixels.ndim == 2 and format in ("tiff", "bmp"):
         raise ImageError(
             ErrorCode.UNSUPPORTED, f"gray with transparency cannot be written as {name}"
@@ -343,6 +398,20 @@ def _encoded(
     if format == "png":
         return containers.with_png_metadata(data, metadata)
     return data
+
+
+def _with_tiff_tags(data: bytes, decoded: Decoded, metadata: Metadata) -> bytes:
+    """What the encoder leaves out: the kind of alpha, XMP and ICC."""
+    header = decoded.header
+    tags: dict[int, tuple[int, bytes]] = {}
+    extra = header.extra_samples if header.format == "tiff" else _UNASSOCIATED_ALPHA
+    if decoded.alpha is not None and extra is not None:
+        tags[_TIFF_EXTRA_SAMPLES] = (_TIFF_SHORT, extra.to_bytes(2, "little"))
+    if metadata.xmp:
+        tags[_TIFF_XMP] = (_TIFF_BYTE, metadata.xmp)
+    if metadata.icc:
+        tags[_TIFF_ICC] = (_TIFF_UNDEFINED, metadata.icc)
+    return containers.with_tiff_tags(data, tags) if tags else data
 
 
 def _imencode(suffix: str, pixels: Pixels, parameters: list[int]) -> bytes:

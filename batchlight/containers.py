@@ -3,15 +3,17 @@
 OpenCV's own metadata functions lose what a data set needs (XMP in PNG, ICC in AVIF, profiles over
 64 KB in JPEG, resolution, comments), so JPEG and PNG are spliced here: between two files of the
 same format the metadata blocks go over verbatim, between formats as the payloads EXIF, XMP and ICC.
-Source of the layouts: JPEG (ITU-T T.81 annex B, Exif 2.3, ICC.1 annex B.4, XMP part 3) and PNG
-(W3C, third edition).
+TIFF gets tags of its own beside those of the encoder.
+Source of the layouts: JPEG (ITU-T T.81 annex B, Exif 2.3, ICC.1 annex B.4, XMP part 3), PNG
+(W3C, third edition) and TIFF (revision 6.0).
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -28,8 +30,11 @@ _PNG_METADATA = frozenset(
     b"gAMA cHRM sRGB iCCP cICP mDCV cLLI pHYs eXIf tEXt zTXt iTXt tIME".split()
 )
 _PNG_XMP = b"XML:com.adobe.xmp"
+_PNG_XMP_MAX = 2**24
+"""Bytes of a compressed XMP packet that are looked at; more is a decompression bomb."""
 
 _ORIENTATION_TAG = 0x0112
+_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
 
 
 @dataclass(frozen=True)
@@ -59,26 +64,43 @@ class Metadata:
         return value if 1 <= value <= 8 else 1
 
     def upright(self) -> Metadata:
-        """The same for pixels that have been turned: orientation 1, nothing verbatim."""
+        """The same for pixels that have been turned: orientation 1, nothing verbatim.
+
+        XMP may repeat the orientation, and some readers believe it where EXIF has none.
+        """
         exif = self.exif
         if exif is not None and (place := _orientation_place(exif)) is not None:
             offset, order = place
             exif = exif[:offset] + struct.pack(order + "H", 1) + exif[offset + 2 :]
-        return Metadata(exif, self.xmp, self.icc)
+        xmp = None if self.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
+        return Metadata(exif, xmp, self.icc)
 
 
 def native_blocks(data: bytes, format: str) -> dict[str, bytes]:
     """The metadata blocks of a JPEG or PNG file as they stand; empty for other formats."""
     if format == "jpeg":
-        kept = (
-            data[start:end]
+        kept = [
+            (kind, data[start:end])
             for start, end, kind in _jpeg_segments(data)
             if _is_metadata(data, start, kind)
-        )
-        return {format: b"".join(kept)}
+        ]
+        # JFIF must come first, but some cameras write it after EXIF.
+        kept.sort(key=lambda block: block[0] != _JPEG_APP0)
+        return {format: b"".join(block for _, block in kept)}
     if format == "png":
         return {format: b"".join(c for kind, c in _png_chunks(data) if kind in _PNG_METADATA)}
     return {}
+
+
+def png_payloads(data: bytes) -> tuple[bytes | None, bytes | None]:
+    """EXIF and XMP of a PNG file, wherever they stand in it: before or after the pixels."""
+    exif = xmp = None
+    for kind, chunk in _png_chunks(data):
+        if kind == b"eXIf":
+            exif = chunk[8:-4].removeprefix(EXIF_PREFIX)
+        elif kind == b"iTXt" and chunk[8:].startswith(_PNG_XMP + b"\x00"):
+            xmp = _international_text(chunk[8 + len(_PNG_XMP) + 1 : -4])
+    return exif or None, xmp or None
 
 
 def with_jpeg_metadata(data: bytes, metadata: Metadata) -> bytes:
@@ -123,6 +145,36 @@ def gray_alpha_png(gray_png: bytes, samples: bytes, row_bytes: int) -> bytes:
             _png_chunk(b"IEND", b""),
         ]
     )
+
+
+def with_tiff_tags(data: bytes, tags: Mapping[int, tuple[int, bytes]]) -> bytes:
+    """Add tags to a freshly encoded TIFF file of one page that has none of them.
+
+    ``tags``: by number, the type (1 byte, 3 short, 7 undefined) and the value, little-endian.
+    """
+    if data[:4] != b"II*\x00":
+        raise ValueError("the encoder's TIFF is not of the classic little-endian kind")
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    first = directory + 2
+    entries = {
+        struct.unpack_from("<H", data, at)[0]: data[at : at + 12]
+        for at in range(first, first + 12 * count, 12)
+    }
+    # Values that do not fit an entry, then a new directory, go behind what is there.
+    out = bytearray(data)
+    for tag, (kind, value) in tags.items():
+        items = len(value) // (2 if kind == 3 else 1)
+        field = value.ljust(4, b"\x00")
+        if len(value) > 4:
+            out += b"\x00" * (len(out) & 1)
+            field = struct.pack("<I", len(out))
+            out += value
+        entries[tag] = struct.pack("<HHI", tag, kind, items) + field
+    out += b"\x00" * (len(out) & 1)
+    struct.pack_into("<I", out, 4, len(out))
+    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+    return bytes(out + b"\x00" * 4)
 
 
 def webp_is_lossless(data: bytes) -> bool:
@@ -181,12 +233,25 @@ def _jpeg_segment(marker: int, payload: bytes) -> bytes:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, whole chunk) of each chunk."""
+    """(type, whole chunk) of each chunk, up to the end of the image."""
     at = len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
+    while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         yield data[at + 4 : at + 8], data[at:end]
         at = end
+
+
+def _international_text(data: bytes) -> bytes | None:
+    """The text of a PNG iTXt chunk, given what follows its keyword; None if it is damaged."""
+    try:
+        _language, _translation, text = data[2:].split(b"\x00", 2)
+        if data[0]:
+            inflater = zlib.decompressobj()
+            text = inflater.decompress(text, _PNG_XMP_MAX)
+            return text if inflater.eof else None
+    except (ValueError, IndexError, zlib.error):
+        return None
+    return text
 
 
 def _png_blocks(metadata: Metadata) -> Iterator[bytes]:
