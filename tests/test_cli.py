@@ -1,0 +1,145 @@
+"""The command line: options, sentences, exit codes, output for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batchlight import __version__
+from tests.helpers import batchlight, rows, tree, write_images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run"], "--input is required"),
+        (["run", "--input", "nowhere"], "there is no "),
+        (["run", "--input", "ftp://host/x"], "cannot use ftp:// locations; give a local path"),
+        (["run", "--input", "s3://key:secret@b/x"], "must not hold credentials"),
+        (["run", "--input", "in", "--omega", "7"], "--omega is '7'"),
+        (["run", "--input", "in", "--workers", "-1"], "--workers is '-1'"),
+        (["run", "--input", "in", "--bogus", "1"], "No such option"),
+        (["run", "--input", "in", "--config", "nowhere.yaml"], "cannot read the config file"),
+        (["plan", "--input", "nowhere"], "there is no "),
+        (["status", "nowhere"], "there is no "),
+        (["status", "."], "is not the output of a run"),
+        (["failures", "nowhere"], "there is no "),
+        (["samples", "/proc/nowhere"], "cannot write /proc/nowhere"),
+        (["enhance"], "No such command"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence: str) -> None:
+    done = batchlight(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "secret" not in done.stderr
+    assert not done.stdout
+
+
+def test_debug_adds_the_traceback(tmp_path: Path) -> None:
+    done = batchlight("run", "--input", tmp_path / "nowhere", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "error: there is no" in done.stderr
+
+
+def test_version() -> None:
+    assert batchlight("--version").stdout == f"batchlight {__version__}\n"
+
+
+def test_a_config_file_and_an_option_on_top(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 3)
+    (tmp_path / "job.yaml").write_text(f"input: {tmp_path}/in\nworkers: 0\nomega: 0.5\n")
+    done = batchlight("run", "--config", tmp_path / "job.yaml", "--t0", "0.2", "--fail-fast")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "in-enhanced/summary.json").read_text())["config"]
+    assert (config["omega"], config["t0"], config["fail_fast"]) == (0.5, 0.2, True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_images(folder / "in", 5)
+    (folder / "in/[b]roken.jpg").write_bytes(b"")
+    done = batchlight("run", "--input", folder / "in", "--output", folder / "out", "--workers", 0)
+    assert done.returncode == 3
+    assert "exit 3: 1 of 6 images failed" in done.stdout
+    return folder
+
+
+def test_plan_writes_nothing(finished: Path) -> None:
+    before = tree(finished)
+    done = batchlight("plan", "--input", finished / "in", "--output", finished / "out", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
+    done = batchlight("plan", "--input", finished / "in", "--output", finished / "new")
+    assert "6, " in done.stdout
+    assert "in 1 batches" in done.stdout
+    assert tree(finished) == before
+    assert not (finished / "new").exists()
+
+
+def test_plan_refuses_what_a_run_would(finished: Path) -> None:
+    done = batchlight(
+        "plan", "--input", finished / "in", "--output", finished / "out", "--omega", "0.5"
+    )
+    assert done.returncode == 2
+    assert "omega 0.93 -> 0.5" in done.stderr
+
+
+def test_status(finished: Path) -> None:
+    found = json.loads(batchlight("status", finished / "out", "--json").stdout)
+    assert (found["state"], found["planned"], found["done"]) == ("finished", 6, 6)
+    assert found["exit_code"] == 3
+    assert "finished" in batchlight("status", finished / "out").stdout
+
+
+def test_failures(finished: Path) -> None:
+    found = json.loads(batchlight("failures", finished / "out", "--json").stdout)
+    assert found == [
+        {
+            "input": "[b]roken.jpg",
+            "method": "classical",
+            "error_code": "empty",
+            "error": "the file is empty",
+        }
+    ]
+    plain = batchlight("failures", finished / "out").stdout
+    assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
+
+
+def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not done.stderr
+    assert [event["event"] for event in events][-2:] == ["progress", "summary"]
+    assert (events[-2]["done"], events[-2]["total"]) == (4, 4)
+    assert (events[-1]["ok"], events[-1]["exit_code"]) == (4, 0)
+
+
+def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    assert not done.stderr
+    assert "exit 0: all images are done" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_samples_make_a_job(tmp_path: Path) -> None:
+    done = batchlight("samples", tmp_path / "dark")
+    assert done.returncode == 0
+    assert len(tree(tmp_path / "dark")) == 8
+    again = batchlight("samples", tmp_path / "again")
+    assert again.returncode == 0
+    assert tree(tmp_path / "again") == tree(tmp_path / "dark")
+    done = batchlight("run", "--input", tmp_path / "dark", "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "dark-enhanced")
+    assert all(row["luminance_after"] > 1.5 * row["luminance_before"] for row in found)
+    assert {row["bit_depth"] for row in found} == {8, 16}
