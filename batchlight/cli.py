@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_GROUPS = {
+GROUPS = {
     "What and where": ("input", "output", "include", "exclude"),
     "Method": (
         *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
@@ -94,7 +94,7 @@ def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
     own_names = [parameter.name for parameter in own_parameters]
     file_option = typer.Option("--config", metavar="FILE", help="YAML with any of these options.")
     parameters = [
-        *(_parameter(name, group) for group, names in _GROUPS.items() for name in names),
+        *(_parameter(name, group) for group, names in GROUPS.items() for name in names),
         _keyword("config_file", Annotated[str | None, file_option], None),
         *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own_parameters),
     ]
@@ -107,11 +107,8 @@ def _parameter(name: str, group: str) -> inspect.Parameter:
     """The option for one field of ``JobConfig``, with its description, default and choices."""
     info = JobConfig.model_fields[name]
     annotation = info.annotation
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    default = extra.get("default", info.default)
-    shown = default[0] if name == "method" else default
-    silent = info.is_required() or shown in ((), False)
-    note = " (required)" if info.is_required() else "" if silent else f" (default: {shown})"
+    default = option_default(name)
+    note = " (required)" if info.is_required() else f" (default: {default})" if default else ""
     flag = annotation is bool
     option = typer.Option(
         "--" + name.replace("_", "-"),
@@ -121,6 +118,17 @@ def _parameter(name: str, group: str) -> inspect.Parameter:
     )
     kind: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
     return _keyword(name, Annotated[kind | None, option], None)
+
+
+def option_default(name: str) -> str | None:
+    """The default of an option as a person reads it; None where there is nothing to tell."""
+    info = JobConfig.model_fields[name]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    if "default" in extra:
+        return str(extra["default"])
+    if info.is_required() or info.default in ((), False):
+        return None
+    return ", ".join(info.default) if name == "method" else str(info.default)
 
 
 def _metavar(name: str, annotation: Any) -> str:
@@ -185,7 +193,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {_bytes(found.input_bytes)}",
-            "to do": f"{found.todo:,}, {_bytes(found.todo_bytes)}, in {found.batches:,} batches",
+            "to do": f"{found.todo:,}, {_bytes(found.todo_bytes)}, batches: {found.batches:,}",
             "  new": f"{found.new:,}",
             "  changed": f"{found.changed:,}",
             "  to retry": f"{found.retried:,}",

@@ -241,6 +241,8 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
     if image.mode not in _MODES:
         kind = _WHY_NOT.get(image.mode, f"pixels of the kind {image.mode}")
         raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
+    if format == "png" and not containers.png_is_whole(data):
+        raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk's length is damaged")
     # Pillow calls 16-bit gray with alpha RGBA; the PNG header tells.
     gray_alpha = format == "png" and data[24:26] == b"\x10\x04"
     mode = "LA" if gray_alpha else image.mode

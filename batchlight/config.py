@@ -77,53 +77,66 @@ class JobConfig(BaseModel):
         description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
     )
     output: str | None = Field(
-        None, description="Where to write.", json_schema_extra={"default": "INPUT-enhanced"}
+        default=None, description="Where to write.", json_schema_extra={"default": "INPUT-enhanced"}
     )
-    include: Globs = Field((), description="Only relative paths that match this glob; repeatable.")
-    exclude: Globs = Field((), description="No relative paths that match this glob; repeatable.")
+    include: Globs = Field(
+        default=(), description="Only relative paths that match this glob; repeatable."
+    )
+    exclude: Globs = Field(
+        default=(), description="No relative paths that match this glob; repeatable."
+    )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
-        ("classical",), description="How to enhance; repeatable."
+        default=("classical",), description="How to enhance; repeatable."
     )
     workers: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Batches worked on at once; 0: in this process, without Ray.",
         json_schema_extra={"default": "all CPUs of the cluster"},
     )
     address: str | None = Field(
-        None,
+        default=None,
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
     )
-    batch_size: int = Field(64, ge=1, le=65536, description="Images per batch.")
+    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
     atmospheric_light: Annotated[
         Literal["batch", "image"] | Annotated[float, Field(gt=0, le=255, allow_inf_nan=False)],
         BeforeValidator(_as_light),
-    ] = Field("batch", description="'batch', 'image', or a number up to 255.")
-    omega: float = Field(0.93, gt=0, le=1, description="Share of the haze to remove.")
-    t0: float = Field(0.1, gt=0, le=1, description="Lower bound of the transmission.")
-    window: int = Field(20, ge=1, le=255, description="Side of the dark channel's window, pixels.")
+    ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
+    omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")
+    t0: float = Field(default=0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    window: int = Field(
+        default=20, ge=1, le=255, description="Side of the dark channel's window, pixels."
+    )
     denoise: Literal["none", "guided"] = Field(
-        "none", description="Smoothing of the noise that the gain amplifies."
+        default="none", description="Smoothing of the noise that the gain amplifies."
     )
     format: Literal["same", "jpeg", "png", "webp", "tiff", "avif"] = Field(
-        "same", description="Output format; same: whatever the input is."
+        default="same", description="Output format; same: whatever the input is."
     )
-    quality: int = Field(95, ge=1, le=100, description="Quality of lossy formats.")
+    quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
     max_pixels: int = Field(
-        200_000_000, ge=1, le=2**30, description="Refuse larger images before decoding them."
+        default=200_000_000,
+        ge=1,
+        le=2**30,
+        description="Refuse larger images before decoding them.",
     )
     timeout: float = Field(
-        600, gt=0, allow_inf_nan=False, description="Seconds after which a batch has hung."
+        default=600, gt=0, allow_inf_nan=False, description="Seconds after which a batch has hung."
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
-        "0", description="Failed images, a number or P%, that still make exit code 0."
+        default="0", description="Failed images, a number or P%, that still make exit code 0."
     )
-    fail_fast: bool = Field(False, description="Stop once more than --max-failures have failed.")
-    retry_failed: bool = Field(False, description="Also redo images that failed for good.")
-    overwrite: bool = Field(False, description="Redo everything, replacing what the output holds.")
+    fail_fast: bool = Field(
+        default=False, description="Stop once more than --max-failures have failed."
+    )
+    retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
+    overwrite: bool = Field(
+        default=False, description="Redo everything, replacing what the output holds."
+    )
     progress: Literal["auto", "json", "off"] = Field(
-        "auto", description="A bar on a terminal, else a line every 30 s; json; off."
+        default="auto", description="A bar on a terminal, else a line every 30 s; json; off."
     )
 
     def allows_failures(self, failed: int, total: int) -> bool:

@@ -92,6 +92,19 @@ def native_blocks(data: bytes, format: str) -> dict[str, bytes]:
     return {}
 
 
+def png_is_whole(data: bytes) -> bool:
+    """Whether the chunks of a PNG file lie within it, up to its end.
+
+    A decoder may reserve what a chunk claims to hold: up to 4 GB for a few damaged bytes.
+    """
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
 def png_payloads(data: bytes) -> tuple[bytes | None, bytes | None]:
     """EXIF and XMP of a PNG file, wherever they stand in it: before or after the pixels."""
     exif = xmp = None

@@ -70,6 +70,10 @@ class Engine(Protocol):
     def workers(self) -> int:
         """How many calls run at once."""
 
+    @property
+    def place(self) -> str:
+        """Where they run, for a person."""
+
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises."""
 
@@ -87,6 +91,7 @@ class InProcessEngine:
     """``--workers 0``: calls run here, one after the other, and a crash is this process's crash."""
 
     workers = 1
+    place = "this process"
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         try:
@@ -109,6 +114,8 @@ class RayEngine:
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._timeout = timeout
         self.workers = workers or 1
+        own = self._address == "local"
+        self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
 
     def __enter__(self) -> Self:
         # Ray reads these once, on import. It must neither ask about usage reports nor send any.

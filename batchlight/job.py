@@ -53,6 +53,7 @@ from batchlight.records import (
     Tally,
     committed_batches,
     compact,
+    drop_orphaned_parts,
     metadata_ranges,
     remove_rows,
     tally,
@@ -202,6 +203,7 @@ class _Run:
 
     def _finish_stored_plan(self) -> None:
         self.storage.sweep()
+        drop_orphaned_parts(self.storage)
         plan = latest_plan(self.storage)
         if plan is None:
             return
@@ -251,9 +253,9 @@ class _Run:
         if all(number in done for number in range(plan.first, plan.next_batch)):
             return
         if self._engine is None:
-            self._engine = self._exits.enter_context(
-                make_engine(self.config.workers, self.config.address, self.config.timeout)
-            )
+            engine = make_engine(self.config.workers, self.config.address, self.config.timeout)
+            self.display.say(f"working in {engine.place}")
+            self._engine = self._exits.enter_context(engine)
         self.first_submitted = self.first_submitted or time.monotonic()
         self._interrupt.run(self._do_batches(plan, done, self._engine))
 

@@ -16,8 +16,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 LINE_EVERY_S = 30.0
@@ -85,10 +83,8 @@ class LineDisplay:
         if self._clock() - self._last < LINE_EVERY_S:
             return
         self._last = self._clock()
-        left = "" if state.eta_s is None else f", {timedelta(seconds=round(state.eta_s))} left"
-        self.say(
-            f"{state.done}/{state.total} images, {state.rate:.1f}/s, {state.failed} failed{left}"
-        )
+        counts = f"{state.done}/{state.total} images, {state.failed} failed"
+        self.say(f"{counts}, {state.rate:.1f}/s{_left(state)}")
 
     def close(self) -> None:
         """The summary says the rest."""
@@ -135,10 +131,7 @@ class BarDisplay:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[failed]}"),
+            TextColumn("[red]{task.fields[failed]}"),
             console=console,
         )
         self._console = console
@@ -156,13 +149,19 @@ class BarDisplay:
             self._task,
             completed=state.done,
             total=state.total,
-            rate=f"{state.rate:.1f}/s",
-            failed=f"[red]{state.failed} failed" if state.failed else "",
+            rate=f"{state.rate:.1f}/s{_left(state)}",
+            failed=f"{state.failed} failed" if state.failed else "",
         )
 
     def close(self) -> None:
         if self._started:
             self._progress.stop()
+
+
+def _left(state: State) -> str:
+    if state.eta_s is None or state.done >= state.total:
+        return ""
+    return f", {timedelta(seconds=round(state.eta_s))} left"
 
 
 def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:

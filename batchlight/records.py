@@ -168,7 +168,8 @@ class Tally:
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
         """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
-        codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
+        counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
+        codes = {entry["values"]: entry["counts"] for entry in counts}
         return cls(
             table.num_rows - sum(codes.values()),
             tuple(sorted(codes.items())),
@@ -224,6 +225,14 @@ def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
         storage.write(f"{METADATA}/{chunk.file_name}", to_parquet(_sorted(table)))
     for batch in parts:
         storage.delete(part_path(batch))
+
+
+def drop_orphaned_parts(storage: Storage) -> None:
+    """Remove parts that an orphan of a killed run committed after ``metadata/`` had them."""
+    ranges = metadata_ranges(storage)
+    for batch in committed_batches(storage):
+        if any(batch in chunk for chunk in ranges):
+            storage.delete(part_path(batch))
 
 
 def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:

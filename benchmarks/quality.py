@@ -13,15 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from typing import Literal
 
 import cv2
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage import metrics
 
 import batchlight
 
-LIGHTS = ("batch", "image", "255")
-DENOISE = ("none", "guided")
+LIGHTS: tuple[Literal["batch", "image"] | float, ...] = ("batch", "image", 255.0)
+DENOISE: tuple[Literal["none", "guided"], ...] = ("none", "guided")
 
 
 def main(pairs: str) -> None:
@@ -32,8 +33,12 @@ def main(pairs: str) -> None:
     for light, denoise in product(LIGHTS, DENOISE):
         with tempfile.TemporaryDirectory() as output:
             config = batchlight.JobConfig(
-                **{"input": low, "output": output, "atmospheric_light": light},
-                **{"denoise": denoise, "workers": 0, "progress": "off"},
+                input=low,
+                output=output,
+                atmospheric_light=light,
+                denoise=denoise,
+                workers=0,
+                progress="off",
             )
             batchlight.run(config)
             psnr, ssim, count = score(os.path.join(output, "classical"), high)
@@ -54,8 +59,9 @@ def score(enhanced: str, reference: str) -> tuple[float, float, int]:
 def score_pair(pair: tuple[str, str]) -> tuple[float, float]:
     """PSNR and SSIM of one image against its reference."""
     image, reference = (cv2.imread(path, cv2.IMREAD_COLOR) for path in pair)
-    psnr = peak_signal_noise_ratio(reference, image)
-    return float(psnr), float(structural_similarity(reference, image, channel_axis=2))
+    psnr: float = metrics.peak_signal_noise_ratio(reference, image)
+    ssim: float = metrics.structural_similarity(reference, image, channel_axis=2)
+    return psnr, ssim
 
 
 def files(folder: str) -> Iterator[str]:

@@ -27,8 +27,15 @@ def dark_image(
     coarse = rng.random((6, 8, channels)) ** 2
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     noisy = np.clip(smooth * 0.3 + rng.normal(0.02, 0.01, smooth.shape), 0, 1)
-    image = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
+    image: npt.NDArray[Any] = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
     return image[..., 0] if image.ndim == 3 and channels == 1 else image
+
+
+def read_image(path: Path) -> npt.NDArray[Any]:
+    """An image as it is stored, without turning it."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
 
 
 def write_images(folder: Path, count: int, suffix: str = ".jpg", **kind: Any) -> list[Path]:

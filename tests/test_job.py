@@ -20,7 +20,7 @@ from batchlight.records import SCHEMA, Record
 from tests.helpers import (
     batchlight as command,
 )
-from tests.helpers import dark_image, outcomes, rows, stable_rows, tree, write_images
+from tests.helpers import dark_image, outcomes, read_image, rows, stable_rows, tree, write_images
 
 
 def run(folder: Path, **options: Any) -> batchlight.Summary:
@@ -44,7 +44,7 @@ def test_every_image_gets_its_output_and_its_row(photos: Path) -> None:
     found = rows(out)
     assert [row["input"] for row in found] == names
     for row in found:
-        before, after = cv2.imread(str(photos / row["input"])), cv2.imread(str(out / row["output"]))
+        before, after = read_image(photos / row["input"]), read_image(out / row["output"])
         assert after.mean() > before.mean()
         assert row["luminance_after"] > row["luminance_before"]
         assert (row["width"], row["height"], row["channels"], row["bit_depth"]) == (64, 48, 3, 8)
@@ -66,9 +66,9 @@ def test_pixels_are_those_of_the_light_that_is_recorded(tmp_path: Path) -> None:
     run(tmp_path / "in", batch_size=3)
     for row in rows(tmp_path / "out"):
         light = max(row["batch_atmospheric_light"], row["atmospheric_light"])
-        image = cv2.imread(str(tmp_path / "in" / row["input"]))
+        image = read_image(tmp_path / "in" / row["input"])
         expected = batchlight.enhance(image, atmospheric_light=light, channel_order="bgr")
-        assert np.array_equal(cv2.imread(str(tmp_path / "out" / row["output"])), expected)
+        assert np.array_equal(read_image(tmp_path / "out" / row["output"]), expected)
 
 
 @pytest.mark.parametrize("light", ["image", "200"])
@@ -114,7 +114,7 @@ main()
 def test_a_second_run_opens_no_finished_image(photos: Path) -> None:
     out, log = photos.parent / "out", photos.parent / "opened"
     arguments = ["run", "--input", photos, "--output", out, "--workers", "0", "--batch-size", "4"]
-    audited = [sys.executable, "-c", AUDITED, log, *arguments]
+    audited = [sys.executable, "-c", AUDITED, str(log), *map(str, arguments)]
     assert subprocess.run(audited, check=True, capture_output=True).returncode == 0
     images = {str(photos / name) for name in tree(photos)}
     assert images <= set(log.read_text().splitlines())  # the first run does open them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,8 +32,12 @@ def lock_files(tmp_path: Path) -> list[dict[str, Any]]:
 def put_holder(tmp_path: Path, **changes: object) -> None:
     (tmp_path / "_batchlight/locks").mkdir()
     holder = {
-        "run_id": "other", "host": lock_module.socket.gethostname(), "pid": 1,
-        "process_started": 0.0, "acquired_at": "2026-01-01T00:00:00+00:00", **changes,
+        "run_id": "other",
+        "host": socket.gethostname(),
+        "pid": 1,
+        "process_started": 0.0,
+        "acquired_at": "2026-01-01T00:00:00+00:00",
+        **changes,
     }
     (tmp_path / "_batchlight/locks/0000000007.json").write_text(json.dumps(holder))
 

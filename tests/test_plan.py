@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchlight import plan as planning
 from batchlight.batch import Batch
+from batchlight.codec import output_name
 from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
@@ -107,7 +108,7 @@ suffixes = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".tif"])
 def test_collisions_are_found_wherever_they_are(files: list[tuple[str, str, str]]) -> None:
     images = [image(path) for path in sorted("".join(parts) for parts in files)]
     config = CONFIG.model_copy(update={"format": "png"})
-    outputs = [planning.output_name(item.path, "png") for item in images]
+    outputs = [output_name(item.path, "png") for item in images]
     if len(set(outputs)) == len(outputs):
         planned(images, [], config)
     else:

@@ -20,7 +20,7 @@ def escape_controls(name: str) -> str:
 
 
 class NameRefusedError(OSError):
-    """The storage works, but takes no file of this name (too long, a folder is in its place)."""
+    """The storage works, but no file can have this name (too long, a folder is in its place)."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class FileInfo:
 class Storage(Protocol):
     """A tree of files below one root. Paths are relative to it and separated by ``/``.
 
-    Trouble with one file raises ``FileNotFoundError``, ``PermissionError`` (reading) or
-    ``NameRefusedError`` (writing); trouble with the storage itself raises ``StorageError``.
+    Trouble with one file raises ``FileNotFoundError`` or ``PermissionError`` (``read`` and
+    ``stat``) or ``NameRefusedError`` (``write``, ``create`` and ``stat``); trouble with the
+    storage itself raises ``StorageError``.
     """
 
     def check(self, writable: bool) -> None:

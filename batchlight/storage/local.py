@@ -24,7 +24,9 @@ TEMPORARY = f"{INTERNAL}/tmp"
 _NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
 )
-_NOT_READABLE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
 
 
@@ -46,28 +48,36 @@ class LocalStorage:
             )
 
     def walk(self) -> Iterator[FileInfo]:
-        yield from self._walk("")
+        folders = [self._entries("")]
+        while folders:
+            path = next(folders[-1], None)
+            if path is None:
+                folders.pop()
+            elif path.endswith("/"):
+                folders.append(self._entries(path))
+            elif (info := _describe(os.path.join(self.root, path), path)) is not None:
+                yield info
 
-    def _walk(self, prefix: str) -> Iterator[FileInfo]:
-        """``prefix`` is empty or ends in a slash, and may hold bytes that are not UTF-8."""
+    def _entries(self, prefix: str) -> Iterator[str]:
+        """Paths in one folder, in order; those of folders, like ``prefix``, end in a slash.
+
+        They may hold bytes that are not UTF-8.
+        """
         folder = os.path.join(self.root, prefix)
         with _storage_trouble(f"cannot list {folder}"), os.scandir(folder) as scan:
             # A folder sorts as its name with the slash that follows it in every path below it.
             names = [e.name + "/" * e.is_dir(follow_symlinks=False) for e in scan]
         if INTERNAL + "/" in names:
-            return
-        for name in sorted(names, key=_readable):
-            if name.startswith("."):
-                continue
-            if name.endswith("/"):
-                yield from self._walk(prefix + name)
-            elif (info := _describe(folder + name, prefix + name)) is not None:
-                yield info
+            return iter(())
+        names = sorted((name for name in names if not name.startswith(".")), key=_readable)
+        return (prefix + name for name in names)
 
     def names(self, folder: str) -> list[str]:
-        with _storage_trouble(f"cannot list {self._absolute(folder)}"):
+        absolute = self._absolute(folder)
+        with _storage_trouble(f"cannot list {absolute}"):
             try:
-                return sorted(os.listdir(self._absolute(folder)))
+                with os.scandir(absolute) as scan:
+                    return sorted(entry.name for entry in scan if entry.is_file())
             except FileNotFoundError:
                 return []
 
@@ -75,15 +85,21 @@ class LocalStorage:
         return os.path.isfile(self._absolute(path))
 
     def stat(self, path: str) -> FileInfo:
-        found = os.stat(self._absolute(path))
+        absolute = self._absolute(path)
+        with _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE, refused=_NO_FILE):
+            found = os.stat(absolute)
+        if not stat.S_ISREG(found.st_mode):
+            raise NameRefusedError(f"cannot read {absolute}: it is no regular file")
         return FileInfo(path, found.st_size, _time(found.st_mtime_ns))
 
     def read(self, path: str) -> bytes:
         absolute = self._absolute(path)
         with (
-            _storage_trouble(f"cannot read {absolute}", keep=_NOT_READABLE),
-            open(absolute, "rb") as file,
+            _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE | _NO_FILE),
+            open(absolute, "rb", opener=_open_at_once) as file,
         ):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return file.read()
 
     def write(self, path: str, data: bytes) -> None:
@@ -101,15 +117,16 @@ class LocalStorage:
         return True
 
     def delete(self, path: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._absolute(path))
+        absolute = self._absolute(path)
+        with _storage_trouble(f"cannot delete {absolute}"), suppress(FileNotFoundError):
+            os.unlink(absolute)
 
     def sweep(self) -> None:
         for name in self.names(TEMPORARY):
             self.delete(f"{TEMPORARY}/{name}")
 
     def _absolute(self, path: str) -> str:
-        if ".." in path.split("/"):
+        if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path!r} would leave {self.root}")
         return os.path.join(self.root, path)
 
@@ -120,7 +137,7 @@ class LocalStorage:
         temporary = os.path.join(self.root, TEMPORARY, uuid.uuid4().hex)
         with _storage_trouble(f"cannot write {target}", refused=_NAME_TROUBLE):
             try:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                descriptor = _open_new(temporary)
                 with open(descriptor, "wb") as file:
                     file.write(data)
                     file.flush()
@@ -133,9 +150,28 @@ class LocalStorage:
                 raise
 
 
+def _open_new(path: str) -> int:
+    """Open a file that is not there yet, in a folder that may not be there yet."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open for reading, without waiting for the writer of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @contextmanager
 def _storage_trouble(
-    what: str, keep: frozenset[int] = frozenset(), refused: frozenset[int] = frozenset()
+    what: str,
+    keep: frozenset[int] = frozenset(),
+    *,
+    gone: frozenset[int] = frozenset(),
+    refused: frozenset[int] = frozenset(),
 ) -> Iterator[None]:
     """Turn ``OSError`` into ``StorageError``, but for the kinds that are one file's trouble."""
     try:
@@ -144,6 +180,8 @@ def _storage_trouble(
         reason = (error.strerror or str(error)).lower()
         if error.errno in keep:
             raise
+        if error.errno in gone:
+            raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
             raise NameRefusedError(f"{what}: {reason}") from error
         advice = {
@@ -167,16 +205,21 @@ def _describe(absolute: str, path: str) -> FileInfo | None:
     shown = _readable(path)
     defect = BAD_NAME if shown != path else None
     try:
-        found = os.stat(absolute)
-    except FileNotFoundError:  # gone since, or a link to nothing: the batch will say so
+        with _storage_trouble(f"cannot read {absolute}", _GONE | _DENIED | _NO_FILE):
+            found = os.stat(absolute)
+    except OSError as error:
+        if error.errno in _NO_FILE:  # a loop of links
+            defect = defect or f"cannot be looked at: {(error.strerror or '').lower()}"
+        # Else gone since, or a link to nothing or to what is closed: the batch will say so.
         return FileInfo(shown, defect=defect)
-    except OSError as error:  # a loop of links
-        return FileInfo(shown, defect=f"cannot be looked at: {(error.strerror or '').lower()}")
     if not stat.S_ISREG(found.st_mode):
         return None
     return FileInfo(shown, found.st_size, _time(found.st_mtime_ns), defect=defect)
 
 
-def _time(nanoseconds: int) -> datetime:
+def _time(nanoseconds: int) -> datetime | None:
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    try:
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999
+        return None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from batchlight.errors import UsageError
 
 SCHEMES = ("s3", "gs", "az")
+
+# A client puts the bucket into a URL, where any other character would name another bucket.
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,15 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Location:
-        """Raises ``UsageError`` for a scheme that is not s3, gs or az, or credentials in a URI."""
+        """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket's name."""
         scheme, mark, rest = text.partition("://")
         if not mark or "/" in scheme:
             return cls("", "", os.path.abspath(os.path.expanduser(text)))
         if scheme == "file":
+            if not rest.startswith("/"):
+                raise UsageError(
+                    f"{text} is no absolute path; write file:///folder or a plain path"
+                )
             return cls("", "", os.path.abspath(rest))
         if scheme not in SCHEMES:
             known = ", ".join(f"{name}://" for name in SCHEMES)
@@ -43,6 +51,8 @@ class Location:
             )
         if not bucket:
             raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
+        if not _BUCKET.fullmatch(bucket):
+            raise UsageError(f"{bucket!r} cannot be the name of a bucket; correct it")
         return cls(scheme, bucket, key.strip("/"))
 
     @property

@@ -1,0 +1,479 @@
+"""Codecs: pixels and metadata through real files of every format; nothing is mocked."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin
+
+from batchlight import codec
+from batchlight.codec import Decoded
+from batchlight.config import Format
+from batchlight.containers import Metadata
+from batchlight.errors import ImageError
+from tests.images import (
+    UNSUPPORTED,
+    Pixels,
+    opened,
+    patches,
+    png,
+    png_chunk,
+    png_start,
+    samples,
+    saved,
+    tiff,
+)
+
+FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+MAX_PIXELS = 200_000_000
+ORIENTATION, MAKE, EXTRA_SAMPLES = 0x0112, 0x010F, 0x0152
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>dark</x:xmpmeta>"
+
+
+def read(data: bytes) -> Decoded:
+    return codec.decode(data, codec.read_header(data, MAX_PIXELS))
+
+
+def again(data: bytes, format: Format | None = None, quality: int = 95) -> bytes:
+    """Decoded and encoded, with the pixels left alone."""
+    decoded = read(data)
+    return codec.encode(decoded, decoded.pixels, format or decoded.header.format, quality)
+
+
+def refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(ImageError) as caught:
+        action()
+    assert caught.value.message
+    return caught.value.code.value
+
+
+def assert_holds(decoded: Decoded, array: Pixels) -> None:
+    """Pixels, alpha, depth and number of channels are those of the array."""
+    planes = array[:, :, None] if array.ndim == 2 else array
+    colours = planes.shape[2] - (planes.shape[2] in (2, 4))
+    expected = planes[:, :, 0] if colours == 1 else planes[:, :, 2::-1]
+    np.testing.assert_array_equal(decoded.pixels, expected)
+    assert decoded.pixels.dtype == array.dtype
+    assert (decoded.channels, decoded.bit_depth) == (planes.shape[2], array.itemsize * 8)
+    assert (decoded.alpha is not None) == (planes.shape[2] in (2, 4))
+    if decoded.alpha is not None:
+        np.testing.assert_array_equal(decoded.alpha, planes[:, :, -1])
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_keeps_every_sample(channels: int, dtype: type) -> None:
+    array = samples(channels, dtype)
+    out = again(png(array))
+    assert_holds(read(png(array)), array)
+    assert_holds(read(out), array)
+    assert out[24:26] == png(array)[24:26]  # depth and colour type, as any reader sees them
+    if dtype == np.uint8:
+        assert opened(out).mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(opened(out)), array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("channels", "alpha"), [(1, None), (3, None), (4, "unassalpha"), (4, "assocalpha")]
+)
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"byteorder": ">"}, {"bigtiff": True}])
+def test_tiff_keeps_every_sample(
+    channels: int, alpha: str | None, dtype: type, layout: dict[str, Any]
+) -> None:
+    array = samples(channels, dtype)
+    if alpha == "assocalpha":
+        array[:, :, :3] = np.minimum(array[:, :, :3], array[:, :, 3:])
+    out = again(tiff(array, alpha, **layout))
+    assert_holds(read(out), array)
+    with tifffile.TiffFile(io.BytesIO(out)) as file:  # another reader, and the kind of alpha
+        [page] = file.pages
+        assert isinstance(page, tifffile.TiffPage)
+        tag = page.tags.get("ExtraSamples")
+        assert (tag.value[0].name.lower() if tag else None) == alpha
+        assert page.shape == array.shape
+        assert page.dtype == array.dtype
+
+
+def test_a_tiff_that_does_not_say_what_its_alpha_is_does_not_say_so_after() -> None:
+    source = cv2.imencode(".tiff", samples(4))[1].tobytes()
+    assert read(source).channels == read(again(source)).channels == 4
+    assert EXTRA_SAMPLES not in opened(again(source)).getexif()
+    assert opened(again(png(samples(4)), "tiff")).getexif()[EXTRA_SAMPLES] == 2  # unassociated
+
+
+@pytest.mark.parametrize(
+    ("array", "target"),
+    [
+        *((samples(channels), "tiff") for channels in (1, 3, 4)),
+        *((samples(channels), "bmp") for channels in (1, 3, 4)),
+        *((samples(channels, np.uint16), "tiff") for channels in (1, 3, 4)),
+    ],
+)
+def test_lossless_formats_hand_pixels_to_each_other(array: Pixels, target: Format) -> None:
+    there = again(png(array), target)
+    assert_holds(read(there), array)
+    assert_holds(read(again(there, "png")), array)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_bmp_shows_the_same(mode: str) -> None:
+    source = saved(Image.fromarray(samples(3)).convert(mode), "BMP")
+    before, after = opened(source), opened(again(source))
+    assert after.format == "BMP"
+    np.testing.assert_array_equal(
+        np.asarray(before.convert("RGBA")), np.asarray(after.convert("RGBA"))
+    )
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_lossless_webp_stays_lossless(channels: int) -> None:
+    array = samples(channels)
+    if channels == 4:
+        array[:, :4, 3] = 0  # the colours under these pixels are data, too
+    out = again(saved(Image.fromarray(array), "WEBP", lossless=True, exact=True))
+    assert_holds(read(out), array)
+    assert read(out).header.lossless
+    assert b"VP8L" in out
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_lossy_webp_stays_lossy(channels: int) -> None:
+    source = saved(Image.fromarray(samples(channels)), "WEBP", quality=80)
+    after = read(again(source))
+    assert not read(source).header.lossless
+    assert not after.header.lossless
+    if channels == 4:
+        np.testing.assert_array_equal(after.alpha, samples(4)[:, :, 3])
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_jpeg_keeps_its_sampling(subsampling: str) -> None:
+    source = saved(patches(), "JPEG", subsampling=subsampling)
+    assert _sampling(again(source)) == _sampling(source)
+
+
+def _sampling(data: bytes) -> list[tuple[int, int]]:
+    image = opened(data)
+    assert isinstance(image, JpegImagePlugin.JpegImageFile)
+    return [layer[1:3] for layer in image.layer]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_gray_stays_gray(format: Format) -> None:
+    source = saved(patches().convert("L"), format.upper())
+    out = again(source)
+    if format == "webp":  # has no gray
+        assert opened(out).mode == "RGB"
+        return
+    assert read(source).channels == read(out).channels == 1
+    assert opened(out).mode == "L"
+
+
+def test_depth_is_that_of_the_type_never_of_the_values() -> None:
+    dark = samples(3, np.uint16) % 256
+    assert_holds(read(again(png(dark))), dark)
+    assert_holds(read(again(tiff(dark))), dark)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_same_pixels_same_bytes(format: Format) -> None:
+    source = saved(patches(), format.upper())
+    assert again(source) == again(source)
+
+
+# Metadata
+
+
+def with_everything(format: Format, icc: bytes = ICC) -> bytes:
+    exif = Image.Exif()
+    exif[MAKE], exif[ORIENTATION] = "Lantern", 6
+    options: dict[str, Any] = {"exif": exif, "icc_profile": icc}
+    if format == "png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        return saved(patches(), "PNG", pnginfo=info, **options)
+    return saved(patches(), format.upper(), xmp=XMP, **options)
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif", "tiff"])
+@pytest.mark.parametrize("source", ["jpeg", "png", "webp", "avif"])
+def test_exif_xmp_and_icc_go_along(source: Format, target: Format) -> None:
+    image = opened(again(with_everything(source), target))
+    assert image.info["icc_profile"] == ICC
+    assert image.info["xmp"] == XMP
+    if target != "tiff":  # which the README names as the exception
+        assert image.getexif()[MAKE] == "Lantern"
+
+
+@pytest.mark.parametrize("target", ["tiff", "png", "jpeg"])
+def test_xmp_and_icc_leave_tiff(target: Format) -> None:
+    tags = [(700, 1, len(XMP), XMP, True), (34675, 7, len(ICC), ICC, True)]
+    image = opened(again(tiff(samples(3), extratags=tags), target))
+    assert image.info["icc_profile"] == ICC
+    assert image.info["xmp"] == XMP
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif", "tiff"])
+@pytest.mark.parametrize("source", ["jpeg", "png"])
+def test_a_colour_profile_of_more_than_one_jpeg_segment(source: Format, target: Format) -> None:
+    profile = ICC + bytes(range(256)) * 600
+    out = again(with_everything(source, profile), target)
+    assert opened(out).info["icc_profile"] == profile
+
+
+def test_png_keeps_its_own_chunks() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Title", "night")
+    info.add_text("Long", "dark " * 500, zip=True)
+    info.add_itxt("Author", "Zoë", lang="de", tkey="Autor")
+    info.add(b"gAMA", struct.pack(">I", 45455))
+    image = opened(again(saved(patches(), "PNG", pnginfo=info, dpi=(300, 300))))
+    texts = {key: str(image.info[key]) for key in ("Title", "Long", "Author")}
+    assert texts == {"Title": "night", "Long": "dark " * 500, "Author": "Zoë"}
+    assert image.info["gamma"] == 0.45455
+    assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_jpeg_keeps_density_and_comment() -> None:
+    image = opened(again(saved(patches(), "JPEG", dpi=(300, 200), comment=b"by night")))
+    assert image.info["dpi"] == (300, 200)
+    assert image.info["comment"] == b"by night"
+
+
+def test_jpeg_density_that_comes_after_exif() -> None:
+    source = with_everything("jpeg").replace(b"\xff\xe0\x00\x10JFIF", b"\xff\xe5\x00\x10gone", 1)
+    late = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x01\x01\x2c\x01\x2c\x00\x00"
+    at = source.index(b"\xff\xdb")
+    out = again(source[:at] + late + source[at:])
+    assert out[2:].startswith(late)
+    assert out.count(b"JFIF") == 1
+
+
+def png_with_late_metadata() -> bytes:
+    exif = Image.Exif()
+    exif[MAKE], exif[ORIENTATION] = "Lantern", 6
+    plain = saved(patches(), "PNG")
+    xmp = b"XML:com.adobe.xmp" + b"\0\1\0\0\0" + zlib.compress(XMP)
+    late = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + png_chunk(b"iTXt", xmp)
+    return plain[:-12] + late + plain[-12:]
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_png_metadata_after_the_pixels(target: Format) -> None:
+    out = again(png_with_late_metadata(), target)
+    if target in ("jpeg", "png", "webp", "avif"):
+        assert opened(out).getexif()[MAKE] == "Lantern"
+    if target != "bmp":
+        assert opened(out).info["xmp"] == XMP
+    assert_looks_like(out, png_with_late_metadata())
+
+
+def test_what_follows_the_end_of_a_png_is_no_metadata() -> None:
+    out = again(saved(patches(), "PNG") + png_chunk(b"tEXt", b"Title\0hidden"))
+    assert b"hidden" not in out
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_any_exif_has_an_orientation(payload: bytes, start: bytes) -> None:
+    metadata = Metadata(exif=start + payload, xmp=payload)
+    assert 1 <= metadata.orientation <= 8
+    upright = metadata.upright()
+    assert upright.orientation == 1
+    assert len(upright.exif or b"") == len(start + payload)
+
+
+# Orientation
+
+
+def assert_looks_like(out: bytes, source: bytes) -> None:
+    """A viewer that heeds the orientation shows the same picture."""
+    shown, expected = (
+        np.asarray(ImageOps.exif_transpose(opened(data)).convert("RGB"), dtype=np.int16)
+        for data in (out, source)
+    )
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).mean() < 8
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_applies_exactly_once(source: Format, target: Format, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    # 4:4:4, since the patches would bleed into each other in a turned block grid.
+    options: dict[str, Any] = {"subsampling": "4:4:4"} if source in ("jpeg", "avif") else {}
+    options |= {"lossless": True} if source == "webp" else {}
+    data = saved(patches(), source.upper(), exif=exif, **options)
+    out = again(data, target, quality=100)
+    assert_looks_like(out, data)
+    if target == "avif":  # no reader turns it by its boxes, nor by its tag
+        assert b"irot" not in out
+        assert b"imir" not in out
+        assert opened(out).getexif().get(ORIENTATION, 1) == 1
+
+
+@pytest.mark.parametrize("alpha", [None, "unassalpha", "assocalpha"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_of_every_kind_comes_upright(orientation: int, dtype: type, alpha: str | None) -> None:
+    array: Pixels = np.full((32, 48, 4), np.iinfo(dtype).max, dtype)
+    array[:, :, :3] = np.asarray(patches())
+    array = array if alpha else array[:, :, :3]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    turned = np.asarray(ImageOps.exif_transpose(opened(saved(patches(), "PNG", exif=exif))))
+    out = again(tiff(array, alpha, extratags=[(274, 3, 1, orientation, True)]))
+    np.testing.assert_array_equal(read(out).pixels, turned[:, :, ::-1])
+
+
+def test_xmp_does_not_turn_an_upright_picture() -> None:
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    tags = [(274, 3, 1, 6, True), (700, 1, len(xmp), xmp, True)]
+    source = tiff(np.asarray(patches()), extratags=tags)
+    for target in FORMATS:
+        assert_looks_like(again(source, target), source)
+
+
+def test_avif_readers_ignore_the_exif_tag() -> None:
+    # The encoder makes boxes of the tag that it is given, so that the tag is changed afterwards.
+    upright, turned = (b"II*\0\x08\0\0\0\x01\0\x12\1\3\0\1\0\0\0" + n for n in (b"\1", b"\6"))
+    block = np.frombuffer(upright + bytes(7), np.uint8)
+    bgr = np.ascontiguousarray(np.asarray(patches())[:, :, ::-1])
+    _, plain = cv2.imencodeWithMetadata(".avif", bgr, [cv2.IMAGE_METADATA_EXIF], [block])
+    assert plain.tobytes().count(upright) == 1
+    source = plain.tobytes().replace(upright, turned)
+    for target in FORMATS:
+        assert_looks_like(again(source, target), saved(patches(), "PNG"))
+
+
+# Refusals
+
+SMALL = {format: saved(patches(), format.upper()) for format in FORMATS}
+SMALL["png"] = png_with_late_metadata()
+SMALL["jpeg"] = with_everything("jpeg")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("cut", ["10 bytes", "half", "all but the last byte"])
+def test_truncated_files_are_corrupt(format: Format, cut: str) -> None:
+    data = SMALL[format]
+    length = {"10 bytes": 10, "half": len(data) // 2}.get(cut, len(data) - 1)
+    assert refusal(lambda: read(data[:length])) == "corrupt"
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_cannot_be_kept_is_unsupported(name: str) -> None:
+    assert refusal(lambda: read(UNSUPPORTED[name])) == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "empty"), (b"no image, only text\n" * 20, "corrupt"), (bytes(4096), "corrupt")],
+)
+def test_what_is_no_image(data: bytes, code: str) -> None:
+    assert refusal(lambda: read(data)) == code
+
+
+def test_huge_images_are_refused_by_their_header() -> None:
+    data = png_start(40_000, 40_000) + png(samples(3))[33:]
+    started = time.perf_counter()
+    assert refusal(lambda: codec.read_header(data, MAX_PIXELS)) == "too_large"
+    assert time.perf_counter() - started < 1
+    assert refusal(lambda: codec.read_header(SMALL["png"], 48 * 32 - 1)) == "too_large"
+    assert codec.read_header(SMALL["png"], 48 * 32).width == 48
+
+
+@pytest.mark.parametrize(
+    ("array", "target"),
+    [
+        *((samples(channels), "jpeg") for channels in (2, 4)),
+        *((samples(1, np.uint16), target) for target in ("jpeg", "webp", "avif", "bmp")),
+        *((samples(4, np.uint16), target) for target in ("jpeg", "webp", "avif", "bmp")),
+        *((samples(2), target) for target in ("tiff", "bmp")),
+    ],
+)
+def test_what_the_target_cannot_hold_is_unsupported(array: Pixels, target: Format) -> None:
+    assert refusal(lambda: again(png(array), target)) == "unsupported"
+
+
+def test_premultiplied_alpha_stays_in_tiff() -> None:
+    source = tiff(samples(4), "assocalpha")
+    for target in set(FORMATS) - {"tiff"}:
+        assert refusal(partial(again, source, target)) == "unsupported"
+
+
+def test_sizes_beyond_a_format_are_unsupported() -> None:
+    assert refusal(lambda: again(png(samples(1, width=70_000)), "jpeg")) == "unsupported"
+    assert refusal(lambda: again(png(samples(1, width=70_000)), "webp")) == "unsupported"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=250, deadline=None)
+@given(data=st.data())
+def test_damage_never_gives_another_exception(format: Format, data: st.DataObject) -> None:
+    damaged = bytearray(SMALL[format])
+    place = st.integers(0, len(damaged) - 1)
+    for at in data.draw(st.lists(place, max_size=6)):
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    try_to_read(bytes(damaged[: data.draw(st.none() | place)]))
+
+
+@settings(max_examples=500)
+@given(st.binary(), st.sampled_from([b"", *(data[:12] for data in SMALL.values())]))
+def test_noise_never_gives_another_exception(noise: bytes, start: bytes) -> None:
+    try_to_read(start + noise)
+
+
+def try_to_read(data: bytes) -> None:
+    with suppress(ImageError):
+        # A damaged header may ask for a lot of memory, so the limit is low.
+        decoded = codec.decode(data, codec.read_header(data, 1_000_000))
+        assert decoded.pixels.dtype in (np.uint8, np.uint16)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("path", "format", "expected"),
+    [
+        ("a/b.JPG", "same", "a/b.JPG"),
+        ("a/b.JPG", "jpeg", "a/b.JPG"),
+        ("a/b.jpeg", "jpeg", "a/b.jpeg"),
+        ("a/b.tif", "tiff", "a/b.tif"),
+        ("a/b.png", "jpeg", "a/b.jpg"),
+        ("a.b/c.d.tif", "png", "a.b/c.d.png"),
+        ("a b#%é.bmp", "webp", "a b#%é.webp"),
+    ],
+)
+def test_output_names(path: str, format: Any, expected: str) -> None:
+    assert codec.output_name(path, format) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "x/A.JPEG", "a.b.Png", "é.webp", "a.tif", "a.avif"])
+def test_image_names(name: str) -> None:
+    assert codec.is_image_name(name)
+
+
+@pytest.mark.parametrize("name", ["jpg", "x.jpg/a", "x.jpg/png", "a.gif", "a.jpg.txt", "a.", ""])
+def test_other_names(name: str) -> None:
+    assert not codec.is_image_name(name)

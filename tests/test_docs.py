@@ -1,0 +1,51 @@
+"""The documents and the program say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from batchlight.cli import GROUPS, option_default
+from batchlight.config import JobConfig
+from batchlight.errors import ErrorCode
+from tests.helpers import batchlight
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = (ROOT / "docs/reference.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_option_is_documented_with_its_default_and_no_other() -> None:
+    rows = re.findall(r"^\| `--([a-z0-9-]+)` \| (.*) \| (.*) \|$", REFERENCE, re.MULTILINE)
+    documented = {name.replace("-", "_"): (meaning, default) for name, meaning, default in rows}
+    assert list(documented) == [name for names in GROUPS.values() for name in names]
+    assert set(documented) == set(JobConfig.model_fields)
+    for name, (meaning, default) in documented.items():
+        assert meaning == str(JobConfig.model_fields[name].description)
+        assert default == (option_default(name) or "")
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    commands = set(re.findall(r"^│ ([a-z]+) {2,}", batchlight("--help").stdout, re.MULTILINE))
+    assert commands == set(re.findall(r"^\| `batchlight ([a-z]+)", REFERENCE, re.MULTILINE))
+    assert len(commands) >= 5
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_help_lists_every_option(command: str) -> None:
+    text = batchlight(command, "--help", COLUMNS="200").stdout
+    for name in JobConfig.model_fields:
+        assert f"--{name.replace('_', '-')} " in text
+
+
+def test_readme_names_every_code() -> None:
+    assert all(f"`{code.value}`" in README for code in ErrorCode)
+
+
+def test_readme_names_only_tests_and_files_that_exist() -> None:
+    for path, _, name in re.findall(r"`(tests/\w+\.py)(::(\w+))?`", README):
+        assert f"def {name}" in (ROOT / path).read_text()
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).exists(), path
