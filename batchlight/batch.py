@@ -107,16 +107,19 @@ def run_batch(context: BatchContext, batch: Batch) -> BatchResult:
     """
     started = time.perf_counter()
     worker = _BatchWorker(context, batch.number)
-    images = worker.survey(batch.inputs)
-    light = dehaze.batch_light([i.light for i in images if i.light is not None])
-    records = worker.finish(images, light)
-    tally = write_part(worker.output, batch.number, records)
+    images = [_Image(item) for item in batch.inputs]
+    if context.config.atmospheric_light == "batch":
+        worker.survey(images)
+    worker.finish(images, _mean_light(images))
+    light = _mean_light(images)
+    tally = write_part(worker.output, batch.number, [worker.record(i, light) for i in images])
     return BatchResult(batch.number, tally, time.perf_counter() - started)
 
 
 def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:
     """Only the first pass, over some images of a batch: the isolation of one that kills."""
-    images = _BatchWorker(context, number, keep_bytes=0).survey(inputs)
+    images = [_Image(item) for item in inputs]
+    _BatchWorker(context, number, keep_bytes=0).survey(images)
     return [Survey(image.light, image.failure) for image in images]
 
 
@@ -125,7 +128,9 @@ def finish_images(
 ) -> list[Record]:
     """Only the second pass, over some images of a batch whose light is known."""
     worker = _BatchWorker(context, number, keep_bytes=0)
-    return worker.finish([_Image(item) for item in inputs], light)
+    images = [_Image(item) for item in inputs]
+    worker.finish(images, light)
+    return [worker.record(image, light) for image in images]
 
 
 def failed_record(
@@ -174,16 +179,14 @@ class _BatchWorker:
         # Parallelism is between batches; threads inside one would only compete.
         cv2.setNumThreads(1)
 
-    def survey(self, inputs: Sequence[Input]) -> list[_Image]:
+    def survey(self, images: Sequence[_Image]) -> None:
         """Read, decode and analyse; what fits the budget stays in memory."""
-        images = [_Image(item) for item in inputs]
         for image, reading in self._reading_ahead(images):
             self._attempt(image, partial(self._analyse, reading=reading))
             self._keep(image)
-        return images
 
-    def finish(self, images: Sequence[_Image], light: float | None) -> list[Record]:
-        """Enhance, encode and write all that did not fail, and say how it went."""
+    def finish(self, images: Sequence[_Image], light: float | None) -> None:
+        """Enhance, encode and write all that did not fail, surveyed before or not."""
         behind: deque[tuple[_Image, Future[None]]] = deque()
         with ThreadPoolExecutor(WRITE_THREADS) as pool:
             for image, reading in self._reading_ahead(images):
@@ -197,7 +200,6 @@ class _BatchWorker:
                     self._await_write(*behind.popleft())
             for pending in behind:
                 self._await_write(*pending)
-        return [self.record(image, light) for image in images]
 
     def record(self, image: _Image, light: float | None) -> Record:
         """The image's row as it stands."""
@@ -340,9 +342,9 @@ class _BatchWorker:
     def _light_to_use(self, own: float, batch_light: float | None) -> float:
         """The larger of the two in a batch: a pixel brighter than the light would turn black."""
         chosen = self.config.atmospheric_light
-        if chosen == "image" or batch_light is None:
-            return own
-        return max(batch_light, own) if chosen == "batch" else float(chosen)
+        if chosen == "batch":
+            return own if batch_light is None else max(batch_light, own)
+        return own if chosen == "image" else float(chosen)
 
     def _write(self, image: _Image, path: str, data: bytes) -> None:
         with _timed(image.result, "write_ms"):
@@ -350,6 +352,10 @@ class _BatchWorker:
 
     def _await_write(self, image: _Image, writing: Future[None]) -> None:
         self._attempt(image, lambda _: writing.result())
+
+
+def _mean_light(images: Sequence[_Image]) -> float | None:
+    return dehaze.batch_light([image.light for image in images if image.light is not None])
 
 
 @lru_cache

@@ -123,6 +123,7 @@ class RayEngine:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
+        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
         local: dict[str, Any] = {}
         if self._address == "local":
             local = {
@@ -131,12 +132,13 @@ class RayEngine:
                 "include_dashboard": False,
             }
         try:
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **local,
-            )
+            if self._started:
+                ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **local,
+                )
             cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
             cpus = int(cluster_resources().get("CPU", 0))
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
@@ -154,7 +156,8 @@ class RayEngine:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        ray.shutdown()
+        if self._started:
+            ray.shutdown()
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         import ray.exceptions

@@ -6,11 +6,13 @@ import csv
 import io
 import logging
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,7 @@ from batchlight.codec import is_image_name
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError
 from batchlight.storage import FileInfo, Location, Storage, open_storage
-from batchlight.storage.base import BAD_NAME, INTERNAL, escape_controls
+from batchlight.storage.base import BAD_NAME, INTERNAL, NameRefusedError, escape_controls
 
 logger = logging.getLogger(__name__)
 
@@ -79,18 +81,17 @@ class InputSet:
         if self.is_list:
             found = _from_list(storage, self.given.name, str(self.given))
         elif self.given != self.root:
-            found = iter([_as_input(storage.stat(self.given.name))])
+            found = iter([_look_at(storage, self.given.name, None)])
         else:
             found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
         return self._matching(found)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
-        included = PathSpec.from_lines("gitignore", self.include)
-        excluded = PathSpec.from_lines("gitignore", self.exclude)
+        included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)
         for item in found:
-            if self.include and not included.match_file(item.path):
+            if included is not None and not included.match_file(item.path):
                 continue
-            if self.exclude and excluded.match_file(item.path):
+            if excluded is not None and excluded.match_file(item.path):
                 continue
             yield item
 
@@ -102,19 +103,37 @@ def open_inputs(config: JobConfig) -> InputSet:
     """
     given = Location.parse(config.input)
     root = given
-    if is_image_name(given.name) or given.name.lower().endswith(LIST_SUFFIXES):
+    if _seems_a_file(given):
         folder = open_storage(given.parent)
         folder.check(writable=False)
         if folder.is_file(given.name):
             root = given.parent
     storage = open_storage(root)
     storage.check(writable=False)
+    for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
+        _globs(option, patterns)
     if root == given and storage.names(f"{INTERNAL}/locks"):
         raise UsageError(
             f"{given} is the output of a run and never an input; "
             f"to enhance its images again, give one of its folders, such as {given}/classical"
         )
+    if given.remote and root == given and _seems_a_file(given):
+        if next(storage.walk(), None) is None:  # a missing list must not pass for an empty one
+            raise UsageError(f"there is no {given}; check --input")
     return InputSet(root, given, config.include, config.exclude)
+
+
+def _seems_a_file(location: Location) -> bool:
+    return is_image_name(location.name) or location.name.lower().endswith(LIST_SUFFIXES)
+
+
+def _globs(option: str, patterns: tuple[str, ...]) -> PathSpec[Any] | None:
+    try:
+        # Unlike in a file of patterns, '#' begins no comment.
+        lines = ["\\" + p if p.startswith("#") else p for p in patterns]
+        return PathSpec.from_lines("gitignore", lines) if lines else None
+    except ValueError as error:
+        raise UsageError(f"{option} is no valid glob pattern: {error}") from error
 
 
 def _as_input(info: FileInfo, source: str | None = None) -> Input:
@@ -123,32 +142,47 @@ def _as_input(info: FileInfo, source: str | None = None) -> Input:
 
 def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
     """The entries of a list in order, each looked at; several at once, since each is a request."""
-    entries: dict[str, str | None] = {}
+    try:
+        data = storage.read(name)
+    except (FileNotFoundError, PermissionError) as error:
+        raise UsageError(f"cannot read the list {shown}; check that it is there to be read") from (
+            error
+        )
+    entries: dict[str, tuple[str, str | None]] = {}
     duplicates = 0
-    for text in _entries(storage.read(name), name, shown):
-        path, source = _resolve(text, shown)
-        duplicates += path in entries
-        entries[path] = source
+    for text in _entries(data, name, shown):
+        entry = _resolve(text, shown)
+        earlier = entries.setdefault(escape_controls(entry[0]), entry)
+        duplicates += earlier is not entry
+        if earlier != entry:
+            one, other = (source or path for path, source in (earlier, entry))
+            raise UsageError(
+                f"the list {shown} names {one} and {other}, which would be written to the same "
+                "output; make two lists of it"
+            )
     if duplicates:
         logger.warning("%s names %d images more than once; each is done once", shown, duplicates)
-    ordered = iter(sorted(entries.items()))
+    ordered = iter([entry for _, entry in sorted(entries.items())])
+    opened = lru_cache(open_storage)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         while ahead := list(islice(ordered, STAT_AHEAD)):
-            yield from pool.map(lambda entry: _look_at(storage, *entry), ahead)
+            yield from pool.map(lambda entry: _look_at(storage, *entry, opened), ahead)
 
 
-def _entries(data: bytes, name: str, shown: str) -> Iterator[str]:
+def _entries(data: bytes, name: str, shown: str) -> list[str]:
     try:
         if name.lower().endswith(".parquet"):
-            column = pq.read_table(io.BytesIO(data), columns=["path"])["path"]
-            return (text for text in column.to_pylist() if text)
+            table = pq.read_table(io.BytesIO(data))
+            if "path" not in table.column_names:
+                raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
+            return [text for text in table["path"].cast(pa.string()).to_pylist() if text]
         lines = io.StringIO(data.decode("utf-8-sig"), newline="")
         if name.lower().endswith(".csv"):
             rows = csv.DictReader(lines)
             if "path" not in (rows.fieldnames or ()):
                 raise UsageError(f"the list {shown} has no column 'path'; add one with that header")
-            return (row["path"] for row in rows if row["path"])
-        return (text for line in lines if (text := line.rstrip("\r\n")))
+            return [row["path"] for row in rows if row["path"]]
+        return [text for line in lines if (text := line.rstrip("\r\n"))]
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"cannot read the list {shown}: {reason}") from error
@@ -156,19 +190,20 @@ def _entries(data: bytes, name: str, shown: str) -> Iterator[str]:
 
 def _resolve(text: str, shown: str) -> tuple[str, str | None]:
     """An entry's path below the output, and its source if that is not the list's folder."""
-    if "://" in text:
-        location = Location.parse(text)
-        path = (
-            f"{location.bucket}/{location.path}" if location.remote else location.path.lstrip("/")
-        )
-        source: str | None = text
-        leaves = ".." in path.split("/")
+    source: str | None = None
+    if "/" not in text.partition("://")[0] and "://" in text:
+        try:
+            location = Location.parse(text)
+        except UsageError as error:
+            raise UsageError(f"in the list {shown}: {error}") from error
+        source = str(location)
+        path = f"{location.bucket}/{location.path}" if location.remote else location.path[1:]
     else:
         path = posixpath.normpath(text)
-        source = path if path.startswith("/") else None
-        leaves = path == ".." or path.startswith("../")
-        path = path.lstrip("/")
-    if leaves:
+        if path.startswith("/"):
+            path = path.lstrip("/")
+            source = f"/{path}"
+    if ".." in path.split("/"):
         raise UsageError(
             f"the list {shown} names {text}, whose output would lie outside the output folder; "
             "give its absolute path instead"
@@ -176,7 +211,12 @@ def _resolve(text: str, shown: str) -> tuple[str, str | None]:
     return path, source
 
 
-def _look_at(storage: Storage, path: str, source: str | None) -> Input:
+def _look_at(
+    storage: Storage,
+    path: str,
+    source: str | None,
+    opened: Callable[[Location], Storage] = open_storage,
+) -> Input:
     shown = escape_controls(path)
     if shown != path:
         return Input(shown, defect=BAD_NAME)
@@ -186,7 +226,10 @@ def _look_at(storage: Storage, path: str, source: str | None) -> Input:
         if source is None:
             return _as_input(storage.stat(path))
         location = Location.parse(source)
-        info = open_storage(location.parent).stat(location.name)
+        root = Location(location.scheme, location.bucket, "" if location.remote else "/")
+        info = opened(root).stat(location.path.lstrip("/"))
     except (FileNotFoundError, PermissionError):
         return Input(path, source)  # the batch will meet it again, and say so in its row
+    except NameRefusedError as error:
+        return Input(path, source, defect=str(error))
     return replace(_as_input(info, source), path=path)

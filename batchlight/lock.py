@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -85,7 +86,9 @@ class Lock:
         self._stop.set()
         self._thread.join()
         if self._lost is None:
-            self._write(replace(self._holder, released=True))
+            # If it cannot be released, the end of this process releases it too.
+            with suppress(BatchlightError):
+                self._write(replace(self._holder, released=True))
 
     def check(self) -> None:
         """Raise ``LockedError`` if another run has taken this lock over."""

@@ -15,8 +15,13 @@ BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
 
 
 def escape_controls(name: str) -> str:
-    r"""The name with control characters written as ``\x07``, fit for a table or a terminal."""
-    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in name)
+    r"""The name as text for a table or a terminal.
+
+    Control characters, and bytes that were no UTF-8 (as ``os.fsdecode`` gives them), are written
+    as ``\x07``.
+    """
+    odd = ("Cc", "Cs")
+    return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
 
 class NameRefusedError(OSError):

@@ -64,9 +64,14 @@ class LocalStorage:
         They may hold bytes that are not UTF-8.
         """
         folder = os.path.join(self.root, prefix)
-        with _storage_trouble(f"cannot list {folder}"), os.scandir(folder) as scan:
-            # A folder sorts as its name with the slash that follows it in every path below it.
-            names = [e.name + "/" * e.is_dir(follow_symlinks=False) for e in scan]
+        try:
+            with _storage_trouble(f"cannot list {folder}", _GONE), os.scandir(folder) as scan:
+                # A folder sorts as its name with the slash that follows it in every path below it.
+                names = [e.name + "/" * e.is_dir(follow_symlinks=False) for e in scan]
+        except (FileNotFoundError, NotADirectoryError):
+            if prefix:  # deleted while we listed
+                return iter(())
+            raise StorageError(f"there is no {folder} any more", lasting=True) from None
         if INTERNAL + "/" in names:
             return iter(())
         names = sorted((name for name in names if not name.startswith(".")), key=_readable)
@@ -111,6 +116,8 @@ class LocalStorage:
             try:
                 os.link(temporary, target)  # unlike a rename, never replaces
             except FileExistsError:
+                if os.path.isdir(target):
+                    raise
                 return False
             finally:
                 os.unlink(temporary)

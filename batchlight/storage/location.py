@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from batchlight.errors import UsageError
+from batchlight.storage.base import escape_controls
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -29,6 +30,8 @@ class Location:
     @classmethod
     def parse(cls, text: str) -> Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket's name."""
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
         scheme, mark, rest = text.partition("://")
         if not mark or "/" in scheme:
             return cls("", "", os.path.abspath(os.path.expanduser(text)))

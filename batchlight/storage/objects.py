@@ -16,24 +16,26 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    InvalidPathError,
     PermissionDeniedError,
     UnauthenticatedError,
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from batchlight.errors import StorageError
+from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedError, escape_controls
 from batchlight.storage.location import Location
 
 MAX_RETRIES = 8
 RETRY_TIMEOUT = timedelta(seconds=60)
 PROBE_RETRIES = 1
-CONNECT_TIMEOUT = "5s"
+CONNECT_TIMEOUT = "4s"  # twice that, the probe's, should still be soon
 REQUEST_TIMEOUT = "60s"
 
 _KINDS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
@@ -63,15 +65,23 @@ class ObjectStorage:
             next(iter(obstore.list(probe, chunk_size=1)), None)
 
     def walk(self) -> Iterator[FileInfo]:
-        listing = obstore.list(self._store, chunk_size=1000)
+        outputs: set[str] = set()
+        try:
+            for info in _sorted_by_path(_note_outputs(self._listing(), outputs)):
+                if _is_input(info.path, outputs):
+                    yield info
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "
+                "free some space there, or set TMPDIR to another folder"
+            ) from error
+
+    def _listing(self) -> Iterator[FileInfo]:
+        """Everything there is, in the store's own order."""
         with self._trouble("list"):
-            found = (
-                FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
-                for chunk in listing
-                for meta in chunk
-            )
-            ordered = _sorted_by_path(found)
-        yield from _inputs_only(ordered)
+            for chunk in obstore.list(self._store, chunk_size=1000):
+                for meta in chunk:
+                    yield FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
     def names(self, folder: str) -> list[str]:
         with self._trouble("list"):
@@ -81,8 +91,10 @@ class ObjectStorage:
     def is_file(self, path: str) -> bool:
         try:
             self.stat(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NameRefusedError):
             return False
+        except PermissionError:  # it may be listed, but not read
+            return True
         return True
 
     def stat(self, path: str) -> FileInfo:
@@ -121,7 +133,9 @@ class ObjectStorage:
             yield
         except AlreadyExistsError as error:
             raise FileExistsError(where) from error
-        except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError, BaseError) as error:
+        except InvalidPathError as error:
+            raise StorageError(_odd_name(where, str(error)), lasting=True) from None
+        except (FileNotFoundError, BaseError) as error:
             reason = _reason(error, self.location)
             text = str(error)
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
@@ -129,9 +143,7 @@ class ObjectStorage:
             denied = isinstance(error, PermissionDeniedError) and not _SIGNATURE.search(text)
             if denied and doing == "read":
                 raise PermissionError(f"cannot read {where}: {reason}") from None
-            lasting = isinstance(
-                error, FileNotFoundError | PermissionDeniedError | UnauthenticatedError
-            )
+            lasting = bool(_is_lasting(error, text))
             raise StorageError(f"cannot {doing} {where}: {reason}", lasting=lasting) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error
@@ -140,16 +152,39 @@ class ObjectStorage:
 _SIGNATURE = re.compile("SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken")
 
 
+_NO_CREDENTIALS = re.compile(
+    r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
+)
+"""The services of a cloud's machines that are asked where the environment holds no credentials."""
+
+
+def _is_lasting(error: BaseException, text: str) -> bool:
+    """Whether a second try would end the same: no such bucket, or no permission."""
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(
+        re.search(r"status code: 40[134]", text)
+    )
+
+
+def _odd_name(where: str, text: str) -> str:
+    name = re.search('Path "(.*?)"', text, re.DOTALL)
+    return (
+        f"cannot list {where}: the client refuses the name "
+        f"'{escape_controls(name.group(1)) if name else '?'}' "
+        "(control characters, or parts that are empty or dots); rename or delete that object"
+    )
+
+
 def _reason(error: BaseException, location: Location) -> str:
     """One clause for a person; server texts are cut down to their code and message."""
     text = str(error)
     credentials = f"check {_CREDENTIALS[location.scheme]}"
     if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return f"there is no bucket {location.bucket}; create it or correct its name"
-    if "error sending request" in text or "dns error" in text or "Connect" in text:
-        return f"cannot reach {_endpoint(location)}; check the endpoint and the network"
-    if "169.254.169.254" in text or ("metadata" in text.lower() and "token" in text.lower()):
+    if _NO_CREDENTIALS.search(text):
         return f"no credentials were found; {credentials}"
+    if "error sending request" in text or "dns error" in text:
+        endpoint = _shown(_endpoint(location)[1]) or f"the {location.scheme}:// service"
+        return f"cannot reach {endpoint}; check the endpoint and the network"
     code = re.search(r"<Code>([^<]*)</Code>", text)
     message = re.search(r"<Message>([^<]*)</Message>", text)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or re.search(
@@ -164,22 +199,71 @@ def _reason(error: BaseException, location: Location) -> str:
     return f"the store answers {status.group(1)}" if status else text.partition("\n")[0][:200]
 
 
-def _endpoint(location: Location) -> str:
-    named = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[location.scheme])
-    endpoint = next((value for value in named if value), f"the {location.scheme}:// service")
+def _endpoint(location: Location) -> tuple[str, str]:
+    """The variable that names an endpoint, and its value; both empty if none does.
+
+    Raises ``StorageError`` for what is no address, which the client would panic at.
+    """
+    named = ((name, os.environ.get(name, "")) for name in _ENDPOINT_VARIABLES[location.scheme])
+    variable, endpoint = next(((name, value) for name, value in named if value), ("", ""))
+    if variable and not _is_address(endpoint):
+        raise StorageError(
+            f"{variable} holds no address; write http://host:port or https://host", lasting=True
+        )
+    return variable, endpoint
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port_is_valid = parts.port != 0
+    except ValueError:
+        return False
+    return (
+        port_is_valid
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+    )
+
+
+def _shown(endpoint: str) -> str:
+    """Without a password."""
     return re.sub(r"//[^/@]*@", "//", endpoint)
 
 
 def _connect(location: Location, max_retries: int) -> Any:
+    """Raises ``UsageError`` for a prefix that the client cannot use, else ``StorageError``."""
+    endpoint = _endpoint(location)[1]
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "timeout": REQUEST_TIMEOUT}
-    if _endpoint(location).startswith("http://"):
+    if endpoint.lower().startswith("http://"):
         options["allow_http"] = True
-    return _KINDS[location.scheme](
-        location.bucket,
-        prefix=location.path or None,
-        client_options=options,
-        retry_config={"max_retries": max_retries, "retry_timeout": RETRY_TIMEOUT},
-    )
+    parts = location.path.split("/") if location.path else []
+    if any(part in ("", ".", "..") for part in parts) or escape_controls(location.path) != (
+        location.path
+    ):
+        raise UsageError(
+            f"cannot use {escape_controls(str(location))}: "
+            "a key must hold no control characters and no parts that are empty or dots"
+        )
+    try:
+        return _KINDS[location.scheme](
+            location.bucket,
+            prefix=location.path or None,
+            client_options=options,
+            retry_config={"max_retries": max_retries, "retry_timeout": RETRY_TIMEOUT},
+            # Of several variables the client would take any; the one that we name must count.
+            **({"endpoint": endpoint} if endpoint and location.scheme == "s3" else {}),
+        )
+    except (BaseError, ValueError, OSError) as error:
+        variables = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}[location.scheme]
+        raise StorageError(
+            f"cannot use {location}: {_reason(error, location)}; "
+            f"check the {variables}* variables of the environment",
+            lasting=True,
+        ) from None
 
 
 def _sorted_by_path(found: Iterable[FileInfo]) -> Iterator[FileInfo]:
@@ -193,31 +277,37 @@ def _sorted_by_path(found: Iterable[FileInfo]) -> Iterator[FileInfo]:
         closing(sqlite3.connect(os.path.join(folder, "listing"))) as table,
     ):
         table.execute("PRAGMA journal_mode = OFF")
-        table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT)")
+        table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
         table.executemany(
-            "INSERT INTO file VALUES (?, ?, ?, ?)",
+            "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
             (
-                (f.path.encode(), f.size, f.modified and f.modified.isoformat(), f.etag)
-                for f in found
+                (i.path.encode(), i.size, i.modified and i.modified.isoformat(), i.etag, i.defect)
+                for i in map(_printable, found)
             ),
         )
-        for path, size, modified, etag in table.execute("SELECT * FROM file ORDER BY path"):
-            yield FileInfo(path.decode(), size, modified and datetime.fromisoformat(modified), etag)
+        rows = table.execute("SELECT * FROM file ORDER BY path")
+        for path, size, modified, etag, defect in rows:
+            time = modified and datetime.fromisoformat(modified)
+            yield FileInfo(path.decode(), size, time, etag, defect)
 
 
-def _inputs_only(found: Iterable[FileInfo]) -> Iterator[FileInfo]:
-    """Leave out hidden names and outputs, as ``Storage.walk`` says.
+def _printable(info: FileInfo) -> FileInfo:
+    shown = escape_controls(info.path)
+    return info if shown == info.path else replace(info, path=shown, defect=BAD_NAME)
 
-    Whatever a job writes sorts after its ``_batchlight/``, which is therefore seen first.
-    """
-    output: str | None = None
+
+def _note_outputs(found: Iterable[FileInfo], outputs: set[str]) -> Iterator[FileInfo]:
+    """Pass a listing on, and note the folders that hold ``_batchlight``."""
     for info in found:
-        parts = info.path.split("/")
-        if INTERNAL in parts[:-1]:
-            output = "/".join([*parts[: parts.index(INTERNAL)], ""])
-        if output is not None and info.path.startswith(output):
-            continue
-        if any(part.startswith(".") for part in parts):
-            continue
-        shown = escape_controls(info.path)
-        yield info if shown == info.path else replace(info, path=shown, defect=BAD_NAME)
+        folders = escape_controls(info.path).split("/")[:-1]
+        if INTERNAL in folders:
+            outputs.add("/".join(folders[: folders.index(INTERNAL)]))
+        yield info
+
+
+def _is_input(path: str, outputs: set[str]) -> bool:
+    """Whether a path is neither hidden nor somebody's output, as ``Storage.walk`` says."""
+    parts = path.split("/")
+    if any(part.startswith(".") for part in parts):
+        return False
+    return not outputs or all("/".join(parts[:end]) not in outputs for end in range(len(parts)))
