@@ -183,7 +183,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     """Show what a run would do, without writing anything."""
     from dataclasses import asdict
 
-    from batchlight.job import preview
+    from batchlight.preview import preview
 
     found = preview(config)
     if as_json:

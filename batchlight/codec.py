@@ -67,12 +67,15 @@ _WHY_NOT: dict[str, str] = {
     "La": "premultiplied alpha",
 }
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
-_TIFF_PLANAR, _TIFF_TILE_WIDTH, _TIFF_EXTRA_SAMPLES = 284, 322, 338
+_TIFF_BITS_PER_SAMPLE, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC = 258, 259, 262
+_TIFF_SAMPLES_PER_PIXEL, _TIFF_PLANAR = 277, 284
+_TIFF_TILE_WIDTH, _TIFF_EXTRA_SAMPLES = 322, 338
 _TIFF_XMP, _TIFF_ICC = 700, 34675
 _TIFF_BYTE, _TIFF_SHORT, _TIFF_UNDEFINED = 1, 3, 7
 _MIN_IS_WHITE, _PLANES = 0, 2
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+# None, CCITT (three kinds), LZW, JPEG, Deflate (two numbers), PackBits: what OpenCV decodes.
+_TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
 
 # (horizontal, vertical) sampling of the luminance, to OpenCV's constant.
 _SAMPLINGS = {
@@ -267,6 +270,14 @@ def _tiff_header(image: Image.Image, header: Header) -> Header:
     if not bits <= {1, 8, 16}:
         raise ImageError(
             ErrorCode.UNSUPPORTED, f"TIFF of {max(bits)} bits per sample cannot be kept"
+        )
+    compression = tags.get(_TIFF_COMPRESSION, 1)
+    if compression not in _TIFF_COMPRESSIONS:
+        raise ImageError(ErrorCode.UNSUPPORTED, f"TIFF compression {compression} cannot be decoded")
+    samples = tags.get(_TIFF_SAMPLES_PER_PIXEL, 1)
+    if samples > Image.getmodebands(header.mode):
+        raise ImageError(
+            ErrorCode.UNSUPPORTED, f"the TIFF's {samples} samples per pixel cannot all be kept"
         )
     # Both are decoded without a complaint, to the wrong pixels.
     if 16 in bits and tags.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE:

@@ -117,9 +117,9 @@ def open_inputs(config: JobConfig) -> InputSet:
             f"{given} is the output of a run and never an input; "
             f"to enhance its images again, give one of its folders, such as {given}/classical"
         )
-    if given.remote and root == given and _seems_a_file(given):
-        if next(storage.walk(), None) is None:  # a missing list must not pass for an empty one
-            raise UsageError(f"there is no {given}; check --input")
+    if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
+        # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
+        raise UsageError(f"there is no {given}; check --input")
     return InputSet(root, given, config.include, config.exclude)
 
 
@@ -166,16 +166,17 @@ def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
     opened = lru_cache(open_storage)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         while ahead := list(islice(ordered, STAT_AHEAD)):
-            yield from pool.map(lambda entry: _look_at(storage, *entry, opened), ahead)
+            yield from pool.map(lambda entry: _look_at(storage, entry[0], entry[1], opened), ahead)
 
 
 def _entries(data: bytes, name: str, shown: str) -> list[str]:
     try:
         if name.lower().endswith(".parquet"):
-            table = pq.read_table(io.BytesIO(data))
-            if "path" not in table.column_names:
+            file = pq.ParquetFile(io.BytesIO(data))
+            if "path" not in file.schema_arrow.names:
                 raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
-            return [text for text in table["path"].cast(pa.string()).to_pylist() if text]
+            column = file.read(columns=["path"])["path"].cast(pa.string())
+            return [text for text in column.to_pylist() if text]
         lines = io.StringIO(data.decode("utf-8-sig"), newline="")
         if name.lower().endswith(".csv"):
             rows = csv.DictReader(lines)

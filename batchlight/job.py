@@ -10,42 +10,26 @@ here touches pixels or rows: batches travel to workers as lists of inputs and co
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from functools import partial
-from types import FrameType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight import dehaze
-from batchlight.batch import (
-    Batch,
-    BatchContext,
-    BatchResult,
-    Failure,
-    failed_record,
-    finish_images,
-    run_batch,
-    survey_images,
-)
+from batchlight.batch import BatchContext, BatchResult
 from batchlight.config import JobConfig
-from batchlight.engine import Engine, WorkerDied, bisect, call_patiently, make_engine, window
+from batchlight.engine import Engine, make_engine, window
 from batchlight.errors import (
     BatchlightError,
-    ErrorCode,
     ExitCode,
-    Interrupted,
     LockedError,
     UsageError,
 )
 from batchlight.inputs import InputSet, open_inputs
+from batchlight.interrupt import Interrupt
+from batchlight.isolation import do_batch
 from batchlight.lock import Lock
 from batchlight.plan import Plan, PlanCounts, Planner, earlier_rows, latest_plan, store_plan
 from batchlight.progress import ProgressDisplay, State, make_display
@@ -57,17 +41,9 @@ from batchlight.records import (
     metadata_ranges,
     remove_rows,
     tally,
-    write_part,
 )
-from batchlight.status import done_rows
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
-
-_WHY_DIED = {
-    ErrorCode.CRASH: "it killed its worker",
-    ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
-    ErrorCode.TIMEOUT: "it did not end within --timeout",
-}
 
 
 def run(config: JobConfig) -> Summary:
@@ -94,46 +70,6 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             f"the output {output} would hold the input {inputs.root}; choose another --output"
         )
     return inputs, output
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a run would do."""
-
-    input: str
-    output: str
-    inputs: int
-    input_bytes: int
-    todo: int
-    todo_bytes: int
-    batches: int
-    new: int
-    changed: int
-    retried: int
-    unchanged: int
-    gone: int
-    left_of_stored_plan: int
-    """(input, method) pairs that a killed run left; they are done first, in their own batches."""
-
-
-def preview(config: JobConfig) -> Preview:
-    """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
-
-    Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
-    or for changed parameters, ``StorageError`` for places out of reach.
-    """
-    inputs, output = open_places(config)
-    storage = open_storage(output)
-    stored = latest_plan(storage)
-    left = 0
-    if stored is not None and not config.overwrite:
-        refuse_changes(config, inputs, output, stored)
-        left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
-    planner = Planner(config)
-    for _ in planner.batches(inputs.images(), earlier_rows(storage), first=0):
-        pass
-    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
-    return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)
 
 
 def refuse_changes(config: JobConfig, inputs: InputSet, output: Location, plan: Plan) -> None:
@@ -177,7 +113,7 @@ class _Run:
         self.first_submitted = self.last_committed = 0.0
         self.stopped_early = False
         self._engine: Engine | None = None
-        self._interrupt = _Interrupt()
+        self._interrupt = Interrupt()
         self._exits = ExitStack()
 
     def to_the_end(self) -> Summary:
@@ -260,7 +196,8 @@ class _Run:
         self._interrupt.run(self._do_batches(plan, done, self._engine))
 
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
-        jobs = (self._do_batch(b, engine) for b in plan.read_batches(self.storage, skip=done))
+        batches = plan.read_batches(self.storage, skip=done)
+        jobs = (do_batch(engine, self.context, batch) for batch in batches)
         remaining = await asyncio.to_thread(self._remaining_rows, plan, done)
         results = window(jobs, engine.workers)
         try:
@@ -285,45 +222,6 @@ class _Run:
         rows = self.done_now.ok + self.done_now.failed
         elapsed = self.last_committed - self.first_submitted
         self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
-
-    async def _do_batch(self, batch: Batch, engine: Engine) -> BatchResult:
-        try:
-            return await call_patiently(engine, run_batch, self.context, batch)
-        except WorkerDied as death:
-            return await self._isolate(batch, engine, death)
-
-    async def _isolate(self, batch: Batch, engine: Engine, death: WorkerDied) -> BatchResult:
-        """Do a batch that killed its worker, and find the image to blame.
-
-        The batch keeps its mean, and with it its pixels: first only the survey is bisected, which
-        gives the mean over all images that can be surveyed, then the rest with that mean.
-        """
-        started = time.monotonic()
-        survey = partial(survey_images, self.context, batch.number)
-        surveys = await bisect(engine, survey, batch.inputs, deaths=1)
-        lights = [s.result.atmospheric_light for s in surveys if s.result is not None]
-        light = dehaze.batch_light([each for each in lights if each is not None])
-
-        alive = [i for i, s in zip(batch.inputs, surveys, strict=True) if s.died is None]
-        deaths = max(s.attempts for s in surveys) - 1
-        finish = partial(finish_images, self.context, batch.number, light)
-        finished = dict(zip(alive, await bisect(engine, finish, alive, deaths), strict=True))
-
-        records = []
-        for item, surveyed in zip(batch.inputs, surveys, strict=True):
-            outcome = finished.get(item)
-            died = surveyed.died if outcome is None else outcome.died
-            attempts = (outcome or surveyed).attempts
-            if outcome is not None and outcome.result is not None:
-                records.append(replace(outcome.result, attempts=attempts))
-            else:
-                assert died is not None
-                failure = Failure(died, _WHY_DIED[died])
-                records.append(
-                    failed_record(self.context, batch.number, item, failure, light, attempts)
-                )
-        counted = await asyncio.to_thread(write_part, self.storage, batch.number, records)
-        return BatchResult(batch.number, counted, time.monotonic() - started)
 
     def _close(self, plan: Plan) -> None:
         """Move a plan's rows from parts to ``metadata/``; safe to repeat after any crash."""
@@ -421,52 +319,3 @@ def _keys(rows: pa.Table) -> pa.Table:
     return pa.table(
         {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
     )
-
-
-class _Interrupt:
-    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where everything can be left.
-
-    The first signal stops the run in good order; a second one ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        self._signum: int | None = None
-        self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle the signals inside; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    def run(self, work: Coroutine[None, None, None]) -> None:
-        """Run asynchronous work to its end, or until a signal."""
-
-        async def cancellable() -> None:
-            task = asyncio.ensure_future(work)
-            self._cancel = (asyncio.get_running_loop(), task)
-            try:
-                await task
-            except asyncio.CancelledError:
-                if self._signum is None:
-                    raise
-                raise Interrupted(self._signum) from None
-            finally:
-                self._cancel = None
-
-        asyncio.run(cancellable())
-
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._signum = signum
-        signal.signal(signum, signal.SIG_DFL)
-        if self._cancel is None:
-            raise Interrupted(signum)
-        loop, task = self._cancel
-        loop.call_soon_threadsafe(task.cancel)

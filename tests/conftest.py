@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -12,10 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-that-must-not-leak"
 SERVER_START_S = 60.0
+BUCKET, PUBLIC_BUCKET = "data", "public"
+"""Few buckets, since each takes the server several volumes; tests keep apart by prefix."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,44 @@ class S3Server:
             "AWS_REGION": "us-east-1",
         }
 
+    def store(self, prefix: str = "", bucket: str = BUCKET) -> S3Store:
+        """For a look at the objects that does not go through what is tested."""
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            endpoint=self.endpoint,
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
+
+    def put(self, files: dict[str, bytes], prefix: str = "", bucket: str = BUCKET) -> None:
+        """Write objects; the first one makes the bucket."""
+        store = self.store(prefix, bucket)
+        for path, data in files.items():
+            obstore.put(store, path, data, use_multipart=False)
+
+    def tree(self, prefix: str = "", bucket: str = BUCKET) -> dict[str, bytes]:
+        """Every object below a prefix, by its path below it."""
+        store = self.store(prefix, bucket)
+        paths = sorted(meta["path"] for chunk in obstore.list(store) for meta in chunk)
+        return {path: bytes(obstore.get(store, path).bytes()) for path in paths}
+
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real object store, with one identity that may do everything."""
+    """A real object store: one identity may do everything, and anybody may use one bucket."""
     folder = tmp_path_factory.mktemp("seaweedfs")
     config = folder / "s3.json"
-    config.write_text(
-        f'{{"identities": [{{"name": "test", "credentials": [{{"accessKey": "{ACCESS_KEY}", '
-        f'"secretKey": "{SECRET_KEY}"}}], "actions": ["Admin", "Read", "Write", "List"]}}]}}'
-    )
+    test = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    rights = [f"{action}:{PUBLIC_BUCKET}" for action in ("Read", "List", "Write")]
+    anonymous = {"name": "anonymous", "actions": rights}
+    config.write_text(json.dumps({"identities": [test, anonymous]}))
     ports = free_ports(4)
     weed = Path(sys.executable).with_name("weed")
     command = [

@@ -138,20 +138,22 @@ class ObjectStorage:
         except (FileNotFoundError, BaseError) as error:
             reason = _reason(error, self.location)
             text = str(error)
-            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+            one_file = doing in ("read", "delete") and "NoSuchBucket" not in text
+            if isinstance(error, FileNotFoundError) and one_file:
                 raise FileNotFoundError(where) from None
+            if _BAD_KEY.search(text):
+                raise NameRefusedError(f"cannot {doing} {where}: {reason}") from None
             denied = isinstance(error, PermissionDeniedError) and not _SIGNATURE.search(text)
             if denied and doing == "read":
                 raise PermissionError(f"cannot read {where}: {reason}") from None
-            lasting = bool(_is_lasting(error, text))
+            lasting = _is_lasting(error, text)
             raise StorageError(f"cannot {doing} {where}: {reason}", lasting=lasting) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error
 
 
 _SIGNATURE = re.compile("SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken")
-
-
+_BAD_KEY = re.compile("KeyTooLongError|InvalidObjectName|InvalidResourceName")
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
 )
@@ -160,8 +162,12 @@ _NO_CREDENTIALS = re.compile(
 
 def _is_lasting(error: BaseException, text: str) -> bool:
     """Whether a second try would end the same: no such bucket, or no permission."""
+    return _is_denied(error, text) or "status code: 404" in text
+
+
+def _is_denied(error: BaseException, text: str) -> bool:
     return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(
-        re.search(r"status code: 40[134]", text)
+        _SIGNATURE.search(text) or re.search(r"status code: 40[13]", text)
     )
 
 
@@ -187,16 +193,14 @@ def _reason(error: BaseException, location: Location) -> str:
         return f"cannot reach {endpoint}; check the endpoint and the network"
     code = re.search(r"<Code>([^<]*)</Code>", text)
     message = re.search(r"<Message>([^<]*)</Message>", text)
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or re.search(
-        r"status code: 40[13]", text
-    ):
+    if _is_denied(error, text):
         return f"access denied ({code.group(1) if code else 'no reason given'}); {credentials}"
     if code:
         return f"the store answers {code.group(1)}: {message.group(1) if message else ''}".rstrip(
             ": ."
         )
     status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
-    return f"the store answers {status.group(1)}" if status else text.partition("\n")[0][:200]
+    return f"the store answers {status.group(1)}" if status else _shown(text.partition("\n")[0])[:200]
 
 
 def _endpoint(location: Location) -> tuple[str, str]:

@@ -1,0 +1,61 @@
+"""Signals: how a run is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from batchlight.errors import Interrupted
+
+
+class Interrupt:
+    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where everything can be left.
+
+    The first signal stops the run in good order; a second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle the signals inside; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Run asynchronous work to its end, or until a signal."""
+
+        async def cancellable() -> None:
+            task = asyncio.ensure_future(work)
+            self._cancel = (asyncio.get_running_loop(), task)
+            try:
+                await task
+            except asyncio.CancelledError:
+                if self._signum is None:
+                    raise
+                raise Interrupted(self._signum) from None
+            finally:
+                self._cancel = None
+
+        asyncio.run(cancellable())
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        signal.signal(signum, signal.SIG_DFL)
+        if self._cancel is None:
+            raise Interrupted(signum)
+        loop, task = self._cancel
+        loop.call_soon_threadsafe(task.cancel)

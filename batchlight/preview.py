@@ -1,0 +1,51 @@
+"""What a run would do, found out without writing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batchlight.config import JobConfig
+from batchlight.job import open_places, refuse_changes
+from batchlight.plan import Planner, earlier_rows, latest_plan
+from batchlight.status import done_rows
+from batchlight.storage import open_storage
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do."""
+
+    input: str
+    output: str
+    inputs: int
+    input_bytes: int
+    todo: int
+    todo_bytes: int
+    batches: int
+    new: int
+    changed: int
+    retried: int
+    unchanged: int
+    gone: int
+    left_of_stored_plan: int
+    """(input, method) pairs that a killed run left; they are done first, in their own batches."""
+
+
+def preview(config: JobConfig) -> Preview:
+    """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
+
+    Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
+    or for changed parameters, ``StorageError`` for places out of reach.
+    """
+    inputs, output = open_places(config)
+    storage = open_storage(output)
+    stored = latest_plan(storage)
+    left = 0
+    if stored is not None and not config.overwrite:
+        refuse_changes(config, inputs, output, stored)
+        left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
+    planner = Planner(config)
+    for _ in planner.batches(inputs.images(), earlier_rows(storage), first=0):
+        pass
+    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
+    return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)
