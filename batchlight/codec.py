@@ -1,8 +1,9 @@
 """Bytes to pixels and back, altering nothing but what the enhancement alters.
 
 Pillow reads header facts (size, mode, frames, sampling), in under a millisecond and before a pixel
-is decoded; OpenCV decodes and encodes; ``containers`` carries the metadata. What a format cannot
-keep is refused as ``unsupported``, never quietly lost.
+is decoded, and the pixels of a few kinds of TIFF that OpenCV gets wrong; OpenCV decodes all others
+and encodes; ``containers`` carries the metadata. What a format cannot keep is refused as
+``unsupported``, never quietly lost.
 """
 
 from __future__ import annotations

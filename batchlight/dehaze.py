@@ -75,20 +75,23 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     The window spans rows y - window // 2 .. y + (window - 1) // 2, columns alike, clipped at the
     border. Of channels that tie, blue comes before green before red.
     """
-    planes = _with_channels(pixels)
-    size = min(window, 2 * max(planes.shape[:2]) + 1)
+    size = min(window, 2 * max(pixels.shape[:2]) + 1)
     kernel = np.ones((size, size), np.uint8)
     coarse = cv2.dilate(pixels, kernel, anchor=(size // 2, size // 2))
     levels = int(np.iinfo(pixels.dtype).max) + 1
-    own = np.empty(planes.shape[:2], pixels.dtype)
     counts = np.zeros(levels, np.int64)
     darkest = np.full(levels, np.iinfo(np.int64).max, np.int64)
-    _survey(planes, _with_channels(coarse), own, counts, darkest)
+    if pixels.ndim == 2:
+        own = pixels
+        _survey_gray(pixels, coarse, counts, darkest)
+    else:
+        own = np.empty(pixels.shape[:2], pixels.dtype)
+        _survey_colour(pixels, coarse, own, counts, darkest)
 
     # Bins are of the window's maximum of v; the lowest bins are the haziest pixels of I.
     wanted = max(1, int(LIGHT_QUANTILE * own.size))
     threshold = int(np.searchsorted(np.cumsum(counts), wanted))
-    lowest_mean = int(darkest[: threshold + 1].min()) / planes.shape[2]
+    lowest_mean = int(darkest[: threshold + 1].min()) / (1 if pixels.ndim == 2 else 3)
     top = levels - 1
     return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top)
 
@@ -103,17 +106,18 @@ def enhance(
     top = int(np.iinfo(pixels.dtype).max)
     transmission = _transmission(top, atmospheric_light, parameters.omega)
     bounded = np.maximum(transmission, parameters.t0)
-    planes = _with_channels(pixels)
-    out = np.empty_like(planes)
+    samples = pixels.reshape(analysis.own.size, -1)
+    result = np.empty_like(pixels)
+    out = result.reshape(samples.shape)
     if top == 255:
-        _look_up(planes, analysis.own, _table(bounded, atmospheric_light), out)
+        _look_up(samples, analysis.own.reshape(-1), _table(bounded, atmospheric_light), out)
     else:
-        _compute(planes, analysis.own, bounded, atmospheric_light * top / LIGHT_SCALE, out)
-    result = out.reshape(pixels.shape)
+        light_here = atmospheric_light * top / LIGHT_SCALE
+        _compute(samples, analysis.own.reshape(-1), bounded, light_here, out)
     if parameters.denoise:
         gain = (1.0 / bounded).astype(np.float32)
         result = smooth(result, gain[analysis.own])
-    counts = np.bincount(analysis.own.reshape(-1), minlength=top + 1)
+    counts = cv2.calcHist([analysis.own], [0], None, [top + 1], [0, top + 1])[:, 0]
     return Enhanced(result, float(counts @ transmission / analysis.own.size))
 
 
@@ -123,10 +127,6 @@ def batch_light(estimates: list[float]) -> float | None:
     Rounded to float32, which is how it is recorded, so that a record reproduces its pixels.
     """
     return float(np.float32(np.mean(estimates, dtype=np.float64))) if estimates else None
-
-
-def _with_channels(pixels: Pixels) -> Pixels:
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
 
 def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float64]:
@@ -144,43 +144,58 @@ def _table(bounded: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uin
     return table
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
-def _survey(planes: Pixels, coarse: Pixels, own: Pixels, counts: Pixels, darkest: Pixels) -> None:
+# The kernels are unrolled over the channels by hand, which is twice as fast as a loop over them.
+
+
+@numba.njit(cache=True, nogil=True)
+def _survey_colour(
+    pixels: Pixels, coarse: Pixels, own: Pixels, counts: Pixels, darkest: Pixels
+) -> None:
     """Fill ``own``; per value of the window's maximum, count pixels and find the lowest sum."""
-    height, width, channels = planes.shape
-    for y in range(height):
-        for x in range(width):
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            blue, green, red = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
             brightest = coarse[y, x, 0]
-            value = planes[y, x, 0]
-            total = np.int64(value)
-            for channel in range(1, channels):
-                total += planes[y, x, channel]
-                if coarse[y, x, channel] > brightest:
-                    brightest = coarse[y, x, channel]
-                    value = planes[y, x, channel]
+            value = blue
+            if coarse[y, x, 1] > brightest:
+                brightest = coarse[y, x, 1]
+                value = green
+            if coarse[y, x, 2] > brightest:
+                brightest = coarse[y, x, 2]
+                value = red
             own[y, x] = value
             counts[brightest] += 1
+            total = np.int32(blue) + np.int32(green) + np.int32(red)
             if total < darkest[brightest]:
                 darkest[brightest] = total
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
-def _look_up(planes: Pixels, own: Pixels, table: Pixels, out: Pixels) -> None:
-    height, width, channels = planes.shape
-    for y in range(height):
-        for x in range(width):
-            row = table[own[y, x]]
-            for channel in range(channels):
-                out[y, x, channel] = row[planes[y, x, channel]]
+@numba.njit(cache=True, nogil=True)
+def _survey_gray(pixels: Pixels, coarse: Pixels, counts: Pixels, darkest: Pixels) -> None:
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            brightest = coarse[y, x]
+            counts[brightest] += 1
+            if pixels[y, x] < darkest[brightest]:
+                darkest[brightest] = pixels[y, x]
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
-def _compute(planes: Pixels, own: Pixels, bounded: Pixels, light: float, out: Pixels) -> None:
+@numba.njit(cache=True, nogil=True)
+def _look_up(samples: Pixels, own: Pixels, table: Pixels, out: Pixels) -> None:
+    colour = samples.shape[1] == 3
+    for i in range(samples.shape[0]):
+        row = table[own[i]]
+        out[i, 0] = row[samples[i, 0]]
+        if colour:
+            out[i, 1] = row[samples[i, 1]]
+            out[i, 2] = row[samples[i, 2]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _compute(samples: Pixels, own: Pixels, bounded: Pixels, light: float, out: Pixels) -> None:
     """The formula itself, for 16 bit, where a table of all pairs would be 8 GB."""
-    height, width, channels = planes.shape
-    for y in range(height):
-        for x in range(width):
-            transmission = bounded[own[y, x]]
-            for channel in range(channels):
-                clear = (65535.0 - planes[y, x, channel] - light) / transmission + light
-                out[y, x, channel] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))
+    for i in range(samples.shape[0]):
+        transmission = bounded[own[i]]
+        for channel in range(samples.shape[1]):
+            clear = (65535.0 - samples[i, channel] - light) / transmission + light
+            out[i, channel] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))

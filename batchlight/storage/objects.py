@@ -200,7 +200,9 @@ def _reason(error: BaseException, location: Location) -> str:
             ": ."
         )
     status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
-    return f"the store answers {status.group(1)}" if status else _shown(text.partition("\n")[0])[:200]
+    if status:
+        return f"the store answers {status.group(1)}"
+    return _shown(text.partition("\n")[0])[:200]
 
 
 def _endpoint(location: Location) -> tuple[str, str]:
