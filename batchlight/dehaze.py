@@ -117,7 +117,7 @@ def enhance(
     if parameters.denoise:
         gain = (1.0 / bounded).astype(np.float32)
         result = smooth(result, gain[analysis.own])
-    counts = cv2.calcHist([analysis.own], [0], None, [top + 1], [0, top + 1])[:, 0]
+    counts = cv2.calcHist([analysis.own], [0], None, [top + 1], [0, top + 1]).reshape(-1)
     return Enhanced(result, float(counts @ transmission / analysis.own.size))
 
 

@@ -91,8 +91,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         wait_until_up(endpoint, process, folder / "log")
         yield S3Server(endpoint)
     finally:
-        process.terminate()
+        process.kill()  # asked politely, it takes 25 s, and its files are thrown away anyway
         process.wait(timeout=30)
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, for storages of this process."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3_server.put({"bucket-is-there": b""})
+    return s3_server
 
 
 def free_ports(count: int) -> list[int]:

@@ -11,11 +11,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
+from batchlight import codec
+from batchlight.codec import Decoded
+from batchlight.config import Format
 from batchlight.containers import PNG_SIGNATURE
 
 Pixels = npt.NDArray[Any]
+FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+MAX_PIXELS = 200_000_000
+ORIENTATION, MAKE, EXTRA_SAMPLES = 0x0112, 0x010F, 0x0152
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>dark</x:xmpmeta>"
 
 
 def samples(channels: int, dtype: type = np.uint8, height: int = 6, width: int = 9) -> Pixels:
@@ -92,6 +100,36 @@ def planes(array: Pixels) -> bytes:
     """A TIFF whose channels are stored one after the other."""
     apart = np.ascontiguousarray(np.moveaxis(array, 2, 0))
     return tiff(apart, photometric="rgb", planarconfig="separate")
+
+
+def with_everything(format: Format, icc: bytes = ICC) -> bytes:
+    exif = Image.Exif()
+    exif[MAKE], exif[ORIENTATION] = "Lantern", 6
+    options: dict[str, Any] = {"exif": exif, "icc_profile": icc}
+    if format == "png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        return saved(patches(), "PNG", pnginfo=info, **options)
+    return saved(patches(), format.upper(), xmp=XMP, **options)
+
+
+def png_with_late_metadata() -> bytes:
+    exif = Image.Exif()
+    exif[MAKE], exif[ORIENTATION] = "Lantern", 6
+    plain = saved(patches(), "PNG")
+    xmp = b"XML:com.adobe.xmp" + b"\0\1\0\0\0" + zlib.compress(XMP)
+    late = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + png_chunk(b"iTXt", xmp)
+    return plain[:-12] + late + plain[-12:]
+
+
+def read(data: bytes) -> Decoded:
+    return codec.decode(data, codec.read_header(data, MAX_PIXELS))
+
+
+def again(data: bytes, format: Format | None = None, quality: int = 95) -> bytes:
+    """Decoded and encoded, with the pixels left alone."""
+    decoded = read(data)
+    return codec.encode(decoded, decoded.pixels, format or decoded.header.format, quality)
 
 
 UNSUPPORTED: dict[str, bytes] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import socket
 import subprocess
@@ -13,17 +12,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchlight.errors import StorageError, UsageError
+from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
-from tests.conftest import BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
+from tests.conftest import BUCKET
 from tests.helpers import tree
 
 TEMPORARY = "_batchlight/tmp"
@@ -189,13 +187,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
     with ExitStack() as exits:
         try:
             subprocess.run(mount, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("this user may not mount a file system")
-        exits.callback(subprocess.run, ["umount", disk], check=True)
+        exits.callback(lambda: subprocess.run(["umount", str(disk)], check=True))
         yield disk
 
 
@@ -215,16 +213,11 @@ def test_a_full_or_read_only_disk_is_no_images_fault(small_disk: Path) -> None:
 
 
 @pytest.fixture(params=["local", "s3"])
-def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """An empty place of each kind, under an odd name."""
     if request.param == "local":
         return local(tmp_path / "an odd #%20 name?")
-    s3_server: S3Server = request.getfixturevalue("s3_server")
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    s3_server.put({"bucket-is-there": b""})
+    request.getfixturevalue("s3")
     return open_storage(Location.parse(f"s3://{BUCKET}/{uuid4()}/an odd #%20 name?"))
 
 
@@ -248,6 +241,9 @@ def test_both_kinds_read_write_and_delete(storage: Storage) -> None:
     assert not storage.is_file("to")
     storage.delete("top")
     storage.delete("top")
+    storage.delete("a/x #%20+?é.bin")
+    storage.delete("a/b/deeper")
+    assert storage.names("a") == storage.names("a/b") == storage.names("") == []
     for look in (storage.read, storage.stat):
         with pytest.raises(FileNotFoundError):
             look("top")
@@ -256,7 +252,7 @@ def test_both_kinds_read_write_and_delete(storage: Storage) -> None:
 def test_of_many_creators_one_wins(storage: Storage) -> None:
     storage.check(writable=True)
     with ThreadPoolExecutor(8) as pool:
-        for number in range(10):
+        for number in range(3):
             made = list(pool.map(lambda i, n=number: storage.create(f"{n}", b"%d" % i), range(8)))
             assert made.count(True) == 1
             assert storage.read(f"{number}") == b"%d" % made.index(True)
@@ -274,16 +270,3 @@ def test_both_kinds_walk_alike(storage: Storage) -> None:
     assert [info.path for info in found if info.defect] == ["c1\\x85.jpg"]
     for info in found:
         assert info.defect or info.size == len(info.path.encode())
-
-
-def test_a_key_that_the_client_refuses_is_named(storage: Storage, s3_server: S3Server) -> None:
-    if hasattr(storage, "root"):
-        return
-    prefix = str(uuid4())
-    connection = http.client.HTTPConnection(urlsplit(s3_server.endpoint).netloc)
-    s3_server.put({f"{prefix}/a.jpg": b""}, bucket=PUBLIC_BUCKET)
-    connection.request("PUT", f"/{PUBLIC_BUCKET}/{prefix}/line%0abreak.jpg", body=b"1")
-    assert connection.getresponse().status == 200
-    connection.close()
-    with pytest.raises(StorageError, match=r"'.*line\\x0abreak.jpg'.*rename or delete"):
-        list(open_storage(Location.parse(f"s3://{PUBLIC_BUCKET}/{prefix}")).walk())

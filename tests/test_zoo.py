@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchlight import JobConfig, codec, run
+from batchlight import JobConfig, run
 from tests.helpers import Row, batchlight, dark_image, outcomes, rows, stable_rows, tree
 from tests.images import (
+    ORIENTATION,
     UNSUPPORTED,
     Pixels,
     opened,
     patches,
     png,
     png_start,
+    read,
     samples,
     saved,
     tiff,
@@ -31,7 +33,6 @@ from tests.images import (
 
 ANY_BYTES = sys.platform == "linux"  # macOS takes only names in UTF-8
 LIGHT = 255.0
-MAX_PIXELS = 200_000_000
 
 
 def encoded(suffix: str, image: Pixels) -> bytes:
@@ -40,7 +41,7 @@ def encoded(suffix: str, image: Pixels) -> bytes:
 
 def turned(format: str) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ORIENTATION] = 6
     return saved(patches(), format, exif=exif)
 
 
@@ -207,17 +208,17 @@ def test_neighbours_change_nothing(zoo: Zoo, name: str, tmp_path: Path) -> None:
 def test_the_kind_of_image_is_kept(zoo: Zoo, name: str) -> None:
     assert kind(zoo.good_output(name)) == kind(GOOD[name])
     [row] = [row for row in rows(zoo.output) if row["input"] == name]
-    header = codec.read_header(GOOD[name], MAX_PIXELS)
+    header = read(GOOD[name]).header
     assert (row["width"], row["height"]) == (header.width, header.height)
     assert row["format"] == header.format
 
 
 def kind(data: bytes) -> tuple[Any, ...]:
     """Format, mode, size, orientation, depth, number of channels and alpha itself."""
-    image, decoded = opened(data), codec.decode(data, codec.read_header(data, MAX_PIXELS))
+    image, decoded = opened(data), read(data)
     alpha = None if decoded.alpha is None else decoded.alpha.tobytes()
     # An AVIF output is turned, but none of these is.
-    orientation = image.getexif().get(0x0112, 1)
+    orientation = image.getexif().get(ORIENTATION, 1)
     facts = (image.format, image.mode, image.size, orientation, decoded.bit_depth)
     return (*facts, decoded.channels, alpha)
 

@@ -86,7 +86,9 @@ class ObjectStorage:
     def names(self, folder: str) -> list[str]:
         with self._trouble("list"):
             found = obstore.list_with_delimiter(self._store, folder)
-        return sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
+        # A store may also list the folder itself: an empty object that some tools create.
+        paths = (meta["path"] for meta in found["objects"] if meta["path"] != folder)
+        return sorted(path.rpartition("/")[2] for path in paths)
 
     def is_file(self, path: str) -> bool:
         try:
@@ -314,6 +316,6 @@ def _note_outputs(found: Iterable[FileInfo], outputs: set[str]) -> Iterator[File
 def _is_input(path: str, outputs: set[str]) -> bool:
     """Whether a path is neither hidden nor somebody's output, as ``Storage.walk`` says."""
     parts = path.split("/")
-    if any(part.startswith(".") for part in parts):
+    if not path or any(part.startswith(".") for part in parts):
         return False
     return not outputs or all("/".join(parts[:end]) not in outputs for end in range(len(parts)))
