@@ -29,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from batchlight import codec, dehaze
-from batchlight.codec import Decoded, Header
+from batchlight.codec import Decoded
 from batchlight.config import JobConfig, Method
 from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError
+from batchlight.header import Header, read_header
 from batchlight.inputs import Input
 from batchlight.records import Record, Tally, write_part
 from batchlight.storage import Location, Storage, open_storage
@@ -276,7 +277,7 @@ class _BatchWorker:
         if image.facts.setdefault("input_sha256", digest) != digest:
             raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
         with _timed(image.facts, "decode_ms"):
-            header = codec.read_header(data, self.config.max_pixels)
+            header = read_header(data, self.config.max_pixels)
             image.facts |= {"width": header.width, "height": header.height}
             decoded = codec.decode(data, header)
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}

@@ -33,6 +33,11 @@ _PNG_XMP = b"XML:com.adobe.xmp"
 _PNG_XMP_MAX = 2**24
 """Bytes of a compressed XMP packet that are looked at; more is a decompression bomb."""
 
+_TIFF_EXTRA_SAMPLES, _TIFF_XMP, _TIFF_ICC = 338, 700, 34675
+_TIFF_BYTE, _TIFF_SHORT, _TIFF_UNDEFINED = 1, 3, 7
+UNASSOCIATED_ALPHA = 2
+"""Of the TIFF tag ExtraSamples: colours that are not multiplied by alpha."""
+
 _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
 
@@ -160,34 +165,19 @@ def gray_alpha_png(gray_png: bytes, samples: bytes, row_bytes: int) -> bytes:
     )
 
 
-def with_tiff_tags(data: bytes, tags: Mapping[int, tuple[int, bytes]]) -> bytes:
-    """Add tags to a freshly encoded TIFF file of one page that has none of them.
+def with_tiff_metadata(data: bytes, metadata: Metadata, extra_samples: int | None) -> bytes:
+    """Put XMP, ICC and the kind of alpha into a freshly encoded TIFF file of one page.
 
-    ``tags``: by number, the type (1 byte, 3 short, 7 undefined) and the value, little-endian.
+    ``extra_samples``: the value of the tag of that name; None for none.
     """
-    if data[:4] != b"II*\x00":
-        raise ValueError("the encoder's TIFF is not of the classic little-endian kind")
-    (directory,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, directory)
-    first = directory + 2
-    entries = {
-        struct.unpack_from("<H", data, at)[0]: data[at : at + 12]
-        for at in range(first, first + 12 * count, 12)
-    }
-    # Values that do not fit an entry, then a new directory, go behind what is there.
-    out = bytearray(data)
-    for tag, (kind, value) in tags.items():
-        items = len(value) // (2 if kind == 3 else 1)
-        field = value.ljust(4, b"\x00")
-        if len(value) > 4:
-            out += b"\x00" * (len(out) & 1)
-            field = struct.pack("<I", len(out))
-            out += value
-        entries[tag] = struct.pack("<HHI", tag, kind, items) + field
-    out += b"\x00" * (len(out) & 1)
-    struct.pack_into("<I", out, 4, len(out))
-    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
-    return bytes(out + b"\x00" * 4)
+    tags: dict[int, tuple[int, bytes]] = {}
+    if extra_samples is not None:
+        tags[_TIFF_EXTRA_SAMPLES] = (_TIFF_SHORT, extra_samples.to_bytes(2, "little"))
+    if metadata.xmp:
+        tags[_TIFF_XMP] = (_TIFF_BYTE, metadata.xmp)
+    if metadata.icc:
+        tags[_TIFF_ICC] = (_TIFF_UNDEFINED, metadata.icc)
+    return _with_tiff_tags(data, tags) if tags else data
 
 
 def webp_is_lossless(data: bytes) -> bool:
@@ -283,6 +273,33 @@ def _png_chunk(kind: bytes, payload: bytes) -> bytes:
         + payload
         + zlib.crc32(kind + payload).to_bytes(4, "big")
     )
+
+
+def _with_tiff_tags(data: bytes, tags: Mapping[int, tuple[int, bytes]]) -> bytes:
+    """Add tags, by number their type and little-endian value, that the file has not yet."""
+    if data[:4] != b"II*\x00":
+        raise ValueError("the encoder's TIFF is not of the classic little-endian kind")
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    first = directory + 2
+    entries = {
+        struct.unpack_from("<H", data, at)[0]: data[at : at + 12]
+        for at in range(first, first + 12 * count, 12)
+    }
+    # Values that do not fit an entry, then a new directory, go behind what is there.
+    out = bytearray(data)
+    for tag, (kind, value) in tags.items():
+        items = len(value) // (2 if kind == _TIFF_SHORT else 1)
+        field = value.ljust(4, b"\x00")
+        if len(value) > 4:
+            out += b"\x00" * (len(out) & 1)
+            field = struct.pack("<I", len(out))
+            out += value
+        entries[tag] = struct.pack("<HHI", tag, kind, items) + field
+    out += b"\x00" * (len(out) & 1)
+    struct.pack_into("<I", out, 4, len(out))
+    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+    return bytes(out + b"\x00" * 4)
 
 
 def _orientation_place(exif: bytes) -> tuple[int, str] | None:

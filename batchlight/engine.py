@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from batchlight import __version__
-from batchlight.errors import BatchlightError, ClusterError, ErrorCode, StorageError
+from batchlight.errors import BatchlightError, ClusterError, ErrorCode, StorageError, brief
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -183,7 +183,7 @@ class RayEngine:
                 logger.warning("a node was lost; its work is done again elsewhere (%s)", error)
                 await asyncio.sleep(PAUSE_AFTER_LOST_NODE)
             except ray.exceptions.RayError as error:
-                raise ClusterError(f"Ray failed: {_brief(error)}") from error
+                raise ClusterError(f"Ray failed: {brief(error)}") from error
         raise ClusterError(
             f"the cluster lost {NODES_LOST_AT_MOST} nodes under one batch; "
             "check the cluster, then run the same command again"
@@ -287,11 +287,11 @@ def _as_ours(error: Any) -> Exception:
         return WorkerDied(ErrorCode.OUT_OF_MEMORY)
     if isinstance(cause, ModuleNotFoundError) or "ModuleNotFoundError" in str(error):
         return ClusterError(
-            f"a worker cannot import what it needs ({_brief(cause or error)}); "
+            f"a worker cannot import what it needs ({brief(cause or error)}); "
             "install the same batchlight on every node"
         )
     return BatchlightError(
-        f"a worker failed unexpectedly: {_brief(cause or error)}; "
+        f"a worker failed unexpectedly: {brief(cause or error)}; "
         "run again with --debug and report what it says"
     )
 
@@ -304,11 +304,7 @@ def _why_no_ray(address: str, error: Exception) -> str:
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, then run the same command again"
         )
     if address == "local":
-        return f"cannot start Ray on this machine: {_brief(error)}; --workers 0 does without it"
+        return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
     return (
-        f"cannot reach a Ray cluster at {address}: {_brief(error)}; check --address and RAY_ADDRESS"
+        f"cannot reach a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS"
     )
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

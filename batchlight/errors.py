@@ -101,6 +101,12 @@ class Interrupted(BatchlightError):
         return f"interrupted by {name}; run the same command again to go on where it stopped"
 
 
+def brief(error: BaseException, length: int = 160) -> str:
+    """An exception's text on one line, cut to a length that fits a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
 class ImageError(Exception):
     """One image failed, for a reason of the closed set."""
 

@@ -17,6 +17,7 @@ from batchlight import codec
 from batchlight.codec import Decoded
 from batchlight.config import Format
 from batchlight.containers import PNG_SIGNATURE
+from batchlight.header import read_header
 
 Pixels = npt.NDArray[Any]
 FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
@@ -123,7 +124,7 @@ def png_with_late_metadata() -> bytes:
 
 
 def read(data: bytes) -> Decoded:
-    return codec.decode(data, codec.read_header(data, MAX_PIXELS))
+    return codec.decode(data, read_header(data, MAX_PIXELS))
 
 
 def again(data: bytes, format: Format | None = None, quality: int = 95) -> bytes:

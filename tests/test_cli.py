@@ -143,3 +143,15 @@ def test_samples_make_a_job(tmp_path: Path) -> None:
     found = rows(tmp_path / "dark-enhanced")
     assert all(row["luminance_after"] > 1.5 * row["luminance_before"] for row in found)
     assert {row["bit_depth"] for row in found} == {8, 16}
+
+
+def test_a_cluster_out_of_reach_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    done = batchlight("run", "--input", tmp_path / "in", "--address", "127.0.0.1:9")
+    assert done.returncode == 1
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("error: cannot reach a Ray cluster at 127.0.0.1:9")
+    assert sentence.endswith("check --address and RAY_ADDRESS")
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "in-enhanced/summary.json").read_text())
+    assert (summary["exit_code"], summary["missing"]) == (1, 2)

@@ -71,7 +71,6 @@ WITH_ALPHA = {
     "gray-with-alpha.png": png(samples(2)),
     "gray-with-alpha16.png": png(samples(2, np.uint16)),
     "alpha.tif": tiff(samples(4), "unassalpha"),
-    "premultiplied.tif": tiff(samples(4), "assocalpha"),
     "alpha.webp": saved(Image.fromarray(samples(4)), "WEBP", lossless=True, exact=True),
 }
 ODD_NAMES = {
@@ -98,6 +97,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "huge.png": (png_start(40_000, 40_000) + png(samples(3))[33:], "too_large"),
     **{name: (data, "corrupt") for name, data in CORRUPT.items()},
     **{name: (data, "unsupported") for name, data in UNSUPPORTED.items()},
+    "premultiplied.tif": (tiff(samples(4), "assocalpha"), "unsupported"),
 }
 UNLISTED = [".hidden.jpg", ".hidden/a.jpg", "notes.txt", "finished/_batchlight/x", "finished/y.jpg"]
 

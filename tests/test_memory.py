@@ -1,0 +1,40 @@
+"""Memory is bounded by the budget and the largest image, not by the batch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import cv2
+
+from batchlight.batch import KEEP_BYTES
+from tests.helpers import COMMAND, dark_image, rows
+
+WIDTH, HEIGHT = 3000, 2000
+DECODED_BYTES = WIDTH * HEIGHT * 4
+"""Colour and the dark channel beside it."""
+
+
+def peak_memory(photos: Path, out: Path) -> int:
+    """Of a run in one process, in bytes, as the operating system has it."""
+    arguments = ["run", "--input", photos, "--output", out, "--workers", "0", "--progress", "off"]
+    pid = os.posix_spawn(sys.executable, [*COMMAND, *map(str, arguments)], os.environ)
+    _, status, usage = os.wait4(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_a_large_batch_needs_no_more_than_a_small_one(tmp_path: Path) -> None:
+    image = dark_image(0, HEIGHT // 8, WIDTH // 8)
+    _, encoded = cv2.imencode(".jpg", cv2.resize(image, (WIDTH, HEIGHT)))
+    peaks = {}
+    for count in (1, 30):
+        photos = tmp_path / f"in{count}"
+        photos.mkdir()
+        for number in range(count):
+            (photos / f"{number:02d}.jpg").write_bytes(bytes(encoded))
+        peaks[count] = peak_memory(photos, tmp_path / f"out{count}")
+        assert len(rows(tmp_path / f"out{count}")) == count
+    assert 30 * DECODED_BYTES > 2 * KEEP_BYTES  # so the batch would not fit the budget
+    assert peaks[30] - peaks[1] < KEEP_BYTES + 2 * DECODED_BYTES
