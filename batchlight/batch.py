@@ -50,6 +50,9 @@ READ_AHEAD = 8
 WRITE_THREADS = 4
 WRITES_BEHIND = 8
 
+OPEN_STORAGES = 16
+"""Places that a worker stays connected to: the input, the output, the buckets of a list."""
+
 _LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
 """Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""
 
@@ -170,8 +173,8 @@ class _BatchWorker:
         self.config = context.config
         self.context = context
         self.number = number
-        self.input = _storage(context.input)
-        self.output = _storage(context.output)
+        self.input = _storage(context.input, context.run_id)
+        self.output = _storage(context.output, context.run_id)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
         )
@@ -269,7 +272,7 @@ class _BatchWorker:
             if item.source is None:
                 return self.input.read(item.path)
             location = Location.parse(item.source)
-            return _storage(location.parent).read(location.name)
+            return _storage(location.top, self.context.run_id).read(location.path.lstrip("/"))
 
     def _analyse(self, image: _Image, reading: Future[bytes]) -> None:
         data = reading.result()
@@ -359,9 +362,9 @@ def _mean_light(images: Sequence[_Image]) -> float | None:
     return dehaze.batch_light([image.light for image in images if image.light is not None])
 
 
-@lru_cache
-def _storage(location: Location) -> Storage:
-    """One connection pool for each place and process, not for each batch."""
+@lru_cache(maxsize=OPEN_STORAGES)
+def _storage(location: Location, run_id: str) -> Storage:
+    """One connection pool for each place, process and run, not for each batch."""
     return open_storage(location)
 
 

@@ -14,6 +14,7 @@ import asyncio
 import faulthandler
 import logging
 import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ DEATHS_ALONE = 3
 NODES_LOST_AT_MOST = 100
 PAUSE_AFTER_LOST_NODE = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""For the first contact with a cluster."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Of a local Ray: only small results go through it."""
@@ -133,6 +137,7 @@ class RayEngine:
             }
         try:
             if self._started:
+                _refuse_silence(self._address)
                 ray.init(
                     address=self._address,
                     log_to_driver=False,
@@ -141,6 +146,8 @@ class RayEngine:
                 )
             cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
             cpus = int(cluster_resources().get("CPU", 0))
+        except ClusterError:
+            raise
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
             raise ClusterError(_why_no_ray(self._address, error)) from error
         self.workers = self._wanted or max(1, cpus)
@@ -294,6 +301,17 @@ def _as_ours(error: Any) -> Exception:
         f"a worker failed unexpectedly: {brief(cause or error)}; "
         "run again with --debug and report what it says"
     )
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ``ClusterError`` if nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(_why_no_ray(address, error)) from error
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

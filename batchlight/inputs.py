@@ -227,8 +227,7 @@ def _look_at(
         if source is None:
             return _as_input(storage.stat(path))
         location = Location.parse(source)
-        root = Location(location.scheme, location.bucket, "" if location.remote else "/")
-        info = opened(root).stat(location.path.lstrip("/"))
+        info = opened(location.top).stat(location.path.lstrip("/"))
     except (FileNotFoundError, PermissionError):
         return Input(path, source)  # the batch will meet it again, and say so in its row
     except NameRefusedError as error:

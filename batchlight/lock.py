@@ -144,7 +144,8 @@ class Lock:
 
 def lock_numbers(storage: Storage) -> list[int]:
     """The locks there are, in order."""
-    return [int(name.removesuffix(".json")) for name in storage.names(LOCKS)]
+    stems = (name.removesuffix(".json") for name in storage.names(LOCKS))
+    return [int(stem) for stem in stems if stem.isdigit()]
 
 
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:

@@ -208,7 +208,8 @@ def part_path(batch: int) -> str:
 
 def committed_batches(storage: Storage) -> set[int]:
     """Batches that are done and stand in a part."""
-    return {int(name.removesuffix(".parquet")) for name in storage.names(PARTS)}
+    stems = (name.removesuffix(".parquet") for name in storage.names(PARTS))
+    return {int(stem) for stem in stems if stem.isdigit()}
 
 
 def metadata_ranges(storage: Storage) -> list[BatchRange]:

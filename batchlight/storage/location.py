@@ -69,6 +69,11 @@ class Location:
         return self.path.rpartition("/")[2]
 
     @property
+    def top(self) -> Location:
+        """The bucket, or the local file system's root."""
+        return Location(self.scheme, self.bucket, "" if self.remote else "/")
+
+    @property
     def parent(self) -> Location:
         """The folder that holds this."""
         head = self.path.rpartition("/")[0]
