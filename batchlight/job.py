@@ -166,13 +166,13 @@ class _Run:
         self.display.say(f"listing {self.inputs.given}")
         planner = Planner(self.config)
         previous = latest_plan(self.storage)
-        batches = planner.batches(
+        chunks = planner.chunks(
             self.inputs.images(),
             earlier_rows(self.storage),
             previous.next_batch if previous else 0,
         )
         plan = store_plan(
-            self.storage, batches, planner, str(self.inputs.root), self.config, previous
+            self.storage, chunks, planner, str(self.inputs.root), self.config, previous
         )
         self.counts = planner.counts
         self.display.say(describe_counts(self.counts))

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import heapq
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -29,13 +30,25 @@ from batchlight.codec import output_name
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
-from batchlight.records import BatchRange, Tally, read_table, record_files, to_parquet
+from batchlight.records import (
+    BatchRange,
+    Tally,
+    committed_batches,
+    metadata_path,
+    metadata_ranges,
+    part_path,
+    read_table,
+    to_parquet,
+)
 from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
 
 PLANS = f"{INTERNAL}/plan"
 CHUNK_ROWS = 65_536
-"""Rows after which a chunk is full: what one file of ``metadata/`` will hold."""
+"""Images after which a chunk is full: what one file of ``metadata/`` will hold."""
+
+ROWS_AT_ONCE = 4096
+"""Earlier records that are Python objects at one time."""
 
 _CHUNK_SCHEMA = pa.schema(
     [
@@ -59,6 +72,14 @@ class Task:
     input: Input
     methods: tuple[Method, ...]
     again: bool
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """A batch, and for each of its inputs whether it has rows that will be replaced."""
+
+    batch: Batch
+    again: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -108,30 +129,40 @@ class Planner:
         """What was found so far."""
         return PlanCounts(**self._seen, gone_tally=self._gone)
 
-    def batches(
+    def chunks(
         self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
-    ) -> Iterator[tuple[Batch, list[bool]]]:
-        """Cut what is to do into batches numbered from ``first``; images in listing order.
+    ) -> Iterator[list[PlannedBatch]]:
+        """Cut what is to do into batches numbered from ``first``, and those into chunks.
 
-        Images that need the same methods share batches. With each batch comes, per image, whether
-        its rows replace earlier ones. Raises ``UsageError`` if two images would write one output.
+        Images that need the same methods share batches, in listing order. A chunk ends with a
+        batch, and the inputs of later chunks all come after its own. Raises ``UsageError`` if two
+        images would write one output.
         """
-        number = first
-        open_batches: dict[tuple[Method, ...], list[Task]] = {}
+        chunk: list[PlannedBatch] = []
+        rows = 0
+        growing: dict[tuple[Method, ...], list[Task]] = {}
         for task in self._tasks(_refuse_collisions(images, self._config), earlier):
-            members = open_batches.setdefault(task.methods, [])
+            members = growing.setdefault(task.methods, [])
             members.append(task)
-            if len(members) == self._config.batch_size:
-                yield self._batch(number, open_batches.pop(task.methods))
-                number += 1
-        for members in open_batches.values():
-            yield self._batch(number, members)
-            number += 1
+            rows += 1
+            if len(members) < self._config.batch_size:
+                continue
+            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
+            self._seen["batches"] += 1
+            if rows >= CHUNK_ROWS:
+                yield chunk + self._finish(growing, first)
+                chunk, rows, growing = [], 0, {}
+        chunk += self._finish(growing, first)
+        if chunk:
+            yield chunk
 
-    def _batch(self, number: int, tasks: list[Task]) -> tuple[Batch, list[bool]]:
-        self._seen["batches"] += 1
-        inputs = tuple(task.input for task in tasks)
-        return Batch(number, tasks[0].methods, inputs), [task.again for task in tasks]
+    def _finish(
+        self, growing: dict[tuple[Method, ...], list[Task]], first: int
+    ) -> list[PlannedBatch]:
+        """Batches that are not full, at the end of a chunk."""
+        number = first + self._seen["batches"]
+        self._seen["batches"] += len(growing)
+        return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
         by_input = groupby(earlier, key=attrgetter("input"))
@@ -182,28 +213,52 @@ class Planner:
 
 
 def earlier_rows(storage: Storage) -> Iterator[Earlier]:
-    """The records of earlier runs, merged from all files into the order of their inputs."""
+    """The records of earlier runs, in the order of their inputs.
+
+    The chunks of one plan hold ascending ranges of inputs, so that a plan is one sorted stream of
+    which one chunk at a time is in memory; only the streams of the plans need to be merged.
+    """
+    plans = _stored_plans(storage)
+    chunks = [(chunk, [metadata_path(chunk)]) for chunk in metadata_ranges(storage)]
+    latest = latest_plan(storage)
+    if latest is not None and not latest.is_closed(storage):
+        moved = {chunk for chunk, _ in chunks}
+        parts = committed_batches(storage)
+        chunks += [
+            (chunk, [part_path(number) for number in chunk.numbers() if number in parts])
+            for chunk in latest.chunks
+            if chunk not in moved
+        ]
+    streams = groupby(sorted(chunks), key=lambda item: bisect_right(plans, item[0].first))
     return heapq.merge(
-        *(_rows_of(storage, path) for path in record_files(storage)), key=attrgetter("input")
+        *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
+        key=attrgetter("input"),
     )
 
 
-def _rows_of(storage: Storage, path: str) -> Iterator[Earlier]:
+def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "output_bytes", "input_modified", "input_etag")
     columns = ("input", "method", "error_code", *recorded)
-    table = read_table(storage, path, columns)
-    for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            code = row["error_code"]
-            yield Earlier(
-                row["input"],
-                row["method"],
-                None if code is None else ErrorCode(code),
-                row["input_bytes"],
-                row["input_modified"],
-                row["input_etag"],
-                (row["input_bytes"] or 0, row["output_bytes"] or 0),
-            )
+    for paths in chunks:
+        tables = [read_table(storage, path, columns) for path in paths]
+        if not tables:
+            continue
+        table = pa.concat_tables(tables).sort_by([("input", "ascending"), ("method", "ascending")])
+        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+            yield from map(_as_earlier, batch.to_pylist())
+
+
+def _as_earlier(row: dict[str, Any]) -> Earlier:
+    code = row["error_code"]
+    return Earlier(
+        row["input"],
+        row["method"],
+        None if code is None else ErrorCode(code),
+        row["input_bytes"],
+        row["input_modified"],
+        row["input_etag"],
+        (row["input_bytes"] or 0, row["output_bytes"] or 0),
+    )
 
 
 def _refuse_collisions(images: Iterable[Input], config: JobConfig) -> Iterator[Input]:
@@ -237,7 +292,6 @@ class Plan:
     """Images to do."""
     rows: int
     """(input, method) pairs: how many records it will make."""
-    bytes: int
     root: str
     """What the input's paths are relative to."""
     overwrite: bool
@@ -258,7 +312,7 @@ class Plan:
     def read_batches(self, storage: Storage, skip: set[int]) -> Iterator[Batch]:
         """The batches in order, but for those to skip."""
         for chunk in self.chunks:
-            if all(number in skip for number in range(chunk.first, chunk.last + 1)):
+            if all(number in skip for number in chunk.numbers()):
                 continue
             rows = self.read_chunk(storage, chunk).to_pylist()
             for number, members in groupby(rows, key=lambda row: int(row["batch"])):
@@ -280,7 +334,7 @@ class Plan:
 
 def store_plan(
     storage: Storage,
-    batches: Iterable[tuple[Batch, list[bool]]],
+    chunks: Iterable[list[PlannedBatch]],
     planner: Planner,
     root: str,
     config: JobConfig,
@@ -290,57 +344,61 @@ def store_plan(
     fingerprints = dict(previous.fingerprints) if previous else {}
     fingerprints |= {method: config.fingerprint(method) for method in config.method}
     first = previous.next_batch if previous else 0
-    plan = Plan(first, 0, 0, 0, 0, 0, root, config.overwrite, fingerprints, ())
-    rows: list[dict[str, Any]] = []
-    for batch, again in batches:
-        rows += _as_rows(batch, again)
-        size = sum(item.size or 0 for item in batch.inputs)
-        plan = replace(
-            plan,
-            batches=plan.batches + 1,
-            inputs=plan.inputs + len(batch.inputs),
-            rows=plan.rows + len(batch.inputs) * len(batch.methods),
-            bytes=plan.bytes + size,
-        )
-        if len(rows) >= CHUNK_ROWS:
-            plan = _store_chunk(storage, plan, rows)
-            rows = []
-    if rows:
-        plan = _store_chunk(storage, plan, rows)
-    if not plan.batches:
+    stored: list[BatchRange] = []
+    rows = 0
+    for chunk in chunks:
+        stored.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
+        rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
+        table = pa.Table.from_pylist([r for item in chunk for r in _as_rows(item)], _CHUNK_SCHEMA)
+        storage.write(f"{PLANS}/{first:010d}/{stored[-1].file_name}", to_parquet(table))
+    if not stored:
         return None
-    plan = replace(plan, listed=planner.counts.inputs)
+    plan = Plan(
+        first=first,
+        listed=planner.counts.inputs,
+        batches=planner.counts.batches,
+        inputs=planner.counts.todo,
+        rows=rows,
+        root=root,
+        overwrite=config.overwrite,
+        fingerprints=fingerprints,
+        chunks=tuple(stored),
+    )
     storage.write(f"{plan.folder}.json", _to_json(plan))
     return plan
 
 
 def latest_plan(storage: Storage) -> Plan | None:
     """The last plan that is whole; all before it are closed."""
-    stored = [name for name in storage.names(PLANS) if name.endswith(".json")]
-    return _from_json(storage.read(f"{PLANS}/{stored[-1]}")) if stored else None
+    plans = _stored_plans(storage)
+    return _from_json(storage.read(f"{PLANS}/{plans[-1]:010d}.json")) if plans else None
 
 
-def _store_chunk(storage: Storage, plan: Plan, rows: list[dict[str, Any]]) -> Plan:
-    chunk = BatchRange(rows[0]["batch"], rows[-1]["batch"])
-    table = pa.Table.from_pylist(rows, _CHUNK_SCHEMA)
-    storage.write(f"{plan.folder}/{chunk.file_name}", to_parquet(table))
-    return replace(plan, chunks=(*plan.chunks, chunk))
+def _stored_plans(storage: Storage) -> list[int]:
+    """The first batches of all whole plans, in order."""
+    stems = (name.removesuffix(".json") for name in storage.names(PLANS))
+    return [int(stem) for stem in stems if stem.isdigit()]
 
 
-def _as_rows(batch: Batch, again: list[bool]) -> list[dict[str, Any]]:
+def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
+    batch = Batch(number, tasks[0].methods, tuple(task.input for task in tasks))
+    return PlannedBatch(batch, tuple(task.again for task in tasks))
+
+
+def _as_rows(planned: PlannedBatch) -> list[dict[str, Any]]:
     return [
         {
-            "batch": batch.number,
-            "methods": batch.methods,
+            "batch": planned.batch.number,
+            "methods": planned.batch.methods,
             "input": item.path,
             "source": item.source,
             "size": item.size,
             "modified": item.modified,
             "etag": item.etag,
             "defect": item.defect,
-            "again": replaces,
+            "again": again,
         }
-        for item, replaces in zip(batch.inputs, again, strict=True)
+        for item, again in zip(planned.batch.inputs, planned.again, strict=True)
     ]
 
 

@@ -45,7 +45,7 @@ def preview(config: JobConfig) -> Preview:
         refuse_changes(config, inputs, output, stored)
         left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
     planner = Planner(config)
-    for _ in planner.batches(inputs.images(), earlier_rows(storage), first=0):
+    for _ in planner.chunks(inputs.images(), earlier_rows(storage), first=0):
         pass
     counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
     return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -137,6 +137,10 @@ class BatchRange:
         first, dash, last = file_name.removesuffix(".parquet").partition("-")
         return cls(int(first), int(last)) if dash and first.isdigit() and last.isdigit() else None
 
+    def numbers(self) -> range:
+        """The batches' numbers."""
+        return range(self.first, self.last + 1)
+
     def __contains__(self, batch: int) -> bool:
         return self.first <= batch <= self.last
 
@@ -206,6 +210,11 @@ def part_path(batch: int) -> str:
     return f"{PARTS}/{batch:010d}.parquet"
 
 
+def metadata_path(chunk: BatchRange) -> str:
+    """Where the rows of a chunk of batches are for good, below the output."""
+    return f"{METADATA}/{chunk.file_name}"
+
+
 def committed_batches(storage: Storage) -> set[int]:
     """Batches that are done and stand in a part."""
     stems = (name.removesuffix(".parquet") for name in storage.names(PARTS))
@@ -220,10 +229,10 @@ def metadata_ranges(storage: Storage) -> list[BatchRange]:
 
 def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
     """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash."""
-    parts = sorted(committed.intersection(range(chunk.first, chunk.last + 1)))
+    parts = sorted(committed.intersection(chunk.numbers()))
     if chunk not in metadata_ranges(storage) and parts:
         table = pa.concat_tables(read_table(storage, part_path(batch)) for batch in parts)
-        storage.write(f"{METADATA}/{chunk.file_name}", to_parquet(_sorted(table)))
+        storage.write(metadata_path(chunk), to_parquet(_sorted(table)))
     for batch in parts:
         storage.delete(part_path(batch))
 
@@ -244,7 +253,7 @@ def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
     """
     low, high = pc.min_max(keys["input"]).as_py().values()
     for chunk in metadata_ranges(storage):
-        path = f"{METADATA}/{chunk.file_name}"
+        path = metadata_path(chunk)
         if chunk.first >= before:
             continue
         table = read_table(storage, path)
@@ -261,7 +270,7 @@ def record_files(storage: Storage) -> list[str]:
     """The files that hold each row exactly once: ``metadata/``, and parts not yet in it."""
     ranges = metadata_ranges(storage)
     parts = (b for b in sorted(committed_batches(storage)) if not any(b in r for r in ranges))
-    return [f"{METADATA}/{r.file_name}" for r in ranges] + [part_path(batch) for batch in parts]
+    return [metadata_path(chunk) for chunk in ranges] + [part_path(batch) for batch in parts]
 
 
 def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:

@@ -16,7 +16,9 @@ import pytest
 
 import batchlight
 from batchlight.errors import UsageError
+from batchlight.plan import earlier_rows
 from batchlight.records import SCHEMA, Record
+from batchlight.storage import Location, open_storage
 from tests.helpers import (
     batchlight as command,
 )
@@ -148,6 +150,25 @@ def test_new_and_changed_files_are_picked_up_and_nothing_else(photos: Path) -> N
 
     assert run(photos, batch_size=4).done_now == 0
     assert {row["input"]: row for row in rows(out)} == second
+
+
+def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlight.plan.CHUNK_ROWS", 4)
+    out = photos.parent / "out"
+    run(photos, batch_size=2)
+    for seed, names in ((50, ["a/0000.jpg", "0.jpg"]), (60, ["b/0004.jpg", "bb.jpg", "z.jpg"])):
+        for number, name in enumerate(names):
+            cv2.imwrite(str(photos / name), dark_image(seed + number))
+        summary = run(photos, batch_size=2)
+        assert (summary.done_now, summary.exit_code) == (len(names), 0)
+    assert len(tree(out / "metadata")) == 4 + 1 + 1
+    assert [row["input"] for row in rows(out)] == sorted(tree(photos))
+    earlier = list(earlier_rows(open_storage(Location.parse(str(out)))))
+    assert [row.input for row in earlier] == sorted(tree(photos))
+    run(photos, batch_size=2, overwrite=True)
+    assert [row["input"] for row in rows(out)] == sorted(tree(photos))
+    assert {row["batch"] for row in rows(out)} == set(range(10, 19))
+    assert run(photos, batch_size=2).done_now == 0
 
 
 def test_a_changed_parameter_is_refused_naming_it(photos: Path) -> None:

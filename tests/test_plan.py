@@ -35,7 +35,8 @@ def planned(
     images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
 ) -> tuple[list[Batch], Planner]:
     planner = Planner(config)
-    return [batch for batch, _ in planner.batches(images, earlier, first)], planner
+    chunks = planner.chunks(images, earlier, first)
+    return [planned.batch for chunk in chunks for planned in chunk], planner
 
 
 def paths(batches: list[Batch]) -> list[list[str]]:
@@ -131,12 +132,12 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
         *[image(f"c{n}.jpg") for n in range(5)],
     ]
     planner = Planner(CONFIG)
-    batches = list(planner.batches(images, [row("c0.jpg", size=9)], 0))
-    plan = store_plan(storage, batches, planner, "root", CONFIG, None)
+    chunks = list(planner.chunks(images, [row("c0.jpg", size=9)], 0))
+    plan = store_plan(storage, chunks, planner, "root", CONFIG, None)
     assert plan is not None
     assert (plan.inputs, plan.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
     assert latest_plan(storage) == plan
-    assert list(plan.read_batches(storage, skip=set())) == [batch for batch, _ in batches]
+    assert list(plan.read_batches(storage, skip=set())) == [p.batch for p in chunks[0]]
     assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
     assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
 
@@ -145,7 +146,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert plan.is_closed(storage)
 
     # A plan whose end mark is not there yet is no plan.
-    store_plan(storage, batches, planner, "root", CONFIG, plan)
+    store_plan(storage, chunks, planner, "root", CONFIG, plan)
     (tmp_path / "_batchlight/plan/0000000003.json").unlink()
     assert latest_plan(storage) == plan
 
@@ -155,8 +156,8 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
     planner = Planner(CONFIG)
-    batches = planner.batches((image(f"{n:03d}.jpg") for n in range(20)), [], 0)
-    plan = store_plan(storage, batches, planner, "root", CONFIG, None)
+    chunks = planner.chunks((image(f"{n:03d}.jpg") for n in range(20)), [], 0)
+    plan = store_plan(storage, chunks, planner, "root", CONFIG, None)
     assert plan is not None
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(list(plan.read_batches(storage, skip=set()))) == 7
