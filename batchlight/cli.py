@@ -189,17 +189,20 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
+    counts = {
+        "  new": found.new,
+        "  changed": found.changed,
+        "  to retry": found.retried,
+        "skipped, done before": found.unchanged,
+        "gone since": found.gone,
+        "left of a stored plan": found.left_of_stored_plan,
+    }
     _print_facts(
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {_bytes(found.input_bytes)}",
             "to do": f"{found.todo:,}, {_bytes(found.todo_bytes)}, batches: {found.batches:,}",
-            "  new": f"{found.new:,}",
-            "  changed": f"{found.changed:,}",
-            "  to retry": f"{found.retried:,}",
-            "skipped, done before": f"{found.unchanged:,}",
-            "gone since": f"{found.gone:,}",
-            "left of a stored plan": f"{found.left_of_stored_plan:,}",
+            **{name: f"{number:,}" for name, number in counts.items() if number},
         },
     )
 
