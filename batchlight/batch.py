@@ -32,8 +32,8 @@ from batchlight import codec, dehaze
 from batchlight.codec import Decoded
 from batchlight.config import JobConfig, Method
 from batchlight.dehaze import Analysis, DehazeParameters
-from batchlight.errors import BatchlightError, ErrorCode, ImageError
-from batchlight.header import Header, read_header
+from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
+from batchlight.header import read_header
 from batchlight.inputs import Input
 from batchlight.records import Record, Tally, write_part
 from batchlight.storage import Location, Storage, open_storage
@@ -157,7 +157,6 @@ class _Image:
     input: Input
     failure: Failure | None = None
     data: bytes | None = None
-    header: Header | None = None
     decoded: Decoded | None = None
     analysis: Analysis | None = None
     light: float | None = None
@@ -246,7 +245,7 @@ class _BatchWorker:
         except NameRefusedError as error:
             image.failure = Failure(ErrorCode.WRITE_FAILED, str(error))
         except Exception as error:
-            image.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {error}")
+            image.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {brief(error)}")
         return None
 
     def _reading_ahead(self, images: Sequence[_Image]) -> Iterator[tuple[_Image, Future[bytes]]]:
