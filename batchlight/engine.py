@@ -122,7 +122,8 @@ class RayEngine:
         self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
 
     def __enter__(self) -> Self:
-        # Ray reads these once, on import. It must neither ask about usage reports nor send any.
+        # Ray reads these once, on import: send no usage reports, and leave the variables that say
+        # which accelerators are visible alone (its coming default, about which it warns).
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
@@ -315,14 +316,12 @@ def _refuse_silence(address: str) -> None:
 
 
 def _why_no_ray(address: str, error: Exception) -> str:
-    text = str(error)
-    if "token" in text.lower() or "unauthenticated" in text.lower():
-        return (
-            f"the Ray cluster at {address} demands a token; "
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, then run the same command again"
-        )
     if address == "local":
         return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return f"cannot reach a Ray cluster at {address}: {brief(error)}; check --address"
+    # Ray logs that a token is missing, but its exception only says that there is no connection.
     return (
-        f"cannot reach a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS"
+        f"cannot join a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS, "
+        "and if the cluster demands a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
     )

@@ -150,8 +150,9 @@ def test_a_cluster_out_of_reach_is_one_sentence_and_exit_1(tmp_path: Path) -> No
     done = batchlight("run", "--input", tmp_path / "in", "--address", "127.0.0.1:9")
     assert done.returncode == 1
     sentence = done.stderr.strip().splitlines()[-1]
-    assert sentence.startswith("error: cannot reach a Ray cluster at 127.0.0.1:9")
-    assert sentence.endswith("check --address and RAY_ADDRESS")
+    assert sentence.startswith("error: cannot join a Ray cluster at 127.0.0.1:9")
+    assert "check --address and RAY_ADDRESS" in sentence
+    assert "RAY_AUTH_MODE=token" in sentence
     assert "Traceback" not in done.stderr
     summary = json.loads((tmp_path / "in-enhanced/summary.json").read_text())
     assert (summary["exit_code"], summary["missing"]) == (1, 2)
