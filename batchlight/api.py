@@ -40,7 +40,11 @@ def enhance(
         raise ValueError("image has no pixels")
     if not (0 < omega <= 1 and 0 < t0 <= 1 and window >= 1):
         raise ValueError("omega and t0 must be in (0, 1] and window at least 1")
-    if atmospheric_light != "image" and not 0 < atmospheric_light <= 255:
+    if denoise not in ("none", "guided"):
+        raise ValueError("denoise must be 'none' or 'guided'")
+    if atmospheric_light != "image" and not (
+        isinstance(atmospheric_light, int | float) and 0 < atmospheric_light <= 255
+    ):
         raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
     if channel_order not in ("rgb", "bgr"):
         raise ValueError("channel_order must be 'rgb' or 'bgr'")

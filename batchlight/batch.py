@@ -83,9 +83,7 @@ class BatchContext:
 class BatchResult:
     """What the driver hears of a batch: never pixels, never rows."""
 
-    batch: int
     tally: Tally
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,6 @@ def run_batch(context: BatchContext, batch: Batch) -> BatchResult:
 
     Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
     """
-    started = time.perf_counter()
     worker = _BatchWorker(context, batch.number)
     images = [_Image(item) for item in batch.inputs]
     if context.config.atmospheric_light == "batch":
@@ -117,7 +114,7 @@ def run_batch(context: BatchContext, batch: Batch) -> BatchResult:
     worker.finish(images, _mean_light(images))
     light = _mean_light(images)
     tally = write_part(worker.output, batch.number, [worker.record(i, light) for i in images])
-    return BatchResult(batch.number, tally, time.perf_counter() - started)
+    return BatchResult(tally)
 
 
 def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:

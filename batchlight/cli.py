@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -58,16 +59,25 @@ def main() -> None:
         app(standalone_mode=False)
     except BatchlightError as error:
         _fail(str(error), error.exit_code, debug)
+    except typer._click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
     except typer._click.exceptions.ClickException as error:
         _fail(error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 130, debug)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"unexpected {type(error).__name__}: {reason}; --debug tells more", 1, debug)
+
+
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_with_the_reader() -> None:
+    """Let a closed pipe end this process silently, as it ends any filter."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _fail(sentence: str, exit_code: int, debug: bool) -> None:
@@ -170,10 +180,13 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     from batchlight.job import run as run_job
 
     summary = run_job(config)
-    if config.progress == "json":
-        print(json.dumps({"event": "summary", **json.loads(summary.to_json())}))
-    else:
-        _print_summary(summary)
+    try:
+        if config.progress == "json":
+            print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
+        else:
+            _print_summary(summary)
+    except (BrokenPipeError, SystemExit):  # nobody reads any more; the exit code still counts
+        _discard_stdout()
     sys.exit(summary.exit_code)
 
 
@@ -185,6 +198,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
 
     from batchlight.preview import preview
 
+    _end_with_the_reader()
     found = preview(config)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
@@ -192,7 +206,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     counts = {
         "  new": found.new,
         "  changed": found.changed,
-        "  to retry": found.retried,
+        "  to redo": found.retried,
         "skipped, done before": found.unchanged,
         "gone since": found.gone,
         "left of a stored plan": found.left_of_stored_plan,
@@ -214,6 +228,7 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
 
     from batchlight.status import read_status
 
+    _end_with_the_reader()
     found = read_status(output)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
@@ -234,6 +249,7 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
     from batchlight.records import failed_rows
     from batchlight.status import open_output
 
+    _end_with_the_reader()
     rows = failed_rows(open_output(output))
     columns = ("input", "method", "error_code", "error")
     if as_json:

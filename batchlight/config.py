@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -47,7 +48,7 @@ def _as_max_failures(value: object) -> object:
         number = float(text.removesuffix("%")) if text.endswith("%") else int(text)
     except ValueError:
         number = -1
-    if number < 0 or (text.endswith("%") and number > 100):
+    if not 0 <= number <= (100 if text.endswith("%") else math.inf):
         raise ValueError("must be a number of images such as 10, or a percentage such as 5%")
     return text
 
@@ -135,9 +136,9 @@ class JobConfig(BaseModel):
     overwrite: bool = Field(
         default=False, description="Redo everything, replacing what the output holds."
     )
-    progress: Literal["auto", "json", "off"] = Field(
-        default="auto", description="A bar on a terminal, else a line every 30 s; json; off."
-    )
+    progress: Annotated[
+        Literal["auto", "json", "off"], BeforeValidator(lambda value: value or "off")
+    ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
 
     def allows_failures(self, failed: int, total: int) -> bool:
         """Whether ``failed`` of ``total`` (input, method) pairs still make a good run."""
@@ -214,7 +215,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def _one_sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A name that is unknown may be the one that is missing, mistyped.
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]
     option = "--" + str(first["loc"][0]).replace("_", "-")
     if first["type"] == "missing":
         return f"{option} is required"

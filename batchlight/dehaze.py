@@ -5,7 +5,7 @@ brightens it; the one used here is Tan, Bai, Wang and Higashi, "Fast Single-imag
 (Fujitsu Sci. Tech. J. 50(1), 2014). With v the stored value, R its range (255 or 65535), I = R - v:
 
     dark channel   c(x) = the channel in which the minimum of I over the window around x occurs
-    dark pixel     d(x) = I_c(x)(x)             the pixel's own value, so halos stay away
+    dark pixel     d(x) = I_c(x)(x)             the pixel's own value, which limits halos
     transmission   t(x) = 1 - omega d(x) / A    A: the atmospheric light
     clarified      J(x) = (I(x) - A) / max(t(x), t0) + A
     result         R - J, clipped and rounded to nearest

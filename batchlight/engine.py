@@ -147,7 +147,7 @@ class RayEngine:
                 )
             cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
             cpus = int(cluster_resources().get("CPU", 0))
-        except ClusterError:
+        except BatchlightError:
             raise
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
             raise ClusterError(_why_no_ray(self._address, error)) from error

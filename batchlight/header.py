@@ -49,10 +49,6 @@ _ASSOCIATED_ALPHA = 1
 _TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
 
 
-# The size limit is ours (--max-pixels), checked from the header; Pillow's own would come first.
-Image.MAX_IMAGE_PIXELS = None
-
-
 @dataclass(frozen=True)
 class Header:
     """What can be known of an image without decoding it."""
@@ -90,6 +86,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """
     if not data:
         raise ImageError(ErrorCode.EMPTY, "the file is empty")
+    # The size limit is ours (--max-pixels), checked from the header; Pillow's own would come first.
+    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,6 +96,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         raise
     except Exception as error:  # parsers meet hostile bytes: any failure means a damaged header
         raise ImageError(ErrorCode.CORRUPT, f"the header is damaged: {brief(error)}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillows_limit
 
 
 def _identify(data: bytes, max_pixels: int) -> Header:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +21,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._signum: int | None = None
+        self._held = False
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @contextmanager
@@ -34,6 +36,17 @@ class Interrupt:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Put a signal off until the end of the block, which an exception in it could break."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._signum is not None:
+            raise Interrupted(self._signum)
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run asynchronous work to its end, or until a signal."""
@@ -50,12 +63,20 @@ class Interrupt:
             finally:
                 self._cancel = None
 
-        asyncio.run(cancellable())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(cancellable())
+            return
+        # A notebook runs a loop of its own in this thread.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, cancellable()).result()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
         signal.signal(signum, signal.SIG_DFL)
-        if self._cancel is None:
+        if self._cancel is not None:
+            loop, task = self._cancel
+            loop.call_soon_threadsafe(task.cancel)
+        elif not self._held:
             raise Interrupted(signum)
-        loop, task = self._cancel
-        loop.call_soon_threadsafe(task.cancel)

@@ -7,7 +7,6 @@ mean over all images that can be surveyed, then the rest of the work, with that 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -36,14 +35,13 @@ _WHY_DIED = {
 
 async def do_batch(engine: Engine, context: BatchContext, batch: Batch) -> BatchResult:
     """Do and commit one batch, whatever it takes."""
-    started = time.monotonic()
     try:
         return await call_patiently(engine, run_batch, context, batch)
     except WorkerDied:
         records = await _isolate(engine, context, batch)
     storage = open_storage(context.output)
     tally = await asyncio.to_thread(write_part, storage, batch.number, records)
-    return BatchResult(batch.number, tally, time.monotonic() - started)
+    return BatchResult(tally)
 
 
 async def _isolate(engine: Engine, context: BatchContext, batch: Batch) -> list[Record]:

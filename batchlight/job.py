@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
@@ -34,12 +35,17 @@ from batchlight.lock import Lock
 from batchlight.plan import Plan, PlanCounts, Planner, earlier_rows, latest_plan, store_plan
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import (
+    BatchRange,
     Tally,
     committed_batches,
     compact,
     drop_orphaned_parts,
+    metadata_path,
     metadata_ranges,
+    part_path,
+    read_table,
     remove_rows,
+    replaced_rows,
     tally,
 )
 from batchlight.storage import Location, Storage, open_storage
@@ -124,9 +130,11 @@ class _Run:
                 if not self.stopped_early:
                     self._do_new_work()
             summary = self._summary_of_outcome()
-        except (UsageError, LockedError):  # nothing was done: the last summary stays true
+        except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
+            if isinstance(error, UsageError) and not self.first_submitted:
+                raise  # nothing was done: the last summary stays true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
             with suppress(BatchlightError, OSError):  # the first error is the one to tell
@@ -145,6 +153,7 @@ class _Run:
             return
         same = not self.config.overwrite or (
             plan.overwrite
+            and plan.root == str(self.inputs.root)
             and all(
                 plan.fingerprints.get(m) == self.config.fingerprint(m) for m in self.config.method
             )
@@ -191,20 +200,23 @@ class _Run:
         if self._engine is None:
             engine = make_engine(self.config.workers, self.config.address, self.config.timeout)
             self.display.say(f"working in {engine.place}")
-            self._engine = self._exits.enter_context(engine)
+            with self._interrupt.held():
+                self._engine = self._exits.enter_context(engine)
         self.first_submitted = self.first_submitted or time.monotonic()
         self._interrupt.run(self._do_batches(plan, done, self._engine))
 
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
         batches = plan.read_batches(self.storage, skip=done)
+        before = self.done_now.ok + self.done_now.failed
         jobs = (do_batch(engine, self.context, batch) for batch in batches)
-        remaining = await asyncio.to_thread(self._remaining_rows, plan, done)
+        total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
         results = window(jobs, engine.workers)
         try:
             async for result in results:
-                self._note(result, remaining)
+                rows = self._note(result, total)
                 self.lock.check()
-                if self.config.fail_fast and not self._few_enough_failures(plan.rows):
+                enough = self.config.allows_failures(self.done_now.failed, plan.rows)
+                if self.config.fail_fast and not enough and rows < total:
                     self.stopped_early = True
                     return
         finally:
@@ -216,28 +228,58 @@ class _Run:
         batches = plan.read_batches(self.storage, skip=done)
         return sum(len(batch.inputs) * len(batch.methods) for batch in batches)
 
-    def _note(self, result: BatchResult, total: int) -> None:
+    def _note(self, result: BatchResult, total: int) -> int:
+        """Count a finished batch; returns how many rows this run has done."""
         self.last_committed = time.monotonic()
         self.done_now += result.tally
         rows = self.done_now.ok + self.done_now.failed
         elapsed = self.last_committed - self.first_submitted
         self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
+        return rows
 
     def _close(self, plan: Plan) -> None:
         """Move a plan's rows from parts to ``metadata/``; safe to repeat after any crash."""
         committed = committed_batches(self.storage)
-        for chunk in plan.chunks:
-            rows = plan.read_chunk(self.storage, chunk)
-            replaced = rows.filter(
-                pc.and_(rows["again"], pc.is_in(rows["batch"], pa.array(committed, pa.int64())))
-            )
-            if replaced.num_rows:
-                remove_rows(self.storage, _keys(replaced), before=plan.first)
+        self._delete_stale_outputs(plan, committed)
+        for chunk, keys in self._replaced_keys(plan, committed):
+            if keys.num_rows:
+                remove_rows(self.storage, keys, before=plan.first)
             compact(self.storage, chunk, committed)
         plan.close(self.storage)
 
-    def _few_enough_failures(self, total: int) -> bool:
-        return self.config.allows_failures(self.done_now.failed, total)
+    def _replaced_keys(
+        self, plan: Plan, committed: set[int]
+    ) -> Iterator[tuple[BatchRange, pa.Table]]:
+        """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace."""
+        done = pa.array(committed, pa.int64())
+        for chunk in plan.chunks:
+            rows = plan.read_chunk(self.storage, chunk)
+            replaced = rows.filter(pc.and_(rows["again"], pc.is_in(rows["batch"], done)))
+            yield chunk, _keys(replaced)
+
+    def _delete_stale_outputs(self, plan: Plan, committed: set[int]) -> None:
+        """Delete what replaced rows named as their output and no new row does.
+
+        An input that has become unreadable must not keep the image of what it was before, nor one
+        that is now written in another format. The old rows go last, so this can be repeated.
+        """
+        stale: set[str] = set()
+        for chunk, keys in self._replaced_keys(plan, committed):
+            if keys.num_rows:
+                for old in replaced_rows(self.storage, keys, before=plan.first):
+                    stale.update(path for path in old["output"].to_pylist() if path is not None)
+                stale.difference_update(self._outputs(chunk, committed))
+        for chunk in plan.chunks if stale else ():
+            stale.difference_update(self._outputs(chunk, committed))
+        for path in sorted(stale):
+            self.storage.delete(path)
+
+    def _outputs(self, chunk: BatchRange, committed: set[int]) -> Iterator[str]:
+        """The outputs of a chunk's new rows, wherever these stand."""
+        moved = chunk in metadata_ranges(self.storage)
+        parts = [part_path(number) for number in chunk.numbers() if number in committed]
+        for path in [metadata_path(chunk)] if moved else parts:
+            yield from read_table(self.storage, path, ["output"])["output"].to_pylist()
 
     def _summary_of_outcome(self) -> Summary:
         if self.stopped_early:
@@ -264,16 +306,26 @@ class _Run:
         if not summary.inputs:
             return self._summary(ExitCode.OK, f"no images were found in {self.inputs.given}")
         if summary.failed:
-            reason = f"{summary.failed} of {total} images failed, as many as --max-failures allows"
+            reason = f"{summary.failed} of {total} images failed, which --max-failures allows"
             return self._summary(ExitCode.OK, reason)
         return summary
 
+    def _replaced_tally(self) -> Tally:
+        """Old rows beside which new ones stand already, since a plan is not closed yet."""
+        total = Tally()
+        plan = latest_plan(self.storage)
+        if plan is None or plan.is_closed(self.storage):
+            return total
+        for _, keys in self._replaced_keys(plan, committed_batches(self.storage)):
+            if keys.num_rows:
+                for old in replaced_rows(self.storage, keys, before=plan.first):
+                    total += Tally.of(old)
+        return total
+
     def _summary(self, exit_code: int, reason: str) -> Summary:
         """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
-        held = tally(self.storage, self.config.method)
-        gone = dict(self.counts.gone_tally.failed_by_code)
-        by_code = {c: n - gone.get(c, 0) for c, n in held.failed_by_code if n > gone.get(c, 0)}
-        ok, failed = held.ok - self.counts.gone_tally.ok, sum(by_code.values())
+        rows = tally(self.storage, self.config.method) - self._replaced_tally()
+        held = rows - self.counts.gone_tally
         elapsed = max(0.0, self.last_committed - self.first_submitted)
         rows_now = self.done_now.ok + self.done_now.failed
         expected = self.counts.inputs * len(self.config.method)
@@ -286,15 +338,15 @@ class _Run:
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs=self.counts.inputs,
-            ok=ok,
-            failed=failed,
-            failed_by_code=by_code,
-            missing=max(0, expected - ok - failed),
+            ok=held.ok,
+            failed=held.failed,
+            failed_by_code=dict(held.failed_by_code),
+            missing=max(0, expected - held.ok - held.failed),
             gone=self.counts.gone,
             done_now=rows_now,
-            done_before=max(0, ok + failed - rows_now),
-            input_bytes=held.input_bytes - self.counts.gone_tally.input_bytes,
-            output_bytes=held.output_bytes - self.counts.gone_tally.output_bytes,
+            done_before=max(0, held.ok + held.failed - rows_now),
+            input_bytes=held.input_bytes,
+            output_bytes=held.output_bytes,
             elapsed_s=round(elapsed, 3),
             images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
             config=self.config.model_dump(mode="json"),
@@ -305,7 +357,7 @@ class _Run:
 
 def describe_counts(counts: PlanCounts) -> str:
     """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
-    kinds = {"new": counts.new, "changed": counts.changed, "to retry": counts.retried}
+    kinds = {"new": counts.new, "changed": counts.changed, "to redo": counts.retried}
     which = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
     if not counts.todo:
         return f"{counts.inputs} images, nothing to do"

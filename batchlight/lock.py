@@ -22,7 +22,7 @@ import psutil
 
 from batchlight.errors import BatchlightError, LockedError
 from batchlight.storage import Storage
-from batchlight.storage.base import INTERNAL
+from batchlight.storage.base import INTERNAL, parse_json
 
 LOCKS = f"{INTERNAL}/locks"
 HEARTBEAT = timedelta(seconds=15)
@@ -128,14 +128,14 @@ class Lock:
     def _beat_until_stopped(self) -> None:
         while not self._stop.wait(HEARTBEAT.total_seconds()):
             try:
-                if lock_numbers(self._storage)[-1] != self._number:
+                if lock_numbers(self._storage)[-1:] != [self._number]:
                     self._lost = LockedError(
-                        f"another run has taken over {self._where}, since this one gave no sign "
-                        "of life for a minute; it will finish the work"
+                        f"another run has taken over {self._where}, or its lock was removed; "
+                        "if no other run is at work, run the same command again"
                     )
                     return
                 self._write(self._holder)
-            except BatchlightError:
+            except (BatchlightError, OSError):
                 continue  # the next beat may succeed; storage trouble shows in the batches too
 
     def _write(self, holder: Holder) -> None:
@@ -150,7 +150,7 @@ def lock_numbers(storage: Storage) -> list[int]:
 
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     """A lock's holder and when it last gave a sign of life."""
-    holder = Holder(**json.loads(storage.read(_path(number))))
+    holder = Holder(**parse_json(storage.read(_path(number)), _path(number)))
     modified = storage.stat(_path(number)).modified
     return holder, modified or datetime.fromisoformat(holder.acquired_at)
 

@@ -92,6 +92,7 @@ class Earlier:
     size: int | None
     modified: datetime | None
     etag: str | None
+    fingerprint: str
     bytes: tuple[int, int]
     """Of the input and the output."""
 
@@ -121,6 +122,7 @@ class Planner:
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
+        self._fingerprints = {m: config.fingerprint(m).digest for m in config.method}
         self._seen = {name: 0 for name in PlanCounts.__dataclass_fields__ if name != "gone_tally"}
         self._gone = Tally()
 
@@ -177,7 +179,7 @@ class Planner:
             if recorded is not None and recorded[0] == image.path:
                 rows = {row.method: row for row in recorded[1]}
                 recorded = next(by_input, None)
-            methods = tuple(m for m in self._config.method if self._needed(image, rows.get(m)))
+            methods = tuple(m for m in self._config.method if self._needed(image, m, rows.get(m)))
             if not methods:
                 self._seen["unchanged"] += 1
                 continue
@@ -189,9 +191,11 @@ class Planner:
             self._count_gone(recorded[1])
             recorded = next(by_input, None)
 
-    def _needed(self, image: Input, row: Earlier | None) -> bool:
+    def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
         if row is None or self._config.overwrite:
             return True
+        if row.fingerprint != self._fingerprints[method]:
+            return True  # an input that was not listed when all the others were overwritten
         if image.changed_since(row.size, row.modified, row.etag):
             return True
         failed = row.failed_with
@@ -238,7 +242,7 @@ def earlier_rows(storage: Storage) -> Iterator[Earlier]:
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "output_bytes", "input_modified", "input_etag")
-    columns = ("input", "method", "error_code", *recorded)
+    columns = ("input", "method", "error_code", "fingerprint", *recorded)
     for paths in chunks:
         tables = [read_table(storage, path, columns) for path in paths]
         if not tables:
@@ -257,6 +261,7 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["input_bytes"],
         row["input_modified"],
         row["input_etag"],
+        row["fingerprint"],
         (row["input_bytes"] or 0, row["output_bytes"] or 0),
     )
 

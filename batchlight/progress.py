@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, Literal, Protocol
@@ -77,7 +78,7 @@ class LineDisplay:
         self._last = clock()
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        _print(text, self._stream)
 
     def update(self, state: State) -> None:
         if self._clock() - self._last < LINE_EVERY_S:
@@ -119,7 +120,7 @@ class JsonDisplay:
         """The summary follows as an object of its own."""
 
     def _print(self, **event: object) -> None:
-        print(json.dumps(event), file=self._stream, flush=True)
+        _print(json.dumps(event), self._stream)
 
 
 class BarDisplay:
@@ -156,6 +157,12 @@ class BarDisplay:
     def close(self) -> None:
         if self._started:
             self._progress.stop()
+
+
+def _print(line: str, stream: IO[str]) -> None:
+    """Print a line, unless nobody reads any more: a closed pipe must not end the job."""
+    with suppress(BrokenPipeError):
+        print(line, file=stream, flush=True)
 
 
 def _left(state: State) -> str:

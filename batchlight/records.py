@@ -169,6 +169,16 @@ class Tally:
             self.output_bytes + other.output_bytes,
         )
 
+    def __sub__(self, part: Tally) -> Tally:
+        codes = Counter(dict(self.failed_by_code))
+        codes.subtract(dict(part.failed_by_code))
+        return Tally(
+            self.ok - part.ok,
+            tuple(sorted((code, count) for code, count in codes.items() if count)),
+            self.input_bytes - part.input_bytes,
+            self.output_bytes - part.output_bytes,
+        )
+
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
         """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
@@ -245,25 +255,36 @@ def drop_orphaned_parts(storage: Storage) -> None:
             storage.delete(part_path(batch))
 
 
+def replaced_rows(storage: Storage, keys: pa.Table, before: int) -> Iterator[pa.Table]:
+    """The old rows of (input, method) pairs, from the files of batches below ``before``."""
+    for _, table in _files_with(storage, keys, before):
+        yield table.join(keys, ["input", "method"], join_type="left semi")
+
+
 def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
-    """Remove the rows of (input, method) pairs from the files of batches below ``before``.
+    """Remove the old rows of (input, method) pairs, as ``replaced_rows`` finds them.
 
     Their new rows stand in parts and are about to move to ``metadata/``: removing comes first, so
     that whoever reads that folder never sees a row twice.
     """
-    low, high = pc.min_max(keys["input"]).as_py().values()
-    for chunk in metadata_ranges(storage):
-        path = metadata_path(chunk)
-        if chunk.first >= before:
-            continue
-        table = read_table(storage, path)
-        if table["input"][0].as_py() > high or table["input"][-1].as_py() < low:
-            continue
+    for path, table in _files_with(storage, keys, before):
         kept = table.join(keys, ["input", "method"], join_type="left anti")
         if kept.num_rows == 0:
             storage.delete(path)
         elif kept.num_rows < table.num_rows:
             storage.write(path, to_parquet(_sorted(kept)))
+
+
+def _files_with(storage: Storage, keys: pa.Table, before: int) -> Iterator[tuple[str, pa.Table]]:
+    """Those files of ``metadata/`` that may hold rows of these keys."""
+    low, high = pc.min_max(keys["input"]).as_py().values()
+    for chunk in metadata_ranges(storage):
+        if chunk.first >= before:
+            continue
+        path = metadata_path(chunk)
+        table = read_table(storage, path)
+        if table["input"][0].as_py() <= high and table["input"][-1].as_py() >= low:
+            yield path, table
 
 
 def record_files(storage: Storage) -> list[str]:
@@ -277,7 +298,9 @@ def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None
     """One file of records. Raises ``StorageError`` if it is damaged or gone."""
     try:
         source = io.BytesIO(storage.read(path))
-        return pq.read_table(source, columns=None if columns is None else list(columns))
+        # Without threads: a process that ends soon after a threaded read may abort.
+        wanted = None if columns is None else list(columns)
+        return pq.read_table(source, columns=wanted, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StorageError(f"cannot read the records in {path}: {reason}", lasting=True) from error

@@ -46,7 +46,7 @@ SAMPLES = (
     Sample("rocket", "things/rocket.jpg", 0.05),
     Sample("coffee", "things/coffee-16-bit.png", 0.01, bits=16),
     Sample("camera", "people/camera.png", 0.03, gray=True),
-    Sample("chelsea", "animals/cat.webp", 0.05),
+    Sample("chelsea", "animals/whiskers.webp", 0.05),
     Sample("hubble_deep_field", "sky/hubble.jpg", 0.3),
 )
 

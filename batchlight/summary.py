@@ -11,6 +11,7 @@ from typing import Any
 
 from batchlight import __version__
 from batchlight.storage import Storage
+from batchlight.storage.base import parse_json
 
 SUMMARY = "summary.json"
 _PACKAGES = ("ray", "numpy", "opencv-python-headless", "pillow", "pyarrow", "obstore", "numba")
@@ -62,7 +63,7 @@ class Summary:
 def read_summary(storage: Storage) -> Summary | None:
     """The summary of the last run that came to an end; None if none did."""
     try:
-        return Summary(**json.loads(storage.read(SUMMARY)))
+        return Summary(**parse_json(storage.read(SUMMARY), SUMMARY))
     except FileNotFoundError:
         return None
 

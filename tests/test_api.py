@@ -62,6 +62,8 @@ def test_shape_dtype_and_alpha_are_kept(channels: int, dtype: type) -> None:
         (np.zeros((0, 4), np.uint8), {}, ValueError, "no pixels"),
         (np.zeros((4, 4), np.uint8), {"omega": 7}, ValueError, "omega"),
         (np.zeros((4, 4), np.uint8), {"atmospheric_light": 0}, ValueError, "atmospheric_light"),
+        (np.zeros((4, 4), np.uint8), {"atmospheric_light": "batch"}, ValueError, "atmospheric_l"),
+        (np.zeros((4, 4), np.uint8), {"denoise": "gided"}, ValueError, "denoise"),
         (np.zeros((4, 4), np.uint8), {"channel_order": "hsv"}, ValueError, "channel_order"),
     ],
 )

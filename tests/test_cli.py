@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from batchlight import __version__
-from tests.helpers import batchlight, rows, tree, write_images
+from tests.helpers import COMMAND, batchlight, rows, tree, write_images
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,42 @@ def test_failures(finished: Path) -> None:
     ]
     plain = batchlight("failures", finished / "out").stdout
     assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
+
+
+def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
+    for _ in range(12):
+        assert batchlight("failures", finished / "out", "--json").returncode == 0
+
+
+@pytest.mark.parametrize("progress", ["json", "auto"])
+def test_a_closed_pipe_does_not_change_the_outcome(tmp_path: Path, progress: str) -> None:
+    write_images(tmp_path / "in", 4)
+    command = [*COMMAND, "run", "--input", tmp_path / "in", "--workers", "0"]
+    with subprocess.Popen(
+        [*map(str, command), "--progress", progress, "--batch-size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 0
+    assert len(rows(tmp_path / "in-enhanced")) == 4
+
+
+def test_a_damaged_lock_or_summary_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    run = ("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    assert batchlight(*run).returncode == 0
+    (tmp_path / "in-enhanced/_batchlight/locks/0000000001.json").write_text("{")
+    done = batchlight(*run)
+    assert done.returncode == 1
+    assert "_batchlight/locks/0000000001.json is damaged" in done.stderr
+
+
+def test_no_command_is_help() -> None:
+    done = batchlight()
+    assert done.returncode == 2
+    assert "error:" not in done.stdout + done.stderr
 
 
 def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:

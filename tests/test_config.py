@@ -20,6 +20,7 @@ from batchlight.errors import UsageError
         ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
         ({"atmospheric_light": "nan"}, "--atmospheric-light is "),
         ({"max_failures": "many"}, "must be a number of images such as 10, or a percentage"),
+        ({"max_failures": "nan%"}, "a percentage such as 5%"),
         ({"max_failures": "101%"}, "a percentage such as 5%"),
         ({"quality": "0"}, "--quality is '0'"),
         ({"format": "gif"}, "--format is 'gif'"),
@@ -63,6 +64,11 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) 
     with pytest.raises(UsageError, match=sentence) as caught:
         make_config({}, str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_yaml_takes_off_for_false(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("input: x\nprogress: off")
+    assert make_config({}, str(tmp_path / "job.yaml")).progress == "off"
 
 
 def test_a_missing_file_is_one_sentence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -209,6 +210,60 @@ def test_a_failure_that_can_pass_is_redone_and_a_permanent_one_is_not(photos: Pa
     assert run(photos, max_failures="1").exit_code == 0
     assert run(photos, max_failures="1%").exit_code == 3
     assert run(photos, max_failures="10%").exit_code == 0
+
+
+def test_an_output_that_is_no_longer_true_goes(photos: Path) -> None:
+    out = photos.parent / "out"
+    cv2.imwrite(str(photos / "x.png"), dark_image(3))
+    run(photos)
+    (photos / "a/0000.jpg").write_bytes(b"no image any more")
+    assert run(photos).failed_by_code == {"corrupt": 1}
+    assert not (out / "classical/a/0000.jpg").exists()
+    assert len(tree(out / "classical")) == 14
+
+    run(photos, overwrite=True, format="webp")
+    assert all(name.endswith(".webp") for name in tree(out / "classical"))
+    named = {row["output"].removeprefix("classical/") for row in rows(out) if row["output"]}
+    assert named == set(tree(out / "classical"))
+
+
+def test_an_overwriting_run_with_other_parameters_leaves_no_mixture(photos: Path) -> None:
+    run(photos)
+    run(photos, omega=0.5, overwrite=True, include=["a/"])
+    summary = run(photos, omega=0.5)
+    assert summary.done_now == 9
+    assert len({row["fingerprint"] for row in rows(photos.parent / "out")}) == 1
+
+
+def test_overwrite_takes_another_input(photos: Path) -> None:
+    run(photos, overwrite=True)
+    other = photos.parent / "other"
+    write_images(other, 3)
+    assert run(other, overwrite=True).done_now == 3
+
+
+def test_an_interrupted_overwrite_counts_no_row_twice(photos: Path) -> None:
+    run(photos, batch_size=2)
+    (photos / "a/0000.jpg").write_bytes(b"")
+    summary = run(photos, batch_size=2, overwrite=True, fail_fast=True)
+    assert summary.exit_code == 3
+    assert summary.ok + summary.failed == 14
+    assert (summary.done_now, summary.failed) == (2, 1)
+
+
+def test_a_run_inside_a_running_loop(photos: Path) -> None:
+    async def notebook() -> batchlight.Summary:
+        return run(photos)
+
+    assert asyncio.run(notebook()).ok == 14
+
+
+def test_fail_fast_at_the_last_batch_is_the_end(photos: Path) -> None:
+    (photos / "z.jpg").write_bytes(b"")
+    summary = run(photos, fail_fast=True)
+    assert summary.exit_code == 3
+    assert "1 of 15 images failed" in summary.reason
+    assert len(rows(photos.parent / "out")) == 15
 
 
 def test_fail_fast_stops_and_the_next_run_goes_on(photos: Path) -> None:

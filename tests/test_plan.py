@@ -28,7 +28,8 @@ def image(path: str, size: int = 10) -> Input:
 
 
 def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
-    return Earlier(path, "classical", code, size, WHEN, None, (size, 0))
+    digest = CONFIG.fingerprint("classical").digest
+    return Earlier(path, "classical", code, size, WHEN, None, digest, (size, 0))
 
 
 def planned(
@@ -76,6 +77,7 @@ def test_batches_hold_the_listing_in_order() -> None:
         (image("a.jpg"), row("a.jpg", ErrorCode.WRITE_FAILED), {}, True),
         (image("a.jpg"), row("a.jpg"), {"retry_failed": True}, False),
         (image("a.jpg"), row("a.jpg"), {"overwrite": True}, True),
+        (image("a.jpg"), replace(row("a.jpg"), fingerprint="of other parameters"), {}, True),
     ],
 )
 def test_what_is_redone(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
+
+from batchlight.errors import StorageError
 
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that holds it is an output and never an input."""
@@ -22,6 +25,14 @@ def escape_controls(name: str) -> str:
     """
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
+
+
+def parse_json(data: bytes, path: str) -> dict[str, Any]:
+    """An object that a run has stored. Raises ``StorageError`` naming the file if it is damaged."""
+    try:
+        return dict(json.loads(data))
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged; remove it and try again", lasting=True) from error
 
 
 class NameRefusedError(OSError):

@@ -41,10 +41,10 @@ class LocalStorage:
             with _storage_trouble(f"cannot write to {self.root}"):
                 os.makedirs(os.path.join(self.root, TEMPORARY), exist_ok=True)
         elif not os.path.lexists(self.root):
-            raise UsageError(f"there is no {self.root}; check --input")
+            raise UsageError(f"there is no {self.root}; check the path")
         elif not os.path.isdir(self.root):
             raise UsageError(
-                f"{self.root} is neither a directory, nor an image, nor a list; check --input"
+                f"{self.root} is neither a directory, nor an image, nor a list; check the path"
             )
 
     def walk(self) -> Iterator[FileInfo]:
