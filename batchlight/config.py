@@ -32,13 +32,16 @@ def _as_tuple(value: object) -> object:
 
 
 def _as_light(value: object) -> object:
-    """A number may arrive as text from the command line."""
-    if isinstance(value, str) and value not in ("batch", "image"):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255") from None
-    return value
+    """A number, which may arrive as text from the command line, or a word."""
+    if value in ("batch", "image"):
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 255:
+        raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
+    return number
 
 
 def _as_max_failures(value: object) -> object:
@@ -102,7 +105,7 @@ class JobConfig(BaseModel):
     )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | Annotated[float, Field(gt=0, le=255, allow_inf_nan=False)],
+        Literal["batch", "image"] | float,
         BeforeValidator(_as_light),
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
     omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
@@ -19,7 +19,8 @@ class Interrupt:
     The first signal stops the run in good order; a second one ends the process at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._signum: int | None = None
         self._held = False
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
@@ -78,5 +79,6 @@ class Interrupt:
         if self._cancel is not None:
             loop, task = self._cancel
             loop.call_soon_threadsafe(task.cancel)
+            self._say("stopping; a second signal stops at once")
         elif not self._held:
             raise Interrupted(signum)

@@ -119,7 +119,7 @@ class _Run:
         self.first_submitted = self.last_committed = 0.0
         self.stopped_early = False
         self._engine: Engine | None = None
-        self._interrupt = Interrupt()
+        self._interrupt = Interrupt(self.display.say)
         self._exits = ExitStack()
 
     def to_the_end(self) -> Summary:

@@ -16,9 +16,9 @@ from batchlight.errors import UsageError
     [
         ({"omega": "7"}, "--omega is '7', but input should be less than or equal to 1"),
         ({"workers": "-1"}, "--workers is '-1', but input should be greater than or equal to 0"),
-        ({"atmospheric_light": "300"}, "--atmospheric-light is "),
+        ({"atmospheric_light": "300"}, "a number above 0 and up to 255"),
         ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
-        ({"atmospheric_light": "nan"}, "--atmospheric-light is "),
+        ({"atmospheric_light": "nan"}, "a number above 0 and up to 255"),
         ({"max_failures": "many"}, "must be a number of images such as 10, or a percentage"),
         ({"max_failures": "nan%"}, "a percentage such as 5%"),
         ({"max_failures": "101%"}, "a percentage such as 5%"),

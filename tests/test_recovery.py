@@ -71,6 +71,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
     cv2.imwrite(str(photos / "b/0004.jpg"), dark_image(51))
     cv2.imwrite(str(photos / "new.jpg"), dark_image(52))
+    (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go
     run(photos, tmp_path / "second")
     calm_second = state(tmp_path / "second")
     assert calm_second != calm_first
@@ -186,11 +187,26 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
             process.send_signal(signum)
             _, errors = process.communicate(timeout=30)
         assert process.returncode == code
+        assert "stopping; a second signal stops at once" in errors
         assert f"interrupted by {signum.name}; run the same command again" in errors
         assert f'"exit_code": {code}' in (out / "summary.json").read_text()
     done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
     assert done.returncode == 3
     assert state(out) == calm
+
+
+@pytest.mark.parametrize("delay", [0.3, 1.5, 3.0])
+def test_a_signal_while_ray_starts(photos: Path, tmp_path: Path, delay: float) -> None:
+    arguments = ["run", "--input", photos, "--output", tmp_path / "out", "--workers", "2"]
+    with subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while b"working in a Ray" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read().decode()
+    assert process.returncode == 130, errors
+    assert "interrupted by SIGINT" in errors
 
 
 def test_a_second_run_is_locked_out_and_told_by_whom(photos: Path, tmp_path: Path) -> None:
