@@ -32,7 +32,8 @@ from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import do_batch
 from batchlight.lock import Lock
-from batchlight.plan import Plan, PlanCounts, Planner, earlier_rows, latest_plan, store_plan
+from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
+from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import (
     BatchRange,

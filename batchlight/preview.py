@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from batchlight.config import JobConfig
 from batchlight.job import open_places, refuse_changes
-from batchlight.plan import Planner, earlier_rows, latest_plan
+from batchlight.plan import earlier_rows, latest_plan
+from batchlight.planner import Planner
 from batchlight.status import done_rows
 from batchlight.storage import open_storage
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlight import plan as planning
+from batchlight import planner as planning
 from batchlight.batch import Batch
 from batchlight.codec import output_name
 from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
-from batchlight.plan import Earlier, Planner, latest_plan, store_plan
+from batchlight.plan import latest_plan, store_plan
+from batchlight.planner import Earlier, Planner
 from batchlight.storage import Location, open_storage
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
