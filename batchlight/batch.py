@@ -267,8 +267,8 @@ class _BatchWorker:
         with _timed(image.facts, "read_ms"):
             if item.source is None:
                 return self.input.read(item.path)
-            location = Location.parse(item.source)
-            return _storage(location.top, self.context.run_id).read(location.path.lstrip("/"))
+            top, below = Location.parse(item.source).split_at_top()
+            return _storage(top, self.context.run_id).read(below)
 
     def _analyse(self, image: _Image, reading: Future[bytes]) -> None:
         data = reading.result()

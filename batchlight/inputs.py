@@ -20,7 +20,7 @@ from pathspec import PathSpec
 
 from batchlight.codec import is_image_name
 from batchlight.config import JobConfig
-from batchlight.errors import UsageError
+from batchlight.errors import UsageError, brief
 from batchlight.storage import FileInfo, Location, Storage, open_storage
 from batchlight.storage.base import BAD_NAME, INTERNAL, NameRefusedError, escape_controls
 
@@ -185,8 +185,7 @@ def _entries(data: bytes, name: str, shown: str) -> list[str]:
             return [row["path"] for row in rows if row["path"]]
         return [text for line in lines if (text := line.rstrip("\r\n"))]
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"cannot read the list {shown}: {reason}") from error
+        raise UsageError(f"cannot read the list {shown}: {brief(error)}") from error
 
 
 def _resolve(text: str, shown: str) -> tuple[str, str | None]:
@@ -226,8 +225,8 @@ def _look_at(
     try:
         if source is None:
             return _as_input(storage.stat(path))
-        location = Location.parse(source)
-        info = opened(location.top).stat(location.path.lstrip("/"))
+        top, below = Location.parse(source).split_at_top()
+        info = opened(top).stat(below)
     except (FileNotFoundError, PermissionError):
         return Input(path, source)  # the batch will meet it again, and say so in its row
     except NameRefusedError as error:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from batchlight.batch import BatchContext, BatchResult
+from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import JobConfig
 from batchlight.engine import Engine, make_engine, window
 from batchlight.errors import (
@@ -35,20 +33,7 @@ from batchlight.lock import Lock
 from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
-from batchlight.records import (
-    BatchRange,
-    Tally,
-    committed_batches,
-    compact,
-    drop_orphaned_parts,
-    metadata_path,
-    metadata_ranges,
-    part_path,
-    read_table,
-    remove_rows,
-    replaced_rows,
-    tally,
-)
+from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
 
@@ -170,7 +155,7 @@ class _Run:
             # An overwriting run that was killed has now overwritten everything once.
             self.config = self.config.model_copy(update={"overwrite": False})
         if not self.stopped_early:
-            self._close(plan)
+            close_plan(self.storage, plan)
 
     def _do_new_work(self) -> None:
         self.display.say(f"listing {self.inputs.given}")
@@ -189,7 +174,7 @@ class _Run:
         if plan is not None:
             self._do(plan)
             if not self.stopped_early:
-                self._close(plan)
+                close_plan(self.storage, plan)
 
     def _do(self, plan: Plan) -> None:
         """Do the batches of a plan that are not done yet."""
@@ -238,95 +223,45 @@ class _Run:
         self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
         return rows
 
-    def _close(self, plan: Plan) -> None:
-        """Move a plan's rows from parts to ``metadata/``; safe to repeat after any crash."""
-        committed = committed_batches(self.storage)
-        self._delete_stale_outputs(plan, committed)
-        for chunk, keys in self._replaced_keys(plan, committed):
-            if keys.num_rows:
-                remove_rows(self.storage, keys, before=plan.first)
-            compact(self.storage, chunk, committed)
-        plan.close(self.storage)
-
-    def _replaced_keys(
-        self, plan: Plan, committed: set[int]
-    ) -> Iterator[tuple[BatchRange, pa.Table]]:
-        """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace."""
-        done = pa.array(committed, pa.int64())
-        for chunk in plan.chunks:
-            rows = plan.read_chunk(self.storage, chunk)
-            replaced = rows.filter(pc.and_(rows["again"], pc.is_in(rows["batch"], done)))
-            yield chunk, _keys(replaced)
-
-    def _delete_stale_outputs(self, plan: Plan, committed: set[int]) -> None:
-        """Delete what replaced rows named as their output and no new row does.
-
-        An input that has become unreadable must not keep the image of what it was before, nor one
-        that is now written in another format. The old rows go last, so this can be repeated.
-        """
-        stale: set[str] = set()
-        for chunk, keys in self._replaced_keys(plan, committed):
-            if keys.num_rows:
-                for old in replaced_rows(self.storage, keys, before=plan.first):
-                    stale.update(path for path in old["output"].to_pylist() if path is not None)
-                stale.difference_update(self._outputs(chunk, committed))
-        for chunk in plan.chunks if stale else ():
-            stale.difference_update(self._outputs(chunk, committed))
-        for path in sorted(stale):
-            self.storage.delete(path)
-
-    def _outputs(self, chunk: BatchRange, committed: set[int]) -> Iterator[str]:
-        """The outputs of a chunk's new rows, wherever these stand."""
-        moved = chunk in metadata_ranges(self.storage)
-        parts = [part_path(number) for number in chunk.numbers() if number in committed]
-        for path in [metadata_path(chunk)] if moved else parts:
-            yield from read_table(self.storage, path, ["output"])["output"].to_pylist()
-
     def _summary_of_outcome(self) -> Summary:
+        counted = self._summary(ExitCode.OK, "all images are done")
+        total = counted.inputs * len(self.config.method)
+        allowed = f"--max-failures {self.config.max_failures} allows"
         if self.stopped_early:
-            return self._summary(
+            code, reason = (
                 ExitCode.FAILURES,
-                f"stopped early: {self.done_now.failed} images failed, more than "
-                f"--max-failures {self.config.max_failures} allows; "
+                f"stopped early: {self.done_now.failed} images failed, more than {allowed}; "
                 "run the same command again to go on",
             )
-        summary = self._summary(ExitCode.OK, "all images are done")
-        total = summary.inputs * len(self.config.method)
-        if summary.missing:
-            return self._summary(
+        elif counted.missing:
+            code, reason = (
                 ExitCode.FATAL,
-                f"{summary.missing} of {total} images have no record; "
+                f"{counted.missing} of {total} images have no record; "
                 "run the same command again, and report this if it stays so",
             )
-        if not self.config.allows_failures(summary.failed, total):
-            return self._summary(
+        elif not self.config.allows_failures(counted.failed, total):
+            code, reason = (
                 ExitCode.FAILURES,
-                f"{summary.failed} of {total} images failed, more than --max-failures "
-                f"{self.config.max_failures} allows; see 'batchlight failures {self.output}'",
+                f"{counted.failed} of {total} images failed, more than {allowed}; "
+                f"see 'batchlight failures {self.output}'",
             )
-        if not summary.inputs:
-            return self._summary(ExitCode.OK, f"no images were found in {self.inputs.given}")
-        if summary.failed:
-            reason = f"{summary.failed} of {total} images failed, which --max-failures allows"
-            return self._summary(ExitCode.OK, reason)
-        return summary
-
-    def _replaced_tally(self) -> Tally:
-        """Old rows beside which new ones stand already, since a plan is not closed yet."""
-        total = Tally()
-        plan = latest_plan(self.storage)
-        if plan is None or plan.is_closed(self.storage):
-            return total
-        for _, keys in self._replaced_keys(plan, committed_batches(self.storage)):
-            if keys.num_rows:
-                for old in replaced_rows(self.storage, keys, before=plan.first):
-                    total += Tally.of(old)
-        return total
+        elif not counted.inputs:
+            code, reason = ExitCode.OK, f"no images were found in {self.inputs.given}"
+        elif counted.failed:
+            code, reason = (
+                ExitCode.OK,
+                f"{counted.failed} of {total} images failed, which --max-failures allows",
+            )
+        else:
+            return counted
+        return replace(counted, exit_code=code, reason=reason)
 
     def _summary(self, exit_code: int, reason: str) -> Summary:
         """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
-        rows = tally(self.storage, self.config.method) - self._replaced_tally()
-        held = rows - self.counts.gone_tally
+        held = tally(self.storage, self.config.method) - self.counts.gone_tally
+        plan = latest_plan(self.storage)
+        if plan is not None and not plan.is_closed(self.storage):
+            held -= replaced_tally(self.storage, plan)
         elapsed = max(0.0, self.last_committed - self.first_submitted)
         rows_now = self.done_now.ok + self.done_now.failed
         expected = self.counts.inputs * len(self.config.method)
@@ -364,11 +299,3 @@ def describe_counts(counts: PlanCounts) -> str:
         return f"{counts.inputs} images, nothing to do"
     batches = f"{counts.batches} batch" + "es" * (counts.batches != 1)
     return f"{counts.inputs} images, of which {counts.todo} are to do ({which}) in {batches}"
-
-
-def _keys(rows: pa.Table) -> pa.Table:
-    """One row per (input, method) of plan rows that hold lists of methods."""
-    parents = pc.list_parent_indices(rows["methods"])
-    return pa.table(
-        {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
-    )

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchlight.config import Method
-from batchlight.errors import StorageError
+from batchlight.errors import StorageError, brief
 from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
 
@@ -277,6 +277,8 @@ def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
 
 def _files_with(storage: Storage, keys: pa.Table, before: int) -> Iterator[tuple[str, pa.Table]]:
     """Those files of ``metadata/`` that may hold rows of these keys."""
+    if not keys.num_rows:
+        return
     low, high = pc.min_max(keys["input"]).as_py().values()
     for chunk in metadata_ranges(storage):
         if chunk.first >= before:
@@ -302,7 +304,7 @@ def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None
         wanted = None if columns is None else list(columns)
         return pq.read_table(source, columns=wanted, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = brief(error)
         raise StorageError(f"cannot read the records in {path}: {reason}", lasting=True) from error
 
 

@@ -68,10 +68,10 @@ class Location:
         """The last part of the path; empty for a bucket's or a file system's root."""
         return self.path.rpartition("/")[2]
 
-    @property
-    def top(self) -> Location:
-        """The bucket, or the local file system's root."""
-        return Location(self.scheme, self.bucket, "" if self.remote else "/")
+    def split_at_top(self) -> tuple[Location, str]:
+        """The bucket or the local file system's root, and the path below it."""
+        top = Location(self.scheme, self.bucket, "" if self.remote else "/")
+        return top, self.path.lstrip("/")
 
     @property
     def parent(self) -> Location:

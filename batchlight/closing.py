@@ -1,0 +1,91 @@
+"""The end of a plan: its rows move from parts to ``metadata/``, and replace the old ones there.
+
+In this order, so that it can be repeated after a crash at any point: outputs that are no longer
+true are deleted, old rows are removed, new rows are moved, the plan is marked as closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.plan import Plan
+from batchlight.records import (
+    BatchRange,
+    Tally,
+    committed_batches,
+    compact,
+    metadata_path,
+    metadata_ranges,
+    part_path,
+    read_table,
+    remove_rows,
+    replaced_rows,
+)
+from batchlight.storage import Storage
+
+
+def close_plan(storage: Storage, plan: Plan) -> None:
+    """Move a plan's rows to ``metadata/``, as far as its batches are committed."""
+    committed = committed_batches(storage)
+    _delete_stale_outputs(storage, plan, committed)
+    for chunk, keys in _replaced_keys(storage, plan, committed):
+        remove_rows(storage, keys, before=plan.first)
+        compact(storage, chunk, committed)
+    plan.close(storage)
+
+
+def replaced_tally(storage: Storage, plan: Plan) -> Tally:
+    """Count the old rows beside which new ones stand already, as long as a plan is not closed."""
+    total = Tally()
+    for _, keys in _replaced_keys(storage, plan, committed_batches(storage)):
+        for old in replaced_rows(storage, keys, before=plan.first):
+            total += Tally.of(old)
+    return total
+
+
+def _delete_stale_outputs(storage: Storage, plan: Plan, committed: set[int]) -> None:
+    """Delete what replaced rows named as their output and no new row does.
+
+    An input that has become unreadable must not keep the image of what it was before, nor one that
+    is now written in another format.
+    """
+    moved = set(metadata_ranges(storage))
+
+    def outputs(chunk: BatchRange) -> Iterator[str]:
+        """Of a chunk's new rows, wherever these stand."""
+        parts = [part_path(number) for number in chunk.numbers() if number in committed]
+        for path in [metadata_path(chunk)] if chunk in moved else parts:
+            yield from read_table(storage, path, ["output"])["output"].to_pylist()
+
+    stale: set[str] = set()
+    for chunk, keys in _replaced_keys(storage, plan, committed):
+        for old in replaced_rows(storage, keys, before=plan.first):
+            stale.update(old["output"].drop_null().to_pylist())
+        if stale:
+            stale.difference_update(outputs(chunk))
+    for chunk in plan.chunks if stale else ():
+        stale.difference_update(outputs(chunk))
+    for path in sorted(stale):
+        storage.delete(path)
+
+
+def _replaced_keys(
+    storage: Storage, plan: Plan, committed: set[int]
+) -> Iterator[tuple[BatchRange, pa.Table]]:
+    """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace."""
+    done = pa.array(committed, pa.int64())
+    for chunk in plan.chunks:
+        rows = plan.read_chunk(storage, chunk)
+        replaced = rows.filter(pc.and_(rows["again"], pc.is_in(rows["batch"], done)))
+        yield chunk, _keys(replaced)
+
+
+def _keys(rows: pa.Table) -> pa.Table:
+    """One row per (input, method) of plan rows that hold lists of methods."""
+    parents = pc.list_parent_indices(rows["methods"])
+    return pa.table(
+        {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
+    )
