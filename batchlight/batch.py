@@ -1,12 +1,13 @@
 """One batch, from listed inputs to committed records: read, decode, enhance, encode, write.
 
 The batch's atmospheric light is the mean over its images, so it takes two passes. The first
-surveys: it reads, decodes and analyses every image. The second finishes: it enhances, encodes and
-writes. In between, a worker keeps decoded images up to a budget, beyond that their encoded bytes,
-beyond that nothing and reads again; so its memory is bounded by the budget and the largest image.
+surveys: it reads, decodes and analyses every image. The second finishes: it enhances with every
+method, encodes and writes; the network, which lives elsewhere, is fed ahead. In between, a worker
+keeps decoded images up to a budget, beyond that their encoded bytes, beyond that nothing and reads
+again; so its memory is bounded by the budget and the largest image.
 
 Reading ahead and writing behind go on in threads while this one computes. The only ``try`` around
-an image is ``_attempt``: whatever happens to one becomes its row, and its neighbours never know.
+an image is ``attempt``: whatever happens to one becomes its row, and its neighbours never know.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -33,11 +34,15 @@ from batchlight.codec import Decoded
 from batchlight.config import JobConfig, Method
 from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
+from batchlight.feeding import Feeder, Service
 from batchlight.header import read_header
 from batchlight.inputs import Input
 from batchlight.records import Record, Tally, write_part
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
+
+if TYPE_CHECKING:
+    from batchlight.absgn.restored import Restored
 
 Pixels = npt.NDArray[Any]
 T = TypeVar("T")
@@ -77,6 +82,9 @@ class BatchContext:
     input: Location
     output: Location
     run_id: str
+    fingerprints: Mapping[Method, str]
+    pixels_at_once: int = 0
+    """How many pixels of images of one shape go through the network together."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +110,19 @@ class Survey:
     failure: Failure | None
 
 
-def run_batch(context: BatchContext, batch: Batch) -> BatchResult:
-    """Do a whole batch and commit it.
+def run_batch(context: BatchContext, service: Service | None, batch: Batch) -> BatchResult:
+    """Do a whole batch and commit it; ``service`` holds the network, if a method needs it.
 
     Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
     """
     worker = _BatchWorker(context, batch.number)
     images = [_Image(item) for item in batch.inputs]
-    if context.config.atmospheric_light == "batch":
+    if "classical" in batch.methods and context.config.atmospheric_light == "batch":
         worker.survey(images)
-    worker.finish(images, _mean_light(images))
+    worker.finish(images, batch.methods, _mean_light(images), service)
     light = _mean_light(images)
-    tally = write_part(worker.output, batch.number, [worker.record(i, light) for i in images])
-    return BatchResult(tally)
+    records = [worker.record(image, m, light) for image in images for m in batch.methods]
+    return BatchResult(write_part(worker.output, batch.number, records))
 
 
 def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:
@@ -125,26 +133,41 @@ def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -
 
 
 def finish_images(
-    context: BatchContext, number: int, light: float | None, inputs: Sequence[Input]
+    context: BatchContext,
+    number: int,
+    method: Method,
+    light: float | None,
+    service: Service | None,
+    inputs: Sequence[Input],
 ) -> list[Record]:
-    """Only the second pass, over some images of a batch whose light is known."""
+    """Only the second pass, with one method, over some images of a batch whose light is known."""
     worker = _BatchWorker(context, number, keep_bytes=0)
     images = [_Image(item) for item in inputs]
-    worker.finish(images, light)
-    return [worker.record(image, light) for image in images]
+    worker.finish(images, (method,), light, service)
+    return [worker.record(image, method, light) for image in images]
 
 
 def failed_record(
     context: BatchContext,
     number: int,
     item: Input,
+    method: Method,
     failure: Failure,
     light: float | None,
     attempts: int,
 ) -> Record:
     """The row of an image that no worker survived."""
     image = _Image(item, failure=failure)
-    return replace(_BatchWorker(context, number).record(image, light), attempts=attempts)
+    return replace(_BatchWorker(context, number).record(image, method, light), attempts=attempts)
+
+
+@dataclass
+class _Outcome:
+    """What one method made of one image."""
+
+    failure: Failure | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Columns of its record that tell of the output."""
 
 
 @dataclass
@@ -153,6 +176,7 @@ class _Image:
 
     input: Input
     failure: Failure | None = None
+    """Of reading it: no method can do anything with it."""
     data: bytes | None = None
     decoded: Decoded | None = None
     analysis: Analysis | None = None
@@ -160,8 +184,11 @@ class _Image:
     kept_bytes: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of its record that tell of the input."""
-    result: dict[str, Any] = field(default_factory=dict)
-    """Columns of its record that tell of the output."""
+    outcomes: dict[Method, _Outcome] = field(default_factory=dict)
+
+    def outcome(self, method: Method) -> _Outcome:
+        """Made when first asked for."""
+        return self.outcomes.setdefault(method, _Outcome())
 
 
 class _BatchWorker:
@@ -182,29 +209,43 @@ class _BatchWorker:
     def survey(self, images: Sequence[_Image]) -> None:
         """Read, decode and analyse; what fits the budget stays in memory."""
         for image, reading in self._reading_ahead(images):
-            self._attempt(image, partial(self._analyse, reading=reading))
+            self.attempt(image, partial(self._analyse, reading=reading))
             self._keep(image)
 
-    def finish(self, images: Sequence[_Image], light: float | None) -> None:
+    def finish(
+        self,
+        images: Sequence[_Image],
+        methods: Sequence[Method],
+        light: float | None,
+        service: Service | None,
+    ) -> None:
         """Enhance, encode and write all that did not fail, surveyed before or not."""
-        behind: deque[tuple[_Image, Future[None]]] = deque()
         with ThreadPoolExecutor(WRITE_THREADS) as pool:
+            write = _WriteBehind(self, pool)
+            feeder = Feeder[_Image](service, self.context.pixels_at_once) if service else None
             for image, reading in self._reading_ahead(images):
                 if image.analysis is None:
-                    self._attempt(image, partial(self._analyse, reading=reading))
-                encoded = self._attempt(image, lambda i: self._enhance(i, light))
-                self._forget(image)
-                if encoded is not None:
-                    behind.append((image, pool.submit(self._write, image, *encoded)))
-                while len(behind) > WRITES_BEHIND:
-                    self._await_write(*behind.popleft())
-            for pending in behind:
-                self._await_write(*pending)
+                    self.attempt(image, partial(self._analyse, reading=reading))
+                if "classical" in methods:
+                    write(image, "classical", self._dehaze(image, light))
+                if "absgn" not in methods or image.decoded is None:
+                    self._forget(image)
+                    continue
+                assert feeder is not None
+                image.data = image.analysis = None
+                for done, restored in feeder.put(image, image.decoded.pixels):
+                    self._take(done, restored, write)
+            for done, restored in feeder.rest() if feeder else ():
+                self._take(done, restored, write)
+            write.all()
 
-    def record(self, image: _Image, light: float | None) -> Record:
+    def record(self, image: _Image, method: Method, light: float | None) -> Record:
         """The image's row as it stands."""
-        item, failure = image.input, image.failure
-        method = self.config.method[0]
+        item, outcome = image.input, image.outcome(method)
+        failure = image.failure or outcome.failure
+        columns = image.facts | ({} if failure else outcome.columns)
+        if (analysis := columns.pop("analyse_ms", None)) is not None:
+            columns["enhance_ms"] = analysis + columns.get("enhance_ms", 0.0)
         return Record(
             input=item.path,
             method=method,
@@ -219,30 +260,35 @@ class _BatchWorker:
             attempts=1,
             worker=f"{socket.gethostname()}:{os.getpid()}",
             run_id=self.context.run_id,
-            fingerprint=self.config.fingerprint(method).digest,
+            fingerprint=self.context.fingerprints[method],
             finished_at=datetime.now(UTC),
-            **image.facts,
-            **({} if failure else image.result),
+            **columns,
         )
 
-    def _attempt(self, image: _Image, step: Callable[[_Image], T]) -> T | None:
-        """Run one step of one image; its failure becomes the image's, unless it is everybody's."""
-        if image.failure is not None:
+    def attempt(
+        self, image: _Image, step: Callable[[_Image], T], method: Method | None = None
+    ) -> T | None:
+        """Run one step of one image; its failure becomes the image's, unless it is everybody's.
+
+        With a ``method``, it is the failure of that method alone.
+        """
+        suffering = image if method is None else image.outcome(method)
+        if image.failure is not None or suffering.failure is not None:
             return None
         try:
             return step(image)
         except (BatchlightError, MemoryError):
             raise
         except ImageError as error:
-            image.failure = Failure(error.code, error.message)
+            suffering.failure = Failure(error.code, error.message)
         except FileNotFoundError:
-            image.failure = Failure(ErrorCode.MISSING, "vanished since it was listed")
+            suffering.failure = Failure(ErrorCode.MISSING, "vanished since it was listed")
         except PermissionError:
-            image.failure = Failure(ErrorCode.UNREADABLE, "no permission to read it")
+            suffering.failure = Failure(ErrorCode.UNREADABLE, "no permission to read it")
         except NameRefusedError as error:
-            image.failure = Failure(ErrorCode.WRITE_FAILED, str(error))
+            suffering.failure = Failure(ErrorCode.WRITE_FAILED, str(error))
         except Exception as error:
-            image.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {brief(error)}")
+            suffering.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {brief(error)}")
         return None
 
     def _reading_ahead(self, images: Sequence[_Image]) -> Iterator[tuple[_Image, Future[bytes]]]:
@@ -280,7 +326,7 @@ class _BatchWorker:
             image.facts |= {"width": header.width, "height": header.height}
             decoded = codec.decode(data, header)
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
-        with _timed(image.facts, "enhance_ms"):
+        with _timed(image.facts, "analyse_ms"):
             analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
         image.light = analysis.atmospheric_light
         image.facts |= {
@@ -310,28 +356,45 @@ class _BatchWorker:
         image.kept_bytes = 0
         image.data = image.decoded = image.analysis = None
 
-    def _enhance(self, image: _Image, batch_light: float | None) -> tuple[str, bytes]:
-        """The output's path and bytes."""
-        decoded, analysis = image.decoded, image.analysis
+    def _dehaze(self, image: _Image, batch_light: float | None) -> Pixels | None:
+        """The classical method's pixels; None if they, or those they come of, cannot be had."""
+
+        def step(image: _Image) -> Pixels:
+            decoded, analysis = image.decoded, image.analysis
+            assert decoded is not None
+            assert analysis is not None
+            columns = image.outcome("classical").columns
+            with _timed(columns, "enhance_ms"):
+                light = self._light_to_use(analysis.atmospheric_light, batch_light)
+                enhanced = dehaze.enhance(decoded.pixels, analysis, light, self.parameters)
+            columns["mean_transmission"] = enhanced.mean_transmission
+            return enhanced.pixels
+
+        return self.attempt(image, step, "classical")
+
+    def _take(self, image: _Image, restored: Restored, write: _WriteBehind) -> None:
+        """Go on with an image that comes back from the network."""
+        image.outcome("absgn").columns["enhance_ms"] = restored.milliseconds
+        write(image, "absgn", self.attempt(image, lambda _: restored.get(), "absgn"))
+        self._forget(image)
+
+    def encode(self, image: _Image, method: Method, pixels: Pixels) -> tuple[str, bytes]:
+        """The output's path and bytes. Raises ``ImageError`` for what must not be written."""
+        decoded = image.decoded
         assert decoded is not None
-        assert analysis is not None
-        with _timed(image.facts, "enhance_ms"):
-            light = self._light_to_use(analysis.atmospheric_light, batch_light)
-            enhanced = dehaze.enhance(decoded.pixels, analysis, light, self.parameters)
-        top = np.iinfo(enhanced.pixels.dtype).max
-        image.result = {
-            "mean_transmission": enhanced.mean_transmission,
-            "luminance_after": _luminance(enhanced.pixels),
-            "clipped_fraction": np.count_nonzero(enhanced.pixels == top) / enhanced.pixels.size,
+        columns = image.outcome(method).columns
+        columns |= {
+            "luminance_after": _luminance(pixels),
+            "clipped_fraction": np.count_nonzero(pixels == np.iinfo(pixels.dtype).max)
+            / pixels.size,
         }
-        _refuse_suspicious(decoded.pixels, enhanced.pixels)
+        _refuse_suspicious(decoded.pixels, pixels)
         wanted = self.config.format
         format = decoded.header.format if wanted == "same" else wanted
-        with _timed(image.result, "encode_ms"):
-            data = codec.encode(decoded, enhanced.pixels, format, self.config.quality)
-        name = codec.output_name(image.input.path, self.config.format)
-        path = f"{self.config.method[0]}/{name}"
-        image.result |= {
+        with _timed(columns, "encode_ms"):
+            data = codec.encode(decoded, pixels, format, self.config.quality)
+        path = f"{method}/{codec.output_name(image.input.path, self.config.format)}"
+        columns |= {
             "format": format,
             "output": path,
             "output_bytes": len(data),
@@ -346,12 +409,41 @@ class _BatchWorker:
             return own if batch_light is None else max(batch_light, own)
         return own if chosen == "image" else float(chosen)
 
-    def _write(self, image: _Image, path: str, data: bytes) -> None:
-        with _timed(image.result, "write_ms"):
+    def write(self, image: _Image, method: Method, path: str, data: bytes) -> None:
+        """Put an encoded image where it belongs."""
+        with _timed(image.outcome(method).columns, "write_ms"):
             self.output.write(path, data)
 
-    def _await_write(self, image: _Image, writing: Future[None]) -> None:
-        self._attempt(image, lambda _: writing.result())
+
+class _WriteBehind:
+    """Encodes in this thread and writes in others, a bounded number of images behind."""
+
+    def __init__(self, worker: _BatchWorker, pool: ThreadPoolExecutor) -> None:
+        self._worker = worker
+        self._pool = pool
+        self._behind: deque[tuple[_Image, Method, Future[None]]] = deque()
+
+    def __call__(self, image: _Image, method: Method, pixels: Pixels | None) -> None:
+        if pixels is None:
+            return
+        encoded = self._worker.attempt(
+            image, lambda i: self._worker.encode(i, method, pixels), method
+        )
+        if encoded is None:
+            return
+        writing = self._pool.submit(self._worker.write, image, method, *encoded)
+        self._behind.append((image, method, writing))
+        while len(self._behind) > WRITES_BEHIND:
+            self._await_oldest()
+
+    def all(self) -> None:
+        """Wait for all that is under way."""
+        while self._behind:
+            self._await_oldest()
+
+    def _await_oldest(self) -> None:
+        image, method, writing = self._behind.popleft()
+        self._worker.attempt(image, lambda _: writing.result(), method)
 
 
 def _mean_light(images: Sequence[_Image]) -> float | None:

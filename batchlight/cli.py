@@ -10,17 +10,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from batchlight import __version__
-from batchlight.config import JobConfig, make_config
+from batchlight.config import JobConfig, TrainConfig, make_config
 from batchlight.errors import BatchlightError, ExitCode
 
 if TYPE_CHECKING:
@@ -40,8 +41,19 @@ GROUPS = {
         *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
         *("format", "quality", "max_pixels"),
     ),
-    "Workers": ("workers", "address", "timeout"),
+    "ABSGN": ("model", "weights", "device", "precision", "tile"),
+    "Workers": ("workers", "gpu_workers", "address", "timeout"),
     "Course of the run": (["max_failures", "fail_fast", "retry_failed", "overwrite", "progress"]),
+}
+
+TRAIN_GROUPS = {
+    "What and where": ("data", "out"),
+    "Network": ("model", "weights"),
+    "Recipe": (
+        *("epochs", "size", "batch_size", "learning_rate", "whole"),
+        *("validation", "seed"),
+    ),
+    "Where it runs": ("device", "gpu_workers", "address"),
 }
 
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
@@ -88,36 +100,41 @@ def _fail(sentence: str, exit_code: int, debug: bool) -> None:
     sys.exit(exit_code)
 
 
-def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of ``JobConfig``, and call it with the config they make.
+def takes_options_of(
+    kind: type[BaseModel], groups: Mapping[str, Sequence[str]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every option of a config, and call it with the config they make.
 
     Options that are not given stay out of the config, so a file's values show through.
     """
 
-    @functools.wraps(command)
-    def with_config(config_file: str | None, **values: Any) -> None:
-        own = {name: values.pop(name) for name in own_names if name in values}
-        given = {name: value for name, value in values.items() if value not in (None, [], ())}
-        command(make_config(given, config_file), **own)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_config(config_file: str | None, **values: Any) -> None:
+            own = {name: values.pop(name) for name in own_names if name in values}
+            given = {name: value for name, value in values.items() if value not in (None, [], ())}
+            command(make_config(kind, given, config_file), **own)
 
-    own_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    own_names = [parameter.name for parameter in own_parameters]
-    file_option = typer.Option("--config", metavar="FILE", help="YAML with any of these options.")
-    parameters = [
-        *(_parameter(name, group) for group, names in GROUPS.items() for name in names),
-        _keyword("config_file", Annotated[str | None, file_option], None),
-        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own_parameters),
-    ]
-    with_config.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_config.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_config
+        own_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        own_names = [parameter.name for parameter in own_parameters]
+        from_file = typer.Option("--config", metavar="FILE", help="YAML with any of these options.")
+        parameters = [
+            *(_parameter(kind, name, group) for group, names in groups.items() for name in names),
+            _keyword("config_file", Annotated[str | None, from_file], None),
+            *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own_parameters),
+        ]
+        with_config.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_config.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_config
+
+    return decorate
 
 
-def _parameter(name: str, group: str) -> inspect.Parameter:
-    """The option for one field of ``JobConfig``, with its description, default and choices."""
-    info = JobConfig.model_fields[name]
+def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Parameter:
+    """The option for one field of a config, with its description, default and choices."""
+    info = kind.model_fields[name]
     annotation = info.annotation
-    default = option_default(name)
+    default = option_default(kind, name)
     note = " (required)" if info.is_required() else f" (default: {default})" if default else ""
     flag = annotation is bool
     option = typer.Option(
@@ -126,13 +143,13 @@ def _parameter(name: str, group: str) -> inspect.Parameter:
         rich_help_panel=group,
         metavar=None if flag else _metavar(name, annotation),
     )
-    kind: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
-    return _keyword(name, Annotated[kind | None, option], None)
+    value: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
+    return _keyword(name, Annotated[value | None, option], None)
 
 
-def option_default(name: str) -> str | None:
+def option_default(kind: type[BaseModel], name: str) -> str | None:
     """The default of an option as a person reads it; None where there is nothing to tell."""
-    info = JobConfig.model_fields[name]
+    info = kind.model_fields[name]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
         return str(extra["default"])
@@ -142,8 +159,10 @@ def option_default(name: str) -> str | None:
 
 
 def _metavar(name: str, annotation: Any) -> str:
-    if name in ("input", "output"):
+    if name in ("input", "output", "data"):
         return "URI"
+    if name in ("out", "weights"):
+        return "FILE"
     if name == "max_failures":
         return "N|P%"
     if name == "atmospheric_light":
@@ -174,7 +193,7 @@ def _version(
 
 
 @app.command()
-@takes_job_options
+@takes_options_of(JobConfig, GROUPS)
 def run(config: JobConfig, *, debug: Debug = False) -> None:
     """Enhance a data set; run the same command again to go on after any interruption."""
     from batchlight.job import run as run_job
@@ -191,7 +210,7 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
 
 
 @app.command()
-@takes_job_options
+@takes_options_of(JobConfig, GROUPS)
 def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what a run would do, without writing anything."""
     from dataclasses import asdict
@@ -263,6 +282,60 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
     for row in rows:
         table.add_row(*(escape(row[name]) for name in columns))
     Console().print(table if table.row_count else "no image failed")
+
+
+@app.command()
+@takes_options_of(TrainConfig, TRAIN_GROUPS)
+def train(config: TrainConfig, *, debug: Debug = False) -> None:
+    """Train ABSGN on pairs of images; the same command again goes on after an interruption."""
+    from batchlight.train import train as train_network
+
+    train_network(config, functools.partial(print, flush=True))
+
+
+@app.command()
+def evaluate(
+    enhanced: Annotated[str, typer.Option("--enhanced", metavar="DIR", help="Enhanced images.")],
+    reference: Annotated[
+        str, typer.Option("--reference", metavar="DIR", help="What they should look like.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure PSNR and SSIM of enhanced images against references of the same names."""
+    from batchlight.evaluate import evaluate as compare
+
+    _end_with_the_reader()
+    found = compare(enhanced, reference)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return
+    table = Table("image", "PSNR", "SSIM", "", box=None, pad_edge=False)
+    for score in found.scores:
+        numbers = [
+            "" if value is None else f"{value:.{digits}f}"
+            for value, digits in ((score.psnr, 2), (score.ssim, 4))
+        ]
+        table.add_row(escape(score.path), *numbers, escape(score.problem or ""))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    unmatched = {
+        "without reference": found.without_reference,
+        "without enhanced image": found.without_enhanced,
+    }
+    _print_facts(
+        "",
+        {
+            "images": f"{found.images:,}",
+            "PSNR": "" if found.psnr is None else f"{found.psnr:.2f} dB",
+            "SSIM": "" if found.ssim is None else f"{found.ssim:.4f}",
+            **({"identical": f"{found.identical:,}"} if found.identical else {}),
+            **{
+                name: f"{some.count:,}, such as {', '.join(some.first)}"
+                for name, some in unmatched.items()
+                if some.count
+            },
+        },
+    )
 
 
 @app.command()

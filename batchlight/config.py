@@ -1,6 +1,6 @@
-"""``JobConfig``: everything that ``batchlight run`` can be told, validated and frozen.
+"""``JobConfig`` and ``TrainConfig``: all that ``run`` and ``train`` can be told, validated, frozen.
 
-The command line, the YAML file and the Python API are three ways to fill this one model, so each
+The command line, the YAML file and the Python API are three ways to fill these models, so each
 option is described once, here. The fingerprints say which of it decides pixels.
 """
 
@@ -11,19 +11,21 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from batchlight.errors import UsageError
 
-Method = Literal["classical"]
+Method = Literal["classical", "absgn"]
+ModelName = Literal["absgn", "absgn-small"]
+Device = Literal["auto", "cpu", "cuda"]
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # Raised whenever a change alters the pixels that unchanged parameters give.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
 
 
 def _as_tuple(value: object) -> object:
@@ -98,6 +100,12 @@ class JobConfig(BaseModel):
         description="Batches worked on at once; 0: in this process, without Ray.",
         json_schema_extra={"default": "all CPUs of the cluster"},
     )
+    gpu_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="ABSGN actors, each with one GPU.",
+        json_schema_extra={"default": "one per GPU of the cluster"},
+    )
     address: str | None = Field(
         default=None,
         description="Address of a Ray cluster.",
@@ -115,6 +123,24 @@ class JobConfig(BaseModel):
     )
     denoise: Literal["none", "guided"] = Field(
         default="none", description="Smoothing of the noise that the gain amplifies."
+    )
+    model: ModelName = Field(default="absgn-small", description="The ABSGN that is packaged.")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A safetensors file of ABSGN weights, instead of the packaged ones.",
+    )
+    device: Device = Field(
+        default="auto", description="What runs ABSGN; auto: GPUs where the cluster has any."
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="auto", description="ABSGN's arithmetic; auto: fp16 on GPUs, fp32 on CPUs."
+    )
+    tile: int | None = Field(
+        default=None,
+        ge=64,
+        description="Side of ABSGN's tiles, pixels.",
+        json_schema_extra={"default": "whole images, unless they need too much memory"},
     )
     format: Literal["same", "jpeg", "png", "webp", "tiff", "avif"] = Field(
         default="same", description="Output format; same: whatever the input is."
@@ -149,19 +175,23 @@ class JobConfig(BaseModel):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)
 
-    def fingerprint(self, method: Method) -> Fingerprint:
-        """What decides this method's pixels, hashed."""
+    def fingerprint(self, method: Method, network: Mapping[str, Any] | None = None) -> Fingerprint:
+        """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
             "algorithm": ALGORITHM_VERSIONS[method],
+            "max-pixels": self.max_pixels,
+            "format": self.format,
+            "quality": self.quality,
+        }
+        if method == "absgn":
+            return Fingerprint({**parameters, **(network or {})})
+        parameters |= {
             "atmospheric-light": self.atmospheric_light,
             "omega": self.omega,
             "t0": self.t0,
             "window": self.window,
             "denoise": self.denoise,
-            "max-pixels": self.max_pixels,
-            "format": self.format,
-            "quality": self.quality,
         }
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
@@ -187,16 +217,69 @@ class Fingerprint:
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
 
 
-def make_config(given: Mapping[str, Any], config_file: str | None = None) -> JobConfig:
-    """Build the config from a YAML file and the options given on top of it.
+class TrainConfig(BaseModel):
+    """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
+
+    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    data: str = Field(
+        min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
+    )
+    out: str = Field(min_length=1, description="The weights to write, a local file.")
+    model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Weights to start from.",
+        json_schema_extra={"default": "random ones"},
+    )
+    epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
+    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
+    batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
+    learning_rate: float = Field(
+        default=4e-4, gt=0, le=1, description="Peak of the learning rate, which follows a cosine."
+    )
+    whole: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of samples that show whole images; in the last quarter, all do.",
+    )
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
+    )
+    seed: int = Field(default=0, ge=0, description="Of all that is random.")
+    device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
+    gpu_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train together, each with one GPU.",
+        json_schema_extra={"default": "one per GPU of this machine or cluster"},
+    )
+    address: str | None = Field(
+        default=None,
+        description="Address of a Ray cluster.",
+        json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
+    )
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None = None) -> C:
+    """Build a config from a YAML file and the options given on top of it.
 
     Raises ``UsageError`` with one sentence that names the option, its value and what it may be.
     """
     values = {**(_read_yaml(config_file) if config_file else {}), **given}
     try:
-        return JobConfig(**values)
+        return kind(**values)
     except ValidationError as error:
-        raise UsageError(_one_sentence(error)) from error
+        command = "run" if kind is JobConfig else "train"
+        raise UsageError(_one_sentence(error, command)) from error
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -217,7 +300,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
-def _one_sentence(error: ValidationError) -> str:
+def _one_sentence(error: ValidationError, command: str) -> str:
     # A name that is unknown may be the one that is missing, mistyped.
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
@@ -225,7 +308,7 @@ def _one_sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{option} is required"
     if first["type"] == "extra_forbidden":
-        return f"unknown option {option.removeprefix('--')}; see 'batchlight run --help'"
+        return f"unknown option {option.removeprefix('--')}; see 'batchlight {command} --help'"
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     return f"{option} is {first['input']!r}, but {reason}"

@@ -23,6 +23,7 @@ from batchlight.batch import (
 from batchlight.dehaze import batch_light
 from batchlight.engine import Engine, WorkerDied, bisect, call_patiently
 from batchlight.errors import ErrorCode
+from batchlight.feeding import Service
 from batchlight.records import Record, write_part
 from batchlight.storage import open_storage
 
@@ -33,38 +34,42 @@ _WHY_DIED = {
 }
 
 
-async def do_batch(engine: Engine, context: BatchContext, batch: Batch) -> BatchResult:
+async def do_batch(
+    engine: Engine, context: BatchContext, service: Service | None, batch: Batch
+) -> BatchResult:
     """Do and commit one batch, whatever it takes."""
     try:
-        return await call_patiently(engine, run_batch, context, batch)
+        return await call_patiently(engine, run_batch, context, service, batch)
     except WorkerDied:
-        records = await _isolate(engine, context, batch)
+        records = await _isolate(engine, context, service, batch)
     storage = open_storage(context.output)
     tally = await asyncio.to_thread(write_part, storage, batch.number, records)
     return BatchResult(tally)
 
 
-async def _isolate(engine: Engine, context: BatchContext, batch: Batch) -> list[Record]:
+async def _isolate(
+    engine: Engine, context: BatchContext, service: Service | None, batch: Batch
+) -> list[Record]:
     """The rows of a batch that has killed its worker once."""
     survey = partial(survey_images, context, batch.number)
     surveys = await bisect(engine, survey, batch.inputs, deaths=1)
     lights = [s.result.atmospheric_light for s in surveys if s.result is not None]
     light = batch_light([estimate for estimate in lights if estimate is not None])
 
-    finish = partial(finish_images, context, batch.number, light)
     survivors = [i for i, s in zip(batch.inputs, surveys, strict=True) if s.died is None]
     deaths = max(survey.attempts for survey in surveys) - 1
-    finished = dict(zip(survivors, await bisect(engine, finish, survivors, deaths), strict=True))
-
     records = []
-    for item, surveyed in zip(batch.inputs, surveys, strict=True):
-        outcome = finished.get(item, surveyed)
-        if isinstance(outcome.result, Record):
-            records.append(replace(outcome.result, attempts=outcome.attempts))
-        else:
+    for method in batch.methods:  # apart, since what kills the one may be fine for the other
+        finish = partial(finish_images, context, batch.number, method, light, service)
+        outcomes = await bisect(engine, finish, survivors, deaths)
+        finished = dict(zip(survivors, outcomes, strict=True))
+        for item, surveyed in zip(batch.inputs, surveys, strict=True):
+            outcome = finished.get(item, surveyed)
+            if isinstance(outcome.result, Record):
+                records.append(replace(outcome.result, attempts=outcome.attempts))
+                continue
             assert outcome.died is not None
             failure = Failure(outcome.died, _WHY_DIED[outcome.died])
-            records.append(
-                failed_record(context, batch.number, item, failure, light, outcome.attempts)
-            )
+            row = (item, method, failure, light, outcome.attempts)
+            records.append(failed_record(context, batch.number, *row))
     return records

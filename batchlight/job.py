@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from batchlight.batch import BatchContext, BatchResult
 from batchlight.closing import close_plan, replaced_tally
-from batchlight.config import JobConfig
+from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, window
 from batchlight.errors import (
     BatchlightError,
@@ -26,14 +27,17 @@ from batchlight.errors import (
     LockedError,
     UsageError,
 )
+from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import do_batch
 from batchlight.lock import Lock
+from batchlight.model import Model
 from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
+from batchlight.serving import actors_on_cpus, fingerprints_of, model_of, serve
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
 
@@ -64,11 +68,13 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
     return inputs, output
 
 
-def refuse_changes(config: JobConfig, inputs: InputSet, output: Location, plan: Plan) -> None:
+def refuse_changes(
+    fingerprints: Mapping[Method, Fingerprint], inputs: InputSet, output: Location, plan: Plan
+) -> None:
     """Raise ``UsageError`` if this run would mix its results with those of another job."""
-    for method in config.method:
+    for method, fingerprint in fingerprints.items():
         earlier = plan.fingerprints.get(method)
-        changes = config.fingerprint(method).changes_since(earlier) if earlier else []
+        changes = fingerprint.changes_since(earlier) if earlier else []
         if changes:
             raise UsageError(
                 f"{output} was made with other parameters ({', '.join(changes)}); "
@@ -97,14 +103,16 @@ class _Run:
         self.storage = storage
         self.lock = lock
         self.run_id = run_id
-        self.context = BatchContext(config, inputs.root, output, run_id)
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
         self.counts = PlanCounts()
         self.done_now = Tally()
         self.first_submitted = self.last_committed = 0.0
         self.stopped_early = False
+        self.model: Model | None = None
+        self.fingerprints: Mapping[Method, Fingerprint] = {}
         self._engine: Engine | None = None
+        self._service: Service | None = None
         self._interrupt = Interrupt(self.display.say)
         self._exits = ExitStack()
 
@@ -112,6 +120,8 @@ class _Run:
         """Do all there is to do; leave a ``summary.json`` whatever happens."""
         try:
             with self._interrupt.caught(), self._exits:
+                self.model = model_of(self.config, self._started_engine)
+                self.fingerprints = fingerprints_of(self.config, self.model)
                 self._finish_stored_plan()
                 if not self.stopped_early:
                     self._do_new_work()
@@ -140,12 +150,10 @@ class _Run:
         same = not self.config.overwrite or (
             plan.overwrite
             and plan.root == str(self.inputs.root)
-            and all(
-                plan.fingerprints.get(m) == self.config.fingerprint(m) for m in self.config.method
-            )
+            and all(plan.fingerprints.get(m) == f for m, f in self.fingerprints.items())
         )
         if same:
-            refuse_changes(self.config, self.inputs, self.output, plan)
+            refuse_changes(self.fingerprints, self.inputs, self.output, plan)
         if plan.is_closed(self.storage):
             return
         self.counts = PlanCounts(inputs=plan.listed)
@@ -159,7 +167,7 @@ class _Run:
 
     def _do_new_work(self) -> None:
         self.display.say(f"listing {self.inputs.given}")
-        planner = Planner(self.config)
+        planner = Planner(self.config, self.fingerprints)
         previous = latest_plan(self.storage)
         chunks = planner.chunks(
             self.inputs.images(),
@@ -167,7 +175,13 @@ class _Run:
             previous.next_batch if previous else 0,
         )
         plan = store_plan(
-            self.storage, chunks, planner, str(self.inputs.root), self.config, previous
+            self.storage,
+            chunks,
+            planner,
+            str(self.inputs.root),
+            self.config.overwrite,
+            self.fingerprints,
+            previous,
         )
         self.counts = planner.counts
         self.display.say(describe_counts(self.counts))
@@ -183,18 +197,34 @@ class _Run:
             done.update(range(max(chunk.first, plan.first), chunk.last + 1))
         if all(number in done for number in range(plan.first, plan.next_batch)):
             return
+        engine = self._started_engine()
+        if self.model is not None and self._service is None:
+            self._service = serve(engine, self.config, self.model, plan.inputs)
+        self.first_submitted = self.first_submitted or time.monotonic()
+        self._interrupt.run(self._do_batches(plan, done, engine))
+
+    def _started_engine(self) -> Engine:
         if self._engine is None:
-            engine = make_engine(self.config.workers, self.config.address, self.config.timeout)
+            hosted = actors_on_cpus(self.config, self.model)
+            config = self.config
+            engine = make_engine(config.workers, config.address, config.timeout, hosted)
             self.display.say(f"working in {engine.place}")
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
-        self.first_submitted = self.first_submitted or time.monotonic()
-        self._interrupt.run(self._do_batches(plan, done, self._engine))
+        return self._engine
 
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
         batches = plan.read_batches(self.storage, skip=done)
         before = self.done_now.ok + self.done_now.failed
-        jobs = (do_batch(engine, self.context, batch) for batch in batches)
+        context = BatchContext(
+            config=self.config,
+            input=self.inputs.root,
+            output=self.output,
+            run_id=self.run_id,
+            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            pixels_at_once=self.model.pixels_at_once if self.model else 0,
+        )
+        jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
         total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
         results = window(jobs, engine.workers)
         try:
@@ -286,7 +316,7 @@ class _Run:
             elapsed_s=round(elapsed, 3),
             images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
             config=self.config.model_dump(mode="json"),
-            fingerprints={m: self.config.fingerprint(m).digest for m in self.config.method},
+            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
             versions=package_versions(),
         )
 

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchlight.batch import Batch
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import Fingerprint, Method
 from batchlight.errors import ErrorCode
 from batchlight.inputs import Input
 from batchlight.planner import Earlier, PlannedBatch, Planner
@@ -164,12 +164,12 @@ def store_plan(
     chunks: Iterable[list[PlannedBatch]],
     planner: Planner,
     root: str,
-    config: JobConfig,
+    overwrite: bool,
+    fingerprints: Mapping[Method, Fingerprint],
     previous: Plan | None,
 ) -> Plan | None:
     """Write a plan, chunk by chunk and its end mark last; None if there is nothing to do."""
-    fingerprints = dict(previous.fingerprints) if previous else {}
-    fingerprints |= {method: config.fingerprint(method) for method in config.method}
+    fingerprints = {**(previous.fingerprints if previous else {}), **fingerprints}
     first = previous.next_batch if previous else 0
     stored: list[BatchRange] = []
     rows = 0
@@ -187,7 +187,7 @@ def store_plan(
         inputs=planner.counts.todo,
         rows=rows,
         root=root,
-        overwrite=config.overwrite,
+        overwrite=overwrite,
         fingerprints=fingerprints,
         chunks=tuple(stored),
     )

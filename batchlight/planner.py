@@ -5,7 +5,7 @@ Both are streams in the same order, so that comparing them is a merge and memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from batchlight.batch import Batch
 from batchlight.codec import output_name
-from batchlight.config import JobConfig, Method
+from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
 from batchlight.records import Tally
@@ -77,9 +77,9 @@ class PlanCounts:
 class Planner:
     """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
         self._config = config
-        self._fingerprints = {m: config.fingerprint(m).digest for m in config.method}
+        self._fingerprints = {m: f.digest for m, f in fingerprints.items()}
         self._seen = {name: 0 for name in PlanCounts.__dataclass_fields__ if name != "gone_tally"}
         self._gone = Tally()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from batchlight.config import JobConfig
+from batchlight.engine import Engine, make_engine
 from batchlight.job import open_places, refuse_changes
 from batchlight.plan import earlier_rows, latest_plan
 from batchlight.planner import Planner
+from batchlight.serving import fingerprints_of, model_of
 from batchlight.status import done_rows
 from batchlight.storage import open_storage
 
@@ -39,13 +42,19 @@ def preview(config: JobConfig) -> Preview:
     or for changed parameters, ``StorageError`` for places out of reach.
     """
     inputs, output = open_places(config)
+    with ExitStack() as exits:  # a cluster is asked for its GPUs only if that decides
+
+        def engine() -> Engine:
+            return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
+
+        fingerprints = fingerprints_of(config, model_of(config, engine))
     storage = open_storage(output)
     stored = latest_plan(storage)
     left = 0
     if stored is not None and not config.overwrite:
-        refuse_changes(config, inputs, output, stored)
+        refuse_changes(fingerprints, inputs, output, stored)
         left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
-    planner = Planner(config)
+    planner = Planner(config, fingerprints)
     for _ in planner.chunks(inputs.images(), earlier_rows(storage), first=0):
         pass
     counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}

@@ -14,7 +14,16 @@ from batchlight.storage import Storage
 from batchlight.storage.base import parse_json
 
 SUMMARY = "summary.json"
-_PACKAGES = ("ray", "numpy", "opencv-python-headless", "pillow", "pyarrow", "obstore", "numba")
+_PACKAGES = (
+    "ray",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pyarrow",
+    "obstore",
+    "numba",
+    "torch",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

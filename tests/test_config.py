@@ -32,20 +32,20 @@ from batchlight.errors import UsageError
 )
 def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        make_config({"input": "in", **given})
+        make_config(JobConfig, {"input": "in", **given})
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_input_is_required() -> None:
     with pytest.raises(UsageError, match="--input is required"):
-        make_config({})
+        make_config(JobConfig, {})
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("input: photos\nbatch-size: 8\nomega: 0.5\nmethod: classical\ninclude: '*.jpg'")
-    config = make_config({"omega": "0.6"}, str(file))
+    config = make_config(JobConfig, {"omega": "0.6"}, str(file))
     assert config == JobConfig(input="photos", batch_size=8, omega=0.6, include=("*.jpg",))
 
 
@@ -62,18 +62,18 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) 
     file = tmp_path / "job.yaml"
     file.write_text(text)
     with pytest.raises(UsageError, match=sentence) as caught:
-        make_config({}, str(file))
+        make_config(JobConfig, {}, str(file))
     assert "\n" not in str(caught.value)
 
 
 def test_yaml_takes_off_for_false(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("input: x\nprogress: off")
-    assert make_config({}, str(tmp_path / "job.yaml")).progress == "off"
+    assert make_config(JobConfig, {}, str(tmp_path / "job.yaml")).progress == "off"
 
 
 def test_a_missing_file_is_one_sentence() -> None:
     with pytest.raises(UsageError, match=r"cannot read the config file nowhere\.yaml"):
-        make_config({}, "nowhere.yaml")
+        make_config(JobConfig, {}, "nowhere.yaml")
 
 
 BASE = JobConfig(input="in")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from batchlight.cli import GROUPS, option_default
-from batchlight.config import JobConfig
+from batchlight.cli import GROUPS, TRAIN_GROUPS, option_default
+from batchlight.config import JobConfig, TrainConfig
 from batchlight.errors import ErrorCode
 from tests.helpers import batchlight
 
@@ -17,14 +19,21 @@ REFERENCE = (ROOT / "docs/reference.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_option_is_documented_with_its_default_and_no_other() -> None:
-    rows = re.findall(r"^\| `--([a-z0-9-]+)` \| (.*) \| (.*) \|$", REFERENCE, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("kind", "groups", "heading"),
+    [(JobConfig, GROUPS, "run"), (TrainConfig, TRAIN_GROUPS, "train")],
+)
+def test_every_option_is_documented_with_its_default_and_no_other(
+    kind: type[BaseModel], groups: Mapping[str, Sequence[str]], heading: str
+) -> None:
+    section = REFERENCE.split(f"## Options of `{heading}`")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `--([a-z0-9-]+)` \| (.*) \| (.*) \|$", section, re.MULTILINE)
     documented = {name.replace("-", "_"): (meaning, default) for name, meaning, default in rows}
-    assert list(documented) == [name for names in GROUPS.values() for name in names]
-    assert set(documented) == set(JobConfig.model_fields)
+    assert list(documented) == [name for names in groups.values() for name in names]
+    assert set(documented) == set(kind.model_fields)
     for name, (meaning, default) in documented.items():
-        assert meaning == str(JobConfig.model_fields[name].description)
-        assert default == (option_default(name) or "")
+        assert meaning == str(kind.model_fields[name].description)
+        assert default == (option_default(kind, name) or "")
 
 
 def test_every_command_is_documented_and_no_other() -> None:
@@ -33,10 +42,12 @@ def test_every_command_is_documented_and_no_other() -> None:
     assert len(commands) >= 5
 
 
-@pytest.mark.parametrize("command", ["run", "plan"])
-def test_help_lists_every_option(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "kind"), [("run", JobConfig), ("plan", JobConfig), ("train", TrainConfig)]
+)
+def test_help_lists_every_option(command: str, kind: type[BaseModel]) -> None:
     text = batchlight(command, "--help", COLUMNS="200").stdout
-    for name in JobConfig.model_fields:
+    for name in kind.model_fields:
         assert f"--{name.replace('_', '-')} " in text
 
 

@@ -13,8 +13,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from batchlight import engine as engine_module
-from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, bisect, call_patiently, window
+from batchlight.engine import (
+    InProcessEngine,
+    RayEngine,
+    WorkerDied,
+    bisect,
+    call_patiently,
+    calls,
+    cluster,
+    window,
+)
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 
 T = TypeVar("T")
@@ -95,8 +103,8 @@ def test_memory_error_counts_as_a_death(ray_engine: RayEngine, make: str) -> Non
 def test_storage_trouble_is_tried_again_unless_it_lasts(
     ray_engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "PAUSE_AFTER_STORAGE_TROUBLE", 0.01)
-    for times, lasting, calls in ((2, False, 3), (9, False, 3), (9, True, 1)):
+    monkeypatch.setattr(calls, "PAUSE_AFTER_STORAGE_TROUBLE", 0.01)
+    for times, lasting, tries in ((2, False, 3), (9, False, 3), (9, True, 1)):
         log = tmp_path / f"log{times}{lasting}"
         work = call_patiently(ray_engine, fail_on_storage, log, times, lasting)
         if times == 2:
@@ -104,7 +112,7 @@ def test_storage_trouble_is_tried_again_unless_it_lasts(
         else:
             with pytest.raises(StorageError, match="the bucket is away"):
                 wait(work)
-        assert len(log.read_text()) == calls
+        assert len(log.read_text()) == tries
 
 
 def test_an_unexpected_failure_is_one_sentence(ray_engine: RayEngine) -> None:
@@ -115,7 +123,7 @@ def test_an_unexpected_failure_is_one_sentence(ray_engine: RayEngine) -> None:
 def test_a_worker_of_another_version_is_refused(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "__version__", "0.0.0")
+    monkeypatch.setattr(cluster, "__version__", "0.0.0")
     with pytest.raises(ClusterError, match="install the same version on every node"):
         wait(ray_engine.call(hang))
 

@@ -60,8 +60,8 @@ def test_poison_is_found_and_its_neighbours_are_done(
     other = Location.parse(str(tmp_path / "other"))
     open_storage(other).check(writable=True)
     engine = PoisonedEngine({poison}, only, code)
-    context = BatchContext(config, Location.parse(str(photos)), other, "run")
-    result = asyncio.run(do_batch(engine, context, Batch(0, ("classical",), inputs)))
+    context = BatchContext(config, Location.parse(str(photos)), other, "run", {"classical": "f"})
+    result = asyncio.run(do_batch(engine, context, None, Batch(0, ("classical",), inputs)))
 
     assert (result.tally.ok, result.tally.failed_by_code) == (15, ((code.value, 1),))
     assert engine.calls <= 2 + 2 * (2 * 4 + 3)

@@ -18,10 +18,12 @@ from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
 from batchlight.plan import latest_plan, store_plan
 from batchlight.planner import Earlier, Planner
+from batchlight.serving import fingerprints_of
 from batchlight.storage import Location, open_storage
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 CONFIG = JobConfig(input="in", batch_size=3)
+FINGERPRINTS = fingerprints_of(CONFIG, None)
 
 
 def image(path: str, size: int = 10) -> Input:
@@ -36,7 +38,7 @@ def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
 def planned(
     images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
 ) -> tuple[list[Batch], Planner]:
-    planner = Planner(config)
+    planner = Planner(config, fingerprints_of(config, None))
     chunks = planner.chunks(images, earlier, first)
     return [planned.batch for chunk in chunks for planned in chunk], planner
 
@@ -134,9 +136,9 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
         Input("b.jpg", None, None, None, None, "a defect"),
         *[image(f"c{n}.jpg") for n in range(5)],
     ]
-    planner = Planner(CONFIG)
+    planner = Planner(CONFIG, FINGERPRINTS)
     chunks = list(planner.chunks(images, [row("c0.jpg", size=9)], 0))
-    plan = store_plan(storage, chunks, planner, "root", CONFIG, None)
+    plan = store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, None)
     assert plan is not None
     assert (plan.inputs, plan.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
     assert latest_plan(storage) == plan
@@ -149,7 +151,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert plan.is_closed(storage)
 
     # A plan whose end mark is not there yet is no plan.
-    store_plan(storage, chunks, planner, "root", CONFIG, plan)
+    store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, plan)
     (tmp_path / "_batchlight/plan/0000000003.json").unlink()
     assert latest_plan(storage) == plan
 
@@ -158,9 +160,9 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
-    planner = Planner(CONFIG)
+    planner = Planner(CONFIG, FINGERPRINTS)
     chunks = planner.chunks((image(f"{n:03d}.jpg") for n in range(20)), [], 0)
-    plan = store_plan(storage, chunks, planner, "root", CONFIG, None)
+    plan = store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, None)
     assert plan is not None
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(list(plan.read_batches(storage, skip=set()))) == 7

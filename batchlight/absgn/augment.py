@@ -1,0 +1,97 @@
+"""More pairs out of the pairs there are: other regions, scales, orientations, light and noise.
+
+A pair is two arrays of shape (height, width, 3), RGB float32 in 0..1: the dark image and the one
+that it should become.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a sample may be from the pair it is made of."""
+
+    size: int = 256
+    """Side of the square sample, in pixels."""
+    smallest_region: float = 0.5
+    """Share of the sides that a region covers at least; it is stretched to the sample's size."""
+    noisy: float = 0.7
+    """Share of the samples whose dark image gets more sensor noise."""
+    strongest_noise: float = 1.3
+    """1 is the noise of a dark image as it comes from the camera, at full resolution."""
+    relit: float = 0.3
+    """Share of the samples whose dark image gets another exposure."""
+    darkest_stop: float = -0.5
+    brightest_stop: float = 1.5
+    dimmed: float = 0.1
+    """Share of the samples whose dark image is the bright one, dimmed a little or not at all: what
+    is bright already must stay as it is."""
+    dimmest_stop: float = -2.0
+
+
+READ_VARIANCE = 3.2
+SHOT_VARIANCE = 0.25
+"""Noise of a dark image at level v of 255: variance READ + SHOT x v, in levels squared. Fitted to
+the finest diagonal Haar band of low-light photographs with unscaled sensor noise."""
+
+SMALLEST_GRAIN, LARGEST_GRAIN = 0.2, 0.6
+"""Sigma, in pixels, of the blur that makes neighbouring noise alike, as demosaicking does."""
+
+
+def augment(
+    low: Image, high: Image, how: Augmentation, whole: float, random: np.random.Generator
+) -> tuple[Image, Image]:
+    """A sample of (size, size, 3) made of a pair; ``whole``: how likely it shows all of it."""
+    if random.random() >= whole:
+        low, high = _region(low, high, how.smallest_region, random)
+    low, high = (_resize(image, how.size) for image in (low, high))
+    if random.random() < how.dimmed:
+        low = high * 2 ** min(0.0, random.uniform(how.dimmest_stop, -how.dimmest_stop))
+    elif random.random() < how.relit:
+        low = np.minimum(low * 2 ** random.uniform(how.darkest_stop, how.brightest_stop), 1)
+    if random.random() < how.noisy:
+        low = add_noise(low, random.uniform(0, how.strongest_noise), random)
+    turns, flip = int(random.integers(4)), int(random.integers(2))
+    low, high = (np.rot90(image, turns)[:, :: 1 - 2 * flip] for image in (low, high))
+    return np.ascontiguousarray(low, np.float32), np.ascontiguousarray(high, np.float32)
+
+
+def add_noise(image: Image, strength: float, random: np.random.Generator) -> Image:
+    """The image with sensor noise, on the 256 levels that a camera would have stored."""
+    grain = random.uniform(SMALLEST_GRAIN, LARGEST_GRAIN)
+    noise = cv2.GaussianBlur(random.standard_normal(image.shape, np.float32), (0, 0), grain)
+    levels = image * 255
+    noisy = levels + noise / max(noise.std(), 1e-6) * strength * np.sqrt(
+        READ_VARIANCE + SHOT_VARIANCE * levels
+    )
+    result: Image = np.clip(np.rint(noisy), 0, 255) / 255
+    return result
+
+
+def _region(
+    low: Image, high: Image, smallest: float, random: np.random.Generator
+) -> tuple[Image, Image]:
+    height, width = low.shape[:2]
+    share = random.uniform(smallest, 1)
+    h, w = max(1, round(height * share)), max(1, round(width * share))
+    y, x = random.integers(height - h + 1), random.integers(width - w + 1)
+    return low[y : y + h, x : x + w], high[y : y + h, x : x + w]
+
+
+def _resize(image: Image, size: int) -> Image:
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    shrinks = size < min(height, width)
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized: Image = cv2.resize(image, (size, size), interpolation=how)
+    return np.clip(resized, 0, 1)

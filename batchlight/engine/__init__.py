@@ -1,0 +1,34 @@
+"""Running calls somewhere else, and what to do when they die: the one place that knows Ray.
+
+An engine knows nothing of images. It runs functions on workers, one CPU each, and hosts objects
+that need a process or a GPU of their own; it tells the death of a process from a failure of the
+work.
+
+base.py      what an engine is, and the one that is this process
+calls.py     retries, bisection, the window: for any engine
+cluster.py   calls as Ray tasks
+hosting.py   objects as Ray actors
+deadline.py  the time that a call may take
+together.py  training in several processes
+"""
+
+from __future__ import annotations
+
+from batchlight.engine.base import Engine, InProcessEngine, Outcome, WorkerDied
+from batchlight.engine.calls import bisect, call_patiently, window
+from batchlight.engine.cluster import RayEngine, make_engine, ray_address
+from batchlight.engine.together import train_together
+
+__all__ = [
+    "Engine",
+    "InProcessEngine",
+    "Outcome",
+    "RayEngine",
+    "WorkerDied",
+    "bisect",
+    "call_patiently",
+    "make_engine",
+    "ray_address",
+    "train_together",
+    "window",
+]

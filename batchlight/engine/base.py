@@ -1,0 +1,111 @@
+"""What an engine is, and the one that needs no Ray: calls run in this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from batchlight.errors import ErrorCode
+from batchlight.feeding import Answer, Service
+
+T = TypeVar("T")
+
+
+class WorkerDied(Exception):
+    """The process that ran a call is gone; ``code`` says what killed it, as far as is known."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of one item of a bisection."""
+
+    result: T | None
+    died: ErrorCode | None
+    attempts: int
+
+
+class Engine(Protocol):
+    """Runs functions on workers, and hosts objects that answer calls."""
+
+    @property
+    def workers(self) -> int:
+        """How many calls run at once."""
+
+    @property
+    def nodes(self) -> int:
+        """On how many machines."""
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs there are for hosted objects."""
+
+    @property
+    def place(self) -> str:
+        """Where all this is, for a person."""
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises."""
+
+    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+        """Make ``count`` equal objects, each in a process of its own, that last as long as this.
+
+        The service can be an argument of a call, which can then call them. Returns when all are
+        there. Raises what ``make`` raised.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Done:
+    """An answer that is there already."""
+
+    value: Any
+
+    def result(self) -> Any:
+        return self.value
+
+
+class _InProcessService:
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+    def submit(self, method: str, *arguments: object) -> Answer:
+        return _Done(getattr(self._target, method)(*arguments))
+
+
+class InProcessEngine:
+    """``--workers 0``: calls run here, one after the other, and a crash is this process's crash."""
+
+    workers = 1
+    nodes = 1
+    gpus = 0
+    place = "this process"
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return function(*arguments)
+        except MemoryError as error:
+            raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
+
+    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+        return _InProcessService(make())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,193 @@
+"""Calls as Ray tasks, on a cluster or on a Ray of our own. Ray's own retries are off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from batchlight import __version__
+from batchlight.engine import hosting
+from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
+from batchlight.engine.deadline import DEADLINE
+from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
+from batchlight.feeding import Service
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+T = TypeVar("T")
+
+NODES_LOST_AT_MOST = 100
+PAUSE_AFTER_LOST_NODE = 1.0
+"""Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""For the first contact with a cluster."""
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a local Ray without hosted objects: only small results go through it."""
+HOSTING_OBJECT_STORE_BYTES = 512 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+class RayEngine:
+    """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
+
+    def __init__(
+        self, workers: int | None, address: str | None, timeout: float, hosted: int = 0
+    ) -> None:
+        """``hosted``: objects that it will host on CPUs, for which a Ray of our own has room."""
+        self._wanted = workers
+        self._address = ray_address(address)
+        self._timeout = timeout
+        self._hosted = hosted
+        self._services: list[hosting.RayService] = []
+        self.workers = workers or 1
+        self.nodes = 1
+        self.gpus = 0
+        own = self._address == "local"
+        self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
+
+    def __enter__(self) -> Self:
+        # Ray reads these once, on import: send no usage reports, and leave the variables that say
+        # which accelerators are visible alone (its coming default, about which it warns).
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
+        local: dict[str, Any] = {}
+        if self._address == "local":
+            local = {
+                "num_cpus": (self._wanted or os.cpu_count() or 1) + self._hosted,
+                "object_store_memory": HOSTING_OBJECT_STORE_BYTES
+                if self._hosted
+                else OBJECT_STORE_BYTES,
+                "include_dashboard": False,
+            }
+        try:
+            if self._started:
+                _refuse_silence(self._address)
+                ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **local,
+                )
+            cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
+            resources = cluster_resources()
+            self.nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+        except BatchlightError:
+            raise
+        except Exception as error:  # Ray raises many kinds, none of them documented as its own
+            raise ClusterError(_why_no_ray(self._address, error)) from error
+        cpus = int(resources.get("CPU", 0)) - self._hosted
+        self.gpus = int(resources.get("GPU", 0))
+        self.workers = self._wanted or max(1, cpus)
+        if self._address != "local" and self.workers > cpus:
+            logger.warning(
+                "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
+                self.workers,
+                cpus,
+            )
+        self._remote = ray.remote(num_cpus=1, max_retries=0)(_on_worker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for service in self._services:
+            hosting.stop(service)
+        if self._started:
+            ray.shutdown()
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        import ray.exceptions
+
+        for _ in range(NODES_LOST_AT_MOST):
+            submitted = time.monotonic()
+            ref: ObjectRef[T] = self._remote.remote(
+                __version__, self._timeout, function, *arguments
+            )
+            try:
+                return await ref
+            except asyncio.CancelledError:
+                ray.cancel(ref, force=True)
+                raise
+            except ray.exceptions.RayTaskError as error:
+                raise hosting.as_ours(error) from error
+            except ray.exceptions.OutOfMemoryError as error:
+                raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
+            except ray.exceptions.WorkerCrashedError as error:
+                hung = time.monotonic() - submitted >= self._timeout
+                raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
+            except (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError) as error:
+                logger.warning("a node was lost; its work is done again elsewhere (%s)", error)
+                await asyncio.sleep(PAUSE_AFTER_LOST_NODE)
+            except ray.exceptions.RayError as error:
+                raise ClusterError(f"Ray failed: {brief(error)}") from error
+        raise ClusterError(
+            f"the cluster lost {NODES_LOST_AT_MOST} nodes under one batch; "
+            "check the cluster, then run the same command again"
+        )
+
+    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+        if on_gpus and count > self.gpus:
+            logger.warning(
+                "--gpu-workers %d is more than the %d GPUs of the cluster; waiting for more",
+                count,
+                self.gpus,
+            )
+        service = hosting.start(make, count, on_gpus, self._timeout)
+        self._services.append(service)
+        return service
+
+
+def ray_address(address: str | None) -> str:
+    """What ``--address`` stands for; ``local`` is a Ray of our own."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def make_engine(
+    workers: int | None, address: str | None, timeout: float, hosted: int = 0
+) -> Engine:
+    """The engine that ``--workers`` and ``--address`` ask for."""
+    if workers == 0:
+        return InProcessEngine()
+    return RayEngine(workers, address, timeout, hosted)
+
+
+def _on_worker(version: str, timeout: float, function: Callable[..., T], *arguments: Any) -> T:
+    """What really runs on a worker."""
+    hosting.refuse_other_version(version)
+    with DEADLINE.of(timeout):
+        return function(*arguments)
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ``ClusterError`` if nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(_why_no_ray(address, error)) from error
+
+
+def _why_no_ray(address: str, error: Exception) -> str:
+    if address == "local":
+        return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return f"cannot reach a Ray cluster at {address}: {brief(error)}; check --address"
+    # Ray logs that a token is missing, but its exception only says that there is no connection.
+    return (
+        f"cannot join a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS, "
+        "and if the cluster demands a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    )

@@ -1,0 +1,210 @@
+"""Objects as Ray actors: made once, called often, by workers rather than by the driver.
+
+What is sent to them and comes back travels through Ray's object store, straight between the worker
+and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: that
+is decided where all retries are.
+
+Calls of several workers wait in line at one actor. If it dies, only the call that had begun is to
+blame, as its begin is the first thing that it tells; the others are sent again and nobody hears of
+it. Otherwise an image that kills the network could take innocent ones along, three times.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from batchlight import __version__
+from batchlight.engine.base import WorkerDied
+from batchlight.engine.deadline import DEADLINE
+from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
+from batchlight.feeding import Answer
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    Made = list[ObjectRef[Callable[[], object]]]
+    """What makes the object; in a list, so that Ray leaves it a reference until it is needed."""
+
+RESENDS_AT_MOST = 1000
+PAUSE_BEFORE_RESENDING = 0.5
+"""Seconds: an actor takes some to start again."""
+
+NODE_LOST = "node has died"
+"""What Ray says of an actor that went down with its node, which is no image's fault."""
+
+WARN_AFTER_S = 60.0
+"""Of waiting for actors to start."""
+
+logger = logging.getLogger(__name__)
+
+
+class Host:
+    """The actor: holds one object."""
+
+    def __init__(self, version: str, timeout: float) -> None:
+        refuse_other_version(version)
+        self._timeout = timeout
+        self._target: object = None
+
+    def ready(self, make: Made) -> None:
+        """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
+        if self._target is None:
+            import ray
+
+            self._target = ray.get(make[0])()
+
+    def answer(self, make: Made, method: str, arguments: tuple[object, ...]) -> Iterator[Any]:
+        """First None, which says that the call has begun; then its result.
+
+        ``make`` comes with each call, for the first one after a restart.
+        """
+        yield None
+        with DEADLINE.of(self._timeout):
+            try:
+                self.ready(make)
+                result = getattr(self._target, method)(*arguments)
+            except (BatchlightError, MemoryError):
+                raise
+            except Exception:
+                # After an error of a GPU nothing works in this process any more, so whatever is
+                # unexpected is a death: Ray starts another process.
+                traceback.print_exc()
+                os._exit(1)
+        yield result
+
+
+def start(make: Callable[[], object], number: int, on_gpus: bool, timeout: float) -> RayService:
+    """Start actors and wait for all. Raises what ``make`` raised."""
+    import ray
+
+    remote: Any = ray.remote(Host)
+    host = remote.options(
+        num_cpus=0 if on_gpus else 1,
+        num_gpus=1 if on_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+    )
+    made = [ray.put(make)]
+    actors = tuple(host.remote(__version__, timeout) for _ in range(number))
+    waiting = [actor.ready.remote(made) for actor in actors]
+    _, late = ray.wait(waiting, num_returns=number, timeout=WARN_AFTER_S)
+    if late:
+        logger.warning(
+            "%d of %d network actors have not started within %.0f s; waiting for the cluster",
+            len(late), number, WARN_AFTER_S,
+        )  # fmt: skip
+    try:
+        ray.get(waiting)
+    except ray.exceptions.RayTaskError as error:
+        raise as_ours(error) from error
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the network actors do not start: {brief(error)}") from error
+    return RayService(actors, made, timeout)
+
+
+def stop(service: RayService) -> None:
+    """End the actors."""
+    import ray
+
+    for actor in service.actors:
+        ray.kill(actor)
+
+
+@dataclass
+class RayService:
+    """Some equal actors, called in turn. Travels to workers as an argument of their calls."""
+
+    actors: tuple[ActorHandle[Host], ...]
+    make: Made
+    timeout: float
+    turns: Iterator[int] = field(default_factory=count)
+
+    def submit(self, method: str, *arguments: object) -> Answer:
+        # Each process begins its turns elsewhere, so that they do not all march in step.
+        actor = self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
+        return _RayAnswer(actor, self.make, self.timeout, method, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RayService, (self.actors, self.make, self.timeout)
+
+
+class _RayAnswer:
+    def __init__(
+        self,
+        actor: ActorHandle[Host],
+        make: Made,
+        timeout: float,
+        method: str,
+        arguments: tuple[object, ...],
+    ) -> None:
+        import ray
+
+        self._actor = actor
+        self._timeout = timeout
+        # Put once, so that a call that is sent again does not carry its pixels again.
+        self._call = (make, method, ray.put(arguments))
+        self._send()
+
+    def _send(self) -> None:
+        self._stream: Any = self._actor.answer.options(num_returns="streaming").remote(*self._call)
+
+    def result(self) -> Any:
+        import ray
+
+        with DEADLINE.paused():
+            for _ in range(RESENDS_AT_MOST):
+                begun: float | None = None
+                try:
+                    ray.get(next(self._stream))
+                    begun = time.monotonic()
+                    return ray.get(next(self._stream))
+                except ray.exceptions.RayTaskError as error:
+                    raise as_ours(error) from error
+                except ray.exceptions.OutOfMemoryError as error:
+                    if begun is not None:
+                        raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
+                except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as e:
+                    if begun is not None and NODE_LOST not in str(e):
+                        hung = time.monotonic() - begun >= self._timeout
+                        raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from e
+                time.sleep(PAUSE_BEFORE_RESENDING)
+                self._send()
+        raise ClusterError(
+            "the network actors keep dying before they begin; check the GPUs of the cluster"
+        )
+
+
+def refuse_other_version(version: str) -> None:
+    """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
+    if version != __version__:
+        raise ClusterError(
+            f"a worker has batchlight {__version__} and this is {version}; "
+            "install the same version on every node"
+        )
+
+
+def as_ours(error: Any) -> Exception:
+    """The exception that a function raised on its worker."""
+    cause = error.cause
+    if isinstance(cause, BatchlightError | WorkerDied):
+        return cause
+    if isinstance(cause, MemoryError):
+        return WorkerDied(ErrorCode.OUT_OF_MEMORY)
+    if isinstance(cause, ModuleNotFoundError) or "ModuleNotFoundError" in str(error):
+        return ClusterError(
+            f"a worker cannot import what it needs ({brief(cause or error)}); "
+            "install the same batchlight, with the same extras, on every node"
+        )
+    return BatchlightError(
+        f"a worker failed unexpectedly: {brief(cause or error)}; "
+        "run again with --debug and report what it says"
+    )

@@ -1,0 +1,121 @@
+"""Which network a run uses: ``--model``, ``--weights``, ``--device`` and ``--precision`` resolved.
+
+The weights are read once, here, and travel to the workers as bytes, so that no other node needs
+the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from batchlight.config import JobConfig, ModelName
+from batchlight.errors import UsageError
+from batchlight.storage import Location, open_storage
+
+if TYPE_CHECKING:
+    from batchlight.absgn.inference import Device, Enhancer, Precision
+    from batchlight.absgn.weights import Weights
+
+CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
+
+GPU_PRECISION: Final = "fp16"
+"""More exact than bf16 (64 dB against 54 dB to fp32); what leaves its range is redone in fp32."""
+
+PIXELS_AT_ONCE = {"cuda": 4_000_000, "cpu": 0}
+"""Images of one shape go through a GPU together up to this; on a CPU, one by one."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that a worker needs to make the network."""
+
+    name: str
+    """As in a sentence: ``absgn-small``, or where the weights were read from."""
+    weights: bytes = field(repr=False)
+    sha256: str
+    device: Device
+    precision: Precision
+    tile: int | None
+
+    @property
+    def pixels_at_once(self) -> int:
+        """How many pixels of images of one shape go through together; at least one image does."""
+        return PIXELS_AT_ONCE[self.device]
+
+    def enhancer(self, neighbours: int = 0) -> Enhancer:
+        """The network, with others on its machine. Raises ``UsageError`` without its GPU."""
+        import torch
+
+        from batchlight.absgn.inference import Enhancer
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                "--device cuda needs an NVIDIA GPU and a PyTorch that can use it, but a worker "
+                "has none; give --device cpu, or install the CUDA build of PyTorch there"
+            )
+        return Enhancer(self.weights, self.device, self.precision, self.tile, neighbours)
+
+
+def choose_model(config: JobConfig, count_gpus: Callable[[], int]) -> Model:
+    """Resolve a config's network; ``count_gpus`` is asked only if it decides.
+
+    Raises ``UsageError`` without PyTorch, and for weights that cannot be read or do not fit.
+    """
+    name = config.weights or config.model
+    with no_pytorch("--method absgn"):
+        weights = read_weights(config.weights) if config.weights else _packaged(config.model)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if count_gpus() else "cpu"
+    precision = config.precision
+    if precision == "auto":
+        precision = GPU_PRECISION if device == "cuda" else "fp32"
+    return Model(name, weights.data, weights.sha256, device, precision, config.tile)
+
+
+def local_gpus() -> int:
+    """GPUs of this machine that PyTorch can use."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@contextmanager
+def no_pytorch(what: str) -> Iterator[None]:
+    """Turn an import that fails in the block into a ``UsageError`` that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{what} needs {error.name}; install it with: pip install 'batchlight[absgn]'"
+        ) from error
+
+
+def read_weights(path: str) -> Weights:
+    """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
+    location = Location.parse(path)
+    try:
+        data = open_storage(location.parent).read(location.name)
+    except OSError as error:
+        raise UsageError(f"cannot read the weights {path}; check --weights") from error
+    return _parse(data, path)
+
+
+def _packaged(name: str) -> Weights:
+    file = resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+    if not file.is_file():
+        raise UsageError(f"this version brings no weights for --model {name}; give --weights FILE")
+    return _parse(file.read_bytes(), name)
+
+
+def _parse(data: bytes, name: str) -> Weights:
+    from batchlight.absgn.weights import parse_weights
+
+    try:
+        return parse_weights(data)
+    except ValueError as error:
+        raise UsageError(f"the weights {name} cannot be used: {error}; check --weights") from error

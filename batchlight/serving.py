@@ -1,0 +1,64 @@
+"""The network on its actors: how many of them, on what, and how slow that will be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.engine import Engine, ray_address
+from batchlight.feeding import Service
+from batchlight.model import Model, choose_model, local_gpus
+
+logger = logging.getLogger(__name__)
+
+
+def model_of(config: JobConfig, engine: Callable[[], Engine]) -> Model | None:
+    """The network of a run; None if no method needs one.
+
+    ``engine`` is called only where the GPUs of a cluster decide. Raises ``UsageError``.
+    """
+    if "absgn" not in config.method:
+        return None
+    here = config.workers == 0 or ray_address(config.address) == "local"
+    return choose_model(config, local_gpus if here else lambda: engine().gpus)
+
+
+def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, Fingerprint]:
+    """What decides the pixels of each method of a run."""
+    network = {"weights": model.sha256, "precision": model.precision} if model else {}
+    return {method: config.fingerprint(method, network) for method in config.method}
+
+
+def actors_on_cpus(config: JobConfig, model: Model | None) -> int:
+    """How many a Ray of our own must have room for."""
+    return (config.gpu_workers or 1) if model and model.device == "cpu" else 0
+
+
+def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
+    """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
+    on_gpus = model.device == "cuda"
+    count = config.gpu_workers or max(1, engine.gpus if on_gpus else engine.nodes)
+    neighbours = -(-count // engine.nodes) - 1
+    service = engine.host(partial(model.enhancer, neighbours), count, on_gpus)
+    if not on_gpus:
+        speed = service.submit("seconds_per_megapixel").result() / count
+        logger.warning(
+            "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
+            "1 megapixel take %s; %s",
+            model.name, speed, images, _duration(speed * images), _advice(model),
+        )  # fmt: skip
+    return service
+
+
+def _advice(model: Model) -> str:
+    smaller = "--model absgn-small is 10 times faster, " if model.name == "absgn" else ""
+    return f"{smaller}--method classical 300 times, and a GPU 100 times"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
