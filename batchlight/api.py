@@ -1,14 +1,20 @@
-"""The classical method on one array in memory."""
+"""Both methods on one array in memory."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.dehaze import DehazeParameters, analyse
 from batchlight.dehaze import enhance as dehaze
+from batchlight.model import choose_model, local_gpus
+
+if TYPE_CHECKING:
+    from batchlight.absgn.inference import Enhancer
 
 
 def enhance(
@@ -19,16 +25,23 @@ def enhance(
     t0: float = 0.1,
     window: int = 20,
     denoise: Literal["none", "guided"] = "none",
+    method: Method = "classical",
+    model: ModelName = "absgn-small",
+    weights: str | None = None,
+    device: Device = "auto",
     channel_order: Literal["rgb", "bgr"] = "rgb",
 ) -> npt.NDArray[Any]:
-    """Brighten one low-light image with the classical method.
+    """Brighten one low-light image.
 
     ``image``: uint8 or uint16 of shape (height, width), (height, width, 3), or (height, width, 4)
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
-    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth.
+    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth;
+    it, ``omega``, ``t0``, ``window`` and ``denoise`` are of the classical method. ``model``,
+    ``weights`` and ``device`` are of ``absgn``, which stays loaded for the next call.
 
-    Raises ``TypeError`` for another dtype and ``ValueError`` for another shape or a parameter out
-    of range.
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or a parameter out of
+    range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image that
+    the network cannot do.
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"image is {image.dtype}, but must be uint8 or uint16")
@@ -46,20 +59,29 @@ def enhance(
         isinstance(atmospheric_light, int | float) and 0 < atmospheric_light <= 255
     ):
         raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
+    if method not in METHODS:
+        raise ValueError("method must be 'classical' or 'absgn'")
     if channel_order not in ("rgb", "bgr"):
         raise ValueError("channel_order must be 'rgb' or 'bgr'")
 
     colour = image[..., :3] if image.ndim == 3 else image
     # Ties between channels go to blue first, so the order of channels matters.
-    turned = colour[..., ::-1] if image.ndim == 3 and channel_order == "rgb" else colour
-    pixels = np.ascontiguousarray(turned)
-    analysis = analyse(pixels, window)
-    own = analysis.atmospheric_light
-    light = own if atmospheric_light == "image" else float(atmospheric_light)
-    parameters = DehazeParameters(omega, t0, window, denoise == "guided")
-    result = dehaze(pixels, analysis, light, parameters).pixels
+    reversed = image.ndim == 3 and channel_order == "rgb"
+    pixels = np.ascontiguousarray(colour[..., ::-1] if reversed else colour)
+    if method == "absgn":
+        result = _enhancer(model, weights, device).enhance([pixels])[0].get()
+    else:
+        analysis = analyse(pixels, window)
+        own = analysis.atmospheric_light
+        light = own if atmospheric_light == "image" else float(atmospheric_light)
+        parameters = DehazeParameters(omega, t0, window, denoise == "guided")
+        result = dehaze(pixels, analysis, light, parameters).pixels
     out = image.copy()
-    out[..., : colour.shape[-1]] = (
-        result[..., ::-1] if image.ndim == 3 and channel_order == "rgb" else result
-    )
+    out[..., : colour.shape[-1]] = result[..., ::-1] if reversed else result
     return out
+
+
+@lru_cache(maxsize=1)
+def _enhancer(model: ModelName, weights: str | None, device: Device) -> Enhancer:
+    config = JobConfig(input=".", method=("absgn",), model=model, weights=weights, device=device)
+    return choose_model(config, local_gpus).enhancer()

@@ -12,9 +12,7 @@ from functools import partial
 
 from batchlight.batch import (
     Batch,
-    BatchContext,
     BatchResult,
-    Failure,
     failed_record,
     finish_images,
     run_batch,
@@ -25,6 +23,7 @@ from batchlight.engine import Engine, WorkerDied, bisect, call_patiently
 from batchlight.errors import ErrorCode
 from batchlight.feeding import Service
 from batchlight.records import Record, write_part
+from batchlight.steps import BatchContext, Failure
 from batchlight.storage import open_storage
 
 _WHY_DIED = {

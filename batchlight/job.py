@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from batchlight.batch import BatchContext, BatchResult
+from batchlight.batch import BatchResult
 from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, window
@@ -38,6 +38,7 @@ from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.serving import actors_on_cpus, fingerprints_of, model_of, serve
+from batchlight.steps import BatchContext
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
 

@@ -54,6 +54,20 @@ def test_shape_dtype_and_alpha_are_kept(channels: int, dtype: type) -> None:
         assert np.array_equal(out[..., 3], image[..., 3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_absgn_keeps_shape_dtype_and_alpha(channels: int, dtype: type) -> None:
+    image = dark_image(2, channels=channels, dtype=dtype)
+    out = batchlight.enhance(image, method="absgn")
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+    assert out[..., :3].mean() > image[..., :3].mean()
+    if channels == 4:
+        assert np.array_equal(out[..., 3], image[..., 3])
+    if channels == 3:
+        turned = batchlight.enhance(image[..., ::-1], method="absgn", channel_order="bgr")
+        assert np.array_equal(out, turned[..., ::-1])
+
+
 @pytest.mark.parametrize(
     ("image", "options", "error", "message"),
     [

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
-from batchlight.batch import Batch, BatchContext
+from batchlight.batch import Batch
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ErrorCode
 from batchlight.inputs import Input, open_inputs
 from batchlight.isolation import do_batch
 from batchlight.records import part_path
+from batchlight.steps import BatchContext
 from batchlight.storage import Location, open_storage
 from tests.helpers import rows, tree, write_images
 

@@ -85,7 +85,7 @@ def test_memory_budget_changes_nothing(photos: Path, monkeypatch: pytest.MonkeyP
     run(photos)
     calm = tree(photos.parent / "out/classical")
     for budget in (0, 3000, 20_000):  # nothing kept; some encoded; some decoded
-        monkeypatch.setattr("batchlight.batch._BatchWorker.__init__.__defaults__", (budget,))
+        monkeypatch.setattr("batchlight.batch._Passes.__init__.__defaults__", (budget,))
         run(photos, output=str(photos.parent / f"out{budget}"))
         assert tree(photos.parent / f"out{budget}/classical") == calm
 
