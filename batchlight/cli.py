@@ -56,6 +56,8 @@ TRAIN_GROUPS = {
     "Where it runs": ("device", "gpu_workers", "address"),
 }
 
+INTERRUPTED = 128 + signal.SIGINT
+
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Verbose logs, and tracebacks of errors.")]
@@ -68,7 +70,8 @@ def main() -> None:
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s"
     )
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == INTERRUPTED:  # so Typer tells that it caught a signal
+            raise KeyboardInterrupt
     except BatchlightError as error:
         _fail(str(error), error.exit_code, debug)
     except typer._click.exceptions.NoArgsIsHelpError as error:
@@ -77,7 +80,7 @@ def main() -> None:
     except typer._click.exceptions.ClickException as error:
         _fail(error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130, debug)
+        _fail("interrupted", INTERRUPTED, debug)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"unexpected {type(error).__name__}: {reason}; --debug tells more", 1, debug)

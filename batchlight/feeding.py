@@ -43,10 +43,7 @@ class Service(Protocol):
 class _Group(Generic[T]):
     members: list[T] = field(default_factory=list)
     images: list[Pixels] = field(default_factory=list)
-
-    @property
-    def pixels(self) -> int:
-        return sum(image.shape[0] * image.shape[1] for image in self.images)
+    pixels: int = 0
 
 
 class Feeder(Generic[T]):
@@ -65,6 +62,7 @@ class Feeder(Generic[T]):
         group.members.append(item)
         group.images.append(pixels)
         size = pixels.shape[0] * pixels.shape[1]
+        group.pixels += size
         if group.pixels + size > self._pixels_at_once:
             yield from self._send(key)
         while sum(group.pixels for group in self._waiting.values()) > PIXELS_WAITING:

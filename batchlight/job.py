@@ -37,7 +37,7 @@ from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
-from batchlight.serving import actors_on_cpus, fingerprints_of, model_of, serve
+from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
@@ -198,23 +198,29 @@ class _Run:
             done.update(range(max(chunk.first, plan.first), chunk.last + 1))
         if all(number in done for number in range(plan.first, plan.next_batch)):
             return
-        engine = self._started_engine()
-        if self.model is not None and self._service is None:
-            self._service = serve(engine, self.config, self.model, plan.inputs)
-        self.first_submitted = self.first_submitted or time.monotonic()
-        self._interrupt.run(self._do_batches(plan, done, engine))
+        left = [method for method in plan.methods if method not in self.config.method]
+        if left:
+            raise UsageError(
+                f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
+                "give the same methods as before, or redo everything with --overwrite"
+            )
+        self._interrupt.run(self._do_batches(plan, done, self._started_engine()))
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
-            hosted = actors_on_cpus(self.config, self.model)
             config = self.config
-            engine = make_engine(config.workers, config.address, config.timeout, hosted)
+            hosts = "absgn" in config.method
+            engine = make_engine(config.workers, config.address, config.timeout, hosts)
             self.display.say(f"working in {engine.place}")
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
         return self._engine
 
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
+        if self.model is not None and self._service is None and "absgn" in plan.methods:
+            images = await asyncio.to_thread(self._remaining_rows, plan, done, "absgn")
+            self._service = await serve(engine, self.config, self.model, images)
+        self.first_submitted = self.first_submitted or time.monotonic()
         batches = plan.read_batches(self.storage, skip=done)
         before = self.done_now.ok + self.done_now.failed
         context = BatchContext(
@@ -239,11 +245,13 @@ class _Run:
         finally:
             await results.aclose()
 
-    def _remaining_rows(self, plan: Plan, done: set[int]) -> int:
-        if not any(number in done for number in range(plan.first, plan.next_batch)):
+    def _remaining_rows(self, plan: Plan, done: set[int], *methods: Method) -> int:
+        """How many rows are still to be made, of all methods or some."""
+        if not methods and not any(n in done for n in range(plan.first, plan.next_batch)):
             return plan.rows
         batches = plan.read_batches(self.storage, skip=done)
-        return sum(len(batch.inputs) * len(batch.methods) for batch in batches)
+        wanted = set(methods or plan.methods)
+        return sum(len(batch.inputs) * len(wanted.intersection(batch.methods)) for batch in batches)
 
     def _note(self, result: BatchResult, total: int) -> int:
         """Count a finished batch; returns how many rows this run has done."""
@@ -318,6 +326,7 @@ class _Run:
             images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
             config=self.config.model_dump(mode="json"),
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            network=self.model.described() if self.model else {},
             versions=package_versions(),
         )
 

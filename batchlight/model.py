@@ -46,6 +46,15 @@ class Model:
         """How many pixels of images of one shape go through together; at least one image does."""
         return PIXELS_AT_ONCE[self.device]
 
+    def described(self) -> dict[str, str]:
+        """For the summary."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "device": self.device,
+            "precision": self.precision,
+        }
+
     def enhancer(self, neighbours: int = 0) -> Enhancer:
         """The network, with others on its machine. Raises ``UsageError`` without its GPU."""
         import torch

@@ -124,6 +124,8 @@ class Plan:
     overwrite: bool
     fingerprints: Mapping[Method, Fingerprint]
     """The latest of each method that this output has ever been planned with."""
+    methods: tuple[Method, ...]
+    """Those that some of its batches need."""
     chunks: tuple[BatchRange, ...]
 
     @property
@@ -172,10 +174,12 @@ def store_plan(
     fingerprints = {**(previous.fingerprints if previous else {}), **fingerprints}
     first = previous.next_batch if previous else 0
     stored: list[BatchRange] = []
+    methods: set[Method] = set()
     rows = 0
     for chunk in chunks:
         stored.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
         rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
+        methods.update(*(item.batch.methods for item in chunk))
         table = pa.Table.from_pylist([r for item in chunk for r in _as_rows(item)], _CHUNK_SCHEMA)
         storage.write(f"{PLANS}/{first:010d}/{stored[-1].file_name}", to_parquet(table))
     if not stored:
@@ -189,6 +193,7 @@ def store_plan(
         root=root,
         overwrite=overwrite,
         fingerprints=fingerprints,
+        methods=tuple(sorted(methods)),
         chunks=tuple(stored),
     )
     storage.write(f"{plan.folder}.json", _to_json(plan))
@@ -240,5 +245,6 @@ def _to_json(plan: Plan) -> bytes:
 def _from_json(data: bytes) -> Plan:
     values = json.loads(data)
     values["fingerprints"] = {m: Fingerprint(p) for m, p in values["fingerprints"].items()}
+    values["methods"] = tuple(values["methods"])
     values["chunks"] = tuple(BatchRange(**chunk) for chunk in values["chunks"])
     return Plan(**values)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.engine import Engine, ray_address
+from batchlight.engine import Engine, WorkerDied, ray_address
+from batchlight.errors import ClusterError, UsageError
 from batchlight.feeding import Service
 from batchlight.model import Model, choose_model, local_gpus
 
@@ -22,7 +23,13 @@ def model_of(config: JobConfig, engine: Callable[[], Engine]) -> Model | None:
     if "absgn" not in config.method:
         return None
     here = config.workers == 0 or ray_address(config.address) == "local"
-    return choose_model(config, local_gpus if here else lambda: engine().gpus)
+    model = choose_model(config, local_gpus if here else lambda: engine().gpus)
+    if here and model.device == "cuda" and not local_gpus():
+        raise UsageError(
+            "--device cuda needs an NVIDIA GPU and a PyTorch that can use it, and this machine has "
+            "none; give --device cpu, or install the CUDA build of PyTorch"
+        )
+    return model
 
 
 def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, Fingerprint]:
@@ -31,25 +38,35 @@ def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, F
     return {method: config.fingerprint(method, network) for method in config.method}
 
 
-def actors_on_cpus(config: JobConfig, model: Model | None) -> int:
-    """How many a Ray of our own must have room for."""
-    return (config.gpu_workers or 1) if model and model.device == "cpu" else 0
-
-
-def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
+async def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
     """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
     on_gpus = model.device == "cuda"
-    count = config.gpu_workers or max(1, engine.gpus if on_gpus else engine.nodes)
+    wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else engine.nodes)
+    count = 1 if config.workers == 0 else wanted
     neighbours = -(-count // engine.nodes) - 1
-    service = engine.host(partial(model.enhancer, neighbours), count, on_gpus)
+    service = await engine.host(partial(model.enhancer, neighbours), count, on_gpus)
     if not on_gpus:
-        speed = service.submit("seconds_per_megapixel").result() / count
+        speed = await _seconds_per_megapixel(engine, service) / count
         logger.warning(
             "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
             "1 megapixel take %s; %s",
             model.name, speed, images, _duration(speed * images), _advice(model),
         )  # fmt: skip
     return service
+
+
+async def _seconds_per_megapixel(engine: Engine, service: Service) -> float:
+    try:
+        return await engine.call(_measure, service)
+    except WorkerDied as death:
+        raise ClusterError(
+            f"the network did not survive a small image ({death.code}); "
+            "check the memory of the workers and --timeout"
+        ) from death
+
+
+def _measure(service: Service) -> float:
+    return float(service.submit("seconds_per_megapixel").result())
 
 
 def _advice(model: Model) -> str:

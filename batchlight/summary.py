@@ -58,6 +58,8 @@ class Summary:
     images_per_s: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    network: Mapping[str, str] = field(default_factory=dict)
+    """What ABSGN ran with: name, sha256 of the weights, device, precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, storage: Storage) -> None:

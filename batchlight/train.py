@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from statistics import fmean
@@ -31,8 +32,7 @@ from batchlight.pairs import Pair, find_pairs, load_pair, split_by_scene
 from batchlight.quality import Quality, quality
 
 if TYPE_CHECKING:
-    import torch
-
+    from batchlight.absgn.network import ABSGN
     from batchlight.absgn.training import Recipe
 
 LOADERS_ON_GPU = 6
@@ -89,7 +89,7 @@ class Training:
             if rank > 0:
                 yield None
                 continue
-            score = validate(trainer.average.module, self.held_out)
+            score = validate(trainer.averaged, self.held_out)
             about = dict(self.about) | {"epoch": str(trainer.epoch)}
             if score is not None:
                 about |= {"psnr": f"{score.psnr:.3f}", "ssim": f"{score.ssim:.4f}"}
@@ -110,14 +110,19 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     with no_pytorch("batchlight train"):
         import torch
 
-        from batchlight.absgn.weights import tensors_about
+        from batchlight.absgn.weights import load_tensors
+    if os.path.isdir(config.out):
+        raise UsageError(f"--out {config.out} is a folder; name a file")
     stem = config.out.removesuffix(".safetensors")
     checkpoint_file, log_file = f"{stem}.checkpoint.safetensors", f"{stem}.log.jsonl"
     training = _prepare(config)
     stored = _read(checkpoint_file)
     done = 0
     if stored is not None:
-        about = tensors_about(stored)
+        try:
+            about = load_tensors(stored)[1]
+        except ValueError as error:
+            raise UsageError(f"{checkpoint_file} is damaged; remove it to start anew") from error
         changes = [name for name, value in training.about.items() if about.get(name) != value]
         if changes:
             raise UsageError(
@@ -127,6 +132,8 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         done = int(about["epoch"])
         say(f"going on after epoch {done}")
         training = replace(training, checkpoint=stored)
+    else:
+        _write(log_file, b"")  # which also shows, before hours of work, that there is a place
     processes = config.gpu_workers or max(1, torch.cuda.device_count())
     say(
         f"{len(training.pairs)} pairs to train on, {len(training.held_out)} to validate with; "
@@ -138,24 +145,24 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         if processes == 1 and ray_address(config.address) == "local"
         else train_together(training.epochs, processes, training.device == "cuda", config.address)
     )
-    last: Epoch | None = None
     for epoch in epochs:
         if epoch is None:
             continue
-        last = epoch
-        _write(checkpoint_file, epoch.checkpoint)
+        # A checkpoint of the last epoch would not be gone on from.
+        if epoch.number < config.epochs:
+            _write(checkpoint_file, epoch.checkpoint)
+        else:
+            _write(config.out, epoch.weights)
         elapsed = time.monotonic() - started
         left = elapsed / (epoch.number - done) * (config.epochs - epoch.number)
         _append(log_file, _log_line(epoch, elapsed))
         say(f"{_sentence(epoch, config.epochs)}, {timedelta(seconds=round(left))} left")
-    if last is None:
-        raise UsageError(f"{checkpoint_file} has seen all {config.epochs} epochs; remove it")
-    _write(config.out, last.weights)
-    os.unlink(checkpoint_file)
+    with suppress(FileNotFoundError):
+        os.unlink(checkpoint_file)
     say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
 
 
-def validate(network: torch.nn.Module, pairs: tuple[Pair, ...]) -> Quality | None:
+def validate(network: ABSGN, pairs: tuple[Pair, ...]) -> Quality | None:
     """Mean quality of a network on whole images, as 8 bits; None without pairs."""
     from batchlight.absgn.inference import restore
 
@@ -243,5 +250,8 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _append(path: str, line: str) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; check --out") from error

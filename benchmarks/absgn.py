@@ -10,6 +10,7 @@ milliseconds per image, share of the GPU's peak, and the difference to fp32 in d
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import sys
@@ -60,7 +61,7 @@ def main(folder: str, rounds: int) -> None:
 def bare(model: Model, images: list[Pixels]) -> float:
     """Seconds that the network takes for images that are in memory, warmed up."""
     with InProcessEngine() as engine:
-        service = engine.host(model.enhancer, 1, on_gpus=model.device == "cuda")
+        service = asyncio.run(engine.host(model.enhancer, 1, on_gpus=model.device == "cuda"))
         service.submit("enhance", images[:1]).result()
         feeder = Feeder[int](service, model.pixels_at_once)
         started = time.perf_counter()

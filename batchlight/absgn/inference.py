@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.restored import Restored
-from batchlight.absgn.tiles import Tile, cut, run_in_tiles
+from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
 
@@ -60,6 +60,10 @@ class Enhancer:
         self._device = torch.device(device)
         if device == "cpu":
             torch.set_num_threads(max(1, _usable_cpus() // (1 + neighbours)))
+        else:
+            # The same bytes each time, and fp32 that is what it says.
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.allow_tf32 = False
         parsed = parse_weights(weights)
         self._exact = _placed(parsed.network(), self._device, torch.float32)
         self._network = self._exact
@@ -98,12 +102,13 @@ class Enhancer:
         while True:
             try:
                 return list(self._run(network, images, side))
-            except (torch.OutOfMemoryError, MemoryError):
-                pass  # what the failed attempt held is free only outside of the handler
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise  # else go on below, where what the failed attempt held is free
             except _NotFiniteError:
                 if count == 1 and network is self._exact:
-                    error = "the network's result is not a number"
-                    return [ImageError(ErrorCode.SUSPICIOUS_OUTPUT, error)]
+                    reason = "the network's result is not a number"
+                    return [ImageError(ErrorCode.SUSPICIOUS_OUTPUT, reason)]
                 if count == 1:  # out of the range of half precision
                     network, side = self._exact, self._side(height, width, self._exact)
                     continue
@@ -116,8 +121,8 @@ class Enhancer:
                 ]
             side = (side or max(height, width)) // 2
             if side < SMALLEST_TILE:
-                error = f"{width} x {height} pixels need more memory than the network has"
-                return [ImageError(ErrorCode.OUT_OF_MEMORY, error)]
+                reason = f"{width} x {height} pixels need more memory than the network has"
+                return [ImageError(ErrorCode.OUT_OF_MEMORY, reason)]
 
     def _run(self, network: ABSGN, images: Pixels, side: int | None) -> Pixels:
         height, width = images.shape[1:3]
@@ -151,17 +156,18 @@ class Enhancer:
             _, total = torch.cuda.mem_get_info(self._device)
             allowed = int(total * GPU_SHARE)
         fits = allowed // per_pixel
-        return None if height * width <= fits else int(fits**0.5)
+        side = int(fits**0.5) // MULTIPLE * MULTIPLE - 2 * MARGIN
+        return None if height * width <= fits else max(MULTIPLE, side)
 
     def _free(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def restore(network: nn.Module, images: Pixels) -> Pixels:
+def restore(network: ABSGN, images: Pixels) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
     with torch.inference_mode():
-        return _to_pixels(network(_to_tensor(images, network)), images)
+        return _to_pixels(network.restore(_to_tensor(images, network)), images)
 
 
 class _NotFiniteError(Exception):
@@ -186,8 +192,9 @@ def _to_pixels(result: Tensor, like: Pixels) -> Pixels:
     """The result, cut to the size of the images it was made of, in their dtype and channels."""
     height, width = like.shape[1:3]
     y = result[:, :, :height, :width].float()
-    if not bool(torch.isfinite(y).all()):
+    if not bool(torch.isfinite(y).all()):  # which clipping would hide
         raise _NotFiniteError
+    y = y.clamp(0, 1)
     if like.ndim == 3:
         y = (y * torch.tensor(LUMINANCE, device=y.device).view(1, 3, 1, 1)).sum(1)
     else:
@@ -195,6 +202,13 @@ def _to_pixels(result: Tensor, like: Pixels) -> Pixels:
     top = np.iinfo(like.dtype).max
     levels = (y * top).round_().to(torch.uint8 if top == 255 else torch.int32)
     return levels.contiguous().cpu().numpy().astype(like.dtype, copy=False)
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """PyTorch has a type for this on GPUs only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED"))
 
 
 def _placed(network: ABSGN, device: torch.device, dtype: torch.dtype) -> ABSGN:

@@ -21,6 +21,7 @@ from torch import Tensor
 from batchlight.absgn.network import ABSGN, MULTIPLE, REACH
 
 MARGIN = -(-REACH // MULTIPLE) * MULTIPLE
+"""Pixels around a tile."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_in_tiles(
     load: Callable[[Tile], Tensor],
     store: Callable[[Tile, Tensor], None],
 ) -> None:
-    """Run the network on a whole image, tile by tile.
+    """Run the network on a whole image, tile by tile; the result is not clipped yet.
 
     ``load`` gives a tile with its margin as the network takes it, (1, 3, H, W), padded at the
     image's edges only; ``store`` gets the result of the same shape. Both are called several times
@@ -74,7 +75,7 @@ def run_in_tiles(
         for tile in tiles:
             x = load(tile)
             try:
-                store(tile, network(x, _Replay(answers, tile, x)))
+                store(tile, network.restore(x, _Replay(answers, tile, x)))
             except _UnknownError as question:
                 shares.append(question.share)
         if not shares:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -176,9 +176,14 @@ class Trainer(Generic[P]):
         self._share = (rank, processes)
 
     @property
+    def averaged(self) -> ABSGN:
+        """The network with the moving average of the weights: what the training is for."""
+        return cast(ABSGN, self.average.module)
+
+    @property
     def weights(self) -> dict[str, Tensor]:
-        """The moving average: what the training is for."""
-        return dict(self.average.module.state_dict())
+        """Its weights."""
+        return dict(self.averaged.state_dict())
 
     def epochs(self) -> Iterator[float]:
         """Train from ``epoch`` on; yields the mean loss after each epoch."""
@@ -206,7 +211,8 @@ class Trainer(Generic[P]):
             for name, value in values.items()
         }
         network = {f"network.{n}": v for n, v in self._network.state_dict().items()}
-        average = {f"average.{n}": v for n, v in self.average.state_dict().items()}
+        # All are floats, the number of averaged steps too, so that a file of floats holds them.
+        average = {f"average.{n}": v.float() for n, v in self.average.state_dict().items()}
         return {**network, **average, **moments}
 
     def resume(self, state: Mapping[str, Tensor], epoch: int) -> None:

@@ -52,11 +52,11 @@ class Engine(Protocol):
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises."""
 
-    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+    async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         """Make ``count`` equal objects, each in a process of its own, that last as long as this.
 
         The service can be an argument of a call, which can then call them. Returns when all are
-        there. Raises what ``make`` raised.
+        there. Raises what ``make`` raised, and ``ClusterError``.
         """
 
     def __enter__(self) -> Self: ...
@@ -101,7 +101,7 @@ class InProcessEngine:
         except MemoryError as error:
             raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
 
-    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+    async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         return _InProcessService(make())
 
     def __enter__(self) -> Self:

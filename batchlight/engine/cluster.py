@@ -14,7 +14,7 @@ from batchlight import __version__
 from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
 from batchlight.engine.deadline import DEADLINE
-from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
+from batchlight.errors import BatchlightError, ClusterError, ErrorCode, UsageError, brief
 from batchlight.feeding import Service
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ PAUSE_AFTER_LOST_NODE = 1.0
 CONNECT_TIMEOUT_S = 5.0
 """For the first contact with a cluster."""
 
-OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a local Ray without hosted objects: only small results go through it."""
-HOSTING_OBJECT_STORE_BYTES = 512 * 2**20
+OBJECT_STORE_BYTES = {False: 100 * 2**20, True: 512 * 2**20}
+"""Of a Ray of our own: without hosted objects, only small results go through it."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +39,13 @@ class RayEngine:
     """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
 
     def __init__(
-        self, workers: int | None, address: str | None, timeout: float, hosted: int = 0
+        self, workers: int | None, address: str | None, timeout: float, hosts: bool = False
     ) -> None:
-        """``hosted``: objects that it will host on CPUs, for which a Ray of our own has room."""
+        """``hosts``: whether it will host objects, so that their calls need room."""
         self._wanted = workers
         self._address = ray_address(address)
         self._timeout = timeout
-        self._hosted = hosted
+        self._hosts = hosts
         self._services: list[hosting.RayService] = []
         self.workers = workers or 1
         self.nodes = 1
@@ -65,10 +64,8 @@ class RayEngine:
         local: dict[str, Any] = {}
         if self._address == "local":
             local = {
-                "num_cpus": (self._wanted or os.cpu_count() or 1) + self._hosted,
-                "object_store_memory": HOSTING_OBJECT_STORE_BYTES
-                if self._hosted
-                else OBJECT_STORE_BYTES,
+                "num_cpus": self._wanted or os.cpu_count(),
+                "object_store_memory": OBJECT_STORE_BYTES[self._hosts],
                 "include_dashboard": False,
             }
         try:
@@ -87,7 +84,7 @@ class RayEngine:
             raise
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
             raise ClusterError(_why_no_ray(self._address, error)) from error
-        cpus = int(resources.get("CPU", 0)) - self._hosted
+        cpus = int(resources.get("CPU", 0))
         self.gpus = int(resources.get("GPU", 0))
         self.workers = self._wanted or max(1, cpus)
         if self._address != "local" and self.workers > cpus:
@@ -103,7 +100,7 @@ class RayEngine:
         import ray
 
         for service in self._services:
-            hosting.stop(service)
+            service.stop()
         if self._started:
             ray.shutdown()
 
@@ -137,15 +134,21 @@ class RayEngine:
             "check the cluster, then run the same command again"
         )
 
-    def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+    async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         if on_gpus and count > self.gpus:
+            if self._address == "local":
+                raise UsageError(
+                    f"{count} GPUs are asked for and this machine has {self.gpus}; "
+                    "give a smaller --gpu-workers, or --device cpu"
+                )
             logger.warning(
                 "--gpu-workers %d is more than the %d GPUs of the cluster; waiting for more",
                 count,
                 self.gpus,
             )
-        service = hosting.start(make, count, on_gpus, self._timeout)
+        service = hosting.RayService.start(make, count, on_gpus, self._timeout)
         self._services.append(service)
+        await service.ready()
         return service
 
 
@@ -155,12 +158,12 @@ def ray_address(address: str | None) -> str:
 
 
 def make_engine(
-    workers: int | None, address: str | None, timeout: float, hosted: int = 0
+    workers: int | None, address: str | None, timeout: float, hosts: bool = False
 ) -> Engine:
     """The engine that ``--workers`` and ``--address`` ask for."""
     if workers == 0:
         return InProcessEngine()
-    return RayEngine(workers, address, timeout, hosted)
+    return RayEngine(workers, address, timeout, hosts)
 
 
 def _on_worker(version: str, timeout: float, function: Callable[..., T], *arguments: Any) -> T:

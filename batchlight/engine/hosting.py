@@ -11,13 +11,14 @@ it. Otherwise an image that kills the network could take innocent ones along, th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from typing import TYPE_CHECKING, Any
 
 from batchlight import __version__
@@ -40,8 +41,10 @@ PAUSE_BEFORE_RESENDING = 0.5
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node, which is no image's fault."""
 
-WARN_AFTER_S = 60.0
-"""Of waiting for actors to start."""
+WARN_EVERY_S = 60.0
+"""While waiting for actors to start."""
+
+DOES_NOT_FIT = "the network does not fit into memory; choose a smaller --model"
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Host:
     """The actor: holds one object."""
 
     def __init__(self, version: str, timeout: float) -> None:
-        refuse_other_version(version)
+        self._version = version
         self._timeout = timeout
         self._target: object = None
 
@@ -59,14 +62,15 @@ class Host:
         if self._target is None:
             import ray
 
+            refuse_other_version(self._version)
             self._target = ray.get(make[0])()
 
     def answer(self, make: Made, method: str, arguments: tuple[object, ...]) -> Iterator[Any]:
-        """First None, which says that the call has begun; then its result.
+        """First the time at which the call begins; then its result.
 
         ``make`` comes with each call, for the first one after a restart.
         """
-        yield None
+        yield time.time()
         with DEADLINE.of(self._timeout):
             try:
                 self.ready(make)
@@ -81,44 +85,6 @@ class Host:
         yield result
 
 
-def start(make: Callable[[], object], number: int, on_gpus: bool, timeout: float) -> RayService:
-    """Start actors and wait for all. Raises what ``make`` raised."""
-    import ray
-
-    remote: Any = ray.remote(Host)
-    host = remote.options(
-        num_cpus=0 if on_gpus else 1,
-        num_gpus=1 if on_gpus else 0,
-        max_restarts=-1,
-        max_task_retries=0,
-        scheduling_strategy="SPREAD",
-    )
-    made = [ray.put(make)]
-    actors = tuple(host.remote(__version__, timeout) for _ in range(number))
-    waiting = [actor.ready.remote(made) for actor in actors]
-    _, late = ray.wait(waiting, num_returns=number, timeout=WARN_AFTER_S)
-    if late:
-        logger.warning(
-            "%d of %d network actors have not started within %.0f s; waiting for the cluster",
-            len(late), number, WARN_AFTER_S,
-        )  # fmt: skip
-    try:
-        ray.get(waiting)
-    except ray.exceptions.RayTaskError as error:
-        raise as_ours(error) from error
-    except ray.exceptions.RayError as error:
-        raise ClusterError(f"the network actors do not start: {brief(error)}") from error
-    return RayService(actors, made, timeout)
-
-
-def stop(service: RayService) -> None:
-    """End the actors."""
-    import ray
-
-    for actor in service.actors:
-        ray.kill(actor)
-
-
 @dataclass
 class RayService:
     """Some equal actors, called in turn. Travels to workers as an argument of their calls."""
@@ -127,6 +93,63 @@ class RayService:
     make: Made
     timeout: float
     turns: Iterator[int] = field(default_factory=count)
+
+    @classmethod
+    def start(
+        cls, make: Callable[[], object], number: int, on_gpus: bool, timeout: float
+    ) -> RayService:
+        """Start ``number`` actors, with a GPU each or spread over the nodes that have CPUs."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        host: Any = ray.remote(Host)
+        # Actors take no CPUs, which the tasks that feed them need, be there only one.
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
+        placements = cycle([{"num_gpus": 1, "scheduling_strategy": "SPREAD"}])
+        if not on_gpus:
+            nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+            placements = cycle(
+                {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
+                for node in nodes
+            )
+        actors = tuple(
+            host.options(**options, **next(placements, {})).remote(__version__, timeout)
+            for _ in range(number)
+        )
+        return cls(actors, [ray.put(make)], timeout)
+
+    async def ready(self) -> None:
+        """Wait until all have made their object. Raises what that raised, and ``ClusterError``."""
+        import ray.exceptions
+
+        async def made(actor: ActorHandle[Host]) -> None:
+            await actor.ready.remote(self.make)
+
+        waiting = {asyncio.ensure_future(made(actor)) for actor in self.actors}
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=WARN_EVERY_S)
+                for actor in done:
+                    actor.result()
+                if not done:
+                    logger.warning("still waiting for the cluster to start the network")
+        except ray.exceptions.RayTaskError as error:
+            cause = as_ours(error)
+            if isinstance(cause, WorkerDied):
+                raise ClusterError(DOES_NOT_FIT) from error
+            raise cause from error
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"the network does not start: {brief(error)}") from error
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def stop(self) -> None:
+        """End the actors."""
+        import ray
+
+        for actor in self.actors:
+            ray.kill(actor)
 
     def submit(self, method: str, *arguments: object) -> Answer:
         # Each process begins its turns elsewhere, so that they do not all march in step.
@@ -164,8 +187,7 @@ class _RayAnswer:
             for _ in range(RESENDS_AT_MOST):
                 begun: float | None = None
                 try:
-                    ray.get(next(self._stream))
-                    begun = time.monotonic()
+                    begun = ray.get(next(self._stream))
                     return ray.get(next(self._stream))
                 except ray.exceptions.RayTaskError as error:
                     raise as_ours(error) from error
@@ -174,8 +196,10 @@ class _RayAnswer:
                         raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
                 except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as e:
                     if begun is not None and NODE_LOST not in str(e):
-                        hung = time.monotonic() - begun >= self._timeout
+                        hung = time.time() - begun >= self._timeout
                         raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from e
+                except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
+                    pass  # the answer went down with its node
                 time.sleep(PAUSE_BEFORE_RESENDING)
                 self._send()
         raise ClusterError(

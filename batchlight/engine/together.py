@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from batchlight.engine.cluster import RayEngine
@@ -23,7 +24,8 @@ def train_together(
 
     Yields what the process of rank 0 yields, as it comes. Raises ``BatchlightError``.
     """
-    with RayEngine(processes, address, NO_DEADLINE, hosted=processes):
+    # Ray Train asks for a CPU of its own beside those of the processes.
+    with RayEngine(processes + 1, address, NO_DEADLINE, hosts=True):
         try:
             from ray.train import RunConfig, ScalingConfig, TrainingFailedError
             from ray.train.torch import TorchTrainer
@@ -34,14 +36,14 @@ def train_together(
                 "pip install 'batchlight[train]'"
             ) from error
         queue = Queue(actor_options={"num_cpus": 0})
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             trainer = TorchTrainer(
                 _loop,
                 train_loop_config={"function": function, "queue": queue},
                 scaling_config=ScalingConfig(num_workers=processes, use_gpu=on_gpus),
                 run_config=RunConfig(storage_path=folder),
             )
-            fit = thread.submit(trainer.fit)
+            fit = _in_background(trainer.fit)
             while not (fit.done() and queue.empty()):
                 try:
                     yield queue.get(timeout=POLL_S)
@@ -51,6 +53,20 @@ def train_together(
                 fit.result()
             except TrainingFailedError as error:
                 raise _as_ours(error) from error
+
+
+def _in_background(function: Callable[[], object]) -> Future[object]:
+    """Like an executor's ``submit``, but nobody waits for it when this process is to end."""
+    future: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _loop(config: dict[str, Any]) -> None:
