@@ -11,7 +11,7 @@ import numpy.typing as npt
 from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.dehaze import DehazeParameters, analyse
 from batchlight.dehaze import enhance as dehaze
-from batchlight.model import choose_model, local_gpus
+from batchlight.model import choose_model, local_gpus, weights_of
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
@@ -84,4 +84,6 @@ def enhance(
 @lru_cache(maxsize=1)
 def _enhancer(model: ModelName, weights: str | None, device: Device) -> Enhancer:
     config = JobConfig(input=".", method=("absgn",), model=model, weights=weights, device=device)
-    return choose_model(config, local_gpus).enhancer()
+    found = weights_of(config)
+    assert found is not None
+    return choose_model(config, found, local_gpus).enhancer()

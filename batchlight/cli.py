@@ -156,7 +156,7 @@ def option_default(kind: type[BaseModel], name: str) -> str | None:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
         return str(extra["default"])
-    if info.is_required() or info.default in ((), False):
+    if info.is_required() or info.default is False or info.default == ():
         return None
     return ", ".join(info.default) if name == "method" else str(info.default)
 
@@ -331,6 +331,11 @@ def evaluate(
             "images": f"{found.images:,}",
             "PSNR": "" if found.psnr is None else f"{found.psnr:.2f} dB",
             "SSIM": "" if found.ssim is None else f"{found.ssim:.4f}",
+            **(
+                {"not compared": f"{found.images - found.scored:,}"}
+                if found.images > found.scored
+                else {}
+            ),
             **({"identical": f"{found.identical:,}"} if found.identical else {}),
             **{
                 name: f"{some.count:,}, such as {', '.join(some.first)}"

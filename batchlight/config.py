@@ -103,8 +103,8 @@ class JobConfig(BaseModel):
     gpu_workers: int | None = Field(
         default=None,
         ge=1,
-        description="ABSGN actors, each with one GPU.",
-        json_schema_extra={"default": "one per GPU of the cluster"},
+        description="ABSGN actors, each with one GPU, or on CPUs.",
+        json_schema_extra={"default": "one per GPU of the cluster, or per machine"},
     )
     address: str | None = Field(
         default=None,
@@ -128,7 +128,8 @@ class JobConfig(BaseModel):
     weights: str | None = Field(
         default=None,
         min_length=1,
-        description="A safetensors file of ABSGN weights, instead of the packaged ones.",
+        description="A safetensors file of ABSGN weights.",
+        json_schema_extra={"default": "the packaged ones"},
     )
     device: Device = Field(
         default="auto", description="What runs ABSGN; auto: GPUs where the cluster has any."

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from batchlight.batch import BatchResult
 from batchlight.closing import close_plan, replaced_tally
@@ -32,7 +33,7 @@ from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import do_batch
 from batchlight.lock import Lock
-from batchlight.model import Model
+from batchlight.model import Model, weights_of
 from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
@@ -41,6 +42,9 @@ from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
+
+if TYPE_CHECKING:
+    from batchlight.absgn.weights import Weights
 
 
 def run(config: JobConfig) -> Summary:
@@ -51,11 +55,12 @@ def run(config: JobConfig) -> Summary:
     done until then is kept, and the same call goes on from there.
     """
     inputs, output = open_places(config)
+    weights = weights_of(config)
     storage = open_storage(output)
     storage.check(writable=True)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
     with Lock(storage, str(output), run_id) as lock:
-        return _Run(config, inputs, output, storage, lock, run_id).to_the_end()
+        return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
@@ -92,6 +97,7 @@ class _Run:
     def __init__(
         self,
         config: JobConfig,
+        weights: Weights | None,
         inputs: InputSet,
         output: Location,
         storage: Storage,
@@ -99,6 +105,7 @@ class _Run:
         run_id: str,
     ) -> None:
         self.config = config
+        self.weights = weights
         self.inputs = inputs
         self.output = output
         self.storage = storage
@@ -121,7 +128,7 @@ class _Run:
         """Do all there is to do; leave a ``summary.json`` whatever happens."""
         try:
             with self._interrupt.caught(), self._exits:
-                self.model = model_of(self.config, self._started_engine)
+                self.model = model_of(self.config, self.weights, self._started_engine)
                 self.fingerprints = fingerprints_of(self.config, self.model)
                 self._finish_stored_plan()
                 if not self.stopped_early:
@@ -219,7 +226,8 @@ class _Run:
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
         if self.model is not None and self._service is None and "absgn" in plan.methods:
             images = await asyncio.to_thread(self._remaining_rows, plan, done, "absgn")
-            self._service = await serve(engine, self.config, self.model, images)
+            if images:
+                self._service = await serve(engine, self.config, self.model, images)
         self.first_submitted = self.first_submitted or time.monotonic()
         batches = plan.read_batches(self.storage, skip=done)
         before = self.done_now.ok + self.done_now.failed

@@ -69,20 +69,26 @@ class Model:
         return Enhancer(self.weights, self.device, self.precision, self.tile, neighbours)
 
 
-def choose_model(config: JobConfig, count_gpus: Callable[[], int]) -> Model:
-    """Resolve a config's network; ``count_gpus`` is asked only if it decides.
+def weights_of(config: JobConfig) -> Weights | None:
+    """The weights of a run's network; None if no method needs one.
 
     Raises ``UsageError`` without PyTorch, and for weights that cannot be read or do not fit.
     """
-    name = config.weights or config.model
-    with no_pytorch("--method absgn"):
-        weights = read_weights(config.weights) if config.weights else _packaged(config.model)
+    if "absgn" not in config.method:
+        return None
+    with needing_pytorch("--method absgn"):
+        return read_weights(config.weights) if config.weights else _packaged(config.model)
+
+
+def choose_model(config: JobConfig, weights: Weights, count_gpus: Callable[[], int]) -> Model:
+    """Resolve a config's device and precision; ``count_gpus`` is asked only if it decides."""
     device = config.device
     if device == "auto":
         device = "cuda" if count_gpus() else "cpu"
     precision = config.precision
     if precision == "auto":
         precision = GPU_PRECISION if device == "cuda" else "fp32"
+    name = config.weights or config.model
     return Model(name, weights.data, weights.sha256, device, precision, config.tile)
 
 
@@ -94,7 +100,7 @@ def local_gpus() -> int:
 
 
 @contextmanager
-def no_pytorch(what: str) -> Iterator[None]:
+def needing_pytorch(what: str) -> Iterator[None]:
     """Turn an import that fails in the block into a ``UsageError`` that says what to install."""
     try:
         yield

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batchlight.config import JobConfig
 from batchlight.engine import Engine, make_engine
 from batchlight.job import open_places, refuse_changes
+from batchlight.model import weights_of
 from batchlight.plan import earlier_rows, latest_plan
 from batchlight.planner import Planner
 from batchlight.serving import fingerprints_of, model_of
@@ -47,7 +48,7 @@ def preview(config: JobConfig) -> Preview:
         def engine() -> Engine:
             return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
 
-        fingerprints = fingerprints_of(config, model_of(config, engine))
+        fingerprints = fingerprints_of(config, model_of(config, weights_of(config), engine))
     storage = open_storage(output)
     stored = latest_plan(storage)
     left = 0

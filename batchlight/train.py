@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from batchlight import __version__
 from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import UsageError, brief
-from batchlight.model import CHANNELS, local_gpus, no_pytorch, read_weights
+from batchlight.model import CHANNELS, local_gpus, needing_pytorch, read_weights
 from batchlight.pairs import Pair, find_pairs, load_pair, split_by_scene
 from batchlight.quality import Quality, quality
 
@@ -89,7 +90,7 @@ class Training:
             if rank > 0:
                 yield None
                 continue
-            score = validate(trainer.averaged, self.held_out)
+            score = validate(trainer.averaged, self.held_out) if math.isfinite(loss) else None
             about = dict(self.about) | {"epoch": str(trainer.epoch)}
             if score is not None:
                 about |= {"psnr": f"{score.psnr:.3f}", "ssim": f"{score.ssim:.4f}"}
@@ -107,7 +108,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
 
     ``say`` gets a line for each epoch. Raises ``BatchlightError``.
     """
-    with no_pytorch("batchlight train"):
+    with needing_pytorch("batchlight train"):
         import torch
 
         from batchlight.absgn.weights import load_tensors
@@ -134,7 +135,8 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         training = replace(training, checkpoint=stored)
     else:
         _write(log_file, b"")  # which also shows, before hours of work, that there is a place
-    processes = config.gpu_workers or max(1, torch.cuda.device_count())
+    on_gpus = training.device == "cuda"
+    processes = config.gpu_workers or (max(1, torch.cuda.device_count()) if on_gpus else 1)
     say(
         f"{len(training.pairs)} pairs to train on, {len(training.held_out)} to validate with; "
         f"{config.model} on {training.device}" + (f" x {processes}" if processes > 1 else "")
@@ -143,11 +145,16 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     epochs = (
         training.epochs()
         if processes == 1 and ray_address(config.address) == "local"
-        else train_together(training.epochs, processes, training.device == "cuda", config.address)
+        else train_together(training.epochs, processes, on_gpus, config.address)
     )
     for epoch in epochs:
         if epoch is None:
             continue
+        if not math.isfinite(epoch.loss):
+            raise UsageError(
+                f"the training diverged in epoch {epoch.number}; start anew with a smaller "
+                f"--learning-rate, after removing {checkpoint_file}"
+            )
         # A checkpoint of the last epoch would not be gone on from.
         if epoch.number < config.epochs:
             _write(checkpoint_file, epoch.checkpoint)
@@ -170,7 +177,8 @@ def validate(network: ABSGN, pairs: tuple[Pair, ...]) -> Quality | None:
         return None
     scores = []
     for pair in pairs:
-        low, high = (np.rint(image * 255).astype(np.uint8) for image in load_pair(pair))
+        # Pairs are RGB; inference takes and gives BGR, as it is decoded.
+        low, high = (np.rint(image * 255).astype(np.uint8)[..., ::-1] for image in load_pair(pair))
         scores.append(quality(restore(network, low[None])[0], high))
     return Quality(fmean(s.psnr for s in scores), fmean(s.ssim for s in scores))
 
@@ -202,6 +210,11 @@ def _prepare(config: TrainConfig) -> Training:
     device = config.device
     if device == "auto":
         device = "cuda" if local_gpus() or config.gpu_workers else "cpu"
+    if device == "cuda" and ray_address(config.address) == "local" and not local_gpus():
+        raise UsageError(
+            "--device cuda and --gpu-workers need an NVIDIA GPU and a PyTorch that can use it, "
+            "and this machine has none; give --device cpu"
+        )
     about = {
         "batchlight": __version__,
         "model": config.model,

@@ -28,7 +28,7 @@ from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
 from batchlight.feeding import Feeder, Pixels
-from batchlight.model import Model, choose_model, local_gpus
+from batchlight.model import Model, choose_model, local_gpus, weights_of
 
 MULTIPLY_ADDS_PER_PIXEL = {32: 2.03e12 / 2 / 240_000, 8: 2.03e12 / 2 / 240_000 / 16}
 """Of the convolutions, which make up nearly all; they grow with the square of the width."""
@@ -40,7 +40,10 @@ def main(folder: str, rounds: int) -> None:
     """Print Markdown tables."""
     paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
     images = [pixels for path in paths if (pixels := cv2.imread(str(path))) is not None]
-    model = choose_model(JobConfig(input=folder, method=("absgn",)), local_gpus)
+    config = JobConfig(input=folder, method=("absgn",))
+    weights = weights_of(config)
+    assert weights is not None
+    model = choose_model(config, weights, local_gpus)
     print(f"{len(images)} images of {images[0].shape[1]}x{images[0].shape[0]}, {model.name} on "
           f"{model.device} in {model.precision}\n")  # fmt: skip
     print("| round | bare network, images/s | job, images/s | job / bare |")

@@ -37,7 +37,7 @@ from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.feeding import Answer
 from batchlight.inputs import open_inputs
 from batchlight.isolation import do_batch
-from batchlight.model import Model, choose_model
+from batchlight.model import Model, choose_model, weights_of
 from batchlight.records import part_path
 from batchlight.serving import fingerprints_of, serve
 from batchlight.steps import BatchContext
@@ -507,7 +507,9 @@ def test_what_decides_the_pixels_of_the_network(tmp_path: Path) -> None:
     def digest(**options: Any) -> str:
         settings = {"device": "cpu", "workers": 0, "method": "absgn", **options}
         config = JobConfig(input="photos", **settings)
-        return fingerprints_of(config, choose_model(config, lambda: 0))["absgn"].digest
+        weights = weights_of(config)
+        assert weights is not None
+        return fingerprints_of(config, choose_model(config, weights, lambda: 0))["absgn"].digest
 
     plain = digest()
     same: list[dict[str, Any]] = [

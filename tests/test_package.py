@@ -7,8 +7,24 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import cast
+
+from batchlight.absgn.weights import parse_weights
+from batchlight.config import ModelName
+from batchlight.model import CHANNELS
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_each_model_has_its_card_and_loads() -> None:
+    models = ROOT / "batchlight/absgn/models"
+    files = sorted(models.glob("*.safetensors"))
+    assert [file.stem for file in files] == sorted(m.stem for m in models.glob("absgn*.md"))
+    for file in files:
+        weights = parse_weights(file.read_bytes())
+        assert weights.channels == CHANNELS[cast(ModelName, file.stem)]
+        assert weights.sha256 in file.with_suffix(".md").read_text()
+    assert (models / "LICENSE.md").exists()
 
 
 def test_the_wheel_is_complete_and_works(tmp_path: Path) -> None:

@@ -208,7 +208,8 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """PyTorch has a type for this on GPUs only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED"))
+    signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)
 
 
 def _placed(network: ABSGN, device: torch.device, dtype: torch.dtype) -> ABSGN:

@@ -193,6 +193,8 @@ class Trainer(Generic[P]):
             batch_sampler=order,
             num_workers=self._loaders,
             pin_memory=self.device.type == "cuda",
+            # A fork would inherit connections to stores, which then hang.
+            multiprocessing_context="forkserver" if self._loaders else None,
         )
         losses: list[Tensor] = []
         for step, (low, high) in enumerate(loader, self.epoch * order.steps):

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import psutil
+
 from batchlight import __version__
 from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
@@ -29,8 +31,10 @@ PAUSE_AFTER_LOST_NODE = 1.0
 CONNECT_TIMEOUT_S = 5.0
 """For the first contact with a cluster."""
 
-OBJECT_STORE_BYTES = {False: 100 * 2**20, True: 512 * 2**20}
-"""Of a Ray of our own: without hosted objects, only small results go through it."""
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a Ray of our own, through which only small results go, unless it hosts objects."""
+HOSTING_BYTES_PER_WORKER = 256 * 2**20
+HOSTING_SHARE_OF_MEMORY = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +69,7 @@ class RayEngine:
         if self._address == "local":
             local = {
                 "num_cpus": self._wanted or os.cpu_count(),
-                "object_store_memory": OBJECT_STORE_BYTES[self._hosts],
+                "object_store_memory": self._object_store_bytes(),
                 "include_dashboard": False,
             }
         try:
@@ -79,7 +83,7 @@ class RayEngine:
                 )
             cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
             resources = cluster_resources()
-            self.nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+            self.nodes = max(1, len(hosting.nodes_with_cpus()))
         except BatchlightError:
             raise
         except Exception as error:  # Ray raises many kinds, none of them documented as its own
@@ -95,6 +99,13 @@ class RayEngine:
             )
         self._remote = ray.remote(num_cpus=1, max_retries=0)(_on_worker)
         return self
+
+    def _object_store_bytes(self) -> int:
+        if not self._hosts:
+            return OBJECT_STORE_BYTES
+        workers = self._wanted or os.cpu_count() or 1
+        most = int(psutil.virtual_memory().total * HOSTING_SHARE_OF_MEMORY)
+        return max(OBJECT_STORE_BYTES, min(workers * HOSTING_BYTES_PER_WORKER, most))
 
     def __exit__(self, *_: object) -> None:
         import ray

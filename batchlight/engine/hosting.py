@@ -38,6 +38,9 @@ RESENDS_AT_MOST = 1000
 PAUSE_BEFORE_RESENDING = 0.5
 """Seconds: an actor takes some to start again."""
 
+CLOCK_SLACK_S = 1.0
+"""By which the clocks of two nodes may differ."""
+
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node, which is no image's fault."""
 
@@ -70,10 +73,11 @@ class Host:
 
         ``make`` comes with each call, for the first one after a restart.
         """
+        with DEADLINE.of(self._timeout):
+            self.ready(make)  # which is no fault of the call, that has not begun yet
         yield time.time()
         with DEADLINE.of(self._timeout):
             try:
-                self.ready(make)
                 result = getattr(self._target, method)(*arguments)
             except (BatchlightError, MemoryError):
                 raise
@@ -107,10 +111,9 @@ class RayService:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
         placements = cycle([{"num_gpus": 1, "scheduling_strategy": "SPREAD"}])
         if not on_gpus:
-            nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
             placements = cycle(
                 {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
-                for node in nodes
+                for node in nodes_with_cpus()
             )
         actors = tuple(
             host.options(**options, **next(placements, {})).remote(__version__, timeout)
@@ -152,33 +155,28 @@ class RayService:
             ray.kill(actor)
 
     def submit(self, method: str, *arguments: object) -> Answer:
-        # Each process begins its turns elsewhere, so that they do not all march in step.
-        actor = self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
-        return _RayAnswer(actor, self.make, self.timeout, method, arguments)
+        return _RayAnswer(self, method, arguments)
+
+    def next_actor(self) -> ActorHandle[Host]:
+        """Each process begins its turns elsewhere, so that they do not all march in step."""
+        return self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RayService, (self.actors, self.make, self.timeout)
 
 
 class _RayAnswer:
-    def __init__(
-        self,
-        actor: ActorHandle[Host],
-        make: Made,
-        timeout: float,
-        method: str,
-        arguments: tuple[object, ...],
-    ) -> None:
+    def __init__(self, service: RayService, method: str, arguments: tuple[object, ...]) -> None:
         import ray
 
-        self._actor = actor
-        self._timeout = timeout
+        self._service = service
         # Put once, so that a call that is sent again does not carry its pixels again.
-        self._call = (make, method, ray.put(arguments))
+        self._call = (service.make, method, ray.put(arguments))
         self._send()
 
     def _send(self) -> None:
-        self._stream: Any = self._actor.answer.options(num_returns="streaming").remote(*self._call)
+        actor = self._service.next_actor()  # another one each time: this one may be gone for good
+        self._stream: Any = actor.answer.options(num_returns="streaming").remote(*self._call)
 
     def result(self) -> Any:
         import ray
@@ -196,7 +194,7 @@ class _RayAnswer:
                         raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
                 except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as e:
                     if begun is not None and NODE_LOST not in str(e):
-                        hung = time.time() - begun >= self._timeout
+                        hung = time.time() - begun >= self._service.timeout - CLOCK_SLACK_S
                         raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from e
                 except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
                     pass  # the answer went down with its node
@@ -205,6 +203,13 @@ class _RayAnswer:
         raise ClusterError(
             "the network actors keep dying before they begin; check the GPUs of the cluster"
         )
+
+
+def nodes_with_cpus() -> list[str]:
+    """Ids of the nodes that run tasks; a head often does not."""
+    import ray
+
+    return [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
 
 
 def refuse_other_version(version: str) -> None:
