@@ -73,6 +73,8 @@ class Training:
         from batchlight.absgn.weights import dump_tensors, dump_weights, load_tensors
 
         on_gpu = self.device == "cuda"
+        if processes > 1 and not on_gpu:
+            torch.set_num_threads(max(1, torch.get_num_threads() // processes))
         trainer = Trainer(
             self.recipe,
             self.pairs,

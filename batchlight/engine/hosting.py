@@ -38,9 +38,6 @@ RESENDS_AT_MOST = 1000
 PAUSE_BEFORE_RESENDING = 0.5
 """Seconds: an actor takes some to start again."""
 
-CLOCK_SLACK_S = 1.0
-"""By which the clocks of two nodes may differ."""
-
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node, which is no image's fault."""
 
@@ -194,7 +191,7 @@ class _RayAnswer:
                         raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
                 except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as e:
                     if begun is not None and NODE_LOST not in str(e):
-                        hung = time.time() - begun >= self._service.timeout - CLOCK_SLACK_S
+                        hung = time.time() - begun >= self._service.timeout
                         raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from e
                 except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
                     pass  # the answer went down with its node
