@@ -11,7 +11,8 @@ import numpy.typing as npt
 from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.dehaze import DehazeParameters, analyse
 from batchlight.dehaze import enhance as dehaze
-from batchlight.model import choose_model, local_gpus, weights_of
+from batchlight.machine import local_gpus
+from batchlight.model import choose_model, weights_of
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer

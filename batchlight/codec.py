@@ -112,6 +112,11 @@ def decode(data: bytes, header: Header) -> Decoded:
     return Decoded(header, np.ascontiguousarray(array), alpha)
 
 
+def in_colour(pixels: Pixels) -> Pixels:
+    """Gray as three equal channels; colour as it is."""
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+
+
 def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> bytes:
     """Encode enhanced pixels with all that came along with the decoded image.
 
@@ -198,8 +203,7 @@ def _encoded(
         data = containers.gray_alpha_png(plain, big_endian.tobytes(), rows[0].nbytes)
         return containers.with_png_metadata(data, metadata)
     if alpha is not None:
-        colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
-        pixels = cv2.merge([*cv2.split(colour), alpha])
+        pixels = cv2.merge([*cv2.split(in_colour(pixels)), alpha])
     if format in ("webp", "avif"):
         blocks = {
             cv2.IMAGE_METADATA_EXIF: metadata.exif,

@@ -24,6 +24,9 @@ Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
+LARGEST_IMAGE = 200_000_000
+"""Pixels; unless ``--max-pixels`` says otherwise."""
+
 # Raised whenever a change alters the pixels that unchanged parameters give.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
 
@@ -148,7 +151,7 @@ class JobConfig(BaseModel):
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
     max_pixels: int = Field(
-        default=200_000_000,
+        default=LARGEST_IMAGE,
         ge=1,
         le=2**30,
         description="Refuse larger images before decoding them.",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,17 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-import cv2
 import numpy as np
 
-from batchlight.codec import Pixels, decode, is_image_name
+from batchlight.codec import Pixels, decode, in_colour, is_image_name
+from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.header import Header, read_header
 from batchlight.lock import LOCKS
+from batchlight.machine import usable_cpus
 from batchlight.quality import Quality, quality
 from batchlight.storage import Location, Storage, open_storage
 
-MAX_PIXELS = 200_000_000
 SMALLEST_SIDE = 7
 """Of an image that has an SSIM, which is computed in windows of this size."""
 TO_16_BIT = np.uint16(257)
@@ -191,7 +190,7 @@ class _Side:
         try:
             data = self.storage.read(path)
             with _pillow:
-                return data, read_header(data, MAX_PIXELS)
+                return data, read_header(data, LARGEST_IMAGE)
         except FileNotFoundError:
             raise self.refusal("vanished since it was listed") from None
         except PermissionError:
@@ -200,7 +199,7 @@ class _Side:
             raise self.refusal(f"cannot be read: {brief(error)}") from error
         except ImageError as error:
             if error.code == ErrorCode.TOO_LARGE:  # its text names an option that we do not have
-                raise self.refusal(f"more than {MAX_PIXELS:,} pixels") from error
+                raise self.refusal(f"more than {LARGEST_IMAGE:,} pixels") from error
             raise self.refusal(error.message) from error
 
     def decode(self, data: bytes, header: Header) -> Pixels:
@@ -283,16 +282,9 @@ def _scores(
             return Score(pair[0], None, None, "there is not enough memory to compare it")
         return Score(pair[0], found.psnr, found.ssim, None)
 
-    with ThreadPoolExecutor(THREADS_PER_CPU * _cpus()) as pool:
+    with ThreadPoolExecutor(THREADS_PER_CPU * usable_cpus()) as pool:
         for start in range(0, len(pairs), AHEAD):
             yield from pool.map(score, pairs[start : start + AHEAD])
-
-
-def _cpus() -> int:
-    """That this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _compare(ours: _Side, theirs: _Side, pair: tuple[str, str], room: _Room) -> Quality:
@@ -318,14 +310,10 @@ def _size(pixels: Pixels) -> str:
 def _alike(one: Pixels, other: Pixels) -> tuple[Pixels, Pixels]:
     """Both in colour if one is, and both with 16 bits if one has them."""
     if one.ndim != other.ndim:
-        one, other = _in_colour(one), _in_colour(other)
+        one, other = in_colour(one), in_colour(other)
     if one.dtype != other.dtype:
         one, other = _in_16_bit(one), _in_16_bit(other)
     return one, other
-
-
-def _in_colour(pixels: Pixels) -> Pixels:
-    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
 
 
 def _in_16_bit(pixels: Pixels) -> Pixels:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchlight.config import JobConfig, ModelName
 from batchlight.errors import UsageError
+from batchlight.machine import local_gpus
 from batchlight.storage import Location, open_storage
 
 if TYPE_CHECKING:
@@ -57,15 +58,9 @@ class Model:
 
     def enhancer(self, neighbours: int = 0) -> Enhancer:
         """The network, with others on its machine. Raises ``UsageError`` without its GPU."""
-        import torch
-
         from batchlight.absgn.inference import Enhancer
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                "--device cuda needs an NVIDIA GPU and a PyTorch that can use it, but a worker "
-                "has none; give --device cpu, or install the CUDA build of PyTorch there"
-            )
+        refuse_cuda_without_gpu(self.device, "a worker")
         return Enhancer(self.weights, self.device, self.precision, self.tile, neighbours)
 
 
@@ -92,11 +87,13 @@ def choose_model(config: JobConfig, weights: Weights, count_gpus: Callable[[], i
     return Model(name, weights.data, weights.sha256, device, precision, config.tile)
 
 
-def local_gpus() -> int:
-    """GPUs of this machine that PyTorch can use."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:
+    """Raise ``UsageError`` if a GPU is to be used and there is none."""
+    if device == "cuda" and not local_gpus():
+        raise UsageError(
+            f"--device cuda needs an NVIDIA GPU and a PyTorch that can use it, and {where} has "
+            "none; give --device cpu, or install the CUDA build of PyTorch"
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from batchlight import codec
 from batchlight.codec import is_image_name
+from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ImageError, UsageError
 from batchlight.header import read_header
 from batchlight.storage import Location, open_storage
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 Image = npt.NDArray[Any]
 
 LOW, HIGH = "low", "high"
-MAX_PIXELS = 200_000_000
 THUMBNAIL = 24
 SAME_SCENE = 0.9
 """Correlation of two thumbnails from which on they show one scene. In LOL-v1, nearly all pairs of
@@ -126,10 +126,9 @@ def _load(folder: str, path: str) -> Image:
     storage = open_storage(Location.parse(folder))
     try:
         data = storage.read(path)
-        pixels = codec.decode(data, read_header(data, MAX_PIXELS)).pixels
+        pixels = codec.decode(data, read_header(data, LARGEST_IMAGE)).pixels
     except (ImageError, OSError) as error:
         raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
-    colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     top = np.float32(np.iinfo(pixels.dtype).max)
-    rgb: Image = colour[:, :, ::-1].astype(np.float32) / top
+    rgb: Image = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
     return rgb

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
-from batchlight.errors import ClusterError, UsageError
+from batchlight.errors import ClusterError
 from batchlight.feeding import Service
-from batchlight.model import Model, choose_model, local_gpus
+from batchlight.machine import local_gpus
+from batchlight.model import Model, choose_model, refuse_cuda_without_gpu
 
 if TYPE_CHECKING:
     from batchlight.absgn.weights import Weights
@@ -30,11 +31,8 @@ def model_of(
         return None
     here = config.workers == 0 or ray_address(config.address) == "local"
     model = choose_model(config, weights, local_gpus if here else lambda: engine().gpus)
-    if here and model.device == "cuda" and not local_gpus():
-        raise UsageError(
-            "--device cuda needs an NVIDIA GPU and a PyTorch that can use it, and this machine has "
-            "none; give --device cpu, or install the CUDA build of PyTorch"
-        )
+    if here:
+        refuse_cuda_without_gpu(model.device)
     return model
 
 

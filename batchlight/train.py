@@ -28,7 +28,8 @@ from batchlight import __version__
 from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import UsageError, brief
-from batchlight.model import CHANNELS, local_gpus, needing_pytorch, read_weights
+from batchlight.machine import local_gpus
+from batchlight.model import CHANNELS, needing_pytorch, read_weights, refuse_cuda_without_gpu
 from batchlight.pairs import Pair, find_pairs, load_pair, split_by_scene
 from batchlight.quality import Quality, quality
 
@@ -111,8 +112,6 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     ``say`` gets a line for each epoch. Raises ``BatchlightError``.
     """
     with needing_pytorch("batchlight train"):
-        import torch
-
         from batchlight.absgn.weights import load_tensors
     if os.path.isdir(config.out):
         raise UsageError(f"--out {config.out} is a folder; name a file")
@@ -138,7 +137,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     else:
         _write(log_file, b"")  # which also shows, before hours of work, that there is a place
     on_gpus = training.device == "cuda"
-    processes = config.gpu_workers or (max(1, torch.cuda.device_count()) if on_gpus else 1)
+    processes = config.gpu_workers or (max(1, local_gpus()) if on_gpus else 1)
     say(
         f"{len(training.pairs)} pairs to train on, {len(training.held_out)} to validate with; "
         f"{config.model} on {training.device}" + (f" x {processes}" if processes > 1 else "")
@@ -212,11 +211,8 @@ def _prepare(config: TrainConfig) -> Training:
     device = config.device
     if device == "auto":
         device = "cuda" if local_gpus() or config.gpu_workers else "cpu"
-    if device == "cuda" and ray_address(config.address) == "local" and not local_gpus():
-        raise UsageError(
-            "--device cuda and --gpu-workers need an NVIDIA GPU and a PyTorch that can use it, "
-            "and this machine has none; give --device cpu"
-        )
+    if ray_address(config.address) == "local":
+        refuse_cuda_without_gpu(device)
     about = {
         "batchlight": __version__,
         "model": config.model,

@@ -139,3 +139,19 @@ def wait_until_up(endpoint: str, process: subprocess.Popen[bytes], log: Path) ->
         else:
             return
     raise AssertionError(f"SeaweedFS did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tensors as small as those of tests, threads cost more than they bring.
+
+    Here, and in the processes that are started.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)

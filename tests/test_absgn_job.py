@@ -238,7 +238,7 @@ def test_threads_change_no_pixel_by_more_than_a_level(
     write_images(tmp_path / "in", 4, ".png", height=33, width=40, dtype=np.uint16)
     trees = []
     for cpus in (1, 2, 3):
-        monkeypatch.setattr("batchlight.absgn.inference._usable_cpus", lambda n=cpus: n)
+        monkeypatch.setattr("batchlight.absgn.inference.usable_cpus", lambda n=cpus: n)
         run(tmp_path / "in", method="absgn", output=str(tmp_path / f"out{cpus}"))
         trees.append(tree(tmp_path / f"out{cpus}/absgn"))
     first = [read_image(tmp_path / "out1/absgn" / name).astype(int) for name in trees[0]]

@@ -415,7 +415,7 @@ class Comparisons:
 def comparisons(monkeypatch: pytest.MonkeyPatch) -> Comparisons:
     watched = Comparisons()
     monkeypatch.setattr(f"{MODULE}.quality", watched)
-    monkeypatch.setattr(f"{MODULE}._cpus", lambda: 4)
+    monkeypatch.setattr(f"{MODULE}.usable_cpus", lambda: 4)
     return watched
 
 

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from batchlight.absgn.network import ABSGN, MULTIPLE, REACH, double, halve
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Array = npt.NDArray[Any]
 
 
@@ -122,15 +124,6 @@ def idwt(x: Array) -> Array:
         channel[1::2, 0::2] = (average - rows + columns - diagonal) / 2
         channel[1::2, 1::2] = (average - rows - columns + diagonal) / 2
     return out
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For so small tensors, threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_network(seed: int) -> ABSGN:

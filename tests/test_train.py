@@ -6,7 +6,6 @@ import hashlib
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -23,20 +22,11 @@ from batchlight.errors import UsageError
 from batchlight.train import train
 from tests.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = Path(str(resources.files("batchlight.absgn") / "models")) / "absgn-small.safetensors"
 ENDS_WITHIN_S = 60.0
 """After it was asked to stop."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For so small tensors, threads cost more than they bring; here and in what is started."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
 
 
 def write_pairs(folder: Path, count: int = 6) -> Path:

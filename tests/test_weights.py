@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,7 @@ from torch import Tensor
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.weights import dump_weights, parse_weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For so small tensors, threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_tensors(channels: int = 8) -> dict[str, Tensor]:

@@ -32,10 +32,11 @@ class Augmentation:
     """Share of the samples whose dark image gets another exposure."""
     darkest_stop: float = -0.5
     brightest_stop: float = 1.5
-    dimmed: float = 0.1
-    """Share of the samples whose dark image is the bright one, dimmed a little or not at all: what
-    is bright already must stay as it is."""
+    already_bright: float = 0.2
+    """Share of the samples whose dark image is the bright one at another exposure: dimmed a little,
+    to be brought back, or brighter still, to stay as it is."""
     dimmest_stop: float = -2.0
+    lightest_stop: float = 1.0
 
 
 READ_VARIANCE = 3.2
@@ -54,8 +55,9 @@ def augment(
     if random.random() >= whole:
         low, high = _region(low, high, how.smallest_region, random)
     low, high = (_resize(image, how.size) for image in (low, high))
-    if random.random() < how.dimmed:
-        low = high * 2 ** min(0.0, random.uniform(how.dimmest_stop, -how.dimmest_stop))
+    if random.random() < how.already_bright:
+        low = np.minimum(high * 2 ** random.uniform(how.dimmest_stop, how.lightest_stop), 1)
+        high = np.maximum(low, high)
     elif random.random() < how.relit:
         low = np.minimum(low * 2 ** random.uniform(how.darkest_stop, how.brightest_stop), 1)
     if random.random() < how.noisy:

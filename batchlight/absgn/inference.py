@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
+from batchlight.machine import usable_cpus
 
 Pixels = npt.NDArray[Any]
 Device = Literal["cpu", "cuda"]
@@ -59,7 +59,7 @@ class Enhancer:
         """
         self._device = torch.device(device)
         if device == "cpu":
-            torch.set_num_threads(max(1, _usable_cpus() // (1 + neighbours)))
+            torch.set_num_threads(max(1, usable_cpus() // (1 + neighbours)))
         else:
             # The same bytes each time, and fp32 that is what it says.
             torch.backends.cudnn.deterministic = True
@@ -218,9 +218,3 @@ def _placed(network: ABSGN, device: torch.device, dtype: torch.dtype) -> ABSGN:
         layout = torch.channels_last if four else torch.preserve_format
         parameter.data = parameter.data.to(device, dtype, memory_format=layout)
     return network
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
