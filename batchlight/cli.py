@@ -266,6 +266,50 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
 
 
 @app.command()
+def verify(
+    output: Output,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Do again what is missing or differs.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Hold every output against its record: present, size, sha256."""
+    from dataclasses import asdict
+
+    from batchlight.repair import repair as repair_output
+    from batchlight.verify import Problem
+    from batchlight.verify import verify as verify_output
+
+    problems: list[Problem] = []
+
+    def tell(problem: Problem) -> None:
+        if as_json:
+            problems.append(problem)
+            return
+        outcome = "repaired" if problem.repaired else "not repaired" if repair else ""
+        words = (problem.path, problem.trouble, problem.detail, outcome)
+        print("\t".join(word for word in words if word), flush=True)
+
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    found = repair_output(output, tell, say) if repair else verify_output(output, tell)
+    if as_json:
+        print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
+    else:
+        _print_facts(
+            f"{found.output}: {'as recorded' if found.sound else 'not as recorded'}",
+            {
+                "outputs": f"{found.outputs:,}, {_bytes(found.bytes)}",
+                "files of records": f"{found.record_files:,}",
+                "problems": f"{found.problems:,}",
+                **({"repaired": f"{found.repaired:,}"} if repair else {}),
+            },
+        )
+    if not found.sound:
+        sys.exit(ExitCode.FAILURES)
+
+
+@app.command()
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
     from batchlight.records import failed_rows

@@ -31,16 +31,16 @@ def close_plan(storage: Storage, plan: Plan) -> None:
     """Move a plan's rows to ``metadata/``, as far as its batches are committed."""
     committed = committed_batches(storage)
     _delete_stale_outputs(storage, plan, committed)
-    for chunk, keys in _replaced_keys(storage, plan, committed):
+    for chunk, keys in replaced_keys(storage, plan, committed):
         remove_rows(storage, keys, before=plan.first)
         compact(storage, chunk, committed)
-    plan.close(storage)
+    plan.close(storage, metadata_ranges(storage))
 
 
 def replaced_tally(storage: Storage, plan: Plan) -> Tally:
     """Count the old rows beside which new ones stand already, as long as a plan is not closed."""
     total = Tally()
-    for _, keys in _replaced_keys(storage, plan, committed_batches(storage)):
+    for _, keys in replaced_keys(storage, plan, committed_batches(storage)):
         for old in replaced_rows(storage, keys, before=plan.first):
             total += Tally.of(old)
     return total
@@ -61,7 +61,7 @@ def _delete_stale_outputs(storage: Storage, plan: Plan, committed: set[int]) -> 
             yield from read_table(storage, path, ["output"])["output"].to_pylist()
 
     stale: set[str] = set()
-    for chunk, keys in _replaced_keys(storage, plan, committed):
+    for chunk, keys in replaced_keys(storage, plan, committed):
         for old in replaced_rows(storage, keys, before=plan.first):
             stale.update(old["output"].drop_null().to_pylist())
         if stale:
@@ -72,14 +72,19 @@ def _delete_stale_outputs(storage: Storage, plan: Plan, committed: set[int]) -> 
         storage.delete(path)
 
 
-def _replaced_keys(
-    storage: Storage, plan: Plan, committed: set[int]
+def replaced_keys(
+    storage: Storage, plan: Plan, committed: set[int] | None = None
 ) -> Iterator[tuple[BatchRange, pa.Table]]:
-    """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace."""
-    done = pa.array(committed, pa.int64())
+    """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace.
+
+    Those of the batches that are committed; by default of all, committed or not.
+    """
     for chunk in plan.chunks:
         rows = plan.read_chunk(storage, chunk)
-        replaced = rows.filter(pc.and_(rows["again"], pc.is_in(rows["batch"], done)))
+        replaced = rows.filter(rows["again"])
+        if committed is not None:
+            done = pa.array(committed, pa.int64())
+            replaced = replaced.filter(pc.is_in(replaced["batch"], done))
         yield chunk, _keys(replaced)
 
 

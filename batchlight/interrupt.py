@@ -12,6 +12,30 @@ from types import FrameType
 
 from batchlight.errors import Interrupted
 
+_computing = False
+"""Whether this process is inside ``interruptible``; signals are a matter of the whole process."""
+
+
+class _Stop(BaseException):
+    """Out of the middle of anything; no ``except Exception`` takes it for an image's failure."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Work of this process itself, out of which a signal comes at once, as ``Interrupted``.
+
+    Else it would wait for the end of a whole batch: nothing is cancelled before the event loop has
+    its turn.
+    """
+    global _computing
+    _computing = True
+    try:
+        yield
+    except _Stop as stop:
+        raise Interrupted(*stop.args) from None
+    finally:
+        _computing = False
+
 
 class Interrupt:
     """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where everything can be left.
@@ -77,8 +101,10 @@ class Interrupt:
         self._signum = signum
         signal.signal(signum, signal.SIG_DFL)
         if self._cancel is not None:
+            self._say("stopping; a second signal stops at once")
+            if _computing:
+                raise _Stop(signum)
             loop, task = self._cancel
             loop.call_soon_threadsafe(task.cancel)
-            self._say("stopping; a second signal stops at once")
         elif not self._held:
             raise Interrupted(signum)

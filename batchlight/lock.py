@@ -142,6 +142,12 @@ class Lock:
         self._storage.write(_path(self._number), _to_json(holder))
 
 
+def holder_of(storage: Storage) -> Holder | None:
+    """Who works on an output that was worked on; None if nobody does."""
+    holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
+    return None if holder.is_gone(last_sign, datetime.now(UTC)) else holder
+
+
 def lock_numbers(storage: Storage) -> list[int]:
     """The locks there are, in order."""
     stems = (name.removesuffix(".json") for name in storage.names(LOCKS))

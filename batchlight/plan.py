@@ -2,7 +2,8 @@
 
     _batchlight/plan/0000000000/0000000000-0000001023.parquet   a chunk: its batches' inputs
     _batchlight/plan/0000000000.json                            written last: the plan is whole
-    _batchlight/plan/0000000000.closed                          all its rows are in metadata/
+    _batchlight/plan/0000000000.closed                          all its rows are in metadata/; holds
+                                                                the files that were there then
 
 A plan is named after its first batch; numbers go on over later plans. A chunk's rows end in the
 file of ``metadata/`` of the same name.
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from batchlight.batch import Batch
 from batchlight.config import Fingerprint, Method
-from batchlight.errors import ErrorCode
+from batchlight.errors import ErrorCode, StorageError
 from batchlight.inputs import Input
 from batchlight.planner import Earlier, PlannedBatch, Planner
 from batchlight.records import (
@@ -143,18 +144,29 @@ class Plan:
         for chunk in self.chunks:
             if all(number in skip for number in chunk.numbers()):
                 continue
-            rows = self.read_chunk(storage, chunk).to_pylist()
-            for number, members in groupby(rows, key=lambda row: int(row["batch"])):
-                if number not in skip:
-                    yield _as_batch(number, list(members))
+            batches = self.batches_of(storage, chunk)
+            yield from (batch for batch in batches if batch.number not in skip)
+
+    def batches_of(self, storage: Storage, chunk: BatchRange) -> list[Batch]:
+        """The batches of one chunk, or some in the middle of one."""
+        whole = next(c for c in self.chunks if chunk.first in c)
+        rows = self.read_chunk(storage, whole).to_pylist()
+        members = groupby(rows, key=lambda row: int(row["batch"]))
+        return [_as_batch(number, list(m)) for number, m in members if number in chunk]
 
     def read_chunk(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """One row per image."""
         return read_table(storage, f"{self.folder}/{chunk.file_name}")
 
-    def close(self, storage: Storage) -> None:
-        """Mark that all rows of this plan stand in ``metadata/``."""
-        storage.create(f"{self.folder}.closed", b"")
+    def close(self, storage: Storage, metadata: Iterable[BatchRange]) -> None:
+        """Mark that all rows of this plan stand in ``metadata/``, which holds these files now."""
+        names = "".join(f"{chunk.file_name}\n" for chunk in metadata)
+        storage.create(f"{self.folder}.closed", names.encode())
+
+    def metadata_when_closed(self, storage: Storage) -> list[BatchRange]:
+        """The files that ``metadata/`` held when this plan was closed."""
+        names = storage.read(f"{self.folder}.closed").decode().split()
+        return [chunk for name in names if (chunk := BatchRange.parse(name)) is not None]
 
     def is_closed(self, storage: Storage) -> bool:
         """Whether all rows of this plan stand in ``metadata/``."""
@@ -204,6 +216,15 @@ def latest_plan(storage: Storage) -> Plan | None:
     """The last plan that is whole; all before it are closed."""
     plans = _stored_plans(storage)
     return _from_json(storage.read(f"{PLANS}/{plans[-1]:010d}.json")) if plans else None
+
+
+def plan_of(storage: Storage, batch: int) -> Plan:
+    """The plan that a batch belongs to. Raises ``StorageError`` if it is no longer there."""
+    plans = _stored_plans(storage)
+    which = bisect_right(plans, batch) - 1
+    if which < 0:
+        raise StorageError(f"the plan of batch {batch} is gone", lasting=True)
+    return _from_json(storage.read(f"{PLANS}/{plans[which]:010d}.json"))
 
 
 def _stored_plans(storage: Storage) -> list[int]:

@@ -201,8 +201,7 @@ def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> Tally
     The part is created exclusively. If it is there already, then another worker has done this
     batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
     """
-    table = pa.Table.from_pylist([asdict(record) for record in records], SCHEMA)
-    table = table.sort_by([("input", "ascending"), ("method", "ascending")])
+    table = as_table(records)
     path = part_path(batch)
     if not storage.create(path, to_parquet(table)):
         kept = [name for name in SCHEMA.names if name not in VOLATILE]
@@ -215,9 +214,19 @@ def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> Tally
     return Tally.of(table)
 
 
+def as_table(records: Iterable[Record]) -> pa.Table:
+    """Records as rows of ``SCHEMA``, sorted as in every file of them."""
+    return as_sorted(pa.Table.from_pylist([asdict(record) for record in records], SCHEMA))
+
+
 def part_path(batch: int) -> str:
     """Where the rows of a batch are committed, below the output."""
     return f"{PARTS}/{batch:010d}.parquet"
+
+
+def is_part(path: str) -> bool:
+    """Whether a file of records is the part of a batch."""
+    return path.startswith(f"{PARTS}/")
 
 
 def metadata_path(chunk: BatchRange) -> str:
@@ -242,9 +251,18 @@ def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
     parts = sorted(committed.intersection(chunk.numbers()))
     if chunk not in metadata_ranges(storage) and parts:
         table = pa.concat_tables(read_table(storage, part_path(batch)) for batch in parts)
-        storage.write(metadata_path(chunk), to_parquet(_sorted(table)))
+        storage.write(metadata_path(chunk), to_parquet(as_sorted(table)))
     for batch in parts:
         storage.delete(part_path(batch))
+
+
+def range_of(path: str) -> BatchRange:
+    """The batches that a file of records covers, by its name."""
+    name = path.rpartition("/")[2]
+    number = name.removesuffix(".parquet")
+    chunk = BatchRange(int(number), int(number)) if number.isdigit() else BatchRange.parse(name)
+    assert chunk is not None, path
+    return chunk
 
 
 def drop_orphaned_parts(storage: Storage) -> None:
@@ -272,7 +290,7 @@ def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
         if kept.num_rows == 0:
             storage.delete(path)
         elif kept.num_rows < table.num_rows:
-            storage.write(path, to_parquet(_sorted(kept)))
+            storage.write(path, to_parquet(as_sorted(kept)))
 
 
 def _files_with(storage: Storage, keys: pa.Table, before: int) -> Iterator[tuple[str, pa.Table]]:
@@ -296,16 +314,56 @@ def record_files(storage: Storage) -> list[str]:
     return [metadata_path(chunk) for chunk in ranges] + [part_path(batch) for batch in parts]
 
 
+class DamagedRecordsError(StorageError):
+    """A file of records that is damaged or gone."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        advice = (
+            "restore it, or choose another --output"
+            if path.startswith(f"{INTERNAL}/plan/")
+            else "'batchlight verify OUTPUT --repair' makes them again"
+        )
+        super().__init__(f"cannot read the records in {path}: {reason}; {advice}", lasting=True)
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedRecordsError, (self.path, self.reason)
+
+
 def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:
-    """One file of records. Raises ``StorageError`` if it is damaged or gone."""
+    """One file of records. Raises ``DamagedRecordsError``."""
     try:
         source = io.BytesIO(storage.read(path))
         # Without threads: a process that ends soon after a threaded read may abort.
-        wanted = None if columns is None else list(columns)
-        return pq.read_table(source, columns=wanted, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = brief(error)
-        raise StorageError(f"cannot read the records in {path}: {reason}", lasting=True) from error
+        return pq.read_table(
+            source,
+            columns=None if columns is None else list(columns),
+            use_threads=False,
+            page_checksum_verification=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedRecordsError(path, brief(error)) from error
+
+
+def read_exactly(storage: Storage, path: str) -> pa.Table:
+    """One file of records, whose every byte is as it was written. Raises ``DamagedRecordsError``.
+
+    Checksums cover the columns but not what describes them, such as the statistics by which other
+    engines skip rows. But equal rows give equal bytes, if the same version writes them.
+    """
+    table = read_table(storage, path)
+    if table.schema.names != SCHEMA.names:
+        raise DamagedRecordsError(path, "its columns are not those of records")
+    stored, again = storage.read(path), to_parquet(table)
+    if stored != again and _writer(stored) == _writer(again):
+        raise DamagedRecordsError(path, "its bytes are not those that were written")
+    return table
+
+
+def _writer(data: bytes) -> str:
+    created_by: str = pq.read_metadata(io.BytesIO(data)).created_by
+    return created_by
 
 
 def tally(storage: Storage, methods: Iterable[Method]) -> Tally:
@@ -329,11 +387,24 @@ def failed_rows(storage: Storage) -> Iterator[dict[str, Any]]:
 def to_parquet(table: pa.Table) -> bytes:
     """Serialise a table; equal tables give equal bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        row_group_size=ROW_GROUP_ROWS,
+        write_page_checksum=True,
+    )
     return buffer.getvalue()
 
 
-def _sorted(table: pa.Table) -> pa.Table:
+def replace_rows(table: pa.Table, new: pa.Table) -> pa.Table:
+    """A file's rows, with those of some (input, method) pairs replaced or added."""
+    kept = table.join(new.select(["input", "method"]), ["input", "method"], join_type="left anti")
+    return as_sorted(pa.concat_tables([kept.select(SCHEMA.names).cast(SCHEMA), new]))
+
+
+def as_sorted(table: pa.Table) -> pa.Table:
+    """With the columns and the order that every file of records has."""
     return (
         table.select(SCHEMA.names)
         .cast(SCHEMA)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from batchlight.errors import UsageError
-from batchlight.lock import LOCKS, lock_numbers, read_lock
+from batchlight.lock import LOCKS, holder_of
 from batchlight.plan import Plan, latest_plan
 from batchlight.records import committed_batches
 from batchlight.storage import Location, Storage, open_storage
@@ -67,7 +66,5 @@ def done_rows(storage: Storage, plan: Plan) -> int:
 
 
 def _holder(storage: Storage) -> str | None:
-    holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
-    if holder.is_gone(last_sign, datetime.now(UTC)):
-        return None
-    return f"process {holder.pid} on {holder.host} since {holder.acquired_at}"
+    holder = holder_of(storage)
+    return f"process {holder.pid} on {holder.host} since {holder.acquired_at}" if holder else None

@@ -147,7 +147,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
 
     assert not plan.is_closed(storage)
-    plan.close(storage)
+    plan.close(storage, [])
     assert plan.is_closed(storage)
 
     # A plan whose end mark is not there yet is no plan.

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from batchlight.errors import ErrorCode
 from batchlight.feeding import Answer, Service
+from batchlight.interrupt import interruptible
 
 T = TypeVar("T")
 
@@ -97,7 +98,8 @@ class InProcessEngine:
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return function(*arguments)
+            with interruptible():
+                return function(*arguments)
         except MemoryError as error:
             raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
 
