@@ -9,8 +9,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from batchlight.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _computing = False
 """Whether this process is inside ``interruptible``; signals are a matter of the whole process."""
@@ -55,7 +58,7 @@ class Interrupt:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = self._catch()
         try:
             yield
         finally:
@@ -64,12 +67,18 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Put a signal off until the end of the block, which an exception in it could break."""
+        """Put a signal off until the end of the block, which an exception in it could break.
+
+        And take the signals back from who has taken them in it, as Ray does when it starts.
+        """
         self._held = True
+        caught = self._on_signal in (signal.getsignal(s) for s in SIGNALS)
         try:
             yield
         finally:
             self._held = False
+            if caught and self._signum is None:
+                self._catch()
         if self._signum is not None:
             raise Interrupted(self._signum)
 
@@ -96,6 +105,10 @@ class Interrupt:
         # A notebook runs a loop of its own in this thread.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, cancellable()).result()
+
+    def _catch(self) -> dict[signal.Signals, Any]:
+        """Handle the signals from now on; returns who handled them before."""
+        return {s: signal.signal(s, self._on_signal) for s in SIGNALS}
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
