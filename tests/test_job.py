@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import batchlight
+from batchlight.closing import close_plan
 from batchlight.errors import UsageError
 from batchlight.plan import earlier_rows
 from batchlight.records import SCHEMA, Record
@@ -327,23 +328,23 @@ def test_records_have_the_schema_they_promise(photos: Path) -> None:
     assert list(rows(photos.parent / "out")[0]) == SCHEMA.names
 
 
-def test_a_full_disk_is_one_sentence_and_no_images_fault(photos: Path) -> None:
-    out = photos.parent / "small"
-    out.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode or os.geteuid():
-        pytest.skip("needs the right to mount")
-    try:
-        done = command("run", "--input", photos, "--output", out, "--workers", 0)
-        assert done.returncode == 1
-        assert "no space left on device" in done.stderr
-        subprocess.run(["mount", "-o", "remount,size=8m", str(out)], check=True)
-        done = command("run", "--input", photos, "--output", out, "--workers", 0)
-        assert done.returncode == 0, done.stderr
-        assert len(rows(out)) == 14
-    finally:
-        subprocess.run(["umount", str(out)], check=True)
+def test_a_row_that_is_lost_under_way_is_missed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs x methods = ok + failed, or the run says what is missing, and is not 0."""
+
+    def close(storage: Any, plan: Any) -> None:
+        (photos.parent / "out/_batchlight/parts/0000000001.parquet").unlink()
+        close_plan(storage, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batchlight.job.close_plan", close)
+        summary = run(photos, batch_size=5, method=("classical", "absgn"), max_failures="100%")
+    assert (summary.exit_code, summary.inputs, summary.missing) == (1, 14, 10)
+    assert summary.ok + summary.failed == 18
+    assert "10 of 28 images have no record; run the same command again" in summary.reason
+    assert json.loads((photos.parent / "out/summary.json").read_text())["missing"] == 10
+
+    summary = run(photos, batch_size=5, method=("classical", "absgn"), max_failures="100%")
+    assert (summary.exit_code, summary.missing, summary.done_now) == (0, 0, 10)
+    assert summary.ok + summary.failed == 28
