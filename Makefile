@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test nightly lint clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,13 @@ lint: install
 
 test: lint
 	$(BIN)/pytest
+
+# Ten thousand damaged files through the real job, others each night; minutes, for a scheduler.
+# To repeat a night: make nightly SEED=20260131
+SEED ?= $(shell date +%Y%m%d)
+
+nightly: install
+	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/test_fuzz.py
 
 clean:
 	rm -rf $(VENV) demo dist build

@@ -173,11 +173,15 @@ class _Passes:
         """Each image with its bytes, some of them being read while earlier ones are worked on."""
         with ThreadPoolExecutor(READ_THREADS) as pool:
             ahead: deque[tuple[Image, Future[bytes]]] = deque()
-            for image in images:
-                ahead.append((image, pool.submit(self.steps.read, image)))
-                if len(ahead) > READ_AHEAD:
-                    yield ahead.popleft()
-            yield from ahead
+            try:
+                for image in images:
+                    ahead.append((image, pool.submit(self.steps.read, image)))
+                    if len(ahead) > READ_AHEAD:
+                        yield ahead.popleft()
+                yield from ahead
+            finally:
+                for _, reading in ahead:
+                    reading.cancel()  # if nobody waits for it any more
 
     def _keep(self, image: Image) -> None:
         """Decide what of a surveyed image stays in memory until it is finished."""

@@ -8,7 +8,6 @@ quietly lost.
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from batchlight import containers
 from batchlight.config import Format
 from batchlight.containers import Metadata
 from batchlight.errors import ErrorCode, ImageError, brief
-from batchlight.header import Header
+from batchlight.header import Header, require_memory, undisturbed_pillow
 
 Pixels = npt.NDArray[Any]
 
@@ -84,17 +83,22 @@ class Decoded:
 
 
 def decode(data: bytes, header: Header) -> Decoded:
-    """Decode the pixels as stored. Raises ``ImageError``: ``corrupt`` or ``unsupported``."""
+    """Decode the pixels as stored.
+
+    Raises ``MemoryError``, and ``ImageError``: ``corrupt`` or ``unsupported``.
+    """
     try:
         array = _raw_pixels(data, header)
     except MemoryError:
         raise
     except Exception as error:  # the decoders' own failures, whatever their type
-        if isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM:
-            raise MemoryError(str(error)) from error
+        _blame_memory(error, header)
         raise ImageError(ErrorCode.CORRUPT, f"cannot be decoded: {brief(error)}") from error
     if array is None:
+        require_memory(header.width * header.height)
         raise ImageError(ErrorCode.CORRUPT, "cannot be decoded; the file is damaged or cut short")
+    if {*array.shape[:2]} != {header.width, header.height}:  # TIFF may be turned
+        raise ImageError(ErrorCode.CORRUPT, "the pixels are of another size than the header says")
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(ErrorCode.UNSUPPORTED, f"{array.dtype} samples cannot be kept")
     if header.format == "avif" and array.dtype == np.uint16:
@@ -120,8 +124,8 @@ def in_colour(pixels: Pixels) -> Pixels:
 def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> bytes:
     """Encode enhanced pixels with all that came along with the decoded image.
 
-    ``pixels``: as ``decoded.pixels`` in shape and dtype. Raises ``ImageError`` with
-    ``unsupported`` for what the format cannot hold.
+    ``pixels``: as ``decoded.pixels`` in shape and dtype. Raises ``MemoryError``, and
+    ``ImageError`` with ``unsupported`` for what the format cannot hold.
     """
     _check_target(decoded, format)
     header, alpha = decoded.header, decoded.alpha
@@ -138,6 +142,7 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> by
         kind = header.extra_samples if header.format == "tiff" else containers.UNASSOCIATED_ALPHA
         return containers.with_tiff_metadata(data, metadata, kind if header.has_alpha else None)
     except (cv2.error, ValueError) as error:
+        _blame_memory(error, header)
         reason = f"cannot be written as {format.upper()}: {brief(error)}"
         raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
 
@@ -158,13 +163,20 @@ def is_image_name(path: str) -> bool:
 
 def _raw_pixels(data: bytes, header: Header) -> Pixels | None:
     if header.pillow_pixels:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore")
-            samples = np.asarray(image)  # turned upright, as OpenCV does
-        order = {"RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(header.mode)
+        with undisturbed_pillow(), Image.open(io.BytesIO(data)) as image:
+            mode = {"1": "L", "P": "RGB"}.get(image.mode)
+            samples = np.asarray(image.convert(mode))  # TIFF is turned upright, as by OpenCV
+        order = {"P": [2, 1, 0], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(header.mode)
         return samples if order is None else samples[:, :, order]
     decoded: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return decoded
+
+
+def _blame_memory(error: Exception, header: Header) -> None:
+    """Raise ``MemoryError`` if a codec's failure is not the image's fault."""
+    if isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM:
+        raise MemoryError(str(error)) from error
+    require_memory(header.width * header.height)
 
 
 def _check_target(decoded: Decoded, format: Format) -> None:

@@ -24,14 +24,16 @@ ICC_PREFIX = b"ICC_PROFILE\x00"
 _JPEG_SOI, _JPEG_SOS, _JPEG_COMMENT = 0xD8, 0xDA, 0xFE
 _JPEG_APP0, _JPEG_APP1, _JPEG_APP2, _JPEG_APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _JPEG_SEGMENT_MAX = 65533
+_JPEG_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
+"""Markers that no length follows: none at all, TEM and the restarts."""
 
 # Everything about an image but its pixels, its palette and its transparency.
 _PNG_METADATA = frozenset(
     b"gAMA cHRM sRGB iCCP cICP mDCV cLLI pHYs eXIf tEXt zTXt iTXt tIME".split()
 )
 _PNG_XMP = b"XML:com.adobe.xmp"
-_PNG_XMP_MAX = 2**24
-"""Bytes of a compressed XMP packet that are looked at; more is a decompression bomb."""
+PNG_TEXT_MAX = 2**24
+"""Bytes of a compressed text or profile that are looked at; more is a decompression bomb."""
 
 _TIFF_EXTRA_SAMPLES, _TIFF_XMP, _TIFF_ICC = 338, 700, 34675
 _TIFF_BYTE, _TIFF_SHORT, _TIFF_UNDEFINED = 1, 3, 7
@@ -98,15 +100,25 @@ def native_blocks(data: bytes, format: str) -> dict[str, bytes]:
 
 
 def png_is_whole(data: bytes) -> bool:
-    """Whether the chunks of a PNG file lie within it, up to its end.
+    """Whether the chunks of a PNG file lie within it, pixels among them, metadata as written.
 
-    A decoder may reserve what a chunk claims to hold: up to 4 GB for a few damaged bytes.
+    A decoder may reserve what a chunk claims to hold, even behind an end without pixels: up to
+    4 GB for a few damaged bytes. And readers refuse a file for the checksum of metadata, even if
+    their decoders do not mind.
     """
+    has_pixels = False
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return has_pixels and end <= len(data)
+        has_pixels |= kind == b"IDAT"
+        if kind in _PNG_METADATA:
+            checked = memoryview(data)[at + 4 : end - 4]
+            if data[end - 4 : end] != zlib.crc32(checked).to_bytes(4, "big"):
+                return False
+        at = end
     return False
 
 
@@ -191,18 +203,50 @@ def webp_is_lossless(data: bytes) -> bool:
     return False
 
 
+def webp_sizes(data: bytes) -> list[tuple[int, int]]:
+    """(width, height) of a WebP file, each time that it is said; empty for other content."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return []
+    found = []
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = data[at + 8 : at + 18]
+        if kind == b"VP8X":
+            found.append((_little(body[4:7]) + 1, _little(body[7:10]) + 1))
+        elif kind == b"VP8L":
+            bits = _little(body[1:5])
+            found.append(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
+        elif kind == b"VP8 ":
+            found.append((_little(body[6:8]) & 0x3FFF, _little(body[8:10]) & 0x3FFF))
+        at += 8 + size + (size & 1)
+    return found
+
+
+def _little(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(start, end, marker) of each segment before the pixels."""
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    # Decoders skip padding, markers without content, and garbage between segments.
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
         marker = data[at + 1]
-        if marker == 0xFF:  # padding
+        if marker == 0xFF:
             at += 1
+            continue
+        if marker in _JPEG_BARE:
+            at += 2
             continue
         if marker == _JPEG_SOS:
             return
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        yield at, end, marker
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + max(2, length)
+        if end > len(data):
+            return
+        if length >= 2:  # it counts itself
+            yield at, end, marker
         at = end
 
 
@@ -250,7 +294,7 @@ def _international_text(data: bytes) -> bytes | None:
         _language, _translation, text = data[2:].split(b"\x00", 2)
         if data[0]:
             inflater = zlib.decompressobj()
-            text = inflater.decompress(text, _PNG_XMP_MAX)
+            text = inflater.decompress(text, PNG_TEXT_MAX)
             return text if inflater.eof else None
     except (ValueError, IndexError, zlib.error):
         return None

@@ -74,15 +74,18 @@ class LockedError(BatchlightError):
 class StorageError(BatchlightError):
     """Storage trouble that is no image's fault.
 
-    ``lasting`` tells trouble that a second try cannot cure (a full disk, wrong credentials).
+    ``lasting`` tells trouble that a second try cannot cure (a full disk, wrong credentials), and
+    whose ``message`` says what can; for any other, the advice is to try again.
     """
 
     def __init__(self, message: str, lasting: bool = False) -> None:
         super().__init__(message, lasting)
+        self.message = message
         self.lasting = lasting
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        advice = "" if self.lasting else "; run the same command again to go on"
+        return self.message + advice
 
 
 class ClusterError(BatchlightError):

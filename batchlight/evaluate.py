@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -44,9 +44,6 @@ AHEAD = 1024
 PIXELS_AT_ONCE = 32_000_000
 """Of the pairs being compared at one time, since each pixel takes about 150 bytes. A larger pair
 is compared alone."""
-
-# Pillow's limit and the filters of warnings, which decoding sets, are those of the whole process.
-_pillow = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -189,8 +186,7 @@ class _Side:
             raise self.refusal(defect)
         try:
             data = self.storage.read(path)
-            with _pillow:
-                return data, read_header(data, LARGEST_IMAGE)
+            return data, read_header(data, LARGEST_IMAGE)
         except FileNotFoundError:
             raise self.refusal("vanished since it was listed") from None
         except PermissionError:
@@ -205,8 +201,7 @@ class _Side:
     def decode(self, data: bytes, header: Header) -> Pixels:
         """Its pixels. Raises ``_NoScoreError``."""
         try:
-            with _pillow if header.pillow_pixels else nullcontext():
-                return decode(data, header).pixels
+            return decode(data, header).pixels
         except ImageError as error:
             raise self.refusal(error.message) from error
 

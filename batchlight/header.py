@@ -6,13 +6,17 @@ Pillow's headers tell size, mode, frames and sampling in under a millisecond.
 from __future__ import annotations
 
 import io
+import mmap
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from batchlight import containers
+from batchlight import av1, containers
 from batchlight.config import Format
 from batchlight.containers import EXIF_PREFIX, UNASSOCIATED_ALPHA, Metadata
 from batchlight.errors import ErrorCode, ImageError, brief
@@ -42,11 +46,26 @@ _WHY_NOT: dict[str, str] = {
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _TIFF_BITS_PER_SAMPLE, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC = 258, 259, 262
 _TIFF_SAMPLES_PER_PIXEL, _TIFF_PLANAR = 277, 284
-_TIFF_TILE_WIDTH, _TIFF_EXTRA_SAMPLES = 322, 338
+_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_EXTRA_SAMPLES = 322, 323, 338
 _MIN_IS_WHITE, _PLANES = 0, 2
 _ASSOCIATED_ALPHA = 1
 # None, CCITT (three kinds), LZW, JPEG, Deflate (two numbers), PackBits: what OpenCV decodes.
 _TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
+
+_CORE_HEADER_BYTES = 12
+"""Of OS/2's BMP, the header that comes after the file's own."""
+
+# What Pillow says of files that may be whole, but are of a kind that it does not read.
+_NOT_READ = (
+    "Unsupported BMP",
+    "Failed to decode image: Not implemented",
+    "Decompressed data too large",
+)
+
+CODEC_BYTES_PER_PIXEL = 24
+"""No codec takes more, beyond some MB."""
+
+_pillow = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -79,25 +98,64 @@ class Header:
         return self.mode in _ALPHA_MODES or self.transparent_colour
 
 
+@contextmanager
+def undisturbed_pillow() -> Iterator[None]:
+    """Pillow without warnings, and without its own limits, which are tighter than ours.
+
+    They belong to the process, so only one thread at a time may be in here.
+    """
+    with _pillow, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, containers.PNG_TEXT_MAX
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
+
+
+def require_memory(pixels: int) -> None:
+    """Raise ``MemoryError`` if a codec would not get what it takes for so many pixels.
+
+    Codecs that get no memory fail as they do for damaged files; this tells the two apart.
+    """
+    try:
+        mmap.mmap(-1, 2**24 + CODEC_BYTES_PER_PIXEL * pixels).close()
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"too little memory for {pixels} pixels") from error
+
+
 def read_header(data: bytes, max_pixels: int) -> Header:
     """Identify an image and refuse what cannot be kept, before decoding it.
 
-    Raises ``ImageError``: ``empty``, ``corrupt``, ``unsupported`` or ``too_large``.
+    Any thread may call it. Raises ``MemoryError``, and ``ImageError``: ``empty``, ``corrupt``,
+    ``unsupported`` or ``too_large``.
     """
     if not data:
         raise ImageError(ErrorCode.EMPTY, "the file is empty")
-    # The size limit is ours (--max-pixels), checked from the header; Pillow's own would come first.
-    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        # Decoders reserve memory for what these say, Pillow's while it reads the header.
+        inside = [*containers.webp_sizes(data), *av1.picture_sizes(data)]
+        for width, height in inside:
+            _check_size(width, height, max_pixels)
+        with undisturbed_pillow():
             return _identify(data, max_pixels)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # parsers meet hostile bytes: any failure means a damaged header
+        if str(error).startswith(_NOT_READ):
+            reason = f"this kind cannot be read: {brief(error)}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
+        require_memory(max((width * height for width, height in inside), default=0))
         raise ImageError(ErrorCode.CORRUPT, f"the header is damaged: {brief(error)}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows_limit
+
+
+def _check_size(width: int, height: int, max_pixels: int, what: str = "") -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            ErrorCode.TOO_LARGE,
+            f"{width}x{height} pixels{what} are more than --max-pixels {max_pixels}",
+        )
 
 
 def _identify(data: bytes, max_pixels: int) -> Header:
@@ -114,11 +172,7 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
             ErrorCode.UNSUPPORTED, f"the content is {image.format}, which is no format of this job"
         )
     format = _FORMATS[image.format]
-    if image.width * image.height > max_pixels:
-        size = f"{image.width}x{image.height}"
-        raise ImageError(
-            ErrorCode.TOO_LARGE, f"{size} pixels are more than --max-pixels {max_pixels}"
-        )
+    _check_size(image.width, image.height, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         kind = "several pages" if format == "tiff" else "several pictures or an animation"
         raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept; split the file first")
@@ -126,7 +180,7 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
         kind = _WHY_NOT.get(image.mode, f"pixels of the kind {image.mode}")
         raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
     if format == "png" and not containers.png_is_whole(data):
-        raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk's length is damaged")
+        raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
     # Pillow calls 16-bit gray with alpha RGBA; the PNG header tells.
     gray_alpha = format == "png" and data[24:26] == b"\x10\x04"
     mode = "LA" if gray_alpha else image.mode
@@ -142,11 +196,19 @@ def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
         return replace(header, lossless=containers.webp_is_lossless(data))
     if format == "avif":
         return replace(header, orientation=image.getexif().get(_ORIENTATION, 1))
-    return _tiff_header(image, header) if format == "tiff" else header
+    if format == "bmp":
+        # OpenCV makes gray of the colours of the one, and darkens the 5 bits of the other.
+        core = int.from_bytes(data[14:18], "little") == _CORE_HEADER_BYTES
+        packed = int.from_bytes(data[28:30], "little") == 16
+        return replace(header, pillow_pixels=core or packed)
+    return _tiff_header(image, header, max_pixels) if format == "tiff" else header
 
 
-def _tiff_header(image: Image.Image, header: Header) -> Header:
+def _tiff_header(image: Image.Image, header: Header, max_pixels: int) -> Header:
     tags: Any = image.getexif()
+    # A tile takes memory by what it claims to be, however small the image is.
+    width, height = (_values(tags.get(t, 1))[0] for t in (_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH))
+    _check_size(width, height, max_pixels, " in a tile")
     bits = set(_values(tags.get(_TIFF_BITS_PER_SAMPLE, 1)))
     if not bits <= {1, 8, 16}:
         raise ImageError(
@@ -222,4 +284,5 @@ def _sampling(image: JpegImagePlugin.JpegImageFile) -> tuple[int, int]:
     layers = image.layer  # (identifier, horizontal, vertical, table) of each channel
     if len(layers) < 3:
         return (1, 1)
-    return (layers[0][1] // layers[1][1], layers[0][2] // layers[1][2])
+    # A damaged header may say 0; decoding refuses it.
+    return (layers[0][1] // max(1, layers[1][1]), layers[0][2] // max(1, layers[1][2]))

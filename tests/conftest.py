@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -112,7 +113,8 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, low enough that the server's gRPC ports (+ 10000) exist."""
     found: list[int] = []
-    for port in range(20_000, 50_000, 7):
+    # From anywhere, so that two test runs on one machine do not find the same ones.
+    for port in range(random.randrange(20_000, 40_000), 50_000, 7):
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
+import struct
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,13 +23,14 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from batchlight import codec
+from batchlight import av1, codec
 from batchlight.codec import Decoded
 from batchlight.config import Format
 from batchlight.errors import ImageError
 from batchlight.header import read_header
+from tests.helpers import dark_image
 from tests.images import (
     EXTRA_SAMPLES,
     FORMATS,
@@ -32,6 +41,7 @@ from tests.images import (
     opened,
     patches,
     png,
+    png_chunk,
     png_start,
     png_with_late_metadata,
     read,
@@ -40,6 +50,7 @@ from tests.images import (
     tiff,
     with_everything,
 )
+from tests.mutants import bmp_file, bmp_header, with_tag
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -125,6 +136,36 @@ def test_bmp_shows_the_same(mode: str) -> None:
     np.testing.assert_array_equal(
         np.asarray(before.convert("RGBA")), np.asarray(after.convert("RGBA"))
     )
+
+
+SHADES = bytes(range(8 * 6 * 3))
+BMPS = {
+    "os2": bmp_file(struct.pack("<IHHHH", 12, 8, 6, 1, 24), SHADES),
+    "555": bmp_file(bmp_header(8, 6, 16, 0), SHADES),
+    "565": bmp_file(bmp_header(8, 6, 16, 3), SHADES, 0xF800, 0x07E0, 0x001F),
+    "top-down": bmp_file(bmp_header(8, -6, 24, 0), SHADES),
+    "rle": bmp_file(bmp_header(8, 6, 8, 1), b"\x08\x51\0\0" * 6 + b"\0\1", *range(0, 2**16, 256)),
+    "version-5": bmp_file(bmp_header(8, 6, 32, 3, 124), bytes(range(192))),
+    **{
+        f"os2-{bits}-bits": bmp_file(
+            struct.pack("<IHHHH", 12, 8, 6, 1, bits) + SHADES[: 3 * 2**bits], SHADES
+        )
+        for bits in (1, 4)
+    },
+}
+
+
+@pytest.mark.parametrize("name", BMPS)
+def test_bmp_of_every_kind_of_header(name: str) -> None:
+    expected = np.asarray(opened(BMPS[name]).convert("RGBA"))
+    before, after = read(BMPS[name]), read(again(BMPS[name]))
+    np.testing.assert_array_equal(codec.in_colour(before.pixels), expected[:, :, 2::-1])
+    np.testing.assert_array_equal(before.pixels, after.pixels)
+
+
+def test_bmp_of_a_kind_that_is_not_read() -> None:
+    swapped = bmp_file(bmp_header(8, 6, 16, 3), SHADES, 0x001F, 0x07E0, 0xF800)
+    assert refusal(lambda: read(swapped)) == "unsupported"
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -243,12 +284,52 @@ def test_sizes_beyond_a_format_are_unsupported() -> None:
     assert refusal(lambda: again(png(samples(1, width=70_000)), "webp")) == "unsupported"
 
 
-def test_a_damaged_length_reserves_no_memory() -> None:
-    damaged = bytearray(SMALL["png"])
-    damaged[33] = 0xFF  # the first chunk after the header now claims 4 GB
+END_OF_4_GB = SMALL["png"].replace(b"\0\0\0\0IEND", b"\xff\xff\xff\xffIEND")
+CHUNK_BEHIND_THE_END = (
+    png(samples(3))[:33] + png_chunk(b"IEND") + b"\x7f\xff\xff\xfftRNS" + bytes(9)
+)
+CHUNK_OF_4_GB = SMALL["png"][:33] + b"\xff" + SMALL["png"][34:]
+TILE_OF_768_MB = with_tag(
+    with_tag(tiff(dark_image(1), tile=(16, 16), compression="zlib"), 322, 2**14), 323, 2**14
+)
+LARGE_INSIDE = bytes(cv2.imencode(".avif", np.zeros((4000, 5000, 3), np.uint8))[1]).replace(
+    struct.pack(">4sIII", b"ispe", 0, 5000, 4000), struct.pack(">4sIII", b"ispe", 0, 50, 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "code"),
+    [
+        (CHUNK_OF_4_GB, "corrupt"),
+        (END_OF_4_GB, "corrupt"),
+        (CHUNK_BEHIND_THE_END, "corrupt"),
+        (TILE_OF_768_MB, "too_large"),
+        (LARGE_INSIDE, "too_large"),
+    ],
+)
+def test_what_claims_much_reserves_no_memory(damaged: bytes, code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert refusal(lambda: read(bytes(damaged))) == "corrupt"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < before
+    started = time.perf_counter()
+    assert refusal(lambda: codec.decode(damaged, read_header(damaged, 4_000_000))) == code
+    assert time.perf_counter() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"speed": 10}, {"alpha": True}])
+@pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 7), (2000, 1000)])
+def test_the_size_of_pictures_inside_avif(size: tuple[int, int], options: dict[str, Any]) -> None:
+    options = dict(options)
+    image = Image.new("RGBA" if options.pop("alpha", False) else "RGB", size, (9, 20, 30))
+    found = av1.picture_sizes(saved(image, "AVIF", **options))
+    assert set(found) == {size}
+    by_opencv = cv2.imencode(".avif", np.zeros((size[1], size[0], 3), np.uint8))[1]
+    assert set(av1.picture_sizes(bytes(by_opencv))) == {size}
+
+
+def test_pixels_of_another_size_than_the_header_says() -> None:
+    header = read_header(SMALL["jpeg"], MAX_PIXELS)
+    wider = replace(header, width=header.width + 1)
+    assert refusal(lambda: codec.decode(SMALL["jpeg"], wider)) == "corrupt"
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -273,6 +354,98 @@ def try_to_read(data: bytes) -> None:
         # A damaged header may ask for a lot of memory, so the limit is low.
         decoded = codec.decode(data, read_header(data, 1_000_000))
         assert decoded.pixels.dtype in (np.uint8, np.uint16)
+
+
+# What belongs to the process
+
+IN_LITTLE_MEMORY = """
+import os, resource, sys
+import cv2, numpy as np
+from batchlight import av1, codec
+from batchlight.header import read_header
+from tests.images import Image, png, saved, tiff
+from tests.helpers import dark_image
+
+cv2.setNumThreads(1)
+array = cv2.resize(dark_image(1), (2000, 1500))
+image = Image.fromarray(array)
+files = {
+    "jpeg": saved(image, "JPEG"),
+    "progressive": saved(image, "JPEG", progressive=True),
+    "png": png(array),
+    "webp": saved(image, "WEBP", lossless=True, method=0),
+    "tiff": tiff(array),
+    "tiles": tiff(array, tile=(256, 256)),
+    "bmp": saved(image, "BMP"),
+    "avif": saved(image, "AVIF", speed=10),
+}
+
+def attempt(data, decoded):
+    try:
+        if decoded:
+            codec.encode(decoded, decoded.pixels, decoded.header.format, 95)
+        else:
+            codec.decode(data, read_header(data, 10**7))
+        return "done"
+    except BaseException as error:
+        return repr(error) if not isinstance(error, MemoryError) else "MemoryError"
+
+for name, data in files.items():
+    decoded = codec.decode(data, read_header(data, 10**7))
+    encoded = [decoded] if name in ("png", "webp", "bmp") else []  # some encoders just die
+    for subject in [None, *encoded]:
+        for megabytes in (0, 4, 12, 22):
+            sys.stdout.flush()
+            if os.fork() == 0:
+                [used] = [line for line in open("/proc/self/status") if line.startswith("VmSize")]
+                limit = int(used.split()[1]) * 1024 + megabytes * 2**20
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+                print(name, "encode" if subject else "decode", attempt(data, subject))
+                sys.stdout.flush()
+                os._exit(0)
+            os.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not limit the address space")
+def test_too_little_memory_is_no_fault_of_the_image() -> None:
+    # Memory that was freed goes back at once, so that the limit is felt.
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    result = subprocess.run(
+        [sys.executable, "-c", IN_LITTLE_MEMORY],
+        env=os.environ | environment | {"MALLOC_ARENA_MAX": "1"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    said = [line.split(" ", 2) for line in result.stdout.splitlines()]
+    assert {outcome for _, _, outcome in said} == {"done", "MemoryError"}, result.stdout
+    too_little = {(name, what) for name, what, outcome in said if outcome == "MemoryError"}
+    assert too_little >= {("webp", "encode"), ("bmp", "encode")}
+    assert too_little >= {(name, "decode") for name, _, _ in said}
+
+
+def test_headers_can_be_read_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice of that
+    filters = list(warnings.filters)
+    tiles = tiff(dark_image(1), tile=(16, 16))
+    with ThreadPoolExecutor(8) as pool:
+        decoded = list(pool.map(read, [SMALL["png"], tiles] * 200))
+    assert decoded[1].header.pillow_pixels
+    assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (100, 2**20)
+    assert list(warnings.filters) == filters
+
+
+def test_pillow_warns_nobody() -> None:
+    tags = [(65_000, 2, 8, "lantern", True)]  # the last one, since Pillow skips what follows
+    tiles = tiff(dark_image(1), tile=(16, 16), extratags=tags)
+    entry = struct.pack("<HHI", 65_000, 2, 8)
+    assert tiles.count(entry) == 1
+    damaged = tiles.replace(entry, struct.pack("<HHI", 65_000, 2, 2**30))  # more than there is
+    assert read(damaged).header.pillow_pixels
+    np.testing.assert_array_equal(read(damaged).pixels, read(tiles).pixels)
 
 
 # Names

@@ -15,6 +15,7 @@ from batchlight.errors import ErrorCode
 from tests.helpers import batchlight
 
 ROOT = Path(__file__).parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 REFERENCE = (ROOT / "docs/reference.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -55,8 +56,10 @@ def test_readme_names_every_code() -> None:
     assert all(f"`{code.value}`" in README for code in ErrorCode)
 
 
-def test_readme_names_only_tests_and_files_that_exist() -> None:
-    for path, _, name in re.findall(r"`(tests/\w+\.py)(::(\w+))?`", README):
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_documents_name_only_tests_and_files_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for path, _, name in re.findall(r"`(tests/\w+\.py)(::(\w+))?`", text):
         assert f"def {name}" in (ROOT / path).read_text()
-    for path in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / document).parent.joinpath(path).exists(), path

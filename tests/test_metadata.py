@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from batchlight.config import Format
 from batchlight.containers import Metadata
+from batchlight.errors import ImageError
 from tests.images import (
     FORMATS,
     ICC,
@@ -115,6 +116,38 @@ def test_exif_that_imagemagick_put_into_png_text(target: Format) -> None:
 def test_what_follows_the_end_of_a_png_is_no_metadata() -> None:
     out = again(saved(patches(), "PNG") + png_chunk(b"tEXt", b"Title\0hidden"))
     assert b"hidden" not in out
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"\xff\xff\xff", b"\xff\xe1\0\0", b"\xff\xd0"])
+def test_jpeg_metadata_after_garbage(garbage: bytes) -> None:
+    source = with_everything("jpeg")
+    at = source.index(b"\xff\xe1")
+    out = again(source[:at] + garbage + source[at:])
+    image = opened(out)
+    assert image.info["icc_profile"] == ICC
+    assert image.info["xmp"] == XMP
+    assert image.getexif()[MAKE] == "Lantern"
+    assert out == again(source)  # without the garbage
+
+
+@pytest.mark.parametrize("kind", [b"eXIf", b"iTXt"])
+def test_png_metadata_that_its_checksum_belies(kind: bytes) -> None:
+    damaged = bytearray(png_with_late_metadata())
+    damaged[damaged.index(kind) + 9] ^= 1
+    with pytest.raises(ImageError) as caught:
+        read(bytes(damaged))
+    assert caught.value.code == "corrupt"
+
+
+def test_png_metadata_of_more_than_a_megabyte() -> None:
+    profile, text = ICC + bytes(2 * 2**20), "dark " * 2**19
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", text, zip=True)
+    info.add_text("Long", text, zip=True)
+    out = again(saved(patches(), "PNG", pnginfo=info, icc_profile=profile))
+    assert read(out).header.metadata.icc == profile
+    assert read(out).header.metadata.xmp == text.encode()
+    assert out.count(b"zTXt") == 1
 
 
 @settings(deadline=None)

@@ -32,7 +32,7 @@ async def call_patiently(engine: Engine, function: Callable[..., T], *arguments:
             if error.lasting or attempt == TRIES_ON_STORAGE_TROUBLE - 1:
                 raise
             pause = PAUSE_AFTER_STORAGE_TROUBLE * 2**attempt
-            logger.warning("%s; trying again in %.0f s", error, pause)
+            logger.warning("%s; trying again in %.0f s", error.message, pause)
             await asyncio.sleep(pause)
     raise AssertionError("unreachable")
 

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psutil
@@ -16,17 +16,26 @@ from batchlight import __version__
 from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
 from batchlight.engine.deadline import DEADLINE
+from batchlight.engine.head import Head
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, UsageError, brief
 from batchlight.feeding import Service
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
+    from ray import ObjectRefGenerator
 
 T = TypeVar("T")
 
-NODES_LOST_AT_MOST = 100
-PAUSE_AFTER_LOST_NODE = 1.0
+RESENDS_AT_MOST = 100
+PAUSE_BEFORE_RESENDING = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
+
+TASK_OPTIONS: dict[str, Any] = {
+    "num_cpus": 1,
+    "max_retries": 0,
+    "num_returns": "streaming",
+    # Nothing goes on before the begin has been heard of; else a death that soon could hide it.
+    "_generator_backpressure_num_objects": 1,
+}
 
 CONNECT_TIMEOUT_S = 5.0
 """For the first contact with a cluster."""
@@ -97,7 +106,8 @@ class RayEngine:
                 self.workers,
                 cpus,
             )
-        self._remote = ray.remote(num_cpus=1, max_retries=0)(_on_worker)
+        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._remote: Any = ray.remote(**TASK_OPTIONS)(_on_worker)
         return self
 
     def _object_store_bytes(self) -> int:
@@ -116,34 +126,48 @@ class RayEngine:
             ray.shutdown()
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        import ray.exceptions
-
-        for _ in range(NODES_LOST_AT_MOST):
-            submitted = time.monotonic()
-            ref: ObjectRef[T] = self._remote.remote(
-                __version__, self._timeout, function, *arguments
-            )
+        for _ in range(RESENDS_AT_MOST):
+            stream = self._remote.remote(__version__, self._timeout, function, *arguments)
             try:
-                return await ref
-            except asyncio.CancelledError:
-                ray.cancel(ref, force=True)
-                raise
-            except ray.exceptions.RayTaskError as error:
-                raise hosting.as_ours(error) from error
-            except ray.exceptions.OutOfMemoryError as error:
-                raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
-            except ray.exceptions.WorkerCrashedError as error:
-                hung = time.monotonic() - submitted >= self._timeout
-                raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
-            except (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError) as error:
-                logger.warning("a node was lost; its work is done again elsewhere (%s)", error)
-                await asyncio.sleep(PAUSE_AFTER_LOST_NODE)
-            except ray.exceptions.RayError as error:
-                raise ClusterError(f"Ray failed: {brief(error)}") from error
+                return await self._head.watch(self._outcome(stream))
+            except _Lost as loss:
+                logger.warning("%s; its work is done again elsewhere", loss)
+                await asyncio.sleep(PAUSE_BEFORE_RESENDING)
         raise ClusterError(
-            f"the cluster lost {NODES_LOST_AT_MOST} nodes under one batch; "
+            f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
             "check the cluster, then run the same command again"
         )
+
+    async def _outcome(self, stream: ObjectRefGenerator[T]) -> T:
+        """What became of a call. Raises ``_Lost`` where that is no fault of its own."""
+        import ray.exceptions
+
+        begun: float | None = None
+        try:
+            begins = await anext(stream)
+            begun = time.monotonic()
+            await begins
+            return await (await anext(stream))
+        except asyncio.CancelledError:
+            ray.cancel(stream, force=True)
+            raise
+        except ray.exceptions.RayTaskError as error:
+            raise hosting.as_ours(error) from error
+        except ray.exceptions.LocalRayletDiedError as error:
+            raise ClusterError(
+                "the Ray node that this run is connected to is gone; run the same command again"
+            ) from error
+        except ray.exceptions.NodeDiedError as error:
+            raise _Lost("a node was lost") from error
+        except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
+            if begun is None:
+                raise _Lost("a worker died before its work began") from error
+            if isinstance(error, ray.exceptions.OutOfMemoryError):
+                raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
+            hung = time.monotonic() - begun >= self._timeout
+            raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray failed: {brief(error)}") from error
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         if on_gpus and count > self.gpus:
@@ -159,7 +183,7 @@ class RayEngine:
             )
         service = hosting.RayService.start(make, count, on_gpus, self._timeout)
         self._services.append(service)
-        await service.ready()
+        await self._head.watch(service.ready())
         return service
 
 
@@ -177,11 +201,19 @@ def make_engine(
     return RayEngine(workers, address, timeout, hosts)
 
 
-def _on_worker(version: str, timeout: float, function: Callable[..., T], *arguments: Any) -> T:
-    """What really runs on a worker."""
+class _Lost(Exception):
+    """A call came to nothing, and not by its own fault."""
+
+
+def _on_worker(
+    version: str, timeout: float, function: Callable[..., T], *arguments: Any
+) -> Iterator[T | None]:
+    """What really runs on a worker: first tells that it begins, so that waiting does not count."""
     hosting.refuse_other_version(version)
+    yield None
     with DEADLINE.of(timeout):
-        return function(*arguments)
+        result = function(*arguments)
+    yield result
 
 
 def _refuse_silence(address: str) -> None:

@@ -96,7 +96,11 @@ class Storage(Protocol):
         """Put ``data`` at ``path``, replacing what is there; whole or not at all."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Like ``write``, but only if there is no such file yet; says whether it was created."""
+        """Like ``write``, but only if there is no such file yet; says whether it was created.
+
+        A file that is there already with this very content may count as created: the answer to an
+        earlier try may have been lost.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a file; fine if it is gone already."""

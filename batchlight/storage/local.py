@@ -118,7 +118,8 @@ class LocalStorage:
             except FileExistsError:
                 if os.path.isdir(target):
                     raise
-                return False
+                # Over NFS the answer to a link that was made may be lost.
+                return os.stat(temporary).st_nlink == 2
             finally:
                 os.unlink(temporary)
         return True

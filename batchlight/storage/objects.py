@@ -11,11 +11,13 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -32,11 +34,29 @@ from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedError, escape_controls
 from batchlight.storage.location import Location
 
-MAX_RETRIES = 8
-RETRY_TIMEOUT = timedelta(seconds=60)
+T = TypeVar("T")
+
+PATIENCE = timedelta(seconds=60)
+"""How long an operation is tried again while the store is in trouble."""
+LISTING_PATIENCE = timedelta(minutes=5)
+"""The same for a whole listing, which begins anew each time."""
+PROBE_PATIENCE = timedelta(seconds=2)
+"""The same for the first look, and for all after an outage that outlasted our patience."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between two tries; doubled each time."""
+
+CLIENT_RETRIES = 8
+"""The client's own, which take about 2 s; beyond them we wait, where a signal can interrupt."""
 PROBE_RETRIES = 1
-CONNECT_TIMEOUT = "4s"  # twice that, the probe's, should still be soon
-REQUEST_TIMEOUT = "60s"
+
+CONNECT_TIMEOUT = timedelta(seconds=4)  # twice that, the probe's, should still be soon
+STALL_TIMEOUT = timedelta(seconds=20)
+"""How long nothing may come from the store; for a write, that includes the time of sending."""
+LARGE_BYTES = 8 * 2**20
+LARGE_STALL_TIMEOUT = timedelta(minutes=10)
+"""For writes of more than that."""
+REQUEST_TIMEOUT = timedelta(hours=1)
+"""However steadily it comes."""
 
 _KINDS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _ENDPOINT_VARIABLES = {
@@ -57,35 +77,55 @@ class ObjectStorage:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        self._store = _connect(location, MAX_RETRIES)
+        self._store = _connect(location, CLIENT_RETRIES, STALL_TIMEOUT)
+        self._given_up = False
+
+    @cached_property
+    def _store_for_large(self) -> Any:
+        return _connect(self.location, CLIENT_RETRIES, LARGE_STALL_TIMEOUT)
 
     def check(self, writable: bool) -> None:
-        probe = _connect(self.location, PROBE_RETRIES)
-        with self._trouble("list"):
-            next(iter(obstore.list(probe, chunk_size=1)), None)
+        probe = _connect(self.location, PROBE_RETRIES, STALL_TIMEOUT)
+        self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
     def walk(self) -> Iterator[FileInfo]:
-        outputs: set[str] = set()
         try:
-            for info in _sorted_by_path(_note_outputs(self._listing(), outputs)):
-                if _is_input(info.path, outputs):
-                    yield info
+            with _sorting_table() as table:
+                outputs = self._ask("list", "", lambda: self._fill(table), LISTING_PATIENCE)
+                for info in _sorted_by_path(table):
+                    if _is_input(info.path, outputs):
+                        yield info
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "
                 "free some space there, or set TMPDIR to another folder"
             ) from error
 
+    def _fill(self, table: sqlite3.Connection) -> set[str]:
+        """Put the listing into the emptied table; returns the folders that hold ``_batchlight``.
+
+        Anew from the start each time: not every store can go on after a given key.
+        """
+        outputs: set[str] = set()
+        table.execute("DROP TABLE IF EXISTS file")
+        table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
+        table.executemany(
+            "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
+            (
+                (i.path.encode(), i.size, i.modified and i.modified.isoformat(), i.etag, i.defect)
+                for i in map(_printable, _note_outputs(self._listing(), outputs))
+            ),
+        )
+        return outputs
+
     def _listing(self) -> Iterator[FileInfo]:
         """Everything there is, in the store's own order."""
-        with self._trouble("list"):
-            for chunk in obstore.list(self._store, chunk_size=1000):
-                for meta in chunk:
-                    yield FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+        for chunk in obstore.list(self._store, chunk_size=1000):
+            for meta in chunk:
+                yield FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
     def names(self, folder: str) -> list[str]:
-        with self._trouble("list"):
-            found = obstore.list_with_delimiter(self._store, folder)
+        found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         # A store may also list the folder itself: an empty object that some tools create.
         paths = (meta["path"] for meta in found["objects"] if meta["path"] != folder)
         return sorted(path.rpartition("/")[2] for path in paths)
@@ -100,41 +140,67 @@ class ObjectStorage:
         return True
 
     def stat(self, path: str) -> FileInfo:
-        with self._trouble("read", path):
-            meta = obstore.head(self._store, path)
+        meta = self._ask("read", path, lambda: obstore.head(self._store, path))
         return FileInfo(path, meta["size"], meta["last_modified"], meta["e_tag"])
 
     def read(self, path: str) -> bytes:
-        with self._trouble("read", path):
-            return bytes(obstore.get(self._store, path).bytes())
+        return self._ask("read", path, lambda: bytes(obstore.get(self._store, path).bytes()))
 
     def write(self, path: str, data: bytes) -> None:
-        with self._trouble("write", path):
-            obstore.put(self._store, path, data, use_multipart=False)
+        self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
     def create(self, path: str, data: bytes) -> bool:
         try:
-            with self._trouble("write", path):
-                obstore.put(self._store, path, data, mode="create", use_multipart=False)
+            self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:
+            # Perhaps by an earlier try, the client's or ours, whose answer was lost.
+            with suppress(FileNotFoundError):
+                return self.read(path) == data
             return False
         return True
 
+    def _put(self, path: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
+        store = self._store if len(data) <= LARGE_BYTES else self._store_for_large
+        obstore.put(store, path, data, mode=mode, use_multipart=False)
+
     def delete(self, path: str) -> None:
-        with suppress(FileNotFoundError), self._trouble("delete", path):
-            obstore.delete(self._store, path)
+        with suppress(FileNotFoundError):
+            self._ask("delete", path, lambda: obstore.delete(self._store, path))
 
     def sweep(self) -> None:
         """Nothing to do: a put is atomic and leaves no temporary file."""
 
+    def _ask(
+        self, doing: str, path: str, request: Callable[[], T], patience: timedelta | None = None
+    ) -> T:
+        """What the store answers; asks again while its trouble may pass.
+
+        The client does so too, but not for listings that break off, and not where it cannot know
+        whether the store has done it already: deletes and exclusive creations. An outage is waited
+        out once, not by each operation of a run that is about to end.
+        """
+        patience = PROBE_PATIENCE if self._given_up else patience or PATIENCE
+        deadline = time.monotonic() + patience.total_seconds()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                with self._trouble(doing, path):
+                    answer = request()
+                self._given_up = False
+                return answer
+            except StorageError as error:
+                if error.lasting or time.monotonic() + pause > deadline:
+                    self._given_up = not error.lasting
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
     @contextmanager
-    def _trouble(self, doing: str, path: str = "") -> Iterator[None]:
+    def _trouble(self, doing: str, path: str) -> Iterator[None]:
         """Turn the store's exceptions into those of ``Storage``, without what may be secret."""
         where = str(self.location.joined(path)) if path else str(self.location)
         try:
             yield
-        except AlreadyExistsError as error:
-            raise FileExistsError(where) from error
         except InvalidPathError as error:
             raise StorageError(_odd_name(where, str(error)), lasting=True) from None
         except (FileNotFoundError, BaseError) as error:
@@ -143,6 +209,8 @@ class ObjectStorage:
             one_file = doing in ("read", "delete") and "NoSuchBucket" not in text
             if isinstance(error, FileNotFoundError) and one_file:
                 raise FileNotFoundError(where) from None
+            if doing == "create" and _exists(error, text):
+                raise FileExistsError(where) from None
             if _BAD_KEY.search(text):
                 raise NameRefusedError(f"cannot {doing} {where}: {reason}") from None
             denied = isinstance(error, PermissionDeniedError) and not _SIGNATURE.search(text)
@@ -154,17 +222,28 @@ class ObjectStorage:
             raise NameRefusedError(f"the store does not take the name {where}") from error
 
 
-_SIGNATURE = re.compile("SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken")
+_SIGNATURE = re.compile(
+    "SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken|RequestTimeTooSkewed"
+)
 _BAD_KEY = re.compile("KeyTooLongError|InvalidObjectName|InvalidResourceName")
+_CONFLICT = re.compile("ConditionalRequestConflict|OperationAborted")
+_PASSING = re.compile("status code: 4(08|09|29)|RequestTimeout|IncompleteBody|BadDigest|SlowDown")
+"""Refusals that a second try may not meet: too slow, in conflict, too many, or not whole."""
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
 )
 """The services of a cloud's machines that are asked where the environment holds no credentials."""
 
 
+def _exists(error: BaseException, text: str) -> bool:
+    """Whether there is such a file; some conflicts only say that another request is at it."""
+    return isinstance(error, AlreadyExistsError) and not _CONFLICT.search(text)
+
+
 def _is_lasting(error: BaseException, text: str) -> bool:
-    """Whether a second try would end the same: no such bucket, or no permission."""
-    return _is_denied(error, text) or "status code: 404" in text
+    """Whether a second try would end the same: no such bucket, no permission, a bad request."""
+    refused = re.search(r"status code: (4\d\d|501)", text) and not _PASSING.search(text)
+    return _is_denied(error, text) or bool(refused)
 
 
 def _is_denied(error: BaseException, text: str) -> bool:
@@ -242,10 +321,14 @@ def _shown(endpoint: str) -> str:
     return re.sub(r"//[^/@]*@", "//", endpoint)
 
 
-def _connect(location: Location, max_retries: int) -> Any:
+def _connect(location: Location, max_retries: int, stall_timeout: timedelta) -> Any:
     """Raises ``UsageError`` for a prefix that the client cannot use, else ``StorageError``."""
     endpoint = _endpoint(location)[1]
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "timeout": REQUEST_TIMEOUT}
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": stall_timeout,
+        "timeout": REQUEST_TIMEOUT,
+    }
     if endpoint.lower().startswith("http://"):
         options["allow_http"] = True
     parts = location.path.split("/") if location.path else []
@@ -261,7 +344,7 @@ def _connect(location: Location, max_retries: int) -> Any:
             location.bucket,
             prefix=location.path or None,
             client_options=options,
-            retry_config={"max_retries": max_retries, "retry_timeout": RETRY_TIMEOUT},
+            retry_config={"max_retries": max_retries, "retry_timeout": PATIENCE},
             # Of several variables the client would take any; the one that we name must count.
             **({"endpoint": endpoint} if endpoint and location.scheme == "s3" else {}),
         )
@@ -274,8 +357,9 @@ def _connect(location: Location, max_retries: int) -> Any:
         ) from None
 
 
-def _sorted_by_path(found: Iterable[FileInfo]) -> Iterator[FileInfo]:
-    """Sort a listing of any length in flat memory, on disk.
+@contextmanager
+def _sorting_table() -> Iterator[sqlite3.Connection]:
+    """Where a listing of any length is sorted in flat memory, on disk.
 
     S3 lists in the order of UTF-8 bytes, but not every store does (SeaweedFS goes folder by
     folder; S3's directory buckets promise nothing), and batches must not depend on the store.
@@ -285,18 +369,14 @@ def _sorted_by_path(found: Iterable[FileInfo]) -> Iterator[FileInfo]:
         closing(sqlite3.connect(os.path.join(folder, "listing"))) as table,
     ):
         table.execute("PRAGMA journal_mode = OFF")
-        table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
-        table.executemany(
-            "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
-            (
-                (i.path.encode(), i.size, i.modified and i.modified.isoformat(), i.etag, i.defect)
-                for i in map(_printable, found)
-            ),
-        )
-        rows = table.execute("SELECT * FROM file ORDER BY path")
-        for path, size, modified, etag, defect in rows:
-            time = modified and datetime.fromisoformat(modified)
-            yield FileInfo(path.decode(), size, time, etag, defect)
+        yield table
+
+
+def _sorted_by_path(table: sqlite3.Connection) -> Iterator[FileInfo]:
+    rows = table.execute("SELECT * FROM file ORDER BY path")
+    for path, size, modified, etag, defect in rows:
+        date = modified and datetime.fromisoformat(modified)
+        yield FileInfo(path.decode(), size, date, etag, defect)
 
 
 def _printable(info: FileInfo) -> FileInfo:
