@@ -17,6 +17,7 @@ in memory, and for a fixed A the result depends on d and v alone, so 8 bit is on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,11 @@ Pixels = npt.NDArray[Any]
 
 LIGHT_QUANTILE = 0.001
 """Share of the pixels, the haziest, among which the atmospheric light is looked for."""
+
+STRIP_ROWS = 128
+"""Rows that are analysed at once: few enough to stay in the processor's cache."""
+
+UNSEEN = np.iinfo(np.int64).max
 
 LIGHT_SCALE = 255.0
 """Atmospheric light is given on this scale, whatever the bit depth."""
@@ -75,24 +81,31 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     The window spans rows y - window // 2 .. y + (window - 1) // 2, columns alike, clipped at the
     border. Of channels that tie, blue comes before green before red.
     """
-    size = min(window, 2 * max(pixels.shape[:2]) + 1)
+    height, width = pixels.shape[:2]
+    size = min(window, 2 * max(height, width) + 1)
+    above, below = size // 2, (size - 1) // 2
     kernel = np.ones((size, size), np.uint8)
-    coarse = cv2.dilate(pixels, kernel, anchor=(size // 2, size // 2))
-    levels = int(np.iinfo(pixels.dtype).max) + 1
-    counts = np.zeros(levels, np.int64)
-    darkest = np.full(levels, np.iinfo(np.int64).max, np.int64)
-    if pixels.ndim == 2:
-        own = pixels
-        _survey_gray(pixels, coarse, counts, darkest)
-    else:
-        own = np.empty(pixels.shape[:2], pixels.dtype)
-        _survey_colour(pixels, coarse, own, counts, darkest)
-
-    # Bins are of the window's maximum of v; the lowest bins are the haziest pixels of I.
-    wanted = max(1, int(LIGHT_QUANTILE * own.size))
-    threshold = int(np.searchsorted(np.cumsum(counts), wanted))
-    lowest_mean = int(darkest[: threshold + 1].min()) / (1 if pixels.ndim == 2 else 3)
-    top = levels - 1
+    top = int(np.iinfo(pixels.dtype).max)
+    own = np.empty((height, width), pixels.dtype)
+    haziest = (
+        np.full(top + 1, UNSEEN, np.int64),
+        np.zeros(top + 1, np.int64),
+        np.array([top, 0, max(1, int(LIGHT_QUANTILE * own.size))]),
+    )
+    channels = 1 if pixels.ndim == 2 else 3
+    shape = (STRIP_ROWS + size, width)
+    room = [np.empty(shape, pixels.dtype) for _ in range(2 * channels)]
+    for start in range(0, height, STRIP_ROWS):
+        end = min(start + STRIP_ROWS, height)
+        first, last = max(0, start - above), min(height, end + below)
+        strips = [rows[: last - first] for rows in room]
+        planes, coarse = strips[:channels], strips[channels:]
+        cv2.split(pixels[first:last], planes)
+        for plane, out in zip(planes, coarse, strict=True):
+            cv2.dilate(plane, kernel, out, anchor=(above, above))
+        _survey(_three(planes), _three(coarse), start - first, own[start:end], *haziest)
+    darkest, _, (threshold, *_) = haziest
+    lowest_mean = int(darkest[: threshold + 1].min()) / 3
     return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top)
 
 
@@ -117,8 +130,10 @@ def enhance(
     if parameters.denoise:
         gain = (1.0 / bounded).astype(np.float32)
         result = smooth(result, gain[analysis.own])
-    counts = cv2.calcHist([analysis.own], [0], None, [top + 1], [0, top + 1]).reshape(-1)
-    return Enhanced(result, float(counts @ transmission / analysis.own.size))
+    # Linear in the dark pixel, and so is the mean; the last element is t at d = 0.
+    share = float(cv2.mean(analysis.own)[0]) / top
+    mean = share * transmission[-1] + (1 - share) * transmission[0]
+    return Enhanced(result, float(mean))
 
 
 def batch_light(estimates: list[float]) -> float | None:
@@ -144,40 +159,78 @@ def _table(bounded: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uin
     return table
 
 
-# The kernels are unrolled over the channels by hand, which is twice as fast as a loop over them.
+def _three(planes: Sequence[Pixels]) -> tuple[Pixels, ...]:
+    """Gray is three equal channels."""
+    return tuple(planes) * (3 // len(planes))
+
+
+# The kernels are unrolled over the channels by hand, and written so that the compiler turns their
+# inner loops into vector instructions: it does so for plain loops over rows without branches.
 
 
 @numba.njit(cache=True, nogil=True)
-def _survey_colour(
-    pixels: Pixels, coarse: Pixels, own: Pixels, counts: Pixels, darkest: Pixels
+def _survey(
+    planes: tuple[Pixels, ...],
+    coarse: tuple[Pixels, ...],
+    first: int,
+    own: Pixels,
+    darkest: Pixels,
+    counts: Pixels,
+    bound: Pixels,
 ) -> None:
-    """Fill ``own``; per value of the window's maximum, count pixels and find the lowest sum."""
-    for y in range(pixels.shape[0]):
-        for x in range(pixels.shape[1]):
-            blue, green, red = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
-            brightest = coarse[y, x, 0]
-            value = blue
-            if coarse[y, x, 1] > brightest:
-                brightest = coarse[y, x, 1]
-                value = green
-            if coarse[y, x, 2] > brightest:
-                brightest = coarse[y, x, 2]
-                value = red
-            own[y, x] = value
-            counts[brightest] += 1
-            total = np.int32(blue) + np.int32(green) + np.int32(red)
-            if total < darkest[brightest]:
-                darkest[brightest] = total
+    """Fill ``own`` from row ``first`` on, and look at the haziest pixels seen so far.
+
+    ``bound``: a window's maximum of v that the threshold cannot exceed any more; how many pixels
+    lie at or below it; how many are wanted. It falls fast, so that few pixels are looked at one
+    by one. Of those, by their window's maximum: ``counts``, and the ``darkest`` sum of channels.
+    """
+    brightest = np.empty(own.shape[1], own.dtype)
+    for y in range(own.shape[0]):
+        at = first + y
+        b, g, r = planes[0][at], planes[1][at], planes[2][at]
+        _pick(b, g, r, coarse[0][at], coarse[1][at], coarse[2][at], own[y], brightest)
+        if _lowest(brightest) > bound[0]:
+            continue
+        for x in range(own.shape[1]):
+            value = brightest[x]
+            if value <= bound[0]:
+                counts[value] += 1
+                bound[1] += 1
+                darkest[value] = min(darkest[value], np.int64(b[x]) + g[x] + r[x])
+        while bound[1] - counts[bound[0]] >= bound[2]:
+            bound[1] -= counts[bound[0]]
+            bound[0] -= 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _survey_gray(pixels: Pixels, coarse: Pixels, counts: Pixels, darkest: Pixels) -> None:
-    for y in range(pixels.shape[0]):
-        for x in range(pixels.shape[1]):
-            brightest = coarse[y, x]
-            counts[brightest] += 1
-            if pixels[y, x] < darkest[brightest]:
-                darkest[brightest] = pixels[y, x]
+def _pick(
+    blue: Pixels,
+    green: Pixels,
+    red: Pixels,
+    coarse_blue: Pixels,
+    coarse_green: Pixels,
+    coarse_red: Pixels,
+    own: Pixels,
+    brightest: Pixels,
+) -> None:
+    """Of one row, the largest of the three window maxima, and v in the channel that has it."""
+    for x in range(own.size):
+        value, at_green, at_red = blue[x], green[x], red[x]
+        largest, of_green, of_red = coarse_blue[x], coarse_green[x], coarse_red[x]
+        value = at_green if of_green > largest else value
+        largest = of_green if of_green > largest else largest
+        value = at_red if of_red > largest else value
+        largest = of_red if of_red > largest else largest
+        own[x] = value
+        brightest[x] = largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _lowest(row: Pixels) -> Any:
+    low = row[0]
+    for x in range(row.size):
+        low = min(low, row[x])
+    return low
 
 
 @numba.njit(cache=True, nogil=True)
