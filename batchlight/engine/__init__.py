@@ -8,6 +8,7 @@ base.py      what an engine is, and the one that is this process
 calls.py     retries, bisection, the window: for any engine
 cluster.py   calls as Ray tasks
 hosting.py   objects as Ray actors
+head.py      whether the head of the cluster still answers
 deadline.py  the time that a call may take
 together.py  training in several processes
 """

@@ -80,8 +80,9 @@ async def window(jobs: Iterable[Coroutine[Any, Any, T]], size: int) -> AsyncGene
                 running.add(asyncio.ensure_future(job))
             if not running:
                 return
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                running.remove(task)  # the others stay, for of two failures one has to be dropped
                 yield task.result()
     finally:
         for task in running:

@@ -29,6 +29,9 @@ RESENDS_AT_MOST = 100
 PAUSE_BEFORE_RESENDING = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
 
+TIMEOUT_S = 600.0
+"""How long a call may take where nobody says otherwise."""
+
 TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 1,
     "max_retries": 0,
@@ -52,7 +55,11 @@ class RayEngine:
     """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
 
     def __init__(
-        self, workers: int | None, address: str | None, timeout: float, hosts: bool = False
+        self,
+        workers: int | None,
+        address: str | None,
+        timeout: float = TIMEOUT_S,
+        hosts: bool = False,
     ) -> None:
         """``hosts``: whether it will host objects, so that their calls need room."""
         self._wanted = workers
@@ -144,9 +151,10 @@ class RayEngine:
 
         begun: float | None = None
         try:
-            begins = await anext(stream)
-            begun = time.monotonic()
-            await begins
+            begin = await anext(stream)
+            heard = time.monotonic()
+            await begin  # which may be a death instead
+            begun = heard
             return await (await anext(stream))
         except asyncio.CancelledError:
             ray.cancel(stream, force=True)

@@ -43,6 +43,7 @@ class Head:
             return waiting.result()
         finally:
             waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)  # it has a call to cancel
 
     async def _ask(self) -> None:
         now = time.monotonic()

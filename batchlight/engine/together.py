@@ -13,7 +13,6 @@ from batchlight.errors import BatchlightError, ClusterError, brief
 
 T = TypeVar("T")
 
-NO_DEADLINE = float("inf")
 POLL_S = 1.0
 
 
@@ -25,7 +24,7 @@ def train_together(
     Yields what the process of rank 0 yields, as it comes. Raises ``BatchlightError``.
     """
     # Ray Train asks for a CPU of its own beside those of the processes.
-    with RayEngine(processes + 1, address, NO_DEADLINE, hosts=True):
+    with RayEngine(processes + 1, address, hosts=True):
         try:
             from ray.train import RunConfig, ScalingConfig, TrainingFailedError
             from ray.train.torch import TorchTrainer
