@@ -103,8 +103,8 @@ def below(pid: int, title: str) -> list[psutil.Process]:
 busy_workers = partial(below, title="ray::_on_worker")
 
 
-def parts(out: Path) -> int:
-    return len(list((out / "_batchlight/parts").glob("*.parquet")))
+def has_parts(out: Path, count: int) -> bool:
+    return len(list((out / "_batchlight/parts").glob("*.parquet"))) >= count
 
 
 def wait_until(moment: Callable[[], Any], process: subprocess.Popen[str]) -> None:
@@ -146,7 +146,8 @@ def test_killed_workers_change_nothing(photos: Path, calm: State, tmp_path: Path
     environment = deadly(tmp_path / "deadly", {}, SLOW_S)
     with started(photos, out, "--workers", 2, **environment) as run:
         while kills < KILLS:  # one in each batch or so, in any moment of its life
-            wait_until(lambda n=kills: parts(out) >= n // 2 and busy_workers(run.pid), run)
+            wait_until(partial(has_parts, out, kills // 2), run)
+            wait_until(partial(busy_workers, run.pid), run)
             with suppress(psutil.NoSuchProcess, IndexError):  # it may have ended by itself
                 busy_workers(run.pid)[0].kill()
                 kills += 1
@@ -168,12 +169,14 @@ class Cluster:
 
 START_CLUSTER = """
 import json, sys
+from ray._common.utils import reset_ray_address
 from ray.cluster_utils import Cluster
 small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
 nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(int(sys.argv[1]))]
 pid = lambda node, name: node.all_processes[name][0].process.pid
 head = [pid(cluster.head_node, "gcs_server"), pid(cluster.head_node, "raylet")]
+reset_ray_address()  # nobody else on this machine is to find it
 print(json.dumps([cluster.address, head, [pid(node, "raylet") for node in nodes]]), flush=True)
 sys.stdin.read()
 """
@@ -200,10 +203,11 @@ def ray_cluster(nodes: int, **environment: str) -> Iterator[Cluster]:
 def test_a_lost_node_is_no_images_fault(photos: Path, calm: State, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        ray_cluster(2, **deadly(tmp_path / "deadly", {}, SLOW_S)) as ray,
+        ray_cluster(2, **deadly(tmp_path / "deadly", {}, 2 * SLOW_S)) as ray,
         started(photos, out, "--address", ray.address, **NO_TOKEN) as run,
     ):
-        wait_until(lambda: parts(out) >= 2 and busy_workers(ray.nodes[1]), run)
+        wait_until(partial(has_parts, out, 2), run)
+        wait_until(partial(busy_workers, ray.nodes[1]), run)
         kill_with_all_below(ray.nodes[1])
         _, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors
@@ -221,7 +225,7 @@ def test_a_lost_head_ends_the_run_with_a_sentence_and_the_next_goes_on(
         ray_cluster(1, **deadly(tmp_path / "deadly", {}, SLOW_S)) as ray,
         started(photos, out, "--address", ray.address, **NO_TOKEN, **patience) as run,
     ):
-        wait_until(lambda: parts(out) >= 2, run)
+        wait_until(partial(has_parts, out, 2), run)
         for pid in ray.head:
             os.kill(pid, signal.SIGKILL)
         lost_at = time.monotonic()
@@ -236,7 +240,7 @@ def test_a_lost_ray_of_its_own_ends_the_run_with_a_sentence(photos: Path, tmp_pa
     environment = deadly(tmp_path / "deadly", {}, SLOW_S)
     environment["RAY_health_check_period_ms"] = "500"  # sooner noticed
     with started(photos, out, "--workers", 2, **environment) as run:
-        wait_until(lambda: parts(out) >= 2, run)
+        wait_until(partial(has_parts, out, 2), run)
         [raylet] = [p for p in psutil.Process(run.pid).children() if p.name() == "raylet"]
         kill_with_all_below(raylet.pid)
         _, errors = run.communicate(timeout=ENDS_WITHIN_S)
@@ -352,7 +356,10 @@ def assert_as_without(photos: Path, without: Path, out: Path, *options: object) 
 # Whose fault a death is
 
 
-def crash() -> None:
+def crash(log: Path | None = None) -> None:
+    if log is not None:
+        with log.open("a") as file:
+            file.write("x")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

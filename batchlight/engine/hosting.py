@@ -38,6 +38,9 @@ RESENDS_AT_MOST = 1000
 PAUSE_BEFORE_RESENDING = 0.5
 """Seconds: an actor takes some to start again."""
 
+TIME_TO_TELL_S = 0.005
+"""Between a call's begin and all that could kill it: the begin leaves from another thread."""
+
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node, which is no image's fault."""
 
@@ -73,6 +76,7 @@ class Host:
         with DEADLINE.of(self._timeout):
             self.ready(make)  # which is no fault of the call, that has not begun yet
         yield time.time()
+        time.sleep(TIME_TO_TELL_S)
         with DEADLINE.of(self._timeout):
             try:
                 result = getattr(self._target, method)(*arguments)
