@@ -24,7 +24,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Ten thousand damaged files through the real job, others each night; minutes, for a scheduler.
 # To repeat a night: make nightly SEED=20260131
