@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -32,7 +31,7 @@ from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import do_batch
-from batchlight.lock import Lock
+from batchlight.lock import Lock, new_run_id
 from batchlight.model import Model, weights_of
 from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
@@ -58,7 +57,7 @@ def run(config: JobConfig) -> Summary:
     weights = weights_of(config)
     storage = open_storage(output)
     storage.check(writable=True)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    run_id = new_run_id()
     with Lock(storage, str(output), run_id) as lock:
         return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
 

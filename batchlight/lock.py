@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,11 @@ LOCKS = f"{INTERNAL}/locks"
 HEARTBEAT = timedelta(seconds=15)
 STALE_AFTER = timedelta(seconds=60)
 ACQUIRE_TRIES = 5
+
+
+def new_run_id() -> str:
+    """As in ``20260131T235959-0123abcd``: sorted by time, and never given twice."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)

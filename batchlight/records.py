@@ -335,13 +335,9 @@ def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None
     """One file of records. Raises ``DamagedRecordsError``."""
     try:
         source = io.BytesIO(storage.read(path))
-        # Without threads: a process that ends soon after a threaded read may abort.
-        return pq.read_table(
-            source,
-            columns=None if columns is None else list(columns),
-            use_threads=False,
-            page_checksum_verification=True,
-        )
+        # Not by ``pq.read_table``, which starts threads: a process that ends soon after may abort.
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        return file.read(None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 

@@ -9,11 +9,9 @@ outputs, which the next one finds as they are.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -25,7 +23,7 @@ from batchlight.feeding import Service
 from batchlight.inputs import Input
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import finish_apart, survey_apart
-from batchlight.lock import Lock
+from batchlight.lock import Lock, new_run_id
 from batchlight.model import weights_of
 from batchlight.plan import Plan, plan_of
 from batchlight.records import (
@@ -66,11 +64,11 @@ def repair(
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
     storage = open_output(output)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    run_id = new_run_id()
     interrupt = Interrupt(say)
     result = Verification(output)
     with Lock(storage, output, run_id) as lock, interrupt.caught(), ExitStack() as exits:
-        repairer = _Repairer(storage, Location.parse(output), run_id, exits)
+        repairer = _Repairer(storage, Location.parse(output), run_id, interrupt, exits)
 
         async def repair_all() -> None:
             for file in checked_files(storage, result):
@@ -100,10 +98,18 @@ class _Lost:
 class _Repairer:
     """Redoes the pairs of one file of records after the other."""
 
-    def __init__(self, storage: Storage, output: Location, run_id: str, exits: ExitStack) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        output: Location,
+        run_id: str,
+        interrupt: Interrupt,
+        exits: ExitStack,
+    ) -> None:
         self._storage = storage
         self._output = output
         self._run_id = run_id
+        self._interrupt = interrupt
         self._exits = exits
         self._engine: Engine | None = None
         self._service: Service | None = None
@@ -200,7 +206,8 @@ class _Repairer:
         if self._engine is None:
             hosts = "absgn" in config.method
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
-            self._engine = self._exits.enter_context(engine)
+            with self._interrupt.held():
+                self._engine = self._exits.enter_context(engine)
         return self._engine
 
     def _replace(self, path: str, table: pa.Table) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -59,6 +59,29 @@ def batchlight(*arguments: object, **environment: str) -> subprocess.CompletedPr
         env={**os.environ, **environment},
         check=False,
     )
+
+
+_MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def measured(*arguments: object, stderr: IO[bytes] | None = None) -> tuple[int, int]:
+    """Run the real command; its exit code, and how many bytes of memory it took at its peak.
+
+    Through a small process between this one and the command, whose peak would else begin with the
+    size of this one.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        check=False,
+    )
+    return done.returncode, int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from batchlight import av1, containers
 from batchlight.batch import KEEP_BYTES
 from batchlight.containers import PNG_SIGNATURE, Metadata
 from batchlight.header import CODEC_BYTES_PER_PIXEL, undisturbed_pillow
-from tests.helpers import COMMAND, Row, outcomes, rows
+from tests.helpers import Row, measured, outcomes, rows
 from tests.images import FORMATS, png, png_chunk, png_start, read, samples, saved
 from tests.mutants import mutant, parents
 
@@ -91,16 +89,8 @@ def run_job(folder: Path, output: Path, workers: int) -> Run:
     options = ["--max-pixels", MUTANTS_PIXELS, "--progress", "off"]
     log = output.with_suffix(".log")
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*COMMAND, "run", *map(str, where + options)], stdout=file, stderr=file
-        )
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            process.kill()  # does nothing to one that has ended
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Run(output, process.returncode, log.read_text(errors="replace")[-4000:], peak)
+        exit_code, peak = measured("run", *where, *options, stderr=file)
+    return Run(output, exit_code, log.read_text(errors="replace")[-4000:], peak)
 
 
 pytestmark = pytest.mark.timeout(300 + COUNT / 2)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import cv2
 
 from batchlight.batch import KEEP_BYTES
-from tests.helpers import COMMAND, dark_image, rows
+from tests.helpers import dark_image, measured, rows
 
 WIDTH, HEIGHT = 3000, 2000
 DECODED_BYTES = WIDTH * HEIGHT * 4
@@ -17,12 +15,10 @@ DECODED_BYTES = WIDTH * HEIGHT * 4
 
 
 def peak_memory(photos: Path, out: Path) -> int:
-    """Of a run in one process, in bytes, as the operating system has it."""
-    arguments = ["run", "--input", photos, "--output", out, "--workers", "0", "--progress", "off"]
-    pid = os.posix_spawn(sys.executable, [*COMMAND, *map(str, arguments)], os.environ)
-    _, status, usage = os.wait4(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    where = ("--input", photos, "--output", out)
+    exit_code, peak = measured("run", *where, "--workers", 0, "--progress", "off")
+    assert exit_code == 0
+    return peak
 
 
 def test_a_large_batch_needs_no_more_than_a_small_one(tmp_path: Path) -> None:
