@@ -27,6 +27,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 LARGEST_IMAGE = 200_000_000
 """Pixels; unless ``--max-pixels`` says otherwise."""
 
+TIMEOUT_S = 600
+"""What a call to a worker may take; unless ``--timeout`` says otherwise."""
+
 # Raised whenever a change alters the pixels that unchanged parameters give.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
 
@@ -157,7 +160,10 @@ class JobConfig(BaseModel):
         description="Refuse larger images before decoding them.",
     )
     timeout: float = Field(
-        default=600, gt=0, allow_inf_nan=False, description="Seconds after which a batch has hung."
+        default=TIMEOUT_S,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which a batch has hung.",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
         default="0", description="Failed images, a number or P%, that still make exit code 0."

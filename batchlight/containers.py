@@ -107,10 +107,7 @@ def png_is_whole(data: bytes) -> bool:
     their decoders do not mind.
     """
     has_pixels = False
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        kind = data[at + 4 : at + 8]
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    for kind, at, end in _png_places(data):
         if kind == b"IEND":
             return has_pixels and end <= len(data)
         has_pixels |= kind == b"IDAT"
@@ -118,7 +115,6 @@ def png_is_whole(data: bytes) -> bool:
             checked = memoryview(data)[at + 4 : end - 4]
             if data[end - 4 : end] != zlib.crc32(checked).to_bytes(4, "big"):
                 return False
-        at = end
     return False
 
 
@@ -194,24 +190,14 @@ def with_tiff_metadata(data: bytes, metadata: Metadata, extra_samples: int | Non
 
 def webp_is_lossless(data: bytes) -> bool:
     """Whether a still WebP file's pixels are in the lossless encoding (a VP8L chunk)."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        if kind in (b"VP8L", b"VP8 "):
-            return kind == b"VP8L"
-        at += 8 + size + (size & 1)
-    return False
+    pixels = (kind for kind, _ in _webp_chunks(data) if kind in (b"VP8L", b"VP8 "))
+    return next(pixels, None) == b"VP8L"
 
 
 def webp_sizes(data: bytes) -> list[tuple[int, int]]:
     """(width, height) of a WebP file, each time that it is said; empty for other content."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        return []
     found = []
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        body = data[at + 8 : at + 18]
+    for kind, body in _webp_chunks(data):
         if kind == b"VP8X":
             found.append((_little(body[4:7]) + 1, _little(body[7:10]) + 1))
         elif kind == b"VP8L":
@@ -219,8 +205,18 @@ def webp_sizes(data: bytes) -> list[tuple[int, int]]:
             found.append(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
         elif kind == b"VP8 ":
             found.append((_little(body[6:8]) & 0x3FFF, _little(body[8:10]) & 0x3FFF))
-        at += 8 + size + (size & 1)
     return found
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, start of the content, up to 10 bytes) of each chunk; none of other content."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return
+    at = 12
+    while at + 8 <= len(data):
+        size = _little(data[at + 4 : at + 8])
+        yield data[at : at + 4], data[at + 8 : at + 18]
+        at += 8 + size + (size & 1)
 
 
 def _little(data: bytes) -> int:
@@ -281,10 +277,18 @@ def _jpeg_segment(marker: int, payload: bytes) -> bytes:
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(type, whole chunk) of each chunk, up to the end of the image."""
+    for kind, at, end in _png_places(data):
+        if kind == b"IEND":
+            return
+        yield kind, data[at:end]
+
+
+def _png_places(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start, end) of each chunk, even if its end lies behind that of the file."""
     at = len(PNG_SIGNATURE)
-    while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IEND":
+    while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], data[at:end]
+        yield data[at + 4 : at + 8], at, end
         at = end
 
 

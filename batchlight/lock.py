@@ -55,6 +55,9 @@ class Holder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(run_id, socket.gethostname(), os.getpid(), started, now)
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
     def is_gone(self, last_sign: datetime, now: datetime) -> bool:
         """Whether the run has ended: at once if it ran on this host, else after a minute."""
         if self.released:
@@ -127,7 +130,7 @@ class Lock:
             return
         age = self._clock() - datetime.fromisoformat(holder.acquired_at)
         raise LockedError(
-            f"another run works on {self._where}: process {holder.pid} on {holder.host}, "
+            f"another run works on {self._where}: {holder}, "
             f"for {int(age.total_seconds())} s; wait until it ends, or stop it"
         )
 

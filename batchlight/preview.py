@@ -51,7 +51,7 @@ def preview(config: JobConfig) -> Preview:
         fingerprints = fingerprints_of(config, model_of(config, weights_of(config), engine))
     storage = open_storage(output)
     if output.remote:
-        storage.check(writable=False)  # which is soon told from one out of reach
+        storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
     stored = latest_plan(storage)
     left = 0
     if stored is not None and not config.overwrite:

@@ -333,13 +333,7 @@ class DamagedRecordsError(StorageError):
 
 def read_table(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:
     """One file of records. Raises ``DamagedRecordsError``."""
-    try:
-        source = io.BytesIO(storage.read(path))
-        # Not by ``pq.read_table``, which starts threads: a process that ends soon after may abort.
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        return file.read(None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedRecordsError(path, brief(error)) from error
+    return _read(storage, path, columns)[0]
 
 
 def read_exactly(storage: Storage, path: str) -> pa.Table:
@@ -348,13 +342,26 @@ def read_exactly(storage: Storage, path: str) -> pa.Table:
     Checksums cover the columns but not what describes them, such as the statistics by which other
     engines skip rows. But equal rows give equal bytes, if the same version writes them.
     """
-    table = read_table(storage, path)
+    table, stored = _read(storage, path)
     if table.schema.names != SCHEMA.names:
         raise DamagedRecordsError(path, "its columns are not those of records")
-    stored, again = storage.read(path), to_parquet(table)
+    again = to_parquet(table)
     if stored != again and _writer(stored) == _writer(again):
         raise DamagedRecordsError(path, "its bytes are not those that were written")
     return table
+
+
+def _read(
+    storage: Storage, path: str, columns: Iterable[str] | None = None
+) -> tuple[pa.Table, bytes]:
+    """The rows of a file, and its bytes."""
+    try:
+        data = storage.read(path)
+        # Not by ``pq.read_table``, which starts threads: a process that ends soon after may abort.
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        return file.read(None if columns is None else list(columns), use_threads=False), data
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedRecordsError(path, brief(error)) from error
 
 
 def _writer(data: bytes) -> str:

@@ -9,6 +9,7 @@ outputs, which the next one finds as they are.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -145,13 +146,12 @@ class _Repairer:
             return
         bad = {problem.pair for problem in file.problems}
         columns = ["input", "method", "batch", "batch_atmospheric_light"]
-        rows = [
-            row
-            for row in file.table.select(columns).to_pylist()
-            if (row["input"], row["method"]) in bad
-        ]
+        rows = defaultdict(list)
+        for row in file.table.select(columns).to_pylist():
+            if (row["input"], row["method"]) in bad:
+                rows[row["batch"]].append(row)
         for batch in batches:
-            mine = [row for row in rows if row["batch"] == batch.number]
+            mine = rows[batch.number]
             pairs = {(row["input"], row["method"]) for row in mine}
             lights = {row["method"]: row["batch_atmospheric_light"] for row in mine}
             yield _Lost(batch, frozenset(pairs), lights)

@@ -67,4 +67,4 @@ def done_rows(storage: Storage, plan: Plan) -> int:
 
 def _holder(storage: Storage) -> str | None:
     holder = holder_of(storage)
-    return f"process {holder.pid} on {holder.host} since {holder.acquired_at}" if holder else None
+    return f"{holder} since {holder.acquired_at}" if holder else None

@@ -65,10 +65,14 @@ class RecordFile:
     """One file of records, and what is wrong with the outputs that it tells of."""
 
     path: str
-    chunk: BatchRange
-    table: pa.Table | None
+    table: pa.Table | None = None
     """None if it cannot be read."""
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def chunk(self) -> BatchRange:
+        """The batches that it covers."""
+        return range_of(self.path)
 
 
 @dataclass
@@ -101,10 +105,7 @@ def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification
     """
     storage = open_output(output)
     if (holder := holder_of(storage)) is not None:
-        raise LockedError(
-            f"process {holder.pid} on {holder.host} works on {output}; "
-            "verify it when that has ended"
-        )
+        raise LockedError(f"{holder} works on {output}; verify it when that has ended")
     result = Verification(output)
     for file in checked_files(storage, result):
         for problem in file.problems:
@@ -156,7 +157,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
 
 
 def _open(storage: Storage, path: str) -> RecordFile:
-    file = RecordFile(path, range_of(path), None)
+    file = RecordFile(path)
     try:
         file.table = read_exactly(storage, path)
     except DamagedRecordsError as error:

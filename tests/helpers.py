@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +15,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow.parquet as pq
 
 from batchlight.records import VOLATILE
@@ -49,6 +53,13 @@ def write_images(folder: Path, count: int, suffix: str = ".jpg", **kind: Any) ->
     return paths
 
 
+def write_copies(folder: Path, count: int, **kind: Any) -> None:
+    """One image under ``count`` names: much work, soon written."""
+    [first] = write_images(folder, 1, **kind)
+    for number in range(1, count):
+        first.with_name(f"{number:04d}.jpg").hardlink_to(first)
+
+
 def batchlight(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the real command in a process of its own."""
     return subprocess.run(
@@ -82,6 +93,35 @@ def measured(*arguments: object, stderr: IO[bytes] | None = None) -> tuple[int, 
         check=False,
     )
     return done.returncode, int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+
+def wait_until(moment: Callable[[], Any], process: subprocess.Popen[Any], within_s: float) -> None:
+    """Wait for a moment in the life of a run that is under way."""
+    deadline = time.monotonic() + within_s
+    while not moment():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before that"
+        time.sleep(0.002)
+
+
+def processes_below(pid: int, title: str) -> list[psutil.Process]:
+    """Those whose command line begins with a title; Ray gives its workers such."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if (child.cmdline() or [""])[0].startswith(title):
+                found.append(child)
+    return found
+
+
+def parts(output: Path) -> int:
+    """How many batches are committed and not in ``metadata/`` yet."""
+    return len(list((output / "_batchlight/parts").glob("*.parquet")))
+
+
+def has_parts(output: Path, count: int) -> bool:
+    """Whether so many batches are."""
+    return parts(output) >= count
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

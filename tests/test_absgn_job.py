@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +19,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -44,7 +42,18 @@ from batchlight.serving import fingerprints_of, serve
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, open_storage
 from batchlight.storage.local import LocalStorage
-from tests.helpers import COMMAND, dark_image, read_image, rows, stable_rows, tree, write_images
+from tests import helpers
+from tests.helpers import (
+    COMMAND,
+    dark_image,
+    has_parts,
+    processes_below,
+    read_image,
+    rows,
+    stable_rows,
+    tree,
+    write_images,
+)
 from tests.helpers import batchlight as command
 
 BOTH: tuple[Method, ...] = ("classical", "absgn")
@@ -724,28 +733,8 @@ def command_line(larger: Path, out: Path, *options: object) -> list[str]:
     return [str(word) for word in ("run", *places, *both, *options)]
 
 
-def parts(out: Path) -> int:
-    return len(list((out / "_batchlight/parts").glob("*.parquet")))
-
-
-def wait_until(moment: Callable[[], Any], process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + ENDS_WITHIN_S
-    while not moment():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended before that"
-        time.sleep(0.01)
-
-
-def actors_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """The processes that hold the network of a run."""
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Host"):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
+wait_until = partial(helpers.wait_until, within_s=ENDS_WITHIN_S)
+actors_below = partial(processes_below, title="ray::Host")
 
 
 def test_workers_actors_and_their_deaths_change_nothing(
@@ -754,8 +743,8 @@ def test_workers_actors_and_their_deaths_change_nothing(
     out = tmp_path / "out"
     line = command_line(larger, out, "--workers", 2, "--gpu-workers", 2)
     with subprocess.Popen([*COMMAND, *line], stderr=subprocess.PIPE, text=True) as process:
-        wait_until(partial(parts, out), process)
-        actors = actors_of(process)
+        wait_until(partial(has_parts, out, 1), process)
+        actors = actors_below(process.pid)
         assert len(actors) == 2
         actors[0].kill()
         _, errors = process.communicate(timeout=2 * ENDS_WITHIN_S)
@@ -771,7 +760,7 @@ def test_a_killed_driver_and_the_same_command_again(
     out = tmp_path / "out"
     line = command_line(larger, out, "--workers", 2)
     with subprocess.Popen([*COMMAND, *line], stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: parts(out) >= 2, process)
+        wait_until(partial(has_parts, out, 2), process)
         process.kill()
     done = command(*command_line(larger, out, "--workers", 0))
     assert done.returncode == 0, done.stderr
@@ -782,7 +771,7 @@ def test_a_killed_driver_and_the_same_command_again(
 def test_a_signal_while_the_network_starts(larger: Path, tmp_path: Path) -> None:
     line = command_line(larger, tmp_path / "out", "--workers", 2)
     with subprocess.Popen([*COMMAND, *line], stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: actors_of(process), process)
+        wait_until(partial(actors_below, process.pid), process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=ENDS_WITHIN_S)
     assert process.returncode == 130, errors

@@ -7,9 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,22 @@ import pytest
 
 import batchlight
 from batchlight.storage.local import LocalStorage
-from tests.helpers import COMMAND, Row, dark_image, outcomes, rows, stable_rows, tree, write_images
+from tests.helpers import (
+    COMMAND,
+    Row,
+    dark_image,
+    has_parts,
+    outcomes,
+    rows,
+    stable_rows,
+    tree,
+    wait_until,
+    write_images,
+)
 from tests.helpers import batchlight as command
 
 IMAGES = 40
+STARTS_WITHIN_S = 120.0
 UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 """Takes from root what lets it read and write whatever it likes."""
 
@@ -123,9 +135,7 @@ def halted(photos: Path, out: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run that is stopped after its first batches, and then let go on."""
     arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 5]
     with subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL) as process:
-        while not list(out.glob("_batchlight/parts/*")):
-            assert process.poll() is None
-            time.sleep(0.002)
+        wait_until(partial(has_parts, out, 1), process, STARTS_WITHIN_S)
         process.send_signal(signal.SIGSTOP)
         try:
             yield process

@@ -21,7 +21,7 @@ import batchlight
 from batchlight import lock as lock_module
 from batchlight.errors import LockedError
 from tests.conftest import BUCKET, S3Server
-from tests.helpers import COMMAND, stable_rows, tree, write_images
+from tests.helpers import COMMAND, stable_rows, tree, write_copies
 from tests.helpers import batchlight as command
 
 IMAGES = 36
@@ -32,9 +32,7 @@ SAYS_SO_WITHIN_S = 10.0
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos") / "in"
-    [first] = write_images(folder, 1, height=1200, width=1600)
-    for number in range(1, IMAGES):
-        first.with_name(f"{number:04d}.jpg").hardlink_to(first)
+    write_copies(folder, IMAGES, height=1200, width=1600)
     return folder
 
 

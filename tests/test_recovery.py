@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ import pytest
 
 import batchlight
 from batchlight.storage.local import LocalStorage
-from tests.helpers import COMMAND, dark_image, rows, stable_rows, tree, write_images
+from tests.helpers import (
+    COMMAND,
+    dark_image,
+    has_parts,
+    parts,
+    rows,
+    stable_rows,
+    tree,
+    wait_until,
+    write_images,
+)
 from tests.helpers import batchlight as command
 
 IMAGES = 240
@@ -132,16 +143,8 @@ def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], boo
     with subprocess.Popen(
         command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
-        deadline = time.monotonic() + KILL_TIMEOUT_S
-        while not when():
-            assert time.monotonic() < deadline
-            assert run.poll() is None, "ended before it could be killed"
-            time.sleep(0.002)
+        wait_until(when, run, KILL_TIMEOUT_S)
         run.send_signal(signal.SIGKILL)
-
-
-def parts(out: Path) -> int:
-    return len(list((out / "_batchlight/parts").glob("*.parquet")))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -152,9 +155,9 @@ def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int
         lambda: (out / "_batchlight/locks").exists(),
         lambda: (out / "_batchlight/plan").exists(),
         lambda: (out / "classical").exists(),
-        lambda: parts(out) >= 3,
-        lambda: parts(out) >= 12,
-        lambda: parts(out) >= 20,
+        partial(has_parts, out, 3),
+        partial(has_parts, out, 12),
+        partial(has_parts, out, 20),
     ]
     for moment in moments:
         start_and_kill(photos, out, workers, moment)
@@ -180,10 +183,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            already = parts(out)
-            while parts(out) < already + 3:
-                assert process.poll() is None
-                time.sleep(0.002)
+            wait_until(partial(has_parts, out, parts(out) + 3), process, KILL_TIMEOUT_S)
             process.send_signal(signum)
             _, errors = process.communicate(timeout=30)
         assert process.returncode == code

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.helpers import COMMAND, stable_rows, tree, write_images
+from tests.helpers import COMMAND, stable_rows, tree, wait_until, write_copies
 from tests.helpers import batchlight as command
 
 IMAGES = 60
+STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 30.0
 OPTIONS = ("--batch-size", 30)
 
@@ -27,9 +28,7 @@ OPTIONS = ("--batch-size", 30)
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two batches, each of which takes several seconds."""
     folder = tmp_path_factory.mktemp("photos") / "in"
-    [first] = write_images(folder, 1, height=1200, width=1600)
-    for number in range(1, IMAGES):
-        first.with_name(f"{number:04d}.jpg").hardlink_to(first)
+    write_copies(folder, IMAGES, height=1200, width=1600)
     return folder
 
 
@@ -50,9 +49,7 @@ def running(photos: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
-        while not list(out.glob("classical/*/*.jpg")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: list(out.glob("classical/*/*.jpg")), process, STARTS_WITHIN_S)
         yield process
 
 

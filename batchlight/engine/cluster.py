@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psutil
 
 from batchlight import __version__
+from batchlight.config import TIMEOUT_S
 from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
 from batchlight.engine.deadline import DEADLINE
@@ -28,9 +29,6 @@ T = TypeVar("T")
 RESENDS_AT_MOST = 100
 PAUSE_BEFORE_RESENDING = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
-
-TIMEOUT_S = 600.0
-"""How long a call may take where nobody says otherwise."""
 
 TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 1,
