@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,16 @@ import pytest
 
 from batchlight.engine import RayEngine, WorkerDied, cluster
 from batchlight.errors import ClusterError, ErrorCode
-from tests.helpers import COMMAND, rows, stable_rows, tree, write_images
+from tests import helpers
+from tests.helpers import (
+    COMMAND,
+    has_parts,
+    processes_below,
+    rows,
+    stable_rows,
+    tree,
+    write_images,
+)
 from tests.helpers import batchlight as command
 
 IMAGES, BATCH = 140, 20
@@ -57,7 +66,15 @@ def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[st
 
 def decoded(folder: Path) -> Counter[str]:
     """How often each image was decoded, by the SHA-256 of its bytes."""
-    return Counter((folder / "decoded").read_text().split())
+    return Counter(line.split()[0] for line in (folder / "decoded").read_text().splitlines())
+
+
+def mid_batch(folder: Path, node: int) -> bool:
+    """Whether a worker of a node has begun a batch, and is not about to end it."""
+    lines = (folder / "decoded").read_text().splitlines()
+    workers = {str(worker.pid) for worker in busy_workers(node)}
+    done = sum(line.split()[1] in workers for line in lines)
+    return BATCH // 4 <= done % BATCH <= BATCH // 2
 
 
 def sha256(path: Path) -> str:
@@ -90,29 +107,8 @@ def kill_with_all_below(pid: int) -> None:
             victim.kill()
 
 
-def below(pid: int, title: str) -> list[psutil.Process]:
-    """Processes whose command line begins with a title; Ray gives its workers such."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if (child.cmdline() or [""])[0].startswith(title):
-                found.append(child)
-    return found
-
-
-busy_workers = partial(below, title="ray::_on_worker")
-
-
-def has_parts(out: Path, count: int) -> bool:
-    return len(list((out / "_batchlight/parts").glob("*.parquet"))) >= count
-
-
-def wait_until(moment: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + ENDS_WITHIN_S
-    while not moment():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended before that"
-        time.sleep(0.01)
+busy_workers = partial(processes_below, title="ray::_on_worker")
+wait_until = partial(helpers.wait_until, within_s=ENDS_WITHIN_S)
 
 
 State = tuple[dict[str, bytes], list[dict[str, Any]]]
@@ -207,7 +203,7 @@ def test_a_lost_node_is_no_images_fault(photos: Path, calm: State, tmp_path: Pat
         started(photos, out, "--address", ray.address, **NO_TOKEN) as run,
     ):
         wait_until(partial(has_parts, out, 2), run)
-        wait_until(partial(busy_workers, ray.nodes[1]), run)
+        wait_until(partial(mid_batch, tmp_path / "deadly", ray.nodes[1]), run)
         kill_with_all_below(ray.nodes[1])
         _, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors

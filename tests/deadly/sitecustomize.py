@@ -2,7 +2,7 @@
 
 It makes OpenCV deadly for some images, as ``orders.json`` in the folder $DEADLY says: by the
 SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels that are encoded.
-Each decoding writes a line to ``decoded`` there.
+Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_deadly() -> None:
     def imdecode(data: Any, flags: int) -> Any:
         digest = hashlib.sha256(data).hexdigest()
         with (folder / "decoded").open("a") as log:
-            log.write(f"{digest}\n")
+            log.write(f"{digest} {os.getpid()}\n")
         time.sleep(orders["slow_s"])
         do(orders["deadly"].get(digest))
         return decode(data, flags)
