@@ -38,6 +38,7 @@ from tests.helpers import batchlight as command
 
 IMAGES, BATCH = 140, 20
 OPTIONS = ("--batch-size", BATCH, "--progress", "off")
+WORKERS = 2
 SLOW_S = 0.02
 """For each image, so that there is time to strike."""
 
@@ -67,6 +68,14 @@ def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[st
 def decoded(folder: Path) -> Counter[str]:
     """How often each image was decoded, by the SHA-256 of its bytes."""
     return Counter(line.split()[0] for line in (folder / "decoded").read_text().splitlines())
+
+
+def at_work(folder: Path, pid: int) -> list[psutil.Process]:
+    """The workers below a process that are in a batch, and have decoded images of it."""
+    log = folder / "decoded"
+    lines = log.read_text().splitlines() if log.exists() else []
+    deep_in = {line.split()[1] for line in lines[-WORKERS * 2 :]}
+    return [worker for worker in busy_workers(pid) if str(worker.pid) in deep_in]
 
 
 def mid_batch(folder: Path, node: int) -> bool:
@@ -138,14 +147,14 @@ def calm(photos: Path) -> State:
 
 
 def test_killed_workers_change_nothing(photos: Path, calm: State, tmp_path: Path) -> None:
-    out, kills = tmp_path / "out", 0
+    out, kills, workers = tmp_path / "out", 0, partial(at_work, tmp_path / "deadly")
     environment = deadly(tmp_path / "deadly", {}, SLOW_S)
-    with started(photos, out, "--workers", 2, **environment) as run:
-        while kills < KILLS:  # one in each batch or so, in any moment of its life
+    with started(photos, out, "--workers", WORKERS, **environment) as run:
+        while kills < KILLS:  # one in each batch or so
             wait_until(partial(has_parts, out, kills // 2), run)
-            wait_until(partial(busy_workers, run.pid), run)
+            wait_until(partial(workers, run.pid), run)
             with suppress(psutil.NoSuchProcess, IndexError):  # it may have ended by itself
-                busy_workers(run.pid)[0].kill()
+                workers(run.pid)[0].kill()
                 kills += 1
         _, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors
