@@ -65,24 +65,28 @@ def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[st
     return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
 
 
+def decodings(folder: Path) -> list[tuple[str, int]]:
+    """Of each, in order, the SHA-256 of the image's bytes and the process."""
+    log = folder / "decoded"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(digest, int(pid)) for digest, pid in map(str.split, lines)]
+
+
 def decoded(folder: Path) -> Counter[str]:
     """How often each image was decoded, by the SHA-256 of its bytes."""
-    return Counter(line.split()[0] for line in (folder / "decoded").read_text().splitlines())
+    return Counter(digest for digest, _ in decodings(folder))
 
 
 def at_work(folder: Path, pid: int) -> list[psutil.Process]:
     """The workers below a process that are in a batch, and have decoded images of it."""
-    log = folder / "decoded"
-    lines = log.read_text().splitlines() if log.exists() else []
-    deep_in = {line.split()[1] for line in lines[-WORKERS * 2 :]}
-    return [worker for worker in busy_workers(pid) if str(worker.pid) in deep_in]
+    lately = {by for _, by in decodings(folder)[-2 * WORKERS :]}
+    return [worker for worker in busy_workers(pid) if worker.pid in lately]
 
 
 def mid_batch(folder: Path, node: int) -> bool:
     """Whether a worker of a node has begun a batch, and is not about to end it."""
-    lines = (folder / "decoded").read_text().splitlines()
-    workers = {str(worker.pid) for worker in busy_workers(node)}
-    done = sum(line.split()[1] in workers for line in lines)
+    workers = {worker.pid for worker in busy_workers(node)}
+    done = sum(by in workers for _, by in decodings(folder))
     return BATCH // 4 <= done % BATCH <= BATCH // 2
 
 
