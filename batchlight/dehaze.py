@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +32,13 @@ Pixels = npt.NDArray[Any]
 LIGHT_QUANTILE = 0.001
 """Share of the pixels, the haziest, among which the atmospheric light is looked for."""
 
-STRIP_ROWS = 128
-"""Rows that are analysed at once: few enough to stay in the processor's cache."""
+COLUMNS = 64
+"""How many are passed over at once when none of them is among the haziest."""
 
 UNSEEN = np.iinfo(np.int64).max
+
+ROUNDING = 1e-6
+"""By how much, relatively, two ways to round a mean to float32 can differ; generous."""
 
 LIGHT_SCALE = 255.0
 """Atmospheric light is given on this scale, whatever the bit depth."""
@@ -83,29 +85,17 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     """
     height, width = pixels.shape[:2]
     size = min(window, 2 * max(height, width) + 1)
-    above, below = size // 2, (size - 1) // 2
-    kernel = np.ones((size, size), np.uint8)
     top = int(np.iinfo(pixels.dtype).max)
+    darkest = np.full(top + 1, UNSEEN, np.int64)
+    bound = np.array([top, 0, max(1, int(LIGHT_QUANTILE * height * width))])
     own = np.empty((height, width), pixels.dtype)
-    haziest = (
-        np.full(top + 1, UNSEEN, np.int64),
-        np.zeros(top + 1, np.int64),
-        np.array([top, 0, max(1, int(LIGHT_QUANTILE * own.size))]),
-    )
     channels = 1 if pixels.ndim == 2 else 3
-    shape = (STRIP_ROWS + size, width)
-    room = [np.empty(shape, pixels.dtype) for _ in range(2 * channels)]
-    for start in range(0, height, STRIP_ROWS):
-        end = min(start + STRIP_ROWS, height)
-        first, last = max(0, start - above), min(height, end + below)
-        strips = [rows[: last - first] for rows in room]
-        planes, coarse = strips[:channels], strips[channels:]
-        cv2.split(pixels[first:last], planes)
-        for plane, out in zip(planes, coarse, strict=True):
-            cv2.dilate(plane, kernel, out, anchor=(above, above))
-        _survey(_three(planes), _three(coarse), start - first, own[start:end], *haziest)
-    darkest, _, (threshold, *_) = haziest
-    lowest_mean = int(darkest[: threshold + 1].min()) / 3
+    planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
+    keys = np.uint16 if top == 255 else np.uint32
+    block, padded = np.empty((size, width), keys), np.zeros((2, size + width), keys)
+    rows = pixels.reshape(height, -1)
+    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), bound)
+    lowest_mean = int(darkest[: bound[0] + 1].min()) / 3
     return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top)
 
 
@@ -119,29 +109,60 @@ def enhance(
     top = int(np.iinfo(pixels.dtype).max)
     transmission = _transmission(top, atmospheric_light, parameters.omega)
     bounded = np.maximum(transmission, parameters.t0)
-    samples = pixels.reshape(analysis.own.size, -1)
+    light_here = atmospheric_light * top / LIGHT_SCALE
     result = np.empty_like(pixels)
-    out = result.reshape(samples.shape)
+    flat = pixels.reshape(-1), analysis.own.reshape(-1), result.reshape(-1)
     if top == 255:
-        _look_up(samples, analysis.own.reshape(-1), _table(bounded, atmospheric_light), out)
+        table = np.empty(256 * 256, np.uint8)
+        _tabulate(bounded, light_here, table)
+        total = _look_up(*flat, table)
     else:
-        light_here = atmospheric_light * top / LIGHT_SCALE
-        _compute(samples, analysis.own.reshape(-1), bounded, light_here, out)
+        total = _compute(*flat, bounded, light_here)
     if parameters.denoise:
         gain = (1.0 / bounded).astype(np.float32)
         result = smooth(result, gain[analysis.own])
     # Linear in the dark pixel, and so is the mean; the last element is t at d = 0.
-    share = float(cv2.mean(analysis.own)[0]) / top
+    share = total / analysis.own.size / top
     mean = share * transmission[-1] + (1 - share) * transmission[0]
     return Enhanced(result, float(mean))
 
 
-def batch_light(estimates: list[float]) -> float | None:
+def batch_light(estimates: Sequence[float]) -> float | None:
     """The batch's atmospheric light: the mean of its images' estimates, in float64.
 
     Rounded to float32, which is how it is recorded, so that a record reproduces its pixels.
     """
-    return float(np.float32(np.mean(estimates, dtype=np.float64))) if estimates else None
+    return float(np.float32(np.mean(estimates, dtype=np.float64))) if len(estimates) else None
+
+
+class MeanLight:
+    """The batch's atmospheric light while its images are still being analysed."""
+
+    def __init__(self, to_come: int) -> None:
+        self._estimates: list[float] = []
+        self._total = 0.0
+        self._to_come = to_come
+
+    def add(self, estimate: float | None) -> None:
+        """Take one image's estimate; None for an image that has none."""
+        self._to_come -= 1
+        if estimate is not None:
+            self._estimates.append(estimate)
+            self._total += estimate
+
+    @property
+    def so_far(self) -> float | None:
+        """As ``batch_light``."""
+        return batch_light(self._estimates)
+
+    @property
+    def at_most(self) -> float:
+        """What ``batch_light`` cannot exceed any more, whatever the images to come will show."""
+        count = len(self._estimates) + self._to_come
+        if not count:
+            return LIGHT_SCALE
+        mean = (self._total + LIGHT_SCALE * self._to_come) / count
+        return min(LIGHT_SCALE, mean * (1 + ROUNDING))
 
 
 def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float64]:
@@ -151,104 +172,211 @@ def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float6
     return 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
 
 
-def _table(bounded: npt.NDArray[np.float64], light: float) -> npt.NDArray[np.uint8]:
-    """The result for each pair (v in the dark channel, v): (256, 256) uint8."""
-    inverted = np.arange(255, -1, -1, dtype=np.float64)
-    clear = (inverted[np.newaxis, :] - light) / bounded[:, np.newaxis] + light
-    table: npt.NDArray[np.uint8] = np.rint(255.0 - np.clip(clear, 0.0, 255.0)).astype(np.uint8)
-    return table
-
-
-def _three(planes: Sequence[Pixels]) -> tuple[Pixels, ...]:
-    """Gray is three equal channels."""
-    return tuple(planes) * (3 // len(planes))
-
-
-# The kernels are unrolled over the channels by hand, and written so that the compiler turns their
-# inner loops into vector instructions: it does so for plain loops over rows without branches.
+# The analysis is one pass over the rows. A pixel's key is the largest of its three samples with the
+# channel's precedence (blue 2, green 1, red 0) in two bits below it, so that the largest key in a
+# window tells the brightest sample, and of channels that tie the one that comes first. Gray is
+# three equal channels.
+#
+# The maximum over a window of n rows costs three comparisons for any n (van Herk, 1992; Gil and
+# Werman, 1993): rows are taken in blocks of n, and each window is the end of one block and the
+# beginning of the next. Over columns, maxima of spans 1, 2, 4 ... are doubled up to n.
+#
+# The loops over a row have no branches, no views of one array in another and no arithmetic wider
+# than their samples: so written, the compiler turns them into vector instructions.
 
 
 @numba.njit(cache=True, nogil=True)
-def _survey(
+def _scan(
+    pixels: Pixels,
     planes: tuple[Pixels, ...],
-    coarse: tuple[Pixels, ...],
-    first: int,
+    block: Pixels,
+    padded: Pixels,
     own: Pixels,
     darkest: Pixels,
     counts: Pixels,
     bound: Pixels,
 ) -> None:
-    """Fill ``own`` from row ``first`` on, and look at the haziest pixels seen so far.
+    """Fill ``own``, and find the haziest pixels.
+
+    ``pixels``: (height, width * channels). ``block``: (window, width), the ends of windows.
+    ``padded``: (2, window + width), zeros; room for one row and what is beside it.
 
     ``bound``: a window's maximum of v that the threshold cannot exceed any more; how many pixels
     lie at or below it; how many are wanted. It falls fast, so that few pixels are looked at one
     by one. Of those, by their window's maximum: ``counts``, and the ``darkest`` sum of channels.
     """
-    brightest = np.empty(own.shape[1], own.dtype)
-    for y in range(own.shape[0]):
-        at = first + y
-        b, g, r = planes[0][at], planes[1][at], planes[2][at]
-        _pick(b, g, r, coarse[0][at], coarse[1][at], coarse[2][at], own[y], brightest)
-        if _lowest(brightest) > bound[0]:
-            continue
-        for x in range(own.shape[1]):
-            value = brightest[x]
-            if value <= bound[0]:
-                counts[value] += 1
-                bound[1] += 1
-                darkest[value] = min(darkest[value], np.int64(b[x]) + g[x] + r[x])
-        while bound[1] - counts[bound[0]] >= bound[2]:
-            bound[1] -= counts[bound[0]]
-            bound[0] -= 1
+    height, width = own.shape
+    size = block.shape[0]
+    above, below = size // 2, (size - 1) // 2
+    beginning = np.empty(width, block.dtype)  # of the window, as far as it is in the next block
+    keys = np.empty(width, block.dtype)
+    for i in range(size):
+        _largest_in_row(pixels, i - above, planes, padded, block[i])
+    for y in range(height):
+        i = y % size
+        if i == 0:
+            for end in range(size - 2, -1, -1):
+                _raise_to(block[end], block[end + 1])
+            beginning[:] = 0
+        _larger(block[i], beginning, keys)
+        here = (planes[0][i], planes[1][i], planes[2][i])
+        _pick(here, keys, own[y])
+        for start in range(0, width, COLUMNS):
+            end = min(start + COLUMNS, width)
+            if np.int64(_lowest(keys[start:end])) >> 2 <= bound[0]:
+                _survey(start, end, here, keys, darkest, counts, bound)
+        _largest_in_row(pixels, y + below + 1, planes, padded, block[i])
+        _raise_to(beginning, block[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def _pick(
-    blue: Pixels,
-    green: Pixels,
-    red: Pixels,
-    coarse_blue: Pixels,
-    coarse_green: Pixels,
-    coarse_red: Pixels,
-    own: Pixels,
-    brightest: Pixels,
+def _survey(
+    start: int,
+    end: int,
+    planes: tuple[Pixels, ...],
+    keys: Pixels,
+    darkest: Pixels,
+    counts: Pixels,
+    bound: Pixels,
 ) -> None:
-    """Of one row, the largest of the three window maxima, and v in the channel that has it."""
+    """Look at some columns of a row for the haziest pixels."""
+    for x in range(start, end):
+        value = np.int64(keys[x]) >> 2
+        if value <= bound[0]:
+            counts[value] += 1
+            bound[1] += 1
+            total = np.int64(planes[0][x]) + planes[1][x] + planes[2][x]
+            darkest[value] = min(darkest[value], total)
+    while bound[1] - counts[bound[0]] >= bound[2]:
+        bound[1] -= counts[bound[0]]
+        bound[0] -= 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_in_row(
+    pixels: Pixels, y: int, planes: tuple[Pixels, ...], padded: Pixels, out: Pixels
+) -> None:
+    """The largest key of each window's columns in row ``y``; 0 where there is no such row."""
+    if y < 0 or y >= pixels.shape[0]:
+        out[:] = 0
+        return
+    size, width = padded.shape[1] - out.size, out.size
+    wide, spare = padded[0], padded[1]
+    before, after = size // 2, size // 2 + width
+    wide[:before] = 0
+    wide[after:] = 0
+    at = y % size
+    here = (planes[0][at], planes[1][at], planes[2][at])
+    _split(pixels[y], here)
+    _to_keys(here, wide[before:after])
+    span = 1
+    while 2 * span <= size:
+        left = wide.size - 2 * span + 1
+        _widen(wide, span, left, spare)
+        wide, spare = spare, wide
+        span *= 2
+    _widen(wide, size - span, width, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _split(row: Pixels, planes: tuple[Pixels, ...]) -> None:
+    blue, green, red = planes
+    if row.size == blue.size:
+        blue[:] = row
+        return
+    one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
+    for x in range(blue.size):
+        at = three * np.uintp(x)
+        blue[x], green[x], red[x] = row[at], row[at + one], row[at + two]
+
+
+@numba.njit(cache=True, nogil=True)
+def _to_keys(planes: tuple[Pixels, ...], out: Pixels) -> None:
+    blue, green, red = planes
+    key = out.dtype.type
+    for x in range(out.size):
+        of_blue = key(key(key(blue[x]) << 2) | 2)
+        of_green = key(key(key(green[x]) << 2) | 1)
+        of_red = key(key(red[x]) << 2)
+        largest = of_blue if of_blue > of_green else of_green
+        out[x] = largest if largest > of_red else of_red
+
+
+@numba.njit(cache=True, nogil=True)
+def _pick(planes: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
+    """Each pixel's sample in the channel that its key names."""
+    blue, green, red = planes
+    sample = own.dtype.type
     for x in range(own.size):
-        value, at_green, at_red = blue[x], green[x], red[x]
-        largest, of_green, of_red = coarse_blue[x], coarse_green[x], coarse_red[x]
-        value = at_green if of_green > largest else value
-        largest = of_green if of_green > largest else largest
-        value = at_red if of_red > largest else value
-        largest = of_red if of_red > largest else largest
-        own[x] = value
-        brightest[x] = largest
+        channel = sample(keys[x])
+        if_green = sample(-sample(channel & 1))  # all bits or none
+        if_blue = sample(-sample(sample(channel >> 1) & 1))
+        if_red = sample(~sample(if_green | if_blue))
+        own[x] = blue[x] & if_blue | green[x] & if_green | red[x] & if_red
+
+
+@numba.njit(cache=True, nogil=True)
+def _widen(row: Pixels, shift: int, count: int, out: Pixels) -> None:
+    """The larger of each element and the one that lies ``shift`` further on."""
+    for x in range(count):
+        here, there = row[x], row[np.uintp(x) + np.uintp(shift)]
+        out[x] = here if here > there else there
+
+
+@numba.njit(cache=True, nogil=True)
+def _larger(one: Pixels, other: Pixels, out: Pixels) -> None:
+    for x in range(out.size):
+        out[x] = one[x] if one[x] > other[x] else other[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _raise_to(row: Pixels, other: Pixels) -> None:
+    for x in range(row.size):
+        row[x] = row[x] if row[x] > other[x] else other[x]
 
 
 @numba.njit(cache=True, nogil=True)
 def _lowest(row: Pixels) -> Any:
     low = row[0]
     for x in range(row.size):
-        low = min(low, row[x])
+        low = low if low < row[x] else row[x]
     return low
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(samples: Pixels, own: Pixels, table: Pixels, out: Pixels) -> None:
-    colour = samples.shape[1] == 3
-    for i in range(samples.shape[0]):
-        row = table[own[i]]
-        out[i, 0] = row[samples[i, 0]]
+def _look_up(pixels: Pixels, own: Pixels, out: Pixels, table: Pixels) -> int:
+    """Enhance flat uint8 samples; returns the sum of ``own``, which costs nothing here."""
+    colour = pixels.size == 3 * own.size
+    total, one, two = 0, np.uintp(1), np.uintp(2)
+    for x in range(own.size):
+        row, at = np.uintp(own[x]) << np.uintp(8), np.uintp(x)
+        total += own[x]
         if colour:
-            out[i, 1] = row[samples[i, 1]]
-            out[i, 2] = row[samples[i, 2]]
+            at *= np.uintp(3)
+            out[at + one] = table[row | np.uintp(pixels[at + one])]
+            out[at + two] = table[row | np.uintp(pixels[at + two])]
+        out[at] = table[row | np.uintp(pixels[at])]
+    return total
 
 
 @numba.njit(cache=True, nogil=True)
-def _compute(samples: Pixels, own: Pixels, bounded: Pixels, light: float, out: Pixels) -> None:
-    """The formula itself, for 16 bit, where a table of all pairs would be 8 GB."""
-    for i in range(samples.shape[0]):
-        transmission = bounded[own[i]]
-        for channel in range(samples.shape[1]):
-            clear = (65535.0 - samples[i, channel] - light) / transmission + light
-            out[i, channel] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))
+def _tabulate(bounded: Pixels, light: float, table: Pixels) -> None:
+    """The result for each pair (v in the dark channel, v)."""
+    for own in range(256):
+        for value in range(256):
+            clear = (255.0 - value - light) / bounded[own] + light
+            table[256 * own + value] = np.rint(255.0 - min(max(clear, 0.0), 255.0))
+
+
+@numba.njit(cache=True, nogil=True)
+def _compute(pixels: Pixels, own: Pixels, out: Pixels, bounded: Pixels, light: float) -> int:
+    """As ``_look_up``, for 16 bit, where a table of all pairs would be 8 GB."""
+    channels, at, total = pixels.size // own.size, np.uintp(0), 0
+    for x in range(own.size):
+        total += own[x]
+        transmission = bounded[own[x]]
+        for _ in range(channels):
+            clear = (65535.0 - pixels[at] - light) / transmission + light
+            out[at] = np.rint(65535.0 - min(max(clear, 0.0), 65535.0))
+            at += np.uintp(1)
+    return total
