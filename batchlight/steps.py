@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import cv2
-import numpy as np
 import numpy.typing as npt
 
 from batchlight import codec, dehaze
@@ -28,6 +26,7 @@ from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.header import read_header
 from batchlight.inputs import Input
+from batchlight.measures import clipped_fraction, is_flat, luminance
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
@@ -37,9 +36,6 @@ T = TypeVar("T")
 
 OPEN_STORAGES = 16
 """Places that a worker stays connected to: the input, the output, the buckets of a list."""
-
-_LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
-"""Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""
 
 DARKER_BY = 0.5 / 255
 """How much darker, in mean luminance, an output must be before rounding is no excuse."""
@@ -163,7 +159,7 @@ class Steps:
         image.light = analysis.atmospheric_light
         image.facts |= {
             "atmospheric_light": image.light,
-            "luminance_before": _luminance(decoded.pixels),
+            "luminance_before": luminance(decoded.pixels),
         }
         image.data, image.decoded, image.analysis = data, decoded, analysis
 
@@ -184,12 +180,12 @@ class Steps:
         decoded = image.decoded
         assert decoded is not None
         columns = image.outcome(method).columns
-        columns |= {
-            "luminance_after": _luminance(pixels),
-            "clipped_fraction": np.count_nonzero(pixels == np.iinfo(pixels.dtype).max)
-            / pixels.size,
-        }
-        _refuse_suspicious(decoded.pixels, pixels)
+        brightness = luminance(pixels)
+        if brightness < image.facts["luminance_before"] - DARKER_BY:
+            raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
+        if is_flat(pixels) and not is_flat(decoded.pixels):
+            raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")
+        columns |= {"luminance_after": brightness, "clipped_fraction": clipped_fraction(pixels)}
         wanted = self.config.format
         format = decoded.header.format if wanted == "same" else wanted
         with _timed(columns, "encode_ms"):
@@ -256,18 +252,3 @@ def _timed(times: dict[str, Any], name: str) -> Iterator[None]:
         yield
     finally:
         times[name] = times.get(name, 0.0) + (time.perf_counter() - started) * 1000
-
-
-def _luminance(pixels: Pixels) -> float:
-    """Mean luminance, 0..1."""
-    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
-    means = cv2.mean(pixels)[: len(weights)]
-    return float(np.dot(weights, means)) / float(np.iinfo(pixels.dtype).max)
-
-
-def _refuse_suspicious(before: Pixels, after: Pixels) -> None:
-    """Raise ``ImageError`` for a result that no enhancement should give."""
-    if _luminance(after) < _luminance(before) - DARKER_BY:
-        raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
-    if after.min() == after.max() and before.min() != before.max():
-        raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")
