@@ -1,10 +1,11 @@
 """One batch, from listed inputs to committed records: read, decode, enhance, encode, write.
 
-The batch's atmospheric light is the mean over its images, so it takes two passes. The first
-surveys: it reads, decodes and analyses every image. The second finishes: it enhances with every
-method, encodes and writes; the network, which lives elsewhere, is fed ahead. In between, a worker
-keeps decoded images up to a budget, beyond that their encoded bytes, beyond that nothing and reads
-again; so its memory is bounded by the budget and the largest image.
+The batch's atmospheric light is the mean over its images, known only when all are analysed, and an
+image is enhanced with that mean or its own light, whichever is larger. So an image whose own light
+the mean can no longer exceed, as most of the dark ones are, goes straight through; only the others
+wait. While they wait, a worker keeps them decoded up to a budget, beyond that their encoded bytes,
+beyond that nothing and reads again; so its memory is bounded by the budget and the largest image.
+The network, which lives elsewhere and knows no light, is fed ahead.
 
 Reading ahead and writing behind go on in threads while this one computes.
 """
@@ -16,14 +17,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
-
-import cv2
+from typing import TYPE_CHECKING, Self
 
 from batchlight.config import Method
-from batchlight.dehaze import batch_light
+from batchlight.dehaze import MeanLight, batch_light
 from batchlight.feeding import Feeder, Service
 from batchlight.inputs import Input
+from batchlight.machine import prepare_for_images
 from batchlight.records import Record, Tally, write_part
 from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from batchlight.absgn.restored import Restored
 
 KEEP_BYTES = 256 * 2**20
-"""Budget for what a worker keeps between the two passes, encoded and decoded."""
+"""Budget for what a worker keeps of images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
 READ_THREADS = 4
 READ_AHEAD = 8
@@ -57,7 +57,7 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass found out about one image: enough for the batch's mean."""
+    """What was found out about one image: enough for the batch's mean."""
 
     atmospheric_light: float | None
     failure: Failure | None
@@ -69,20 +69,20 @@ def run_batch(context: BatchContext, service: Service | None, batch: Batch) -> B
     Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
     """
     steps = Steps(context, batch.number)
-    passes = _Passes(steps)
     images = [Image(item) for item in batch.inputs]
-    if "classical" in batch.methods and context.config.atmospheric_light == "batch":
-        passes.survey(images)
-    passes.finish(images, batch.methods, _mean_light(images), service)
+    shares_light = context.config.atmospheric_light == "batch" and "classical" in batch.methods
+    with _Line(steps, batch.methods, service) as line:
+        line.work(images, shares_light)
     light = _mean_light(images)
     records = [steps.record(image, m, light) for image in images for m in batch.methods]
     return BatchResult(write_part(steps.output, batch.number, records))
 
 
 def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:
-    """Only the first pass, over some images of a batch: the isolation of one that kills."""
+    """Only read, decode and analyse some images of a batch: the isolation of one that kills."""
     images = [Image(item) for item in inputs]
-    _Passes(Steps(context, number), keep_bytes=0).survey(images)
+    with _Line(Steps(context, number), (), None) as line:
+        line.work(images, shares_light=False)
     return [Survey(image.light, image.failure) for image in images]
 
 
@@ -94,10 +94,11 @@ def finish_images(
     service: Service | None,
     inputs: Sequence[Input],
 ) -> list[Record]:
-    """Only the second pass, with one method, over some images of a batch whose light is known."""
+    """Do some images of a batch whose light is known, with one method."""
     steps = Steps(context, number)
     images = [Image(item) for item in inputs]
-    _Passes(steps, keep_bytes=0).finish(images, (method,), light, service)
+    with _Line(steps, (method,), service) as line:
+        line.finish(images, light)
     return [steps.record(image, method, light) for image in images]
 
 
@@ -115,57 +116,68 @@ def failed_record(
     return replace(Steps(context, number).record(image, method, light), attempts=attempts)
 
 
-class _Passes:
-    """The two passes over a batch's images, with what is kept in memory between them."""
+class _Line:
+    """What a batch's images go through, and what of them is kept in memory on the way."""
 
-    def __init__(self, steps: Steps, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(self, steps: Steps, methods: Sequence[Method], service: Service | None) -> None:
         self.steps = steps
-        self.free_bytes = keep_bytes
-        self.keep_bytes = keep_bytes
-        # Parallelism is between batches; threads inside one would only compete.
-        cv2.setNumThreads(1)
+        self.methods = methods
+        self.free_bytes = KEEP_BYTES
+        prepare_for_images()
+        self._writers = ThreadPoolExecutor(WRITE_THREADS)
+        self._write = _WriteBehind(steps, self._writers)
+        at_once = steps.context.pixels_at_once
+        self._feeder = Feeder[Image](service, at_once) if service else None
 
-    def survey(self, images: Sequence[Image]) -> None:
-        """Read, decode and analyse; what fits the budget stays in memory."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writers.shutdown()
+
+    def work(self, images: Sequence[Image], shares_light: bool) -> None:
+        """Do all images, each as soon as the light that it is enhanced with is known."""
+        waiting, mean = [], MeanLight(len(images))
         for image, reading in self._reading_ahead(images):
             self._analyse(image, reading)
-            self._keep(image)
+            mean.add(image.light)
+            if shares_light and image.light is not None and image.light < mean.at_most:
+                self._keep(image)
+                waiting.append(image)
+            else:
+                self._finish(image, None)
+        self.finish(waiting, mean.so_far)
 
-    def finish(
-        self,
-        images: Sequence[Image],
-        methods: Sequence[Method],
-        light: float | None,
-        service: Service | None,
-    ) -> None:
-        """Enhance, encode and write all that did not fail, surveyed before or not."""
-        with ThreadPoolExecutor(WRITE_THREADS) as pool:
-            write = _WriteBehind(self.steps, pool)
-            feeder = Feeder[Image](service, self.steps.context.pixels_at_once) if service else None
-            for image, reading in self._reading_ahead(images):
-                self._analyse(image, reading)
-                if "classical" in methods:
-                    dehaze = partial(self.steps.dehaze, image, light)
-                    write(image, "classical", image.attempt(dehaze, "classical"))
-                if "absgn" in methods and image.decoded is not None:
-                    assert feeder is not None
-                    image.data = image.analysis = None
-                    for done, restored in feeder.put(image, image.decoded.pixels):
-                        self._take(done, restored, write)
-                else:
-                    self._forget(image)
-            for done, restored in feeder.rest() if feeder else ():
-                self._take(done, restored, write)
-            write.all()
+    def finish(self, images: Sequence[Image], light: float | None) -> None:
+        """Do images with the batch's light, analysed before or not, and wait for all writing."""
+        for image, reading in self._reading_ahead(images):
+            self._analyse(image, reading)
+            self._finish(image, light)
+        for done, restored in self._feeder.rest() if self._feeder else ():
+            self._take(done, restored)
+        self._write.all()
 
-    def _take(self, image: Image, restored: Restored, write: _WriteBehind) -> None:
+    def _finish(self, image: Image, light: float | None) -> None:
+        """Enhance, encode and write an image that is analysed; without ``light``, with its own."""
+        if "classical" in self.methods:
+            dehaze = partial(self.steps.dehaze, image, light)
+            self._write(image, "classical", image.attempt(dehaze, "classical"))
+        if "absgn" in self.methods and image.decoded is not None:
+            assert self._feeder is not None
+            image.data = image.analysis = None
+            for done, restored in self._feeder.put(image, image.decoded.pixels):
+                self._take(done, restored)
+        else:
+            self._forget(image)
+
+    def _take(self, image: Image, restored: Restored) -> None:
         """Go on with an image that comes back from the network."""
         image.outcome("absgn").columns["enhance_ms"] = restored.milliseconds
-        write(image, "absgn", image.attempt(restored.get, "absgn"))
+        self._write(image, "absgn", image.attempt(restored.get, "absgn"))
         self._forget(image)
 
     def _analyse(self, image: Image, reading: Future[bytes]) -> None:
-        """Unless the first pass has done it, and it was kept."""
+        """Unless it has been analysed before, and was kept."""
         if image.analysis is None:
             image.attempt(lambda: self.steps.analyse(image, reading.result()))
 
@@ -184,12 +196,12 @@ class _Passes:
                     reading.cancel()  # if nobody waits for it any more
 
     def _keep(self, image: Image) -> None:
-        """Decide what of a surveyed image stays in memory until it is finished."""
+        """Decide what of an image that waits stays in memory."""
         if image.decoded is None or image.analysis is None or image.data is None:
             return
         size = image.decoded.pixels.nbytes + image.analysis.own.nbytes
         size += 0 if image.decoded.alpha is None else image.decoded.alpha.nbytes
-        reserved = self.keep_bytes * (1 - KEEP_DECODED_SHARE)
+        reserved = KEEP_BYTES * (1 - KEEP_DECODED_SHARE)
         if self.free_bytes - size >= reserved:
             image.data = None
             image.kept_bytes = size

@@ -204,7 +204,7 @@ def test_memory_budget_changes_nothing(photos: Path, monkeypatch: pytest.MonkeyP
     run(photos)
     calm = state(photos.parent / "out")
     for budget in (0, 1500):
-        monkeypatch.setattr("batchlight.batch._Passes.__init__.__defaults__", (budget,))
+        monkeypatch.setattr("batchlight.batch.KEEP_BYTES", budget)
         run(photos, output=str(photos.parent / f"out{budget}"))
         assert state(photos.parent / f"out{budget}") == calm
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.dehaze import DehazeParameters, analyse, batch_light, enhance
+from batchlight.dehaze import DehazeParameters, MeanLight, analyse, batch_light, enhance
 from tests.helpers import dark_image
 
 Pixels = npt.NDArray[Any]
@@ -185,3 +185,20 @@ def test_guided_keeps_shape_and_dtype(channels: int, dtype: type) -> None:
     image = dark_image(1, channels=channels, dtype=dtype)
     out = enhance(image, analyse(image, 20), 255.0, DehazeParameters(denoise=True)).pixels
     assert (out.shape, out.dtype) == (image.shape, image.dtype)
+
+
+estimates = st.floats(0, 255) | st.integers(0, 255).map(float)
+
+
+@given(st.lists(st.none() | estimates, max_size=30))
+def test_the_mean_light_never_exceeds_its_bound(lights: list[float | None]) -> None:
+    mean = MeanLight(len(lights))
+    bounds = []
+    for light in lights:
+        mean.add(light)
+        bounds.append(mean.at_most)
+    final = batch_light([light for light in lights if light is not None])
+    assert mean.so_far == final
+    if final is not None:
+        assert all(bound >= final for bound in bounds)
+        assert bounds[-1] == pytest.approx(final, rel=1e-5)

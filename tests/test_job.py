@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 import batchlight
+from batchlight import codec
 from batchlight.closing import close_plan
 from batchlight.errors import UsageError
+from batchlight.header import Header
 from batchlight.plan import earlier_rows
 from batchlight.records import SCHEMA, Record
 from batchlight.storage import Location, open_storage
@@ -86,9 +89,37 @@ def test_memory_budget_changes_nothing(photos: Path, monkeypatch: pytest.MonkeyP
     run(photos)
     calm = tree(photos.parent / "out/classical")
     for budget in (0, 3000, 20_000):  # nothing kept; some encoded; some decoded
-        monkeypatch.setattr("batchlight.batch._Passes.__init__.__defaults__", (budget,))
+        monkeypatch.setattr("batchlight.batch.KEEP_BYTES", budget)
         run(photos, output=str(photos.parent / f"out{budget}"))
         assert tree(photos.parent / f"out{budget}/classical") == calm
+
+
+def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is decoded again here, since nothing can be kept; the others only once."""
+    for number in range(6):
+        image = np.clip(dark_image(number, 64, 64), 20, None)
+        if number % 3:
+            image[:32, :32] = 0  # black without a trace of light: nothing is hazier, so A = 255
+        (tmp_path / "in").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"in/{number}.png"), image)
+    decodings = []
+    decode = codec.decode
+
+    def counting(data: bytes, header: Header) -> codec.Decoded:
+        decodings.append(hashlib.sha256(data).hexdigest())
+        return decode(data, header)
+
+    monkeypatch.setattr("batchlight.codec.decode", counting)
+    monkeypatch.setattr("batchlight.batch.KEEP_BYTES", 0)
+    run(tmp_path / "in")
+    found = {row["input"]: row for row in rows(tmp_path / "out")}
+    for number in range(6):
+        row = found[f"{number}.png"]
+        waits = number % 3 == 0
+        assert (row["atmospheric_light"] < row["batch_atmospheric_light"]) == waits
+        assert decodings.count(row["input_sha256"]) == 1 + waits
 
 
 def test_workers_do_not_matter(photos: Path) -> None:

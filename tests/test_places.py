@@ -171,7 +171,7 @@ def test_an_input_that_changes_between_the_two_passes(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its light is in the batch's mean already, so it must not be finished as something else."""
-    monkeypatch.setattr("batchlight.batch._Passes.__init__.__defaults__", (0,))
+    monkeypatch.setattr("batchlight.batch.KEEP_BYTES", 0)
     changing = photos / "a/0003.jpg"
     read = LocalStorage.read
     times_read = 0
