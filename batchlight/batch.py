@@ -13,7 +13,7 @@ Reading ahead and writing behind go on in threads while this one computes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,9 @@ READ_THREADS = 4
 READ_AHEAD = 8
 WRITE_THREADS = 4
 WRITES_BEHIND = 8
+GROUP_BYTES = 2**20
+GROUP_FILES = 16
+"""Small files go to a thread together, since waking it takes as long as reading one of them."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ class _Line:
     def work(self, images: Sequence[Image], shares_light: bool) -> None:
         """Do all images, each as soon as the light that it is enhanced with is known."""
         waiting, mean = [], MeanLight(len(images))
-        for image, reading in self._reading_ahead(images):
-            self._analyse(image, reading)
+        for image, data in self._reading_ahead(images):
+            self._analyse(image, data)
             mean.add(image.light)
             if shares_light and image.light is not None and image.light < mean.at_most:
                 self._keep(image)
@@ -150,8 +153,8 @@ class _Line:
 
     def finish(self, images: Sequence[Image], light: float | None) -> None:
         """Do images with the batch's light, analysed before or not, and wait for all writing."""
-        for image, reading in self._reading_ahead(images):
-            self._analyse(image, reading)
+        for image, data in self._reading_ahead(images):
+            self._analyse(image, data)
             self._finish(image, light)
         for done, restored in self._feeder.rest() if self._feeder else ():
             self._take(done, restored)
@@ -176,24 +179,28 @@ class _Line:
         self._write(image, "absgn", image.attempt(restored.get, "absgn"))
         self._forget(image)
 
-    def _analyse(self, image: Image, reading: Future[bytes]) -> None:
+    def _analyse(self, image: Image, data: bytes | None) -> None:
         """Unless it has been analysed before, and was kept."""
-        if image.analysis is None:
-            image.attempt(lambda: self.steps.analyse(image, reading.result()))
+        if image.analysis is None and data is not None:
+            image.attempt(partial(self.steps.analyse, image, data))
 
-    def _reading_ahead(self, images: Sequence[Image]) -> Iterator[tuple[Image, Future[bytes]]]:
+    def _reading_ahead(self, images: Sequence[Image]) -> Iterator[tuple[Image, bytes | None]]:
         """Each image with its bytes, some of them being read while earlier ones are worked on."""
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            ahead: deque[tuple[Image, Future[bytes]]] = deque()
+            ahead: deque[Future[list[tuple[Image, bytes | None]]]] = deque()
             try:
-                for image in images:
-                    ahead.append((image, pool.submit(self.steps.read, image)))
+                for group in _groups(images):
+                    ahead.append(pool.submit(self._read, group))
                     if len(ahead) > READ_AHEAD:
-                        yield ahead.popleft()
-                yield from ahead
+                        yield from ahead.popleft().result()
+                while ahead:
+                    yield from ahead.popleft().result()
             finally:
-                for _, reading in ahead:
+                for reading in ahead:
                     reading.cancel()  # if nobody waits for it any more
+
+    def _read(self, group: Sequence[Image]) -> list[tuple[Image, bytes | None]]:
+        return [(image, image.attempt(partial(self.steps.read, image))) for image in group]
 
     def _keep(self, image: Image) -> None:
         """Decide what of an image that waits stays in memory."""
@@ -218,33 +225,61 @@ class _Line:
 
 
 class _WriteBehind:
-    """Encodes in this thread and writes in others, a bounded number of images behind."""
+    """Encodes in this thread and writes in others, a bounded number of groups behind."""
 
     def __init__(self, steps: Steps, pool: ThreadPoolExecutor) -> None:
         self._steps = steps
         self._pool = pool
-        self._behind: deque[tuple[Image, Method, Future[None]]] = deque()
+        self._group: list[Callable[[], None]] = []
+        self._group_bytes = 0
+        self._behind: deque[Future[None]] = deque()
 
     def __call__(self, image: Image, method: Method, pixels: Pixels | None) -> None:
         """Go on with an enhanced image; None is one that failed."""
         if pixels is None:
             return
-        encoded = image.attempt(lambda: self._steps.encode(image, method, pixels), method)
+        encoded = image.attempt(partial(self._steps.encode, image, method, pixels), method)
         if encoded is None:
             return
-        writing = self._pool.submit(self._steps.write, image, method, *encoded)
-        self._behind.append((image, method, writing))
-        while len(self._behind) > WRITES_BEHIND:
-            self._await_oldest()
+        write = partial(self._steps.write, image, method, *encoded)
+        self._group.append(partial(image.attempt, write, method))
+        self._group_bytes += len(encoded[1])
+        if _is_full(self._group, self._group_bytes):
+            self._send()
 
     def all(self) -> None:
         """Wait for all that is under way."""
+        self._send()
         while self._behind:
-            self._await_oldest()
+            self._behind.popleft().result()
 
-    def _await_oldest(self) -> None:
-        image, method, writing = self._behind.popleft()
-        image.attempt(writing.result, method)
+    def _send(self) -> None:
+        self._behind.append(self._pool.submit(_do_all, self._group))
+        self._group, self._group_bytes = [], 0
+        while len(self._behind) > WRITES_BEHIND:
+            self._behind.popleft().result()
+
+
+def _groups(images: Iterable[Image]) -> Iterator[list[Image]]:
+    """Images to read at once, by their sizes as listed."""
+    group, size = [], 0
+    for image in images:
+        group.append(image)
+        size += image.input.size or 0
+        if _is_full(group, size):
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _is_full(group: Sequence[object], size: int) -> bool:
+    return size >= GROUP_BYTES or len(group) >= GROUP_FILES
+
+
+def _do_all(group: Iterable[Callable[[], None]]) -> None:
+    for do in group:
+        do()
 
 
 def _mean_light(images: Sequence[Image]) -> float | None:

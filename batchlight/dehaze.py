@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -36,6 +37,9 @@ COLUMNS = 64
 """How many are passed over at once when none of them is among the haziest."""
 
 UNSEEN = np.iinfo(np.int64).max
+
+CURVES = 16
+"""How many are kept: images of a batch share its light, and dark ones often have the highest."""
 
 ROUNDING = 1e-6
 """By how much, relatively, two ways to round a mean to float32 can differ; generous."""
@@ -107,23 +111,19 @@ def enhance(
     A light of 0, which only a wholly white image has, means that there is nothing to remove.
     """
     top = int(np.iinfo(pixels.dtype).max)
-    transmission = _transmission(top, atmospheric_light, parameters.omega)
-    bounded = np.maximum(transmission, parameters.t0)
-    light_here = atmospheric_light * top / LIGHT_SCALE
+    curve = _curve(top, atmospheric_light, parameters.omega, parameters.t0)
     result = np.empty_like(pixels)
     flat = pixels.reshape(-1), analysis.own.reshape(-1), result.reshape(-1)
-    if top == 255:
-        table = np.empty(256 * 256, np.uint8)
-        _tabulate(bounded, light_here, table)
-        total = _look_up(*flat, table)
+    if curve.table is not None:
+        total = _look_up(*flat, curve.table)
     else:
-        total = _compute(*flat, bounded, light_here)
+        total = _compute(*flat, curve.bounded, atmospheric_light * top / LIGHT_SCALE)
     if parameters.denoise:
-        gain = (1.0 / bounded).astype(np.float32)
+        gain = (1.0 / curve.bounded).astype(np.float32)
         result = smooth(result, gain[analysis.own])
     # Linear in the dark pixel, and so is the mean; the last element is t at d = 0.
     share = total / analysis.own.size / top
-    mean = share * transmission[-1] + (1 - share) * transmission[0]
+    mean = share * curve.transmission[-1] + (1 - share) * curve.transmission[0]
     return Enhanced(result, float(mean))
 
 
@@ -165,11 +165,27 @@ class MeanLight:
         return min(LIGHT_SCALE, mean * (1 + ROUNDING))
 
 
-def _transmission(top: int, light: float, omega: float) -> npt.NDArray[np.float64]:
-    """T for each stored value v that the dark channel can have."""
+@dataclass(frozen=True)
+class _Curve:
+    """All that does not depend on the image, by the stored value v in the dark channel."""
+
+    transmission: npt.NDArray[np.float64]
+    bounded: npt.NDArray[np.float64]
+    table: npt.NDArray[np.uint8] | None
+    """8 bit: the result for each pair (v in the dark channel, v), 256 in a row."""
+
+
+@lru_cache(maxsize=CURVES)
+def _curve(top: int, light: float, omega: float, t0: float) -> _Curve:
     dark = np.arange(top, -1, -1, dtype=np.float64)
     light_here = light * top / LIGHT_SCALE
-    return 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
+    transmission = 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
+    bounded = np.maximum(transmission, t0)
+    table = None
+    if top == 255:
+        table = np.empty(256 * 256, np.uint8)
+        _tabulate(bounded, light_here, table)
+    return _Curve(transmission, bounded, table)
 
 
 # The analysis is one pass over the rows. A pixel's key is the largest of its three samples with the

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from batchlight.batch import BatchResult
 from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.engine import Engine, make_engine, window
+from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.errors import (
     BatchlightError,
     ExitCode,
@@ -38,7 +39,7 @@ from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.serving import fingerprints_of, model_of, serve
-from batchlight.steps import BatchContext
+from batchlight.steps import BatchContext, compile_kernels
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
 
@@ -218,6 +219,9 @@ class _Run:
             hosts = "absgn" in config.method
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             self.display.say(f"working in {engine.place}")
+            if config.workers != 0 and ray_address(config.address) == "local":
+                # While Ray starts, so that the first image need not wait for it.
+                Thread(target=compile_kernels, daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
         return self._engine
@@ -240,7 +244,7 @@ class _Run:
         )
         jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
         total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
-        results = window(jobs, engine.workers)
+        results = window(jobs, engine.workers + 1)
         try:
             async for result in results:
                 rows = self._note(result, total)

@@ -14,10 +14,10 @@ from __future__ import annotations
 import heapq
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +56,11 @@ _CHUNK_SCHEMA = pa.schema(
         ("again", pa.bool_()),
     ]
 )
+_INPUT_COLUMNS = {
+    name: "path" if name == "input" else name
+    for name in ("input", "source", "size", "modified", "etag", "defect")
+}
+"""Columns of a plan, and the attributes of an ``Input`` in the order in which it is made."""
 
 
 def earlier_rows(storage: Storage) -> Iterator[Earlier]:
@@ -150,9 +155,8 @@ class Plan:
     def batches_of(self, storage: Storage, chunk: BatchRange) -> list[Batch]:
         """The batches of one chunk, or some in the middle of one."""
         whole = next(c for c in self.chunks if chunk.first in c)
-        rows = self.read_chunk(storage, whole).to_pylist()
-        members = groupby(rows, key=lambda row: int(row["batch"]))
-        return [_as_batch(number, list(m)) for number, m in members if number in chunk]
+        batches = _as_batches(self.read_chunk(storage, whole))
+        return [batch for batch in batches if batch.number in chunk]
 
     def read_chunk(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """One row per image."""
@@ -192,8 +196,9 @@ def store_plan(
         stored.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
         rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
         methods.update(*(item.batch.methods for item in chunk))
-        table = pa.Table.from_pylist([r for item in chunk for r in _as_rows(item)], _CHUNK_SCHEMA)
-        storage.write(f"{PLANS}/{first:010d}/{stored[-1].file_name}", to_parquet(table))
+        table = _as_table(chunk)
+        path = f"{PLANS}/{first:010d}/{stored[-1].file_name}"
+        storage.write(path, to_parquet(table, path))
     if not stored:
         return None
     plan = Plan(
@@ -233,27 +238,26 @@ def _stored_plans(storage: Storage) -> list[int]:
     return [int(stem) for stem in stems if stem.isdigit()]
 
 
-def _as_rows(planned: PlannedBatch) -> list[dict[str, Any]]:
-    return [
-        {
-            "batch": planned.batch.number,
-            "methods": planned.batch.methods,
-            "input": item.path,
-            "source": item.source,
-            "size": item.size,
-            "modified": item.modified,
-            "etag": item.etag,
-            "defect": item.defect,
-            "again": again,
-        }
-        for item, again in zip(planned.batch.inputs, planned.again, strict=True)
-    ]
+def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
+    """A chunk of batches, one row per image."""
+    batches = [item.batch for item in chunk for _ in item.batch.inputs]
+    columns: dict[str, list[Any]] = {
+        "batch": [batch.number for batch in batches],
+        "methods": [batch.methods for batch in batches],
+        "again": [again for item in chunk for again in item.again],
+    }
+    for name, attribute in _INPUT_COLUMNS.items():
+        value = attrgetter(attribute)
+        columns[name] = [value(image) for item in chunk for image in item.batch.inputs]
+    return pa.table(columns, schema=_CHUNK_SCHEMA)
 
 
-def _as_batch(number: int, rows: list[dict[str, Any]]) -> Batch:
-    columns = ("input", "source", "size", "modified", "etag", "defect")
-    inputs = tuple(Input(*(row[name] for name in columns)) for row in rows)
-    return Batch(number, tuple(rows[0]["methods"]), inputs)
+def _as_batches(table: pa.Table) -> Iterator[Batch]:
+    inputs = map(Input, *(table[name].to_pylist() for name in _INPUT_COLUMNS))
+    rows = zip(table["batch"].to_pylist(), table["methods"].to_pylist(), inputs, strict=True)
+    for number, members in groupby(rows, key=itemgetter(0)):
+        _, methods, images = zip(*members, strict=True)
+        yield Batch(number, tuple(methods[0]), images)
 
 
 def _to_json(plan: Plan) -> bytes:

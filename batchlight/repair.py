@@ -212,7 +212,7 @@ class _Repairer:
 
     def _replace(self, path: str, table: pa.Table) -> None:
         if table.num_rows:
-            self._storage.write(path, to_parquet(table))
+            self._storage.write(path, to_parquet(table, path))
         else:
             self._storage.delete(path)
 

@@ -24,9 +24,9 @@ from batchlight.evaluate import Evaluation, Score, Unmatched, evaluate
 from batchlight.quality import Quality
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
-from tests.conftest import BUCKET, S3Server
 from tests.helpers import dark_image, read_image, write_images
 from tests.images import ORIENTATION, UNSUPPORTED, Pixels, png, png_start, saved, tiff
+from tests.s3_server import BUCKET, S3Server
 
 MODULE = "batchlight.evaluate"
 ANY_BYTES = sys.platform == "linux"  # macOS takes only names in UTF-8

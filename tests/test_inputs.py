@@ -13,7 +13,7 @@ import pytest
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError
 from batchlight.inputs import Input, InputSet, open_inputs
-from tests.conftest import BUCKET, S3Server
+from tests.s3_server import BUCKET, S3Server
 
 
 def opened(place: object, **options: Any) -> InputSet:

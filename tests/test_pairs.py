@@ -23,8 +23,8 @@ from batchlight.pairs import (
     load_pair,
     split_by_scene,
 )
-from tests.conftest import S3Server
 from tests.helpers import dark_image
+from tests.s3_server import S3Server
 
 Image = npt.NDArray[Any]
 

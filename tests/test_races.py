@@ -20,9 +20,9 @@ import pytest
 import batchlight
 from batchlight import lock as lock_module
 from batchlight.errors import LockedError
-from tests.conftest import BUCKET, S3Server
 from tests.helpers import COMMAND, stable_rows, tree, write_copies
 from tests.helpers import batchlight as command
+from tests.s3_server import BUCKET, S3Server
 
 IMAGES = 36
 OPTIONS = ("--batch-size", 12, "--progress", "off")

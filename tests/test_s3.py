@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.records import VOLATILE
-from tests.conftest import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 from tests.helpers import batchlight, dark_image, tree
+from tests.s3_server import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
 NAMES = [
     *("a#b/c%20d.jpg", "plus+sign.png", "what?.jpg", "spaced name/x y.jpg", "ünïcode/雪 ☃.webp"),

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
-from tests.conftest import BUCKET
 from tests.helpers import tree
+from tests.s3_server import BUCKET
 
 TEMPORARY = "_batchlight/tmp"
 

@@ -20,9 +20,9 @@ import pytest
 from batchlight.errors import LockedError, StorageError
 from batchlight.lock import LOCKS, Lock
 from batchlight.storage import Location, Storage, objects, open_storage
-from tests.conftest import BUCKET, S3Server
 from tests.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
 from tests.helpers import batchlight, dark_image
+from tests.s3_server import BUCKET, S3Server
 from tests.test_s3 import images, records
 
 PASSING = [fault for fault in Fault if fault is not Fault.INVALID]

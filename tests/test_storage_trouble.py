@@ -13,7 +13,7 @@ import pytest
 
 from batchlight.errors import StorageError
 from batchlight.storage import Location, open_storage
-from tests.conftest import BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
+from tests.s3_server import BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
 WRONG = "wrong-and-no-less-secret"
 NOBODY = "http://127.0.0.1:1"

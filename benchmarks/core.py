@@ -1,0 +1,191 @@
+"""What the enhancement costs beside the codec, on one core; and what the slow ways would cost.
+
+    python -m benchmarks.core [FOLDER]
+
+Compared in each round, over the same JPEGs of 1920x1080: decoding and encoding alone (the encoder
+gets the enhanced pixels, since bright noise takes it longer than a dark image), and with the
+classical method in between. Both once as OpenCV finds the process, and once set up as batchlight's
+workers are, which spares both the kernel's work of mapping fresh memory for each image. Then the
+method written with NumPy alone, and written pixel by pixel in Python, as the script was that it
+comes from.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from batchlight.dehaze import DehazeParameters, analyse, enhance
+from batchlight.machine import prepare_for_images
+from benchmarks.measuring import milliseconds, photographs, ratio, rounds, table, write_photographs
+
+Pixels = npt.NDArray[Any]
+
+IMAGES, WIDTH, HEIGHT = 16, 1920, 1080
+SCRIPT_WIDTH, SCRIPT_HEIGHT = 600, 400
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+PARAMETERS = DehazeParameters()
+ROUNDS = 9
+
+
+def main(folder: str | None) -> None:
+    """Print Markdown tables."""
+    with tempfile.TemporaryDirectory() as work:
+        images = photographs(folder, Path(work))
+        source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
+        lines = [line for prepared in (False, True) for line in apart(source, prepared)]
+        print(table(("memory", "what", "ms per image", "to the codec alone"), lines))
+        print()
+        print(table(("image", "method", "ms", "times batchlight's"), slow_ways(images[0])))
+
+
+def apart(source: Path, prepared: bool) -> list[tuple[object, ...]]:
+    """Lines for the codec alone and with the method.
+
+    Measured in a process of its own, since memory that it once kept stays kept.
+    """
+    with get_context("spawn").Pool(1) as pool:
+        seconds = pool.apply(compare, (source, prepared, ROUNDS))
+    memory = "kept, as in workers" if prepared else "mapped anew each time"
+    count = len(list(source.iterdir()))
+    share = f"{ratio(seconds['whole'], seconds['codec']):.3f}"
+    return [
+        (memory, "decode + encode", milliseconds(seconds["codec"], count), "1"),
+        (memory, "decode + enhance + encode", milliseconds(seconds["whole"], count), share),
+    ]
+
+
+def compare(source: Path, prepared: bool, count: int) -> dict[str, list[float]]:
+    """Seconds of each round, of the codec alone and with the method."""
+    cv2.setNumThreads(1)
+    if prepared:
+        prepare_for_images()
+    files = [np.frombuffer(path.read_bytes(), np.uint8) for path in sorted(source.iterdir())]
+    enhanced = [brightened(decode(file)) for file in files]
+
+    def codec() -> None:
+        for file, pixels in zip(files, enhanced, strict=True):
+            decode(file)
+            cv2.imencode(".jpg", pixels, QUALITY)
+
+    def whole() -> None:
+        for file in files:
+            cv2.imencode(".jpg", brightened(decode(file)), QUALITY)
+
+    return rounds({"codec": codec, "whole": whole}, count)
+
+
+def slow_ways(image: Pixels) -> list[tuple[object, ...]]:
+    """Lines for NumPy at full size, and for plain Python at the size of its script."""
+    large = cv2.resize(image, (WIDTH, HEIGHT))
+    small = cv2.resize(image, (SCRIPT_WIDTH, SCRIPT_HEIGHT))
+    lines: list[tuple[object, ...]] = []
+    contestants = (
+        ("1920x1080", "NumPy", large, with_numpy),
+        ("600x400", "pixel by pixel", small, pixel_by_pixel),
+    )
+    for size, name, pixels, slow in contestants:
+        expected = brightened(pixels)
+        started = time.perf_counter()
+        assert np.array_equal(slow(pixels), expected)
+        seconds = time.perf_counter() - started
+        [ours] = rounds({"ours": partial(brightened, pixels)}, ROUNDS).values()
+        lines += [
+            (size, "batchlight", milliseconds(ours), "1"),
+            (size, name, f"{seconds * 1000:.0f}", f"{seconds / float(np.median(ours)):.0f}"),
+        ]
+    return lines
+
+
+def decode(file: Pixels) -> Pixels:
+    """One JPEG."""
+    pixels = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return pixels
+
+
+def brightened(pixels: Pixels) -> Pixels:
+    """By the classical method, with the image's own light."""
+    analysis = analyse(pixels, PARAMETERS.window)
+    return enhance(pixels, analysis, analysis.atmospheric_light, PARAMETERS).pixels
+
+
+def with_numpy(pixels: Pixels) -> Pixels:
+    """The formulas, as one would write them down."""
+    inverted = 255 - pixels
+    window = PARAMETERS.window
+    before, after = window // 2, (window - 1) // 2
+    padding = ((before, after), (before, after), (0, 0))
+    padded = np.pad(inverted, padding, constant_values=255)
+    for axis in (0, 1):
+        padded = minimum_along(padded, window, axis)
+    channel = padded.argmin(axis=2)[..., np.newaxis]
+    coarse = np.take_along_axis(padded, channel, axis=2)[..., 0]
+    dark = np.take_along_axis(inverted, channel, axis=2)[..., 0]
+    count = max(1, coarse.size // 1000)
+    threshold = np.partition(coarse.ravel(), -count)[-count]
+    light = inverted[coarse >= threshold].sum(axis=1).max() / 3
+    transmission = np.maximum(1 - PARAMETERS.omega * dark / light, PARAMETERS.t0)
+    clear = (inverted - light) / transmission[..., np.newaxis] + light
+    result: Pixels = np.rint(255 - np.clip(clear, 0, 255)).astype(np.uint8)
+    return result
+
+
+def minimum_along(pixels: Pixels, window: int, axis: int) -> Pixels:
+    """Over each window, by doubling its span."""
+    span = 1
+    while span < window:
+        step = min(span, window - span)
+        length = pixels.shape[axis] - step
+        first, second = ([slice(None)] * axis + [slice(at, at + length)] for at in (0, step))
+        pixels = np.minimum(pixels[tuple(first)], pixels[tuple(second)])
+        span += step
+    return pixels
+
+
+def pixel_by_pixel(pixels: Pixels) -> Pixels:
+    """The formulas in loops; even so with the window's minimum by rows and columns."""
+    height, width, _ = pixels.shape
+    inverted = [[[255 - int(v) for v in pixel] for pixel in row] for row in pixels]
+    before, after = PARAMETERS.window // 2, (PARAMETERS.window - 1) // 2
+    minima = []
+    for channel in range(3):
+        plane = [[pixel[channel] for pixel in row] for row in inverted]
+        rows = [
+            [min(row[max(0, x - before) : x + after + 1]) for x in range(width)] for row in plane
+        ]
+        columns = list(zip(*rows, strict=True))
+        turned = [
+            [min(column[max(0, y - before) : y + after + 1]) for y in range(height)]
+            for column in columns
+        ]
+        minima.append(list(zip(*turned, strict=True)))
+    coarse = [min(minima[c][y][x] for c in range(3)) for y in range(height) for x in range(width)]
+    threshold = sorted(coarse, reverse=True)[max(1, len(coarse) // 1000) - 1]
+    hazy = (divmod(at, width) for at, value in enumerate(coarse) if value >= threshold)
+    light = max(sum(inverted[y][x]) for y, x in hazy) / 3
+    result = np.empty_like(pixels)
+    for y in range(height):
+        for x in range(width):
+            values = [minima[c][y][x] for c in range(3)]
+            dark = inverted[y][x][values.index(min(values))]
+            transmission = max(1 - PARAMETERS.omega * dark / light, PARAMETERS.t0)
+            for c in range(3):
+                clear = (inverted[y][x][c] - light) / transmission + light
+                result[y, x, c] = round(255 - min(max(clear, 0), 255))
+    return result
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    main(sys.argv[1] if len(sys.argv) == 2 else None)

@@ -1,0 +1,132 @@
+"""What the whole job costs beyond its pixels, and how it grows with workers.
+
+    python -m benchmarks.job [FOLDER]
+
+Compared in each round: a bare process pool that does the same pixels (reads, decodes, takes the
+batch's mean light, enhances, encodes, writes; no hashes, records, atomic writes, metadata, checks)
+and the whole job on Ray from the listing to the summary, which writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import batchlight
+from batchlight import dehaze
+from batchlight.config import JobConfig
+from batchlight.machine import prepare_for_images
+from benchmarks.measuring import cpus, photographs, ratio, rounds, table, write_photographs
+
+BATCH = 64
+PARAMETERS = dehaze.DehazeParameters()
+KINDS = {"1920x1080": (512, 1920, 1080), "256x256": (8192, 256, 256)}
+ROUNDS = 5
+
+
+def main(folder: str | None) -> None:
+    """Print Markdown tables."""
+    with tempfile.TemporaryDirectory() as work:
+        images = photographs(folder, Path(work))
+        lines = []
+        for kind, (count, width, height) in KINDS.items():
+            source = write_photographs(images, Path(work) / kind, count, width, height)
+            lines += list(compare(kind, source, Path(work), cpus(), ROUNDS))
+        print(table(("images", "workers", "pool, images/s", "job, images/s", "job / pool"), lines))
+
+
+def compare(
+    kind: str, source: Path, work: Path, most: int, count: int
+) -> Iterator[tuple[object, ...]]:
+    """A line for one worker, and one for all that there are CPUs for."""
+    images = len(list(source.iterdir()))
+    found: dict[int, dict[str, list[float]]] = {}
+    for workers in sorted({1, most}):
+        with ray_with(workers), pool_of(workers) as pool:
+            contestants = {
+                "pool": partial(bare, pool, source, work / "pool", durable=False),
+                "durable pool": partial(bare, pool, source, work / "pool", durable=True),
+                "job": partial(run_job, str(source), str(work / "job"), workers),
+            }
+            found[workers] = seconds = rounds(contestants, count)
+        speeds = {name: images / float(np.median(times)) for name, times in seconds.items()}
+        shares = [
+            f"{ratio(seconds['job'], seconds[name]):.2f}" for name in ("pool", "durable pool")
+        ]
+        yield kind, workers, *(f"{speed:.0f}" for speed in speeds.values()), *shares
+
+
+@contextmanager
+def ray_with(workers: int) -> Iterator[None]:
+    """A Ray that is up already, since its start is measured apart."""
+    import ray
+
+    ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def pool_of(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are set up as batchlight's workers are."""
+    with ProcessPoolExecutor(workers, get_context("spawn"), prepare_for_images) as pool:
+        yield pool
+
+
+def run_job(source: str, output: str, workers: int) -> None:
+    """All of it, from the listing to the summary."""
+    if os.path.isdir(output):
+        shutil.rmtree(output)
+    config = JobConfig(
+        input=source, output=output, workers=workers, progress="off", max_failures="100%"
+    )
+    summary = batchlight.run(config)
+    assert summary.missing == 0, summary.reason
+
+
+def bare(pool: ProcessPoolExecutor, source: Path, output: Path, durable: bool) -> None:
+    """The pixels and nothing else."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    names = sorted(os.listdir(source))
+    batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
+    list(pool.map(partial(bare_batch, str(source), str(output), durable), batches))
+
+
+def bare_batch(source: str, output: str, durable: bool, names: list[str]) -> None:
+    """One batch, all of it in memory while its mean is not known."""
+    analysed = []
+    for name in names:
+        with open(os.path.join(source, name), "rb") as file:
+            pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert pixels is not None
+        analysed.append((name, pixels, dehaze.analyse(pixels, PARAMETERS.window)))
+    mean = dehaze.batch_light([analysis.atmospheric_light for _, _, analysis in analysed]) or 0.0
+    for name, pixels, analysis in analysed:
+        light = max(mean, analysis.atmospheric_light)
+        enhanced = dehaze.enhance(pixels, analysis, light, PARAMETERS).pixels
+        _, data = cv2.imencode(".jpg", enhanced, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        with open(os.path.join(output, name), "wb") as file:
+            file.write(data.tobytes())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    main(sys.argv[1] if len(sys.argv) == 2 else None)

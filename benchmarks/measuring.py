@@ -1,0 +1,83 @@
+"""What the benchmarks share: images to measure with, and how two things are compared.
+
+Machines are noisy and neighbours come and go, so nothing is compared with a figure from another
+day: the things to compare run one after the other in each round, each round gives a ratio, and the
+median of the ratios is what counts.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy.typing as npt
+
+from batchlight.samples import write_samples
+
+Pixels = npt.NDArray[Any]
+
+JPEG_QUALITY = 90
+
+
+def rounds(contestants: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    """Seconds that each contestant takes in each of ``count`` rounds, after one to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(count + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median, over the rounds, of one's seconds divided by the other's."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def milliseconds(seconds: Sequence[float], per: int = 1) -> str:
+    """The median, for a table."""
+    return f"{statistics.median(seconds) / per * 1000:.2f}"
+
+
+def photographs(folder: str | None, work: Path) -> list[Pixels]:
+    """The images of a folder; without one, the samples that batchlight draws."""
+    if folder is None:
+        folder = str(work / "samples")
+        write_samples(folder)
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    images = [cv2.imread(str(path)) for path in paths]
+    return [image for image in images if image is not None]
+
+
+def write_photographs(
+    images: Sequence[Pixels], folder: Path, count: int, width: int, height: int
+) -> Path:
+    """``count`` different JPEGs of one size: resized and, from the second round on, shifted."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        image = images[number % len(images)]
+        if (image.shape[0] > image.shape[1]) != (height > width):
+            image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+        shift = number // len(images) * 8
+        resized = cv2.resize(image, (width + shift, height + shift), interpolation=cv2.INTER_CUBIC)
+        path = str(folder / f"{number:06d}.jpg")
+        cv2.imwrite(path, resized[shift:, shift:], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return folder
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Markdown."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def cpus() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,90 @@
+"""How much memory a worker takes at most, for small and for large batches of large images.
+
+python -m benchmarks.memory [FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+import batchlight
+from batchlight.config import JobConfig
+from benchmarks.job import ray_with
+from benchmarks.measuring import photographs, table, write_photographs
+
+WIDTH, HEIGHT = 6000, 4000
+DIFFERENT = 8
+BATCHES = (8, 64)
+LOOK_EVERY_S = 0.2
+
+
+def main(folder: str | None) -> None:
+    """Print a Markdown table."""
+    with tempfile.TemporaryDirectory() as work:
+        images = photographs(folder, Path(work))
+        few = write_photographs(images, Path(work) / "few", DIFFERENT, WIDTH, HEIGHT)
+        lines = []
+        for count in BATCHES:
+            source = Path(work) / f"in{count}"
+            source.mkdir()
+            for number in range(count):
+                os.link(few / f"{number % DIFFERENT:06d}.jpg", source / f"{number:06d}.jpg")
+            lines.append(
+                (count, f"{peak_of_worker(source, Path(work) / f'out{count}', count):.0f}")
+            )
+        print(table(("24-megapixel images in a batch", "peak of the worker, MB"), lines))
+
+
+def peak_of_worker(source: Path, output: Path, batch: int) -> float:
+    """Resident MB at the worst moment."""
+    with ray_with(1), watched_workers() as peaks:
+        config = JobConfig(
+            input=str(source),
+            output=str(output),
+            workers=1,
+            batch_size=batch,
+            progress="off",
+            max_failures="100%",
+        )
+        assert batchlight.run(config).missing == 0
+    return max(peaks.values()) / 2**20
+
+
+@contextmanager
+def watched_workers() -> Iterator[dict[int, int]]:
+    """The peak of each of Ray's workers below this process, by its number."""
+    peaks: dict[int, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+                        peaks[process.pid] = max(
+                            peaks.get(process.pid, 0), process.memory_info().rss
+                        )
+            time.sleep(LOOK_EVERY_S)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    main(sys.argv[1] if len(sys.argv) == 2 else None)

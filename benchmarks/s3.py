@@ -1,0 +1,81 @@
+"""What is left of the local speed when images come from an object store and go to one.
+
+    python -m benchmarks.s3 [FOLDER]
+
+Compared in each round: the job on local files, and on a SeaweedFS that runs on this machine and
+so takes its share of the same CPUs (with one worker there is a CPU for it). Then the requests of a
+run are counted, by a proxy in front of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from benchmarks.job import ray_with, run_job
+from benchmarks.measuring import cpus, photographs, ratio, rounds, table, write_photographs
+from tests.faulty_proxy import FaultPlan, faulty_proxy
+from tests.s3_server import BUCKET, S3Server, running_s3
+
+IMAGES, WIDTH, HEIGHT = 256, 1920, 1080
+ROUNDS = 2
+
+
+def main(folder: str | None) -> None:
+    """Print Markdown tables."""
+    with tempfile.TemporaryDirectory() as work, running_s3(made(Path(work) / "s3")) as server:
+        os.environ.update(server.environment)
+        images = photographs(folder, Path(work))
+        source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
+        server.put({path.name: path.read_bytes() for path in source.iterdir()}, "in")
+        header = ("workers", "local, images/s", "S3, images/s", "S3 / local")
+        print(table(header, compare(source, Path(work) / "out", ROUNDS)))
+        print()
+        print(table(("request", "per image", "beyond, in all"), requests(server)))
+
+
+def made(folder: Path) -> Path:
+    """A folder that was not there."""
+    folder.mkdir()
+    return folder
+
+
+def compare(source: Path, output: Path, count: int) -> Iterator[tuple[object, ...]]:
+    """A line for one worker, and one for as many as there are CPUs."""
+    for workers in sorted({1, cpus()}):
+        with ray_with(workers):
+            contestants = {
+                "local": partial(run_job, str(source), str(output), workers),
+                "S3": partial(run_on_s3, workers),
+            }
+            seconds = rounds(contestants, count)
+        speeds = [f"{IMAGES / float(np.median(times)):.1f}" for times in seconds.values()]
+        yield workers, *speeds, f"{ratio(seconds['local'], seconds['S3']):.2f}"
+
+
+def run_on_s3(workers: int) -> None:
+    """From the bucket, to a new place in it."""
+    run_job(f"s3://{BUCKET}/in", f"s3://{BUCKET}/{uuid4()}", workers)
+
+
+def requests(server: S3Server) -> Iterator[tuple[object, ...]]:
+    """How many requests of each kind a run sends: so many per image, and so many beyond."""
+    plan = FaultPlan()
+    with faulty_proxy(server.endpoint, plan) as proxy:
+        os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+        run_job(f"s3://{BUCKET}/in", f"s3://{BUCKET}/{uuid4()}", 0)
+    for method, sent in sorted(plan.requests.items()):
+        yield method, sent // IMAGES, sent % IMAGES
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    main(sys.argv[1] if len(sys.argv) == 2 else None)

@@ -1,0 +1,170 @@
+"""How the driver grows with the data set: planning, keeping the books, finding nothing to do.
+
+    python -m benchmarks.scale [COUNT ...]
+
+The listing is simulated, and so is what workers would commit; all else is what a run does. Each
+count has a process of its own, whose peak memory is told.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchlight.batch import Batch
+from batchlight.closing import close_plan
+from batchlight.config import JobConfig
+from batchlight.inputs import Input
+from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
+from batchlight.planner import Planner
+from batchlight.records import Record, as_table, part_path, tally, to_parquet
+from batchlight.serving import fingerprints_of
+from batchlight.storage import Location, Storage, open_storage
+from benchmarks.measuring import table
+
+COUNTS = (100_000, 1_000_000, 10_000_000)
+TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def main(counts: list[int]) -> None:
+    """Print a Markdown table."""
+    lines = []
+    for count in counts:
+        found = in_own_process(count)
+        lines.append(
+            (
+                f"{count:,}",
+                *(f"{found[what]:.1f}" for what in ("plan", "close", "rerun")),
+                f"{found['per_input'] * 1e6:.1f}",
+                f"{found['peak_mb']:.0f}",
+            )
+        )
+    header = ("inputs", "plan, s", "close, s", "rerun, s", "all, µs per input", "peak, MB")
+    print(table(header, lines))
+
+
+def in_own_process(count: int) -> dict[str, float]:
+    """As ``one``, whose peak memory is then nobody else's."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def one(count: int) -> dict[str, float]:
+    """Seconds of each phase and MB of peak memory, for one data set."""
+    with tempfile.TemporaryDirectory() as work:
+        config = JobConfig(input=f"{work}/in", output=f"{work}/out")
+        storage = open_storage(Location.parse(f"{work}/out"))
+        storage.check(writable=True)
+        seconds = {}
+        started = time.perf_counter()
+        plan = plan_all(config, storage, count)
+        seconds["plan"] = time.perf_counter() - started
+        assert plan is not None
+        commit_all(config, storage, plan)
+        started = time.perf_counter()
+        close_plan(storage, plan)
+        assert tally(storage, config.method).ok == count
+        seconds["close"] = time.perf_counter() - started
+        started = time.perf_counter()
+        assert plan_all(config, storage, count) is None
+        assert tally(storage, config.method).ok == count
+        seconds["rerun"] = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**seconds, "per_input": sum(seconds.values()) / count, "peak_mb": peak}
+
+
+def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
+    """As ``batchlight run`` does it; None if there is nothing to do."""
+    fingerprints = fingerprints_of(config, None)
+    planner = Planner(config, fingerprints)
+    previous = latest_plan(storage)
+    first = previous.next_batch if previous else 0
+    chunks = planner.chunks(listing(count), earlier_rows(storage), first)
+    root = str(Location.parse(config.input))
+    return store_plan(storage, chunks, planner, root, False, fingerprints, previous)
+
+
+def listing(count: int) -> Iterator[Input]:
+    """A bucket with ``count`` photographs."""
+    for number in range(count):
+        path = f"camera-{number // 10_000_000:03d}/{number // 1000:07d}/{number:010d}.jpg"
+        yield Input(path, None, 400_000 + number % 1000, TAKEN, f'"{number:032x}"')
+
+
+def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
+    """What the workers leave behind: a part for each batch.
+
+    One is made and the others differ in it by their inputs alone, so that this does not take hours.
+    """
+    [(method, fingerprint)] = fingerprints_of(config, None).items()
+    record = Record(
+        input="",
+        method=method,
+        status="ok",
+        output_bytes=500_000,
+        input_sha256="0" * 64,
+        output_sha256="0" * 64,
+        width=1920,
+        height=1080,
+        channels=3,
+        bit_depth=8,
+        format="jpeg",
+        batch=0,
+        atmospheric_light=250.0,
+        batch_atmospheric_light=250.0,
+        mean_transmission=0.2,
+        luminance_before=0.1,
+        luminance_after=0.4,
+        clipped_fraction=0.0,
+        read_ms=1.0,
+        decode_ms=7.0,
+        enhance_ms=5.0,
+        encode_ms=7.0,
+        write_ms=1.0,
+        attempts=1,
+        worker="node-1:12345",
+        run_id="20260101T000000Z-12345678",
+        fingerprint=fingerprint.digest,
+        finished_at=TAKEN,
+    )
+    alike: pa.Table = as_table([record] * config.batch_size)
+    for batch in plan.read_batches(storage, skip=set()):
+        path = part_path(batch.number)
+        target = Path(config.output or "") / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(to_parquet(as_committed(alike, batch), path))
+
+
+def as_committed(alike: pa.Table, batch: Batch) -> pa.Table:
+    """The rows of one batch."""
+    inputs, rows = batch.inputs, alike.slice(0, len(batch.inputs))
+    columns = {
+        "input": [item.path for item in inputs],
+        "output": [f"classical/{item.path}" for item in inputs],
+        "input_bytes": [item.size for item in inputs],
+        "input_etag": [item.etag for item in inputs],
+        "input_modified": [item.modified for item in inputs],
+        "batch": [batch.number] * len(inputs),
+    }
+    for name, values in columns.items():
+        at = rows.schema.get_field_index(name)
+        field = rows.schema.field(at)
+        rows = rows.set_column(at, field, pa.array(values, field.type))
+    return rows
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(int(sys.argv[2]))))
+    else:
+        main([int(count.replace("_", "")) for count in sys.argv[1:]] or list(COUNTS))

@@ -1,0 +1,104 @@
+"""How long one waits before anything happens.
+
+python -m benchmarks.startup [FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.job import ray_with, run_job
+from benchmarks.measuring import cpus, photographs, table, write_photographs
+
+IMAGES, WIDTH, HEIGHT = 64, 1920, 1080
+ROUNDS = 5
+LOOK_EVERY_S = 0.005
+COMMAND = Path(sys.executable).with_name("batchlight")
+
+
+def main(folder: str | None) -> None:
+    """Print a Markdown table."""
+    with tempfile.TemporaryDirectory() as work:
+        images = photographs(folder, Path(work))
+        source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
+        waits: dict[str, list[float]] = {}
+        for number in range(ROUNDS):
+            out = Path(work) / f"out{number}"
+            fresh = {"NUMBA_CACHE_DIR": str(Path(work) / f"kernels{number}")}
+            ray, first = first_image(source, out)
+            for what, seconds in (
+                ("`batchlight --help`", help_text()),
+                ("Ray starts", ray),
+                ("from then to the first image written", first),
+                ("`batchlight run`, to the first image", command(source, out / "again", {})),
+                ("the same on a new installation", command(source, out / "fresh", fresh)),
+            ):
+                waits.setdefault(what, []).append(seconds)
+        lines = [(what, f"{statistics.median(found):.2f}") for what, found in waits.items()]
+        print(table(("what", "s"), lines))
+
+
+def help_text() -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    subprocess.run([COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def command(source: Path, output: Path, environment: dict[str, str]) -> float:
+    """Seconds until the first image is there."""
+    options = ("--progress", "off", "--max-failures", "100%")
+    with watched(output) as seen:
+        started = time.perf_counter()
+        subprocess.run(
+            [COMMAND, "run", "--input", source, "--output", output, *options],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    return seen[0] - started
+
+
+def first_image(source: Path, output: Path) -> tuple[float, float]:
+    """Seconds until Ray is up, and from then until the first image is there."""
+    started = time.perf_counter()
+    with ray_with(cpus()), watched(output) as seen:
+        up = time.perf_counter()
+        run_job(str(source), str(output), cpus())
+    return up - started, seen[0] - up
+
+
+@contextmanager
+def watched(output: Path) -> Iterator[list[float]]:
+    """The moment at which the first image is there, once it is."""
+    seen: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not seen and not done.is_set():
+            if any((output / "classical").glob("*.jpg")):
+                seen.append(time.perf_counter())
+            time.sleep(LOOK_EVERY_S)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    main(sys.argv[1] if len(sys.argv) == 2 else None)

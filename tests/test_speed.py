@@ -1,0 +1,47 @@
+"""A small form of the benchmarks: no ratio may get worse by half.
+
+Ratios of things that run side by side, since the speed of a test machine means nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import core, job, scale
+from benchmarks.measuring import photographs, ratio, rounds, write_photographs
+
+WORSE_BY_HALF = 1.5
+WITH_METHOD_TO_CODEC = 1.31
+"""benchmarks/README.md says where these come from."""
+JOB_TO_BARE_PIXELS = 1.05
+DRIVER_MB = 430
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("speed")
+    return write_photographs(photographs(None, work), work / "in", 8, core.WIDTH, core.HEIGHT)
+
+
+def test_the_method_beside_the_codec(photos: Path) -> None:
+    seconds = core.compare(photos, prepared=True, count=5)
+    assert ratio(seconds["whole"], seconds["codec"]) < WITH_METHOD_TO_CODEC * WORSE_BY_HALF
+
+
+def test_the_job_beside_its_pixels(photos: Path, tmp_path: Path) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "job"
+    names = [path.name for path in photos.iterdir()]
+
+    def pixels() -> None:
+        bare.mkdir(exist_ok=True)
+        job.bare_batch(str(photos), str(bare), durable=False, names=names)
+
+    seconds = rounds({"bare": pixels, "job": lambda: job.run_job(str(photos), str(whole), 0)}, 5)
+    assert ratio(seconds["job"], seconds["bare"]) < JOB_TO_BARE_PIXELS * WORSE_BY_HALF
+
+
+def test_the_memory_of_the_driver() -> None:
+    """A chunk of the plan and of the records is in memory at a time, so this is near its peak."""
+    assert scale.in_own_process(100_000)["peak_mb"] < DRIVER_MB * WORSE_BY_HALF
