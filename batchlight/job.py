@@ -244,7 +244,7 @@ class _Run:
         )
         jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
         total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
-        results = window(jobs, engine.workers + 1)
+        results = window(jobs, engine.window)
         try:
             async for result in results:
                 rows = self._note(result, total)

@@ -190,7 +190,7 @@ class _Repairer:
             images = sum(len(some.inputs("absgn")) for some in lost)
             self._service = await serve(engine, config, model, images)
         jobs = (_redo_batch(engine, context, self._service, some) for some in lost)
-        return [record async for done in window(jobs, engine.workers) for record in done]
+        return [record async for done in window(jobs, engine.window) for record in done]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
         """That of the last run, with what decided the pixels of this plan."""

@@ -12,9 +12,9 @@ comes from.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +26,15 @@ import numpy.typing as npt
 
 from batchlight.dehaze import DehazeParameters, analyse, enhance
 from batchlight.machine import prepare_for_images
-from benchmarks.measuring import milliseconds, photographs, ratio, rounds, table, write_photographs
+from benchmarks.measuring import (
+    Table,
+    milliseconds,
+    photographs,
+    ratio,
+    rounds,
+    show,
+    write_photographs,
+)
 
 Pixels = npt.NDArray[Any]
 
@@ -37,15 +45,21 @@ PARAMETERS = DehazeParameters()
 ROUNDS = 9
 
 
-def main(folder: str | None) -> None:
-    """Print Markdown tables."""
+def tables(folder: str | None) -> Iterator[Table]:
+    """Beside the codec, and beside slow ways."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
-        lines = [line for prepared in (False, True) for line in apart(source, prepared)]
-        print(table(("memory", "what", "ms per image", "to the codec alone"), lines))
-        print()
-        print(table(("image", "method", "ms", "times batchlight's"), slow_ways(images[0])))
+        yield Table(
+            "One core, JPEGs of 1920x1080",
+            ("memory", "what", "ms per image", "to the codec alone"),
+            [line for prepared in (False, True) for line in apart(source, prepared)],
+        )
+        yield Table(
+            "The classical method written otherwise",
+            ("image", "method", "ms", "times batchlight's"),
+            slow_ways(images[0]),
+        )
 
 
 def apart(source: Path, prepared: bool) -> list[tuple[object, ...]]:
@@ -186,6 +200,4 @@ def pixel_by_pixel(pixels: Pixels) -> Pixels:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(__doc__)
-    main(sys.argv[1] if len(sys.argv) == 2 else None)
+    show(tables, __doc__)

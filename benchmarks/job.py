@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
+import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,23 +27,27 @@ import batchlight
 from batchlight import dehaze
 from batchlight.config import JobConfig
 from batchlight.machine import prepare_for_images
-from benchmarks.measuring import cpus, photographs, ratio, rounds, table, write_photographs
+from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
 
 BATCH = 64
 PARAMETERS = dehaze.DehazeParameters()
 KINDS = {"1920x1080": (512, 1920, 1080), "256x256": (8192, 256, 256)}
 ROUNDS = 5
+HEADER = (
+    *("images", "workers", "pool, images/s", "pool with fsync, images/s", "job, images/s"),
+    *("job / pool, time", "job / pool with fsync, time", "against one worker: pool", "job"),
+)
 
 
-def main(folder: str | None) -> None:
-    """Print Markdown tables."""
+def tables(folder: str | None) -> Iterator[Table]:
+    """For large images and for small ones."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
-        lines = []
+        lines: list[tuple[object, ...]] = []
         for kind, (count, width, height) in KINDS.items():
             source = write_photographs(images, Path(work) / kind, count, width, height)
-            lines += list(compare(kind, source, Path(work), cpus(), ROUNDS))
-        print(table(("images", "workers", "pool, images/s", "job, images/s", "job / pool"), lines))
+            lines += compare(kind, source, Path(work), cpus(), ROUNDS)
+        yield Table("The job beside a bare process pool", HEADER, lines)
 
 
 def compare(
@@ -51,7 +55,7 @@ def compare(
 ) -> Iterator[tuple[object, ...]]:
     """A line for one worker, and one for all that there are CPUs for."""
     images = len(list(source.iterdir()))
-    found: dict[int, dict[str, list[float]]] = {}
+    alone: dict[str, list[float]] = {}
     for workers in sorted({1, most}):
         with ray_with(workers), pool_of(workers) as pool:
             contestants = {
@@ -59,12 +63,14 @@ def compare(
                 "durable pool": partial(bare, pool, source, work / "pool", durable=True),
                 "job": partial(run_job, str(source), str(work / "job"), workers),
             }
-            found[workers] = seconds = rounds(contestants, count)
-        speeds = {name: images / float(np.median(times)) for name, times in seconds.items()}
+            seconds = rounds(contestants, count)
+        alone = alone or seconds
+        speeds = [f"{images / statistics.median(times):.0f}" for times in seconds.values()]
         shares = [
             f"{ratio(seconds['job'], seconds[name]):.2f}" for name in ("pool", "durable pool")
         ]
-        yield kind, workers, *(f"{speed:.0f}" for speed in speeds.values()), *shares
+        gains = [f"{ratio(alone[name], seconds[name]):.2f}" for name in ("pool", "job")]
+        yield kind, workers, *speeds, *shares, *gains
 
 
 @contextmanager
@@ -127,6 +133,4 @@ def bare_batch(source: str, output: str, durable: bool, names: list[str]) -> Non
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(__doc__)
-    main(sys.argv[1] if len(sys.argv) == 2 else None)
+    show(tables, __doc__)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,26 @@ def write_photographs(
     return folder
 
 
-def table(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Markdown."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+@dataclass(frozen=True)
+class Table:
+    """What a benchmark found out."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[object]]
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        rows = [self.header, ["---"] * len(self.header), *self.lines]
+        return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def show(tables: Callable[[str | None], Iterable[Table]], usage: str | None) -> None:
+    """The command line of a benchmark: an optional folder of photographs to measure with."""
+    if len(sys.argv) > 2:
+        sys.exit(usage)
+    for table in tables(sys.argv[1] if len(sys.argv) == 2 else None):
+        print(f"{table.title}\n\n{table}\n", flush=True)
 
 
 def cpus() -> int:

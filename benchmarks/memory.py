@@ -6,7 +6,6 @@ python -m benchmarks.memory [FOLDER]
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -19,7 +18,7 @@ import psutil
 import batchlight
 from batchlight.config import JobConfig
 from benchmarks.job import ray_with
-from benchmarks.measuring import photographs, table, write_photographs
+from benchmarks.measuring import Table, photographs, show, write_photographs
 
 WIDTH, HEIGHT = 6000, 4000
 DIFFERENT = 8
@@ -27,8 +26,8 @@ BATCHES = (8, 64)
 LOOK_EVERY_S = 0.2
 
 
-def main(folder: str | None) -> None:
-    """Print a Markdown table."""
+def tables(folder: str | None) -> Iterator[Table]:
+    """A line for each size of batch."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         few = write_photographs(images, Path(work) / "few", DIFFERENT, WIDTH, HEIGHT)
@@ -41,7 +40,8 @@ def main(folder: str | None) -> None:
             lines.append(
                 (count, f"{peak_of_worker(source, Path(work) / f'out{count}', count):.0f}")
             )
-        print(table(("24-megapixel images in a batch", "peak of the worker, MB"), lines))
+        header = ("24-megapixel images in a batch", "peak of the worker, MB")
+        yield Table("The memory of a worker", header, lines)
 
 
 def peak_of_worker(source: Path, output: Path, batch: int) -> float:
@@ -85,6 +85,4 @@ def watched_workers() -> Iterator[dict[int, int]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(__doc__)
-    main(sys.argv[1] if len(sys.argv) == 2 else None)
+    show(tables, __doc__)

@@ -10,7 +10,6 @@ run are counted, by a proxy in front of the store.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -20,25 +19,31 @@ from uuid import uuid4
 import numpy as np
 
 from benchmarks.job import ray_with, run_job
-from benchmarks.measuring import cpus, photographs, ratio, rounds, table, write_photographs
+from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
 from tests.faulty_proxy import FaultPlan, faulty_proxy
 from tests.s3_server import BUCKET, S3Server, running_s3
 
 IMAGES, WIDTH, HEIGHT = 256, 1920, 1080
-ROUNDS = 2
+ROUNDS = 5
 
 
-def main(folder: str | None) -> None:
-    """Print Markdown tables."""
+def tables(folder: str | None) -> Iterator[Table]:
+    """Throughput, and requests."""
     with tempfile.TemporaryDirectory() as work, running_s3(made(Path(work) / "s3")) as server:
         os.environ.update(server.environment)
         images = photographs(folder, Path(work))
         source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
         server.put({path.name: path.read_bytes() for path in source.iterdir()}, "in")
-        header = ("workers", "local, images/s", "S3, images/s", "S3 / local")
-        print(table(header, compare(source, Path(work) / "out", ROUNDS)))
-        print()
-        print(table(("request", "per image", "beyond, in all"), requests(server)))
+        yield Table(
+            "From S3 to S3",
+            ("workers", "local, images/s", "S3, images/s", "S3 / local"),
+            list(compare(source, Path(work) / "out", ROUNDS)),
+        )
+        yield Table(
+            f"Requests of {IMAGES} images",
+            ("request", "per image", "beyond, in all"),
+            list(requests(server)),
+        )
 
 
 def made(folder: Path) -> Path:
@@ -76,6 +81,4 @@ def requests(server: S3Server) -> Iterator[tuple[object, ...]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(__doc__)
-    main(sys.argv[1] if len(sys.argv) == 2 else None)
+    show(tables, __doc__)

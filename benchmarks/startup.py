@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.job import ray_with, run_job
-from benchmarks.measuring import cpus, photographs, table, write_photographs
+from benchmarks.measuring import Table, cpus, photographs, show, write_photographs
 
 IMAGES, WIDTH, HEIGHT = 64, 1920, 1080
 ROUNDS = 5
@@ -25,8 +25,8 @@ LOOK_EVERY_S = 0.005
 COMMAND = Path(sys.executable).with_name("batchlight")
 
 
-def main(folder: str | None) -> None:
-    """Print a Markdown table."""
+def tables(folder: str | None) -> Iterator[Table]:
+    """A line for each wait."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
@@ -44,7 +44,7 @@ def main(folder: str | None) -> None:
             ):
                 waits.setdefault(what, []).append(seconds)
         lines = [(what, f"{statistics.median(found):.2f}") for what, found in waits.items()]
-        print(table(("what", "s"), lines))
+        yield Table("Waiting", ("what", "s"), lines)
 
 
 def help_text() -> float:
@@ -99,6 +99,4 @@ def watched(output: Path) -> Iterator[list[float]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(__doc__)
-    main(sys.argv[1] if len(sys.argv) == 2 else None)
+    show(tables, __doc__)

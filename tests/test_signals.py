@@ -18,15 +18,15 @@ import pytest
 from tests.helpers import COMMAND, stable_rows, tree, wait_until, write_copies
 from tests.helpers import batchlight as command
 
-IMAGES = 60
+IMAGES = 160
 STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 30.0
-OPTIONS = ("--batch-size", 30)
+OPTIONS = ("--batch-size", 80)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches, each of which takes several seconds."""
+    """Two batches, each of which takes seconds."""
     folder = tmp_path_factory.mktemp("photos") / "in"
     write_copies(folder, IMAGES, height=1200, width=1600)
     return folder

@@ -22,7 +22,7 @@ DRIVER_MB = 430
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("speed")
-    return write_photographs(photographs(None, work), work / "in", 8, core.WIDTH, core.HEIGHT)
+    return write_photographs(photographs(None, work), work / "in", 24, core.WIDTH, core.HEIGHT)
 
 
 def test_the_method_beside_the_codec(photos: Path) -> None:

@@ -39,6 +39,10 @@ class Engine(Protocol):
         """How many calls run at once."""
 
     @property
+    def window(self) -> int:
+        """How many to keep under way, so that no worker waits for the next one."""
+
+    @property
     def nodes(self) -> int:
         """On how many machines."""
 
@@ -91,7 +95,7 @@ class _InProcessService:
 class InProcessEngine:
     """``--workers 0``: calls run here, one after the other, and a crash is this process's crash."""
 
-    workers = 1
+    workers = window = 1
     nodes = 1
     gpus = 0
     place = "this process"

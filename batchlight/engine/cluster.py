@@ -115,6 +115,10 @@ class RayEngine:
         self._remote: Any = ray.remote(**TASK_OPTIONS)(_on_worker)
         return self
 
+    @property
+    def window(self) -> int:
+        return self.workers + 1  # which waits in Ray's queue
+
     def _object_store_bytes(self) -> int:
         if not self._hosts:
             return OBJECT_STORE_BYTES
