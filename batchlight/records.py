@@ -12,8 +12,10 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +30,7 @@ from batchlight.storage.base import INTERNAL
 PARTS = f"{INTERNAL}/parts"
 METADATA = "metadata"
 ROW_GROUP_ROWS = 16_384
+REQUESTS_AT_ONCE = 16
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -250,13 +253,13 @@ def metadata_ranges(storage: Storage) -> list[BatchRange]:
 
 def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
     """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash."""
-    parts = sorted(committed.intersection(chunk.numbers()))
-    if chunk not in metadata_ranges(storage) and parts:
-        table = pa.concat_tables(read_table(storage, part_path(batch)) for batch in parts)
-        path = metadata_path(chunk)
-        storage.write(path, to_parquet(as_sorted(table), path))
-    for batch in parts:
-        storage.delete(part_path(batch))
+    parts = [part_path(batch) for batch in sorted(committed.intersection(chunk.numbers()))]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
+        if chunk not in metadata_ranges(storage) and parts:
+            table = pa.concat_tables(pool.map(partial(read_table, storage), parts))
+            path = metadata_path(chunk)
+            storage.write(path, to_parquet(as_sorted(table), path))
+        list(pool.map(storage.delete, parts))
 
 
 def range_of(path: str) -> BatchRange:

@@ -10,13 +10,14 @@ run are counted, by a proxy in front of the store.
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
+import psutil
 
 from benchmarks.job import ray_with, run_job
 from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
@@ -36,7 +37,7 @@ def tables(folder: str | None) -> Iterator[Table]:
         server.put({path.name: path.read_bytes() for path in source.iterdir()}, "in")
         yield Table(
             "From S3 to S3",
-            ("workers", "local, images/s", "S3, images/s", "S3 / local"),
+            ("workers", "local, images/s", "S3, images/s", "S3 / local", "CPU of the store"),
             list(compare(source, Path(work) / "out", ROUNDS)),
         )
         yield Table(
@@ -54,15 +55,19 @@ def made(folder: Path) -> Path:
 
 def compare(source: Path, output: Path, count: int) -> Iterator[tuple[object, ...]]:
     """A line for one worker, and one for as many as there are CPUs."""
+    [store] = [child for child in psutil.Process().children() if child.name() == "weed"]
     for workers in sorted({1, cpus()}):
         with ray_with(workers):
             contestants = {
                 "local": partial(run_job, str(source), str(output), workers),
                 "S3": partial(run_on_s3, workers),
             }
+            before = sum(store.cpu_times()[:2])
             seconds = rounds(contestants, count)
-        speeds = [f"{IMAGES / float(np.median(times)):.1f}" for times in seconds.values()]
-        yield workers, *speeds, f"{ratio(seconds['local'], seconds['S3']):.2f}"
+            used = (sum(store.cpu_times()[:2]) - before) / (count + 1) / IMAGES
+        speeds = [f"{IMAGES / statistics.median(times):.1f}" for times in seconds.values()]
+        share = f"{ratio(seconds['local'], seconds['S3']):.2f}"
+        yield workers, *speeds, share, f"{used * 1000:.1f} ms per image"
 
 
 def run_on_s3(workers: int) -> None:
