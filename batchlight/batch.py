@@ -141,11 +141,13 @@ class _Line:
     def work(self, images: Sequence[Image], shares_light: bool) -> None:
         """Do all images, each as soon as the light that it is enhanced with is known."""
         waiting, mean = [], MeanLight(len(images))
+        to_come = sum(image.input.size or 0 for image in images)
         for image, data in self._reading_ahead(images):
             self._analyse(image, data)
             mean.add(image.light)
+            to_come -= image.input.size or 0
             if shares_light and image.light is not None and image.light < mean.at_most:
-                self._keep(image)
+                self._keep(image, to_come)
                 waiting.append(image)
             else:
                 self._finish(image, None)
@@ -202,13 +204,13 @@ class _Line:
     def _read(self, group: Sequence[Image]) -> list[tuple[Image, bytes | None]]:
         return [(image, image.attempt(partial(self.steps.read, image))) for image in group]
 
-    def _keep(self, image: Image) -> None:
-        """Decide what of an image that waits stays in memory."""
+    def _keep(self, image: Image, to_come: int) -> None:
+        """Decide what of an image that waits stays in memory; ``to_come``: bytes of the others."""
         if image.decoded is None or image.analysis is None or image.data is None:
             return
         size = image.decoded.pixels.nbytes + image.analysis.own.nbytes
         size += 0 if image.decoded.alpha is None else image.decoded.alpha.nbytes
-        reserved = KEEP_BYTES * (1 - KEEP_DECODED_SHARE)
+        reserved = min(to_come, KEEP_BYTES * (1 - KEEP_DECODED_SHARE))
         if self.free_bytes - size >= reserved:
             image.data = None
             image.kept_bytes = size

@@ -19,14 +19,12 @@ _WIDER = {np.dtype(np.uint8): np.uint16, np.dtype(np.uint16): np.uint32}
 
 def luminance(pixels: Pixels) -> float:
     """Mean luminance, 0..1, of uint8 or uint16 pixels: gray, or in blue, green, red."""
-    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
-    samples = pixels.size / len(weights) * _TOP[pixels.dtype]
-    return float(np.dot(weights, _sums(pixels, len(weights), clipped=False)) / samples)
+    return _measure(pixels, count_clipped=False)[0]
 
 
-def clipped_fraction(pixels: Pixels) -> float:
-    """Share of the samples, 0..1, that have the largest value there is."""
-    return int(_sums(pixels, 1, clipped=True)[0]) / pixels.size
+def luminance_and_clipped(pixels: Pixels) -> tuple[float, float]:
+    """As ``luminance``, and the share of the samples that have the largest value there is."""
+    return _measure(pixels, count_clipped=True)
 
 
 def is_flat(pixels: Pixels) -> bool:
@@ -35,28 +33,35 @@ def is_flat(pixels: Pixels) -> bool:
     return bool((pixels[0] == first).all() and (pixels == first).all())
 
 
-def _sums(pixels: Pixels, channels: int, clipped: bool) -> npt.NDArray[np.int64]:
-    """Of all samples, or of the number of those that are clipped, in each channel."""
+def _measure(pixels: Pixels, count_clipped: bool) -> tuple[float, float]:
+    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
     rows = pixels.reshape(pixels.shape[0], -1)
-    columns: Pixels = np.zeros(rows.shape[1], _WIDER[pixels.dtype])
-    sums = np.zeros(channels, np.int64)
-    _sum_up(rows, clipped, columns, sums)
-    return sums
+    columns: Pixels = np.zeros((2, rows.shape[1]), _WIDER[pixels.dtype])
+    sums = np.zeros(len(weights) + 1, np.int64)
+    _sum_up(rows, count_clipped, columns[0], columns[1], sums)
+    samples = pixels.size / len(weights) * _TOP[pixels.dtype]
+    return float(np.dot(weights, sums[:-1])) / samples, int(sums[-1]) / pixels.size
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_up(rows: Pixels, clipped: bool, columns: Pixels, sums: Pixels) -> None:
-    """Add to the columns, twice as wide as a sample, for as many rows as it has values."""
-    block = 256**rows.itemsize
+def _sum_up(
+    rows: Pixels, count_clipped: bool, columns: Pixels, clipped: Pixels, sums: Pixels
+) -> None:
+    """Sum up each channel, and last the samples that are clipped, in one pass.
+
+    By columns, twice as wide as a sample, in which as many rows have room as it has values.
+    """
+    channels, block = sums.size - 1, 256**rows.itemsize
     for start in range(0, rows.shape[0], block):
         for y in range(start, min(start + block, rows.shape[0])):
-            if clipped:
-                _add_clipped(rows[y], columns)
-            else:
-                _add(rows[y], columns)
+            _add(rows[y], columns)
+            if count_clipped:
+                _add_clipped(rows[y], clipped)
         for x in range(columns.size):
-            sums[x % sums.size] += columns[x]
+            sums[x % channels] += columns[x]
+            sums[channels] += clipped[x]
         columns[:] = 0
+        clipped[:] = 0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -27,7 +27,7 @@ from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.header import read_header
 from batchlight.inputs import Input
-from batchlight.measures import clipped_fraction, is_flat, luminance
+from batchlight.measures import is_flat, luminance, luminance_and_clipped
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
@@ -181,12 +181,12 @@ class Steps:
         decoded = image.decoded
         assert decoded is not None
         columns = image.outcome(method).columns
-        brightness = luminance(pixels)
+        brightness, clipped = luminance_and_clipped(pixels)
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
         if is_flat(pixels) and not is_flat(decoded.pixels):
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")
-        columns |= {"luminance_after": brightness, "clipped_fraction": clipped_fraction(pixels)}
+        columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
         wanted = self.config.format
         format = decoded.header.format if wanted == "same" else wanted
         with _timed(columns, "encode_ms"):
@@ -247,8 +247,7 @@ def compile_kernels() -> None:
     black = np.zeros((1, 1, 3), np.uint8)
     analysis = dehaze.analyse(black, window=1)
     enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters())
-    luminance(enhanced.pixels)
-    clipped_fraction(enhanced.pixels)
+    luminance_and_clipped(enhanced.pixels)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

@@ -25,7 +25,7 @@ from tests.faulty_proxy import FaultPlan, faulty_proxy
 from tests.s3_server import BUCKET, S3Server, running_s3
 
 IMAGES, WIDTH, HEIGHT = 256, 1920, 1080
-ROUNDS = 5
+ROUNDS = 3
 
 
 def tables(folder: str | None) -> Iterator[Table]:
