@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test nightly lint clean
+.PHONY: install demo test nightly benchmarks lint clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,12 @@ SEED ?= $(shell date +%Y%m%d)
 
 nightly: install
 	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/test_fuzz.py
+
+# Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
+PHOTOS ?=
+
+benchmarks: install
+	$(BIN)/python -m benchmarks $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) demo dist build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -13,18 +14,21 @@ Pixels = npt.NDArray[Any]
 _LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
 """Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""
 
-_TOP = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-_WIDER = {np.dtype(np.uint8): np.uint16, np.dtype(np.uint16): np.uint32}
 
+def measure(pixels: Pixels) -> tuple[float, float]:
+    """Mean luminance, 0..1, and the share of the samples that have the largest value there is.
 
-def luminance(pixels: Pixels) -> float:
-    """Mean luminance, 0..1, of uint8 or uint16 pixels: gray, or in blue, green, red."""
-    return _measure(pixels, count_clipped=False)[0]
-
-
-def luminance_and_clipped(pixels: Pixels) -> tuple[float, float]:
-    """As ``luminance``, and the share of the samples that have the largest value there is."""
-    return _measure(pixels, count_clipped=True)
+    ``pixels``: uint8 or uint16, (height, width) or (height, width, 3) in blue, green, red.
+    """
+    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
+    small = pixels.dtype == np.uint8
+    rows = pixels.reshape(pixels.shape[0], -1)
+    columns: Pixels = np.zeros((2, rows.shape[1]), np.uint16 if small else np.uint32)
+    sums = np.zeros(len(weights) + 1, np.int64)
+    sum_up = _sum_up_8_bit if small else _sum_up_16_bit
+    sum_up(rows, columns[0], columns[1], sums)
+    white = pixels.size / len(weights) * (255 if small else 65535)
+    return float(np.dot(weights, sums[:-1])) / white, int(sums[-1]) / pixels.size
 
 
 def is_flat(pixels: Pixels) -> bool:
@@ -33,46 +37,34 @@ def is_flat(pixels: Pixels) -> bool:
     return bool((pixels[0] == first).all() and (pixels == first).all())
 
 
-def _measure(pixels: Pixels, count_clipped: bool) -> tuple[float, float]:
-    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
-    rows = pixels.reshape(pixels.shape[0], -1)
-    columns: Pixels = np.zeros((2, rows.shape[1]), _WIDER[pixels.dtype])
-    sums = np.zeros(len(weights) + 1, np.int64)
-    _sum_up(rows, count_clipped, columns[0], columns[1], sums)
-    samples = pixels.size / len(weights) * _TOP[pixels.dtype]
-    return float(np.dot(weights, sums[:-1])) / samples, int(sums[-1]) / pixels.size
+def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
+    """A kernel of its own for each depth, since only a constant shift is a fast one."""
+    block = 2**bits
+
+    @numba.njit(cache=True, nogil=True)
+    def sum_up(rows: Pixels, columns: Pixels, clipped: Pixels, sums: Pixels) -> None:
+        """Sum up each channel, and last the samples that are clipped.
+
+        By columns, twice as wide as a sample, in which as many rows have room as it has values.
+        """
+        wide = columns.dtype.type
+        channels = sums.size - 1
+        for start in range(0, rows.shape[0], block):
+            for y in range(start, min(start + block, rows.shape[0])):
+                row = rows[y]
+                for x in range(columns.size):
+                    value = wide(row[x])
+                    columns[x] = wide(columns[x] + value)
+                    # Only the largest value overflows when it is raised by one.
+                    clipped[x] = wide(clipped[x] + wide(wide(value + wide(1)) >> bits))
+            for x in range(columns.size):
+                sums[x % channels] += columns[x]
+                sums[channels] += clipped[x]
+            columns[:] = 0
+            clipped[:] = 0
+
+    kernel: Callable[[Pixels, Pixels, Pixels, Pixels], None] = sum_up
+    return kernel
 
 
-@numba.njit(cache=True, nogil=True)
-def _sum_up(
-    rows: Pixels, count_clipped: bool, columns: Pixels, clipped: Pixels, sums: Pixels
-) -> None:
-    """Sum up each channel, and last the samples that are clipped, in one pass.
-
-    By columns, twice as wide as a sample, in which as many rows have room as it has values.
-    """
-    channels, block = sums.size - 1, 256**rows.itemsize
-    for start in range(0, rows.shape[0], block):
-        for y in range(start, min(start + block, rows.shape[0])):
-            _add(rows[y], columns)
-            if count_clipped:
-                _add_clipped(rows[y], clipped)
-        for x in range(columns.size):
-            sums[x % channels] += columns[x]
-            sums[channels] += clipped[x]
-        columns[:] = 0
-        clipped[:] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _add(row: Pixels, sums: Pixels) -> None:
-    wide = sums.dtype.type
-    for x in range(sums.size):
-        sums[x] = wide(sums[x] + wide(row[x]))
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_clipped(row: Pixels, sums: Pixels) -> None:
-    wide, highest = sums.dtype.type, row.dtype.type(-1)
-    for x in range(sums.size):
-        sums[x] = wide(sums[x] + wide(row[x] == highest))
+_sum_up_8_bit, _sum_up_16_bit = _summing(8), _summing(16)

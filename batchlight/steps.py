@@ -27,7 +27,7 @@ from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.header import read_header
 from batchlight.inputs import Input
-from batchlight.measures import is_flat, luminance, luminance_and_clipped
+from batchlight.measures import is_flat, measure
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
@@ -160,7 +160,7 @@ class Steps:
         image.light = analysis.atmospheric_light
         image.facts |= {
             "atmospheric_light": image.light,
-            "luminance_before": luminance(decoded.pixels),
+            "luminance_before": measure(decoded.pixels)[0],
         }
         image.data, image.decoded, image.analysis = data, decoded, analysis
 
@@ -181,7 +181,7 @@ class Steps:
         decoded = image.decoded
         assert decoded is not None
         columns = image.outcome(method).columns
-        brightness, clipped = luminance_and_clipped(pixels)
+        brightness, clipped = measure(pixels)
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
         if is_flat(pixels) and not is_flat(decoded.pixels):
@@ -247,7 +247,7 @@ def compile_kernels() -> None:
     black = np.zeros((1, 1, 3), np.uint8)
     analysis = dehaze.analyse(black, window=1)
     enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters())
-    luminance_and_clipped(enhanced.pixels)
+    measure(enhanced.pixels)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
