@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,24 @@ def show(tables: Callable[[str | None], Iterable[Table]], usage: str | None) -> 
         sys.exit(usage)
     for table in tables(sys.argv[1] if len(sys.argv) == 2 else None):
         print(f"{table.title}\n\n{table}\n", flush=True)
+
+
+@contextmanager
+def watching(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Look at something from time to time meanwhile."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_s):
+            look()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def cpus() -> int:

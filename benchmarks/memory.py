@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +16,7 @@ import psutil
 import batchlight
 from batchlight.config import JobConfig
 from benchmarks.job import ray_with
-from benchmarks.measuring import Table, photographs, show, write_photographs
+from benchmarks.measuring import Table, photographs, show, watching, write_photographs
 
 WIDTH, HEIGHT = 6000, 4000
 DIFFERENT = 8
@@ -46,42 +44,25 @@ def tables(folder: str | None) -> Iterator[Table]:
 
 def peak_of_worker(source: Path, output: Path, batch: int) -> float:
     """Resident MB at the worst moment."""
-    with ray_with(1), watched_workers() as peaks:
-        config = JobConfig(
-            input=str(source),
-            output=str(output),
-            workers=1,
-            batch_size=batch,
-            progress="off",
-            max_failures="100%",
-        )
+    peaks = [0]
+
+    def look() -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "".join(process.cmdline()[:1]).startswith("ray::"):
+                    peaks.append(process.memory_info().rss)
+
+    config = JobConfig(
+        input=str(source),
+        output=str(output),
+        workers=1,
+        batch_size=batch,
+        progress="off",
+        max_failures="100%",
+    )
+    with ray_with(1), watching(look, LOOK_EVERY_S):
         assert batchlight.run(config).missing == 0
-    return max(peaks.values()) / 2**20
-
-
-@contextmanager
-def watched_workers() -> Iterator[dict[int, int]]:
-    """The peak of each of Ray's workers below this process, by its number."""
-    peaks: dict[int, int] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
-                        peaks[process.pid] = max(
-                            peaks.get(process.pid, 0), process.memory_info().rss
-                        )
-            time.sleep(LOOK_EVERY_S)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peaks
-    finally:
-        done.set()
-        watcher.join()
+    return max(peaks) / 2**20
 
 
 if __name__ == "__main__":

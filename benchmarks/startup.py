@@ -10,14 +10,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.job import ray_with, run_job
-from benchmarks.measuring import Table, cpus, photographs, show, write_photographs
+from benchmarks.measuring import Table, cpus, photographs, show, watching, write_photographs
 
 IMAGES, WIDTH, HEIGHT = 64, 1920, 1080
 ROUNDS = 5
@@ -81,21 +80,13 @@ def first_image(source: Path, output: Path) -> tuple[float, float]:
 def watched(output: Path) -> Iterator[list[float]]:
     """The moment at which the first image is there, once it is."""
     seen: list[float] = []
-    done = threading.Event()
 
-    def watch() -> None:
-        while not seen and not done.is_set():
-            if any((output / "classical").glob("*.jpg")):
-                seen.append(time.perf_counter())
-            time.sleep(LOOK_EVERY_S)
+    def look() -> None:
+        if not seen and any((output / "classical").glob("*.jpg")):
+            seen.append(time.perf_counter())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watching(look, LOOK_EVERY_S):
         yield seen
-    finally:
-        done.set()
-        watcher.join()
 
 
 if __name__ == "__main__":
