@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test nightly benchmarks lint clean
+.PHONY: install browser demo test nightly benchmarks lint clean
 
 install: $(VENV)/.installed
 
@@ -17,13 +17,20 @@ demo: install
 	$(BIN)/batchlight samples demo/dark
 	$(BIN)/batchlight run --input demo/dark --output demo/enhanced
 	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
+	@echo "to look at: demo/enhanced/report.html"
 
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
+# Reports are tested in Chromium, which is no Python package. Without it those tests are skipped.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null \
+	|| (test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) > /dev/null \
+	|| echo "there is no Chromium, so the tests of the report's page will be skipped"
+
+test: lint browser
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # Ten thousand damaged files through the real job, others each night; minutes, for a scheduler.

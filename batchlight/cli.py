@@ -332,6 +332,17 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
 
 
 @app.command()
+def report(output: Output, debug: Debug = False) -> None:
+    """Make the report of an output, one HTML page, as every run does at its end."""
+    from batchlight.report import write_report
+    from batchlight.status import open_output
+    from batchlight.storage import Location
+
+    open_output(output)
+    print(f"the report is {write_report(Location.parse(output))}")
+
+
+@app.command()
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
 def train(config: TrainConfig, *, debug: Debug = False) -> None:
     """Train ABSGN on pairs of images; the same command again goes on after an interruption."""

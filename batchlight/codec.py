@@ -121,6 +121,14 @@ def in_colour(pixels: Pixels) -> Pixels:
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
 
 
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """The pixels as they are meant to be seen, by their EXIF orientation, 1..8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return np.ascontiguousarray(np.flip(pixels, flips))
+
+
 def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> bytes:
     """Encode enhanced pixels with all that came along with the decoded image.
 
@@ -132,8 +140,8 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> by
     metadata = header.metadata
     if format not in _HOLDS_ORIENTATION or header.format == "avif":
         # No tag would carry the orientation, so the pixels are turned instead.
-        pixels = _turn(pixels, header.orientation)
-        alpha = None if alpha is None else _turn(alpha, header.orientation)
+        pixels = turned(pixels, header.orientation)
+        alpha = None if alpha is None else turned(alpha, header.orientation)
         metadata = metadata.upright()
     try:
         data = _encoded(pixels, alpha, format, _parameters(header, format, quality), metadata)
@@ -243,11 +251,3 @@ def _bytes(done: bool, buffer: Any) -> bytes:
     if not done:
         raise ValueError("the encoder refuses it, most likely for its size")
     return bytes(buffer)
-
-
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation to the pixels."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
-    return np.ascontiguousarray(np.flip(pixels, flips))

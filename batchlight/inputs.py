@@ -123,6 +123,17 @@ def open_inputs(config: JobConfig) -> InputSet:
     return InputSet(root, given, config.include, config.exclude)
 
 
+def read_input(item: Input, root: Storage, opened: Callable[[Location], Storage]) -> bytes:
+    """An image's bytes, wherever it is. Raises what ``Storage.read`` raises.
+
+    ``opened`` gives the storage of a place outside the root.
+    """
+    if item.source is None:
+        return root.read(item.path)
+    top, below = Location.parse(item.source).split_at_top()
+    return opened(top).read(below)
+
+
 def _seems_a_file(location: Location) -> bool:
     return is_image_name(location.name) or location.name.lower().endswith(LIST_SUFFIXES)
 

@@ -1,7 +1,7 @@
 """One run, from the lock to the summary.
 
     lock -> finish the stored plan, if a killed run left one -> list, compare, store a new plan
-         -> do its batches -> parts become metadata/ -> count everything -> summary
+         -> do its batches -> parts become metadata/ -> report -> count everything -> summary
 
 The lock comes before the listing and before Ray, so a second run is told so within seconds. Nothing
 here touches pixels or rows: batches travel to workers as lists of inputs and come back as counts.
@@ -10,6 +10,7 @@ here touches pixels or rows: batches travel to workers as lists of inputs and co
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -25,8 +26,10 @@ from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.errors import (
     BatchlightError,
     ExitCode,
+    Interrupted,
     LockedError,
     UsageError,
+    brief,
 )
 from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
@@ -38,6 +41,7 @@ from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
+from batchlight.report import REPORT, write_report
 from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.steps import BatchContext, compile_kernels
 from batchlight.storage import Location, Storage, open_storage
@@ -45,6 +49,8 @@ from batchlight.summary import Summary, package_versions
 
 if TYPE_CHECKING:
     from batchlight.absgn.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: JobConfig) -> Summary:
@@ -133,6 +139,7 @@ class _Run:
                 self._finish_stored_plan()
                 if not self.stopped_early:
                     self._do_new_work()
+                self._make_report()
             summary = self._summary_of_outcome()
         except LockedError:  # the output is another run's, and so is its summary
             raise
@@ -255,6 +262,38 @@ class _Run:
                     return
         finally:
             await results.aclose()
+
+    def _make_report(self) -> None:
+        """Unless it is up to date. On a worker, for no image ever passes through the driver.
+
+        Whatever happens to it, it changes nothing of how the run ends.
+        """
+        plan = latest_plan(self.storage)
+        if plan is None or (not self.last_committed and self._reported_since(plan)):
+            return
+        try:
+            self._interrupt.run(self._write_report(self._started_engine()))
+        except Interrupted:
+            raise
+        except Exception as error:  # of the work that is done, nothing is lost
+            logger.warning(
+                "the report could not be made: %s; 'batchlight report %s' makes it",
+                brief(error),
+                self.output,
+            )
+
+    def _reported_since(self, plan: Plan) -> bool:
+        """Whether the report was made when all of the plan was there."""
+        try:
+            made = self.storage.stat(REPORT).modified
+        except FileNotFoundError:
+            return False
+        closed = plan.closed_at(self.storage)
+        return closed is None or (made is not None and made >= closed)
+
+    async def _write_report(self, engine: Engine) -> None:
+        self.display.say("making the report")
+        await engine.call(write_report, self.output)
 
     def _remaining_rows(self, plan: Plan, done: set[int], *methods: Method) -> int:
         """How many rows are still to be made, of all methods or some."""

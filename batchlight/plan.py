@@ -16,11 +16,13 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchlight.batch import Batch
 from batchlight.config import Fingerprint, Method
@@ -158,6 +160,14 @@ class Plan:
         batches = _as_batches(self.read_chunk(storage, whole))
         return [batch for batch in batches if batch.number in chunk]
 
+    def input_of(self, storage: Storage, batch: int, path: str) -> Input:
+        """One image of a batch."""
+        whole = next(c for c in self.chunks if batch in c)
+        rows = self.read_chunk(storage, whole)
+        wanted = pc.and_(pc.equal(rows["batch"], batch), pc.equal(rows["input"], path))
+        [found] = _as_batches(rows.filter(wanted))
+        return found.inputs[0]
+
     def read_chunk(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """One row per image."""
         return read_table(storage, f"{self.folder}/{chunk.file_name}")
@@ -171,6 +181,13 @@ class Plan:
         """The files that ``metadata/`` held when this plan was closed."""
         names = storage.read(f"{self.folder}.closed").decode().split()
         return [chunk for name in names if (chunk := BatchRange.parse(name)) is not None]
+
+    def closed_at(self, storage: Storage) -> datetime | None:
+        """When this plan was closed, by the storage's own clock; None if it is not."""
+        try:
+            return storage.stat(f"{self.folder}.closed").modified
+        except FileNotFoundError:
+            return None
 
     def is_closed(self, storage: Storage) -> bool:
         """Whether all rows of this plan stand in ``metadata/``."""

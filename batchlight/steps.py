@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from batchlight.config import JobConfig, Method
 from batchlight.dehaze import Analysis, DehazeParameters
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.header import read_header
-from batchlight.inputs import Input
+from batchlight.inputs import Input, read_input
 from batchlight.measures import is_flat, measure
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
@@ -140,10 +140,7 @@ class Steps:
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         with _timed(image.facts, "read_ms"):
-            if item.source is None:
-                return self.input.read(item.path)
-            top, below = Location.parse(item.source).split_at_top()
-            return _storage(top, self.context.run_id).read(below)
+            return read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
 
     def analyse(self, image: Image, data: bytes) -> None:
         """Decode it, estimate its light, and keep what the second pass needs."""
@@ -202,8 +199,10 @@ class Steps:
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs."""
-        with _timed(image.outcome(method).columns, "write_ms"):
+        columns = image.outcome(method).columns
+        with _timed(columns, "write_ms"):
             self.output.write(path, data)
+        columns["finished_at"] = datetime.now(UTC)
 
     def record(self, image: Image, method: Method, light: float | None) -> Record:
         """The image's row as it stands."""
@@ -212,6 +211,7 @@ class Steps:
         columns = image.facts | ({} if failure else outcome.columns)
         if (analysis := columns.pop("analyse_ms", None)) is not None:
             columns["enhance_ms"] = analysis + columns.get("enhance_ms", 0.0)
+        columns.setdefault("finished_at", datetime.now(UTC))
         return Record(
             input=item.path,
             method=method,
@@ -227,7 +227,6 @@ class Steps:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             run_id=self.context.run_id,
             fingerprint=self.context.fingerprints[method],
-            finished_at=datetime.now(UTC),
             **columns,
         )
 

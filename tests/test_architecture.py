@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "batchlight"
 ANYWHERE = {"__init__", "__main__"}
-FOLDERS = {"absgn", "engine", "storage"}
+FOLDERS = {"absgn", "engine", "report", "storage"}
 
 
 def floor_plan() -> list[str]:

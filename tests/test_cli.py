@@ -155,9 +155,11 @@ def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
     done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert not done.stderr
-    assert [event["event"] for event in events][-2:] == ["progress", "summary"]
-    assert (events[-2]["done"], events[-2]["total"]) == (4, 4)
-    assert (events[-1]["ok"], events[-1]["exit_code"]) == (4, 0)
+    *_, progress, report, summary = events
+    assert (progress["event"], progress["done"], progress["total"]) == ("progress", 4, 4)
+    assert (report["event"], report["text"]) == ("message", "making the report")
+    assert summary["event"] == "summary"
+    assert (summary["ok"], summary["exit_code"]) == (4, 0)
 
 
 def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:

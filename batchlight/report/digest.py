@@ -1,0 +1,228 @@
+"""What the records say, read file by file; what is kept does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.records import TALLY_COLUMNS, Tally, read_table, record_files
+from batchlight.report.bins import Bins, Floats, Integers
+from batchlight.storage import Storage
+
+HISTOGRAM_BINS = 64
+SAMPLED = 12
+EXTREMES = 4
+LIGHT_BINS = 256
+PACE_BINS = 64
+FAILURES_BYTES = 24_000
+"""Of what is listed, for each code."""
+MARKUP_BYTES = 100
+"""Around each path and reason."""
+
+STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
+_SHOWN = (
+    *("input", "method", "output", "batch", "width", "height"),
+    *("input_sha256", "output_sha256", "atmospheric_light", "batch_atmospheric_light"),
+    *("luminance_before", "luminance_after", "clipped_fraction"),
+)
+_COLUMNS = (*TALLY_COLUMNS, *_SHOWN, *STAGES, "error", "run_id", "finished_at")
+
+_CHANGE = "change"
+_SELECTIONS: Mapping[str, tuple[str, str, int]] = {
+    # The digest of an image is as good as a number drawn for it, and always drawn the same.
+    "sample": ("input_sha256", "ascending", SAMPLED),
+    "darkest": ("luminance_before", "ascending", EXTREMES),
+    "clipped": ("clipped_fraction", "descending", EXTREMES),
+    "changed": (_CHANGE, "descending", EXTREMES),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class MethodDigest:
+    """What one method made of the data set."""
+
+    tally: Tally = field(default_factory=Tally)
+    before: Integers = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
+    """How many of the images have which mean luminance, 0..1 in equal bins."""
+    after: Integers = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
+    luminance: tuple[float, float] = (0.0, 0.0)
+    """Sums of the luminance of the enhanced images, before and after."""
+    stages_ms: tuple[float, ...] = (0.0,) * len(STAGES)
+    """Sums over the enhanced images, in the order of ``STAGES``."""
+
+    def added(self, table: pa.Table) -> MethodDigest:
+        """With more rows of this method."""
+        done = table.filter(pc.equal(table["status"], "ok"))
+        before, after = _floats(done["luminance_before"]), _floats(done["luminance_after"])
+        return MethodDigest(
+            self.tally + Tally.of(table),
+            self.before + _histogram(before),
+            self.after + _histogram(after),
+            (
+                self.luminance[0] + float(np.nansum(before)),
+                self.luminance[1] + float(np.nansum(after)),
+            ),
+            tuple(
+                total + float(np.nansum(_floats(done[name])))
+                for total, name in zip(self.stages_ms, STAGES, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class RunDigest:
+    """What one run left in the records."""
+
+    run_id: str
+    first: datetime
+    last: datetime
+    images: int
+    failed: int
+
+    def joined(self, other: RunDigest) -> RunDigest:
+        """With more of the same run."""
+        return RunDigest(
+            self.run_id,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            self.images + other.images,
+            self.failed + other.failed,
+        )
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image to be looked after."""
+
+    input: str
+    method: str
+    error: str
+
+
+@dataclass(frozen=True, eq=False)
+class Digest:
+    """All that the report tells but for the pictures."""
+
+    methods: Mapping[str, MethodDigest] = field(default_factory=dict)
+    light: Bins = field(default_factory=partial(Bins, LIGHT_BINS))
+    """The batches' atmospheric light, by number of the batch."""
+    runs: Mapping[str, RunDigest] = field(default_factory=dict)
+    pace: Bins = field(default_factory=partial(Bins, PACE_BINS))
+    """The images that the last run finished, by millisecond since 1970."""
+    failures: Mapping[str, tuple[FailedImage, ...]] = field(default_factory=dict)
+    """By code, as many as are shown."""
+    selections: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """The rows whose pictures are shown, by the reason why."""
+
+    def added(self, table: pa.Table) -> Digest:
+        """With the rows of one more file."""
+        methods = dict(self.methods)
+        for method in pc.unique(table["method"]).to_pylist():
+            rows = table.filter(pc.equal(table["method"], method))
+            methods[method] = methods.get(method, MethodDigest()).added(rows)
+        lit = table.filter(pc.is_valid(table["batch_atmospheric_light"]))
+        runs, pace = self._runs_with(table)
+        return replace(
+            self,
+            methods=methods,
+            light=self.light.added(
+                lit["batch"].to_numpy(), _floats(lit["batch_atmospheric_light"])
+            ),
+            runs=runs,
+            pace=pace,
+            failures=_failures(self.failures, table.filter(pc.equal(table["status"], "failed"))),
+        )
+
+    def _runs_with(self, table: pa.Table) -> tuple[Mapping[str, RunDigest], Bins]:
+        """The runs, and how fast the last of them was."""
+        runs, pace, last = dict(self.runs), self.pace, self.last_run
+        for run_id in pc.unique(table["run_id"]).to_pylist():
+            rows = table.filter(pc.equal(table["run_id"], run_id))
+            ends = pc.min_max(rows["finished_at"]).as_py()
+            failed = Tally.of(rows).failed
+            more = RunDigest(run_id, ends["min"], ends["max"], rows.num_rows, failed)
+            runs[run_id] = runs[run_id].joined(more) if run_id in runs else more
+            if last is None or last.run_id != run_id:
+                if last is not None and last.last > more.last:
+                    continue
+                pace = Bins(PACE_BINS)
+            last = runs[run_id]
+            pace = pace.added(_milliseconds(rows["finished_at"]), np.ones(rows.num_rows))
+        return runs, pace
+
+    @property
+    def tally(self) -> Tally:
+        """Of all methods."""
+        return sum((method.tally for method in self.methods.values()), Tally())
+
+    @property
+    def last_run(self) -> RunDigest | None:
+        """The one that ended last."""
+        return max(self.runs.values(), key=lambda run: run.last, default=None)
+
+
+def digest(storage: Storage) -> Digest:
+    """Read all records of an output once. Raises ``StorageError``."""
+    found = Digest()
+    best: dict[str, pa.Table] = {}
+    for path in record_files(storage):
+        table = read_table(storage, path, _COLUMNS)
+        found = found.added(table)
+        done = table.filter(pc.equal(table["status"], "ok")).select(_SHOWN)
+        change = pc.subtract(done["luminance_after"], done["luminance_before"])
+        done = done.append_column(_CHANGE, change)
+        for name, (key, order, count) in _SELECTIONS.items():
+            rows = pa.concat_tables([best[name], done]) if name in best else done
+            best[name] = _first(rows, key, order, count)
+    return replace(found, selections={name: rows.to_pylist() for name, rows in best.items()})
+
+
+def _first(rows: pa.Table, key: str, order: str, count: int) -> pa.Table:
+    """The first rows in an order in which no two are equal."""
+    keys = [(key, order), ("input", "ascending"), ("method", "ascending")]
+    return rows.take(pc.select_k_unstable(rows, count, keys))
+
+
+def _histogram(luminance: Floats) -> Integers:
+    counts, _ = np.histogram(luminance, HISTOGRAM_BINS, (0.0, 1.0))
+    return counts.astype(np.int64)
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    """As numbers, of which those that are null are NaN."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+
+
+def _milliseconds(column: pa.ChunkedArray) -> Integers:
+    """Since 1970."""
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64) // 1_000
+
+
+def _failures(
+    known: Mapping[str, tuple[FailedImage, ...]], failed: pa.Table
+) -> Mapping[str, tuple[FailedImage, ...]]:
+    """With the first of more failed rows, as long as there is room for their code."""
+    found = {code: list(images) for code, images in known.items()}
+    room = {code: FAILURES_BYTES - sum(map(_size, images)) for code, images in known.items()}
+    for code in pc.unique(failed["error_code"]).to_pylist():
+        rows = failed.filter(pc.equal(failed["error_code"], code))
+        for row in rows.select(["input", "method", "error"]).slice(0, FAILURES_BYTES).to_pylist():
+            image = FailedImage(**row)
+            left = room.get(code, FAILURES_BYTES) - _size(image)
+            if left < 0:
+                break
+            room[code] = left
+            found.setdefault(code, []).append(image)
+    return {code: tuple(images) for code, images in found.items()}
+
+
+def _size(image: FailedImage) -> int:
+    """Of a path, which stands on the page twice, and its reason."""
+    return 2 * len(image.input.encode()) + len(image.error.encode()) + MARKUP_BYTES

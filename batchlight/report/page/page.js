@@ -1,0 +1,33 @@
+"use strict";
+
+document.documentElement.classList.add("scripted");
+
+// The slider lies over the two pictures; what it says is how much of the original is seen.
+for (const slider of document.querySelectorAll(".compare input")) {
+  const show = () => slider.parentElement.style.setProperty("--at", `${slider.value}%`);
+  slider.addEventListener("input", show);
+  show();
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Some browsers keep the clipboard from pages that are files.
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+for (const button of document.querySelectorAll("[data-paths]")) {
+  button.addEventListener("click", async () => {
+    await copy(button.dataset.paths);
+    const count = button.dataset.paths.split("\n").length;
+    document.getElementById("copied").textContent = `${count} ${count === 1 ? "path" : "paths"} copied`;
+    button.focus();
+  });
+}

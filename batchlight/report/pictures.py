@@ -1,0 +1,120 @@
+"""The images that a report shows: read, decoded, made small and upright."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import cv2
+import numpy as np
+
+from batchlight import codec
+from batchlight.errors import BatchlightError, ImageError
+from batchlight.header import read_header
+from batchlight.inputs import read_input
+from batchlight.plan import plan_of
+from batchlight.storage import Location, Storage, open_storage
+
+SIDE = 480
+"""Pixels of a picture's longer side."""
+PIXELS_AT_MOST = 128_000_000
+"""Of an image that is decoded for its picture."""
+BYTES_AT_MOST = 28_000
+QUALITIES = (80, 60, 40, 20)
+"""Of WebP; the first that gives a picture of few enough bytes."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image as a data URI, or the reason why there is none."""
+
+    uri: str = ""
+    width: int = 1
+    height: int = 1
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image before and after."""
+
+    before: Picture
+    after: Picture
+
+
+class Album:
+    """Makes pictures of recorded images; each file is read once, however often it is shown."""
+
+    def __init__(self, output: Storage) -> None:
+        self._output = output
+        self._opened = lru_cache(open_storage)
+        self._pictures: dict[tuple[str, str], Picture] = {}
+        self._trouble: dict[str, str] = {}
+        """Of a whole side, which is not tried again: each time could take minutes."""
+
+    def pair(self, row: Mapping[str, Any]) -> Pair:
+        """What was read and what was written, for a record of an image that is done."""
+        return Pair(
+            self._picture("original", row["input"], row["input_sha256"], partial(self._read, row)),
+            self._picture(
+                "result",
+                row["output"],
+                row["output_sha256"],
+                partial(self._output.read, row["output"]),
+            ),
+        )
+
+    def _picture(self, side: str, path: str, sha256: str, read: Callable[[], bytes]) -> Picture:
+        if side in self._trouble:
+            return Picture(missing=self._trouble[side])
+        if (side, path) not in self._pictures:
+            self._pictures[side, path] = self._made(side, sha256, read)
+        return self._pictures[side, path]
+
+    def _made(self, side: str, sha256: str, read: Callable[[], bytes]) -> Picture:
+        try:
+            data = read()
+            if hashlib.sha256(data).hexdigest() != sha256:
+                return Picture(missing=f"the {side} has changed since")
+            return make_picture(data)
+        except FileNotFoundError:
+            return Picture(missing=f"the {side} is no longer there")
+        except PermissionError:
+            return Picture(missing=f"no permission to read the {side}")
+        except ImageError as error:
+            return Picture(missing=f"the {side} is not shown: {error.message}")
+        except BatchlightError:
+            self._trouble[side] = f"the place of the {side} is out of reach"
+            return Picture(missing=self._trouble[side])
+
+    def _read(self, row: Mapping[str, Any]) -> bytes:
+        plan = plan_of(self._output, row["batch"])
+        item = plan.input_of(self._output, row["batch"], row["input"])
+        return read_input(item, self._opened(Location.parse(plan.root)), self._opened)
+
+
+def make_picture(data: bytes) -> Picture:
+    """An encoded image as a small WebP of 8 bits, upright and without any metadata.
+
+    Raises ``ImageError`` if it cannot be decoded or is too large to be, and ``MemoryError``.
+    """
+    header = read_header(data, PIXELS_AT_MOST)
+    pixels = codec.decode(data, header).pixels
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    side = SIDE
+    while True:
+        scale = min(1.0, side / max(pixels.shape[:2]))
+        size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
+        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        upright = codec.turned(small, header.orientation)
+        for quality in QUALITIES:
+            _, encoded = cv2.imencode(".webp", upright, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            if encoded.size <= BYTES_AT_MOST:
+                uri = "data:image/webp;base64," + base64.b64encode(bytes(encoded)).decode()
+                return Picture(uri, upright.shape[1], upright.shape[0])
+        side //= 2

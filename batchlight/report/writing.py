@@ -1,0 +1,164 @@
+"""The digest, the charts and the pictures as one page, which needs nothing beside itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from batchlight import __version__
+from batchlight.plan import latest_plan
+from batchlight.report import charts
+from batchlight.report.digest import STAGES, Digest, FailedImage, MethodDigest, RunDigest, digest
+from batchlight.report.pictures import Album, Pair
+from batchlight.storage import Location, open_storage
+
+REPORT = "report.html"
+RUNS_SHOWN = 10
+
+_SAMPLE = {"sample": "A sample of all"}
+_EXTREMES = {
+    "darkest": "The darkest originals",
+    "changed": "Those that changed most",
+    "clipped": "Those with the most clipped samples",
+}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A picture before and after, and the record it belongs to."""
+
+    row: Mapping[str, Any]
+    pair: Pair
+
+
+@dataclass(frozen=True)
+class _Failures:
+    """The failed images of one code, of which those that are listed may be only the first."""
+
+    code: str
+    count: int
+    listed: Sequence[FailedImage]
+
+    @property
+    def paths(self) -> str:
+        """What the button copies, a path a line."""
+        return "\n".join(dict.fromkeys(image.input for image in self.listed))
+
+
+@dataclass(frozen=True)
+class _Method:
+    """What is told of one method."""
+
+    name: str
+    digest: MethodDigest
+    luminance_chart: str
+
+    @property
+    def luminance(self) -> tuple[float, float]:
+        """The mean, before and after."""
+        before, after = self.digest.luminance
+        return before / self.digest.tally.ok, after / self.digest.tally.ok
+
+    @property
+    def stages(self) -> Sequence[tuple[str, float, float]]:
+        """Of each stage its name, its mean milliseconds, and its share of them all."""
+        total = sum(self.digest.stages_ms) or 1.0
+        return [
+            (name.removesuffix("_ms"), value / self.digest.tally.ok, value / total)
+            for name, value in zip(STAGES, self.digest.stages_ms, strict=True)
+        ]
+
+
+def write_report(output: Location) -> str:
+    """Make the report of an output and put it there; returns where it is.
+
+    Reads the records and the images that it shows, nothing else. Raises ``StorageError``.
+    """
+    storage = open_storage(output)
+    found = digest(storage)
+    album = Album(storage)
+
+    def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
+        rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
+        return {
+            t: [_Shown(row, album.pair(row)) for row in some] for t, some in rows.items() if some
+        }
+
+    plan = latest_plan(storage)
+    storage.write(
+        REPORT,
+        _page(
+            found,
+            output=str(output),
+            root=plan.root if plan else "",
+            unfinished=plan is not None and not plan.is_closed(storage),
+            sample=shown(_SAMPLE),
+            extremes=shown(_EXTREMES),
+        ).encode(),
+    )
+    return str(output.joined(REPORT))
+
+
+def _page(found: Digest, **facts: Any) -> str:
+    import jinja2  # late, as matplotlib: only who makes a report waits for it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style, script = (
+        files(__package__).joinpath("page", f"page.{suffix}").read_text()
+        for suffix in ("css", "js")
+    )
+    counts = dict(found.tally.failed_by_code)
+    runs = sorted(found.runs.values(), key=attrgetter("last"), reverse=True)
+    return environment.get_template("page.html").render(
+        **facts,
+        version=__version__,
+        style=style,
+        script=script,
+        # The page may run this script and no other, and load nothing from anywhere.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        tally=found.tally,
+        methods=[
+            _Method(name, method, charts.luminance(name, method.before, method.after))
+            for name, method in sorted(found.methods.items())
+            if method.tally.ok
+        ],
+        light=_described_light(found),
+        light_chart=charts.light(found.light) if found.light.index.size else "",
+        last_run=found.last_run,
+        pace=_pace(found.last_run),
+        pace_chart=charts.pace(found.pace) if found.pace.index.size else "",
+        runs=runs[:RUNS_SHOWN],
+        runs_before=len(runs[RUNS_SHOWN:]),
+        failures=[
+            _Failures(code, count, found.failures.get(code, ()))
+            for code, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        ],
+    )
+
+
+def _pace(run: RunDigest | None) -> float:
+    """Images per second of a run, from the first that it finished to the last."""
+    lasted = (run.last - run.first).total_seconds() if run else 0.0
+    return run.images / lasted if run and lasted else 0.0
+
+
+def _described_light(found: Digest) -> str:
+    """The curve in words, for who cannot see it."""
+    bins = found.light
+    if not bins.index.size:
+        return ""
+    mean = float(np.average(bins.mean, weights=bins.count))
+    return f"from {bins.low.min():.1f} to {bins.high.max():.1f}, on average {mean:.1f} of 255"
