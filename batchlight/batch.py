@@ -13,18 +13,21 @@ Reading ahead and writing behind go on in threads while this one computes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.dehaze import MeanLight, batch_light
 from batchlight.feeding import Feeder, Service
 from batchlight.inputs import Input
 from batchlight.machine import prepare_for_images
-from batchlight.records import Record, Tally, write_part
+from batchlight.records import STAGES, Record, Tally, write_part
 from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps
 
 if TYPE_CHECKING:
@@ -55,7 +58,24 @@ class Batch:
 class BatchResult:
     """What the driver hears of a batch: never pixels, never rows."""
 
-    tally: Tally
+    tallies: Mapping[str, Tally]
+    """By method."""
+    stages_s: Mapping[str, float]
+    """What the time of all images went into: read, decode, enhance, encode, write."""
+
+    @property
+    def tally(self) -> Tally:
+        """Of all methods."""
+        return sum(self.tallies.values(), Tally())
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> BatchResult:
+        """Count the rows of a batch."""
+        methods = pc.unique(rows["method"]).to_pylist()
+        return cls(
+            {m: Tally.of(rows.filter(pc.equal(rows["method"], m))) for m in methods},
+            {s.removesuffix("_ms"): (pc.sum(rows[s]).as_py() or 0.0) / 1000 for s in STAGES},
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ def run_batch(context: BatchContext, service: Service | None, batch: Batch) -> B
         line.work(images, shares_light)
     light = _mean_light(images)
     records = [steps.record(image, m, light) for image in images for m in batch.methods]
-    return BatchResult(write_part(steps.output, batch.number, records))
+    return BatchResult.of(write_part(steps.output, batch.number, records))
 
 
 def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:

@@ -47,8 +47,7 @@ async def do_batch(
     except WorkerDied:
         records = await _isolate(engine, context, service, batch)
     storage = open_storage(context.output)
-    tally = await asyncio.to_thread(write_part, storage, batch.number, records)
-    return BatchResult(tally)
+    return BatchResult.of(await asyncio.to_thread(write_part, storage, batch.number, records))
 
 
 async def survey_apart(

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from batchlight import metrics
 from batchlight.batch import BatchResult
 from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import Fingerprint, JobConfig, Method
@@ -255,6 +256,7 @@ class _Run:
         try:
             async for result in results:
                 rows = self._note(result, total)
+                metrics.show(engine, result)
                 self.lock.check()
                 enough = self.config.allows_failures(self.done_now.failed, plan.rows)
                 if self.config.fail_fast and not enough and rows < total:

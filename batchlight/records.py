@@ -73,12 +73,10 @@ SCHEMA = pa.schema(
     ]
 )
 
-VOLATILE = frozenset(
-    [
-        *("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms"),
-        *("attempts", "worker", "run_id", "finished_at"),
-    ]
-)
+STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
+"""What each image's time went into."""
+
+VOLATILE = frozenset([*STAGES, "attempts", "worker", "run_id", "finished_at"])
 """Columns that may differ between two runs that do the same."""
 
 
@@ -198,8 +196,8 @@ class Tally:
 TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
 
 
-def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> Tally:
-    """Commit a batch: the step that makes it done.
+def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> pa.Table:
+    """Commit a batch: the step that makes it done. Returns its rows.
 
     The part is created exclusively. If it is there already, then another worker has done this
     batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
@@ -214,7 +212,7 @@ def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> Tally
                 "make sure that only one run works on this output, then run the command again",
                 lasting=True,
             )
-    return Tally.of(table)
+    return table
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:

@@ -15,7 +15,7 @@ together.py  training in several processes
 
 from __future__ import annotations
 
-from batchlight.engine.base import Engine, InProcessEngine, Outcome, WorkerDied
+from batchlight.engine.base import Engine, InProcessEngine, Meter, Outcome, WorkerDied
 from batchlight.engine.calls import bisect, call_patiently, window
 from batchlight.engine.cluster import RayEngine, make_engine, ray_address
 from batchlight.engine.together import train_together
@@ -23,6 +23,7 @@ from batchlight.engine.together import train_together
 __all__ = [
     "Engine",
     "InProcessEngine",
+    "Meter",
     "Outcome",
     "RayEngine",
     "WorkerDied",

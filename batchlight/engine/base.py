@@ -31,6 +31,15 @@ class Outcome(Generic[T]):
     attempts: int
 
 
+@dataclass(frozen=True)
+class Meter:
+    """A number that only grows, apart for every combination of its tags."""
+
+    name: str
+    meaning: str
+    tags: tuple[str, ...]
+
+
 class Engine(Protocol):
     """Runs functions on workers, and hosts objects that answer calls."""
 
@@ -53,6 +62,9 @@ class Engine(Protocol):
     @property
     def place(self) -> str:
         """Where all this is, for a person."""
+
+    def count(self, meter: Meter, amount: float, **tags: str) -> None:
+        """Add to what whoever watches the cluster sees of this run."""
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises."""
@@ -99,6 +111,9 @@ class InProcessEngine:
     nodes = 1
     gpus = 0
     place = "this process"
+
+    def count(self, meter: Meter, amount: float, **tags: str) -> None:
+        """Nobody watches a process."""
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         try:

@@ -15,7 +15,7 @@ import psutil
 from batchlight import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine import hosting
-from batchlight.engine.base import Engine, InProcessEngine, WorkerDied
+from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
 from batchlight.engine.deadline import DEADLINE
 from batchlight.engine.head import Head
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, UsageError, brief
@@ -23,6 +23,7 @@ from batchlight.feeding import Service
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator
+    from ray.util.metrics import Counter
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class RayEngine:
         self._timeout = timeout
         self._hosts = hosts
         self._services: list[hosting.RayService] = []
+        self._counters: dict[Meter, Counter] = {}
         self.workers = workers or 1
         self.nodes = 1
         self.gpus = 0
@@ -133,6 +135,14 @@ class RayEngine:
             service.stop()
         if self._started:
             ray.shutdown()
+
+    def count(self, meter: Meter, amount: float, **tags: str) -> None:
+        from ray.util.metrics import Counter
+
+        if meter not in self._counters:
+            self._counters[meter] = Counter(meter.name, meter.meaning, meter.tags)
+        if amount:  # a counter refuses zero
+            self._counters[meter].inc(amount, tags)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         for _ in range(RESENDS_AT_MOST):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.records import TALLY_COLUMNS, Tally, read_table, record_files
+from batchlight.records import STAGES, TALLY_COLUMNS, Tally, read_table, record_files
 from batchlight.report.bins import Bins, Floats, Integers
 from batchlight.storage import Storage
 
@@ -26,7 +26,6 @@ FAILURES_BYTES = 24_000
 MARKUP_BYTES = 100
 """Around each path and reason."""
 
-STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
 _SHOWN = (
     *("input", "method", "output", "batch", "width", "height"),
     *("input_sha256", "output_sha256", "atmospheric_light", "batch_atmospheric_light"),

@@ -14,8 +14,9 @@ import numpy as np
 
 from batchlight import __version__
 from batchlight.plan import latest_plan
+from batchlight.records import STAGES
 from batchlight.report import charts
-from batchlight.report.digest import STAGES, Digest, FailedImage, MethodDigest, RunDigest, digest
+from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
 from batchlight.storage import Location, open_storage
 
