@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test nightly benchmarks lint clean
+.PHONY: install browser demo test nightly benchmarks pictures lint clean
 
 install: $(VENV)/.installed
 
@@ -45,6 +45,10 @@ PHOTOS ?=
 
 benchmarks: install
 	$(BIN)/python -m benchmarks $(PHOTOS)
+
+# The pictures of the documents, from the samples. Needs tmux and Chromium.
+pictures: install browser
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf $(VENV) demo dist build

@@ -12,13 +12,14 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
 
 from batchlight import __version__
 from batchlight.config import JobConfig, TrainConfig, make_config
@@ -56,11 +57,16 @@ TRAIN_GROUPS = {
     "Where it runs": ("device", "gpu_workers", "address"),
 }
 
+THE_JOB, AN_OUTPUT = "The job", "An output"
+THE_NETWORK, TO_TRY_IT = "The network ABSGN", "To try it"
+
 INTERRUPTED = 128 + signal.SIGINT
 
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Verbose logs, and tracebacks of errors.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", metavar="", help="Verbose logs, and tracebacks of errors.")
+]
 
 
 def main() -> None:
@@ -144,7 +150,8 @@ def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Paramete
         "--" + name.replace("_", "-"),
         help=f"{info.description}{note}",
         rich_help_panel=group,
-        metavar=None if flag else _metavar(name, annotation),
+        metavar="" if flag else _metavar(name, annotation),
+        autocompletion=_completion(annotation),
     )
     value: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
     return _keyword(name, Annotated[value | None, option], None)
@@ -170,12 +177,28 @@ def _metavar(name: str, annotation: Any) -> str:
         return "N|P%"
     if name == "atmospheric_light":
         return "batch|image|NUMBER"
-    choices = annotation
-    while get_origin(choices) in (tuple, UnionType) or get_origin(choices) is Annotated:
-        choices = get_args(choices)[0]
-    if get_origin(choices) is Literal:
-        return "|".join(get_args(choices))
-    return {int: "N", float: "X"}.get(choices, "GLOB" if name.endswith("clude") else "TEXT")
+    kind = _innermost(annotation)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return {int: "N", float: "X"}.get(kind, "GLOB" if name.endswith("clude") else "TEXT")
+
+
+def _innermost(annotation: Any) -> Any:
+    """What an option holds, or one of several: a type, or a ``Literal`` of words."""
+    while get_origin(annotation) in (tuple, Union, UnionType, Annotated):
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _completion(annotation: Any) -> Callable[[str], list[str]] | None:
+    """What a shell can offer for an option; None leaves it to offer files."""
+    kind = _innermost(annotation)
+    words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+
+    def offered(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return offered if words else None
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -187,7 +210,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+        bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True)
     ] = False,
 ) -> None:
     if version:
@@ -195,10 +218,13 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=THE_JOB)
 @takes_options_of(JobConfig, GROUPS)
 def run(config: JobConfig, *, debug: Debug = False) -> None:
-    """Enhance a data set; run the same command again to go on after any interruption."""
+    """Enhance a data set.
+
+    Run the same command again to go on after an interruption, and whenever images are new.
+    """
     from batchlight.job import run as run_job
 
     summary = run_job(config)
@@ -212,7 +238,7 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     sys.exit(summary.exit_code)
 
 
-@app.command()
+@app.command(rich_help_panel=THE_JOB)
 @takes_options_of(JobConfig, GROUPS)
 def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what a run would do, without writing anything."""
@@ -243,7 +269,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     )
 
 
-@app.command()
+@app.command(rich_help_panel=AN_OUTPUT)
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show how far a run is, or how it ended."""
     from dataclasses import asdict
@@ -265,16 +291,19 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
     )
 
 
-@app.command()
+@app.command(rich_help_panel=AN_OUTPUT)
 def verify(
     output: Output,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Do again what is missing or differs.")
+        bool, typer.Option("--repair", metavar="", help="Do again what is missing or differs.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Hold every output against its record: present, size, sha256."""
+    """Hold every output against its record.
+
+    Present, size, sha256; what is wrong can be made again to the same bytes.
+    """
     from dataclasses import asdict
 
     from batchlight.repair import repair as repair_output
@@ -309,7 +338,7 @@ def verify(
         sys.exit(ExitCode.FAILURES)
 
 
-@app.command()
+@app.command(rich_help_panel=AN_OUTPUT)
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
     from batchlight.records import failed_rows
@@ -325,15 +354,23 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
         for row in rows:
             print("\t".join(row[name] for name in columns))
         return
-    table = Table("image", "method", "code", "reason", box=None, pad_edge=False)
+    console = Console(highlight=False)
+    failed = 0
     for row in rows:
-        table.add_row(*(escape(row[name]) for name in columns))
-    Console().print(table if table.row_count else "no image failed")
+        failed += 1
+        # The path on a line of its own, so that it can be copied however narrow the terminal is.
+        console.print(escape(row["input"]), soft_wrap=True)
+        reason = f"[red]{row['error_code']}[/] [dim]{row['method']}[/] {escape(row['error'])}"
+        console.print(Padding(reason, (0, 0, 0, 4)))
+    console.print(f"[dim]{failed:,} failed[/]" if failed else "no image failed")
 
 
-@app.command()
+@app.command(rich_help_panel=AN_OUTPUT)
 def report(output: Output, debug: Debug = False) -> None:
-    """Make the report of an output, one HTML page, as every run does at its end."""
+    """Make the report of an output again.
+
+    One HTML page that needs nothing beside itself; every run makes it at its end.
+    """
     from batchlight.report import write_report
     from batchlight.status import open_output
     from batchlight.storage import Location
@@ -342,16 +379,19 @@ def report(output: Output, debug: Debug = False) -> None:
     print(f"the report is {write_report(Location.parse(output))}")
 
 
-@app.command()
+@app.command(rich_help_panel=THE_NETWORK)
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
 def train(config: TrainConfig, *, debug: Debug = False) -> None:
-    """Train ABSGN on pairs of images; the same command again goes on after an interruption."""
+    """Train ABSGN on pairs of images.
+
+    The same command again goes on after an interruption.
+    """
     from batchlight.train import train as train_network
 
     train_network(config, functools.partial(print, flush=True))
 
 
-@app.command()
+@app.command(rich_help_panel=THE_NETWORK)
 def evaluate(
     enhanced: Annotated[str, typer.Option("--enhanced", metavar="DIR", help="Enhanced images.")],
     reference: Annotated[
@@ -360,7 +400,10 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure PSNR and SSIM of enhanced images against references of the same names."""
+    """Measure PSNR and SSIM against references.
+
+    Images are compared with those of the same relative path, never by order.
+    """
     from batchlight.evaluate import evaluate as compare
 
     _end_with_the_reader()
@@ -401,12 +444,12 @@ def evaluate(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=TO_TRY_IT)
 def samples(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to write them.")],
     debug: Debug = False,
 ) -> None:
-    """Write a small set of realistic low-light images, to try a run at once."""
+    """Write a few dark images, to try a run at once."""
     from batchlight.samples import write_samples
 
     written = write_samples(folder)
@@ -424,22 +467,31 @@ def _print_summary(summary: Summary) -> None:
         "done before": f"{summary.done_before:,}",
         "gone since": f"{summary.gone:,}",
         "read, written": f"{_bytes(summary.input_bytes)}, {_bytes(summary.output_bytes)}",
-        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s",
+        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
+        if summary.done_now
+        else "0",
         "output": summary.output,
     }
-    optional = ("failed", "done before", "gone since")
+    optional = ("failed", "done before", "gone since", "time")
     _print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
 
 
 def _print_facts(title: str, facts: dict[str, str]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    """A fact a line; only a terminal's lines have an end at which to go on below."""
+    if not sys.stdout.isatty():
+        width = max(map(len, facts))
+        lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]
+        print("\n".join([title, *lines] if title else lines))
+        return
+    console = Console(highlight=False)
     if title:
-        console.print(f"[bold]{escape(title)}[/]")
-    width = max(map(len, facts))
+        console.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+    table = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2))
     for name, value in facts.items():
-        console.print(f"[dim]{name.ljust(width)}[/]  {escape(value)}")
+        table.add_row(name, escape(value))
+    console.print(table)
 
 
 def _bytes(number: int) -> str:

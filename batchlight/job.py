@@ -122,7 +122,7 @@ class _Run:
         self.started_at = datetime.now(UTC)
         self.counts = PlanCounts()
         self.done_now = Tally()
-        self.first_submitted = self.last_committed = 0.0
+        self.first_submitted = self.last_committed = self.report_s = 0.0
         self.stopped_early = False
         self.model: Model | None = None
         self.fingerprints: Mapping[Method, Fingerprint] = {}
@@ -273,6 +273,7 @@ class _Run:
         plan = latest_plan(self.storage)
         if plan is None or (not self.last_committed and self._reported_since(plan)):
             return
+        began = time.monotonic()
         try:
             self._interrupt.run(self._write_report(self._started_engine()))
         except Interrupted:
@@ -283,6 +284,7 @@ class _Run:
                 brief(error),
                 self.output,
             )
+        self.report_s = time.monotonic() - began
 
     def _reported_since(self, plan: Plan) -> bool:
         """Whether the report was made when all of the plan was there."""
@@ -376,6 +378,7 @@ class _Run:
             output_bytes=held.output_bytes,
             elapsed_s=round(elapsed, 3),
             images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
+            report_s=round(self.report_s, 3),
             config=self.config.model_dump(mode="json"),
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
             network=self.model.described() if self.model else {},

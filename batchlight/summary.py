@@ -56,6 +56,8 @@ class Summary:
     elapsed_s: float = 0.0
     """From the first batch submitted to the last committed."""
     images_per_s: float = 0.0
+    report_s: float = 0.0
+    """What making the report took; zero if the one of an earlier run still holds."""
     config: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     network: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -58,7 +58,7 @@ def compare(source: Path, output: Path, count: int) -> Iterator[tuple[object, ..
     [store] = [child for child in psutil.Process().children() if child.name() == "weed"]
     for workers in sorted({1, cpus()}):
         with ray_with(workers):
-            contestants = {
+            contestants: dict[str, Callable[[], object]] = {
                 "local": partial(run_job, str(source), str(output), workers),
                 "S3": partial(run_on_s3, workers),
             }
@@ -70,9 +70,9 @@ def compare(source: Path, output: Path, count: int) -> Iterator[tuple[object, ..
         yield workers, *speeds, share, f"{used * 1000:.1f} ms per image"
 
 
-def run_on_s3(workers: int) -> None:
+def run_on_s3(workers: int) -> float:
     """From the bucket, to a new place in it."""
-    run_job(f"s3://{BUCKET}/in", f"s3://{BUCKET}/{uuid4()}", workers)
+    return run_job(f"s3://{BUCKET}/in", f"s3://{BUCKET}/{uuid4()}", workers)
 
 
 def requests(server: S3Server) -> Iterator[tuple[object, ...]]:

@@ -195,6 +195,7 @@ def test_each_image_is_read_and_decoded_once(
 
     monkeypatch.setattr(LocalStorage, "read", counted_read)
     monkeypatch.setattr(codec, "decode", counted_decode)
+    monkeypatch.setattr("batchlight.job.write_report", lambda output: None)  # which reads some too
     run(photos, batch_size=3, atmospheric_light=light)
     assert +reads == Counter(tree(photos).keys())
     assert decodes == 4

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
+import struct
 import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -195,3 +202,78 @@ def test_a_cluster_out_of_reach_is_one_sentence_and_exit_1(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
     summary = json.loads((tmp_path / "in-enhanced/summary.json").read_text())
     assert (summary["exit_code"], summary["missing"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("batchlight fai", ["failures"]),
+        ("batchlight run --over", ["--overwrite"]),
+        ("batchlight run --method ", ["classical", "absgn"]),
+        ("batchlight run --atmospheric-light b", ["batch"]),
+        ("batchlight run --input ", []),  # the shell offers files
+    ],
+)
+def test_shells_complete_commands_options_and_words(typed: str, offered: list[str]) -> None:
+    """As the script that ``--show-completion`` prints asks for it."""
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("batchlight")],
+        env={**os.environ, "_BATCHLIGHT_COMPLETE": "complete_bash", **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == offered
+
+
+def on_a_terminal(columns: int, *arguments: object, **environment: str) -> str:
+    """What the real command shows on a terminal of this width."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # closed by the last one
+        while data := screen.read(4096):
+            shown += data
+    process.wait()
+    return shown.decode()
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_a_terminal_of_any_width_shows_whole_paths(finished: Path, columns: int) -> None:
+    shown = on_a_terminal(columns, "failures", finished / "out")
+    assert COLOUR.search(shown)
+    lines = COLOUR.sub("", shown).split("\r\n")
+    assert lines[0] == "[b]roken.jpg"
+    assert lines[1].split() == ["empty", "classical", "the", "file", "is", "empty"]
+    assert lines[2] == "1 failed"
+    status = COLOUR.sub("", on_a_terminal(columns, "status", finished / "out")).split("\r\n")
+    assert max(map(len, status[1:])) <= columns
+    assert "".join(status).count("exit 3") == 1
+
+
+def test_no_colour_where_it_is_not_wanted(finished: Path) -> None:
+    for command in ("failures", "status"):
+        assert "\x1b" not in batchlight(command, finished / "out").stdout
+        assert not re.search(
+            r"\x1b\[[0-9;]*3[0-7]m", on_a_terminal(80, command, finished / "out", NO_COLOR="1")
+        )
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    shown = on_a_terminal(60, "run", "--input", tmp_path / "in", "--workers", 0, "--batch-size", 1)
+    assert "4/4" in shown
+    assert "━" in shown
+    assert "exit 0" in COLOUR.sub("", shown)

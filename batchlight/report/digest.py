@@ -212,7 +212,11 @@ def _failures(
     room = {code: FAILURES_BYTES - sum(map(_size, images)) for code, images in known.items()}
     for code in pc.unique(failed["error_code"]).to_pylist():
         rows = failed.filter(pc.equal(failed["error_code"], code))
-        for row in rows.select(["input", "method", "error"]).slice(0, FAILURES_BYTES).to_pylist():
+        for row in (
+            rows.select(["input", "method", "error"])
+            .slice(0, FAILURES_BYTES // MARKUP_BYTES)
+            .to_pylist()
+        ):
             image = FailedImage(**row)
             left = room.get(code, FAILURES_BYTES) - _size(image)
             if left < 0:
