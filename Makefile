@@ -33,12 +33,14 @@ browser:
 test: lint browser
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# Ten thousand damaged files through the real job, others each night; minutes, for a scheduler.
+# Ten thousand damaged files through the real job, others each night, and the wheel really installed;
+# minutes, for a scheduler.
 # To repeat a night: make nightly SEED=20260131
 SEED ?= $(shell date +%Y%m%d)
 
 nightly: install
 	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/test_fuzz.py
+	BATCHLIGHT_INSTALL=1 $(BIN)/pytest --timeout 1800 tests/test_distribution.py
 
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
 PHOTOS ?=

@@ -7,12 +7,14 @@ import inspect
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -28,11 +30,16 @@ from batchlight.errors import BatchlightError, ExitCode
 if TYPE_CHECKING:
     from batchlight.summary import Summary
 
+NARROW = 60
+"""Columns below which a terminal is."""
+
 app = typer.Typer(
     name="batchlight",
     help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # On a narrow terminal, boxes would leave no room for the names of options.
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -72,6 +79,9 @@ Debug = Annotated[
 def main() -> None:
     """The program: every error ends in one sentence and its exit code."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name shows its escapes, rather than ending the command.
+        cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s"
     )
@@ -317,8 +327,7 @@ def verify(
             problems.append(problem)
             return
         outcome = "repaired" if problem.repaired else "not repaired" if repair else ""
-        words = (problem.path, problem.trouble, problem.detail, outcome)
-        print("\t".join(word for word in words if word), flush=True)
+        _print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
     say = functools.partial(print, file=sys.stderr, flush=True)
     found = repair_output(output, tell, say) if repair else verify_output(output, tell)
@@ -350,19 +359,14 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
     if as_json:
         print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))
         return
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row[name] for name in columns))
-        return
-    console = Console(highlight=False)
     failed = 0
     for row in rows:
         failed += 1
-        # The path on a line of its own, so that it can be copied however narrow the terminal is.
-        console.print(escape(row["input"]), soft_wrap=True)
-        reason = f"[red]{row['error_code']}[/] [dim]{row['method']}[/] {escape(row['error'])}"
-        console.print(Padding(reason, (0, 0, 0, 4)))
-    console.print(f"[dim]{failed:,} failed[/]" if failed else "no image failed")
+        _print_trouble(*(row[name] for name in columns))
+    if sys.stdout.isatty():
+        Console(highlight=False).print(
+            f"[dim]{failed:,} failed[/]" if failed else "no image failed"
+        )
 
 
 @app.command(rich_help_panel=AN_OUTPUT)
@@ -476,6 +480,17 @@ def _print_summary(summary: Summary) -> None:
     _print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+
+
+def _print_trouble(path: str, *words: str) -> None:
+    """What is wrong with an image: tabs between words for a program, two lines for a person."""
+    if not sys.stdout.isatty():
+        print("\t".join(word for word in (path, *words) if word), flush=True)
+        return
+    console = Console(highlight=False)
+    # The path on a line of its own, so that it can be copied however narrow the terminal is.
+    console.print(escape(path), soft_wrap=True)
+    console.print(Padding(f"[dim]{escape('  '.join(filter(None, words)))}[/]", (0, 0, 0, 4)))
 
 
 def _print_facts(title: str, facts: dict[str, str]) -> None:

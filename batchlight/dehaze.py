@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from batchlight.guided import smooth
+from batchlight.kernels import kernel
 
 Pixels = npt.NDArray[Any]
 
@@ -201,7 +201,7 @@ def _curve(top: int, light: float, omega: float, t0: float) -> _Curve:
 # than their samples: so written, the compiler turns them into vector instructions.
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scan(
     pixels: Pixels,
     planes: tuple[Pixels, ...],
@@ -245,7 +245,7 @@ def _scan(
         _raise_to(beginning, block[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _survey(
     start: int,
     end: int,
@@ -268,7 +268,7 @@ def _survey(
         bound[0] -= 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _largest_in_row(
     pixels: Pixels, y: int, planes: tuple[Pixels, ...], padded: Pixels, out: Pixels
 ) -> None:
@@ -294,7 +294,7 @@ def _largest_in_row(
     _widen(wide, size - span, width, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split(row: Pixels, planes: tuple[Pixels, ...]) -> None:
     blue, green, red = planes
     if row.size == blue.size:
@@ -306,7 +306,7 @@ def _split(row: Pixels, planes: tuple[Pixels, ...]) -> None:
         blue[x], green[x], red[x] = row[at], row[at + one], row[at + two]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _to_keys(planes: tuple[Pixels, ...], out: Pixels) -> None:
     blue, green, red = planes
     key = out.dtype.type
@@ -318,7 +318,7 @@ def _to_keys(planes: tuple[Pixels, ...], out: Pixels) -> None:
         out[x] = largest if largest > of_red else of_red
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pick(planes: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
     """Each pixel's sample in the channel that its key names."""
     blue, green, red = planes
@@ -331,7 +331,7 @@ def _pick(planes: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
         own[x] = blue[x] & if_blue | green[x] & if_green | red[x] & if_red
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _widen(row: Pixels, shift: int, count: int, out: Pixels) -> None:
     """The larger of each element and the one that lies ``shift`` further on."""
     for x in range(count):
@@ -339,19 +339,19 @@ def _widen(row: Pixels, shift: int, count: int, out: Pixels) -> None:
         out[x] = here if here > there else there
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _larger(one: Pixels, other: Pixels, out: Pixels) -> None:
     for x in range(out.size):
         out[x] = one[x] if one[x] > other[x] else other[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _raise_to(row: Pixels, other: Pixels) -> None:
     for x in range(row.size):
         row[x] = row[x] if row[x] > other[x] else other[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _lowest(row: Pixels) -> Any:
     low = row[0]
     for x in range(row.size):
@@ -359,7 +359,7 @@ def _lowest(row: Pixels) -> Any:
     return low
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _look_up(pixels: Pixels, own: Pixels, out: Pixels, table: Pixels) -> int:
     """Enhance flat uint8 samples; returns the sum of ``own``, which costs nothing here."""
     colour = pixels.size == 3 * own.size
@@ -375,7 +375,7 @@ def _look_up(pixels: Pixels, own: Pixels, out: Pixels, table: Pixels) -> int:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _tabulate(bounded: Pixels, light: float, table: Pixels) -> None:
     """The result for each pair (v in the dark channel, v)."""
     for own in range(256):
@@ -384,7 +384,7 @@ def _tabulate(bounded: Pixels, light: float, table: Pixels) -> None:
             table[256 * own + value] = np.rint(255.0 - min(max(clear, 0.0), 255.0))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _compute(pixels: Pixels, own: Pixels, out: Pixels, bounded: Pixels, light: float) -> int:
     """As ``_look_up``, for 16 bit, where a table of all pairs would be 8 GB."""
     channels, at, total = pixels.size // own.size, np.uintp(0), 0

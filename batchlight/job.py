@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -226,12 +227,12 @@ class _Run:
             config = self.config
             hosts = "absgn" in config.method
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
-            self.display.say(f"working in {engine.place}")
             if config.workers != 0 and ray_address(config.address) == "local":
                 # While Ray starts, so that the first image need not wait for it.
                 Thread(target=compile_kernels, daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
+            self.display.say(f"working in {engine.place}")
         return self._engine
 
     async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
@@ -252,6 +253,7 @@ class _Run:
         )
         jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
         total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
+        self.display.update(State(before, max(total, before), self.done_now.failed, 0.0))
         results = window(jobs, engine.window)
         try:
             async for result in results:
@@ -336,7 +338,7 @@ class _Run:
             code, reason = (
                 ExitCode.FAILURES,
                 f"{counted.failed} of {total} images failed, more than {allowed}; "
-                f"see 'batchlight failures {self.output}'",
+                f"see: batchlight failures {shlex.quote(str(self.output))}",
             )
         elif not counted.inputs:
             code, reason = ExitCode.OK, f"no images were found in {self.inputs.given}"

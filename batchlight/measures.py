@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from batchlight.kernels import kernel
 
 Pixels = npt.NDArray[Any]
 
@@ -41,7 +42,7 @@ def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
     """A kernel of its own for each depth, since only a constant shift is a fast one."""
     block = 2**bits
 
-    @numba.njit(cache=True, nogil=True)
+    @kernel
     def sum_up(rows: Pixels, columns: Pixels, clipped: Pixels, sums: Pixels) -> None:
         """Sum up each channel, and last the samples that are clipped.
 
@@ -63,8 +64,7 @@ def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
             columns[:] = 0
             clipped[:] = 0
 
-    kernel: Callable[[Pixels, Pixels, Pixels, Pixels], None] = sum_up
-    return kernel
+    return sum_up
 
 
 _sum_up_8_bit, _sum_up_16_bit = _summing(8), _summing(16)

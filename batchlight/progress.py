@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import IO, Literal, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 LINE_EVERY_S = 30.0
 JSON_EVERY_S = 1.0
@@ -124,19 +125,16 @@ class JsonDisplay:
 
 
 class BarDisplay:
-    """A bar on a terminal."""
+    """A bar on a terminal; as much beside it as the terminal is wide, the most important first."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("[red]{task.fields[failed]}"),
             console=console,
         )
-        self._console = console
-        self._task = self._progress.add_task("images", total=None, rate="", failed="")
+        self._task = self._progress.add_task("", total=None, facts="")
         self._started = False
 
     def say(self, text: str) -> None:
@@ -147,16 +145,37 @@ class BarDisplay:
             self._progress.start()
             self._started = True
         self._progress.update(
-            self._task,
-            completed=state.done,
-            total=state.total,
-            rate=f"{state.rate:.1f}/s{_left(state)}",
-            failed=f"{state.failed} failed" if state.failed else "",
+            self._task, completed=state.done, total=state.total, facts=self._facts(state)
         )
 
     def close(self) -> None:
         if self._started:
             self._progress.stop()
+
+    def _facts(self, state: State) -> str:
+        facts = [f"{state.done:,}/{state.total:,}"]
+        if state.failed:
+            facts.append(f"[red]{state.failed:,} failed[/]")
+        if state.eta_s is not None and state.done < state.total:
+            facts.append(f"{duration(state.eta_s)} left")
+        facts.append(f"{state.rate:.1f}/s")
+        while (
+            len(facts) > 1
+            and cell_len(Text.from_markup("  ".join(facts)).plain) >= self._console.width
+        ):
+            facts.pop()
+        return "  ".join(facts)
+
+
+def duration(seconds: float) -> str:
+    """As in ``5 d 3 h``, ``2 h 5 min``, ``40 s``: the two largest units."""
+    rest = round(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, rest = divmod(rest, length)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2])
 
 
 def _print(line: str, stream: IO[str]) -> None:
@@ -168,7 +187,7 @@ def _print(line: str, stream: IO[str]) -> None:
 def _left(state: State) -> str:
     if state.eta_s is None or state.done >= state.total:
         return ""
-    return f", {timedelta(seconds=round(state.eta_s))} left"
+    return f", {duration(state.eta_s)} left"
 
 
 def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
@@ -177,4 +196,6 @@ def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
         return SilentDisplay()
     if mode == "json":
         return JsonDisplay(sys.stdout)
-    return BarDisplay(Console(stderr=True)) if sys.stderr.isatty() else LineDisplay(sys.stderr)
+    console = Console(stderr=True)
+    drawable = console.is_terminal and not console.is_dumb_terminal
+    return BarDisplay(console) if drawable else LineDisplay(sys.stderr)

@@ -24,13 +24,20 @@ from batchlight import codec, dehaze
 from batchlight.codec import Decoded
 from batchlight.config import JobConfig, Method
 from batchlight.dehaze import Analysis, DehazeParameters
-from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
+from batchlight.errors import (
+    BatchlightError,
+    ClusterError,
+    ErrorCode,
+    ImageError,
+    UsageError,
+    brief,
+)
 from batchlight.header import read_header
 from batchlight.inputs import Input, read_input
 from batchlight.measures import is_flat, measure
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import INTERNAL, NameRefusedError
 
 Pixels = npt.NDArray[Any]
 T = TypeVar("T")
@@ -124,6 +131,7 @@ class Steps:
         self.context = context
         self.config = context.config
         self.number = number
+        _refuse_unshared(context.input, context.output, context.run_id)
         self.input = _storage(context.input, context.run_id)
         self.output = _storage(context.output, context.run_id)
         self.parameters = DehazeParameters(
@@ -253,6 +261,23 @@ def compile_kernels() -> None:
 def _storage(location: Location, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
     return open_storage(location)
+
+
+@lru_cache(maxsize=OPEN_STORAGES)
+def _refuse_unshared(source: Location, output: Location, run_id: str) -> None:
+    """Raise ``ClusterError`` in a process that does not see the folders of the driver.
+
+    On a node with folders of its own, every image would be missing, or written where nobody looks.
+    """
+    for place in (source, output.joined(INTERNAL)):
+        try:
+            if not place.remote:
+                open_storage(place).check(writable=False)
+        except UsageError as error:
+            raise ClusterError(
+                f"the worker on {socket.gethostname()} does not see {place}; a cluster needs an "
+                "object store, or folders that all its nodes share"
+            ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -157,3 +158,25 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
+    """The environment of a run in which some images are deadly, or all slow; see tests/deadly."""
+    folder.mkdir()
+    (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
+    return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
+
+
+def decodings(folder: Path) -> list[tuple[str, int]]:
+    """Of each decoding in such a run, in order, the SHA-256 of the image and the process."""
+    log = folder / "decoded"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(digest, int(pid)) for digest, pid in map(str.split, lines)]
+
+
+def kill_with_all_below(pid: int) -> None:
+    """Kill a process and all that it has started."""
+    process = psutil.Process(pid)
+    for victim in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()

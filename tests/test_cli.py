@@ -196,9 +196,8 @@ def test_a_cluster_out_of_reach_is_one_sentence_and_exit_1(tmp_path: Path) -> No
     done = batchlight("run", "--input", tmp_path / "in", "--address", "127.0.0.1:9")
     assert done.returncode == 1
     sentence = done.stderr.strip().splitlines()[-1]
-    assert sentence.startswith("error: cannot join a Ray cluster at 127.0.0.1:9")
+    assert sentence.startswith("error: nothing answers at 127.0.0.1:9 (Connection refused); ")
     assert "check --address and RAY_ADDRESS" in sentence
-    assert "RAY_AUTH_MODE=token" in sentence
     assert "Traceback" not in done.stderr
     summary = json.loads((tmp_path / "in-enhanced/summary.json").read_text())
     assert (summary["exit_code"], summary["missing"]) == (1, 2)
@@ -231,12 +230,13 @@ def on_a_terminal(columns: int, *arguments: object, **environment: str) -> str:
     """What the real command shows on a terminal of this width."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    ambient = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
+        env={**ambient, "TERM": "xterm-256color", **environment},
     )
     os.close(theirs)
     shown = b""
@@ -256,7 +256,7 @@ def test_a_terminal_of_any_width_shows_whole_paths(finished: Path, columns: int)
     assert COLOUR.search(shown)
     lines = COLOUR.sub("", shown).split("\r\n")
     assert lines[0] == "[b]roken.jpg"
-    assert lines[1].split() == ["empty", "classical", "the", "file", "is", "empty"]
+    assert lines[1].split() == ["classical", "empty", "the", "file", "is", "empty"]
     assert lines[2] == "1 failed"
     status = COLOUR.sub("", on_a_terminal(columns, "status", finished / "out")).split("\r\n")
     assert max(map(len, status[1:])) <= columns

@@ -1,4 +1,4 @@
-"""Real deaths under real runs: workers, nodes, the head of a cluster, and images that kill."""
+"""Real deaths under real runs: workers, the head of a cluster, and images that kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from batchlight.errors import ClusterError, ErrorCode
 from tests import helpers
 from tests.helpers import (
     COMMAND,
+    deadly,
+    decodings,
     has_parts,
+    kill_with_all_below,
     processes_below,
     rows,
     stable_rows,
@@ -58,20 +61,6 @@ ROOM_BYTES = 3 * 2**29
 # What it takes to attack
 
 
-def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
-    """The environment of a run in which some images are deadly; see tests/deadly."""
-    folder.mkdir()
-    (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
-    return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
-
-
-def decodings(folder: Path) -> list[tuple[str, int]]:
-    """Of each, in order, the SHA-256 of the image's bytes and the process."""
-    log = folder / "decoded"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [(digest, int(pid)) for digest, pid in map(str.split, lines)]
-
-
 def decoded(folder: Path) -> Counter[str]:
     """How often each image was decoded, by the SHA-256 of its bytes."""
     return Counter(digest for digest, _ in decodings(folder))
@@ -81,13 +70,6 @@ def at_work(folder: Path, pid: int) -> list[psutil.Process]:
     """The workers below a process that are in a batch, and have decoded images of it."""
     lately = {by for _, by in decodings(folder)[-2 * WORKERS :]}
     return [worker for worker in busy_workers(pid) if worker.pid in lately]
-
-
-def mid_batch(folder: Path, node: int) -> bool:
-    """Whether a worker of a node has begun a batch, and is not about to end it."""
-    workers = {worker.pid for worker in busy_workers(node)}
-    done = sum(by in workers for _, by in decodings(folder))
-    return BATCH // 4 <= done % BATCH <= BATCH // 2
 
 
 def sha256(path: Path) -> str:
@@ -111,13 +93,6 @@ def started(
         finally:
             if process.poll() is None:
                 kill_with_all_below(process.pid)
-
-
-def kill_with_all_below(pid: int) -> None:
-    process = psutil.Process(pid)
-    for victim in [process, *process.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            victim.kill()
 
 
 busy_workers = partial(processes_below, title="ray::_on_worker")
@@ -168,12 +143,11 @@ def test_killed_workers_change_nothing(photos: Path, calm: State, tmp_path: Path
 
 @dataclass(frozen=True)
 class Cluster:
-    """A real one on this machine: a head without CPUs, and nodes with one each."""
+    """A real one on this machine: a head without CPUs, and a node with one."""
 
     address: str
     head: Sequence[int]
     """Its processes: where all is known, and the one that starts workers, if it had CPUs."""
-    nodes: Sequence[int]
 
 
 START_CLUSTER = """
@@ -182,20 +156,20 @@ from ray._common.utils import reset_ray_address
 from ray.cluster_utils import Cluster
 small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
-nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(int(sys.argv[1]))]
+cluster.add_node(num_cpus=1, **small)
 pid = lambda node, name: node.all_processes[name][0].process.pid
 head = [pid(cluster.head_node, "gcs_server"), pid(cluster.head_node, "raylet")]
 reset_ray_address()  # nobody else on this machine is to find it
-print(json.dumps([cluster.address, head, [pid(node, "raylet") for node in nodes]]), flush=True)
+print(json.dumps([cluster.address, head]), flush=True)
 sys.stdin.read()
 """
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextmanager
-def ray_cluster(nodes: int, **environment: str) -> Iterator[Cluster]:
+def ray_cluster(**environment: str) -> Iterator[Cluster]:
     with subprocess.Popen(
-        [sys.executable, "-c", START_CLUSTER, str(nodes)],
+        [sys.executable, "-c", START_CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -209,29 +183,13 @@ def ray_cluster(nodes: int, **environment: str) -> Iterator[Cluster]:
             kill_with_all_below(process.pid)
 
 
-def test_a_lost_node_is_no_images_fault(photos: Path, calm: State, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with (
-        ray_cluster(2, **deadly(tmp_path / "deadly", {}, 2 * SLOW_S)) as ray,
-        started(photos, out, "--address", ray.address, **NO_TOKEN) as run,
-    ):
-        wait_until(partial(has_parts, out, 2), run)
-        wait_until(partial(mid_batch, tmp_path / "deadly", ray.nodes[1]), run)
-        kill_with_all_below(ray.nodes[1])
-        _, errors = run.communicate(timeout=ENDS_WITHIN_S)
-    assert run.returncode == 0, errors
-    assert "WARNING a node was lost; its work is done again elsewhere" in errors
-    assert state(out) == calm
-    assert {row["attempts"] for row in rows(out)} == {1}
-
-
 def test_a_lost_head_ends_the_run_with_a_sentence_and_the_next_goes_on(
     photos: Path, calm: State, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(int(RAYS_PATIENCE_S))}
     with (
-        ray_cluster(1, **deadly(tmp_path / "deadly", {}, SLOW_S)) as ray,
+        ray_cluster(**deadly(tmp_path / "deadly", {}, SLOW_S)) as ray,
         started(photos, out, "--address", ray.address, **NO_TOKEN, **patience) as run,
     ):
         wait_until(partial(has_parts, out, 2), run)

@@ -18,8 +18,16 @@ from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
 from batchlight.engine.deadline import DEADLINE
 from batchlight.engine.head import Head
-from batchlight.errors import BatchlightError, ClusterError, ErrorCode, UsageError, brief
+from batchlight.errors import (
+    BatchlightError,
+    ClusterError,
+    ErrorCode,
+    StorageError,
+    UsageError,
+    brief,
+)
 from batchlight.feeding import Service
+from batchlight.machine import usable_cpus
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator
@@ -80,11 +88,14 @@ class RayEngine:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
+        if not logger.isEnabledFor(logging.DEBUG):
+            # What Ray has to say of a lost node, pages of it, it prints on stdout all the same.
+            ray._private.worker._worker_logs_enabled = False
         self._started = not ray.is_initialized()  # a program may have a Ray of its own already
         local: dict[str, Any] = {}
         if self._address == "local":
             local = {
-                "num_cpus": self._wanted or os.cpu_count(),
+                "num_cpus": self._wanted or usable_cpus(),
                 "object_store_memory": self._object_store_bytes(),
                 "include_dashboard": False,
             }
@@ -107,12 +118,19 @@ class RayEngine:
         cpus = int(resources.get("CPU", 0))
         self.gpus = int(resources.get("GPU", 0))
         self.workers = self._wanted or max(1, cpus)
-        if self._address != "local" and self.workers > cpus:
-            logger.warning(
-                "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
-                self.workers,
-                cpus,
-            )
+        if self._address != "local":
+            if not (cpus or self._wanted):
+                raise UsageError(
+                    f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
+                    "the number that it is to grow to"
+                )
+            self.place += f", {_number(cpus, 'CPU')} on {_number(self.nodes, 'node')}"
+            if self.workers > cpus:
+                logger.warning(
+                    "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
+                    self.workers,
+                    cpus,
+                )
         self._head = Head(ray.get_runtime_context().gcs_address)
         self._remote: Any = ray.remote(**TASK_OPTIONS)(_on_worker)
         return self
@@ -124,7 +142,7 @@ class RayEngine:
     def _object_store_bytes(self) -> int:
         if not self._hosts:
             return OBJECT_STORE_BYTES
-        workers = self._wanted or os.cpu_count() or 1
+        workers = self._wanted or usable_cpus()
         most = int(psutil.virtual_memory().total * HOSTING_SHARE_OF_MEMORY)
         return max(OBJECT_STORE_BYTES, min(workers * HOSTING_BYTES_PER_WORKER, most))
 
@@ -172,7 +190,7 @@ class RayEngine:
             ray.cancel(stream, force=True)
             raise
         except ray.exceptions.RayTaskError as error:
-            raise hosting.as_ours(error) from error
+            raise self._on_a_worker(hosting.as_ours(error)) from error
         except ray.exceptions.LocalRayletDiedError as error:
             raise ClusterError(
                 "the Ray node that this run is connected to is gone; run the same command again"
@@ -188,6 +206,16 @@ class RayEngine:
             raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
         except ray.exceptions.RayError as error:
             raise ClusterError(f"Ray failed: {brief(error)}") from error
+
+    def _on_a_worker(self, error: Exception) -> Exception:
+        """Tell of trouble that a look at this machine would not explain."""
+        if self._address == "local" or not isinstance(error, StorageError) or not error.lasting:
+            return error
+        return StorageError(
+            f"{error.message}; this was on a worker of the cluster, and each node needs "
+            "credentials and mounts of its own",
+            lasting=True,
+        )
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         if on_gpus and count > self.gpus:
@@ -244,14 +272,19 @@ def _refuse_silence(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise ClusterError(_why_no_ray(address, error)) from error
+        raise ClusterError(
+            f"nothing answers at {address} ({error.strerror or error}); check --address and "
+            "RAY_ADDRESS, and whether the cluster runs"
+        ) from error
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" + "s" * (count != 1)
 
 
 def _why_no_ray(address: str, error: Exception) -> str:
     if address == "local":
         return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-        return f"cannot reach a Ray cluster at {address}: {brief(error)}; check --address"
     # Ray logs that a token is missing, but its exception only says that there is no connection.
     return (
         f"cannot join a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS, "

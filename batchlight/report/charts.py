@@ -6,6 +6,7 @@ Who only listens is told by the page what they show.
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,8 @@ def _count(axis: Axis) -> None:
 
 def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     """``name`` keeps the ids of charts on one page apart; equal records make equal charts."""
+    # Complains where it cannot keep its caches, which is no concern of who reads the page.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib as mpl  # late: it takes a third of a second
     from matplotlib.figure import Figure
 
