@@ -10,7 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,13 @@ from batchlight.config import METHODS
 from batchlight.dehaze import DehazeParameters, analyse, enhance
 from batchlight.samples import write_samples
 
+WORK = Path("/tmp/night")
+PROMPT_S = 0.5
+"""Until a shell that says it is about to prompt has done so."""
 PICTURES = Path(__file__).parent / "pictures"
 SCRIPTS = str(Path(sys.executable).parent)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88]
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 80]
 
 COLUMNS = 92
 NARROW = 46
@@ -44,8 +49,7 @@ Image = npt.NDArray[np.uint8]
 
 def main() -> None:
     """Make them all, in a folder of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with _folder() as folder:
         write_samples(str(folder / "dark"))
         (folder / "dark/broken").mkdir()
         (folder / "dark/broken/empty.jpg").touch()
@@ -63,6 +67,16 @@ def main() -> None:
             _report(browser, folder)
             _terminal(browser, folder)
             browser.close()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """With a name that is short, as it is seen on the pictures."""
+    WORK.mkdir()
+    try:
+        yield WORK
+    finally:
+        shutil.rmtree(WORK)
 
 
 def _before_and_after(folder: Path) -> None:
@@ -97,8 +111,6 @@ def _report(browser: Browser, folder: Path) -> None:
         )
         page = context.new_page()
         page.goto((folder / "dark-enhanced/report.html").as_uri())
-        page.get_by_role("heading", level=1).evaluate("h => h.textContent = 'dark-enhanced'")
-        page.get_by_text("from ").first.evaluate("p => p.textContent = 'from dark'")
         page.screenshot(path=str(folder / f"{name}.png"), full_page=name == "light")
         context.close()
     light, dark = (_read(folder / f"{name}.png") for name in ("light", "dark"))
@@ -137,11 +149,13 @@ def _in_tmux(folder: Path, commands: list[str], columns: int) -> str:
     _tmux("new-session", "-d", "-s", session, *size, f"{shell} exec bash --norc --noprofile")
     for command in commands:
         _tmux("wait-for", session)
+        time.sleep(PROMPT_S)
         _tmux("send-keys", "-t", session, command, "Enter")
     _tmux("wait-for", session)
+    time.sleep(PROMPT_S)
     shown = _tmux("capture-pane", "-p", "-e", "-t", session)
     _tmux("kill-session", "-t", session)
-    return shown.replace(f"{folder}/", "").rstrip().removesuffix("$").rstrip()
+    return shown.rstrip().removesuffix("$").rstrip()
 
 
 def _tmux(*arguments: str) -> str:
