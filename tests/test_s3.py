@@ -70,6 +70,11 @@ def images(files: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data for path, data in files.items() if path.startswith("classical/")}
 
 
+def pictures(files: dict[str, bytes]) -> int:
+    """How many the report shows."""
+    return files["report.html"].count(b"data:image/webp")
+
+
 def versions(s3_server: S3Server, place: str) -> dict[str, tuple[Any, Any]]:
     """What every object is and when it was last written, but for those of ``KEPT``."""
     found = [meta for chunk in obstore.list(s3_server.store(place)) for meta in chunk]
@@ -101,6 +106,7 @@ def test_an_object_store_is_like_a_directory(
     first = s3_server.tree(f"{prefix}/out")
     assert images(first) == images(expected)
     assert records(first) == records(expected)
+    assert pictures(first) == pictures(expected) >= 2 * len(NAMES)
     assert sorted(p for p in first if "_batchlight" not in p) == sorted(
         path for path in expected if "_batchlight" not in path
     )
@@ -161,6 +167,7 @@ def test_lists(s3_server: S3Server, photos: Path, prefix: str, tmp_path: Path) -
     run(f"{base}/list.txt", f"s3://{BUCKET}/{prefix}/out", **environment)
     remote = s3_server.tree(f"{prefix}/out")
     assert (images(remote), records(remote)) == (images(expected), records(expected))
+    assert pictures(remote) == pictures(expected)
 
     run(tmp_path / "uris.csv", tmp_path / "uris", **environment)
     below = f"{BUCKET}/{prefix}/in/"
@@ -170,6 +177,7 @@ def test_lists(s3_server: S3Server, photos: Path, prefix: str, tmp_path: Path) -
     )
     assert [row["input"] for row in records(uris)] == [below + name for name in chosen]
     assert records(uris, "input", "output") == records(expected, "input", "output")
+    assert pictures(uris) == pictures(expected)
 
 
 UNREACHABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}

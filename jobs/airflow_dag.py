@@ -1,0 +1,70 @@
+"""A run every night on a Ray cluster, as an Airflow DAG (Airflow 3).
+
+Copy it into Airflow's folder of DAGs, with ``submit.sh`` and ``nightly.yaml`` beside it. Airflow's
+workers need ``ray[default]`` of the cluster's version, and in their environment
+``RAY_API_SERVER_ADDRESS``, such as http://HEAD:8265.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import DAG, BaseOperator, Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+HERE = Path(__file__).parent
+
+OK, PASSING_TROUBLE, LOCKED = 0, 1, 4
+"""What a run can end with; every other exit code would be the same the next time."""
+
+
+class Batchlight(BaseOperator):
+    """Runs ``submit.sh``, and tells Airflow whether a failure is worth another try."""
+
+    template_fields = ("config",)
+
+    def __init__(self, *, config: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+
+    @cached_property
+    def hook(self) -> SubprocessHook:
+        """The process that submits; its environment is that of Airflow's worker."""
+        return SubprocessHook()
+
+    def execute(self, context: Context) -> None:
+        code = self.hook.run_command(["sh", str(HERE / "submit.sh"), self.config]).exit_code
+        if code == PASSING_TROUBLE:  # of the storage or the cluster
+            raise AirflowException("the run ended with exit code 1; the next try goes on")
+        if code == LOCKED:
+            raise AirflowSkipException("another run works on this output")
+        if code != OK:
+            raise AirflowFailException(f"the run ended with exit code {code}; the log says why")
+
+    def on_kill(self) -> None:
+        """Stop the run too: ``submit.sh`` passes it on."""
+        self.hook.send_sigterm()
+
+
+with DAG(
+    dag_id="batchlight_nightly",
+    schedule="30 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    # A run does all that is new, so nights that were missed are not made up for, and a night that
+    # takes longer is not overtaken by the next.
+    catchup=False,
+    max_active_runs=1,
+):
+    Batchlight(
+        task_id="enhance",
+        config=str(HERE / "nightly.yaml"),
+        retries=3,
+        retry_delay=timedelta(minutes=10),
+        retry_exponential_backoff=True,
+        # A run that takes longer hangs, or should have had more workers.
+        execution_timeout=timedelta(hours=12),
+    )
