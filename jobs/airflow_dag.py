@@ -16,7 +16,7 @@ from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import DAG, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 
 OK, PASSING_TROUBLE, LOCKED = 0, 1, 4
 """What a run can end with; every other exit code would be the same the next time."""

@@ -172,7 +172,7 @@ def is_named(name: str, text: str) -> bool:
 def prepare(folder: Path, text: str, made: Made, s3_server: S3Server) -> None:
     """Make what a document names, and does not make itself."""
     names = [name for name in PREPARED if is_named(name, text)]
-    if "list.csv" in names and "photos" not in names:
+    if "photos" not in names and {"list.csv", "nightly.yaml"} & set(names):
         names.append("photos")
     for name in names:
         PREPARED[name](folder)
