@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -115,22 +116,41 @@ class Cluster:
             wait_until(node.has_started, node.process)
         return joining
 
-    def _join(self, number: int) -> Node:
-        place = ("--address", self.address, "--node-ip-address", f"127.0.0.{number}")
-        return self._start(f"node-{number}", *place, "--num-cpus", 1)
+    def join_without(self, hidden: Path) -> Node:
+        """One more node, to which a folder is empty."""
+        node = self._join(next(self._numbers), hiding(hidden))
+        wait_until(node.has_started, node.process)
+        return node
 
-    def _start(self, name: str, *options: object) -> Node:
+    def _join(self, number: int, prefix: Sequence[str] = ()) -> Node:
+        place = ("--address", self.address, "--node-ip-address", f"127.0.0.{number}")
+        return self._start(f"node-{number}", *place, "--num-cpus", 1, prefix=prefix)
+
+    def _start(self, name: str, *options: object, prefix: Sequence[str] = ()) -> Node:
         folder = self._folder / name
         arguments = map(str, ("start", "--temp-dir", folder, *SMALL, *ANY_PORT, *options))
         with (self._folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [RAY, *arguments],
+                [*prefix, RAY, *arguments],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **NO_TOKEN, **HEALTH_CHECKS, **self._environment},
             )
         self._exits.callback(_end, process)
         return Node(process, folder)
+
+
+def hiding(folder: Path) -> Sequence[str]:
+    """Words before a command by which it does not see what is in a folder."""
+    script = f'mount -t tmpfs none {shlex.quote(str(folder))} && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+
+
+def can_hide(folder: Path) -> bool:
+    try:
+        return subprocess.run([*hiding(folder), "true"], check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -272,3 +292,18 @@ def test_nodes_share_the_work_and_come_and_go(
     assert {row["attempts"] for row in rows(out)} == {1}
     workers = workers_of(out)
     assert all(workers & node.workers for node in (halted, lost, joined))
+
+
+def test_a_node_without_the_folders_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    """Rather than to make every image a row ``missing``, or to write where nobody looks."""
+    shared = tmp_path / "shared"
+    write_images(shared / "in", 2)
+    if not can_hide(shared):
+        pytest.skip("this machine gives no file system of its own to a process")
+    cluster.join_without(shared)
+    done = command("run", "--input", shared / "in", "--address", cluster.address, **NO_TOKEN)
+    assert done.returncode == 1
+    assert (
+        f"does not see {shared / 'in'}; a cluster needs an object store, or folders" in done.stderr
+    )
+    assert not rows(shared / "in-enhanced")
