@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from batchlight.guided import smooth
 from batchlight.kernels import kernel
+from batchlight.measures import luminance
 
 Pixels = npt.NDArray[Any]
 
@@ -68,6 +69,9 @@ class Analysis:
     atmospheric_light: float
     """The image's own estimate, 0..255."""
 
+    luminance: float
+    """The mean, 0..1, as ``measures.measure`` has it."""
+
 
 @dataclass(frozen=True)
 class Enhanced:
@@ -79,7 +83,7 @@ class Enhanced:
 
 
 def analyse(pixels: Pixels, window: int) -> Analysis:
-    """Find each pixel's dark channel and the image's atmospheric light, in one pass.
+    """Find each pixel's dark channel, the atmospheric light and the luminance, in one pass.
 
     The light: of the pixels whose dark channel is at or above its n-th largest value, n being one
     in a thousand and at least one, the highest mean of the three channels of I.
@@ -97,10 +101,10 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
     keys = np.uint16 if top == 255 else np.uint32
     block, padded = np.empty((size, width), keys), np.zeros((2, size + width), keys)
-    rows = pixels.reshape(height, -1)
-    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), bound)
+    rows, sums = pixels.reshape(height, -1), np.zeros(channels, np.int64)
+    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), bound, sums)
     lowest_mean = int(darkest[: bound[0] + 1].min()) / 3
-    return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top)
+    return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top, luminance(sums, own.size, top))
 
 
 def enhance(
@@ -211,8 +215,9 @@ def _scan(
     darkest: Pixels,
     counts: Pixels,
     bound: Pixels,
+    sums: Pixels,
 ) -> None:
-    """Fill ``own``, and find the haziest pixels.
+    """Fill ``own``, find the haziest pixels, and sum up each channel.
 
     ``pixels``: (height, width * channels). ``block``: (window, width), the ends of windows.
     ``padded``: (2, window + width), zeros; room for one row and what is beside it.
@@ -237,6 +242,8 @@ def _scan(
         _larger(block[i], beginning, keys)
         here = (planes[0][i], planes[1][i], planes[2][i])
         _pick(here, keys, own[y])
+        for channel in range(sums.size):
+            sums[channel] += _sum(here[channel])
         for start in range(0, width, COLUMNS):
             end = min(start + COLUMNS, width)
             if np.int64(_lowest(keys[start:end])) >> 2 <= bound[0]:
@@ -349,6 +356,14 @@ def _larger(one: Pixels, other: Pixels, out: Pixels) -> None:
 def _raise_to(row: Pixels, other: Pixels) -> None:
     for x in range(row.size):
         row[x] = row[x] if row[x] > other[x] else other[x]
+
+
+@kernel
+def _sum(row: Pixels) -> int:
+    total = 0
+    for x in range(row.size):
+        total += row[x]
+    return total
 
 
 @kernel

@@ -21,15 +21,20 @@ def measure(pixels: Pixels) -> tuple[float, float]:
 
     ``pixels``: uint8 or uint16, (height, width) or (height, width, 3) in blue, green, red.
     """
-    weights = _LUMINANCE[1 if pixels.ndim == 2 else 3]
+    channels = 1 if pixels.ndim == 2 else 3
     small = pixels.dtype == np.uint8
     rows = pixels.reshape(pixels.shape[0], -1)
     columns: Pixels = np.zeros((2, rows.shape[1]), np.uint16 if small else np.uint32)
-    sums = np.zeros(len(weights) + 1, np.int64)
+    sums = np.zeros(channels + 1, np.int64)
     sum_up = _sum_up_8_bit if small else _sum_up_16_bit
     sum_up(rows, columns[0], columns[1], sums)
-    white = pixels.size / len(weights) * (255 if small else 65535)
-    return float(np.dot(weights, sums[:-1])) / white, int(sums[-1]) / pixels.size
+    size, top = pixels.size // channels, 255 if small else 65535
+    return luminance(sums[:-1], size, top), int(sums[-1]) / pixels.size
+
+
+def luminance(sums: npt.NDArray[np.int64], size: int, top: int) -> float:
+    """Mean luminance, 0..1, of ``size`` pixels up to ``top``, by the sums of their channels."""
+    return float(np.dot(_LUMINANCE[len(sums)], sums)) / size / top
 
 
 def is_flat(pixels: Pixels) -> bool:

@@ -148,13 +148,15 @@ class Steps:
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         with _timed(image.facts, "read_ms"):
-            return read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
-
-    def analyse(self, image: Image, data: bytes) -> None:
-        """Decode it, estimate its light, and keep what the second pass needs."""
+            data = read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
+        # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
             raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
+        return data
+
+    def analyse(self, image: Image, data: bytes) -> None:
+        """Decode it, estimate its light, and keep what the second pass needs."""
         with _timed(image.facts, "decode_ms"):
             header = read_header(data, self.config.max_pixels)
             image.facts |= {"width": header.width, "height": header.height}
@@ -165,7 +167,7 @@ class Steps:
         image.light = analysis.atmospheric_light
         image.facts |= {
             "atmospheric_light": image.light,
-            "luminance_before": measure(decoded.pixels)[0],
+            "luminance_before": analysis.luminance,
         }
         image.data, image.decoded, image.analysis = data, decoded, analysis
 
@@ -197,17 +199,13 @@ class Steps:
         with _timed(columns, "encode_ms"):
             data = codec.encode(decoded, pixels, format, self.config.quality)
         path = f"{method}/{codec.output_name(image.input.path, self.config.format)}"
-        columns |= {
-            "format": format,
-            "output": path,
-            "output_bytes": len(data),
-            "output_sha256": hashlib.sha256(data).hexdigest(),
-        }
+        columns |= {"format": format, "output": path, "output_bytes": len(data)}
         return path, data
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs."""
         columns = image.outcome(method).columns
+        columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         with _timed(columns, "write_ms"):
             self.output.write(path, data)
         columns["finished_at"] = datetime.now(UTC)

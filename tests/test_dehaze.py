@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from batchlight.dehaze import DehazeParameters, MeanLight, analyse, batch_light, enhance
+from batchlight.measures import measure
 from tests.helpers import dark_image
 
 Pixels = npt.NDArray[Any]
@@ -73,6 +74,7 @@ def test_equals_the_formula(height: int, width: int, channels: int, dtype: type)
     light = slow_light(image, parameters.window)
     top = int(np.iinfo(dtype).max)
     assert analysis.atmospheric_light == pytest.approx(light, abs=1e-9)
+    assert analysis.luminance == measure(image)[0]
     assert np.array_equal(top - analysis.own.astype(np.int64), slow_coarse(image, 20)[1])
     for used in (light, 255.0, 201.5):
         actual = enhance(image, analysis, used, parameters).pixels
@@ -100,6 +102,7 @@ def test_equals_the_formula_for_any_image_and_window(
     analysis = analyse(image, window)
     light = slow_light(image, window)
     assert analysis.atmospheric_light == pytest.approx(light, abs=1e-9)
+    assert analysis.luminance == measure(image)[0]
     actual = enhance(image, analysis, light, parameters).pixels
     assert np.array_equal(actual, slow_enhance(image, light, parameters))
 
