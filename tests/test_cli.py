@@ -122,7 +122,7 @@ def test_failures(finished: Path) -> None:
 
 
 def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
-    for _ in range(12):
+    for _ in range(8):
         assert batchlight("failures", finished / "out", "--json").returncode == 0
 
 

@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 ASK_EVERY_S = 3.0
 ANSWERS_WITHIN_S = 5.0
-TIME_TO_LEAVE_S = 20.0
-"""How long before Ray would end this process it is given up."""
+TIME_TO_LEAVE_S = 30.0
+"""How long before Ray would end this process it is given up. Leaving Ray alone takes ten or twenty
+seconds then, for it still tries to tell the head."""
 
 RAYS_PATIENCE = ("RAY_gcs_rpc_server_reconnect_timeout_s", "60")
 """Where Ray reads its own patience, in seconds, and what it is there if nobody has set it."""
