@@ -101,10 +101,13 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
     keys = np.uint16 if top == 255 else np.uint32
     block, padded = np.empty((size, width), keys), np.zeros((2, size + width), keys)
-    rows, sums = pixels.reshape(height, -1), np.zeros(channels, np.int64)
+    # As narrow as is fast: no decoder makes rows of 16 million pixels.
+    sums = np.empty((height, channels), np.uint32 if top == 255 else np.uint64)
+    rows = pixels.reshape(height, -1)
     _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), bound, sums)
     lowest_mean = int(darkest[: bound[0] + 1].min()) / 3
-    return Analysis(own, (top - lowest_mean) * LIGHT_SCALE / top, luminance(sums, own.size, top))
+    light = (top - lowest_mean) * LIGHT_SCALE / top
+    return Analysis(own, light, luminance(sums.sum(axis=0, dtype=np.int64), own.size, top))
 
 
 def enhance(
@@ -217,7 +220,7 @@ def _scan(
     bound: Pixels,
     sums: Pixels,
 ) -> None:
-    """Fill ``own``, find the haziest pixels, and sum up each channel.
+    """Fill ``own``, find the haziest pixels, and sum up the channels of each row.
 
     ``pixels``: (height, width * channels). ``block``: (window, width), the ends of windows.
     ``padded``: (2, window + width), zeros; room for one row and what is beside it.
@@ -242,8 +245,8 @@ def _scan(
         _larger(block[i], beginning, keys)
         here = (planes[0][i], planes[1][i], planes[2][i])
         _pick(here, keys, own[y])
-        for channel in range(sums.size):
-            sums[channel] += _sum(here[channel])
+        for channel in range(sums.shape[1]):
+            _sum(here[channel], sums[y, channel : channel + 1])
         for start in range(0, width, COLUMNS):
             end = min(start + COLUMNS, width)
             if np.int64(_lowest(keys[start:end])) >> 2 <= bound[0]:
@@ -359,11 +362,12 @@ def _raise_to(row: Pixels, other: Pixels) -> None:
 
 
 @kernel
-def _sum(row: Pixels) -> int:
-    total = 0
+def _sum(row: Pixels, out: Pixels) -> None:
+    wide = out.dtype.type
+    total = wide(0)
     for x in range(row.size):
-        total += row[x]
-    return total
+        total = wide(total + wide(row[x]))
+    out[0] = total
 
 
 @kernel
