@@ -30,8 +30,9 @@ browser:
 	|| (test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) > /dev/null \
 	|| echo "there is no Chromium, so the tests of the report's page will be skipped"
 
+# By name, and not by the number of tests: files of few tests take the longest, and would be last.
 test: lint browser
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Ten thousand damaged files through the real job, others each night, and the wheel really installed;
 # minutes, for a scheduler.
