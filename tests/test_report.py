@@ -26,7 +26,7 @@ from batchlight.records import (
     metadata_path,
     to_parquet,
 )
-from batchlight.report import write_report
+from batchlight.report import charts, write_report
 from batchlight.report.bins import Bins
 from batchlight.report.digest import digest
 from batchlight.report.pictures import BYTES_AT_MOST, SIDE, make_picture
@@ -145,6 +145,16 @@ def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
     assert [image.input for image in found.failures["empty"]] == [
         f"{n:07d}.jpg" for n in range(700, 703)
     ]
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 40, 1000])
+def test_batches_are_counted_in_whole_numbers(batches: int) -> None:
+    numbers = np.arange(7, 7 + batches)
+    curve = charts.light(Bins(256).added(numbers, np.full(batches, 200.0)))
+    labels = re.findall(r">([^<>]*)</text>", curve)
+    along = labels[: labels.index("batch")]
+    assert along
+    assert all(label.isdigit() for label in along)
 
 
 def test_selections_do_not_depend_on_the_files(tmp_path: Path) -> None:

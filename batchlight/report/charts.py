@@ -101,7 +101,10 @@ def light(bins: Bins) -> str:
         )
         axes.set_ylim(0, 255)
         axes.set_xlabel("batch")
-        _count(axes.xaxis)
+        if single:
+            axes.set_xticks(middle)
+        else:
+            _count(axes.xaxis)
 
     return _svg("light", draw)
 
