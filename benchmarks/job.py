@@ -12,7 +12,6 @@ report is apart, since it takes a second or two for any number of images.
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,7 +28,16 @@ import batchlight
 from batchlight import dehaze
 from batchlight.config import JobConfig
 from batchlight.machine import prepare_for_images
-from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
+from benchmarks.measuring import (
+    Table,
+    cpus,
+    new_folder,
+    photographs,
+    ratio,
+    rounds,
+    show,
+    write_photographs,
+)
 
 BATCH = 64
 PARAMETERS = dehaze.DehazeParameters()
@@ -61,9 +69,9 @@ def compare(
     for workers in sorted({1, most}):
         with ray_with(workers), pool_of(workers, False) as pool, pool_of(workers, True) as tuned:
             contestants: dict[str, Callable[[], object]] = {
-                "pool": partial(bare, pool, source, work / "pool", durable=False),
-                "tuned pool": partial(bare, tuned, source, work / "pool", durable=True),
-                "job": partial(run_job, str(source), str(work / "job"), workers),
+                "pool": partial(bare, pool, source, work, durable=False),
+                "tuned pool": partial(bare, tuned, source, work, durable=True),
+                "job": partial(run_on_files, source, work, workers),
             }
             seconds = rounds(contestants, count)
         alone = alone or seconds
@@ -98,8 +106,6 @@ def run_job(source: str, output: str, workers: int) -> float:
 
     Those are the same for any number of images, so they would only blur how speed compares.
     """
-    if os.path.isdir(output):
-        shutil.rmtree(output)
     config = JobConfig(
         input=source, output=output, workers=workers, progress="off", max_failures="100%"
     )
@@ -108,10 +114,14 @@ def run_job(source: str, output: str, workers: int) -> float:
     return summary.report_s
 
 
-def bare(pool: ProcessPoolExecutor, source: Path, output: Path, durable: bool) -> None:
-    """The pixels and nothing else."""
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir()
+def run_on_files(source: Path, work: Path, workers: int) -> float:
+    """From a folder to a new one."""
+    return run_job(str(source), str(new_folder(work)), workers)
+
+
+def bare(pool: ProcessPoolExecutor, source: Path, work: Path, durable: bool) -> None:
+    """The pixels and nothing else, to a new folder."""
+    output = new_folder(work)
     names = sorted(os.listdir(source))
     batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
     list(pool.map(partial(bare_batch, str(source), str(output), durable), batches))

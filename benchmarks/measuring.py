@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,15 @@ def rounds(contestants: Mapping[str, Callable[[], object]], count: int) -> dict[
             if number:
                 seconds[name].append(taken - (apart if isinstance(apart, float) else 0.0))
     return seconds
+
+
+def new_folder(work: Path) -> Path:
+    """A folder for the files of one contestant in one round.
+
+    Not one that is emptied each time: where files were just deleted, ext4 is several times slower
+    at making new ones for some seconds.
+    """
+    return Path(tempfile.mkdtemp(dir=work))
 
 
 def ratio(ones: Sequence[float], others: Sequence[float]) -> float:

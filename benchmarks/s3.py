@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import psutil
 
-from benchmarks.job import ray_with, run_job
+from benchmarks.job import ray_with, run_job, run_on_files
 from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
 from tests.faulty_proxy import FaultPlan, faulty_proxy
 from tests.s3_server import BUCKET, S3Server, running_s3
@@ -38,7 +38,7 @@ def tables(folder: str | None) -> Iterator[Table]:
         yield Table(
             "From S3 to S3",
             ("workers", "local, images/s", "S3, images/s", "S3 / local", "CPU of the store"),
-            list(compare(source, Path(work) / "out", ROUNDS)),
+            list(compare(source, Path(work), ROUNDS)),
         )
         yield Table(
             f"Requests of {IMAGES} images",
@@ -53,13 +53,13 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def compare(source: Path, output: Path, count: int) -> Iterator[tuple[object, ...]]:
+def compare(source: Path, work: Path, count: int) -> Iterator[tuple[object, ...]]:
     """A line for one worker, and one for as many as there are CPUs."""
     [store] = [child for child in psutil.Process().children() if child.name() == "weed"]
     for workers in sorted({1, cpus()}):
         with ray_with(workers):
             contestants: dict[str, Callable[[], object]] = {
-                "local": partial(run_job, str(source), str(output), workers),
+                "local": partial(run_on_files, source, work, workers),
                 "S3": partial(run_on_s3, workers),
             }
             before = sum(store.cpu_times()[:2])

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -109,12 +109,12 @@ class LocalStorage:
 
     def write(self, path: str, data: bytes) -> None:
         with self._prepared(path, data) as (temporary, target):
-            os.replace(temporary, target)
+            _move(os.replace, temporary, target)
 
     def create(self, path: str, data: bytes) -> bool:
         with self._prepared(path, data) as (temporary, target):
             try:
-                os.link(temporary, target)  # unlike a rename, never replaces
+                _move(os.link, temporary, target)  # unlike a rename, never replaces
             except FileExistsError:
                 if os.path.isdir(target):
                     raise
@@ -150,7 +150,6 @@ class LocalStorage:
                     file.write(data)
                     file.flush()
                     os.fsync(descriptor)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
                 yield temporary, target
             except BaseException:
                 with suppress(OSError):
@@ -166,6 +165,15 @@ def _open_new(path: str) -> int:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.open(path, flags, 0o666)
+
+
+def _move(move: Callable[[str, str], None], temporary: str, target: str) -> None:
+    """Publish a file in a folder that may not be there yet."""
+    try:
+        move(temporary, target)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        move(temporary, target)
 
 
 def _open_at_once(path: str, flags: int) -> int:
