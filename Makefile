@@ -34,8 +34,8 @@ browser:
 test: lint browser
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Ten thousand damaged files through the real job, others each night, and the wheel really installed;
-# minutes, for a scheduler.
+# Ten thousand damaged files through the real job, others each night; the wheel really installed, and
+# a real Airflow with our DAG; minutes, for a scheduler.
 # To repeat a night: make nightly SEED=20260131
 SEED ?= $(shell date +%Y%m%d)
 

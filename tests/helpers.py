@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -172,6 +172,20 @@ def decodings(folder: Path) -> list[tuple[str, int]]:
     log = folder / "decoded"
     lines = log.read_text().splitlines() if log.exists() else []
     return [(digest, int(pid)) for digest, pid in map(str.split, lines)]
+
+
+@contextmanager
+def under_way(
+    command: Sequence[object], environment: Mapping[str, str], **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """A process that is ended with all that it has started, whatever becomes of the test."""
+    environment = {**os.environ, **environment}
+    with subprocess.Popen(list(map(str, command)), env=environment, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill_with_all_below(process.pid)
 
 
 def kill_with_all_below(pid: int) -> None:

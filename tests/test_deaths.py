@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.helpers import (
     rows,
     stable_rows,
     tree,
+    under_way,
     write_images,
 )
 from tests.helpers import batchlight as command
@@ -76,23 +77,11 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@contextmanager
 def started(
     photos: Path, out: Path, *options: object, **environment: str
-) -> Iterator[subprocess.Popen[str]]:
-    """A run that is ended with everything below it, whatever becomes of the test."""
-    arguments = map(str, ("run", "--input", photos, "--output", out, *OPTIONS, *options))
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                kill_with_all_below(process.pid)
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    command = [*COMMAND, "run", "--input", photos, "--output", out, *OPTIONS, *options]
+    return under_way(command, environment, stderr=subprocess.PIPE, text=True)
 
 
 busy_workers = partial(processes_below, title="ray::_on_worker")
@@ -168,19 +157,16 @@ NO_TOKEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 @contextmanager
 def ray_cluster(**environment: str) -> Iterator[Cluster]:
-    with subprocess.Popen(
+    with under_way(
         [sys.executable, "-c", START_CLUSTER],
+        {**NO_TOKEN, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **NO_TOKEN, **environment},
     ) as process:
         assert process.stdout is not None
-        try:
-            yield Cluster(*json.loads(process.stdout.readline()))
-        finally:
-            kill_with_all_below(process.pid)
+        yield Cluster(*json.loads(process.stdout.readline()))
 
 
 def test_a_lost_head_ends_the_run_with_a_sentence_and_the_next_goes_on(

@@ -27,10 +27,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pytest
 
-from tests.helpers import batchlight, dark_image, kill_with_all_below, tree, write_images
+from tests.helpers import batchlight, dark_image, kill_with_all_below, tree, under_way, write_images
 from tests.s3_server import S3Server, free_ports
 
 ROOT = Path(__file__).parent.parent
@@ -199,15 +198,12 @@ def ray_address(s3_server: S3Server) -> Iterator[str]:
             *("--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"),
             *("--object-store-memory", str(200 * 2**20)),
         ]
-        environment = {**os.environ, **QUIET, **s3_server.environment}
-        with Path(folder, "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        try:
+        environment = {**QUIET, **s3_server.environment}
+        with (
+            Path(folder, "log").open("wb") as log,
+            under_way(command, environment, stdout=log, stderr=log),
+        ):
             yield f"127.0.0.1:{port}"
-        finally:
-            if psutil.pid_exists(process.pid):
-                kill_with_all_below(process.pid)
-            process.wait()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ log per worker: so it is known which node a worker belonged to, also after its d
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from tests.helpers import (
     rows,
     stable_rows,
     tree,
+    under_way,
     write_images,
 )
 from tests.helpers import batchlight as command
@@ -128,16 +128,11 @@ class Cluster:
 
     def _start(self, name: str, *options: object, prefix: Sequence[str] = ()) -> Node:
         folder = self._folder / name
-        arguments = map(str, ("start", "--temp-dir", folder, *SMALL, *ANY_PORT, *options))
-        with (self._folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*prefix, RAY, *arguments],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **NO_TOKEN, **HEALTH_CHECKS, **self._environment},
-            )
-        self._exits.callback(_end, process)
-        return Node(process, folder)
+        command = [*prefix, RAY, "start", "--temp-dir", folder, *SMALL, *ANY_PORT, *options]
+        environment = {**NO_TOKEN, **HEALTH_CHECKS, **self._environment}
+        log = self._exits.enter_context((self._folder / f"{name}.log").open("wb"))
+        node = under_way(command, environment, stdout=log, stderr=log)
+        return Node(self._exits.enter_context(node), folder)
 
 
 def hiding(folder: Path) -> Sequence[str]:
@@ -151,12 +146,6 @@ def can_hide(folder: Path) -> bool:
         return subprocess.run([*hiding(folder), "true"], check=False).returncode == 0
     except FileNotFoundError:
         return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        kill_with_all_below(process.pid)
-    process.wait()
 
 
 @pytest.fixture
@@ -263,24 +252,20 @@ def test_nodes_share_the_work_and_come_and_go(
     """
     log = Path(slow["DEADLY"])
     halted, lost = cluster.join(2)
-    with subprocess.Popen(
+    with under_way(
         [*COMMAND, *bucket.arguments("out", "--address", cluster.address, "--workers", 3)],
+        {**bucket.server.environment, **NO_TOKEN},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **bucket.server.environment, **NO_TOKEN},
     ) as run:
-        try:
-            worker = halted_worker(log, halted, run)
-            halted_worker(log, lost, run)
-            [joined] = cluster.join(1)
-            wait_until(partial(has_decoded, log, joined, 2 * BATCH), run)
-            kill_with_all_below(lost.raylet.pid)
-            worker.resume()
-            printed, errors = run.communicate(timeout=ENDS_WITHIN_S)
-        finally:
-            if run.poll() is None:
-                kill_with_all_below(run.pid)
+        worker = halted_worker(log, halted, run)
+        halted_worker(log, lost, run)
+        [joined] = cluster.join(1)
+        wait_until(partial(has_decoded, log, joined, 2 * BATCH), run)
+        kill_with_all_below(lost.raylet.pid)
+        worker.resume()
+        printed, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors
     assert "--workers 3 is more than the 2 CPUs of the cluster" in errors
     assert errors.count("WARNING a node was lost; its work is done again elsewhere") == 1

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from batchlight.errors import ExitCode
-from tests.helpers import kill_with_all_below, wait_until, write_copies, write_images
+from tests.helpers import under_way, wait_until, write_copies, write_images
 from tests.s3_server import free_ports
 
 SUBMIT = Path(__file__).parent.parent / "jobs/submit.sh"
@@ -52,16 +52,12 @@ def job_server() -> Iterator[str]:
     # Not below pytest's folder, since the path of a socket may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="submit") as folder:
         command = [*start, *ours, *any_port, *small, "--temp-dir", folder]
-        with Path(folder, "log").open("wb") as log:
-            head = subprocess.Popen(
-                list(map(str, command)), stdout=log, stderr=log, env=ENVIRONMENT
-            )
-        try:
+        with (
+            Path(folder, "log").open("wb") as log,
+            under_way(command, ENVIRONMENT, stdout=log, stderr=log) as head,
+        ):
             wait_until(partial(answers, address), head, WITHIN_S)
             yield address
-        finally:
-            kill_with_all_below(head.pid)
-            head.wait()
 
 
 def answers(address: str) -> bool:
@@ -89,19 +85,15 @@ class Place:
         config = self.folder / "nightly.yaml"
         paths = {"input": str(self.folder / "in"), "output": str(self.out)}
         config.write_text(yaml.safe_dump(paths | {"progress": "json"}))
-        with subprocess.Popen(
-            ["sh", SUBMIT, config, *map(str, options)],
+        with under_way(
+            ["sh", SUBMIT, config, *options],
+            {**ENVIRONMENT, "RAY_API_SERVER_ADDRESS": address},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**ENVIRONMENT, "RAY_API_SERVER_ADDRESS": address},
         ) as process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    kill_with_all_below(process.pid)
+            yield process
 
 
 def test_submit_ends_as_the_runs_end(job_server: str, tmp_path: Path) -> None:
