@@ -30,10 +30,11 @@ from batchlight.storage import Storage
 def close_plan(storage: Storage, plan: Plan) -> None:
     """Move a plan's rows to ``metadata/``, as far as its batches are committed."""
     committed = committed_batches(storage)
-    _delete_stale_outputs(storage, plan, committed)
+    moved = set(metadata_ranges(storage))
+    _delete_stale_outputs(storage, plan, committed, moved)
     for chunk, keys in replaced_keys(storage, plan, committed):
         remove_rows(storage, keys, before=plan.first)
-        compact(storage, chunk, committed)
+        compact(storage, chunk, chunk in moved, committed)
     plan.close(storage, metadata_ranges(storage))
 
 
@@ -46,13 +47,14 @@ def replaced_tally(storage: Storage, plan: Plan) -> Tally:
     return total
 
 
-def _delete_stale_outputs(storage: Storage, plan: Plan, committed: set[int]) -> None:
+def _delete_stale_outputs(
+    storage: Storage, plan: Plan, committed: set[int], moved: set[BatchRange]
+) -> None:
     """Delete what replaced rows named as their output and no new row does.
 
     An input that has become unreadable must not keep the image of what it was before, nor one that
     is now written in another format.
     """
-    moved = set(metadata_ranges(storage))
 
     def outputs(chunk: BatchRange) -> Iterator[str]:
         """Of a chunk's new rows, wherever these stand."""

@@ -10,12 +10,14 @@ stands in a part, in a file of ``metadata/``, or (between those two steps) in bo
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -249,11 +251,14 @@ def metadata_ranges(storage: Storage) -> list[BatchRange]:
     return sorted(item for item in found if item is not None)
 
 
-def compact(storage: Storage, chunk: BatchRange, committed: set[int]) -> None:
-    """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash."""
+def compact(storage: Storage, chunk: BatchRange, moved: bool, committed: set[int]) -> None:
+    """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash.
+
+    ``moved``: whether that file is there already, and its parts are only to be deleted.
+    """
     parts = [part_path(batch) for batch in sorted(committed.intersection(chunk.numbers()))]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
-        if chunk not in metadata_ranges(storage) and parts:
+        if parts and not moved:
             table = pa.concat_tables(pool.map(partial(read_table, storage), parts))
             path = metadata_path(chunk)
             storage.write(path, to_parquet(as_sorted(table), path))
@@ -273,8 +278,14 @@ def drop_orphaned_parts(storage: Storage) -> None:
     """Remove parts that an orphan of a killed run committed after ``metadata/`` had them."""
     ranges = metadata_ranges(storage)
     for batch in committed_batches(storage):
-        if any(batch in chunk for chunk in ranges):
+        if _covered(batch, ranges):
             storage.delete(part_path(batch))
+
+
+def _covered(batch: int, ranges: Sequence[BatchRange]) -> bool:
+    """Whether one of these ranges, which are in order and disjoint, holds a batch."""
+    which = bisect_right(ranges, batch, key=attrgetter("first")) - 1
+    return which >= 0 and batch in ranges[which]
 
 
 def replaced_rows(storage: Storage, keys: pa.Table, before: int) -> Iterator[pa.Table]:
@@ -314,7 +325,7 @@ def _files_with(storage: Storage, keys: pa.Table, before: int) -> Iterator[tuple
 def record_files(storage: Storage) -> list[str]:
     """The files that hold each row exactly once: ``metadata/``, and parts not yet in it."""
     ranges = metadata_ranges(storage)
-    parts = (b for b in sorted(committed_batches(storage)) if not any(b in r for r in ranges))
+    parts = (b for b in sorted(committed_batches(storage)) if not _covered(b, ranges))
     return [metadata_path(chunk) for chunk in ranges] + [part_path(batch) for batch in parts]
 
 
