@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
+"""Of the budget, while more images are to come; the rest is for encoded bytes."""
 READ_THREADS = 4
 READ_AHEAD = 8
 WRITE_THREADS = 4
@@ -178,9 +179,10 @@ class _Line:
         for image, data in self._reading_ahead(images):
             self._analyse(image, data)
             self._finish(image, light)
-        for done, restored in self._feeder.rest() if self._feeder else ():
-            self._take(done, restored)
-        self._write.all()
+        if self._feeder is not None:
+            for done, restored in self._feeder.rest():
+                self._take(done, restored)
+        self._write.flush()
 
     def _finish(self, image: Image, light: float | None) -> None:
         """Enhance, encode and write an image that is analysed; without ``light``, with its own."""
@@ -269,7 +271,7 @@ class _WriteBehind:
         if _is_full(self._group, self._group_bytes):
             self._send()
 
-    def all(self) -> None:
+    def flush(self) -> None:
         """Wait for all that is under way."""
         self._send()
         while self._behind:

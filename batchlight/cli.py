@@ -25,13 +25,13 @@ from rich.table import Column, Table
 
 from batchlight import __version__
 from batchlight.config import JobConfig, TrainConfig, make_config
-from batchlight.errors import BatchlightError, ExitCode
+from batchlight.errors import BatchlightError, ExitCode, brief
 
 if TYPE_CHECKING:
     from batchlight.summary import Summary
 
 NARROW = 60
-"""Columns below which a terminal is."""
+"""A terminal with fewer columns gets help without boxes."""
 
 app = typer.Typer(
     name="batchlight",
@@ -98,8 +98,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED, debug)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        _fail(f"unexpected {type(error).__name__}: {reason}; --debug tells more", 1, debug)
+        text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
+        _fail(text, ExitCode.FATAL, debug)
 
 
 def _discard_stdout() -> None:
@@ -494,7 +494,7 @@ def _print_trouble(path: str, *words: str) -> None:
 
 
 def _print_facts(title: str, facts: dict[str, str]) -> None:
-    """A fact a line; only a terminal's lines have an end at which to go on below."""
+    """One fact per line; on a terminal, long values wrap."""
     if not sys.stdout.isatty():
         width = max(map(len, facts))
         lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]

@@ -34,12 +34,12 @@ def close_plan(storage: Storage, plan: Plan) -> None:
     _delete_stale_outputs(storage, plan, committed, moved)
     for chunk, keys in replaced_keys(storage, plan, committed):
         remove_rows(storage, keys, before=plan.first)
-        compact(storage, chunk, chunk in moved, committed)
+        compact(storage, chunk, committed, moved=chunk in moved)
     plan.close(storage, metadata_ranges(storage))
 
 
 def replaced_tally(storage: Storage, plan: Plan) -> Tally:
-    """Count the old rows beside which new ones stand already, as long as a plan is not closed."""
+    """Count the old rows that already have a replacement, while a plan is not closed."""
     total = Tally()
     for _, keys in replaced_keys(storage, plan, committed_batches(storage)):
         for old in replaced_rows(storage, keys, before=plan.first):
@@ -62,14 +62,16 @@ def _delete_stale_outputs(
         for path in [metadata_path(chunk)] if chunk in moved else parts:
             yield from read_table(storage, path, ["output"])["output"].to_pylist()
 
+    # Chunk by chunk, so that the set stays small; what is left, another chunk may have written.
     stale: set[str] = set()
     for chunk, keys in replaced_keys(storage, plan, committed):
         for old in replaced_rows(storage, keys, before=plan.first):
             stale.update(old["output"].drop_null().to_pylist())
         if stale:
             stale.difference_update(outputs(chunk))
-    for chunk in plan.chunks if stale else ():
-        stale.difference_update(outputs(chunk))
+    if stale:
+        for chunk in plan.chunks:
+            stale.difference_update(outputs(chunk))
     for path in sorted(stale):
         storage.delete(path)
 

@@ -130,7 +130,9 @@ class JobConfig(BaseModel):
     denoise: Literal["none", "guided"] = Field(
         default="none", description="Smoothing of the noise that the gain amplifies."
     )
-    model: ModelName = Field(default="absgn-small", description="The ABSGN that is packaged.")
+    model: ModelName = Field(
+        default="absgn-small", description="The network; absgn-small has a quarter of its channels."
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -163,7 +165,7 @@ class JobConfig(BaseModel):
         default=TIMEOUT_S,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds after which a batch has hung.",
+        description="Seconds after which a batch counts as hung.",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
         default="0", description="Failed images, a number or P%, that still make exit code 0."
@@ -175,6 +177,7 @@ class JobConfig(BaseModel):
     overwrite: bool = Field(
         default=False, description="Redo everything, replacing what the output holds."
     )
+    # A bare ``off`` is false in YAML.
     progress: Annotated[
         Literal["auto", "json", "off"], BeforeValidator(lambda value: value or "off")
     ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
@@ -261,7 +264,7 @@ class TrainConfig(BaseModel):
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
     )
-    seed: int = Field(default=0, ge=0, description="Of all that is random.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
     device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
     gpu_workers: int | None = Field(
         default=None,

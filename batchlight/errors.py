@@ -110,6 +110,11 @@ def brief(error: BaseException, length: int = 160) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def counted(number: int, thing: str) -> str:
+    """As in ``1 image``, ``5 images``."""
+    return f"{number} {thing}" + "s" * (number != 1)
+
+
 class ImageError(Exception):
     """One image failed, for a reason of the closed set."""
 

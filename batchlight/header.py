@@ -62,8 +62,8 @@ _NOT_READ = (
     "Decompressed data too large",
 )
 
-CODEC_BYTES_PER_PIXEL = 24
-"""No codec takes more, beyond some MB."""
+CODEC_BYTES, CODEC_BYTES_PER_PIXEL = 2**24, 24
+"""No codec takes more, for an image and for each of its pixels."""
 
 _pillow = threading.Lock()
 
@@ -120,7 +120,7 @@ def require_memory(pixels: int) -> None:
     Codecs that get no memory fail as they do for damaged files; this tells the two apart.
     """
     try:
-        mmap.mmap(-1, 2**24 + CODEC_BYTES_PER_PIXEL * pixels).close()
+        mmap.mmap(-1, CODEC_BYTES + CODEC_BYTES_PER_PIXEL * pixels).close()
     except (OSError, OverflowError) as error:
         raise MemoryError(f"too little memory for {pixels} pixels") from error
 
@@ -169,7 +169,7 @@ def _identify(data: bytes, max_pixels: int) -> Header:
 def _checked_header(image: Image.Image, data: bytes, max_pixels: int) -> Header:
     if image.format not in _FORMATS:
         raise ImageError(
-            ErrorCode.UNSUPPORTED, f"the content is {image.format}, which is no format of this job"
+            ErrorCode.UNSUPPORTED, f"the content is {image.format}, which batchlight does not read"
         )
     format = _FORMATS[image.format]
     _check_size(image.width, image.height, max_pixels)

@@ -69,7 +69,7 @@ class Interrupt:
     def held(self) -> Iterator[None]:
         """Put a signal off until the end of the block, which an exception in it could break.
 
-        And take the signals back from who has taken them in it, as Ray does when it starts.
+        And restore our handlers if the block has replaced them, as Ray does when it starts.
         """
         self._held = True
         caught = self._on_signal in (signal.getsignal(s) for s in SIGNALS)

@@ -32,6 +32,7 @@ from batchlight.errors import (
     LockedError,
     UsageError,
     brief,
+    counted,
 )
 from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
@@ -253,15 +254,15 @@ class _Run:
         )
         jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
         total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
-        self.display.update(State(before, max(total, before), self.done_now.failed, 0.0))
+        self.display.update(State(before, total, self.done_now.failed, 0.0))
         results = window(jobs, engine.window)
         try:
             async for result in results:
                 rows = self._note(result, total)
                 metrics.show(engine, result)
                 self.lock.check()
-                enough = self.config.allows_failures(self.done_now.failed, plan.rows)
-                if self.config.fail_fast and not enough and rows < total:
+                allowed = self.config.allows_failures(self.done_now.failed, self._expected_rows)
+                if self.config.fail_fast and not allowed and rows < total:
                     self.stopped_early = True
                     return
         finally:
@@ -318,38 +319,44 @@ class _Run:
         self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
         return rows
 
+    @property
+    def _expected_rows(self) -> int:
+        """Of all that is listed, whether done now, before or not yet."""
+        return self.counts.inputs * len(self.config.method)
+
     def _summary_of_outcome(self) -> Summary:
-        counted = self._summary(ExitCode.OK, "all images are done")
-        total = counted.inputs * len(self.config.method)
+        summary = self._summary(ExitCode.OK, "all images are done")
+        total = self._expected_rows
         allowed = f"--max-failures {self.config.max_failures} allows"
         if self.stopped_early:
+            failed = counted(self.done_now.failed, "image")
             code, reason = (
                 ExitCode.FAILURES,
-                f"stopped early: {self.done_now.failed} images failed, more than {allowed}; "
+                f"stopped early: {failed} failed, more than {allowed}; "
                 "run the same command again to go on",
             )
-        elif counted.missing:
+        elif summary.missing:
             code, reason = (
                 ExitCode.FATAL,
-                f"{counted.missing} of {total} images have no record; "
+                f"{summary.missing} of {total} images have no record; "
                 "run the same command again, and report this if it stays so",
             )
-        elif not self.config.allows_failures(counted.failed, total):
+        elif not self.config.allows_failures(summary.failed, total):
             code, reason = (
                 ExitCode.FAILURES,
-                f"{counted.failed} of {total} images failed, more than {allowed}; "
+                f"{summary.failed} of {total} images failed, more than {allowed}; "
                 f"see: batchlight failures {shlex.quote(str(self.output))}",
             )
-        elif not counted.inputs:
+        elif not summary.inputs:
             code, reason = ExitCode.OK, f"no images were found in {self.inputs.given}"
-        elif counted.failed:
+        elif summary.failed:
             code, reason = (
                 ExitCode.OK,
-                f"{counted.failed} of {total} images failed, which --max-failures allows",
+                f"{summary.failed} of {total} images failed, which --max-failures allows",
             )
         else:
-            return counted
-        return replace(counted, exit_code=code, reason=reason)
+            return summary
+        return replace(summary, exit_code=code, reason=reason)
 
     def _summary(self, exit_code: int, reason: str) -> Summary:
         """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
@@ -359,7 +366,6 @@ class _Run:
             held -= replaced_tally(self.storage, plan)
         elapsed = max(0.0, self.last_committed - self.first_submitted)
         rows_now = self.done_now.ok + self.done_now.failed
-        expected = self.counts.inputs * len(self.config.method)
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -372,7 +378,7 @@ class _Run:
             ok=held.ok,
             failed=held.failed,
             failed_by_code=dict(held.failed_by_code),
-            missing=max(0, expected - held.ok - held.failed),
+            missing=max(0, self._expected_rows - held.ok - held.failed),
             gone=self.counts.gone,
             done_now=rows_now,
             done_before=max(0, held.ok + held.failed - rows_now),

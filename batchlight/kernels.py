@@ -1,4 +1,4 @@
-"""Loops over pixels, compiled by numba."""
+"""How loops over pixels are compiled, by numba."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile a function; what comes out is kept for later processes, where that is possible.
+    """Compile a function; what comes out is kept for later processes.
 
-    It is not in a container whose files are read-only, and that has no home: there, each process
-    compiles for itself.
+    Where neither the package nor a home can be written to, each process compiles for itself.
     """
     try:
         compiled: Any = numba.njit(cache=True, nogil=True)(function)

@@ -117,6 +117,7 @@ class Lock:
             if not self._storage.create(_path(self._number), data):
                 continue
             if lock_numbers(self._storage)[-1] != self._number:
+                # Others have come and gone since we looked, and a later one holds it now.
                 self._storage.delete(_path(self._number))
                 continue
             for number in numbers:

@@ -51,7 +51,8 @@ def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
     def sum_up(rows: Pixels, columns: Pixels, clipped: Pixels, sums: Pixels) -> None:
         """Sum up each channel, and last the samples that are clipped.
 
-        By columns, twice as wide as a sample, in which as many rows have room as it has values.
+        By columns, in integers twice as wide as a sample: they have room for 2**bits rows, and
+        are emptied after so many.
         """
         wide = columns.dtype.type
         channels = sums.size - 1

@@ -120,7 +120,9 @@ def read_weights(path: str) -> Weights:
 def _packaged(name: str) -> Weights:
     file = resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
     if not file.is_file():
-        raise UsageError(f"this version brings no weights for --model {name}; give --weights FILE")
+        raise UsageError(
+            f"this version comes without weights for --model {name}; give --weights FILE"
+        )
     return _parse(file.read_bytes(), name)
 
 

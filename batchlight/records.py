@@ -251,7 +251,7 @@ def metadata_ranges(storage: Storage) -> list[BatchRange]:
     return sorted(item for item in found if item is not None)
 
 
-def compact(storage: Storage, chunk: BatchRange, moved: bool, committed: set[int]) -> None:
+def compact(storage: Storage, chunk: BatchRange, committed: set[int], *, moved: bool) -> None:
     """Turn the parts of a chunk into one file of ``metadata/``; safe to repeat after any crash.
 
     ``moved``: whether that file is there already, and its parts are only to be deleted.

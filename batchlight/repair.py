@@ -74,7 +74,9 @@ def repair(
         async def repair_all() -> None:
             for file in checked_files(storage, result):
                 lock.check()
-                for problem in await repairer.repaired(file) if file.problems else ():
+                if not file.problems:
+                    continue
+                for problem in await repairer.repaired(file):
                     result.count(problem)
                     on_problem(problem)
 
@@ -195,8 +197,8 @@ class _Repairer:
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
         """That of the last run, with what decided the pixels of this plan."""
         summary = read_summary(self._storage)
-        known = JobConfig.model_fields.keys() & (summary.config.keys() if summary else ())
-        values = {name: summary.config[name] for name in known} if summary else {}
+        earlier = summary.config if summary else {}
+        values = {name: earlier[name] for name in JobConfig.model_fields.keys() & earlier.keys()}
         for method in methods:
             parameters = plan.fingerprints[method].parameters.items()
             values |= {n.replace("-", "_"): v for n, v in parameters if n not in _NOT_OPTIONS}

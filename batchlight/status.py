@@ -24,7 +24,7 @@ class Status:
     """In committed batches."""
     holder: str | None
     ended: str | None
-    """When and how the last run ended that came to an end."""
+    """When and how the last run that is over ended."""
     exit_code: int | None
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from batchlight import __version__
 from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
-from batchlight.errors import UsageError, brief
+from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.machine import local_gpus
 from batchlight.model import CHANNELS, needing_pytorch, read_weights, refuse_cuda_without_gpu
 from batchlight.pairs import Pair, find_pairs, load_pair, split_by_scene
@@ -135,7 +135,10 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         say(f"going on after epoch {done}")
         training = replace(training, checkpoint=stored)
     else:
-        _write(log_file, b"")  # which also shows, before hours of work, that there is a place
+        try:  # before hours of work
+            _write(log_file, b"")
+        except StorageError as error:
+            raise UsageError(f"{error.message}; check --out") from error
     on_gpus = training.device == "cuda"
     processes = config.gpu_workers or (max(1, local_gpus()) if on_gpus else 1)
     say(
@@ -152,7 +155,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         if epoch is None:
             continue
         if not math.isfinite(epoch.loss):
-            raise UsageError(
+            raise BatchlightError(
                 f"the training diverged in epoch {epoch.number}; start anew with a smaller "
                 f"--learning-rate, after removing {checkpoint_file}"
             )
@@ -257,7 +260,7 @@ def _write(path: str, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; check --out") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _append(path: str, line: str) -> None:
@@ -265,4 +268,4 @@ def _append(path: str, line: str) -> None:
         with open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; check --out") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -147,8 +147,10 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
         data = storage.read(row["output"])
     except FileNotFoundError:
         return problem("missing", "there is no such file")
-    except (PermissionError, NameRefusedError):
+    except PermissionError:
         return problem("unreadable", "no permission to read it")
+    except NameRefusedError as error:
+        return problem("unreadable", str(error))
     if len(data) < row["output_bytes"]:
         return problem("truncated", f"{len(data)} bytes instead of {row['output_bytes']}")
     if hashlib.sha256(data).hexdigest() != row["output_sha256"]:

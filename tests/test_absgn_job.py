@@ -602,7 +602,7 @@ def test_bad_weights_on_the_command_line(photos: Path) -> None:
 
 @pytest.mark.skipif((MODELS / "absgn.safetensors").exists(), reason="the weights are packaged")
 def test_a_model_without_weights(photos: Path) -> None:
-    with pytest.raises(UsageError, match=r"^this version brings no weights for --model absgn;"):
+    with pytest.raises(UsageError, match=r"^this version comes without weights for --model absgn;"):
         run(photos, model="absgn")
     assert not written(photos.parent / "out")
 

@@ -49,7 +49,8 @@ def halve(x: Tensor) -> Tensor:
 def double(x: Tensor) -> Tensor:
     """The inverse Haar transform: (N, 4C, H, W) -> (N, C, 2H, 2W).
 
-    Each output channel has four consecutive input channels: average, rows, columns, diagonal.
+    Each output channel has four consecutive input channels: average, rows, columns, diagonal. This
+    is not the order that ``halve`` gives; the published parameters were trained with both.
     """
     average, rows, columns, diagonal = x.unflatten(1, (-1, 4)).unbind(2)
     up, down = average + rows, average - rows

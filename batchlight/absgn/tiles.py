@@ -66,8 +66,8 @@ def run_in_tiles(
     """Run the network on a whole image, tile by tile; the result is not clipped yet.
 
     ``load`` gives a tile with its margin as the network takes it, (1, 3, H, W), padded at the
-    image's edges only; ``store`` gets the result of the same shape. Both are called several times
-    for each tile, ``store`` once.
+    image's edges only; ``store`` gets the result of the same shape. For each tile
+    ``load`` is called several times, ``store`` once.
     """
     answers: list[Tensor] = []
     while True:

@@ -1,4 +1,8 @@
-"""What to do about calls that fail or die, on any engine. Retries have their only home here."""
+"""What to do about calls that fail or kill their worker, on any engine.
+
+Only here is such a call tried again. One that was lost with its node, or before it began, has not
+failed: it is sent again where that is noticed (``cluster.py``, ``hosting.py``).
+"""
 
 from __future__ import annotations
 
@@ -51,20 +55,18 @@ async def bisect(
     """
     if not items:
         return []
-    alone = 0
-    while True:
+    for _ in range(DEATHS_ALONE if len(items) == 1 else 1):
         try:
             results = await call_patiently(engine, function, items)
             return [Outcome(result, None, deaths + 1) for result in results]
         except WorkerDied as death:
             deaths += 1
-            alone += 1
-            if len(items) == 1 and alone == DEATHS_ALONE:
-                return [Outcome(None, death.code, deaths)]
-        if len(items) > 1:
-            middle = len(items) // 2
-            left = await bisect(engine, function, items[:middle], deaths)
-            return left + await bisect(engine, function, items[middle:], deaths)
+            cause = death.code
+    if len(items) == 1:
+        return [Outcome(None, cause, deaths)]
+    middle = len(items) // 2
+    left = await bisect(engine, function, items[:middle], deaths)
+    return left + await bisect(engine, function, items[middle:], deaths)
 
 
 async def window(jobs: Iterable[Coroutine[Any, Any, T]], size: int) -> AsyncGenerator[T, None]:

@@ -25,6 +25,7 @@ from batchlight.errors import (
     StorageError,
     UsageError,
     brief,
+    counted,
 )
 from batchlight.feeding import Service
 from batchlight.machine import usable_cpus
@@ -124,7 +125,7 @@ class RayEngine:
                     f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
                     "the number that it is to grow to"
                 )
-            self.place += f", {_number(cpus, 'CPU')} on {_number(self.nodes, 'node')}"
+            self.place += f", {counted(cpus, 'CPU')} on {counted(self.nodes, 'node')}"
             if self.workers > cpus:
                 logger.warning(
                     "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
@@ -276,10 +277,6 @@ def _refuse_silence(address: str) -> None:
             f"nothing answers at {address} ({error.strerror or error}); check --address and "
             "RAY_ADDRESS, and whether the cluster runs"
         ) from error
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}" + "s" * (count != 1)
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

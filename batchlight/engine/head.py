@@ -19,11 +19,12 @@ T = TypeVar("T")
 ASK_EVERY_S = 3.0
 ANSWERS_WITHIN_S = 5.0
 TIME_TO_LEAVE_S = 30.0
-"""How long before Ray would end this process it is given up. Leaving Ray alone takes ten or twenty
-seconds then, for it still tries to tell the head."""
+"""We give up so long before Ray would end this process, for to leave Ray takes ten or twenty
+seconds then: it still tries to tell the head."""
 
-RAYS_PATIENCE = ("RAY_gcs_rpc_server_reconnect_timeout_s", "60")
-"""Where Ray reads its own patience, in seconds, and what it is there if nobody has set it."""
+RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+RAYS_PATIENCE_S = "60"
+"""Where Ray reads its own patience, and what it is if nobody has set it there."""
 
 
 class Head:
@@ -31,7 +32,9 @@ class Head:
 
     def __init__(self, address: str) -> None:
         self._host, _, self._port = address.rpartition(":")
-        self._patience = max(0.0, float(os.environ.get(*RAYS_PATIENCE)) - TIME_TO_LEAVE_S)
+        self._patience = max(
+            0.0, float(os.environ.get(RAYS_PATIENCE, RAYS_PATIENCE_S)) - TIME_TO_LEAVE_S
+        )
         self._asked = 0.0
         self._silent_since: float | None = None
 

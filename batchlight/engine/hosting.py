@@ -1,8 +1,8 @@
 """Objects as Ray actors: made once, called often, by workers rather than by the driver.
 
 What is sent to them and comes back travels through Ray's object store, straight between the worker
-and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: that
-is decided where all retries are.
+and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: of
+one that had begun, ``calls.py`` decides.
 
 Calls of several workers wait in line at one actor. If it dies, only the call that had begun is to
 blame, as its begin is the first thing that it tells; the others are sent again and nobody hears of
@@ -108,7 +108,7 @@ class RayService:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         host: Any = ray.remote(Host)
-        # Actors take no CPUs, which the tasks that feed them need, be there only one.
+        # Actors reserve no CPU: the tasks that feed them need it, even where there is only one.
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
         placements = cycle([{"num_gpus": 1, "scheduling_strategy": "SPREAD"}])
         if not on_gpus:

@@ -1,6 +1,6 @@
 """The curves of a report, as SVG that takes its colours and its font from the page.
 
-Who only listens is told by the page what they show.
+The page also says in words what each shows, for screen readers.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _count(axis: Axis) -> None:
 
 def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     """``name`` keeps the ids of charts on one page apart; equal records make equal charts."""
-    # Complains where it cannot keep its caches, which is no concern of who reads the page.
+    # It warns where it cannot keep its caches; readers of the page need not know.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib as mpl  # late: it takes a third of a second
     from matplotlib.figure import Figure

@@ -42,6 +42,7 @@ LISTING_PATIENCE = timedelta(minutes=5)
 """The same for a whole listing, which begins anew each time."""
 PROBE_PATIENCE = timedelta(seconds=2)
 """The same for the first look, and for all after an outage that outlasted our patience."""
+LISTED_AT_ONCE = 1000
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two tries; doubled each time."""
 
@@ -56,7 +57,7 @@ LARGE_BYTES = 8 * 2**20
 LARGE_STALL_TIMEOUT = timedelta(minutes=10)
 """For writes of more than that."""
 REQUEST_TIMEOUT = timedelta(hours=1)
-"""However steadily it comes."""
+"""For one request, however steadily its data come."""
 
 _KINDS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _ENDPOINT_VARIABLES = {
@@ -120,7 +121,7 @@ class ObjectStorage:
 
     def _listing(self) -> Iterator[FileInfo]:
         """Everything there is, in the store's own order."""
-        for chunk in obstore.list(self._store, chunk_size=1000):
+        for chunk in obstore.list(self._store, chunk_size=LISTED_AT_ONCE):
             for meta in chunk:
                 yield FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
