@@ -19,10 +19,10 @@ from batchlight.records import (
     compact,
     metadata_path,
     metadata_ranges,
+    old_rows,
     part_path,
     read_table,
     remove_rows,
-    replaced_rows,
 )
 from batchlight.storage import Storage
 
@@ -42,7 +42,7 @@ def replaced_tally(storage: Storage, plan: Plan) -> Tally:
     """Count the old rows that already have a replacement, while a plan is not closed."""
     total = Tally()
     for _, keys in replaced_keys(storage, plan, committed_batches(storage)):
-        for old in replaced_rows(storage, keys, before=plan.first):
+        for old in old_rows(storage, keys, before=plan.first):
             total += Tally.of(old)
     return total
 
@@ -65,7 +65,7 @@ def _delete_stale_outputs(
     # Chunk by chunk, so that the set stays small; what is left, another chunk may have written.
     stale: set[str] = set()
     for chunk, keys in replaced_keys(storage, plan, committed):
-        for old in replaced_rows(storage, keys, before=plan.first):
+        for old in old_rows(storage, keys, before=plan.first):
             stale.update(old["output"].drop_null().to_pylist())
         if stale:
             stale.difference_update(outputs(chunk))

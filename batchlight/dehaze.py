@@ -34,6 +34,10 @@ Pixels = npt.NDArray[Any]
 LIGHT_QUANTILE = 0.001
 """Share of the pixels, the haziest, among which the atmospheric light is looked for."""
 
+THRESHOLD, SEEN, WANTED = 0, 1, 2
+"""Of the search for them: a value of v, the largest of a window, below which they all lie as far as
+is known yet; how many pixels lie at or below it; how many are wanted."""
+
 COLUMNS = 64
 """How many are passed over at once when none of them is among the haziest."""
 
@@ -85,8 +89,9 @@ class Enhanced:
 def analyse(pixels: Pixels, window: int) -> Analysis:
     """Find each pixel's dark channel, the atmospheric light and the luminance, in one pass.
 
-    The light: of the pixels whose dark channel is at or above its n-th largest value, n being one
-    in a thousand and at least one, the highest mean of the three channels of I.
+    The light: of the pixels whose dark channel in He et al.'s sense (the minimum of I over window
+    and channels) is at or above its n-th largest value, n being a thousandth of the pixels and at
+    least one, the highest mean of the three channels of I.
 
     The window spans rows y - window // 2 .. y + (window - 1) // 2, columns alike, clipped at the
     border. Of channels that tie, blue comes before green before red.
@@ -95,7 +100,7 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     size = min(window, 2 * max(height, width) + 1)
     top = int(np.iinfo(pixels.dtype).max)
     darkest = np.full(top + 1, UNSEEN, np.int64)
-    bound = np.array([top, 0, max(1, int(LIGHT_QUANTILE * height * width))])
+    haziest = np.array([top, 0, max(1, int(LIGHT_QUANTILE * height * width))])
     own = np.empty((height, width), pixels.dtype)
     channels = 1 if pixels.ndim == 2 else 3
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
@@ -104,8 +109,8 @@ def analyse(pixels: Pixels, window: int) -> Analysis:
     # As narrow as is fast: no decoder makes rows of 16 million pixels.
     sums = np.empty((height, channels), np.uint32 if top == 255 else np.uint64)
     rows = pixels.reshape(height, -1)
-    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), bound, sums)
-    lowest_mean = int(darkest[: bound[0] + 1].min()) / 3
+    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), haziest, sums)
+    lowest_mean = int(darkest[: haziest[THRESHOLD] + 1].min()) / 3
     light = (top - lowest_mean) * LIGHT_SCALE / top
     return Analysis(own, light, luminance(sums.sum(axis=0, dtype=np.int64), own.size, top))
 
@@ -217,7 +222,7 @@ def _scan(
     own: Pixels,
     darkest: Pixels,
     counts: Pixels,
-    bound: Pixels,
+    haziest: Pixels,
     sums: Pixels,
 ) -> None:
     """Fill ``own``, find the haziest pixels, and sum up the channels of each row.
@@ -225,9 +230,9 @@ def _scan(
     ``pixels``: (height, width * channels). ``block``: (window, width), the ends of windows.
     ``padded``: (2, window + width), zeros; room for one row and what is beside it.
 
-    ``bound``: a window's maximum of v that the threshold cannot exceed any more; how many pixels
-    lie at or below it; how many are wanted. It falls fast, so that few pixels are looked at one
-    by one. Of those, by their window's maximum: ``counts``, and the ``darkest`` sum of channels.
+    ``haziest``: where the search for those pixels is, see ``THRESHOLD``. That falls fast, so that
+    few pixels are looked at one by one. Of those, by their window's maximum: ``counts``, and the
+    ``darkest`` sum of channels.
     """
     height, width = own.shape
     size = block.shape[0]
@@ -249,33 +254,33 @@ def _scan(
             _sum(here[channel], sums[y, channel : channel + 1])
         for start in range(0, width, COLUMNS):
             end = min(start + COLUMNS, width)
-            if np.int64(_lowest(keys[start:end])) >> 2 <= bound[0]:
-                _survey(start, end, here, keys, darkest, counts, bound)
+            if np.int64(_lowest(keys[start:end])) >> 2 <= haziest[THRESHOLD]:
+                _note_haziest(start, end, here, keys, darkest, counts, haziest)
         _largest_in_row(pixels, y + below + 1, planes, padded, block[i])
         _raise_to(beginning, block[i])
 
 
 @kernel
-def _survey(
+def _note_haziest(
     start: int,
     end: int,
     planes: tuple[Pixels, ...],
     keys: Pixels,
     darkest: Pixels,
     counts: Pixels,
-    bound: Pixels,
+    haziest: Pixels,
 ) -> None:
     """Look at some columns of a row for the haziest pixels."""
     for x in range(start, end):
         value = np.int64(keys[x]) >> 2
-        if value <= bound[0]:
+        if value <= haziest[THRESHOLD]:
             counts[value] += 1
-            bound[1] += 1
+            haziest[SEEN] += 1
             total = np.int64(planes[0][x]) + planes[1][x] + planes[2][x]
             darkest[value] = min(darkest[value], total)
-    while bound[1] - counts[bound[0]] >= bound[2]:
-        bound[1] -= counts[bound[0]]
-        bound[0] -= 1
+    while haziest[SEEN] - counts[haziest[THRESHOLD]] >= haziest[WANTED]:
+        haziest[SEEN] -= counts[haziest[THRESHOLD]]
+        haziest[THRESHOLD] -= 1
 
 
 @kernel

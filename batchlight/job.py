@@ -21,7 +21,6 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from batchlight import metrics
-from batchlight.batch import BatchResult
 from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, ray_address, window
@@ -243,7 +242,6 @@ class _Run:
                 self._service = await serve(engine, self.config, self.model, images)
         self.first_submitted = self.first_submitted or time.monotonic()
         batches = plan.read_batches(self.storage, skip=done)
-        before = self.done_now.ok + self.done_now.failed
         context = BatchContext(
             config=self.config,
             input=self.inputs.root,
@@ -253,16 +251,19 @@ class _Run:
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
         jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
-        total = before + await asyncio.to_thread(self._remaining_rows, plan, done)
-        self.display.update(State(before, total, self.done_now.failed, 0.0))
+        left = await asyncio.to_thread(self._remaining_rows, plan, done)
+        total = self._rows_now + left
+        self._show(total)
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                rows = self._note(result, total)
+                self.last_committed = time.monotonic()
+                self.done_now += result.tally
+                self._show(total)
                 metrics.show(engine, result)
                 self.lock.check()
                 allowed = self.config.allows_failures(self.done_now.failed, self._expected_rows)
-                if self.config.fail_fast and not allowed and rows < total:
+                if self.config.fail_fast and not allowed and self._rows_now < total:
                     self.stopped_early = True
                     return
         finally:
@@ -310,14 +311,19 @@ class _Run:
         wanted = set(methods or plan.methods)
         return sum(len(batch.inputs) * len(wanted.intersection(batch.methods)) for batch in batches)
 
-    def _note(self, result: BatchResult, total: int) -> int:
-        """Count a finished batch; returns how many rows this run has done."""
-        self.last_committed = time.monotonic()
-        self.done_now += result.tally
-        rows = self.done_now.ok + self.done_now.failed
-        elapsed = self.last_committed - self.first_submitted
-        self.display.update(State(rows, max(total, rows), self.done_now.failed, elapsed))
-        return rows
+    def _show(self, total: int) -> None:
+        """How far this run is, all plans that it works on together."""
+        self.display.update(State(self._rows_now, total, self.done_now.failed, self._elapsed_s))
+
+    @property
+    def _rows_now(self) -> int:
+        """How many this run has made."""
+        return self.done_now.ok + self.done_now.failed
+
+    @property
+    def _elapsed_s(self) -> float:
+        """From the first batch submitted to the last one committed."""
+        return max(0.0, self.last_committed - self.first_submitted)
 
     @property
     def _expected_rows(self) -> int:
@@ -364,8 +370,6 @@ class _Run:
         plan = latest_plan(self.storage)
         if plan is not None and not plan.is_closed(self.storage):
             held -= replaced_tally(self.storage, plan)
-        elapsed = max(0.0, self.last_committed - self.first_submitted)
-        rows_now = self.done_now.ok + self.done_now.failed
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -380,12 +384,12 @@ class _Run:
             failed_by_code=dict(held.failed_by_code),
             missing=max(0, self._expected_rows - held.ok - held.failed),
             gone=self.counts.gone,
-            done_now=rows_now,
-            done_before=max(0, held.ok + held.failed - rows_now),
+            done_now=self._rows_now,
+            done_before=max(0, held.ok + held.failed - self._rows_now),
             input_bytes=held.input_bytes,
             output_bytes=held.output_bytes,
-            elapsed_s=round(elapsed, 3),
-            images_per_s=round(rows_now / elapsed, 3) if elapsed else 0.0,
+            elapsed_s=round(self._elapsed_s, 3),
+            images_per_s=round(self._rows_now / self._elapsed_s, 3) if self._elapsed_s else 0.0,
             report_s=round(self.report_s, 3),
             config=self.config.model_dump(mode="json"),
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},

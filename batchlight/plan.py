@@ -30,6 +30,7 @@ from batchlight.errors import ErrorCode, StorageError
 from batchlight.inputs import Input
 from batchlight.planner import Earlier, PlannedBatch, Planner
 from batchlight.records import (
+    ORDER,
     BatchRange,
     committed_batches,
     metadata_path,
@@ -96,7 +97,7 @@ def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
         tables = [read_table(storage, path, columns) for path in paths]
         if not tables:
             continue
-        table = pa.concat_tables(tables).sort_by([("input", "ascending"), ("method", "ascending")])
+        table = pa.concat_tables(tables).sort_by(ORDER)
         for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
             yield from map(_as_earlier, batch.to_pylist())
 

@@ -41,7 +41,7 @@ class State:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the end at this rate; None as long as there is none."""
-        return (self.total - self.done) / self.rate if self.done else None
+        return (self.total - self.done) / self.rate if self.rate else None
 
 
 class ProgressDisplay(Protocol):

@@ -80,6 +80,11 @@ STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
 
 VOLATILE = frozenset([*STAGES, "attempts", "worker", "run_id", "finished_at"])
 """Columns that may differ between two runs that do the same."""
+STABLE = [name for name in SCHEMA.names if name not in VOLATILE]
+
+KEY = ["input", "method"]
+"""What no two rows have in common."""
+ORDER = [(name, "ascending") for name in KEY]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +211,14 @@ def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> pa.Ta
     """
     table = as_table(records)
     path = part_path(batch)
-    if not storage.create(path, to_parquet(table, path)):
-        kept = [name for name in SCHEMA.names if name not in VOLATILE]
-        if not read_table(storage, path).select(kept).equals(table.select(kept)):
-            raise StorageError(
-                f"batch {batch} was committed with other content by another run; "
-                "make sure that only one run works on this output, then run the command again",
-                lasting=True,
-            )
+    if storage.create(path, to_parquet(table, path)):
+        return table
+    if not read_table(storage, path).select(STABLE).equals(table.select(STABLE)):
+        raise StorageError(
+            f"batch {batch} was committed with other content by another run; "
+            "make sure that only one run works on this output, then run the command again",
+            lasting=True,
+        )
     return table
 
 
@@ -288,20 +293,20 @@ def _covered(batch: int, ranges: Sequence[BatchRange]) -> bool:
     return which >= 0 and batch in ranges[which]
 
 
-def replaced_rows(storage: Storage, keys: pa.Table, before: int) -> Iterator[pa.Table]:
+def old_rows(storage: Storage, keys: pa.Table, before: int) -> Iterator[pa.Table]:
     """The old rows of (input, method) pairs, from the files of batches below ``before``."""
     for _, table in _files_with(storage, keys, before):
-        yield table.join(keys, ["input", "method"], join_type="left semi")
+        yield table.join(keys, KEY, join_type="left semi")
 
 
 def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
-    """Remove the old rows of (input, method) pairs, as ``replaced_rows`` finds them.
+    """Remove the old rows of (input, method) pairs, as ``old_rows`` finds them.
 
     Their new rows stand in parts and are about to move to ``metadata/``: removing comes first, so
     that whoever reads that folder never sees a row twice.
     """
     for path, table in _files_with(storage, keys, before):
-        kept = table.join(keys, ["input", "method"], join_type="left anti")
+        kept = table.join(keys, KEY, join_type="left anti")
         if kept.num_rows == 0:
             storage.delete(path)
         elif kept.num_rows < table.num_rows:
@@ -418,16 +423,12 @@ def to_parquet(table: pa.Table, path: str) -> bytes:
     return buffer.getvalue()
 
 
-def replace_rows(table: pa.Table, new: pa.Table) -> pa.Table:
+def with_new_rows(table: pa.Table, new: pa.Table) -> pa.Table:
     """A file's rows, with those of some (input, method) pairs replaced or added."""
-    kept = table.join(new.select(["input", "method"]), ["input", "method"], join_type="left anti")
+    kept = table.join(new.select(KEY), KEY, join_type="left anti")
     return as_sorted(pa.concat_tables([kept.select(SCHEMA.names).cast(SCHEMA), new]))
 
 
 def as_sorted(table: pa.Table) -> pa.Table:
     """With the columns and the order that every file of records has."""
-    return (
-        table.select(SCHEMA.names)
-        .cast(SCHEMA)
-        .sort_by([("input", "ascending"), ("method", "ascending")])
-    )
+    return table.select(SCHEMA.names).cast(SCHEMA).sort_by(ORDER)

@@ -28,8 +28,8 @@ from batchlight.lock import Lock, new_run_id
 from batchlight.model import weights_of
 from batchlight.plan import Plan, plan_of
 from batchlight.records import (
-    SCHEMA,
-    VOLATILE,
+    KEY,
+    STABLE,
     DamagedRecordsError,
     Record,
     as_sorted,
@@ -37,8 +37,8 @@ from batchlight.records import (
     is_part,
     read_table,
     record_files,
-    replace_rows,
     to_parquet,
+    with_new_rows,
 )
 from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.status import open_output
@@ -50,9 +50,6 @@ from batchlight.verify import Problem, RecordFile, Verification, checked_files
 Pair = tuple[str | None, str | None]
 """Input and method."""
 
-_KEYS = ["input", "method"]
-
-_STABLE = [name for name in SCHEMA.names if name not in VOLATILE]
 _NOT_OPTIONS = ("method", "algorithm", "weights")
 """In a fingerprint: not given as an option, or, like weights, by its hash only."""
 
@@ -127,9 +124,9 @@ class _Repairer:
             self._replace(file.path, as_table(records))
             return [replace(problem, repaired=True) for problem in file.problems]
         made = as_table(record for record in records if record.status == "ok")
-        old = table.join(made.select(_KEYS), _KEYS, join_type="left semi")
-        if not as_sorted(old).select(_STABLE).equals(made.select(_STABLE)):
-            self._replace(file.path, replace_rows(table, made))
+        old = table.join(made.select(KEY), KEY, join_type="left semi")
+        if not as_sorted(old).select(STABLE).equals(made.select(STABLE)):
+            self._replace(file.path, with_new_rows(table, made))
         reasons: dict[Pair, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }

@@ -19,6 +19,7 @@ from batchlight.errors import LockedError
 from batchlight.lock import holder_of
 from batchlight.plan import Plan, latest_plan
 from batchlight.records import (
+    KEY,
     BatchRange,
     DamagedRecordsError,
     is_part,
@@ -180,7 +181,7 @@ def _still_true(storage: Storage, file: RecordFile, unfinished: Plan | None) -> 
     if unfinished is None or is_part(file.path):
         return table
     for _, keys in replaced_keys(storage, unfinished):
-        table = table.join(keys, ["input", "method"], join_type="left anti")
+        table = table.join(keys, KEY, join_type="left anti")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from batchlight import __version__
+from batchlight.progress import LineDisplay, State
 from tests.helpers import COMMAND, batchlight, rows, tree, write_images
 
 
@@ -155,6 +157,33 @@ def test_no_command_is_help() -> None:
     done = batchlight()
     assert done.returncode == 2
     assert "error:" not in done.stdout + done.stderr
+
+
+def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
+    shown, now = io.StringIO(), [0.0]
+    display = LineDisplay(shown, clock=lambda: now[0])
+    for now[0], done in ((29.0, 4), (30.0, 5), (31.0, 6), (59.9, 9), (60.0, 10)):
+        display.update(State(done, 10, failed=1, elapsed_s=now[0]))
+    first, last = shown.getvalue().splitlines()
+    assert first == "5/10 images, 1 failed, 0.2/s, 30 s left"
+    assert last == "10/10 images, 1 failed, 0.2/s"
+
+
+@pytest.mark.parametrize("done", [0, 5])
+def test_nobody_knows_how_long_it_takes_before_any_time_has_passed(done: int) -> None:
+    """As at the start of new work, in a run that has finished a stored plan."""
+    assert State(done, 10, failed=0, elapsed_s=0.0).eta_s is None
+
+
+def test_a_run_that_goes_on_with_old_work_and_then_new_shows_both(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    (tmp_path / "in/a/0000.jpg").write_bytes(b"")
+    run = ("run", "--input", tmp_path / "in", "--workers", 0, "--batch-size", 1)
+    assert batchlight(*run, "--fail-fast").returncode == 3
+    (tmp_path / "in/d.jpg").write_bytes((tmp_path / "in/b/0001.jpg").read_bytes())
+    shown = on_a_terminal(100, *run)
+    assert "ZeroDivisionError" not in shown
+    assert "1 of 5 images failed" in COLOUR.sub("", shown)
 
 
 def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
