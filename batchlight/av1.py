@@ -13,6 +13,8 @@ _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 """The boxes that hold boxes that are looked for, and after how many bytes."""
 
 _SEQUENCE_HEADER = 1
+_SEQUENCE_HEADER_BYTES = 256
+"""No sequence header is longer up to the size of the picture."""
 _LOOKED_AT = 64
 """Bytes at the start of a stream among which its sequence header begins."""
 
@@ -71,7 +73,11 @@ def _places(iloc: bytes) -> Iterator[int]:
 
 
 def _picture_size(data: bytes, at: int) -> tuple[int, int] | None:
-    """By the sequence header that comes first in a stream, or after what is short."""
+    """From the sequence header, the first unit of a stream or after some short ones.
+
+    A unit (OBU, AV1 5.3.2) begins with a byte that holds its type and two flags: 4, a second byte
+    follows; 2, its length follows, as LEB128.
+    """
     end = at + _LOOKED_AT
     while at < end and at + 2 <= len(data):
         header = data[at]
@@ -85,7 +91,7 @@ def _picture_size(data: bytes, at: int) -> tuple[int, int] | None:
                 if data[at - 1] < 128:
                     break
         if header >> 3 & 15 == _SEQUENCE_HEADER:
-            return _sequence_size(_Bits(data[at : at + 256]))
+            return _sequence_size(_Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
         if not header & 2:
             return None
         at += length
