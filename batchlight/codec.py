@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from batchlight import containers
-from batchlight.config import Format
+from batchlight.config import Format, Method
 from batchlight.containers import Metadata
 from batchlight.errors import ErrorCode, ImageError, brief
 from batchlight.header import Header, require_memory, undisturbed_pillow
@@ -161,6 +161,11 @@ def output_name(path: str, format: Format | Literal["same"]) -> str:
     if format == "same" or SUFFIXES.get(dot + suffix.lower()) == format:
         return path
     return stem + CANONICAL_SUFFIX[format]
+
+
+def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:
+    """Where a method's result for an input is, below the output."""
+    return f"{method}/{output_name(path, format)}"
 
 
 def is_image_name(path: str) -> bool:

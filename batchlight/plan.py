@@ -86,12 +86,12 @@ def earlier_rows(storage: Storage) -> Iterator[Earlier]:
     streams = groupby(sorted(chunks), key=lambda item: bisect_right(plans, item[0].first))
     return heapq.merge(
         *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
-        key=attrgetter("input"),
+        key=attrgetter("path"),
     )
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "output_bytes", "input_modified", "input_etag")
+    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
     columns = ("input", "method", "error_code", "fingerprint", *recorded)
     for paths in chunks:
         tables = [read_table(storage, path, columns) for path in paths]
@@ -112,7 +112,8 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["input_modified"],
         row["input_etag"],
         row["fingerprint"],
-        (row["input_bytes"] or 0, row["output_bytes"] or 0),
+        row["output"],
+        row["output_bytes"],
     )
 
 

@@ -5,14 +5,16 @@ Both are streams in the same order, so that comparing them is a merge and memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 
 from batchlight.batch import Batch
-from batchlight.codec import output_name
+from batchlight.codec import output_path
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
@@ -43,15 +45,26 @@ class PlannedBatch:
 class Earlier:
     """What an earlier run recorded of one (input, method)."""
 
-    input: str
+    path: str
+    """Of the input."""
     method: Method
     failed_with: ErrorCode | None
     size: int | None
     modified: datetime | None
     etag: str | None
     fingerprint: str
-    bytes: tuple[int, int]
-    """Of the input and the output."""
+    output: str | None
+    output_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path of the listing, of the earlier records, or of both."""
+
+    path: str
+    image: Input | None
+    """None if it is gone."""
+    rows: Mapping[Method, Earlier]
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Planner:
     def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
         self._config = config
         self._fingerprints = {m: f.digest for m, f in fingerprints.items()}
-        self._seen = {name: 0 for name in PlanCounts.__dataclass_fields__ if name != "gone_tally"}
+        self._seen: Counter[str] = Counter()
         self._gone = Tally()
 
     @property
@@ -100,7 +113,7 @@ class Planner:
         chunk: list[PlannedBatch] = []
         rows = 0
         growing: dict[tuple[Method, ...], list[Task]] = {}
-        for task in self._tasks(_refuse_collisions(images, self._config), earlier):
+        for task in self._tasks(images, earlier):
             members = growing.setdefault(task.methods, [])
             members.append(task)
             rows += 1
@@ -124,18 +137,13 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        by_input = groupby(earlier, key=attrgetter("input"))
-        recorded = next(by_input, None)
-        for image in images:
+        for entry in _apart(_side_by_side(images, earlier), self._config):
+            image, rows = entry.image, entry.rows
+            if image is None:
+                self._count_gone(rows.values())
+                continue
             self._seen["inputs"] += 1
             self._seen["input_bytes"] += image.size or 0
-            while recorded is not None and recorded[0] < image.path:
-                self._count_gone(recorded[1])
-                recorded = next(by_input, None)
-            rows: dict[Method, Earlier] = {}
-            if recorded is not None and recorded[0] == image.path:
-                rows = {row.method: row for row in recorded[1]}
-                recorded = next(by_input, None)
             methods = tuple(m for m in self._config.method if self._needed(image, m, rows.get(m)))
             if not methods:
                 self._seen["unchanged"] += 1
@@ -144,9 +152,6 @@ class Planner:
             self._seen["todo_bytes"] += image.size or 0
             self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
             yield Task(image, methods, any(m in rows for m in methods))
-        while recorded is not None:
-            self._count_gone(recorded[1])
-            recorded = next(by_input, None)
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
         if row is None or self._config.overwrite:
@@ -170,26 +175,72 @@ class Planner:
                 continue
             self._seen["gone"] += 1
             codes = ((row.failed_with.value, 1),) if row.failed_with else ()
-            self._gone += Tally(0 if codes else 1, codes, *row.bytes)
+            self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
 
 
-def _refuse_collisions(images: Iterable[Input], config: JobConfig) -> Iterator[Input]:
-    """Pass the images on; raise ``UsageError`` at two that would write one output.
+def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
+    """Merge two streams that are both in the order of their paths."""
+    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("path"))
+    for path, found in groupby(both, key=attrgetter("path")):
+        image: Input | None = None
+        rows: dict[Method, Earlier] = {}
+        for item in found:
+            if isinstance(item, Input):
+                image = item
+            else:
+                rows[item.method] = item
+        yield Entry(path, image, rows)
+
+
+def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Pass the entries on, but let none overwrite the output of another.
 
     Paths whose outputs collide share all but the suffix, and in sorted order everything between
-    them starts with the same ``stem.``, so only those few outputs need to be remembered.
+    them starts with the same ``stem.``, so only such neighbours need to be looked at together.
     """
-    near: dict[str, tuple[str, str]] = {}
-    for image in images:
-        near = {out: seen for out, seen in near.items() if image.path.startswith(seen[1])}
-        output = output_name(image.path, config.format)
-        if output in near:
-            raise UsageError(
-                f"{near[output][0]} and {image.path} would both be written to {output}; "
-                "rename one, exclude one, or use --format same"
-            )
-        near[output] = (image.path, image.path.rpartition(".")[0] + ".")
-        yield image
+    neighbours: list[Entry] = []
+    stem = ""
+    for entry in entries:
+        if neighbours and not entry.path.startswith(stem):
+            yield from _without_collisions(neighbours, config)
+            neighbours = []
+        if not neighbours:
+            stem = entry.path.rpartition(".")[0] + "."
+        neighbours.append(entry)
+    yield from _without_collisions(neighbours, config)
+
+
+def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Raise ``UsageError`` at two images that would write one output.
+
+    An image that is gone keeps its row and its output; so one that would overwrite that fails.
+    """
+    if len(entries) == 1:
+        yield entries[0]
+        return
+    gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
+    kept = {row.output: row.path for row in gone}
+    writers: dict[str, str] = {}
+    for entry in entries:
+        if entry.image is None:
+            yield entry
+            continue
+        outputs = [output_path(method, entry.path, config.format) for method in config.method]
+        own = {row.output for row in entry.rows.values()}
+        defect = None
+        for output in outputs:
+            if output in writers:
+                raise UsageError(
+                    f"{writers[output]} and {entry.path} would both be written to {output}; "
+                    "rename one, exclude one, or use --format same"
+                )
+            writers[output] = entry.path
+            if output in kept and output not in own:
+                defect = (
+                    f"{output} is the output of {kept[output]}, which is no longer listed; "
+                    "rename this one, or choose another --output"
+                )
+        yield replace(entry, image=replace(entry.image, defect=defect)) if defect else entry
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

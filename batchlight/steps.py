@@ -198,7 +198,7 @@ class Steps:
         format = decoded.header.format if wanted == "same" else wanted
         with _timed(columns, "encode_ms"):
             data = codec.encode(decoded, pixels, format, self.config.quality)
-        path = f"{method}/{codec.output_name(image.input.path, self.config.format)}"
+        path = codec.output_path(method, image.input.path, self.config.format)
         columns |= {"format": format, "output": path, "output_bytes": len(data)}
         return path, data
 

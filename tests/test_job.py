@@ -196,7 +196,7 @@ def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch
     assert len(tree(out / "metadata")) == 4 + 1 + 1
     assert [row["input"] for row in rows(out)] == sorted(tree(photos))
     earlier = list(earlier_rows(open_storage(Location.parse(str(out)))))
-    assert [row.input for row in earlier] == sorted(tree(photos))
+    assert [row.path for row in earlier] == sorted(tree(photos))
     run(photos, batch_size=2, overwrite=True)
     assert [row["input"] for row in rows(out)] == sorted(tree(photos))
     assert {row["batch"] for row in rows(out)} == set(range(10, 19))
@@ -323,6 +323,22 @@ def test_format_changes_the_suffix_and_collisions_are_refused(photos: Path) -> N
     with pytest.raises(UsageError, match=r"a/0000\.jpg and a/0000\.png would both be written"):
         run(photos, format="png", output=str(photos.parent / "out2"))
     assert not (photos.parent / "out2/classical").exists()
+
+
+def test_what_an_image_left_is_not_overwritten_by_one_of_another_suffix(photos: Path) -> None:
+    run(photos, format="jpeg")
+    kept = tree(photos.parent / "out/classical")
+    (photos / "a/0000.jpg").unlink()
+    cv2.imwrite(str(photos / "a/0000.png"), dark_image(1))
+    summary = run(photos, format="jpeg")
+    assert (summary.failed_by_code, summary.gone) == ({"unsupported": 1}, 1)
+    assert tree(photos.parent / "out/classical") == kept
+    [failed] = [row for row in rows(photos.parent / "out") if row["status"] == "failed"]
+    assert "classical/a/0000.jpg is the output of a/0000.jpg" in failed["error"]
+    again = run(photos, format="jpeg")
+    assert (again.exit_code, again.done_now) == (3, 0)
+    (photos / "a/0000.png").rename(photos / "a/new name.png")
+    assert run(photos, format="jpeg").exit_code == 0
 
 
 @pytest.mark.parametrize("output", ["in", "."])

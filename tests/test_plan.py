@@ -32,7 +32,8 @@ def image(path: str, size: int = 10) -> Input:
 
 def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
     digest = CONFIG.fingerprint("classical").digest
-    return Earlier(path, "classical", code, size, WHEN, None, digest, (size, 0))
+    output = None if code else f"classical/{path}"
+    return Earlier(path, "classical", code, size, WHEN, None, digest, output, 0)
 
 
 def planned(
@@ -122,9 +123,28 @@ def test_collisions_are_found_wherever_they_are(files: list[tuple[str, str, str]
             planned(images, [], config)
 
 
+@pytest.mark.parametrize(("gone", "new"), [("a.png", "a.tif"), ("a.tif", "a.png")])
+def test_an_image_does_not_overwrite_the_output_of_one_that_is_gone(gone: str, new: str) -> None:
+    config = CONFIG.model_copy(update={"format": "jpeg"})
+    done = replace(row(gone), output="classical/a.jpg")
+    neighbour = image("a.s.bmp")
+    batches, planner = planned([image(new), neighbour][:: 1 if new < "a.s" else -1], [done], config)
+    found = {item.path: item.defect for batch in batches for item in batch.inputs}
+    assert found.pop(neighbour.path) is None
+    assert f"classical/a.jpg is the output of {gone}, which is no longer listed" in str(found[new])
+    assert (planner.counts.new, planner.counts.gone) == (2, 1)
+
+
+def test_one_that_is_gone_and_has_no_output_is_in_no_way() -> None:
+    config = CONFIG.model_copy(update={"format": "jpeg"})
+    for earlier in (row("a.png", ErrorCode.CORRUPT), replace(row("a.png"), output="absgn/a.jpg")):
+        batches, _ = planned([image("a.tif")], [earlier], config)
+        assert batches[0].inputs[0].defect is None
+
+
 def test_a_collision_names_both() -> None:
     config = CONFIG.model_copy(update={"format": "webp"})
-    with pytest.raises(UsageError, match=r"^x/a\.jpg and x/a\.png would both .* x/a\.webp"):
+    with pytest.raises(UsageError, match=r"^x/a\.jpg and x/a\.png would both .* classical/x/a\.webp"):
         planned([image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")], [], config)
 
 
