@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import logging
 import os
@@ -11,21 +10,19 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
 
 from batchlight import __version__
-from batchlight.config import JobConfig, TrainConfig, make_config
+from batchlight.config import JobConfig, TrainConfig
 from batchlight.errors import BatchlightError, ExitCode, brief
+from batchlight.options import GROUPS, TRAIN_GROUPS, takes_options_of
 
 if TYPE_CHECKING:
     from batchlight.summary import Summary
@@ -42,27 +39,6 @@ app = typer.Typer(
     rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-GROUPS = {
-    "What and where": ("input", "output", "include", "exclude"),
-    "Method": (
-        *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
-        *("format", "quality", "max_pixels"),
-    ),
-    "ABSGN": ("model", "weights", "device", "precision", "tile"),
-    "Workers": ("workers", "gpu_workers", "address", "timeout"),
-    "Course of the run": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
-}
-
-TRAIN_GROUPS = {
-    "What and where": ("data", "out"),
-    "Network": ("model", "weights"),
-    "Recipe": (
-        *("epochs", "size", "batch_size", "learning_rate", "whole"),
-        *("validation", "seed"),
-    ),
-    "Where it runs": ("device", "gpu_workers", "address"),
-}
 
 THE_JOB, AN_OUTPUT = "The job", "An output"
 THE_NETWORK, TO_TRY_IT = "The network ABSGN", "To try it"
@@ -117,104 +93,6 @@ def _fail(sentence: str, exit_code: int, debug: bool) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(sentence)}")
     sys.exit(exit_code)
-
-
-def takes_options_of(
-    kind: type[BaseModel], groups: Mapping[str, Sequence[str]]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every option of a config, and call it with the config they make.
-
-    Options that are not given stay out of the config, so a file's values show through.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def with_config(config_file: str | None, **values: Any) -> None:
-            own = {name: values.pop(name) for name in own_names if name in values}
-            given = {name: value for name, value in values.items() if value not in (None, [], ())}
-            command(make_config(kind, given, config_file), **own)
-
-        own_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        own_names = [parameter.name for parameter in own_parameters]
-        from_file = typer.Option("--config", metavar="FILE", help="YAML with any of these options.")
-        parameters = [
-            *(_parameter(kind, name, group) for group, names in groups.items() for name in names),
-            _keyword("config_file", Annotated[str | None, from_file], None),
-            *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own_parameters),
-        ]
-        with_config.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_config.__annotations__ = {p.name: p.annotation for p in parameters}
-        return with_config
-
-    return decorate
-
-
-def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Parameter:
-    """The option for one field of a config, with its description, default and choices."""
-    info = kind.model_fields[name]
-    annotation = info.annotation
-    default = option_default(kind, name)
-    note = " (required)" if info.is_required() else f" (default: {default})" if default else ""
-    flag = annotation is bool
-    option = typer.Option(
-        "--" + name.replace("_", "-"),
-        help=f"{info.description}{note}",
-        rich_help_panel=group,
-        metavar="" if flag else _metavar(name, annotation),
-        autocompletion=_completion(annotation),
-    )
-    value: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
-    return _keyword(name, Annotated[value | None, option], None)
-
-
-def option_default(kind: type[BaseModel], name: str) -> str | None:
-    """The default of an option as a person reads it; None where there is nothing to tell."""
-    info = kind.model_fields[name]
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    if "default" in extra:
-        return str(extra["default"])
-    if info.is_required() or info.default is False or info.default == ():
-        return None
-    return ", ".join(info.default) if name == "method" else str(info.default)
-
-
-def _metavar(name: str, annotation: Any) -> str:
-    if name in ("input", "output", "data"):
-        return "URI"
-    if name in ("out", "weights"):
-        return "FILE"
-    if name == "max_failures":
-        return "N|P%"
-    if name == "atmospheric_light":
-        return "batch|image|NUMBER"
-    kind = _innermost(annotation)
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    return {int: "N", float: "X"}.get(kind, "GLOB" if name.endswith("clude") else "TEXT")
-
-
-def _innermost(annotation: Any) -> Any:
-    """What an option holds, or one of several: a type, or a ``Literal`` of words."""
-    while get_origin(annotation) in (tuple, Union, UnionType, Annotated):
-        annotation = get_args(annotation)[0]
-    return annotation
-
-
-def _completion(annotation: Any) -> Callable[[str], list[str]] | None:
-    """What a shell can offer for an option; None leaves it to offer files."""
-    kind = _innermost(annotation)
-    words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
-
-    def offered(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    return offered if words else None
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-    )
 
 
 @app.callback(invoke_without_command=True)

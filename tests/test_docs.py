@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from batchlight.cli import GROUPS, TRAIN_GROUPS, option_default
 from batchlight.config import JobConfig, TrainConfig
 from batchlight.errors import ErrorCode
+from batchlight.options import GROUPS, TRAIN_GROUPS, option_default
 from tests.helpers import batchlight
 
 ROOT = Path(__file__).parent.parent

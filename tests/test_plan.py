@@ -144,7 +144,9 @@ def test_one_that_is_gone_and_has_no_output_is_in_no_way() -> None:
 
 def test_a_collision_names_both() -> None:
     config = CONFIG.model_copy(update={"format": "webp"})
-    with pytest.raises(UsageError, match=r"^x/a\.jpg and x/a\.png would both .* classical/x/a\.webp"):
+    with pytest.raises(
+        UsageError, match=r"^x/a\.jpg and x/a\.png would both .* classical/x/a\.webp"
+    ):
         planned([image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")], [], config)
 
 
