@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.config import Method
-from batchlight.dehaze import MeanLight, batch_light
 from batchlight.feeding import Feeder, Service
 from batchlight.inputs import Input
+from batchlight.light import MeanLight, batch_light
 from batchlight.machine import prepare_for_images
 from batchlight.records import STAGES, Record, Tally, write_part
 from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps

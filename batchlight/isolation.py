@@ -22,11 +22,11 @@ from batchlight.batch import (
     survey_images,
 )
 from batchlight.config import Method
-from batchlight.dehaze import batch_light
 from batchlight.engine import Engine, Outcome, WorkerDied, bisect, call_patiently
 from batchlight.errors import ErrorCode
 from batchlight.feeding import Service
 from batchlight.inputs import Input
+from batchlight.light import batch_light
 from batchlight.records import Record, write_part
 from batchlight.steps import BatchContext, Failure
 from batchlight.storage import open_storage

@@ -27,6 +27,7 @@ import numpy as np
 import batchlight
 from batchlight import dehaze
 from batchlight.config import JobConfig
+from batchlight.light import batch_light
 from batchlight.machine import prepare_for_images
 from benchmarks.measuring import (
     Table,
@@ -135,7 +136,7 @@ def bare_batch(source: str, output: str, durable: bool, names: list[str]) -> Non
             pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None
         analysed.append((name, pixels, dehaze.analyse(pixels, PARAMETERS.window)))
-    mean = dehaze.batch_light([analysis.atmospheric_light for _, _, analysis in analysed]) or 0.0
+    mean = batch_light([analysis.atmospheric_light for _, _, analysis in analysed]) or 0.0
     for name, pixels, analysis in analysed:
         light = max(mean, analysis.atmospheric_light)
         enhanced = dehaze.enhance(pixels, analysis, light, PARAMETERS).pixels

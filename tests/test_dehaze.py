@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.dehaze import DehazeParameters, MeanLight, analyse, batch_light, enhance
+from batchlight.dehaze import DehazeParameters, analyse, enhance
+from batchlight.light import MeanLight, batch_light
 from batchlight.measures import measure
 from tests.helpers import dark_image
 
