@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -28,7 +28,7 @@ from batchlight.inputs import Input
 from batchlight.light import MeanLight, batch_light
 from batchlight.machine import prepare_for_images
 from batchlight.records import STAGES, Record, Tally, write_part
-from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps
+from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps, as_record
 
 if TYPE_CHECKING:
     from batchlight.absgn.restored import Restored
@@ -92,21 +92,25 @@ def run_batch(context: BatchContext, service: Service | None, batch: Batch) -> B
 
     Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
     """
-    steps = Steps(context, batch.number)
+    steps = Steps(context)
     images = [Image(item) for item in batch.inputs]
     shares_light = context.config.atmospheric_light == "batch" and "classical" in batch.methods
-    with _Line(steps, batch.methods, service) as line:
-        line.work(images, shares_light)
+    with _Pipeline(steps, batch.methods, service) as pipeline:
+        pipeline.work(images, shares_light)
     light = _mean_light(images)
-    records = [steps.record(image, m, light) for image in images for m in batch.methods]
+    records = [
+        as_record(context, batch.number, image, method, light)
+        for image in images
+        for method in batch.methods
+    ]
     return BatchResult.of(write_part(steps.output, batch.number, records))
 
 
-def survey_images(context: BatchContext, number: int, inputs: Sequence[Input]) -> list[Survey]:
+def survey_images(context: BatchContext, inputs: Sequence[Input]) -> list[Survey]:
     """Only read, decode and analyse some images of a batch: the isolation of one that kills."""
     images = [Image(item) for item in inputs]
-    with _Line(Steps(context, number), (), None) as line:
-        line.work(images, shares_light=False)
+    with _Pipeline(Steps(context), (), None) as pipeline:
+        pipeline.work(images, shares_light=False)
     return [Survey(image.light, image.failure) for image in images]
 
 
@@ -119,41 +123,26 @@ def finish_images(
     inputs: Sequence[Input],
 ) -> list[Record]:
     """Do some images of a batch whose light is known, with one method."""
-    steps = Steps(context, number)
     images = [Image(item) for item in inputs]
-    with _Line(steps, (method,), service) as line:
-        line.finish(images, light)
-    return [steps.record(image, method, light) for image in images]
+    with _Pipeline(Steps(context), (method,), service) as pipeline:
+        pipeline.finish(images, light)
+    return [as_record(context, number, image, method, light) for image in images]
 
 
-def failed_record(
-    context: BatchContext,
-    number: int,
-    item: Input,
-    method: Method,
-    failure: Failure,
-    light: float | None,
-    attempts: int,
-) -> Record:
-    """The row of an image that no worker survived."""
-    image = Image(item, failure=failure)
-    return replace(Steps(context, number).record(image, method, light), attempts=attempts)
-
-
-class _Line:
+class _Pipeline:
     """What a batch's images go through, and what of them is kept in memory on the way."""
 
     def __init__(self, steps: Steps, methods: Sequence[Method], service: Service | None) -> None:
         self.steps = steps
         self.methods = methods
         self.free_bytes = KEEP_BYTES
-        prepare_for_images()
         self._writers = ThreadPoolExecutor(WRITE_THREADS)
         self._write = _WriteBehind(steps, self._writers)
         at_once = steps.context.pixels_at_once
         self._feeder = Feeder[Image](service, at_once) if service else None
 
     def __enter__(self) -> Self:
+        prepare_for_images()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -171,20 +160,20 @@ class _Line:
                 self._keep(image, to_come)
                 waiting.append(image)
             else:
-                self._finish(image, None)
+                self._enhance(image, None)
         self.finish(waiting, mean.so_far)
 
     def finish(self, images: Sequence[Image], light: float | None) -> None:
         """Do images with the batch's light, analysed before or not, and wait for all writing."""
         for image, data in self._reading_ahead(images):
             self._analyse(image, data)
-            self._finish(image, light)
+            self._enhance(image, light)
         if self._feeder is not None:
             for done, restored in self._feeder.rest():
                 self._take(done, restored)
         self._write.flush()
 
-    def _finish(self, image: Image, light: float | None) -> None:
+    def _enhance(self, image: Image, light: float | None) -> None:
         """Enhance, encode and write an image that is analysed; without ``light``, with its own."""
         if "classical" in self.methods:
             dehaze = partial(self.steps.dehaze, image, light)

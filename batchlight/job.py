@@ -36,7 +36,7 @@ from batchlight.errors import (
 from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
-from batchlight.isolation import do_batch
+from batchlight.isolation import BatchRunner
 from batchlight.lock import Lock, new_run_id
 from batchlight.model import Model, weights_of
 from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
@@ -250,7 +250,8 @@ class _Run:
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
-        jobs = (do_batch(engine, context, self._service, batch) for batch in batches)
+        runner = BatchRunner(engine, context, self._service)
+        jobs = (runner.run(batch) for batch in batches)
         left = await asyncio.to_thread(self._remaining_rows, plan, done)
         total = self._rows_now + left
         self._show(total)

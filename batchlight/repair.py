@@ -23,7 +23,7 @@ from batchlight.errors import UsageError
 from batchlight.feeding import Service
 from batchlight.inputs import Input
 from batchlight.interrupt import Interrupt
-from batchlight.isolation import finish_apart, survey_apart
+from batchlight.isolation import BatchRunner
 from batchlight.lock import Lock, new_run_id
 from batchlight.model import weights_of
 from batchlight.plan import Plan, plan_of
@@ -188,7 +188,8 @@ class _Repairer:
         if model is not None and self._service is None:
             images = sum(len(some.inputs("absgn")) for some in lost)
             self._service = await serve(engine, config, model, images)
-        jobs = (_redo_batch(engine, context, self._service, some) for some in lost)
+        runner = BatchRunner(engine, context, self._service)
+        jobs = (_redo_batch(runner, some) for some in lost)
         return [record async for done in window(jobs, engine.window) for record in done]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
@@ -216,19 +217,15 @@ class _Repairer:
             self._storage.delete(path)
 
 
-async def _redo_batch(
-    engine: Engine, context: BatchContext, service: Service | None, lost: _Lost
-) -> list[Record]:
-    number = lost.batch.number
-    lights = lost.lights
+async def _redo_batch(runner: BatchRunner, lost: _Lost) -> list[Record]:
+    batch, lights = lost.batch, lost.lights
     if lights is None:
-        _, light = await survey_apart(engine, context, lost.batch)
-        lights = dict.fromkeys(lost.batch.methods, light)
+        _, light = await runner.survey(batch)
+        lights = dict.fromkeys(batch.methods, light)
     records = []
-    for method in lost.batch.methods:
+    for method in batch.methods:
         if inputs := lost.inputs(method):
-            rest = (number, method, lights[method], inputs)
-            records += await finish_apart(engine, context, service, *rest)
+            records += await runner.finish(batch.number, method, lights[method], inputs)
     return records
 
 

@@ -127,10 +127,9 @@ class Image:
 class Steps:
     """The steps of a batch's images. Those that can fail are to be run by ``Image.attempt``."""
 
-    def __init__(self, context: BatchContext, number: int) -> None:
+    def __init__(self, context: BatchContext) -> None:
         self.context = context
         self.config = context.config
-        self.number = number
         _refuse_unshared(context.input, context.output, context.run_id)
         self.input = _storage(context.input, context.run_id)
         self.output = _storage(context.output, context.run_id)
@@ -162,7 +161,7 @@ class Steps:
             image.facts |= {"width": header.width, "height": header.height}
             decoded = codec.decode(data, header)
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
-        with _timed(image.facts, "analyse_ms"):
+        with _timed(image.facts, "enhance_ms"):
             analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
         image.light = analysis.atmospheric_light
         image.facts |= {
@@ -210,38 +209,42 @@ class Steps:
             self.output.write(path, data)
         columns["finished_at"] = datetime.now(UTC)
 
-    def record(self, image: Image, method: Method, light: float | None) -> Record:
-        """The image's row as it stands."""
-        item, outcome = image.input, image.outcome(method)
-        failure = image.failure or outcome.failure
-        columns = image.facts | ({} if failure else outcome.columns)
-        if (analysis := columns.pop("analyse_ms", None)) is not None:
-            columns["enhance_ms"] = analysis + columns.get("enhance_ms", 0.0)
-        columns.setdefault("finished_at", datetime.now(UTC))
-        return Record(
-            input=item.path,
-            method=method,
-            status="failed" if failure else "ok",
-            error_code=failure.code.value if failure else None,
-            error=failure.message if failure else None,
-            input_bytes=item.size,
-            input_etag=item.etag,
-            input_modified=item.modified,
-            batch=self.number,
-            batch_atmospheric_light=light,
-            attempts=1,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            run_id=self.context.run_id,
-            fingerprint=self.context.fingerprints[method],
-            **columns,
-        )
-
     def _light_to_use(self, own: float, batch_light: float | None) -> float:
         """The larger of the two in a batch: a pixel brighter than the light would turn black."""
         chosen = self.config.atmospheric_light
         if chosen == "batch":
             return own if batch_light is None else max(batch_light, own)
         return own if chosen == "image" else float(chosen)
+
+
+def as_record(
+    context: BatchContext, number: int, image: Image, method: Method, light: float | None
+) -> Record:
+    """The row of an image of batch ``number``, as it stands; ``light`` is that of the batch."""
+    item, outcome = image.input, image.outcome(method)
+    failure = image.failure or outcome.failure
+    of_output = {} if failure else outcome.columns
+    columns = image.facts | of_output
+    if "enhance_ms" in image.facts:  # the analysis is part of it
+        columns["enhance_ms"] = image.facts["enhance_ms"] + of_output.get("enhance_ms", 0.0)
+    columns.setdefault("finished_at", datetime.now(UTC))
+    return Record(
+        input=item.path,
+        method=method,
+        status="failed" if failure else "ok",
+        error_code=failure.code.value if failure else None,
+        error=failure.message if failure else None,
+        input_bytes=item.size,
+        input_etag=item.etag,
+        input_modified=item.modified,
+        batch=number,
+        batch_atmospheric_light=light,
+        attempts=1,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        run_id=context.run_id,
+        fingerprint=context.fingerprints[method],
+        **columns,
+    )
 
 
 def compile_kernels() -> None:

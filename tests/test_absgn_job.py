@@ -35,7 +35,7 @@ from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.feeding import Answer
 from batchlight.inputs import open_inputs
-from batchlight.isolation import do_batch
+from batchlight.isolation import BatchRunner
 from batchlight.model import Model, choose_model, weights_of
 from batchlight.records import part_path
 from batchlight.serving import fingerprints_of, serve
@@ -371,7 +371,7 @@ def test_an_image_that_kills_the_network_fails_alone(
         config, Location.parse(str(photos)), other, "run", digests, pixels_at_once=at_once
     )
     batch = Batch(0, BOTH, inputs)
-    result = asyncio.run(do_batch(InProcessEngine(), context, service, batch))
+    result = asyncio.run(BatchRunner(InProcessEngine(), context, service).run(batch))
 
     assert (result.tally.ok, result.tally.failed_by_code) == (17, ((code.value, 1),))
     assert tree(tmp_path / "other/classical") == tree(out / "classical")

@@ -16,7 +16,7 @@ from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ErrorCode
 from batchlight.inputs import Input, open_inputs
-from batchlight.isolation import do_batch
+from batchlight.isolation import BatchRunner
 from batchlight.records import part_path
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, open_storage
@@ -62,7 +62,7 @@ def test_poison_is_found_and_its_neighbours_are_done(
     open_storage(other).check(writable=True)
     engine = PoisonedEngine({poison}, only, code)
     context = BatchContext(config, Location.parse(str(photos)), other, "run", {"classical": "f"})
-    result = asyncio.run(do_batch(engine, context, None, Batch(0, ("classical",), inputs)))
+    result = asyncio.run(BatchRunner(engine, context, None).run(Batch(0, ("classical",), inputs)))
 
     assert (result.tally.ok, result.tally.failed_by_code) == (15, ((code.value, 1),))
     assert engine.calls <= 2 + 2 * (2 * 4 + 3)
