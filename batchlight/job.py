@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from batchlight import metrics
+from batchlight.account import Account
 from batchlight.closing import close_plan, replaced_tally
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, ray_address, window
@@ -31,7 +30,6 @@ from batchlight.errors import (
     LockedError,
     UsageError,
     brief,
-    counted,
 )
 from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
@@ -39,10 +37,10 @@ from batchlight.interrupt import Interrupt
 from batchlight.isolation import BatchRunner
 from batchlight.lock import Lock, new_run_id
 from batchlight.model import Model, weights_of
-from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
+from batchlight.plan import Plan, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
-from batchlight.records import Tally, committed_batches, drop_orphaned_parts, metadata_ranges, tally
+from batchlight.records import committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.report import REPORT, write_report
 from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.steps import BatchContext, compile_kernels
@@ -122,8 +120,7 @@ class _Run:
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
         self.counts = PlanCounts()
-        self.done_now = Tally()
-        self.first_submitted = self.last_committed = self.report_s = 0.0
+        self.account = Account()
         self.stopped_early = False
         self.model: Model | None = None
         self.fingerprints: Mapping[Method, Fingerprint] = {}
@@ -138,15 +135,15 @@ class _Run:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
                 self.fingerprints = fingerprints_of(self.config, self.model)
-                self._finish_stored_plan()
-                if not self.stopped_early:
-                    self._do_new_work()
+                finished = self._finish_stored_plan()
+                if not self.stopped_early:  # one that was overwriting has overwritten all there was
+                    self._do_new_work(overwrite=self.config.overwrite and not finished)
                 self._make_report()
             summary = self._summary_of_outcome()
         except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
-            if isinstance(error, UsageError) and not self.first_submitted:
+            if isinstance(error, UsageError) and not self.account.begun:
                 raise  # nothing was done: the last summary stays true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
@@ -158,12 +155,13 @@ class _Run:
         summary.write(self.storage)
         return summary
 
-    def _finish_stored_plan(self) -> None:
+    def _finish_stored_plan(self) -> bool:
+        """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         drop_orphaned_parts(self.storage)
         plan = latest_plan(self.storage)
         if plan is None:
-            return
+            return False
         same = not self.config.overwrite or (
             plan.overwrite
             and plan.root == str(self.inputs.root)
@@ -172,36 +170,22 @@ class _Run:
         if same:
             refuse_changes(self.fingerprints, self.inputs, self.output, plan)
         if plan.is_closed(self.storage):
-            return
+            return False
         self.counts = PlanCounts(inputs=plan.listed)
         if same:
             self.display.say(f"going on with the stored plan of {plan.inputs} images")
             self._do(plan)
-            # An overwriting run that was killed has now overwritten everything once.
-            self.config = self.config.model_copy(update={"overwrite": False})
         if not self.stopped_early:
             close_plan(self.storage, plan)
+        return same
 
-    def _do_new_work(self) -> None:
+    def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
-        planner = Planner(self.config, self.fingerprints)
-        previous = latest_plan(self.storage)
-        chunks = planner.chunks(
-            self.inputs.images(),
-            earlier_rows(self.storage),
-            previous.next_batch if previous else 0,
-        )
-        plan = store_plan(
-            self.storage,
-            chunks,
-            planner,
-            str(self.inputs.root),
-            self.config.overwrite,
-            self.fingerprints,
-            previous,
-        )
+        config = self.config.model_copy(update={"overwrite": overwrite})
+        planner = Planner(config, self.fingerprints)
+        plan = store_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
         self.counts = planner.counts
-        self.display.say(describe_counts(self.counts))
+        self.display.say(self.counts.in_words)
         if plan is not None:
             self._do(plan)
             if not self.stopped_early:
@@ -240,7 +224,7 @@ class _Run:
             images = await asyncio.to_thread(self._remaining_rows, plan, done, "absgn")
             if images:
                 self._service = await serve(engine, self.config, self.model, images)
-        self.first_submitted = self.first_submitted or time.monotonic()
+        self.account.begin()
         batches = plan.read_batches(self.storage, skip=done)
         context = BatchContext(
             config=self.config,
@@ -253,18 +237,18 @@ class _Run:
         runner = BatchRunner(engine, context, self._service)
         jobs = (runner.run(batch) for batch in batches)
         left = await asyncio.to_thread(self._remaining_rows, plan, done)
-        total = self._rows_now + left
+        total = self.account.rows + left
         self._show(total)
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                self.last_committed = time.monotonic()
-                self.done_now += result.tally
+                self.account.add(result.tally)
                 self._show(total)
                 metrics.show(engine, result)
                 self.lock.check()
-                allowed = self.config.allows_failures(self.done_now.failed, self._expected_rows)
-                if self.config.fail_fast and not allowed and self._rows_now < total:
+                failed = self.account.tally.failed
+                allowed = self.config.allows_failures(failed, self._expected_rows)
+                if self.config.fail_fast and not allowed and self.account.rows < total:
                     self.stopped_early = True
                     return
         finally:
@@ -276,7 +260,7 @@ class _Run:
         Whatever happens to it, it changes nothing of how the run ends.
         """
         plan = latest_plan(self.storage)
-        if plan is None or (not self.last_committed and self._reported_since(plan)):
+        if plan is None or (not self.account.rows and self._reported_since(plan)):
             return
         began = time.monotonic()
         try:
@@ -289,7 +273,7 @@ class _Run:
                 brief(error),
                 self.output,
             )
-        self.report_s = time.monotonic() - began
+        self.account.report_s = time.monotonic() - began
 
     def _reported_since(self, plan: Plan) -> bool:
         """Whether the report was made when all of the plan was there."""
@@ -314,17 +298,8 @@ class _Run:
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
-        self.display.update(State(self._rows_now, total, self.done_now.failed, self._elapsed_s))
-
-    @property
-    def _rows_now(self) -> int:
-        """How many this run has made."""
-        return self.done_now.ok + self.done_now.failed
-
-    @property
-    def _elapsed_s(self) -> float:
-        """From the first batch submitted to the last one committed."""
-        return max(0.0, self.last_committed - self.first_submitted)
+        done = self.account
+        self.display.update(State(done.rows, total, done.tally.failed, done.elapsed_s))
 
     @property
     def _expected_rows(self) -> int:
@@ -332,38 +307,8 @@ class _Run:
         return self.counts.inputs * len(self.config.method)
 
     def _summary_of_outcome(self) -> Summary:
-        summary = self._summary(ExitCode.OK, "all images are done")
-        total = self._expected_rows
-        allowed = f"--max-failures {self.config.max_failures} allows"
-        if self.stopped_early:
-            failed = counted(self.done_now.failed, "image")
-            code, reason = (
-                ExitCode.FAILURES,
-                f"stopped early: {failed} failed, more than {allowed}; "
-                "run the same command again to go on",
-            )
-        elif summary.missing:
-            code, reason = (
-                ExitCode.FATAL,
-                f"{summary.missing} of {total} images have no record; "
-                "run the same command again, and report this if it stays so",
-            )
-        elif not self.config.allows_failures(summary.failed, total):
-            code, reason = (
-                ExitCode.FAILURES,
-                f"{summary.failed} of {total} images failed, more than {allowed}; "
-                f"see: batchlight failures {shlex.quote(str(self.output))}",
-            )
-        elif not summary.inputs:
-            code, reason = ExitCode.OK, f"no images were found in {self.inputs.given}"
-        elif summary.failed:
-            code, reason = (
-                ExitCode.OK,
-                f"{summary.failed} of {total} images failed, which --max-failures allows",
-            )
-        else:
-            return summary
-        return replace(summary, exit_code=code, reason=reason)
+        stopped_after = self.account.tally.failed if self.stopped_early else None
+        return self._summary(ExitCode.OK, "").judged(self.config, stopped_after)
 
     def _summary(self, exit_code: int, reason: str) -> Summary:
         """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
@@ -371,6 +316,7 @@ class _Run:
         plan = latest_plan(self.storage)
         if plan is not None and not plan.is_closed(self.storage):
             held -= replaced_tally(self.storage, plan)
+        done = self.account
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -383,27 +329,17 @@ class _Run:
             ok=held.ok,
             failed=held.failed,
             failed_by_code=dict(held.failed_by_code),
-            missing=max(0, self._expected_rows - held.ok - held.failed),
+            missing=max(0, self._expected_rows - held.rows),
             gone=self.counts.gone,
-            done_now=self._rows_now,
-            done_before=max(0, held.ok + held.failed - self._rows_now),
+            done_now=done.rows,
+            done_before=max(0, held.rows - done.rows),
             input_bytes=held.input_bytes,
             output_bytes=held.output_bytes,
-            elapsed_s=round(self._elapsed_s, 3),
-            images_per_s=round(self._rows_now / self._elapsed_s, 3) if self._elapsed_s else 0.0,
-            report_s=round(self.report_s, 3),
+            elapsed_s=round(done.elapsed_s, 3),
+            images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
+            report_s=round(done.report_s, 3),
             config=self.config.model_dump(mode="json"),
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
             network=self.model.described() if self.model else {},
             versions=package_versions(),
         )
-
-
-def describe_counts(counts: PlanCounts) -> str:
-    """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
-    kinds = {"new": counts.new, "changed": counts.changed, "to redo": counts.retried}
-    which = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-    if not counts.todo:
-        return f"{counts.inputs} images, nothing to do"
-    batches = f"{counts.batches} batch" + "es" * (counts.batches != 1)
-    return f"{counts.inputs} images, of which {counts.todo} are to do ({which}) in {batches}"

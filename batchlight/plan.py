@@ -197,21 +197,19 @@ class Plan:
 
 
 def store_plan(
-    storage: Storage,
-    chunks: Iterable[list[PlannedBatch]],
-    planner: Planner,
-    root: str,
-    overwrite: bool,
-    fingerprints: Mapping[Method, Fingerprint],
-    previous: Plan | None,
+    storage: Storage, planner: Planner, images: Iterable[Input], root: str
 ) -> Plan | None:
-    """Write a plan, chunk by chunk and its end mark last; None if there is nothing to do."""
-    fingerprints = {**(previous.fingerprints if previous else {}), **fingerprints}
+    """Hold a listing against the earlier records and write what there is to do; None if nothing.
+
+    Chunk by chunk, and the end mark last. ``root``: what the paths are relative to. Raises
+    ``UsageError`` as ``Planner.chunks`` does.
+    """
+    previous = latest_plan(storage)
     first = previous.next_batch if previous else 0
     stored: list[BatchRange] = []
     methods: set[Method] = set()
     rows = 0
-    for chunk in chunks:
+    for chunk in planner.chunks(images, earlier_rows(storage), first):
         stored.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
         rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
         methods.update(*(item.batch.methods for item in chunk))
@@ -227,8 +225,8 @@ def store_plan(
         inputs=planner.counts.todo,
         rows=rows,
         root=root,
-        overwrite=overwrite,
-        fingerprints=fingerprints,
+        overwrite=planner.config.overwrite,
+        fingerprints={**(previous.fingerprints if previous else {}), **planner.fingerprints},
         methods=tuple(sorted(methods)),
         chunks=tuple(stored),
     )

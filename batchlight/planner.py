@@ -16,7 +16,7 @@ from operator import attrgetter
 from batchlight.batch import Batch
 from batchlight.codec import output_path
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.errors import ErrorCode, UsageError
+from batchlight.errors import ErrorCode, UsageError, counted
 from batchlight.inputs import Input
 from batchlight.records import Tally
 
@@ -86,13 +86,25 @@ class PlanCounts:
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
 
+    @property
+    def in_words(self) -> str:
+        """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        images = counted(self.inputs, "image")
+        if not self.todo:
+            return f"{images}, nothing to do"
+        kinds = {"new": self.new, "changed": self.changed, "to redo": self.retried}
+        which = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+        batches = f"{self.batches} batch" + "es" * (self.batches != 1)
+        return f"{images}, of which {self.todo} are to do ({which}) in {batches}"
+
 
 class Planner:
     """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
 
     def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
-        self._config = config
-        self._fingerprints = {m: f.digest for m, f in fingerprints.items()}
+        self.config = config
+        self.fingerprints = fingerprints
+        self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
 
@@ -117,7 +129,7 @@ class Planner:
             members = growing.setdefault(task.methods, [])
             members.append(task)
             rows += 1
-            if len(members) < self._config.batch_size:
+            if len(members) < self.config.batch_size:
                 continue
             chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
             self._seen["batches"] += 1
@@ -137,14 +149,14 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in _apart(_side_by_side(images, earlier), self._config):
+        for entry in _apart(_side_by_side(images, earlier), self.config):
             image, rows = entry.image, entry.rows
             if image is None:
                 self._count_gone(rows.values())
                 continue
             self._seen["inputs"] += 1
             self._seen["input_bytes"] += image.size or 0
-            methods = tuple(m for m in self._config.method if self._needed(image, m, rows.get(m)))
+            methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
             if not methods:
                 self._seen["unchanged"] += 1
                 continue
@@ -154,14 +166,14 @@ class Planner:
             yield Task(image, methods, any(m in rows for m in methods))
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
-        if row is None or self._config.overwrite:
+        if row is None or self.config.overwrite:
             return True
-        if row.fingerprint != self._fingerprints[method]:
+        if row.fingerprint != self._digests[method]:
             return True  # an input that was not listed when all the others were overwritten
         if image.changed_since(row.size, row.modified, row.etag):
             return True
         failed = row.failed_with
-        return failed is not None and (self._config.retry_failed or not failed.permanent)
+        return failed is not None and (self.config.retry_failed or not failed.permanent)
 
     def _kind(self, image: Input, rows: list[Earlier]) -> str:
         if not rows:
@@ -171,7 +183,7 @@ class Planner:
 
     def _count_gone(self, rows: Iterable[Earlier]) -> None:
         for row in rows:
-            if row.method not in self._config.method:
+            if row.method not in self.config.method:
                 continue
             self._seen["gone"] += 1
             codes = ((row.failed_with.value, 1),) if row.failed_with else ()

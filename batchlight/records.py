@@ -167,6 +167,11 @@ class Tally:
         """Rows whose status is ``failed``."""
         return sum(count for _, count in self.failed_by_code)
 
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.ok + self.failed
+
     def __add__(self, other: Tally) -> Tally:
         codes = Counter(dict(self.failed_by_code))
         codes.update(dict(other.failed_by_code))

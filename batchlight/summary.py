@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchlight import __version__
+from batchlight.config import JobConfig
+from batchlight.errors import ExitCode, counted
 from batchlight.storage import Storage
 from batchlight.storage.base import parse_json
 
@@ -63,6 +66,38 @@ class Summary:
     network: Mapping[str, str] = field(default_factory=dict)
     """What ABSGN ran with: name, sha256 of the weights, device, precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def judged(self, config: JobConfig, stopped_after: int | None) -> Summary:
+        """The same, with the exit code and the reason that follow from its counts.
+
+        ``stopped_after``: failures after which ``--fail-fast`` has stopped the run.
+        """
+        total = self.inputs * len(config.method)
+        allowed = f"--max-failures {config.max_failures} allows"
+        code, reason = ExitCode.OK, "all images are done"
+        if stopped_after is not None:
+            code, reason = (
+                ExitCode.FAILURES,
+                f"stopped early: {counted(stopped_after, 'image')} failed, more than {allowed}; "
+                "run the same command again to go on",
+            )
+        elif self.missing:
+            code, reason = (
+                ExitCode.FATAL,
+                f"{self.missing} of {total} images have no record; "
+                "run the same command again, and report this if it stays so",
+            )
+        elif not config.allows_failures(self.failed, total):
+            code, reason = (
+                ExitCode.FAILURES,
+                f"{self.failed} of {total} images failed, more than {allowed}; "
+                f"see: batchlight failures {shlex.quote(self.output)}",
+            )
+        elif not self.inputs:
+            reason = f"no images were found in {self.input}"
+        elif self.failed:
+            reason = f"{self.failed} of {total} images failed, which --max-failures allows"
+        return replace(self, exit_code=code, reason=reason)
 
     def write(self, storage: Storage) -> None:
         """Store it, replacing that of the run before."""

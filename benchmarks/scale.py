@@ -23,7 +23,7 @@ from batchlight.batch import Batch
 from batchlight.closing import close_plan
 from batchlight.config import JobConfig
 from batchlight.inputs import Input
-from batchlight.plan import Plan, earlier_rows, latest_plan, store_plan
+from batchlight.plan import Plan, store_plan
 from batchlight.planner import Planner
 from batchlight.records import Record, as_table, part_path, tally, to_parquet
 from batchlight.serving import fingerprints_of
@@ -85,13 +85,8 @@ def peak_bytes() -> int:
 
 def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
     """As ``batchlight run`` does it; None if there is nothing to do."""
-    fingerprints = fingerprints_of(config, None)
-    planner = Planner(config, fingerprints)
-    previous = latest_plan(storage)
-    first = previous.next_batch if previous else 0
-    chunks = planner.chunks(listing(count), earlier_rows(storage), first)
-    root = str(Location.parse(config.input))
-    return store_plan(storage, chunks, planner, root, False, fingerprints, previous)
+    planner = Planner(config, fingerprints_of(config, None))
+    return store_plan(storage, planner, listing(count), str(Location.parse(config.input)))
 
 
 def listing(count: int) -> Iterator[Input]:

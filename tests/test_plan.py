@@ -18,6 +18,7 @@ from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
 from batchlight.plan import latest_plan, store_plan
 from batchlight.planner import Earlier, Planner
+from batchlight.records import BatchRange, Record, as_table, metadata_path, to_parquet
 from batchlight.serving import fingerprints_of
 from batchlight.storage import Location, open_storage
 
@@ -158,13 +159,25 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
         Input("b.jpg", None, None, None, None, "a defect"),
         *[image(f"c{n}.jpg") for n in range(5)],
     ]
-    planner = Planner(CONFIG, FINGERPRINTS)
-    chunks = list(planner.chunks(images, [row("c0.jpg", size=9)], 0))
-    plan = store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, None)
+    recorded = Record(
+        input="c0.jpg",
+        method="classical",
+        status="ok",
+        input_bytes=9,
+        batch=0,
+        attempts=1,
+        worker="host:1",
+        run_id="run",
+        fingerprint="f",
+        finished_at=WHEN,
+    )
+    path = metadata_path(BatchRange(0, 0))
+    storage.write(path, to_parquet(as_table([recorded]), path))
+    plan = store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
     assert (plan.inputs, plan.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
     assert latest_plan(storage) == plan
-    assert list(plan.read_batches(storage, skip=set())) == [p.batch for p in chunks[0]]
+    assert list(plan.read_batches(storage, skip=set())) == planned(images, [])[0]
     assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
     assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
 
@@ -173,7 +186,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert plan.is_closed(storage)
 
     # A plan whose end mark is not there yet is no plan.
-    store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, plan)
+    store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
     (tmp_path / "_batchlight/plan/0000000003.json").unlink()
     assert latest_plan(storage) == plan
 
@@ -182,9 +195,8 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
-    planner = Planner(CONFIG, FINGERPRINTS)
-    chunks = planner.chunks((image(f"{n:03d}.jpg") for n in range(20)), [], 0)
-    plan = store_plan(storage, chunks, planner, "root", False, FINGERPRINTS, None)
+    images = (image(f"{n:03d}.jpg") for n in range(20))
+    plan = store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(list(plan.read_batches(storage, skip=set()))) == 7
