@@ -25,9 +25,10 @@ import pyarrow.compute as pc
 from batchlight.config import Method
 from batchlight.feeding import Feeder, Service
 from batchlight.inputs import Input
+from batchlight.ledger import write_part
 from batchlight.light import MeanLight, batch_light
 from batchlight.machine import prepare_for_images
-from batchlight.records import STAGES, Record, Tally, write_part
+from batchlight.records import STAGES, Record, Tally
 from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps, as_record
 
 if TYPE_CHECKING:

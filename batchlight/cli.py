@@ -228,7 +228,7 @@ def verify(
 @app.command(rich_help_panel=AN_OUTPUT)
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
-    from batchlight.records import failed_rows
+    from batchlight.ledger import failed_rows
     from batchlight.status import open_output
 
     _end_with_the_reader()

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.plan import Plan
-from batchlight.records import (
+from batchlight.ledger import (
     BatchRange,
-    Tally,
     committed_batches,
     compact,
     metadata_path,
@@ -24,6 +22,8 @@ from batchlight.records import (
     read_table,
     remove_rows,
 )
+from batchlight.plan import Plan
+from batchlight.records import Tally
 from batchlight.storage import Storage
 
 

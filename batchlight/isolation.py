@@ -18,8 +18,9 @@ from batchlight.engine import Engine, Outcome, WorkerDied, bisect, call_patientl
 from batchlight.errors import ErrorCode
 from batchlight.feeding import Service
 from batchlight.inputs import Input
+from batchlight.ledger import write_part
 from batchlight.light import batch_light
-from batchlight.records import Record, write_part
+from batchlight.records import Record
 from batchlight.steps import BatchContext, Failure, Image, as_record
 from batchlight.storage import open_storage
 

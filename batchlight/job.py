@@ -35,12 +35,12 @@ from batchlight.feeding import Service
 from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import BatchRunner
+from batchlight.ledger import committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.lock import Lock, new_run_id
 from batchlight.model import Model, weights_of
 from batchlight.plan import Plan, latest_plan, store_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
-from batchlight.records import committed_batches, drop_orphaned_parts, metadata_ranges, tally
 from batchlight.report import REPORT, write_report
 from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.steps import BatchContext, compile_kernels

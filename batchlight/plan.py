@@ -28,9 +28,7 @@ from batchlight.batch import Batch
 from batchlight.config import Fingerprint, Method
 from batchlight.errors import ErrorCode, StorageError
 from batchlight.inputs import Input
-from batchlight.planner import Earlier, PlannedBatch, Planner
-from batchlight.records import (
-    ORDER,
+from batchlight.ledger import (
     BatchRange,
     committed_batches,
     metadata_path,
@@ -39,6 +37,8 @@ from batchlight.records import (
     read_table,
     to_parquet,
 )
+from batchlight.planner import Earlier, PlannedBatch, Planner
+from batchlight.records import ORDER
 from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
 

@@ -24,22 +24,11 @@ from batchlight.feeding import Service
 from batchlight.inputs import Input
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import BatchRunner
+from batchlight.ledger import DamagedRecordsError, is_part, read_table, record_files, to_parquet
 from batchlight.lock import Lock, new_run_id
 from batchlight.model import weights_of
 from batchlight.plan import Plan, plan_of
-from batchlight.records import (
-    KEY,
-    STABLE,
-    DamagedRecordsError,
-    Record,
-    as_sorted,
-    as_table,
-    is_part,
-    read_table,
-    record_files,
-    to_parquet,
-    with_new_rows,
-)
+from batchlight.records import KEY, STABLE, Record, as_sorted, as_table, with_new_rows
 from batchlight.serving import fingerprints_of, model_of, serve
 from batchlight.status import open_output
 from batchlight.steps import BatchContext

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchlight.errors import UsageError
+from batchlight.ledger import committed_batches
 from batchlight.lock import LOCKS, holder_of
 from batchlight.plan import Plan, latest_plan
-from batchlight.records import committed_batches
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import read_summary
 

@@ -16,10 +16,7 @@ import pyarrow.compute as pc
 
 from batchlight.closing import replaced_keys
 from batchlight.errors import LockedError
-from batchlight.lock import holder_of
-from batchlight.plan import Plan, latest_plan
-from batchlight.records import (
-    KEY,
+from batchlight.ledger import (
     BatchRange,
     DamagedRecordsError,
     is_part,
@@ -29,6 +26,9 @@ from batchlight.records import (
     read_exactly,
     record_files,
 )
+from batchlight.lock import holder_of
+from batchlight.plan import Plan, latest_plan
+from batchlight.records import KEY
 from batchlight.status import open_output
 from batchlight.storage import Storage
 from batchlight.storage.base import NameRefusedError

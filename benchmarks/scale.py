@@ -23,9 +23,10 @@ from batchlight.batch import Batch
 from batchlight.closing import close_plan
 from batchlight.config import JobConfig
 from batchlight.inputs import Input
+from batchlight.ledger import part_path, tally, to_parquet
 from batchlight.plan import Plan, store_plan
 from batchlight.planner import Planner
-from batchlight.records import Record, as_table, part_path, tally, to_parquet
+from batchlight.records import Record, as_table
 from batchlight.serving import fingerprints_of
 from batchlight.storage import Location, Storage, open_storage
 from benchmarks.measuring import Table

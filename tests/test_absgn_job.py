@@ -36,8 +36,8 @@ from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.feeding import Answer
 from batchlight.inputs import open_inputs
 from batchlight.isolation import BatchRunner
+from batchlight.ledger import part_path
 from batchlight.model import Model, choose_model, weights_of
-from batchlight.records import part_path
 from batchlight.serving import fingerprints_of, serve
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, open_storage

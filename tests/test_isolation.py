@@ -17,7 +17,7 @@ from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ErrorCode
 from batchlight.inputs import Input, open_inputs
 from batchlight.isolation import BatchRunner
-from batchlight.records import part_path
+from batchlight.ledger import part_path
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, open_storage
 from tests.helpers import rows, tree, write_images

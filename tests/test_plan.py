@@ -16,9 +16,10 @@ from batchlight.codec import output_name
 from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
+from batchlight.ledger import BatchRange, metadata_path, to_parquet
 from batchlight.plan import latest_plan, store_plan
 from batchlight.planner import Earlier, Planner
-from batchlight.records import BatchRange, Record, as_table, metadata_path, to_parquet
+from batchlight.records import Record, as_table
 from batchlight.serving import fingerprints_of
 from batchlight.storage import Location, open_storage
 

@@ -19,13 +19,8 @@ from PIL import Image
 
 from batchlight import JobConfig, run
 from batchlight.errors import ErrorCode
-from batchlight.records import (
-    BatchRange,
-    Record,
-    as_table,
-    metadata_path,
-    to_parquet,
-)
+from batchlight.ledger import BatchRange, metadata_path, to_parquet
+from batchlight.records import Record, as_table
 from batchlight.report import charts, write_report
 from batchlight.report.bins import Bins
 from batchlight.report.digest import digest
