@@ -110,7 +110,7 @@ class JobConfig(BaseModel):
         default=None,
         ge=1,
         description="ABSGN actors, each with one GPU, or on CPUs.",
-        json_schema_extra={"default": "one per GPU of the cluster, or per machine"},
+        json_schema_extra={"default": "one per GPU of the cluster, or per 8 CPUs"},
     )
     address: str | None = Field(
         default=None,

@@ -56,12 +56,12 @@ class Model:
             "precision": self.precision,
         }
 
-    def enhancer(self, neighbours: int = 0) -> Enhancer:
-        """The network, with others on its machine. Raises ``UsageError`` without its GPU."""
+    def enhancer(self) -> Enhancer:
+        """The network. Raises ``UsageError`` without its GPU."""
         from batchlight.absgn.inference import Enhancer
 
         refuse_cuda_without_gpu(self.device, "a worker")
-        return Enhancer(self.weights, self.device, self.precision, self.tile, neighbours)
+        return Enhancer(self.weights, self.device, self.precision, self.tile)
 
 
 def weights_of(config: JobConfig) -> Weights | None:

@@ -111,7 +111,8 @@ def group_scenes(thumbnails: Sequence[Image]) -> list[int]:
     Images that are alike, or are linked by others that are, show one scene.
     """
     vectors = np.stack([t.ravel() - t.mean() for t in thumbnails]).astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1)  # one flat colour is like nothing else
     _, scenes = connected_components(vectors @ vectors.T >= SAME_SCENE, directed=False)
     return [int(scene) for scene in scenes]
 

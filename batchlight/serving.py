@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.errors import ClusterError
 from batchlight.feeding import Service
-from batchlight.machine import local_gpus
+from batchlight.machine import local_gpus, prepare_for_images
 from batchlight.model import Model, choose_model, refuse_cuda_without_gpu
 
 if TYPE_CHECKING:
+    from batchlight.absgn.inference import Enhancer
     from batchlight.absgn.weights import Weights
+
+CPUS_PER_NETWORK = 8
+"""That one can keep busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +50,10 @@ def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, F
 async def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
     """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
     on_gpus = model.device == "cuda"
-    wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else engine.nodes)
+    by_cpus = max(engine.nodes, engine.workers // CPUS_PER_NETWORK)
+    wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else by_cpus)
     count = 1 if config.workers == 0 else wanted
-    neighbours = -(-count // engine.nodes) - 1
-    service = await engine.host(partial(model.enhancer, neighbours), count, on_gpus)
+    service = await engine.host(partial(_enhancer, model), count, on_gpus)
     if not on_gpus:
         speed = await _seconds_per_megapixel(engine, service) / count
         logger.warning(
@@ -57,6 +62,15 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
             model.name, speed, images, _duration(speed * images), _advice(model),
         )  # fmt: skip
     return service
+
+
+def _enhancer(model: Model) -> Enhancer:
+    """Made where it will be used."""
+    # Read when PyTorch is imported first. Else threads that wait for each other keep CPUs busy,
+    # and several networks on a machine take twice as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_for_images()
+    return model.enhancer()
 
 
 async def _seconds_per_megapixel(engine: Engine, service: Service) -> float:

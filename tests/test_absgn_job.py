@@ -242,23 +242,6 @@ def test_every_kind_stays_what_it_is(tmp_path: Path) -> None:
         assert after.mean() > 1.2 * before.mean(), row["output"]
 
 
-def test_threads_change_no_pixel_by_more_than_a_level(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``--gpu-workers`` and the number of CPUs decide how many threads the network has."""
-    write_images(tmp_path / "in", 4, ".png", height=33, width=40, dtype=np.uint16)
-    trees = []
-    for cpus in (1, 2, 3):
-        monkeypatch.setattr("batchlight.absgn.inference.usable_cpus", lambda n=cpus: n)
-        run(tmp_path / "in", method="absgn", output=str(tmp_path / f"out{cpus}"))
-        trees.append(tree(tmp_path / f"out{cpus}/absgn"))
-    first = [read_image(tmp_path / "out1/absgn" / name).astype(int) for name in trees[0]]
-    for cpus in (2, 3):
-        for name, pixels in zip(trees[0], first, strict=True):
-            other = read_image(tmp_path / f"out{cpus}/absgn" / name).astype(int)
-            assert np.abs(pixels - other).max() <= 1
-
-
 # Failures
 
 

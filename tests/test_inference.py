@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib import resources
 from itertools import pairwise
@@ -196,17 +197,25 @@ def test_arrays_are_only_read(enhancer: Enhancer) -> None:
     assert one(enhancer, gray).shape == (12, 10)
 
 
-def test_equal_bytes_each_time_whatever_the_threads(enhancer: Enhancer) -> None:
+def test_equal_bytes_each_time(enhancer: Enhancer) -> None:
     images = [dark_image(1, 61, 45), dark_image(2, 61, 45)]
-    results = set()
-    before = torch.get_num_threads()
+    once, again = ([one(enhancer, image).tobytes() for image in images] for _ in range(2))
+    assert once == again
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (101, 333)])
+def test_the_number_of_cpus_decides_nothing(height: int, width: int, threads: None) -> None:
+    """Nor that of the actors that share them; 16 bits show what 8 would hide."""
+    image = dark_image(3, height, width, 3, np.uint16)
+    cpus = os.sched_getaffinity(0)
+    results = []
     try:
-        for count in (1, 1, 2, 2):
-            torch.set_num_threads(count)
-            results.add(b"".join(restored.get().tobytes() for restored in enhancer.enhance(images)))
+        for usable in (cpus, {min(cpus)}):
+            os.sched_setaffinity(0, usable)
+            results.append(one(Enhancer(WEIGHTS, "cpu", "fp32"), image))
     finally:
-        torch.set_num_threads(before)
-    assert len(results) == 1
+        os.sched_setaffinity(0, cpus)
+    assert np.array_equal(results[0], results[1])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

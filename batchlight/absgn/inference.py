@@ -17,7 +17,6 @@ from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.machine import usable_cpus
 
 Pixels = npt.NDArray[Any]
 Device = Literal["cpu", "cuda"]
@@ -28,6 +27,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 VALUES_PER_PIXEL = 42
 """Numbers alive at once, at most, per pixel and channel of the network's width, as measured; the
 most are in the second dense block."""
+CPU_THREADS = 8
+"""Of one network, however many CPUs there are: oneDNN sums in an order that depends on it, and with
+the order changes the last bit. More threads than CPUs take no longer."""
 CPU_BYTES = 4 * 2**30
 """Memory that one image may take on a CPU; fixed, so that results do not depend on what is free."""
 GPU_SHARE = 0.6
@@ -49,17 +51,14 @@ class Enhancer:
         device: Device,
         precision: Precision,
         tile: int | None = None,
-        neighbours: int = 0,
     ) -> None:
         """``tile``: side in pixels; None: only images that need too much memory are tiled.
-
-        ``neighbours``: how many others share this machine's CPUs with this one.
 
         Raises ``ValueError`` for weights that do not fit.
         """
         self._device = torch.device(device)
         if device == "cpu":
-            torch.set_num_threads(max(1, usable_cpus() // (1 + neighbours)))
+            torch.set_num_threads(CPU_THREADS)
         else:
             # The same bytes each time, and fp32 that is what it says.
             torch.backends.cudnn.deterministic = True

@@ -250,6 +250,7 @@ def _moving_average(decay: float) -> Callable[..., None]:
     """An exponential moving average that is short at first, to forget the random start."""
 
     def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        # As TensorFlow's ExponentialMovingAverage warms up: of n steps, about the last tenth count.
         weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
         for a, c in zip(average, current, strict=True):
             a.lerp_(c, weight)

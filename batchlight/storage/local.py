@@ -20,14 +20,18 @@ from batchlight.storage.location import Location
 
 TEMPORARY = f"{INTERNAL}/tmp"
 
-# The trouble of one name; whatever else happens on writing is trouble of the whole storage.
 _NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
 )
+"""The trouble of one name; whatever else happens on writing is trouble of the whole storage."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""Nothing is there any more."""
 _NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
+"""What is there is nothing that can be read."""
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
+"""It can be read, but not by this user."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
+"""What disks of a network do when they are in trouble, and a second try may find well again."""
 
 
 class LocalStorage:
