@@ -28,8 +28,9 @@ from batchlight.inputs import Input
 from batchlight.ledger import write_part
 from batchlight.light import MeanLight, batch_light
 from batchlight.machine import prepare_for_images
+from batchlight.pixels import Pixels
 from batchlight.records import STAGES, Record, Tally
-from batchlight.steps import BatchContext, Failure, Image, Pixels, Steps, as_record
+from batchlight.steps import BatchContext, Failure, Image, Steps, as_record
 
 if TYPE_CHECKING:
     from batchlight.absgn.restored import Restored

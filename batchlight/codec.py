@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from batchlight import containers
@@ -21,8 +20,7 @@ from batchlight.config import Format, Method
 from batchlight.containers import Metadata
 from batchlight.errors import ErrorCode, ImageError, brief
 from batchlight.header import Header, require_memory, undisturbed_pillow
-
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 SUFFIXES: dict[str, Format] = {
     ".jpg": "jpeg",

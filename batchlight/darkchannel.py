@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchlight.kernels import kernel
-
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 HAZIEST = 0.001
 """Share of the pixels, the haziest, among which the atmospheric light is looked for."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,7 @@ from batchlight.guided import smooth
 from batchlight.kernels import kernel
 from batchlight.light import LIGHT_SCALE
 from batchlight.measures import luminance
-
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 CURVES = 16
 """How many are kept: images of a batch share its light, and dark ones often have the highest."""

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from batchlight.codec import Pixels, decode, in_colour, is_image_name
+from batchlight.codec import decode, in_colour, is_image_name
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.header import Header, read_header
 from batchlight.lock import LOCKS
 from batchlight.machine import usable_cpus
+from batchlight.pixels import Pixels
 from batchlight.quality import Quality, quality
 from batchlight.storage import Location, Storage, open_storage
 

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import numpy.typing as npt
-
 if TYPE_CHECKING:
-    from batchlight.absgn.restored import Restored
+    from batchlight.pixels import Pixels
+from batchlight.absgn.restored import Restored
 
-Pixels = npt.NDArray[Any]
 T = TypeVar("T")
 
 GROUPS_UNDER_WAY = 2

@@ -8,13 +8,11 @@ variance of the amplified noise smooths what can be noise and leaves what can no
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 RADIUS = 2
 """Of the filter's square window, in pixels."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from batchlight.kernels import kernel
-
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 _LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
 """Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""

@@ -18,7 +18,6 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from batchlight import codec, dehaze
 from batchlight.codec import Decoded
@@ -35,11 +34,11 @@ from batchlight.errors import (
 from batchlight.header import read_header
 from batchlight.inputs import Input, read_input
 from batchlight.measures import is_flat, measure
+from batchlight.pixels import Pixels
 from batchlight.records import Record
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
 
-Pixels = npt.NDArray[Any]
 T = TypeVar("T")
 
 OPEN_STORAGES = 16

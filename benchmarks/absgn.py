@@ -27,9 +27,10 @@ from batchlight.absgn.inference import Enhancer, Precision
 from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
-from batchlight.feeding import Feeder, Pixels
+from batchlight.feeding import Feeder
 from batchlight.machine import local_gpus
 from batchlight.model import Model, choose_model, weights_of
+from batchlight.pixels import Pixels
 
 MULTIPLY_ADDS_PER_PIXEL = {32: 2.03e12 / 2 / 240_000, 8: 2.03e12 / 2 / 240_000 / 16}
 """Of the convolutions, which make up nearly all; they grow with the square of the width."""

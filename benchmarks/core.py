@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from batchlight.dehaze import DehazeParameters, analyse, enhance
 from batchlight.machine import prepare_for_images
+from batchlight.pixels import Pixels
 from benchmarks.measuring import (
     Table,
     milliseconds,
@@ -35,8 +34,6 @@ from benchmarks.measuring import (
     show,
     write_photographs,
 )
-
-Pixels = npt.NDArray[Any]
 
 IMAGES, WIDTH, HEIGHT = 16, 1920, 1080
 SCRIPT_WIDTH, SCRIPT_HEIGHT = 600, 400

@@ -17,14 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy.typing as npt
 
+from batchlight.pixels import Pixels
 from batchlight.samples import write_samples
-
-Pixels = npt.NDArray[Any]
 
 JPEG_QUALITY = 90
 

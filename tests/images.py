@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -18,8 +17,8 @@ from batchlight.codec import Decoded
 from batchlight.config import Format
 from batchlight.containers import PNG_SIGNATURE
 from batchlight.header import read_header
+from batchlight.pixels import Pixels
 
-Pixels = npt.NDArray[Any]
 FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
 MAX_PIXELS = 200_000_000
 ORIENTATION, MAKE, EXTRA_SAMPLES = 0x0112, 0x010F, 0x0152

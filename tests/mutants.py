@@ -21,13 +21,13 @@ from PIL import Image, PngImagePlugin
 
 from batchlight.config import Format
 from batchlight.containers import PNG_SIGNATURE
+from batchlight.pixels import Pixels
 from tests import images
 from tests.helpers import dark_image
 from tests.images import (
     FORMATS,
     MAKE,
     ORIENTATION,
-    Pixels,
     animation,
     avif_10_bit,
     planes,

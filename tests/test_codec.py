@@ -30,13 +30,13 @@ from batchlight.codec import Decoded
 from batchlight.config import Format
 from batchlight.errors import ImageError
 from batchlight.header import read_header
+from batchlight.pixels import Pixels
 from tests.helpers import dark_image
 from tests.images import (
     EXTRA_SAMPLES,
     FORMATS,
     MAX_PIXELS,
     UNSUPPORTED,
-    Pixels,
     again,
     opened,
     patches,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +14,8 @@ from hypothesis.extra import numpy as hnp
 from batchlight.dehaze import DehazeParameters, analyse, enhance
 from batchlight.light import MeanLight, batch_light
 from batchlight.measures import measure
+from batchlight.pixels import Pixels
 from tests.helpers import dark_image
-
-Pixels = npt.NDArray[Any]
 
 
 def slow_coarse(image: Pixels, window: int) -> tuple[Pixels, Pixels]:

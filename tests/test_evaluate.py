@@ -21,11 +21,12 @@ from skimage import metrics
 from batchlight import JobConfig, run
 from batchlight.errors import StorageError, UsageError
 from batchlight.evaluate import Evaluation, Score, Unmatched, evaluate
+from batchlight.pixels import Pixels
 from batchlight.quality import Quality
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
 from tests.helpers import dark_image, read_image, write_images
-from tests.images import ORIENTATION, UNSUPPORTED, Pixels, png, png_start, saved, tiff
+from tests.images import ORIENTATION, UNSUPPORTED, png, png_start, saved, tiff
 from tests.s3_server import BUCKET, S3Server
 
 MODULE = "batchlight.evaluate"

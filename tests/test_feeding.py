@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 from batchlight import feeding
 from batchlight.absgn.restored import Restored
 from batchlight.feeding import GROUPS_UNDER_WAY, PIXELS_WAITING, Feeder
-
-Pixels = npt.NDArray[Any]
+from batchlight.pixels import Pixels
 
 
 @dataclass

@@ -19,9 +19,9 @@ from batchlight.absgn.inference import LUMINANCE, VALUES_PER_PIXEL, Enhancer
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.weights import dump_tensors, parse_weights
 from batchlight.errors import ErrorCode
+from batchlight.pixels import Pixels
 from tests.helpers import dark_image
 
-Pixels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 WEIGHTS = (

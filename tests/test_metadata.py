@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, PngImagePlugin
 from batchlight.config import Format
 from batchlight.containers import Metadata
 from batchlight.errors import ImageError
+from batchlight.pixels import Pixels
 from tests.images import (
     FORMATS,
     ICC,
     MAKE,
     ORIENTATION,
     XMP,
-    Pixels,
     again,
     opened,
     patches,

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from batchlight import JobConfig, run
+from batchlight.pixels import Pixels
 from tests.helpers import Row, batchlight, dark_image, outcomes, rows, stable_rows, tree
 from tests.images import (
     ORIENTATION,
     UNSUPPORTED,
-    Pixels,
     opened,
     patches,
     png,
