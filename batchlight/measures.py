@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from batchlight.kernels import kernel
-from batchlight.pixels import Pixels
+from batchlight.pixels import LUMINANCE, Pixels
 
-_LUMINANCE = {1: (1.0,), 3: (0.114, 0.587, 0.299)}
-"""Weights of the channels (gray, or blue, green, red) by ITU-R BT.601."""
+_WEIGHTS = {1: (1.0,), 3: LUMINANCE}
+"""Of the channels, by their number."""
 
 
 def measure(pixels: Pixels) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def measure(pixels: Pixels) -> tuple[float, float]:
 
 def luminance(sums: npt.NDArray[np.int64], size: int, top: int) -> float:
     """Mean luminance, 0..1, of ``size`` pixels up to ``top``, by the sums of their channels."""
-    return float(np.dot(_LUMINANCE[len(sums)], sums)) / size / top
+    return float(np.dot(_WEIGHTS[len(sums)], sums)) / size / top
 
 
 def is_flat(pixels: Pixels) -> bool:

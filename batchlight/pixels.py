@@ -1,4 +1,4 @@
-"""What an array of pixels is, wherever nothing else is said."""
+"""What an array of pixels is, wherever nothing else is said; and what its luminance is."""
 
 from __future__ import annotations
 
@@ -9,3 +9,6 @@ import numpy.typing as npt
 Pixels = npt.NDArray[Any]
 """uint8 or uint16; (height, width) for gray, or (height, width, 3) in OpenCV's order blue, green,
 red."""
+
+LUMINANCE = (0.114, 0.587, 0.299)
+"""What blue, green and red weigh in it, by ITU-R BT.601."""

@@ -16,7 +16,7 @@ from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.pixels import Pixels
+from batchlight.pixels import LUMINANCE, Pixels
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -36,9 +36,6 @@ GPU_SHARE = 0.6
 SMALLEST_TILE = 256
 MEASURED_SIDE = 256
 """Side in pixels of the image that the speed is measured with."""
-
-LUMINANCE = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue by ITU-R BT.601: what a gray image's three results become."""
 
 
 class Enhancer:
@@ -194,7 +191,7 @@ def _to_pixels(result: Tensor, like: Pixels) -> Pixels:
         raise _NotFiniteError
     y = y.clamp(0, 1)
     if like.ndim == 3:
-        y = (y * torch.tensor(LUMINANCE, device=y.device).view(1, 3, 1, 1)).sum(1)
+        y = (y * torch.tensor(LUMINANCE[::-1], device=y.device).view(1, 3, 1, 1)).sum(1)
     else:
         y = y.flip(1).permute(0, 2, 3, 1)
     top = np.iinfo(like.dtype).max
