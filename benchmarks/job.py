@@ -28,10 +28,9 @@ import batchlight
 from batchlight import dehaze
 from batchlight.config import JobConfig
 from batchlight.light import batch_light
-from batchlight.machine import prepare_for_images
+from batchlight.machine import prepare_for_images, usable_cpus
 from benchmarks.measuring import (
     Table,
-    cpus,
     new_folder,
     photographs,
     ratio,
@@ -57,7 +56,7 @@ def tables(folder: str | None) -> Iterator[Table]:
         lines: list[tuple[object, ...]] = []
         for kind, (count, width, height) in KINDS.items():
             source = write_photographs(images, Path(work) / kind, count, width, height)
-            lines += compare(kind, source, Path(work), cpus(), ROUNDS)
+            lines += compare(kind, source, Path(work), usable_cpus(), ROUNDS)
         yield Table("The job beside a bare process pool", HEADER, lines)
 
 

@@ -126,8 +126,3 @@ def watching(look: Callable[[], None], every_s: float) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-
-
-def cpus() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,8 +19,9 @@ from uuid import uuid4
 
 import psutil
 
+from batchlight.machine import usable_cpus
 from benchmarks.job import ray_with, run_job, run_on_files
-from benchmarks.measuring import Table, cpus, photographs, ratio, rounds, show, write_photographs
+from benchmarks.measuring import Table, photographs, ratio, rounds, show, write_photographs
 from tests.faulty_proxy import FaultPlan, faulty_proxy
 from tests.s3_server import BUCKET, S3Server, running_s3
 
@@ -56,7 +57,7 @@ def made(folder: Path) -> Path:
 def compare(source: Path, work: Path, count: int) -> Iterator[tuple[object, ...]]:
     """A line for one worker, and one for as many as there are CPUs."""
     [store] = [child for child in psutil.Process().children() if child.name() == "weed"]
-    for workers in sorted({1, cpus()}):
+    for workers in sorted({1, usable_cpus()}):
         with ray_with(workers):
             contestants: dict[str, Callable[[], object]] = {
                 "local": partial(run_on_files, source, work, workers),

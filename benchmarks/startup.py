@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchlight.machine import usable_cpus
 from benchmarks.job import ray_with, run_job
-from benchmarks.measuring import Table, cpus, photographs, show, watching, write_photographs
+from benchmarks.measuring import Table, photographs, show, watching, write_photographs
 
 IMAGES, WIDTH, HEIGHT = 64, 1920, 1080
 ROUNDS = 5
@@ -70,9 +71,9 @@ def command(source: Path, output: Path, environment: dict[str, str]) -> float:
 def first_image(source: Path, output: Path) -> tuple[float, float]:
     """Seconds until Ray is up, and from then until the first image is there."""
     started = time.perf_counter()
-    with ray_with(cpus()), watched(output) as seen:
+    with ray_with(usable_cpus()), watched(output) as seen:
         up = time.perf_counter()
-        run_job(str(source), str(output), cpus())
+        run_job(str(source), str(output), usable_cpus())
     return up - started, seen[0] - up
 
 
