@@ -50,6 +50,7 @@ AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 Debug = Annotated[
     bool, typer.Option("--debug", metavar="", help="Verbose logs, and tracebacks of errors.")
 ]
+"""``main`` looks for it itself, since it is to hold before the words are parsed."""
 
 
 def main() -> None:
