@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 from batchlight.batch import Batch
 from batchlight.codec import output_path
@@ -57,8 +58,7 @@ class Earlier:
     output_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of the listing, of the earlier records, or of both."""
 
     path: str
@@ -213,12 +213,12 @@ def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
     neighbours: list[Entry] = []
     stem = ""
     for entry in entries:
-        if neighbours and not entry.path.startswith(stem):
-            yield from _without_collisions(neighbours, config)
-            neighbours = []
-        if not neighbours:
-            stem = entry.path.rpartition(".")[0] + "."
-        neighbours.append(entry)
+        if stem and entry.path.startswith(stem):
+            neighbours.append(entry)
+            continue
+        yield from _without_collisions(neighbours, config)
+        neighbours = [entry]
+        stem = entry.path.rpartition(".")[0] + "."
     yield from _without_collisions(neighbours, config)
 
 
@@ -227,8 +227,8 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
 
     An image that is gone keeps its row and its output; so one that would overwrite that fails.
     """
-    if len(entries) == 1:
-        yield entries[0]
+    if len(entries) < 2:
+        yield from entries
         return
     gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
     kept = {row.output: row.path for row in gone}
@@ -252,7 +252,7 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
                     f"{output} is the output of {kept[output]}, which is no longer listed; "
                     "rename this one, or choose another --output"
                 )
-        yield replace(entry, image=replace(entry.image, defect=defect)) if defect else entry
+        yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
