@@ -174,6 +174,7 @@ class _Pipeline:
             for done, restored in self._feeder.rest():
                 self._take(done, restored)
         self._write.flush()
+        self.steps.output.sync()  # before a part tells that they are there
 
     def _enhance(self, image: Image, light: float | None) -> None:
         """Enhance, encode and write an image that is analysed; without ``light``, with its own."""

@@ -126,6 +126,7 @@ def compact(storage: Storage, chunk: BatchRange, committed: set[int], *, moved: 
             table = pa.concat_tables(pool.map(partial(read_table, storage), parts))
             path = metadata_path(chunk)
             storage.write(path, to_parquet(as_sorted(table), path))
+            storage.sync()
         list(pool.map(storage.delete, parts))
 
 
@@ -170,6 +171,7 @@ def remove_rows(storage: Storage, keys: pa.Table, before: int) -> None:
             storage.delete(path)
         elif kept.num_rows < table.num_rows:
             storage.write(path, to_parquet(as_sorted(kept), path))
+    storage.sync()
 
 
 def _files_with(storage: Storage, keys: pa.Table, before: int) -> Iterator[tuple[str, pa.Table]]:

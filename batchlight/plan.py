@@ -230,6 +230,7 @@ def store_plan(
         methods=tuple(sorted(methods)),
         chunks=tuple(stored),
     )
+    storage.sync()
     storage.write(f"{plan.folder}.json", _to_json(plan))
     return plan
 

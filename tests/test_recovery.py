@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from tests.helpers import batchlight as command
 
 IMAGES = 240
 KILL_TIMEOUT_S = 120.0
+
+State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
 
 
 class Died(BaseException):
@@ -65,7 +68,7 @@ def run(folder: Path, out: Path) -> batchlight.Summary:
     return batchlight.run(config)
 
 
-def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]:
+def state(out: Path) -> State:
     """All that two equal outputs agree in."""
     return tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata"))
 
@@ -115,6 +118,80 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert deaths > 30
 
 
+class Disk:
+    """A disk at its worst: a power cut undoes whatever was moved, unless its folder was flushed.
+
+    Only deletions, and the last change of all, survive for sure. After each change, what a cut
+    would leave of ``out`` is copied to ``cuts``.
+    """
+
+    def __init__(self, out: Path, cuts: Path, patch: pytest.MonkeyPatch) -> None:
+        self.out = out
+        self.cuts = cuts
+        self.count = 0
+        self._undo: dict[Path, bytes | None] = {}
+        """What stood there before; None for nothing."""
+        for name, target in (("mkdir", 0), ("replace", 1), ("link", 1), ("unlink", 0)):
+            patch.setattr(os, name, partial(self._change, getattr(os, name), target))
+        patch.setattr(os, "fsync", partial(self._fsync, os.fsync))
+
+    def _change(self, change: Callable[..., None], target: int, *given: Any, **more: Any) -> None:
+        path = Path(given[target])
+        before = path.read_bytes() if path.is_file() else None
+        change(*given, **more)
+        if self.out not in path.parents or path.parent.name == "tmp":
+            return
+        earliest = self._undo.pop(path, before)
+        self._leave()
+        if path.exists():
+            self._undo[path] = earliest
+
+    def _fsync(self, fsync: Callable[[int], None], descriptor: int) -> None:
+        fsync(descriptor)
+        flushed = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self._undo = {p: before for p, before in self._undo.items() if p.parent != flushed}
+
+    def _leave(self) -> None:
+        cut = self.cuts / str(self.count)
+        self.count += 1
+        shutil.copytree(self.out, cut)
+        for path, before in self._undo.items():
+            undone = cut / path.relative_to(self.out)
+            if undone.is_dir():
+                shutil.rmtree(undone)
+            elif undone.exists() and before is None:
+                undone.unlink()
+            elif before is not None:
+                undone.write_bytes(before)
+
+
+def test_a_power_cut_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "in"
+    write_images(photos, 7)
+    # It takes most of a run's time, and nothing that is done here depends on it.
+    monkeypatch.setattr("batchlight.job.write_report", lambda output: None)
+    calm = run_with_power_cuts(photos, tmp_path / "first", monkeypatch)
+    cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
+    (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert run_with_power_cuts(photos, tmp_path / "second", monkeypatch) != calm
+
+
+def run_with_power_cuts(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """A run; and one that goes on after each change that it made, to the same end."""
+    cuts = out.with_name(f"cuts of {out.name}")
+    with monkeypatch.context() as patch:
+        disk = Disk(out, cuts, patch)
+        run(photos, out)
+    calm = state(out)
+    for cut in cuts.iterdir():
+        shutil.rmtree(cut / "_batchlight/locks", ignore_errors=True)  # held by this process
+        run(photos, cut)
+        assert state(cut) == calm, f"after a power cut at change {cut.name}"
+    assert disk.count > 10
+    return calm
+
+
 def assert_no_row_twice(out: Path) -> None:
     keys = [(row["input"], row["method"]) for row in rows(out)] if out.exists() else []
     assert len(keys) == len(set(keys))
@@ -129,7 +206,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calm(photos: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]:
+def calm(photos: Path) -> State:
     out = photos.parent / "calm"
     done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
     assert done.returncode == 3

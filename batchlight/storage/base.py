@@ -105,5 +105,8 @@ class Storage(Protocol):
     def delete(self, path: str) -> None:
         """Remove a file; fine if it is gone already."""
 
+    def sync(self) -> None:
+        """See to it that no power cut undoes what was written through this object until now."""
+
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left behind."""

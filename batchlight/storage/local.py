@@ -2,6 +2,8 @@
 
 A file is published by writing a temporary file under ``_batchlight/tmp``, flushing it to the disk
 and moving it into place, so that a reader, or a run after a power cut, sees all of it or nothing.
+That the move itself outlasts a power cut takes a flush of the folder as well, which ``sync`` does
+once for many files.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM})
 """It can be read, but not by this user."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
 """What disks of a network do when they are in trouble, and a second try may find well again."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
+"""Folders of file systems that know no such thing, that this user cannot read, or that are gone."""
 
 
 class LocalStorage:
@@ -39,6 +43,8 @@ class LocalStorage:
 
     def __init__(self, location: Location) -> None:
         self.root = location.path
+        self._moved_into: set[str] = set()
+        """Folders whose entries a power cut may still undo."""
 
     def check(self, writable: bool) -> None:
         if writable:
@@ -113,12 +119,12 @@ class LocalStorage:
 
     def write(self, path: str, data: bytes) -> None:
         with self._prepared(path, data) as (temporary, target):
-            _move(os.replace, temporary, target)
+            self._move(os.replace, temporary, target)
 
     def create(self, path: str, data: bytes) -> bool:
         with self._prepared(path, data) as (temporary, target):
             try:
-                _move(os.link, temporary, target)  # unlike a rename, never replaces
+                self._move(os.link, temporary, target)  # unlike a rename, never replaces
             except FileExistsError:
                 if os.path.isdir(target):
                     raise
@@ -133,6 +139,16 @@ class LocalStorage:
         with _storage_trouble(f"cannot delete {absolute}"), suppress(FileNotFoundError):
             os.unlink(absolute)
 
+    def sync(self) -> None:
+        folders, self._moved_into = self._moved_into, set()
+        for folder in folders:
+            with suppress(OSError), _storage_trouble(f"cannot write to {folder}", _CANNOT_SYNC):
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
     def sweep(self) -> None:
         for name in self.names(TEMPORARY):
             self.delete(f"{TEMPORARY}/{name}")
@@ -141,6 +157,19 @@ class LocalStorage:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path!r} would leave {self.root}")
         return os.path.join(self.root, path)
+
+    def _move(self, move: Callable[[str, str], None], temporary: str, target: str) -> None:
+        """Publish a file in a folder that may not be there yet."""
+        folder = os.path.dirname(target)
+        try:
+            move(temporary, target)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            move(temporary, target)
+        # Those above it may be new too, made here or by another worker a moment ago.
+        while folder not in self._moved_into and len(folder) >= len(self.root):
+            self._moved_into.add(folder)
+            folder = os.path.dirname(folder)
 
     @contextmanager
     def _prepared(self, path: str, data: bytes) -> Iterator[tuple[str, str]]:
@@ -169,15 +198,6 @@ def _open_new(path: str) -> int:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.open(path, flags, 0o666)
-
-
-def _move(move: Callable[[str, str], None], temporary: str, target: str) -> None:
-    """Publish a file in a folder that may not be there yet."""
-    try:
-        move(temporary, target)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        move(temporary, target)
 
 
 def _open_at_once(path: str, flags: int) -> int:

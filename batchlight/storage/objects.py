@@ -168,6 +168,9 @@ class ObjectStorage:
         with suppress(FileNotFoundError):
             self._ask("delete", path, lambda: obstore.delete(self._store, path))
 
+    def sync(self) -> None:
+        """Nothing to do: what a store has answered for is safe."""
+
     def sweep(self) -> None:
         """Nothing to do: a put is atomic and leaves no temporary file."""
 
