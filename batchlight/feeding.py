@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from batchlight.absgn.restored import Restored
     from batchlight.pixels import Pixels
-from batchlight.absgn.restored import Restored
 
 T = TypeVar("T")
 

@@ -18,11 +18,13 @@ from batchlight.codec import is_image_name
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ImageError, UsageError
 from batchlight.header import read_header
+from batchlight.pixels import Rgb
 from batchlight.storage import Location, open_storage
 
 logger = logging.getLogger(__name__)
 
-Image = npt.NDArray[Any]
+Gray = npt.NDArray[Any]
+"""As ``Rgb``, but (height, width)."""
 
 LOW, HIGH = "low", "high"
 THUMBNAIL = 24
@@ -72,8 +74,8 @@ def find_pairs(folder: str) -> list[Pair]:
     return pairs
 
 
-def load_pair(pair: Pair) -> tuple[Image, Image]:
-    """Both images, (height, width, 3) RGB float32 in 0..1. Raises ``UsageError``."""
+def load_pair(pair: Pair) -> tuple[Rgb, Rgb]:
+    """Both images, of one size. Raises ``UsageError``."""
     low, high = (_load(pair.folder, path) for path in (pair.low, pair.high))
     if low.shape != high.shape:
         raise UsageError(
@@ -105,7 +107,7 @@ def split_by_scene(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
     return [pair for pair in pairs if pair not in apart], sorted(held_out, key=lambda p: p.name)
 
 
-def group_scenes(thumbnails: Sequence[Image]) -> list[int]:
+def group_scenes(thumbnails: Sequence[Gray]) -> list[int]:
     """For each thumbnail the number of its scene.
 
     Images that are alike, or are linked by others that are, show one scene.
@@ -117,13 +119,13 @@ def group_scenes(thumbnails: Sequence[Image]) -> list[int]:
     return [int(scene) for scene in scenes]
 
 
-def _thumbnail(image: Image) -> Image:
+def _thumbnail(image: Rgb) -> Gray:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small: Image = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    small: Gray = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return small
 
 
-def _load(folder: str, path: str) -> Image:
+def _load(folder: str, path: str) -> Rgb:
     storage = open_storage(Location.parse(folder))
     try:
         data = storage.read(path)
@@ -131,5 +133,5 @@ def _load(folder: str, path: str) -> Image:
     except (ImageError, OSError) as error:
         raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
     top = np.float32(np.iinfo(pixels.dtype).max)
-    rgb: Image = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
+    rgb: Rgb = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
     return rgb

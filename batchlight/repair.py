@@ -36,7 +36,7 @@ from batchlight.storage import Location, Storage
 from batchlight.summary import read_summary
 from batchlight.verify import Problem, RecordFile, Verification, checked_files
 
-Pair = tuple[str | None, str | None]
+Key = tuple[str | None, str | None]
 """Input and method."""
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
@@ -75,13 +75,13 @@ class _Lost:
     """What is to be done again of one batch."""
 
     batch: Batch
-    pairs: frozenset[Pair]
+    keys: frozenset[Key]
     lights: Mapping[str, float | None] | None = None
     """The batch's light by method, if it is on record."""
 
     def inputs(self, method: Method) -> list[Input]:
-        """Those whose pair with this method is lost."""
-        return [item for item in self.batch.inputs if (item.path, method) in self.pairs]
+        """Those whose row of this method is lost."""
+        return [item for item in self.batch.inputs if (item.path, method) in self.keys]
 
 
 class _Repairer:
@@ -106,7 +106,7 @@ class _Repairer:
     async def repaired(self, file: RecordFile) -> list[Problem]:
         """The problems of a file, with what became of them."""
         plan = plan_of(self._storage, file.chunk.first)
-        lost = [some for some in self._lost(plan, file) if some.pairs]
+        lost = [some for some in self._lost(plan, file) if some.keys]
         records = await self._redo(plan, lost) if lost else []
         table = file.table
         if table is None:
@@ -116,23 +116,23 @@ class _Repairer:
         old = table.join(made.select(KEY), KEY, join_type="left semi")
         if not as_sorted(old).select(STABLE).equals(made.select(STABLE)):
             self._replace(file.path, with_new_rows(table, made))
-        reasons: dict[Pair, str | None] = {
+        reasons: dict[Key, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }
-        return [_outcome(problem, reasons.get(problem.pair)) for problem in file.problems]
+        return [_outcome(problem, reasons.get(problem.key)) for problem in file.problems]
 
     def _lost(self, plan: Plan, file: RecordFile) -> Iterator[_Lost]:
         """What a file of records has lost, batch by batch."""
         batches = plan.batches_of(self._storage, file.chunk)
         if file.table is None:
-            elsewhere: set[Pair] = set()
+            elsewhere: set[Key] = set()
             if not is_part(file.path):  # the old rows of a part's pairs are about to be removed
-                elsewhere = self._pairs_beside(file.path)
+                elsewhere = self._keys_beside(file.path)
             for batch in batches:
-                pairs = {(item.path, method) for item in batch.inputs for method in batch.methods}
-                yield _Lost(batch, frozenset(pairs - elsewhere))
+                keys = {(item.path, method) for item in batch.inputs for method in batch.methods}
+                yield _Lost(batch, frozenset(keys - elsewhere))
             return
-        bad = {problem.pair for problem in file.problems}
+        bad = {problem.key for problem in file.problems}
         columns = ["input", "method", "batch", "batch_atmospheric_light"]
         rows = defaultdict(list)
         for row in file.table.select(columns).to_pylist():
@@ -140,13 +140,13 @@ class _Repairer:
                 rows[row["batch"]].append(row)
         for batch in batches:
             mine = rows[batch.number]
-            pairs = {(row["input"], row["method"]) for row in mine}
+            keys = {(row["input"], row["method"]) for row in mine}
             lights = {row["method"]: row["batch_atmospheric_light"] for row in mine}
-            yield _Lost(batch, frozenset(pairs), lights)
+            yield _Lost(batch, frozenset(keys), lights)
 
-    def _pairs_beside(self, path: str) -> set[Pair]:
+    def _keys_beside(self, path: str) -> set[Key]:
         """All that stands in other files of records than this one."""
-        found: set[Pair] = set()
+        found: set[Key] = set()
         for other in record_files(self._storage):
             if other != path:
                 with suppress(DamagedRecordsError):

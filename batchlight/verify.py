@@ -56,7 +56,7 @@ class Problem:
     repaired: bool = False
 
     @property
-    def pair(self) -> tuple[str | None, str | None]:
+    def key(self) -> tuple[str | None, str | None]:
         """Input and method, by which the records know an output."""
         return self.input, self.method
 

@@ -1,19 +1,16 @@
 """More pairs out of the pairs there are: other regions, scales, orientations, light and noise.
 
-A pair is two arrays of shape (height, width, 3), RGB float32 in 0..1: the dark image and the one
-that it should become.
+A pair is the dark image and the one that it should become.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[Any]
+from batchlight.pixels import Rgb
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ SMALLEST_GRAIN, LARGEST_GRAIN = 0.2, 0.6
 
 
 def augment(
-    low: Image, high: Image, how: Augmentation, whole: float, random: np.random.Generator
-) -> tuple[Image, Image]:
+    low: Rgb, high: Rgb, how: Augmentation, whole: float, random: np.random.Generator
+) -> tuple[Rgb, Rgb]:
     """A sample of (size, size, 3) made of a pair; ``whole``: how likely it shows all of it."""
     if random.random() >= whole:
         low, high = _region(low, high, how.smallest_region, random)
@@ -67,7 +64,7 @@ def augment(
     return np.ascontiguousarray(low, np.float32), np.ascontiguousarray(high, np.float32)
 
 
-def add_noise(image: Image, strength: float, random: np.random.Generator) -> Image:
+def add_noise(image: Rgb, strength: float, random: np.random.Generator) -> Rgb:
     """The image with sensor noise, on the 256 levels that a camera would have stored."""
     grain = random.uniform(SMALLEST_GRAIN, LARGEST_GRAIN)
     noise = cv2.GaussianBlur(random.standard_normal(image.shape, np.float32), (0, 0), grain)
@@ -75,13 +72,11 @@ def add_noise(image: Image, strength: float, random: np.random.Generator) -> Ima
     noisy = levels + noise / max(noise.std(), 1e-6) * strength * np.sqrt(
         READ_VARIANCE + SHOT_VARIANCE * levels
     )
-    result: Image = np.clip(np.rint(noisy), 0, 255) / 255
+    result: Rgb = np.clip(np.rint(noisy), 0, 255) / 255
     return result
 
 
-def _region(
-    low: Image, high: Image, smallest: float, random: np.random.Generator
-) -> tuple[Image, Image]:
+def _region(low: Rgb, high: Rgb, smallest: float, random: np.random.Generator) -> tuple[Rgb, Rgb]:
     height, width = low.shape[:2]
     share = random.uniform(smallest, 1)
     h, w = max(1, round(height * share)), max(1, round(width * share))
@@ -89,11 +84,11 @@ def _region(
     return low[y : y + h, x : x + w], high[y : y + h, x : x + w]
 
 
-def _resize(image: Image, size: int) -> Image:
+def _resize(image: Rgb, size: int) -> Rgb:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
     shrinks = size < min(height, width)
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    resized: Image = cv2.resize(image, (size, size), interpolation=how)
+    resized: Rgb = cv2.resize(image, (size, size), interpolation=how)
     return np.clip(resized, 0, 1)

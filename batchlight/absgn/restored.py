@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy.typing as npt
 
 from batchlight.errors import ImageError
+from batchlight.pixels import Pixels
 
 
 @dataclass(frozen=True)
 class Restored:
     """What the network made of one image."""
 
-    pixels: npt.NDArray[Any] | None
+    pixels: Pixels | None
     """In the shape and dtype of the image."""
     error: ImageError | None
     """Why there are no pixels: ``out_of_memory`` or ``suspicious_output``."""
     milliseconds: float
     """This image's share of the time that its group took."""
 
-    def get(self) -> npt.NDArray[Any]:
+    def get(self) -> Pixels:
         """The pixels. Raises the ``ImageError`` if there are none."""
         if self.pixels is None:
             assert self.error is not None

@@ -24,8 +24,9 @@ from torch.nn.functional import avg_pool2d, l1_loss
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from batchlight.absgn.augment import Augmentation, Image, augment
+from batchlight.absgn.augment import Augmentation, augment
 from batchlight.absgn.network import ABSGN
+from batchlight.pixels import Rgb
 
 P = TypeVar("P")
 
@@ -101,7 +102,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]], Generic[P]):
     """Augmented pairs as (3, size, size) tensors, made when asked for by (epoch, number)."""
 
     def __init__(
-        self, pairs: Sequence[P], load: Callable[[P], tuple[Image, Image]], recipe: Recipe
+        self, pairs: Sequence[P], load: Callable[[P], tuple[Rgb, Rgb]], recipe: Recipe
     ) -> None:
         self.pairs = pairs
         self.load = load
@@ -151,7 +152,7 @@ class Trainer(Generic[P]):
         self,
         recipe: Recipe,
         pairs: Sequence[P],
-        load: Callable[[P], tuple[Image, Image]],
+        load: Callable[[P], tuple[Rgb, Rgb]],
         device: torch.device,
         loaders: int,
         start: Mapping[str, Tensor] | None = None,
