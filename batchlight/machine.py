@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from contextlib import suppress
+
+import psutil
+
+from batchlight.cgroups import granted_cpus, granted_memory
 
 MMAP_THRESHOLD = 32 * 2**20
 TRIM_THRESHOLD = 128 * 2**20
@@ -13,9 +18,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
 
 def usable_cpus() -> int:
     """CPUs that this process may use; containers and ``taskset`` may grant fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cpus = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cpus = len(os.sched_getaffinity(0))
+    return math.ceil(min(cpus, granted_cpus()))
+
+
+def usable_memory() -> int:
+    """Bytes of memory that there are for this process and those beside it."""
+    return int(min(psutil.virtual_memory().total, granted_memory()))
 
 
 def local_gpus() -> int:

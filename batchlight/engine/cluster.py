@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import psutil
-
 from batchlight import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine import hosting
@@ -28,7 +26,7 @@ from batchlight.errors import (
     counted,
 )
 from batchlight.feeding import Service
-from batchlight.machine import usable_cpus
+from batchlight.machine import usable_cpus, usable_memory
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator
@@ -144,7 +142,7 @@ class RayEngine:
         if not self._hosts:
             return OBJECT_STORE_BYTES
         workers = self._wanted or usable_cpus()
-        most = int(psutil.virtual_memory().total * HOSTING_SHARE_OF_MEMORY)
+        most = int(usable_memory() * HOSTING_SHARE_OF_MEMORY)
         return max(OBJECT_STORE_BYTES, min(workers * HOSTING_BYTES_PER_WORKER, most))
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,62 @@
+"""What the control groups of this process grant it: where containers and services keep limits.
+
+A container sees all CPUs and all memory of its host, so that nothing else tells it how little of
+them is its own. Both versions of the kernel's interface are in use; limits of groups further up
+hold as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def granted_cpus() -> float:
+    """How many CPUs' worth of time; infinite without a limit."""
+    return min(map(_cpus_of, _groups("cpu")), default=math.inf)
+
+
+def granted_memory() -> float:
+    """Bytes; infinite without a limit, or more than any machine has."""
+    return min(map(_memory_of, _groups("memory")), default=math.inf)
+
+
+def _cpus_of(group: Path) -> float:
+    # What is not there is of the other version, and what is no number tells that all is granted.
+    with suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
+
+
+def _memory_of(group: Path) -> float:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            return int((group / name).read_text())
+    return math.inf
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The folders of the groups that this process is in, and of all above them.
+
+    Inside a container, its own may be mounted as the root: then only the last one is there.
+    """
+    try:
+        lines = MEMBERSHIP.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = MOUNT / controller if controllers else MOUNT  # version 2 has one tree for all
+        for below in (Path(path[1:]), *Path(path[1:]).parents):
+            yield root / below
