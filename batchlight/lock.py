@@ -47,22 +47,24 @@ class Holder:
     """Seconds since the epoch; tells a process from a later one of the same number."""
     acquired_at: str
     released: bool = False
+    pid_scope: str = ""
+    """What ``pid`` is a number of; "" where that cannot be known."""
 
     @classmethod
     def this_process(cls, run_id: str) -> Holder:
         """The calling process, now."""
         started = psutil.Process().create_time()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(run_id, socket.gethostname(), os.getpid(), started, now)
+        return cls(run_id, socket.gethostname(), os.getpid(), started, now, pid_scope=_pid_scope())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     def is_gone(self, last_sign: datetime, now: datetime) -> bool:
-        """Whether the run has ended: at once if it ran on this host, else after a minute."""
+        """Whether the run has ended: known at once if it ran on this host, else after a minute."""
         if self.released:
             return True
-        if self.host != socket.gethostname():
+        if (self.host, self.pid_scope) != (socket.gethostname(), _pid_scope()):
             return now - last_sign > STALE_AFTER
         try:
             started: float = psutil.Process(self.pid).create_time()
@@ -169,6 +171,18 @@ def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     holder = Holder(**parse_json(storage.read(_path(number)), _path(number)))
     modified = storage.stat(_path(number)).modified
     return holder, modified or datetime.fromisoformat(holder.acquired_at)
+
+
+def _pid_scope() -> str:
+    """The boot of the machine, and the PID namespace of this process.
+
+    Machines may have the same name, and so have containers that use the network of their host.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not Linux
+        return ""
 
 
 def _path(number: int) -> str:

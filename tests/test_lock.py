@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from batchlight import lock as lock_module
 from batchlight.errors import LockedError
-from batchlight.lock import Lock
+from batchlight.lock import Holder, Lock
 from batchlight.storage import Location, Storage, open_storage
 
 
@@ -37,6 +39,7 @@ def put_holder(tmp_path: Path, **changes: object) -> None:
         "pid": 1,
         "process_started": 0.0,
         "acquired_at": "2026-01-01T00:00:00+00:00",
+        "pid_scope": Holder.this_process("").pid_scope,
         **changes,
     }
     (tmp_path / "_batchlight/locks/0000000007.json").write_text(json.dumps(holder))
@@ -75,6 +78,43 @@ def test_another_host_is_replaced_after_a_minute_without_a_sign(
     later = datetime.now(UTC) + timedelta(seconds=61)
     with Lock(storage, "out", "mine", clock=lambda: later):
         assert [h["run_id"] for h in lock_files(tmp_path)] == ["mine"]
+
+
+HOLD = """
+import sys
+from batchlight.lock import Lock
+from batchlight.storage import Location, open_storage
+with Lock(open_storage(Location.parse(sys.argv[1])), "out", "contained"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_container_of_the_same_host_name_is_another_host(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """Its process numbers mean nothing here: it would seem dead, whatever it does."""
+    contain = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*contain, "true"], capture_output=True).returncode:
+        pytest.skip("no PID namespaces can be made here")
+    container = subprocess.Popen(
+        [*contain, sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with container:
+        assert container.stdout is not None
+        assert container.stdout.readline() == "held\n"
+        [holder] = lock_files(tmp_path)
+        assert holder["host"] == socket.gethostname()
+        with pytest.raises(LockedError, match="another run works on out"):
+            Lock(storage, "out", "mine").__enter__()
+        assert container.stdin is not None
+        container.stdin.close()
+    assert container.returncode == 0
+    with Lock(storage, "out", "mine"):
+        pass
 
 
 def test_of_many_at_once_one_wins(storage: Storage, tmp_path: Path) -> None:
