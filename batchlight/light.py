@@ -9,8 +9,8 @@ import numpy as np
 LIGHT_SCALE = 255.0
 """Atmospheric light is given on this scale, whatever the bit depth."""
 
-ROUNDING = 1e-6
-"""By how much, relatively, two ways to round a mean to float32 can differ; generous."""
+ROUNDING = 1e-4
+"""By how much two ways to add up lights and round their mean to float32 can differ; generous."""
 
 
 def batch_light(estimates: Sequence[float]) -> float | None:
@@ -48,4 +48,4 @@ class MeanLight:
         if not count:
             return LIGHT_SCALE
         mean = (self._total + LIGHT_SCALE * self._to_come) / count
-        return min(LIGHT_SCALE, mean * (1 + ROUNDING))
+        return min(LIGHT_SCALE, mean + ROUNDING)

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -191,6 +191,7 @@ def test_guided_keeps_shape_and_dtype(channels: int, dtype: type) -> None:
 estimates = st.floats(0, 255) | st.integers(0, 255).map(float)
 
 
+@example([0.0, 3.4546814564455596e-42])  # float32 rounds such a mean by more than a millionth
 @given(st.lists(st.none() | estimates, max_size=30))
 def test_the_mean_light_never_exceeds_its_bound(lights: list[float | None]) -> None:
     mean = MeanLight(len(lights))
@@ -202,4 +203,4 @@ def test_the_mean_light_never_exceeds_its_bound(lights: list[float | None]) -> N
     assert mean.so_far == final
     if final is not None:
         assert all(bound >= final for bound in bounds)
-        assert bounds[-1] == pytest.approx(final, rel=1e-5)
+        assert bounds[-1] == pytest.approx(final, abs=1e-3)
