@@ -171,7 +171,7 @@ class JobConfig(BaseModel):
         default="0", description="Failed images, a number or P%, that still make exit code 0."
     )
     fail_fast: bool = Field(
-        default=False, description="Stop once more than --max-failures have failed."
+        default=False, description="Stop once more than --max-failures have failed in this run."
     )
     retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
     overwrite: bool = Field(

@@ -64,9 +64,14 @@ class InputSet:
     exclude: tuple[str, ...] = ()
 
     @property
+    def is_folder(self) -> bool:
+        """Whether all that is in the root is asked for."""
+        return self.given == self.root
+
+    @property
     def is_list(self) -> bool:
         """Whether a list names the images."""
-        return self.given != self.root and self.given.name.lower().endswith(LIST_SUFFIXES)
+        return not self.is_folder and self.given.name.lower().endswith(LIST_SUFFIXES)
 
     def default_output(self) -> Location:
         """The input with ``-enhanced`` appended; ``UsageError`` where that names no place."""
@@ -80,7 +85,7 @@ class InputSet:
         storage = open_storage(self.root)
         if self.is_list:
             found = _from_list(storage, self.given.name, str(self.given))
-        elif self.given != self.root:
+        elif not self.is_folder:
             found = iter([_look_at(storage, self.given.name, None)])
         else:
             found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
@@ -183,7 +188,7 @@ def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
 def _entries(data: bytes, name: str, shown: str) -> list[str]:
     try:
         if name.lower().endswith(".parquet"):
-            file = pq.ParquetFile(io.BytesIO(data))
+            file = pq.ParquetFile(pa.BufferReader(data))
             if "path" not in file.schema_arrow.names:
                 raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
             column = file.read(columns=["path"])["path"].cast(pa.string())

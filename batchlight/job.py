@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from batchlight import metrics
 from batchlight.account import Account
 from batchlight.closing import close_plan, replaced_tally
+from batchlight.codec import is_image_name
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.errors import (
@@ -28,6 +29,7 @@ from batchlight.errors import (
     ExitCode,
     Interrupted,
     LockedError,
+    StorageError,
     UsageError,
     brief,
 )
@@ -36,9 +38,9 @@ from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import BatchRunner
 from batchlight.ledger import committed_batches, drop_orphaned_parts, metadata_ranges, tally
-from batchlight.lock import Lock, new_run_id
+from batchlight.lock import LOCKS, Lock, new_run_id
 from batchlight.model import Model, weights_of
-from batchlight.plan import Plan, latest_plan, store_plan
+from batchlight.plan import Plan, draft_plan, latest_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.report import REPORT, write_report
@@ -77,26 +79,56 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
         raise UsageError(
             f"the output {output} would hold the input {inputs.root}; choose another --output"
         )
+    if inputs.is_folder and inputs.root.encloses(output) and _holds_images(output):
+        raise UsageError(
+            f"the output {output} holds images of the input, which are left out once it is an "
+            "output; choose another --output"
+        )
     return inputs, output
 
 
-def refuse_changes(
-    fingerprints: Mapping[Method, Fingerprint], inputs: InputSet, output: Location, plan: Plan
-) -> None:
-    """Raise ``UsageError`` if this run would mix its results with those of another job."""
-    for method, fingerprint in fingerprints.items():
-        earlier = plan.fingerprints.get(method)
-        changes = fingerprint.changes_since(earlier) if earlier else []
-        if changes:
-            raise UsageError(
-                f"{output} was made with other parameters ({', '.join(changes)}); "
-                "give the same ones, choose another --output, or redo everything with --overwrite"
-            )
-    if plan.root != str(inputs.root):
+def _holds_images(output: Location) -> bool:
+    """Whether there are images in a folder that is no output yet."""
+    storage = open_storage(output)
+    if storage.names(LOCKS):
+        return False
+    with suppress(StorageError):  # there is no such folder, which is how it should be
+        return any(is_image_name(file.path) for file in storage.walk())
+    return False
+
+
+def goes_on(
+    config: JobConfig,
+    fingerprints: Mapping[Method, Fingerprint],
+    inputs: InputSet,
+    output: Location,
+    plan: Plan,
+) -> bool:
+    """Whether a run goes on with the job of a stored plan, rather than to overwrite its results.
+
+    Raises ``UsageError`` if it would mix its own with them.
+    """
+    changes = [
+        change
+        for method, fingerprint in fingerprints.items()
+        if method in plan.fingerprints
+        for change in fingerprint.changes_since(plan.fingerprints[method])
+    ]
+    moved = plan.root != str(inputs.root)
+    if config.overwrite:
+        new = any(method not in plan.fingerprints for method in fingerprints)
+        return plan.overwrite and not (changes or moved or new)
+    if changes:
+        raise UsageError(
+            f"{output} was made with other parameters ({', '.join(changes)}); "
+            "give the same ones, choose another --output, or redo everything with --overwrite"
+        )
+    if moved:
         raise UsageError(
             f"{output} holds the images of {plan.root}, not of {inputs.root}; "
             "choose another --output, or redo everything with --overwrite"
         )
+    return True
 
 
 class _Run:
@@ -162,31 +194,28 @@ class _Run:
         plan = latest_plan(self.storage)
         if plan is None:
             return False
-        same = not self.config.overwrite or (
-            plan.overwrite
-            and plan.root == str(self.inputs.root)
-            and all(plan.fingerprints.get(m) == f for m, f in self.fingerprints.items())
-        )
-        if same:
-            refuse_changes(self.fingerprints, self.inputs, self.output, plan)
-        if plan.is_closed(self.storage):
+        same = goes_on(self.config, self.fingerprints, self.inputs, self.output, plan)
+        if not same or plan.is_closed(self.storage):
             return False
-        self.counts = PlanCounts(inputs=plan.listed)
-        if same:
-            self.display.say(f"going on with the stored plan of {plan.inputs} images")
-            self._do(plan)
+        self.counts = plan.counts
+        self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
+        self._do(plan)
         if not self.stopped_early:
             close_plan(self.storage, plan)
-        return same
+        return True
 
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
         planner = Planner(config, self.fingerprints)
-        plan = store_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
+        plan = draft_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
         self.counts = planner.counts
         self.display.say(self.counts.in_words)
+        superseded = latest_plan(self.storage)
+        if superseded is not None and not superseded.is_closed(self.storage):
+            close_plan(self.storage, superseded)  # no sooner, for the new one might be refused
         if plan is not None:
+            plan.store(self.storage)
             self._do(plan)
             if not self.stopped_early:
                 close_plan(self.storage, plan)

@@ -238,15 +238,16 @@ def _read(
     """The rows of a file, and its bytes."""
     try:
         data = storage.read(path)
-        # Not by ``pq.read_table``, which starts threads: a process that ends soon after may abort.
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        # Neither ``pq.read_table`` nor a Python file: both start threads, and a process that ends
+        # soon after may abort.
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         return file.read(None if columns is None else list(columns), use_threads=False), data
     except (pa.ArrowException, OSError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 
 
 def _writer(data: bytes) -> str:
-    created_by: str = pq.read_metadata(io.BytesIO(data)).created_by
+    created_by: str = pq.read_metadata(pa.BufferReader(data)).created_by
     return created_by
 
 

@@ -37,8 +37,8 @@ from batchlight.ledger import (
     read_table,
     to_parquet,
 )
-from batchlight.planner import Earlier, PlannedBatch, Planner
-from batchlight.records import ORDER
+from batchlight.planner import Earlier, PlanCounts, PlannedBatch, Planner
+from batchlight.records import ORDER, Tally
 from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
 
@@ -122,11 +122,8 @@ class Plan:
     """A stored plan; its batches are read back chunk by chunk."""
 
     first: int
-    listed: int
-    """Images of the listing, whether to do or done."""
-    batches: int
-    inputs: int
-    """Images to do."""
+    """The number of its first batch."""
+    counts: PlanCounts
     rows: int
     """(input, method) pairs: how many records it will make."""
     root: str
@@ -146,7 +143,15 @@ class Plan:
     @property
     def next_batch(self) -> int:
         """The number that a later plan starts with."""
-        return self.first + self.batches
+        return self.first + self.counts.batches
+
+    def store(self, storage: Storage) -> None:
+        """Write the end mark, by which it is whole; its chunks are there."""
+        values = asdict(self) | {
+            "fingerprints": {m: dict(f.parameters) for m, f in self.fingerprints.items()}
+        }
+        storage.sync()
+        storage.write(f"{self.folder}.json", (json.dumps(values, indent=2) + "\n").encode())
 
     def read_batches(self, storage: Storage, skip: set[int]) -> Iterator[Batch]:
         """The batches in order, but for those to skip."""
@@ -196,43 +201,38 @@ class Plan:
         return f"{self.first:010d}.closed" in storage.names(PLANS)
 
 
-def store_plan(
+def draft_plan(
     storage: Storage, planner: Planner, images: Iterable[Input], root: str
 ) -> Plan | None:
     """Hold a listing against the earlier records and write what there is to do; None if nothing.
 
-    Chunk by chunk, and the end mark last. ``root``: what the paths are relative to. Raises
+    It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
     ``UsageError`` as ``Planner.chunks`` does.
     """
     previous = latest_plan(storage)
     first = previous.next_batch if previous else 0
-    stored: list[BatchRange] = []
+    written: list[BatchRange] = []
     methods: set[Method] = set()
     rows = 0
     for chunk in planner.chunks(images, earlier_rows(storage), first):
-        stored.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
+        written.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
         rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
         methods.update(*(item.batch.methods for item in chunk))
         table = _as_table(chunk)
-        path = f"{PLANS}/{first:010d}/{stored[-1].file_name}"
+        path = f"{PLANS}/{first:010d}/{written[-1].file_name}"
         storage.write(path, to_parquet(table, path))
-    if not stored:
+    if not written:
         return None
-    plan = Plan(
+    return Plan(
         first=first,
-        listed=planner.counts.inputs,
-        batches=planner.counts.batches,
-        inputs=planner.counts.todo,
+        counts=planner.counts,
         rows=rows,
         root=root,
         overwrite=planner.config.overwrite,
         fingerprints={**(previous.fingerprints if previous else {}), **planner.fingerprints},
         methods=tuple(sorted(methods)),
-        chunks=tuple(stored),
+        chunks=tuple(written),
     )
-    storage.sync()
-    storage.write(f"{plan.folder}.json", _to_json(plan))
-    return plan
 
 
 def latest_plan(storage: Storage) -> Plan | None:
@@ -278,16 +278,12 @@ def _as_batches(table: pa.Table) -> Iterator[Batch]:
         yield Batch(number, tuple(methods[0]), images)
 
 
-def _to_json(plan: Plan) -> bytes:
-    values = asdict(plan) | {
-        "fingerprints": {m: dict(f.parameters) for m, f in plan.fingerprints.items()}
-    }
-    return (json.dumps(values, indent=2) + "\n").encode()
-
-
 def _from_json(data: bytes) -> Plan:
     values = json.loads(data)
     values["fingerprints"] = {m: Fingerprint(p) for m, p in values["fingerprints"].items()}
+    gone = values["counts"].pop("gone_tally")
+    gone["failed_by_code"] = tuple(map(tuple, gone["failed_by_code"]))
+    values["counts"] = PlanCounts(**values["counts"], gone_tally=Tally(**gone))
     values["methods"] = tuple(values["methods"])
     values["chunks"] = tuple(BatchRange(**chunk) for chunk in values["chunks"])
     return Plan(**values)

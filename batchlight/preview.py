@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from batchlight.config import JobConfig
 from batchlight.engine import Engine, make_engine
-from batchlight.job import open_places, refuse_changes
+from batchlight.job import goes_on, open_places
 from batchlight.model import weights_of
 from batchlight.plan import earlier_rows, latest_plan
 from batchlight.planner import Planner
@@ -54,9 +54,14 @@ def preview(config: JobConfig) -> Preview:
         storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
     stored = latest_plan(storage)
     left = 0
-    if stored is not None and not config.overwrite:
-        refuse_changes(fingerprints, inputs, output, stored)
-        left = 0 if stored.is_closed(storage) else stored.rows - done_rows(storage, stored)
+    if (
+        stored is not None
+        and goes_on(config, fingerprints, inputs, output, stored)
+        and not stored.is_closed(storage)
+    ):
+        left = stored.rows - done_rows(storage, stored)
+        # Once it is finished, everything has been overwritten that there was to overwrite.
+        config = config.model_copy(update={"overwrite": False})
     planner = Planner(config, fingerprints)
     for _ in planner.chunks(inputs.images(), earlier_rows(storage), first=0):
         pass

@@ -78,8 +78,8 @@ class Summary:
         if stopped_after is not None:
             code, reason = (
                 ExitCode.FAILURES,
-                f"stopped early: {counted(stopped_after, 'image')} failed, more than {allowed}; "
-                "run the same command again to go on",
+                f"stopped early: {counted(stopped_after, 'image')} failed in this run, more than "
+                f"{allowed}; run the same command again to go on",
             )
         elif self.missing:
             code, reason = (

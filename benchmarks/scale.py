@@ -24,7 +24,7 @@ from batchlight.closing import close_plan
 from batchlight.config import JobConfig
 from batchlight.inputs import Input
 from batchlight.ledger import part_path, tally, to_parquet
-from batchlight.plan import Plan, store_plan
+from batchlight.plan import Plan, draft_plan
 from batchlight.planner import Planner
 from batchlight.records import Record, as_table
 from batchlight.serving import fingerprints_of
@@ -87,7 +87,10 @@ def peak_bytes() -> int:
 def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
     """As ``batchlight run`` does it; None if there is nothing to do."""
     planner = Planner(config, fingerprints_of(config, None))
-    return store_plan(storage, planner, listing(count), str(Location.parse(config.input)))
+    plan = draft_plan(storage, planner, listing(count), str(Location.parse(config.input)))
+    if plan is not None:
+        plan.store(storage)
+    return plan
 
 
 def listing(count: int) -> Iterator[Input]:

@@ -59,7 +59,7 @@ from tests.helpers import batchlight as command
 BOTH: tuple[Method, ...] = ("classical", "absgn")
 MODELS = Path(str(resources.files("batchlight.absgn") / "models"))
 SMALL = MODELS / "absgn-small.safetensors"
-ENDS_WITHIN_S = 45.0
+ENDS_WITHIN_S = 90.0
 """Whatever has nothing to wait for."""
 
 

@@ -128,6 +128,27 @@ def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
         assert batchlight("failures", finished / "out", "--json").returncode == 0
 
 
+THREADS = """
+import os, sys
+from batchlight.ledger import failed_rows
+from batchlight.plan import latest_plan
+from batchlight.status import open_output
+storage = open_output(sys.argv[1])
+before = len(os.listdir("/proc/self/task"))
+assert list(failed_rows(storage))
+plan = latest_plan(storage)
+assert list(plan.read_batches(storage, skip=set()))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_records_starts_no_thread(finished: Path) -> None:
+    """With one, a process that ends soon after may abort once in many times."""
+    program = [sys.executable, "-c", THREADS, str(finished / "out")]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
 @pytest.mark.parametrize("progress", ["json", "auto"])
 def test_a_closed_pipe_does_not_change_the_outcome(tmp_path: Path, progress: str) -> None:
     write_images(tmp_path / "in", 4)

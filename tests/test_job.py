@@ -22,7 +22,9 @@ from batchlight.closing import close_plan
 from batchlight.errors import UsageError
 from batchlight.header import Header
 from batchlight.plan import earlier_rows
+from batchlight.preview import preview
 from batchlight.records import SCHEMA, Record
+from batchlight.status import read_status
 from batchlight.storage import Location, open_storage
 from tests.helpers import (
     batchlight as command,
@@ -282,6 +284,47 @@ def test_an_interrupted_overwrite_counts_no_row_twice(photos: Path) -> None:
     assert (summary.done_now, summary.failed) == (2, 1)
 
 
+def test_a_refused_overwrite_leaves_an_unfinished_run_as_it_was(photos: Path) -> None:
+    out = photos.parent / "out"
+    (photos / "a/0000.jpg").write_bytes(b"")
+    run(photos, batch_size=2, fail_fast=True)
+    cv2.imwrite(str(photos / "a/0003.png"), dark_image(1))
+    before = {path: data for path, data in tree(out).items() if "/locks/" not in path}
+    with pytest.raises(UsageError, match="would both be written"):
+        run(photos, batch_size=2, format="png", overwrite=True)
+    assert {path: data for path, data in tree(out).items() if "/locks/" not in path} == before
+    assert read_status(str(out)).state == "interrupted"
+    summary = run(photos, batch_size=2)
+    assert (summary.ok, summary.failed, summary.missing) == (14, 1, 0)
+
+
+def test_a_preview_of_an_overwrite_goes_on_as_the_run_does(photos: Path) -> None:
+    run(photos, batch_size=2)
+    (photos / "a/0000.jpg").write_bytes(b"")
+    done = run(photos, batch_size=2, omega=0.5, overwrite=True, fail_fast=True).done_now
+    options: dict[str, Any] = {"batch_size": 2, "omega": 0.5}
+    options |= {"output": str(photos.parent / "out"), "overwrite": True}
+    found = preview(batchlight.JobConfig(input=str(photos), **options))
+    assert (found.todo, found.left_of_stored_plan) == (14 - done, 14 - done)
+    assert run(photos, batch_size=2, omega=0.5, overwrite=True).done_now == 14 - done
+
+
+def test_a_run_that_stops_again_in_a_stored_plan_knows_what_is_gone(photos: Path) -> None:
+    (photos / "a/0003.jpg").write_bytes(b"")
+    run(photos, batch_size=2)
+    for file in photos.rglob("*.jpg"):
+        file.rename(file.with_name(f"new {file.name}"))
+        file.with_name(f"old {file.name}").write_bytes(b"")
+    once = run(photos, batch_size=2, fail_fast=True)
+    twice = run(photos, batch_size=2, fail_fast=True)
+    assert (once.inputs, twice.inputs) == (28, 28)
+    assert (once.gone, twice.gone) == (14, 14)
+    assert twice.done_before == once.done_now
+    for summary in (once, twice):
+        assert summary.ok + summary.failed + summary.missing == 28
+    assert twice.missing == once.missing - twice.done_now
+
+
 def test_a_run_inside_a_running_loop(photos: Path) -> None:
     async def notebook() -> batchlight.Summary:
         return run(photos)
@@ -346,6 +389,14 @@ def test_an_output_that_would_hold_the_input_is_refused(photos: Path, output: st
     with pytest.raises(UsageError, match="would hold the input"):
         run(photos, output=str(photos.parent / output))
     assert not (photos / "_batchlight").exists()
+
+
+def test_an_output_among_the_images_of_the_input_is_refused(photos: Path) -> None:
+    """Else they would never be listed, and nobody would be told."""
+    with pytest.raises(UsageError, match="holds images of the input"):
+        run(photos, output=str(photos / "a"))
+    assert sorted(path.name for path in (photos / "a").iterdir() if path.is_dir()) == []
+    assert run(photos / "a", output=str(photos / "new")).exit_code == 0
 
 
 def test_an_output_inside_the_input_is_no_input(photos: Path) -> None:

@@ -17,7 +17,7 @@ from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.inputs import Input
 from batchlight.ledger import BatchRange, metadata_path, to_parquet
-from batchlight.plan import latest_plan, store_plan
+from batchlight.plan import draft_plan, latest_plan
 from batchlight.planner import Earlier, Planner
 from batchlight.records import Record, as_table
 from batchlight.serving import fingerprints_of
@@ -174,9 +174,11 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     )
     path = metadata_path(BatchRange(0, 0))
     storage.write(path, to_parquet(as_table([recorded]), path))
-    plan = store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
-    assert (plan.inputs, plan.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
+    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
+    assert latest_plan(storage) is None  # without its end mark it is no plan
+    plan.store(storage)
     assert latest_plan(storage) == plan
     assert list(plan.read_batches(storage, skip=set())) == planned(images, [])[0]
     assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
@@ -186,18 +188,13 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     plan.close(storage, [])
     assert plan.is_closed(storage)
 
-    # A plan whose end mark is not there yet is no plan.
-    store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
-    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
-    assert latest_plan(storage) == plan
-
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
     images = (image(f"{n:03d}.jpg") for n in range(20))
-    plan = store_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(list(plan.read_batches(storage, skip=set()))) == 7
