@@ -58,5 +58,6 @@ def _groups(controller: str) -> Iterator[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         root = MOUNT / controller if controllers else MOUNT  # version 2 has one tree for all
-        for below in (Path(path[1:]), *Path(path[1:]).parents):
+        own = Path(path[1:])
+        for below in (own, *own.parents):
             yield root / below

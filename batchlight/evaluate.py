@@ -25,11 +25,11 @@ from batchlight.codec import decode, in_colour, is_image_name
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.header import Header, read_header
-from batchlight.lock import LOCKS
 from batchlight.machine import usable_cpus
 from batchlight.pixels import Pixels
 from batchlight.quality import Quality, quality
 from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import is_output
 
 SMALLEST_SIDE = 7
 """Of an image that has an SSIM, which is computed in windows of this size."""
@@ -171,7 +171,7 @@ class _Side:
             raise UsageError(f"{location} is a file; give the folder that holds it as {option}")
         storage = open_storage(location)
         storage.check(writable=False)
-        if storage.names(LOCKS):
+        if is_output(storage):
             raise UsageError(
                 f"{location} is the output of a run; give one of its folders, "
                 f"such as {location}/classical, as {option}"

@@ -22,7 +22,7 @@ from batchlight.codec import is_image_name
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError, brief
 from batchlight.storage import FileInfo, Location, Storage, open_storage
-from batchlight.storage.base import BAD_NAME, INTERNAL, NameRefusedError, escape_controls
+from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls, is_output
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,18 @@ class InputSet:
             raise UsageError(f"--output is required when --input is {what}")
         return self.given.with_name_suffix("-enhanced")
 
+    def would_lose(self, output: Location) -> bool:
+        """Whether an output there would take images of this input out of its listing."""
+        if not self.is_folder or not self.root.encloses(output):
+            return False
+        storage = open_storage(output)
+        try:
+            storage.check(writable=False)
+        except UsageError:  # nothing is there yet
+            return False
+        images = (file for file in storage.walk() if is_image_name(file.path))
+        return not is_output(storage) and any(images)
+
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
         storage = open_storage(self.root)
@@ -117,7 +129,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     storage.check(writable=False)
     for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
         _globs(option, patterns)
-    if root == given and storage.names(f"{INTERNAL}/locks"):
+    if root == given and is_output(storage):
         raise UsageError(
             f"{given} is the output of a run and never an input; "
             f"to enhance its images again, give one of its folders, such as {given}/classical"

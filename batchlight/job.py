@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from batchlight import metrics
 from batchlight.account import Account
 from batchlight.closing import close_plan, replaced_tally
-from batchlight.codec import is_image_name
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.errors import (
@@ -29,7 +28,6 @@ from batchlight.errors import (
     ExitCode,
     Interrupted,
     LockedError,
-    StorageError,
     UsageError,
     brief,
 )
@@ -38,9 +36,9 @@ from batchlight.inputs import InputSet, open_inputs
 from batchlight.interrupt import Interrupt
 from batchlight.isolation import BatchRunner
 from batchlight.ledger import committed_batches, drop_orphaned_parts, metadata_ranges, tally
-from batchlight.lock import LOCKS, Lock, new_run_id
+from batchlight.lock import Lock, new_run_id
 from batchlight.model import Model, weights_of
-from batchlight.plan import Plan, draft_plan, latest_plan
+from batchlight.plan import Plan, draft_plan, latest_plan, unfinished_plan
 from batchlight.planner import PlanCounts, Planner
 from batchlight.progress import ProgressDisplay, State, make_display
 from batchlight.report import REPORT, write_report
@@ -79,7 +77,7 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
         raise UsageError(
             f"the output {output} would hold the input {inputs.root}; choose another --output"
         )
-    if inputs.is_folder and inputs.root.encloses(output) and _holds_images(output):
+    if inputs.would_lose(output):
         raise UsageError(
             f"the output {output} holds images of the input, which are left out once it is an "
             "output; choose another --output"
@@ -87,48 +85,39 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
     return inputs, output
 
 
-def _holds_images(output: Location) -> bool:
-    """Whether there are images in a folder that is no output yet."""
-    storage = open_storage(output)
-    if storage.names(LOCKS):
-        return False
-    with suppress(StorageError):  # there is no such folder, which is how it should be
-        return any(is_image_name(file.path) for file in storage.walk())
-    return False
-
-
-def goes_on(
+def plan_to_finish(
     config: JobConfig,
     fingerprints: Mapping[Method, Fingerprint],
     inputs: InputSet,
     output: Location,
-    plan: Plan,
-) -> bool:
-    """Whether a run goes on with the job of a stored plan, rather than to overwrite its results.
+    storage: Storage,
+) -> Plan | None:
+    """The stored plan that a run goes on with before it lists anew, if there is one.
 
-    Raises ``UsageError`` if it would mix its own with them.
+    Raises ``UsageError`` if the run would mix its results with those of another job.
     """
-    changes = [
-        change
-        for method, fingerprint in fingerprints.items()
-        if method in plan.fingerprints
-        for change in fingerprint.changes_since(plan.fingerprints[method])
-    ]
-    moved = plan.root != str(inputs.root)
+    plan = latest_plan(storage)
+    if plan is None:
+        return None
+    root = str(inputs.root)
     if config.overwrite:
-        new = any(method not in plan.fingerprints for method in fingerprints)
-        return plan.overwrite and not (changes or moved or new)
-    if changes:
+        same = all(plan.fingerprints.get(m) == f for m, f in fingerprints.items())
+        if not (plan.overwrite and plan.root == root and same):
+            return None
+    for method, fingerprint in fingerprints.items():
+        earlier = plan.fingerprints.get(method)
+        changes = fingerprint.changes_since(earlier) if earlier else []
+        if changes:
+            raise UsageError(
+                f"{output} was made with other parameters ({', '.join(changes)}); "
+                "give the same ones, choose another --output, or redo everything with --overwrite"
+            )
+    if plan.root != root:
         raise UsageError(
-            f"{output} was made with other parameters ({', '.join(changes)}); "
-            "give the same ones, choose another --output, or redo everything with --overwrite"
-        )
-    if moved:
-        raise UsageError(
-            f"{output} holds the images of {plan.root}, not of {inputs.root}; "
+            f"{output} holds the images of {plan.root}, not of {root}; "
             "choose another --output, or redo everything with --overwrite"
         )
-    return True
+    return None if plan.is_closed(storage) else plan
 
 
 class _Run:
@@ -191,11 +180,10 @@ class _Run:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         drop_orphaned_parts(self.storage)
-        plan = latest_plan(self.storage)
+        plan = plan_to_finish(
+            self.config, self.fingerprints, self.inputs, self.output, self.storage
+        )
         if plan is None:
-            return False
-        same = goes_on(self.config, self.fingerprints, self.inputs, self.output, plan)
-        if not same or plan.is_closed(self.storage):
             return False
         self.counts = plan.counts
         self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
@@ -211,8 +199,8 @@ class _Run:
         plan = draft_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
         self.counts = planner.counts
         self.display.say(self.counts.in_words)
-        superseded = latest_plan(self.storage)
-        if superseded is not None and not superseded.is_closed(self.storage):
+        superseded = unfinished_plan(self.storage)
+        if superseded is not None:
             close_plan(self.storage, superseded)  # no sooner, for the new one might be refused
         if plan is not None:
             plan.store(self.storage)
@@ -342,8 +330,8 @@ class _Run:
     def _summary(self, exit_code: int, reason: str) -> Summary:
         """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
         held = tally(self.storage, self.config.method) - self.counts.gone_tally
-        plan = latest_plan(self.storage)
-        if plan is not None and not plan.is_closed(self.storage):
+        plan = unfinished_plan(self.storage)
+        if plan is not None:
             held -= replaced_tally(self.storage, plan)
         done = self.account
         return Summary(

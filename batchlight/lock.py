@@ -23,9 +23,8 @@ import psutil
 
 from batchlight.errors import BatchlightError, LockedError
 from batchlight.storage import Storage
-from batchlight.storage.base import INTERNAL, parse_json
+from batchlight.storage.base import LOCKS, parse_json
 
-LOCKS = f"{INTERNAL}/locks"
 HEARTBEAT = timedelta(seconds=15)
 STALE_AFTER = timedelta(seconds=60)
 ACQUIRE_TRIES = 5

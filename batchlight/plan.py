@@ -74,8 +74,8 @@ def earlier_rows(storage: Storage) -> Iterator[Earlier]:
     """
     plans = _stored_plans(storage)
     chunks = [(chunk, [metadata_path(chunk)]) for chunk in metadata_ranges(storage)]
-    latest = latest_plan(storage)
-    if latest is not None and not latest.is_closed(storage):
+    latest = unfinished_plan(storage)
+    if latest is not None:
         moved = {chunk for chunk, _ in chunks}
         parts = committed_batches(storage)
         chunks += [
@@ -239,6 +239,12 @@ def latest_plan(storage: Storage) -> Plan | None:
     """The last plan that is whole; all before it are closed."""
     plans = _stored_plans(storage)
     return _from_json(storage.read(f"{PLANS}/{plans[-1]:010d}.json")) if plans else None
+
+
+def unfinished_plan(storage: Storage) -> Plan | None:
+    """The latest plan, unless it is closed."""
+    plan = latest_plan(storage)
+    return plan if plan is not None and not plan.is_closed(storage) else None
 
 
 def plan_of(storage: Storage, batch: int) -> Plan:

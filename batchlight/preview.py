@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from batchlight.config import JobConfig
 from batchlight.engine import Engine, make_engine
-from batchlight.job import goes_on, open_places
+from batchlight.job import open_places, plan_to_finish
 from batchlight.model import weights_of
-from batchlight.plan import earlier_rows, latest_plan
+from batchlight.plan import earlier_rows
 from batchlight.planner import Planner
 from batchlight.serving import fingerprints_of, model_of
 from batchlight.status import done_rows
@@ -52,13 +52,9 @@ def preview(config: JobConfig) -> Preview:
     storage = open_storage(output)
     if output.remote:
         storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
-    stored = latest_plan(storage)
     left = 0
-    if (
-        stored is not None
-        and goes_on(config, fingerprints, inputs, output, stored)
-        and not stored.is_closed(storage)
-    ):
+    stored = plan_to_finish(config, fingerprints, inputs, output, storage)
+    if stored is not None:
         left = stored.rows - done_rows(storage, stored)
         # Once it is finished, everything has been overwritten that there was to overwrite.
         config = config.model_copy(update={"overwrite": False})

@@ -34,10 +34,7 @@ from batchlight.status import open_output
 from batchlight.steps import BatchContext
 from batchlight.storage import Location, Storage
 from batchlight.summary import read_summary
-from batchlight.verify import Problem, RecordFile, Verification, checked_files
-
-Key = tuple[str | None, str | None]
-"""Input and method."""
+from batchlight.verify import Key, Problem, RecordFile, Verification, checked_files
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
 """In a fingerprint: not given as an option, or, like weights, by its hash only."""

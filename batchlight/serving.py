@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from batchlight.absgn import CPU_THREADS
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.errors import ClusterError
@@ -18,9 +19,6 @@ from batchlight.model import Model, choose_model, refuse_cuda_without_gpu
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
     from batchlight.absgn.weights import Weights
-
-CPUS_PER_NETWORK = 8
-"""That one can keep busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, F
 async def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
     """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
     on_gpus = model.device == "cuda"
-    by_cpus = max(engine.nodes, engine.workers // CPUS_PER_NETWORK)
+    by_cpus = max(engine.nodes, engine.workers // CPU_THREADS)
     wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else by_cpus)
     count = 1 if config.workers == 0 else wanted
     service = await engine.host(partial(_enhancer, model), count, on_gpus)

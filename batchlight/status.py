@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from batchlight.errors import UsageError
 from batchlight.ledger import committed_batches
-from batchlight.lock import LOCKS, holder_of
+from batchlight.lock import holder_of
 from batchlight.plan import Plan, latest_plan
 from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import is_output
 from batchlight.summary import read_summary
 
 
@@ -33,7 +34,7 @@ def open_output(text: str) -> Storage:
     location = Location.parse(text)
     storage = open_storage(location)
     storage.check(writable=False)
-    if not storage.names(LOCKS):
+    if not is_output(storage):
         raise UsageError(f"{location} is not the output of a run; check the path")
     return storage
 

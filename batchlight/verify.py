@@ -39,6 +39,8 @@ CHECKS_AHEAD = 1024
 
 Trouble = Literal["missing", "unreadable", "truncated", "altered", "damaged"]
 Row = dict[str, Any]
+Key = tuple[str | None, str | None]
+"""Input and method."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Problem:
     repaired: bool = False
 
     @property
-    def key(self) -> tuple[str | None, str | None]:
-        """Input and method, by which the records know an output."""
+    def key(self) -> Key:
+        """By which the records know an output."""
         return self.input, self.method
 
 

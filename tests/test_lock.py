@@ -17,6 +17,7 @@ from batchlight import lock as lock_module
 from batchlight.errors import LockedError
 from batchlight.lock import Holder, Lock
 from batchlight.storage import Location, Storage, open_storage
+from tests.helpers import under_way
 
 
 @pytest.fixture
@@ -97,13 +98,9 @@ def test_a_container_of_the_same_host_name_is_another_host(
     contain = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*contain, "true"], capture_output=True).returncode:
         pytest.skip("no PID namespaces can be made here")
-    container = subprocess.Popen(
-        [*contain, sys.executable, "-c", HOLD, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with container:
+    command = [*contain, sys.executable, "-c", HOLD, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with under_way(command, {}, text=True, **pipes) as container:
         assert container.stdout is not None
         assert container.stdout.readline() == "held\n"
         [holder] = lock_files(tmp_path)
@@ -112,7 +109,7 @@ def test_a_container_of_the_same_host_name_is_another_host(
             Lock(storage, "out", "mine").__enter__()
         assert container.stdin is not None
         container.stdin.close()
-    assert container.returncode == 0
+        assert container.wait(timeout=60) == 0
     with Lock(storage, "out", "mine"):
         pass
 

@@ -15,7 +15,6 @@ import pytest
 from batchlight import cgroups
 from batchlight.machine import usable_cpus, usable_memory
 
-CONTROLLERS = Path("/sys/fs/cgroup")
 MEGABYTE = 2**20
 
 
@@ -88,11 +87,11 @@ def test_the_smallest_limit_of_all_groups_counts(
 @pytest.fixture
 def one_cpu() -> Iterator[Path]:
     """A real group whose processes get the time of one CPU."""
-    one, two = CONTROLLERS / "cpu", CONTROLLERS
-    group = (one if one.is_dir() else two) / f"batchlight-{uuid4().hex}"
+    first_version = (cgroups.MOUNT / "cpu").is_dir()
+    group = cgroups.MOUNT / ("cpu" if first_version else "") / f"batchlight-{uuid4().hex}"
     try:
         group.mkdir()
-        if one.is_dir():
+        if first_version:
             (group / "cpu.cfs_quota_us").write_text("100000")
         else:
             (group / "cpu.max").write_text("100000 100000")

@@ -188,6 +188,15 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     plan.close(storage, [])
     assert plan.is_closed(storage)
 
+    # A plan whose end mark is not there yet is no plan.
+    later = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    assert later is not None
+    assert latest_plan(storage) == plan
+    later.store(storage)
+    assert latest_plan(storage) == later
+    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
+    assert latest_plan(storage) == plan
+
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "CHUNK_ROWS", 6)

@@ -18,8 +18,9 @@ import obstore
 import pytest
 
 from batchlight.errors import LockedError, StorageError
-from batchlight.lock import LOCKS, Lock
+from batchlight.lock import Lock
 from batchlight.storage import Location, Storage, objects, open_storage
+from batchlight.storage.base import LOCKS
 from tests.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
 from tests.helpers import batchlight, dark_image
 from tests.s3_server import BUCKET, S3Server
@@ -39,6 +40,7 @@ from datetime import timedelta
 from batchlight.cli import main
 from batchlight.engine import calls
 from batchlight.storage import objects
+from batchlight.storage.base import LOCKS
 objects.PATIENCE = timedelta(seconds=0.5)
 objects.CLIENT_RETRIES = 2
 calls.PAUSE_AFTER_STORAGE_TROUBLE = 0.1

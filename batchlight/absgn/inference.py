@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from batchlight.absgn import CPU_THREADS
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
@@ -26,9 +27,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 VALUES_PER_PIXEL = 42
 """Numbers alive at once, at most, per pixel and channel of the network's width, as measured; the
 most are in the second dense block."""
-CPU_THREADS = 8
-"""Of one network, however many CPUs there are: oneDNN sums in an order that depends on it, and with
-the order changes the last bit. More threads than CPUs take no longer."""
 CPU_BYTES = 4 * 2**30
 """Memory that one image may take on a CPU; fixed, so that results do not depend on what is free."""
 GPU_SHARE = 0.6

@@ -93,9 +93,10 @@ class RayEngine:
         self._started = not ray.is_initialized()  # a program may have a Ray of its own already
         local: dict[str, Any] = {}
         if self._address == "local":
+            workers = self._wanted or usable_cpus()
             local = {
-                "num_cpus": self._wanted or usable_cpus(),
-                "object_store_memory": self._object_store_bytes(),
+                "num_cpus": workers,
+                "object_store_memory": self._object_store_bytes(workers),
                 "include_dashboard": False,
             }
         try:
@@ -138,10 +139,9 @@ class RayEngine:
     def window(self) -> int:
         return self.workers + 1  # which waits in Ray's queue
 
-    def _object_store_bytes(self) -> int:
+    def _object_store_bytes(self, workers: int) -> int:
         if not self._hosts:
             return OBJECT_STORE_BYTES
-        workers = self._wanted or usable_cpus()
         most = int(usable_memory() * HOSTING_SHARE_OF_MEMORY)
         return max(OBJECT_STORE_BYTES, min(workers * HOSTING_BYTES_PER_WORKER, most))
 

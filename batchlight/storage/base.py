@@ -14,6 +14,9 @@ from batchlight.errors import StorageError
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that holds it is an output and never an input."""
 
+LOCKS = f"{INTERNAL}/locks"
+"""Of all that a run writes, this comes first and stays: a folder with it is an output."""
+
 BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
 
 
@@ -110,3 +113,8 @@ class Storage(Protocol):
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left behind."""
+
+
+def is_output(storage: Storage) -> bool:
+    """Whether a run has ever worked on this."""
+    return bool(storage.names(LOCKS))
