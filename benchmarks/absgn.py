@@ -1,11 +1,11 @@
 """How much of the network's speed is left in a job that also reads, decodes, encodes and records.
 
-    python benchmarks/absgn.py FOLDER [ROUNDS]
+    python -m benchmarks.absgn FOLDER [ROUNDS] [WEIGHTS]
 
-FOLDER holds images (of one size, best 600x400). In each round the same images go through the bare
-network, which gets them decoded in memory, and through `batchlight run`; the ratio of each round is
-what counts, since machines are noisy. On a machine with a GPU, each precision is measured too:
-milliseconds per image, share of the GPU's peak, and the difference to fp32 in dB.
+FOLDER holds images. In each round the same images go through the bare network, which gets them
+decoded in memory, and through `batchlight run`; the ratio of each round is what counts, since
+machines are noisy. On a machine with a GPU, each precision is measured too, beside the rate at
+which the same GPU multiplies matrices.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import typer
+from torch import Tensor
 
 import batchlight
-from batchlight.absgn.inference import Enhancer, Precision
+from batchlight.absgn.inference import DTYPES, Enhancer, Precision
+from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
@@ -31,36 +35,57 @@ from batchlight.feeding import Feeder
 from batchlight.machine import local_gpus
 from batchlight.model import Model, choose_model, weights_of
 from batchlight.pixels import Pixels
+from benchmarks.measuring import Table
 
-MULTIPLY_ADDS_PER_PIXEL = {32: 2.03e12 / 2 / 240_000, 8: 2.03e12 / 2 / 240_000 / 16}
+OPERATIONS_PER_PIXEL = {32: 2.03e12 / 240_000, 8: 2.03e12 / 240_000 / 16}
 """Of the convolutions, which make up nearly all; they grow with the square of the width."""
-H200_PEAK = {"fp32": 67e12, "bf16": 989e12, "fp16": 989e12}
-"""Operations per second, dense; NVIDIA's data sheet."""
+MATRIX = 8192
+"""Side of the matrices whose product tells what the GPU can do."""
+GROUP = 16
+"""Images of one shape that are timed together."""
+REPEATS = 5
 
 
-def main(folder: str, rounds: int) -> None:
+def main(folder: str, rounds: int = 3, weights: str | None = None) -> None:
     """Print Markdown tables."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    images = [pixels for path in paths if (pixels := cv2.imread(str(path))) is not None]
-    config = JobConfig(input=folder, method=("absgn",))
-    weights = weights_of(config)
-    assert weights is not None
-    model = choose_model(config, weights, local_gpus)
+    images = read_images(folder)
+    config = JobConfig(input=folder, method=("absgn",), weights=weights)
+    model = model_of(config)
     print(f"{len(images)} images of {images[0].shape[1]}x{images[0].shape[0]}, {model.name} on "
           f"{model.device} in {model.precision}\n")  # fmt: skip
-    print("| round | bare network, images/s | job, images/s | job / bare |")
-    print("|---|---|---|---|")
-    ratios = []
-    for number in range(rounds):
-        alone = len(images) / bare(model, images)
-        inside = job(folder)
-        ratios.append(inside / alone)
-        print(f"| {number + 1} | {alone:.2f} | {inside:.2f} | {ratios[-1]:.3f} |", flush=True)
-    print(f"| median | | | {statistics.median(ratios):.3f} |")
+    print(against_bare(config, images, rounds))
     nbytes = sum(image.nbytes for image in images) / len(images)
     print(f"\nThrough the object store: {2 * nbytes / 1e6:.2f} MB per image (there and back).")
     if model.device == "cuda":
-        precisions(model, images)
+        print(f"\n{torch.cuda.get_device_name()}\n\n{precisions(model, images)}")
+
+
+def read_images(folder: str) -> list[Pixels]:
+    """All images of a folder, decoded."""
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    return [pixels for path in paths if (pixels := cv2.imread(str(path))) is not None]
+
+
+def model_of(config: JobConfig) -> Model:
+    """The network that a run of this config uses."""
+    weights = weights_of(config)
+    assert weights is not None
+    return choose_model(config, weights, local_gpus)
+
+
+def against_bare(config: JobConfig, images: list[Pixels], rounds: int) -> Table:
+    """The job beside the bare network; the last line has the medians."""
+    model = model_of(config)
+    lines: list[list[object]] = []
+    for number in range(rounds):
+        alone = len(images) / bare(model, images)
+        inside = job(config)
+        lines.append([number + 1, f"{alone:.2f}", f"{inside:.2f}", f"{inside / alone:.3f}"])
+    middle = [
+        f"{statistics.median(float(str(line[at])) for line in lines):.3f}" for at in (1, 2, 3)
+    ]
+    header = ["round", "bare network, images/s", "job, images/s", "job / bare"]
+    return Table("The job beside the bare network", header, [*lines, ["median", *middle]])
 
 
 def bare(model: Model, images: list[Pixels]) -> float:
@@ -78,43 +103,129 @@ def bare(model: Model, images: list[Pixels]) -> float:
         return time.perf_counter() - started
 
 
-def job(folder: str) -> float:
+def job(config: JobConfig) -> float:
     """Images per second of a whole run, from the first batch submitted to the last committed."""
     with tempfile.TemporaryDirectory() as output:
-        config = JobConfig(
-            input=folder, output=output, method=("absgn",), batch_size=16, progress="off"
-        )
-        summary = batchlight.run(config)
+        settings = {"output": output, "batch_size": 16, "progress": "off"}
+        summary = batchlight.run(config.model_copy(update=settings))
         assert summary.failed == 0, summary.reason
         return summary.images_per_s
 
 
-def precisions(model: Model, images: list[Pixels]) -> None:
-    """How fast and how exact each arithmetic is."""
-    print("\n| precision | ms per image | of the H200's peak | PSNR to fp32 |")
-    print("|---|---|---|---|")
-    group = [image for image in images if image.shape == images[0].shape][:16]
+def precisions(model: Model, images: list[Pixels]) -> Table:
+    """How fast and how exact each arithmetic is on a GPU."""
+    group = [image for image in images if image.shape == images[0].shape][:GROUP]
     pixels = group[0].shape[0] * group[0].shape[1]
-    channels = parse_weights(model.weights).channels
+    operations = OPERATIONS_PER_PIXEL[parse_weights(model.weights).channels] * pixels
     exact: list[Pixels] = []
     names: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+    lines: list[list[object]] = []
     for name in names:
         enhancer = Enhancer(model.weights, model.device, name)
-        enhancer.enhance(group)
-        torch.cuda.synchronize()
-        started = time.perf_counter()
         results = [restored.get() for restored in enhancer.enhance(group)]
-        seconds = (time.perf_counter() - started) / len(group)
         exact = exact or results
         differences = [a.astype(float) - b for a, b in zip(results, exact, strict=True)]
         error = float(np.mean(np.square(differences)))
         psnr = 10 * np.log10(255**2 / error) if error else float("inf")
-        least = 2 * MULTIPLY_ADDS_PER_PIXEL[channels] * pixels / H200_PEAK[name]
-        print(f"| {name} | {seconds * 1000:.2f} | {least / seconds:.0%} | {psnr:.1f} |")
+        times = sorted(_seconds(enhancer, group) for _ in range(REPEATS))
+        kernels = kernel_seconds(partial(enhancer.enhance, group))
+        milliseconds = times[REPEATS // 2] / len(group) * 1000
+        limit = operations / matrix_rate(DTYPES[name]) * 1000
+        in_kernels = kernels / len(group) * 1000
+        lines.append(
+            [name, f"{milliseconds:.2f}", f"{in_kernels:.2f}", f"{limit:.2f}",
+             f"{milliseconds / limit:.1f}", f"{psnr:.1f} dB"]
+        )  # fmt: skip
+    header = ["precision", "ms per image", "of these in kernels", "limit, ms", "to the limit",
+              "PSNR to fp32"]  # fmt: skip
+    return Table("Precisions", header, lines)
+
+
+def executions(model: Model, image: Pixels, count: int = GROUP) -> Table:
+    """Ways to run the same network on the GPU, pixels there already, in half precision."""
+    height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
+    pixels = torch.from_numpy(image[:height, :width, ::-1].copy()).permute(2, 0, 1).cuda()
+    x = (pixels.half() / 255).repeat(count, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    network = parse_weights(model.weights).network().cuda().half()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lines: list[list[object]] = []
+    with torch.inference_mode():
+        expected = network.restore(x)
+
+        def measure(name: str, run: Callable[[Tensor], Tensor]) -> None:
+            started = time.perf_counter()
+            difference = float((run(x) - expected).abs().max())
+            first = time.perf_counter() - started
+            run(x)
+            seconds = statistics.median(_device_seconds(partial(run, x)) for _ in range(REPEATS))
+            each = f"{seconds / count * 1000:.2f}"
+            lines.append([name, each, f"{first:.1f}", f"{difference * 255:.2f}"])
+            print(lines[-1], flush=True)
+
+        torch.backends.cudnn.deterministic = True
+        measure("as it is", network.restore)
+        torch.backends.cudnn.benchmark = True
+        measure("cuDNN measures what is fastest", network.restore)
+        torch.backends.cudnn.benchmark = False
+        graph, result = _captured(network, x)
+
+        def replayed(_: Tensor) -> Tensor:
+            graph.replay()
+            return result
+
+        measure("a CUDA graph", replayed)
+        measure("torch.compile", torch.compile(network.restore, dynamic=False))
+        measure("torch.compile, any shape", torch.compile(network.restore, dynamic=True))
+    header = ["how", "ms per image", "s for the first", "levels of difference, at most"]
+    return Table("Ways to run the network", header, lines)
+
+
+def _captured(network: ABSGN, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = network.restore(x)
+    return graph, result
+
+
+def _device_seconds(work: Callable[[], object]) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
+def matrix_rate(dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product on random numbers."""
+    one, other = (torch.randn(MATRIX, MATRIX, device="cuda").to(dtype) for _ in range(2))
+    for _ in range(REPEATS):
+        one @ other
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(REPEATS):
+        one @ other
+    torch.cuda.synchronize()
+    return 2 * MATRIX**3 * REPEATS / (time.perf_counter() - started)
+
+
+def kernel_seconds(work: Callable[[], object]) -> float:
+    """How long the GPU's kernels and copies took in all, in something that was done before."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+        torch.cuda.synchronize()
+    return float(sum(event.self_device_time_total for event in profile.key_averages())) / 1e6
+
+
+def _seconds(enhancer: Enhancer, group: list[Pixels]) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    enhancer.enhance(group)
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) == 3 else 3)
+    typer.run(main)

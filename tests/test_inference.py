@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from batchlight.absgn import inference
+from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import VALUES_PER_PIXEL, Enhancer
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.weights import dump_tensors, parse_weights
@@ -450,3 +451,50 @@ def test_what_is_no_number_fails_alone(
     bad = ErrorCode.SUSPICIOUS_OUTPUT
     assert codes == [None, bad, None, bad, bad]
     assert all(np.array_equal(results[number].get(), black) for number in (0, 2))
+
+
+EXPOSURE = Exposure(mean=0.3, largest_gain=16, ceiling=3)
+
+
+def exposed_weights() -> bytes:
+    parsed = parse_weights(WEIGHTS)
+    return dump_tensors(parsed.tensors, {**parsed.about, "exposure": EXPOSURE.dump()})
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+@pytest.mark.parametrize("gray", [False, True])
+def test_an_exposure_that_the_weights_ask_for_is_that_of_the_whole_image(
+    tile: int | None, gray: bool
+) -> None:
+    image = half_bright(96, 200) // 4
+    image = image[..., 1] if gray else image
+    gain = min(16.0, max(1.0, 0.3 / (image.mean() / 255)))
+    assert gain > 1.5
+    rgb = np.repeat(image[..., None], 3, 2) if gray else image[..., ::-1]
+    x = torch.from_numpy(rgb.astype(np.float32) / 255 * np.float32(gain)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        y = parse_weights(WEIGHTS).network()(x)[0].permute(1, 2, 0).numpy()
+    expected = y @ np.array(LUMINANCE[::-1], np.float32) if gray else y[..., ::-1]
+    result = one(Enhancer(exposed_weights(), "cpu", "fp32", tile), image)
+    assert largest_difference(result, np.rint(expected * 255).astype(np.uint8)) <= 1
+
+
+def test_each_image_of_a_group_has_its_own_exposure() -> None:
+    images = [dark_image(seed, 40, 48) // (1 + seed) for seed in range(3)]
+    enhancer = Enhancer(exposed_weights(), "cpu", "fp32")
+    together = [restored.get() for restored in enhancer.enhance(images)]
+    for image, result in zip(images, together, strict=True):
+        assert largest_difference(result, one(enhancer, image)) <= 1
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_an_exposure_of_the_extremes(level: int) -> None:
+    image = np.full((16, 16, 3), level, np.uint8)
+    assert one(Enhancer(exposed_weights(), "cpu", "fp32"), image).shape == image.shape
+
+
+@pytest.mark.parametrize("text", ['{"mean": 0.3, "shutter": 1}', "[]", "bright"])
+def test_an_exposure_that_is_not_known_is_refused(text: str) -> None:
+    parsed = parse_weights(WEIGHTS)
+    with pytest.raises(ValueError):
+        parse_weights(dump_tensors(parsed.tensors, {"exposure": text}))

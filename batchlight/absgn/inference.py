@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from batchlight.absgn import CPU_THREADS
+from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
@@ -58,6 +59,7 @@ class Enhancer:
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.allow_tf32 = False
         parsed = parse_weights(weights)
+        self._exposure = parsed.exposure
         self._exact = _placed(parsed.network(), self._device, torch.float32)
         self._network = self._exact
         if precision != "fp32":
@@ -120,13 +122,14 @@ class Enhancer:
     def _run(self, network: ABSGN, images: Pixels, side: int | None) -> Pixels:
         height, width = images.shape[1:3]
         if side is None:
-            return restore(network, images)
+            return restore(network, images, self._exposure)
         out = np.empty_like(images)
+        expose = _exposing(images, self._exposure)
 
         def load(tile: Tile) -> Tensor:
             rows = slice(tile.rows.wide_start, tile.rows.wide_stop)
             columns = slice(tile.columns.wide_start, tile.columns.wide_stop)
-            return _to_tensor(images[:, rows, columns], network)
+            return _to_tensor(images[:, rows, columns], network, expose)
 
         def store(tile: Tile, result: Tensor) -> None:
             rows, columns = tile.rows, tile.columns
@@ -157,24 +160,36 @@ class Enhancer:
             torch.cuda.empty_cache()
 
 
-def restore(network: ABSGN, images: Pixels) -> Pixels:
+def restore(network: ABSGN, images: Pixels, exposure: Exposure | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
     with torch.inference_mode():
-        return _to_pixels(network.restore(_to_tensor(images, network)), images)
+        x = _to_tensor(images, network, _exposing(images, exposure))
+        return _to_pixels(network.restore(x), images)
 
 
 class _NotFiniteError(Exception):
     """The result of a group holds something that is no number."""
 
 
-def _to_tensor(images: Pixels, network: nn.Module) -> Tensor:
-    """(N, 3, H, W) in 0..1, RGB, H and W padded at the end to what the network takes."""
+def _exposing(images: Pixels, exposure: Exposure | None) -> Callable[[Tensor], Tensor]:
+    """What brings whole images, or tiles of them, in 0..1, to what the network wants."""
+    if exposure is None:
+        return lambda x: x
+    samples = images[0].size * int(np.iinfo(images.dtype).max)
+    # Summed as integers, so that the gain is the same to the last bit wherever it is computed.
+    sums = images.reshape(len(images), -1).sum(1, dtype=np.uint64)
+    gains = exposure.gains(torch.from_numpy(sums.astype(np.float64) / samples)).float()
+    return lambda x: exposure.apply(x, gains.to(x))
+
+
+def _to_tensor(images: Pixels, network: nn.Module, expose: Callable[[Tensor], Tensor]) -> Tensor:
+    """(N, 3, H, W), RGB, exposed, H and W padded at the end to what the network takes."""
     weight = next(network.parameters())
     top = float(np.iinfo(images.dtype).max)
     signed = images.astype(np.int32) if images.dtype == np.uint16 else images
     x = torch.from_numpy(np.ascontiguousarray(signed)).to(weight.device)
     x = x.unsqueeze(1).expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2).flip(1)
-    x = (x.float() / top).to(weight.dtype)
+    x = expose(x.float() / top).to(weight.dtype)
     down, right = (-x.shape[2] % MULTIPLE, -x.shape[3] % MULTIPLE)
     x = pad(x, (0, 0, 0, down), "reflect" if down < x.shape[2] else "replicate")
     x = pad(x, (0, right, 0, 0), "reflect" if right < x.shape[3] else "replicate")

@@ -12,10 +12,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN
 
 CHANNELS = range(8, 257, 8)
 """The widths that a network can have."""
+
+EXPOSURE = "exposure"
+"""Under which a file of weights says at which exposure it wants its images."""
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
@@ -30,6 +34,8 @@ class Weights:
     channels: int
     about: Mapping[str, str]
     """What the training noted down."""
+    exposure: Exposure | None = None
+    """At which the network wants its images; None: as they are."""
 
     @property
     def sha256(self) -> str:
@@ -51,7 +57,8 @@ def parse_weights(data: bytes) -> Weights:
         raise ValueError("it holds the weights of another network")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("it holds numbers that are not finite")
-    return Weights(data, tensors, channels, about)
+    exposure = Exposure.load(about[EXPOSURE]) if EXPOSURE in about else None
+    return Weights(data, tensors, channels, about, exposure)
 
 
 def dump_weights(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:

@@ -1,0 +1,1 @@
+"""On a rented GPU: training within a time limit, and the job itself with its benchmarks."""

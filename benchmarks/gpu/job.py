@@ -1,0 +1,185 @@
+"""The job itself on a rented GPU: a calm run, one whose actor is killed, and the benchmarks.
+
+    python -m benchmarks.gpu.job PHOTOS OUT [--weights FILE] [--device cpu --rehearsal]
+
+PHOTOS is a folder of photographs. OUT gets the enhanced images, and the tables are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numba
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import torch
+import typer
+
+from batchlight.config import JobConfig
+from batchlight.pixels import Pixels
+from benchmarks.absgn import against_bare, executions, model_of, precisions, read_images
+from benchmarks.measuring import Table, photographs, write_photographs
+
+ACTOR = "ray::Host"
+"""How Ray names the processes that hold the network."""
+WORKERS = 8
+SIZES = 200
+ONE_SIZE = (600, 400)
+POLL_S = 0.02
+KILL_WITHIN_S = 120.0
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    photos: Path,
+    out: Path,
+    weights: Annotated[str | None, typer.Option(help="Of the full network.")] = None,
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    images: Annotated[int, typer.Option(help="Of one size, to measure with.")] = 1000,
+    rounds: Annotated[int, typer.Option(help="Of each comparison.")] = 3,
+    only_run: Annotated[bool, typer.Option(help="No benchmarks.")] = False,
+) -> None:
+    """Do everything, and go on where a part fails."""
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(_machine())
+    options = ["--method", "absgn", "--device", device, "--workers", str(min(WORKERS, _cpus()))]
+    options += ["--weights", weights] if weights else []
+    with _going_on("a run, and one whose actor is killed"):
+        calm = _run(photos, out / "calm", options, kill=False)
+        killed = _run(photos, out / "killed", options, kill=True)
+        typer.echo(_table([calm, killed]))
+        typer.echo(_compared(out / "calm", out / "killed"))
+    typer.echo(f"{time.monotonic() - began:.0f} s")
+    if only_run:
+        return
+    own = photographs(str(photos), out)
+    one = write_photographs(own, out / "one", images, *ONE_SIZE)
+    sizes = _many_sizes(own, out / "sizes", images)
+    for name, folder, chosen in (
+        ("one size", one, weights),
+        (f"{SIZES} sizes", sizes, weights),
+        ("one size, absgn-small", one, None),
+    ):
+        with _going_on(name):
+            config = JobConfig(
+                input=str(folder),
+                method=("absgn",),
+                weights=chosen,
+                device="cuda" if device == "cuda" else "cpu",
+                workers=min(WORKERS * 2, _cpus()),
+                model="absgn-small",
+            )
+            loaded = read_images(str(folder))
+            typer.echo(f"### {name}\n\n{against_bare(config, loaded, rounds)}\n")
+            typer.echo(f"{time.monotonic() - began:.0f} s")
+            if device == "cuda" and folder == one:
+                model = model_of(config)
+                typer.echo(f"{precisions(model, loaded)}\n\n{executions(model, loaded[0])}\n")
+                typer.echo(f"{time.monotonic() - began:.0f} s")
+    typer.echo(f"{time.monotonic() - began:.0f} s")
+
+
+def _machine() -> str:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{gpu}, {_cpus()} CPUs, Python {sys.version.split()[0]}, PyTorch {torch.__version__}, "
+        f"OpenCV {cv2.__version__}, NumPy {np.__version__}, Numba {numba.__version__}"
+    )
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _going_on(what: str) -> Iterator[None]:
+    """Minutes are dear: what fails is told, and the rest is done."""
+    try:
+        yield
+    except Exception as error:
+        typer.echo(f"FAILED: {what}: {type(error).__name__}: {error}")
+
+
+def _run(photos: Path, output: Path, options: list[str], kill: bool) -> dict[str, Any]:
+    """A run from the command line, and how it ended."""
+    command = [sys.executable, "-m", "batchlight", "run", "--input", str(photos)]
+    command += ["--output", str(output), "--batch-size", "8", "--progress", "off", *options]
+    process = subprocess.Popen(command)
+    killed = _kill_actor(process, output) if kill else None
+    code = process.wait()
+    summary = json.loads((output / "summary.json").read_text())
+    rows = pq.read_table(output / "metadata").to_pylist()
+    return {
+        "run": "killed" if kill else "calm",
+        "killed process": killed,
+        "exit code": code,
+        "images": len(rows),
+        "status": dict(Counter(row["status"] for row in rows)),
+        "codes": dict(Counter(row["error_code"] for row in rows if row["error_code"])),
+        "attempts": dict(Counter(row["attempts"] for row in rows)),
+        "images/s": summary["images_per_s"],
+    }
+
+
+def _kill_actor(process: subprocess.Popen[bytes], output: Path) -> int | None:
+    """Kill the network's process once the first batch is done; its process number."""
+    parts = output / "_batchlight/parts"
+    until = time.monotonic() + KILL_WITHIN_S
+    while process.poll() is None and time.monotonic() < until:
+        if parts.exists() and any(parts.iterdir()):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.Error):  # it may have ended meanwhile
+                    if (child.cmdline() or [""])[0].startswith(ACTOR):
+                        os.kill(child.pid, signal.SIGKILL)
+                        return child.pid
+        time.sleep(POLL_S)
+    return None
+
+
+def _table(runs: list[dict[str, Any]]) -> Table:
+    return Table("Runs", list(runs[0]), [list(run.values()) for run in runs])
+
+
+def _compared(one: Path, other: Path) -> str:
+    """How far the images of two outputs differ."""
+    differing, largest = 0, 0
+    paths = sorted(path for path in (one / "absgn").rglob("*") if path.is_file())
+    for path in paths:
+        twin = other / path.relative_to(one)
+        if path.read_bytes() != twin.read_bytes():
+            differing += 1
+            a, b = (np.asarray(cv2.imread(str(p)), int) for p in (path, twin))
+            largest = max(largest, int(np.abs(a - b).max()))
+    return f"of {len(paths)} images {differing} differ, by {largest} levels at most\n"
+
+
+def _many_sizes(images: list[Pixels], folder: Path, count: int) -> Path:
+    """As many images of ``SIZES`` sizes around that of ``ONE_SIZE``."""
+    width, height = ONE_SIZE
+    per_size = max(1, count // SIZES)
+    for number in range(min(SIZES, count)):
+        size = (width - 4 * (number % 50), height - 8 * (number // 50))
+        write_photographs(images, folder / f"{number:03d}", per_size, *size)
+    for path in folder.rglob("*.jpg"):
+        path.rename(folder / f"{path.parent.name}-{path.name}")
+    return folder
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app()
