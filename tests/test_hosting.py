@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +69,29 @@ def deadly() -> Thing:
     os._exit(1)
 
 
+def is_first(folder: Path) -> bool:
+    """Of those that ask."""
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def first_or_late(folder: Path) -> Thing:
+    """At once for the first, for others when they are told to go."""
+    while not is_first(folder) and not (folder / "go").exists():
+        time.sleep(0.05)
+    return Thing()
+
+
+def first_fails(folder: Path) -> Thing:
+    if is_first(folder):
+        return without_gpu()
+    time.sleep(1)  # so that the failure comes first
+    return Thing()
+
+
 def ask(service: Service, method: str, *arguments: object) -> Any:
     """What runs on a worker."""
     return service.submit(method, *arguments).result()
@@ -118,11 +142,6 @@ def one(ray_engine: RayEngine) -> Service:
     return wait(ray_engine.host(Thing, 1, on_gpus=False))
 
 
-@pytest.fixture(scope="module")
-def two(ray_engine: RayEngine) -> Service:
-    return wait(ray_engine.host(Thing, 2, on_gpus=False))
-
-
 def wait(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
@@ -145,11 +164,30 @@ def test_arrays_come_back_right(ray_engine: RayEngine, one: Service) -> None:
         assert np.array_equal(twice, 2 * array)
 
 
-def test_several_actors_share_the_calls(ray_engine: RayEngine, two: Service) -> None:
-    pids = wait(ray_engine.call(ask_often, two, 8, "pid"))
-    assert len(set(pids)) == 2
+def test_work_begins_with_the_first_actor_and_the_others_join(
+    ray_engine: RayEngine, tmp_path: Path
+) -> None:
+    service = wait(ray_engine.host(partial(first_or_late, tmp_path), 2, on_gpus=False))
+    assert len(set(wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while len(set(pids := wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1:
+        assert time.monotonic() < deadline
     assert sorted(pids.count(pid) for pid in set(pids)) == [4, 4]
     assert os.getpid() not in pids
+
+
+def test_one_actor_that_starts_is_enough(
+    ray_engine: RayEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = wait(ray_engine.host(partial(first_fails, tmp_path), 2, on_gpus=False))
+    assert len(set(wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1
+    assert "one of the networks does not start: this worker has no GPU" in caplog.text
+
+
+def test_if_none_starts_it_is_told_why_the_first_did_not(ray_engine: RayEngine) -> None:
+    with pytest.raises(UsageError, match=r"^this worker has no GPU$"):
+        wait(ray_engine.host(without_gpu, 2, on_gpus=False))
 
 
 def test_the_driver_can_ask_too(one: Service) -> None:
