@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ another thread."""
 
 DEATHS_REMEMBERED = 16
 RECORD_BYTES = 16_384
-"""Of the calls inside, and of those that were inside at earlier deaths."""
+"""At most, of the calls inside and of those that were inside at earlier deaths."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Record:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not fresh:
             try:
-                before = json.loads(os.pread(self._file, RECORD_BYTES, 0))
+                before = json.loads(os.pread(self._file, RECORD_BYTES, 0).partition(b"\n")[0])
                 deaths = [*before["deaths"], {"began": before["inside"], "died": time.time()}]
                 self._deaths = [Calls(**death) for death in deaths[-DEATHS_REMEMBERED:]]
                 self._complete = before["complete"]
@@ -108,9 +109,9 @@ class Record:
             self._write()
 
     def leave(self, call: str) -> None:
-        """It has its result, or has failed."""
+        """It can kill no more: it has its result, or has failed."""
         with self._lock:
-            del self._inside[call]
+            self._inside.pop(call, None)
             self._write()
 
     def fate(self, call: str) -> Fate:
@@ -126,9 +127,9 @@ class Record:
             "deaths": [asdict(death) for death in self._deaths],
             "complete": self._complete,
         }
-        # Blanks, so that nothing is left of a longer one. A write to a file is there for other
+        # One line; of what may follow it, nothing is read. A write to a file is there for other
         # processes when it returns; it needs to reach no disk.
-        os.pwrite(self._file, json.dumps(now).encode().ljust(RECORD_BYTES), 0)
+        os.pwrite(self._file, json.dumps(now).encode() + b"\n", 0)
 
 
 class Door:
@@ -218,6 +219,9 @@ class Host:
         return self._record.fate(call)
 
     def _carry_out(self, call: str, method: str, arguments: tuple[object, ...]) -> Any:
+        function = getattr(self._target, method)
+        staged = isgeneratorfunction(function)
+
         @contextmanager
         def turn() -> Iterator[None]:
             with DEADLINE.paused():
@@ -226,11 +230,13 @@ class Host:
                 self._record.begin(call)
                 yield
             finally:
+                if not staged:
+                    self._record.leave(call)  # before another begins
                 self._turn.release()
 
         with DEADLINE.of(self._timeout):
             try:
-                return in_turns(getattr(self._target, method), arguments, turn)
+                return in_turns(function, arguments, turn)
             except (BatchlightError, MemoryError):
                 raise
             except Exception:

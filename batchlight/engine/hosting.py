@@ -234,7 +234,8 @@ class _RayAnswer:
         if self._alone or NODE_LOST in str(death):
             return
         try:
-            ask = self._actor.fate.options(concurrency_group=ASKING)
+            # Asked until the next process is there, and of the next if that one dies too.
+            ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
             fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
         except ray.exceptions.RayError:
             self._alone = True
