@@ -65,6 +65,8 @@ class BatchResult:
     """By method."""
     stages_s: Mapping[str, float]
     """What the time of all images went into: read, decode, enhance, encode, write."""
+    network_s: float
+    """How long the network computed."""
 
     @property
     def tally(self) -> Tally:
@@ -74,10 +76,12 @@ class BatchResult:
     @classmethod
     def of(cls, rows: pa.Table) -> BatchResult:
         """Count the rows of a batch."""
-        methods = pc.unique(rows["method"]).to_pylist()
+        names = pc.unique(rows["method"]).to_pylist()
+        methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
         return cls(
-            {m: Tally.of(rows.filter(pc.equal(rows["method"], m))) for m in methods},
-            {s.removesuffix("_ms"): (pc.sum(rows[s]).as_py() or 0.0) / 1000 for s in STAGES},
+            {name: Tally.of(its) for name, its in methods.items()},
+            {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
+            _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
         )
 
 
@@ -287,6 +291,10 @@ def _groups(images: Iterable[Image]) -> Iterator[list[Image]]:
             group, size = [], 0
     if group:
         yield group
+
+
+def _seconds(rows: pa.Table, stage: str) -> float:
+    return (pc.sum(rows[stage]).as_py() or 0.0) / 1000
 
 
 def _is_full(group: Sequence[object], size: int) -> bool:

@@ -8,6 +8,7 @@ from batchlight.engine import Engine, Meter
 IMAGES = Meter("batchlight_images", "Images of committed batches.", ("method", "status", "code"))
 BYTES = Meter("batchlight_bytes", "Bytes of committed images.", ("direction",))
 STAGES = Meter("batchlight_stage_seconds", "What the time of the workers went into.", ("stage",))
+NETWORK = Meter("batchlight_network_seconds", "How long the networks computed.", ())
 
 
 def show(engine: Engine, result: BatchResult) -> None:
@@ -20,3 +21,4 @@ def show(engine: Engine, result: BatchResult) -> None:
         engine.count(BYTES, tally.output_bytes, direction="written")
     for stage, seconds in result.stages_s.items():
         engine.count(STAGES, seconds, stage=stage)
+    engine.count(NETWORK, result.network_s)

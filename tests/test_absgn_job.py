@@ -286,14 +286,17 @@ def test_what_the_network_says_of_one_image_is_that_images_failure(
 ) -> None:
     enhance = Enhancer.enhance
 
-    def some_fail(self: Enhancer, images: Any) -> list[Restored]:
+    def some_fail(self: Enhancer, groups: Any) -> list[list[Restored]]:
         error = batchlight.errors.ImageError(ErrorCode.OUT_OF_MEMORY, "too large for it")
-        if images[0].mean() == worst:
-            return [Restored(None, error, 1.0)]
-        return enhance(self, images)
+        if groups[0][0].mean() == worst:
+            return [[Restored(None, error, 1.0)]]
+        return [enhance(network, images) for images in groups]
 
     worst = read_image(photos / "b/0001.jpg").mean()
-    monkeypatch.setattr(Enhancer, "enhance", some_fail)
+    network = Enhancer(SMALL.read_bytes(), "cpu", "fp32")
+    original = partial(Enhancer.enhance_groups, network)
+    monkeypatch.setattr(network, "enhance_groups", original)
+    monkeypatch.setattr(Enhancer, "enhance_groups", some_fail)
     summary = run(photos)
     assert (summary.ok, summary.failed_by_code) == (7, {"out_of_memory": 1})
     failed = [row for row in rows(photos.parent / "out") if row["status"] == "failed"]
@@ -308,16 +311,22 @@ class Fatal:
 
     code: ErrorCode
 
+    def done(self) -> bool:
+        return True
+
     def result(self) -> Any:
         raise WorkerDied(self.code)
 
 
 @dataclass(frozen=True)
 class Brighter:
-    images: list[Any]
+    groups: list[list[Any]]
 
-    def result(self) -> list[Restored]:
-        return [Restored(2 * image, None, 1.0) for image in self.images]
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> list[list[Restored]]:
+        return [[Restored(2 * image, None, 1.0) for image in group] for group in self.groups]
 
 
 @dataclass(frozen=True)
@@ -328,9 +337,9 @@ class PoisonedService:
     code: ErrorCode
 
     def submit(self, method: str, *arguments: Any) -> Answer:
-        images = arguments[0]
-        deadly = any(np.array_equal(image, self.poison) for image in images)
-        return Fatal(self.code) if deadly else Brighter(images)
+        groups = arguments[0]
+        deadly = any(np.array_equal(image, self.poison) for group in groups for image in group)
+        return Fatal(self.code) if deadly else Brighter(groups)
 
 
 @pytest.mark.parametrize("code", [ErrorCode.CRASH, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY])

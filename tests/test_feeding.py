@@ -1,10 +1,11 @@
-"""Images to the network and back: each once, in groups that the order of images decides."""
+"""Images to the network and back: each once, in groups and calls that their order decides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ from hypothesis import strategies as st
 
 from batchlight import feeding
 from batchlight.absgn.restored import Restored
-from batchlight.feeding import GROUPS_UNDER_WAY, PIXELS_WAITING, Feeder
+from batchlight.feeding import (
+    CALLS_AT_LEAST,
+    CALLS_UNDER_WAY,
+    PIXELS_UNDER_WAY,
+    PIXELS_WAITING,
+    Feeder,
+)
 from batchlight.pixels import Pixels
 
 
@@ -22,22 +29,29 @@ from batchlight.pixels import Pixels
 class Network:
     """A service in this process: adds 1000, late, and remembers what it was asked."""
 
-    groups: list[list[Pixels]] = field(default_factory=list)
+    calls: list[list[list[Pixels]]] = field(default_factory=list)
+    quick: bool = False
+    """Whether a call is done as soon as it is asked."""
     answered: int = 0
-    most_unanswered: int = 0
+    unanswered: list[int] = field(default_factory=list)
+    """For each call, how many there were when it had been sent."""
 
     def submit(self, method: str, *arguments: object) -> Reply:
-        assert method == "enhance"
-        (images,) = arguments
-        assert isinstance(images, list)
-        self.groups.append(list(images))
-        self.most_unanswered = max(self.most_unanswered, len(self.groups) - self.answered)
-        return Reply(self, len(self.groups) - 1)
+        assert method == "enhance_groups"
+        (groups,) = arguments
+        assert isinstance(groups, list)
+        self.calls.append([list(group) for group in groups])
+        self.unanswered.append(len(self.calls) - self.answered)
+        return Reply(self, len(self.calls) - 1)
 
     @property
-    def numbers(self) -> list[list[int]]:
-        """The groups, by what is in the images."""
-        return [[int(image.flat[0]) for image in group] for group in self.groups]
+    def groups(self) -> list[list[Pixels]]:
+        return [group for call in self.calls for group in call]
+
+    @property
+    def numbers(self) -> list[list[list[int]]]:
+        """The calls and their groups, by what is in the images."""
+        return [[[int(i.flat[0]) for i in group] for group in call] for call in self.calls]
 
 
 @dataclass
@@ -45,10 +59,14 @@ class Reply:
     network: Network
     number: int
 
-    def result(self) -> list[Restored]:
+    def done(self) -> bool:
+        return self.network.quick
+
+    def result(self) -> list[list[Restored]]:
         assert self.number == self.network.answered, "asked in another order than sent"
         self.network.answered += 1
-        return [Restored(image + 1000, None, 1.0) for image in self.network.groups[self.number]]
+        groups = self.network.calls[self.number]
+        return [[Restored(image + 1000, None, 1.0) for image in group] for group in groups]
 
 
 @dataclass
@@ -58,7 +76,7 @@ class Course:
     network: Network
     returned: list[int] = field(default_factory=list)
     sent_after: list[int] = field(default_factory=list)
-    """Groups that were sent when each item had been put."""
+    """Calls that were sent when each item had been put."""
 
 
 def image_of(number: int, kind: tuple[int, int, bool, bool]) -> Pixels:
@@ -68,15 +86,22 @@ def image_of(number: int, kind: tuple[int, int, bool, bool]) -> Pixels:
 
 
 @contextmanager
-def at_most_waiting(pixels: int) -> Iterator[None]:
+def at_most(waiting: int, under_way: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feeding, "PIXELS_WAITING", pixels)
+        patch.setattr(feeding, "PIXELS_WAITING", waiting)
+        patch.setattr(feeding, "PIXELS_UNDER_WAY", under_way)
         yield
 
 
-def feed(images: list[Pixels], at_once: int, waiting: int = PIXELS_WAITING) -> Course:
+def feed(
+    images: list[Pixels],
+    at_once: int,
+    waiting: int = PIXELS_WAITING,
+    under_way: int = PIXELS_UNDER_WAY,
+    quick: bool = False,
+) -> Course:
     """Put them all; each must come back as itself, plus 1000."""
-    course = Course(Network())
+    course = Course(Network(quick=quick))
     feeder = Feeder[int](course.network, at_once)
 
     def take(done: Iterator[tuple[int, Restored]]) -> None:
@@ -87,16 +112,20 @@ def feed(images: list[Pixels], at_once: int, waiting: int = PIXELS_WAITING) -> C
             assert np.array_equal(result, image + 1000)
             course.returned.append(number)
 
-    with at_most_waiting(waiting):
+    with at_most(waiting, under_way):
         for number, image in enumerate(images):
             take(feeder.put(number, image))
-            course.sent_after.append(len(course.network.groups))
+            course.sent_after.append(len(course.network.calls))
         take(feeder.rest())
     return course
 
 
 def pixels_of(image: Pixels) -> int:
     return int(image.shape[0] * image.shape[1])
+
+
+def total(group: list[Pixels]) -> int:
+    return sum(map(pixels_of, group))
 
 
 KINDS = st.lists(
@@ -113,9 +142,9 @@ WAITING = st.integers(0, 60)
 def test_everything_comes_back_once(images: list[Pixels], at_once: int, waiting: int) -> None:
     course = feed(images, at_once, waiting)
     assert sorted(course.returned) == list(range(len(images)))
-    sent = [number for group in course.network.numbers for number in group]
+    sent = [number for call in course.network.numbers for group in call for number in group]
     assert course.returned == sent
-    assert course.network.answered == len(course.network.groups)
+    assert course.network.answered == len(course.network.calls)
 
 
 @settings(max_examples=200, deadline=None)
@@ -123,10 +152,24 @@ def test_everything_comes_back_once(images: list[Pixels], at_once: int, waiting:
 def test_groups_are_of_one_kind_and_not_too_large(
     images: list[Pixels], at_once: int, waiting: int
 ) -> None:
-    for group in feed(images, at_once, waiting).network.groups:
-        assert group
-        assert len({(image.shape, image.dtype) for image in group}) == 1
-        assert len(group) == 1 or sum(map(pixels_of, group)) <= at_once
+    for call in feed(images, at_once, waiting).network.calls:
+        assert call
+        assert sum(map(len, call)) == 1 or sum(map(total, call)) <= at_once
+        for group in call:
+            assert group
+            assert len({(image.shape, image.dtype) for image in group}) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(IMAGES, AT_ONCE, WAITING)
+def test_calls_carry_as_many_groups_as_fit(
+    images: list[Pixels], at_once: int, waiting: int
+) -> None:
+    """Of groups that were all there when the first was sent, as at the end."""
+    course = feed(images, at_once, waiting)
+    last = course.network.calls[course.sent_after[-1] :] if images else []
+    for call, following in pairwise(last):
+        assert sum(map(total, call)) + total(following[0]) > at_once
 
 
 @settings(max_examples=200, deadline=None)
@@ -137,7 +180,7 @@ def test_groups_are_as_large_as_they_may_be(images: list[Pixels], at_once: int) 
     for number, group in enumerate(groups):
         kind = (group[0].shape, group[0].dtype)
         if any((later[0].shape, later[0].dtype) == kind for later in groups[number + 1 :]):
-            assert sum(map(pixels_of, group)) + pixels_of(group[0]) > at_once
+            assert total(group) + pixels_of(group[0]) > at_once
 
 
 @settings(max_examples=200, deadline=None)
@@ -151,20 +194,30 @@ def test_the_order_within_a_kind_is_kept(images: list[Pixels], at_once: int, wai
         last[kind] = number
 
 
-@settings(max_examples=100, deadline=None)
-@given(IMAGES, AT_ONCE, WAITING)
-def test_few_groups_are_under_way(images: list[Pixels], at_once: int, waiting: int) -> None:
-    network = feed(images, at_once, waiting).network
-    assert network.most_unanswered == min(GROUPS_UNDER_WAY, len(network.groups))
+@settings(max_examples=200, deadline=None)
+@given(IMAGES, AT_ONCE, WAITING, st.integers(0, 100))
+def test_few_calls_and_pixels_are_under_way(
+    images: list[Pixels], at_once: int, waiting: int, under_way: int
+) -> None:
+    network = feed(images, at_once, waiting, under_way).network
+    sizes = [sum(map(total, call)) for call in network.calls]
+    for number, unanswered in enumerate(network.unanswered):
+        assert unanswered <= min(CALLS_UNDER_WAY, number + 1)
+        held = sizes[number + 1 - unanswered : number + 1]
+        assert unanswered <= CALLS_AT_LEAST or sum(held) <= under_way
+        # One more would have been too many, if there was one.
+        if unanswered < min(CALLS_UNDER_WAY, number + 1):
+            assert unanswered >= CALLS_AT_LEAST
+            assert sum(held) + sizes[number - unanswered] > under_way
 
 
 @settings(max_examples=200, deadline=None)
 @given(IMAGES, AT_ONCE, WAITING, st.integers(0, 40))
-def test_groups_follow_from_the_images_so_far(
+def test_calls_follow_from_the_images_so_far_and_not_from_when_they_are_answered(
     images: list[Pixels], at_once: int, waiting: int, length: int
 ) -> None:
     course = feed(images, at_once, waiting)
-    again = feed(images, at_once, waiting)
+    again = feed(images, at_once, waiting, quick=True)
     assert again.network.numbers == course.network.numbers
     start = feed(images[:length], at_once, waiting)
     assert start.sent_after == course.sent_after[:length]
@@ -177,35 +230,42 @@ def test_groups_follow_from_the_images_so_far(
 def test_no_more_pixels_wait_than_may(images: list[Pixels], at_once: int, waiting: int) -> None:
     course = feed(images, at_once, waiting)
     for put, sent in enumerate(course.sent_after, 1):
-        gone = {number for group in course.network.numbers[:sent] for number in group}
+        gone = {n for call in course.network.numbers[:sent] for group in call for n in group}
         held = [image for number, image in enumerate(images[:put]) if number not in gone]
         assert sum(map(pixels_of, held)) <= waiting
 
 
-def test_the_oldest_group_is_sent_when_too_many_pixels_wait() -> None:
+def test_the_oldest_groups_share_a_call_when_too_many_pixels_wait() -> None:
     kinds = [(1, 2), (1, 3), (1, 2), (1, 4), (1, 1)]
     images = [image_of(number, (*kind, False, False)) for number, kind in enumerate(kinds)]
-    course = feed(images, at_once=100, waiting=8)
+    course = feed(images, at_once=10, waiting=10)
     assert course.sent_after == [0, 0, 0, 1, 1]
-    assert course.network.numbers == [[0, 2], [1], [3], [4]]
+    assert course.network.numbers == [[[0, 2], [1]], [[3], [4]]]
 
 
 def test_on_a_cpu_images_go_one_by_one() -> None:
     images = [image_of(number, (3, 3, True, False)) for number in range(4)]
     course = feed(images, at_once=0)
     assert course.sent_after == [1, 2, 3, 4]
-    assert course.network.numbers == [[0], [1], [2], [3]]
+    assert course.network.numbers == [[[0]], [[1]], [[2]], [[3]]]
 
 
 def test_answers_are_awaited_only_when_they_must_be() -> None:
     network = Network()
     feeder = Feeder[int](network, 0)
     image = image_of(0, (2, 2, False, False))
-    for number in range(GROUPS_UNDER_WAY):
+    for number in range(CALLS_UNDER_WAY):
         assert list(feeder.put(number, image)) == []
         assert network.answered == 0
-    assert [number for number, _ in feeder.put(GROUPS_UNDER_WAY, image)] == [0]
+    assert [number for number, _ in feeder.put(CALLS_UNDER_WAY, image)] == [0]
     assert network.answered == 1
+
+
+def test_what_is_done_is_given_back_at_once() -> None:
+    feeder = Feeder[int](Network(quick=True), 0)
+    for number in range(3):
+        image = image_of(number, (2, 2, False, False))
+        assert [done for done, _ in feeder.put(number, image)] == [number]
 
 
 def test_nothing_makes_nothing() -> None:
@@ -228,8 +288,11 @@ def test_the_rest_is_given_once() -> None:
 class Broken:
     """A service whose answers are not what was asked for."""
 
-    def __init__(self, answer: list[Restored] | Exception) -> None:
+    def __init__(self, answer: list[list[Restored]] | Exception) -> None:
         self.answer = answer
+
+    def done(self) -> bool:
+        return False
 
     def submit(self, method: str, *arguments: object) -> Broken:
         return self
@@ -240,10 +303,10 @@ class Broken:
         return self.answer
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_an_answer_of_another_length_is_refused(count: int) -> None:
+@pytest.mark.parametrize(("groups", "count"), [(1, 0), (1, 1), (1, 3), (0, 2), (2, 2)])
+def test_an_answer_of_another_length_is_refused(groups: int, count: int) -> None:
     image = image_of(0, (2, 2, False, False))
-    feeder = Feeder[int](Broken([Restored(image, None, 1.0)] * count), 100)
+    feeder = Feeder[int](Broken([[Restored(image, None, 1.0)] * count] * groups), 100)
     for number in range(2):
         assert list(feeder.put(number, image)) == []
     with pytest.raises(ValueError):

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, hosting
+from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, host, hosting
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, StorageError, UsageError
 from batchlight.feeding import Service
+from batchlight.turns import Turns
 
 T = TypeVar("T")
 TIMEOUT_S = 5.0
@@ -38,6 +41,23 @@ class Thing:
         with log.open("a") as file:
             file.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_on_its_way_in(self, log: Path) -> Turns[None]:
+        self.die(log)
+        yield
+        yield
+
+    def in_three_parts(self, log: Path, seconds: float) -> Turns[int]:
+        """On its way in, its turn, and on its way out."""
+        time.sleep(seconds)
+        yield
+        started = time.time()
+        time.sleep(seconds)
+        with log.open("a") as file:
+            file.write(f"{started} {time.time()}\n")
+        yield
+        time.sleep(seconds)
+        return os.getpid()
 
     def fail(self) -> float:
         return 1 / 0
@@ -68,6 +88,29 @@ def deadly() -> Thing:
     os._exit(1)
 
 
+def is_first(folder: Path) -> bool:
+    """Of those that ask."""
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def first_or_late(folder: Path) -> Thing:
+    """At once for the first, for others when they are told to go."""
+    while not is_first(folder) and not (folder / "go").exists():
+        time.sleep(0.05)
+    return Thing()
+
+
+def first_fails(folder: Path) -> Thing:
+    if is_first(folder):
+        return without_gpu()
+    time.sleep(1)  # so that the failure comes first
+    return Thing()
+
+
 def ask(service: Service, method: str, *arguments: object) -> Any:
     """What runs on a worker."""
     return service.submit(method, *arguments).result()
@@ -78,6 +121,11 @@ def ask_and_work(service: Service, seconds: float, method: str, *arguments: obje
     answer = service.submit(method, *arguments)
     time.sleep(seconds)
     return answer.result()
+
+
+def ask_after(service: Service, seconds: float, method: str, *arguments: object) -> Any:
+    time.sleep(seconds)
+    return ask(service, method, *arguments)
 
 
 def ask_often(service: Service, times: int, method: str, *arguments: object) -> list[Any]:
@@ -118,11 +166,6 @@ def one(ray_engine: RayEngine) -> Service:
     return wait(ray_engine.host(Thing, 1, on_gpus=False))
 
 
-@pytest.fixture(scope="module")
-def two(ray_engine: RayEngine) -> Service:
-    return wait(ray_engine.host(Thing, 2, on_gpus=False))
-
-
 def wait(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
@@ -145,11 +188,30 @@ def test_arrays_come_back_right(ray_engine: RayEngine, one: Service) -> None:
         assert np.array_equal(twice, 2 * array)
 
 
-def test_several_actors_share_the_calls(ray_engine: RayEngine, two: Service) -> None:
-    pids = wait(ray_engine.call(ask_often, two, 8, "pid"))
-    assert len(set(pids)) == 2
+def test_work_begins_with_the_first_actor_and_the_others_join(
+    ray_engine: RayEngine, tmp_path: Path
+) -> None:
+    service = wait(ray_engine.host(partial(first_or_late, tmp_path), 2, on_gpus=False))
+    assert len(set(wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while len(set(pids := wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1:
+        assert time.monotonic() < deadline
     assert sorted(pids.count(pid) for pid in set(pids)) == [4, 4]
     assert os.getpid() not in pids
+
+
+def test_one_actor_that_starts_is_enough(
+    ray_engine: RayEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = wait(ray_engine.host(partial(first_fails, tmp_path), 2, on_gpus=False))
+    assert len(set(wait(ray_engine.call(ask_often, service, 8, "pid")))) == 1
+    assert "one of the networks does not start: this worker has no GPU" in caplog.text
+
+
+def test_if_none_starts_it_is_told_why_the_first_did_not(ray_engine: RayEngine) -> None:
+    with pytest.raises(UsageError, match=r"^this worker has no GPU$"):
+        wait(ray_engine.host(without_gpu, 2, on_gpus=False))
 
 
 def test_the_driver_can_ask_too(one: Service) -> None:
@@ -180,6 +242,61 @@ def test_an_answer_that_was_given_outlives_its_actor(
         log = tmp_path / str(number)
         assert wait(ray_engine.call(ask_before_a_killer, one, log)) == (2_000_000.0, True)
         assert log.read_text() == "x"
+
+
+def test_calls_overlap_but_not_their_turns(
+    ray_engine: RayEngine, one: Service, tmp_path: Path
+) -> None:
+    wait(ray_engine.call(ask, one, "pid"))
+    started = time.monotonic()
+    wait(ray_engine.call(ask_often, one, 6, "in_three_parts", tmp_path / "log", 0.3))
+    assert time.monotonic() - started < 0.8 * 6 * 3 * 0.3
+    turns = [
+        tuple(map(float, line.split())) for line in (tmp_path / "log").read_text().splitlines()
+    ]
+    assert len(turns) == 6
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(sorted(turns)))
+
+
+def test_of_several_that_had_begun_the_one_that_kills_is_found(
+    ray_engine: RayEngine, one: Service, tmp_path: Path
+) -> None:
+    """One is on its way out when another has its turn, and kills."""
+    log = tmp_path / "log"
+
+    async def both() -> list[Any]:
+        innocent = ray_engine.call(ask, one, "in_three_parts", tmp_path / "parts", 1.0)
+        killer = ray_engine.call(ask_after, one, 2.5, "die", log)
+        return await outcomes(innocent, killer)
+
+    wait(ray_engine.call(ask, one, "pid"))
+    pid, code = wait(both())
+    assert code == ErrorCode.CRASH
+    assert isinstance(pid, int)
+    assert len((tmp_path / "parts").read_text().splitlines()) == 2  # it was asked again
+    assert log.read_text() == "xx"  # and so was this one, alone
+
+
+def test_a_call_that_kills_before_its_turn_is_found(
+    ray_engine: RayEngine, one: Service, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    found = wait(outcomes(ray_engine.call(ask, one, "die_on_its_way_in", log)))
+    assert found == [ErrorCode.CRASH]
+    assert log.read_text() == "xx"
+
+
+def test_a_call_that_kills_is_found_where_nothing_was_left_of_its_process(
+    ray_engine: RayEngine, one: Service, tmp_path: Path
+) -> None:
+    """As on another node."""
+    assert isinstance(one, hosting.RayService)
+    log = tmp_path / "log"
+    wait(ray_engine.call(ask, one, "pid"))
+    name = f"batchlight-{one.actors[0]._actor_id.hex()}.json"
+    (host.session_folder() / name).unlink()
+    assert wait(outcomes(ray_engine.call(ask, one, "die", log))) == [ErrorCode.CRASH]
+    assert log.read_text() == "xx"
 
 
 def test_an_unexpected_error_is_a_death(ray_engine: RayEngine, one: Service) -> None:
@@ -248,11 +365,13 @@ def test_an_actor_of_another_version_is_refused(
         wait(ray_engine.host(Thing, 1, on_gpus=False))
 
 
-def test_in_process_the_object_is_here() -> None:
+def test_in_process_the_object_is_here(tmp_path: Path) -> None:
     with InProcessEngine() as engine:
         service = wait(engine.host(Thing, 2, on_gpus=False))
         assert wait(engine.call(ask, service, "pid")) == os.getpid()
         assert np.array_equal(ask(service, "double", [np.ones(3)])[0], [2, 2, 2])
+        log = tmp_path / "log"
+        assert ask(service, "in_three_parts", log, 0.0) == os.getpid()
         with pytest.raises(StorageError, match="the bucket is away"):
             wait(engine.call(ask, service, "refuse"))
         with pytest.raises(WorkerDied) as death:

@@ -12,6 +12,8 @@ import pytest
 import ray
 
 from batchlight import JobConfig, run
+from batchlight.config import Method
+from batchlight.engine import InProcessEngine, Meter
 from batchlight.records import STAGES
 from tests.helpers import rows, write_images
 
@@ -44,6 +46,35 @@ def samples(endpoint: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float
         tags = re.findall(r'(method|status|code|direction|stage)="(\w+)"', labels)
         found[name, frozenset(tags)] = float(value)
     return found
+
+
+class Counted(InProcessEngine):
+    """Remembers what it is to count."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, ...], float] = {}
+
+    def count(self, meter: Meter, amount: float, **tags: str) -> None:
+        key = (meter.name, *tags.values())
+        self.counts[key] = self.counts.get(key, 0.0) + amount
+
+
+@pytest.mark.parametrize("methods", [("classical",), ("absgn",), ("classical", "absgn")])
+def test_the_time_of_the_network_is_counted_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: tuple[Method, ...]
+) -> None:
+    engine = Counted()
+    monkeypatch.setattr("batchlight.job.make_engine", lambda *arguments, **options: engine)
+    monkeypatch.setattr("batchlight.absgn.inference.MEASURED_SIDE", 16)
+    write_images(tmp_path / "in", 3, height=24, width=32)
+    run(JobConfig(input=str(tmp_path / "in"), method=methods, device="cpu", workers=0,
+                  progress="off"))  # fmt: skip
+    of_network = [
+        row["enhance_ms"] for row in rows(tmp_path / "in-enhanced") if row["method"] == "absgn"
+    ]
+    assert len(of_network) == (3 if "absgn" in methods else 0)
+    counted = engine.counts["batchlight_network_seconds",]
+    assert counted == pytest.approx(sum(of_network) / 1000)
 
 
 def test_prometheus_sees_what_a_run_does(endpoint: str, tmp_path: Path) -> None:

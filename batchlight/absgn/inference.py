@@ -1,9 +1,14 @@
-"""Inference: images as arrays in, enhanced arrays out, on whatever device there is."""
+"""Inference: images as arrays in, enhanced arrays out, on whatever device there is.
+
+On a GPU, launching is not waiting: while it computes one group, the next ones are copied up and
+queued behind it and earlier ones are copied down, so that it always has something to do.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -12,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from batchlight.absgn import CPU_THREADS
+from batchlight.absgn.copying import Computed, Copies, Uploaded
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.restored import Restored
@@ -19,6 +25,7 @@ from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.pixels import LUMINANCE, Pixels
+from batchlight.turns import Turns, in_turns
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -38,7 +45,7 @@ MEASURED_SIDE = 256
 
 
 class Enhancer:
-    """Holds the network on one device. ``enhance`` takes images of one shape and dtype at once."""
+    """Holds the network on one device. Several threads may call it if they compute in turns."""
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Enhancer:
         if precision != "fp32":
             self._network = _placed(parsed.network(), self._device, DTYPES[precision])
         self._tile = tile
+        self._copies = Copies(self._device) if device == "cuda" else None
 
     def enhance(self, images: Sequence[Pixels]) -> list[Restored]:
         """Enhance images of equal shape and dtype.
@@ -72,9 +80,67 @@ class Enhancer:
         (height, width) gray or (height, width, 3) in blue, green, red; uint8 or uint16, as is the
         result. 16 bits are computed in fp32 whatever the precision, since less would not fill them.
         """
+        results: list[list[Restored]] = in_turns(self.enhance_groups, ([images],))
+        return results[0]
+
+    def enhance_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
+        """``enhance`` several groups, each of one shape and dtype; computes in turns."""
+        if self._copies is not None:
+            return (yield from self._overlapped(self._copies, groups))
+        stacks = [np.stack(images) for images in groups]
+        yield
+        torch.set_num_threads(CPU_THREADS)  # which each thread has its own number of
+        results = [self._now(images) for images in stacks]
+        yield
+        return results
+
+    def _overlapped(
+        self, copies: Copies, groups: Sequence[Sequence[Pixels]]
+    ) -> Turns[list[list[Restored]]]:
+        uploaded = [copies.upload(images) for images in groups]
+        yield
+        computed = [self._launch(copies, group) for group in uploaded]
+        yield
+        results = []
+        for group, ahead in zip(uploaded, computed, strict=True):
+            if ahead is not None:
+                pixels, finite = copies.download(ahead, group.images.dtype)
+                if finite:
+                    share = ahead.milliseconds / len(pixels)
+                    results.append([Restored(image, None, share) for image in pixels])
+                    continue
+            yield
+            results.append(self._now(group.images))
+            yield
+        return results
+
+    def _launch(self, copies: Copies, group: Uploaded) -> Computed | None:
+        """Let the GPU compute a group; None for one that needs more care: tiles, or halves."""
+        images = group.images
+        network = self._exact if images.dtype == np.uint16 else self._network
+        height, width = images.shape[1:3]
+        if self._side(height, width, network) is not None:
+            return None
+
+        def work(raw: Tensor) -> tuple[Tensor, Tensor]:
+            top = _top(images)
+            x = _to_input(raw, top, network, _exposing(raw, top, self._exposure))
+            return _to_levels(network.restore(x), images)
+
+        try:
+            with torch.inference_mode():
+                return copies.compute(group, work)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        self._free()
+        return None
+
+    def _now(self, images: Pixels) -> list[Restored]:
+        """Enhance a group, and wait for it; for (N, ...) images of uint8 or uint16."""
         started = time.perf_counter()
         with torch.inference_mode():
-            results = self._smaller_and_smaller(np.stack(images))
+            results = self._smaller_and_smaller(images)
         share = (time.perf_counter() - started) * 1000 / len(images)
         return [
             Restored(None, result, share)
@@ -124,18 +190,19 @@ class Enhancer:
         if side is None:
             return restore(network, images, self._exposure)
         out = np.empty_like(images)
-        expose = _exposing(images, self._exposure)
+        top = _top(images)
+        expose = _exposing(_as_tensor(images), top, self._exposure)
 
         def load(tile: Tile) -> Tensor:
             rows = slice(tile.rows.wide_start, tile.rows.wide_stop)
             columns = slice(tile.columns.wide_start, tile.columns.wide_stop)
-            return _to_tensor(images[:, rows, columns], network, expose)
+            return _to_input(_as_tensor(images[:, rows, columns]), top, network, expose)
 
         def store(tile: Tile, result: Tensor) -> None:
             rows, columns = tile.rows, tile.columns
-            top, left = rows.start - rows.wide_start, columns.start - columns.wide_start
+            above, before = rows.start - rows.wide_start, columns.start - columns.wide_start
             target = out[:, rows.start : rows.stop, columns.start : columns.stop]
-            target[...] = _to_pixels(result[:, :, top:, left:], target)
+            target[...] = _to_pixels(result[:, :, above:, before:], target)
 
         run_in_tiles(network, list(cut(height, width, side)), load, store)
         return out
@@ -149,8 +216,7 @@ class Enhancer:
         if self._device.type == "cpu":
             allowed = CPU_BYTES
         else:
-            _, total = torch.cuda.mem_get_info(self._device)
-            allowed = int(total * GPU_SHARE)
+            allowed = int(_memory_of(self._device) * GPU_SHARE)
         fits = allowed // per_pixel
         side = int(fits**0.5) // MULTIPLE * MULTIPLE - 2 * MARGIN
         return None if height * width <= fits else max(MULTIPLE, side)
@@ -163,31 +229,45 @@ class Enhancer:
 def restore(network: ABSGN, images: Pixels, exposure: Exposure | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
     with torch.inference_mode():
-        x = _to_tensor(images, network, _exposing(images, exposure))
+        pixels, top = _as_tensor(images), _top(images)
+        x = _to_input(pixels, top, network, _exposing(pixels, top, exposure))
         return _to_pixels(network.restore(x), images)
+
+
+def _top(images: Pixels) -> float:
+    """The highest level."""
+    return float(np.iinfo(images.dtype).max)
 
 
 class _NotFiniteError(Exception):
     """The result of a group holds something that is no number."""
 
 
-def _exposing(images: Pixels, exposure: Exposure | None) -> Callable[[Tensor], Tensor]:
-    """What brings whole images, or tiles of them, in 0..1, to what the network wants."""
+def _exposing(images: Tensor, top: float, exposure: Exposure | None) -> Callable[[Tensor], Tensor]:
+    """What brings whole images, or tiles of them, in 0..1, to what the network wants.
+
+    ``images``: as integers up to ``top``, (N, ...), on any device.
+    """
     if exposure is None:
         return lambda x: x
-    samples = images[0].size * int(np.iinfo(images.dtype).max)
     # Summed as integers, so that the gain is the same to the last bit wherever it is computed.
-    sums = images.reshape(len(images), -1).sum(1, dtype=np.uint64)
-    gains = exposure.gains(torch.from_numpy(sums.astype(np.float64) / samples)).float()
-    return lambda x: exposure.apply(x, gains.to(x))
+    means = images.flatten(1).sum(1, dtype=torch.int64).double() / (images[0].numel() * top)
+    gains = exposure.gains(means).float()
+    return lambda x: exposure.apply(x, gains.to(x.device, non_blocking=True))
 
 
-def _to_tensor(images: Pixels, network: nn.Module, expose: Callable[[Tensor], Tensor]) -> Tensor:
+def _as_tensor(images: Pixels) -> Tensor:
+    """16 bits as int32, since PyTorch computes with no other."""
+    signed = images.astype(np.int32) if images.dtype == np.uint16 else images
+    return torch.from_numpy(np.ascontiguousarray(signed))
+
+
+def _to_input(
+    images: Tensor, top: float, network: nn.Module, expose: Callable[[Tensor], Tensor]
+) -> Tensor:
     """(N, 3, H, W), RGB, exposed, H and W padded at the end to what the network takes."""
     weight = next(network.parameters())
-    top = float(np.iinfo(images.dtype).max)
-    signed = images.astype(np.int32) if images.dtype == np.uint16 else images
-    x = torch.from_numpy(np.ascontiguousarray(signed)).to(weight.device)
+    x = images.to(weight.device)
     x = x.unsqueeze(1).expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2).flip(1)
     x = expose(x.float() / top).to(weight.dtype)
     down, right = (-x.shape[2] % MULTIPLE, -x.shape[3] % MULTIPLE)
@@ -197,19 +277,38 @@ def _to_tensor(images: Pixels, network: nn.Module, expose: Callable[[Tensor], Te
 
 
 def _to_pixels(result: Tensor, like: Pixels) -> Pixels:
-    """The result, cut to the size of the images it was made of, in their dtype and channels."""
+    """The result as arrays like the images that it was made of; raises ``_NotFiniteError``."""
+    levels, finite = _to_levels(result, like)
+    if not bool(finite.all()):
+        raise _NotFiniteError
+    return levels.cpu().numpy().astype(like.dtype, copy=False)
+
+
+def _to_levels(result: Tensor, like: Pixels) -> tuple[Tensor, Tensor]:
+    """The result, cut to the size of the images it was made of, in their range and channels.
+
+    Beside it, (N,), whether all of an image is numbers, which clipping would hide.
+    """
     height, width = like.shape[1:3]
     y = result[:, :, :height, :width].float()
-    if not bool(torch.isfinite(y).all()):  # which clipping would hide
-        raise _NotFiniteError
+    finite = torch.isfinite(y).flatten(1).all(1)
     y = y.clamp(0, 1)
     if like.ndim == 3:
-        y = (y * torch.tensor(LUMINANCE[::-1], device=y.device).view(1, 3, 1, 1)).sum(1)
+        # Not made on the device, which would wait until it has done all before.
+        weights = torch.tensor(LUMINANCE[::-1]).to(y.device, non_blocking=True)
+        y = (y * weights.view(1, 3, 1, 1)).sum(1)
     else:
         y = y.flip(1).permute(0, 2, 3, 1)
     top = np.iinfo(like.dtype).max
     levels = (y * top).round_().to(torch.uint8 if top == 255 else torch.int32)
-    return levels.contiguous().cpu().numpy().astype(like.dtype, copy=False)
+    return levels.contiguous(), finite
+
+
+@cache
+def _memory_of(device: torch.device) -> int:
+    """Bytes of a GPU; asked once, since asking takes long while it works."""
+    _, total = torch.cuda.mem_get_info(device)
+    return total
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

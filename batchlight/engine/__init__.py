@@ -7,7 +7,8 @@ work.
 base.py      what an engine is, and the one that is this process
 calls.py     retries, bisection, the window: for any engine
 cluster.py   calls as Ray tasks
-hosting.py   objects as Ray actors
+hosting.py   objects as Ray actors, as whoever calls them sees them
+host.py      such an actor, inside
 head.py      whether the head of the cluster still answers
 deadline.py  the time that a call may take
 together.py  training in several processes

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from batchlight.errors import ErrorCode
 from batchlight.feeding import Answer, Service
 from batchlight.interrupt import interruptible
+from batchlight.turns import in_turns
 
 T = TypeVar("T")
 
@@ -72,8 +73,9 @@ class Engine(Protocol):
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         """Make ``count`` equal objects, each in a process of its own, that last as long as this.
 
-        The service can be an argument of a call, which can then call them. Returns when all are
-        there. Raises what ``make`` raised, and ``ClusterError``.
+        The service can be an argument of a call, which can then call them. Returns when the first
+        is there; the others join. If none will be, raises what ``make`` raised, or
+        ``ClusterError``.
         """
 
     def __enter__(self) -> Self: ...
@@ -92,6 +94,9 @@ class _Done:
 
     value: Any
 
+    def done(self) -> bool:
+        return True
+
     def result(self) -> Any:
         return self.value
 
@@ -101,7 +106,7 @@ class _InProcessService:
         self._target = target
 
     def submit(self, method: str, *arguments: object) -> Answer:
-        return _Done(getattr(self._target, method)(*arguments))
+        return _Done(in_turns(getattr(self._target, method), arguments))
 
 
 class InProcessEngine:

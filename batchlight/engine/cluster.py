@@ -16,6 +16,7 @@ from batchlight.engine import hosting
 from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
 from batchlight.engine.deadline import DEADLINE
 from batchlight.engine.head import Head
+from batchlight.engine.host import refuse_other_version
 from batchlight.errors import (
     BatchlightError,
     ClusterError,
@@ -256,7 +257,7 @@ def _on_worker(
     version: str, timeout: float, function: Callable[..., T], *arguments: Any
 ) -> Iterator[T | None]:
     """What really runs on a worker: first tells that it begins, so that waiting does not count."""
-    hosting.refuse_other_version(version)
+    refuse_other_version(version)
     yield None
     with DEADLINE.of(timeout):
         result = function(*arguments)

@@ -3,43 +3,64 @@
 from __future__ import annotations
 
 import faulthandler
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Deadline:
-    """Ends this process when a call takes too long.
+    """Ends this process when a call takes too long; each thread may have one call.
 
     It is kept by a C thread that needs no interpreter lock, so that a decoder that never returns
     cannot keep it from ringing. It counts from the call's start, not from its submission.
     """
 
     def __init__(self) -> None:
-        self._seconds: float | None = None
+        self._lock = threading.Lock()
+        self._seconds: dict[int, float] = {}
+        """What each thread's call may take, by the thread's number."""
+        self._ends: dict[int, float] = {}
+        """When it has to end, on the monotonic clock; of those that are not paused."""
 
     @contextmanager
     def of(self, seconds: float) -> Iterator[None]:
         """For the length of a block."""
-        self._seconds = seconds
-        faulthandler.dump_traceback_later(seconds, exit=True)
+        thread = threading.get_ident()
+        self._seconds[thread] = seconds
+        self._set(thread, seconds)
         try:
             yield
         finally:
-            self._seconds = None
-            faulthandler.cancel_dump_traceback_later()
+            self._set(thread, None)
+            del self._seconds[thread]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """While the block waits for somebody else, who has a deadline of his own; then anew."""
-        if self._seconds is None:
+        thread = threading.get_ident()
+        seconds = self._seconds.get(thread)
+        if seconds is None:
             yield
             return
-        faulthandler.cancel_dump_traceback_later()
+        self._set(thread, None)
         try:
             yield
         finally:
-            faulthandler.dump_traceback_later(self._seconds, exit=True)
+            self._set(thread, seconds)
+
+    def _set(self, thread: int, seconds: float | None) -> None:
+        """There is one timer in a process, which is set to the first end of all."""
+        with self._lock:
+            self._ends.pop(thread, None)
+            if seconds is not None:
+                self._ends[thread] = time.monotonic() + seconds
+            if self._ends:
+                left = min(self._ends.values()) - time.monotonic()
+                faulthandler.dump_traceback_later(max(left, 0.001), exit=True)
+            else:
+                faulthandler.cancel_dump_traceback_later()
 
 
 DEADLINE = Deadline()
-"""The one of this process; a worker runs one call at a time."""
+"""The one of this process."""

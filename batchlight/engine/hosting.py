@@ -2,11 +2,11 @@
 
 What is sent to them and comes back travels through Ray's object store, straight between the worker
 and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: of
-one that had begun, ``calls.py`` decides.
+the one that is to blame, ``calls.py`` decides.
 
-Calls of several workers wait in line at one actor. If it dies, only the call that had begun is to
-blame, as its begin is the first thing that it tells; the others are sent again and nobody hears of
-it. Otherwise an image that kills the network could take innocent ones along, three times.
+Otherwise an image that kills the network could take innocent ones along, three times. So a call
+that had not begun when its actor died is sent again and nobody hears of it. If it was the only one
+that had begun, it is to blame. If it was one of several, it is sent again alone.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import asyncio
 import logging
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from batchlight import __version__
 from batchlight.engine.base import WorkerDied
 from batchlight.engine.deadline import DEADLINE
+from batchlight.engine.host import CALLS_INSIDE, Host
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
 from batchlight.feeding import Answer
 
@@ -31,19 +32,22 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-    Made = list[ObjectRef[Callable[[], object]]]
-    """What makes the object; in a list, so that Ray leaves it a reference until it is needed."""
+    from batchlight.engine.host import Made
 
 RESENDS_AT_MOST = 1000
 PAUSE_BEFORE_RESENDING = 0.5
 """Seconds: an actor takes some to start again."""
 
-TIME_TO_TELL_S = 0.005
-"""Between a call's begin and all that could kill it: the begin leaves from another thread."""
+ASKING = "asking"
+"""The thread of an actor that answers what became of calls, whatever the others do."""
+ASKING_TIMEOUT_S = 60.0
+"""For a process to start; and if none does, nobody knows."""
 
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node, which is no image's fault."""
 
+READY_EVERY_S = 0.1
+"""How often starting actors are looked at."""
 WARN_EVERY_S = 60.0
 """While waiting for actors to start."""
 
@@ -52,51 +56,21 @@ DOES_NOT_FIT = "the network does not fit into memory; choose a smaller --model"
 logger = logging.getLogger(__name__)
 
 
-class Host:
-    """The actor: holds one object."""
-
-    def __init__(self, version: str, timeout: float) -> None:
-        self._version = version
-        self._timeout = timeout
-        self._target: object = None
-
-    def ready(self, make: Made) -> None:
-        """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
-        if self._target is None:
-            import ray
-
-            refuse_other_version(self._version)
-            self._target = ray.get(make[0])()
-
-    def answer(self, make: Made, method: str, arguments: tuple[object, ...]) -> Iterator[Any]:
-        """First the time at which the call begins; then its result.
-
-        ``make`` comes with each call, for the first one after a restart.
-        """
-        with DEADLINE.of(self._timeout):
-            self.ready(make)  # which is no fault of the call, that has not begun yet
-        yield time.time()
-        time.sleep(TIME_TO_TELL_S)
-        with DEADLINE.of(self._timeout):
-            try:
-                result = getattr(self._target, method)(*arguments)
-            except (BatchlightError, MemoryError):
-                raise
-            except Exception:
-                # After an error of a GPU nothing works in this process any more, so whatever is
-                # unexpected is a death: Ray starts another process.
-                traceback.print_exc()
-                os._exit(1)
-        yield result
-
-
 @dataclass
 class RayService:
-    """Some equal actors, called in turn. Travels to workers as an argument of their calls."""
+    """Some equal actors, called in turn. Travels to workers as an argument of their calls.
 
-    actors: tuple[ActorHandle[Host], ...]
-    make: Made
+    Work begins with the first actor that is ready. A worker knows those that were ready when the
+    service was sent to it, so with each batch more of them can be known.
+    """
+
+    actors: list[ActorHandle[Host]]
+    """Those that are ready."""
     timeout: float
+    starting: dict[ObjectRef[None], ActorHandle[Host]] = field(default_factory=dict)
+    """The others, by what tells that they are ready; known to the driver only."""
+    made: Made | None = None
+    """Held by the driver for actors that start again: nobody else keeps it."""
     turns: Iterator[int] = field(default_factory=count)
 
     @classmethod
@@ -107,52 +81,72 @@ class RayService:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        host: Any = ray.remote(Host)
+        remote: Any = ray.remote  # whose types know no concurrency groups
+        host = remote(concurrency_groups={ASKING: 1})(Host)
         # Actors reserve no CPU: the tasks that feed them need it, even where there is only one.
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": CALLS_INSIDE,
+        }
         placements = cycle([{"num_gpus": 1, "scheduling_strategy": "SPREAD"}])
         if not on_gpus:
             placements = cycle(
                 {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
                 for node in nodes_with_cpus()
             )
-        actors = tuple(
-            host.options(**options, **next(placements, {})).remote(__version__, timeout)
+        made: Made = [ray.put(make)]
+        actors = [
+            host.options(**options, **next(placements, {})).remote(__version__, timeout, made)
             for _ in range(number)
-        )
-        return cls(actors, [ray.put(make)], timeout)
+        ]
+        return cls([], timeout, {actor.ready.remote(): actor for actor in actors}, made)
 
     async def ready(self) -> None:
-        """Wait until all have made their object. Raises what that raised, and ``ClusterError``."""
-        import ray.exceptions
+        """Wait until one has made its object. If none does, raise what the first to fail raised.
 
-        async def made(actor: ActorHandle[Host]) -> None:
-            await actor.ready.remote(self.make)
+        That is an error of ``make``, or a ``ClusterError``.
+        """
+        first: Exception | None = None
+        warned = time.monotonic()
+        while not self.actors:
+            for error in self._join():
+                first = first or error
+            if self.actors:
+                break
+            if not self.starting:
+                assert first is not None
+                raise first
+            if time.monotonic() - warned > WARN_EVERY_S:
+                warned = time.monotonic()
+                logger.warning("still waiting for the cluster to start the network")
+            await asyncio.sleep(READY_EVERY_S)
 
-        waiting = {asyncio.ensure_future(made(actor)) for actor in self.actors}
-        try:
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, timeout=WARN_EVERY_S)
-                for actor in done:
-                    actor.result()
-                if not done:
-                    logger.warning("still waiting for the cluster to start the network")
-        except ray.exceptions.RayTaskError as error:
-            cause = as_ours(error)
-            if isinstance(cause, WorkerDied):
-                raise ClusterError(DOES_NOT_FIT) from error
-            raise cause from error
-        except ray.exceptions.RayError as error:
-            raise ClusterError(f"the network does not start: {brief(error)}") from error
-        finally:
-            for task in waiting:
-                task.cancel()
+    def _join(self) -> list[Exception]:
+        """Take in the actors that are ready by now; why others never will be."""
+        import ray
+
+        if not self.starting:
+            return []
+        done, _ = ray.wait(list(self.starting), num_returns=len(self.starting), timeout=0)
+        errors: list[Exception] = []
+        for told in done:
+            actor = self.starting.pop(told)
+            try:
+                ray.get(told)
+                self.actors.append(actor)
+            except ray.exceptions.RayError as error:
+                errors.append(_why_not_ready(error))
+        if errors and (self.actors or self.starting):
+            logger.warning("one of the networks does not start: %s", errors[0])
+        return errors
 
     def stop(self) -> None:
         """End the actors."""
         import ray
 
-        for actor in self.actors:
+        for actor in [*self.actors, *self.starting.values()]:
             ray.kill(actor)
 
     def submit(self, method: str, *arguments: object) -> Answer:
@@ -160,10 +154,12 @@ class RayService:
 
     def next_actor(self) -> ActorHandle[Host]:
         """Each process begins its turns elsewhere, so that they do not all march in step."""
+        self._join()
         return self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayService, (self.actors, self.make, self.timeout)
+        self._join()
+        return RayService, (list(self.actors), self.timeout)
 
 
 class _RayAnswer:
@@ -171,32 +167,44 @@ class _RayAnswer:
         import ray
 
         self._service = service
+        self._name = uuid4().hex
         # Put once, so that a call that is sent again does not carry its pixels again.
-        self._call = (service.make, method, ray.put(arguments))
+        self._call = (self._name, method, ray.put(arguments))
+        self._alone = False
+        self._actor: Any = None
+        self._coming: Any = None
+        """A reference to the result; alone, a stream of such."""
         self._send()
 
     def _send(self) -> None:
-        actor = self._service.next_actor()  # another one each time: this one may be gone for good
-        self._stream: Any = actor.answer.options(num_returns="streaming").remote(*self._call)
+        # Another one each time: this one may be gone for good.
+        self._actor = self._service.next_actor()
+        if self._alone:
+            streaming = self._actor.answer_alone.options(num_returns="streaming")
+            self._coming = streaming.remote(*self._call)
+        else:
+            self._coming = self._actor.answer.remote(*self._call)
+
+    def done(self) -> bool:
+        import ray
+
+        return not self._alone and bool(ray.wait([self._coming], timeout=0)[0])
 
     def result(self) -> Any:
         import ray
 
         with DEADLINE.paused():
             for _ in range(RESENDS_AT_MOST):
-                begun: float | None = None
                 try:
-                    begun = ray.get(next(self._stream))
-                    return ray.get(next(self._stream))
+                    return self._result_alone() if self._alone else ray.get(self._coming)
                 except ray.exceptions.RayTaskError as error:
                     raise as_ours(error) from error
-                except ray.exceptions.OutOfMemoryError as error:
-                    if begun is not None:
-                        raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
-                except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as e:
-                    if begun is not None and NODE_LOST not in str(e):
-                        hung = time.time() - begun >= self._service.timeout
-                        raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from e
+                except (
+                    ray.exceptions.OutOfMemoryError,
+                    ray.exceptions.ActorDiedError,
+                    ray.exceptions.ActorUnavailableError,
+                ) as error:
+                    self._judge(error)
                 except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
                     pass  # the answer went down with its node
                 time.sleep(PAUSE_BEFORE_RESENDING)
@@ -204,6 +212,47 @@ class _RayAnswer:
         raise ClusterError(
             "the network actors keep dying before they begin; check the GPUs of the cluster"
         )
+
+    def _result_alone(self) -> Any:
+        import ray
+
+        began: float = ray.get(next(self._coming))
+        try:
+            return ray.get(next(self._coming))
+        except (
+            ray.exceptions.OutOfMemoryError,
+            ray.exceptions.ActorDiedError,
+            ray.exceptions.ActorUnavailableError,
+        ) as error:
+            self._blame(error, began, time.time())
+            raise
+
+    def _judge(self, death: Exception) -> None:
+        """Return if the call has to be sent again; raise ``WorkerDied`` if it is to blame."""
+        import ray
+
+        if self._alone or NODE_LOST in str(death):
+            return
+        try:
+            # Asked until the next process is there, and of the next if that one dies too.
+            ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
+            fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
+        except ray.exceptions.RayError:
+            self._alone = True
+            return
+        if fate.began is not None:
+            self._blame(death, fate.began, fate.died)
+        self._alone = fate.suspect
+
+    def _blame(self, death: Exception, began: float, died: float) -> None:
+        import ray
+
+        if NODE_LOST in str(death):
+            return
+        if isinstance(death, ray.exceptions.OutOfMemoryError):
+            raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from death
+        hung = died - began >= self._service.timeout
+        raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from death
 
 
 def nodes_with_cpus() -> list[str]:
@@ -213,13 +262,18 @@ def nodes_with_cpus() -> list[str]:
     return [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
 
 
-def refuse_other_version(version: str) -> None:
-    """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
-    if version != __version__:
-        raise ClusterError(
-            f"a worker has batchlight {__version__} and this is {version}; "
-            "install the same version on every node"
-        )
+def _why_not_ready(error: Exception) -> Exception:
+    """What kept an actor from making its object."""
+    import ray.exceptions
+
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        ours: Exception = ClusterError(f"the network does not start: {brief(error)}")
+    else:
+        ours = as_ours(error)
+        if isinstance(ours, WorkerDied):
+            ours = ClusterError(DOES_NOT_FIT)
+    ours.__cause__ = error
+    return ours
 
 
 def as_ours(error: Any) -> Exception:
