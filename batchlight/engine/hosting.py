@@ -163,12 +163,11 @@ class RayService:
 
 class _RayAnswer:
     def __init__(self, service: RayService, method: str, arguments: tuple[object, ...]) -> None:
-        import ray
-
         self._service = service
         self._name = uuid4().hex
-        # Put once, so that a call that is sent again does not carry its pixels again.
-        self._call = (self._name, method, ray.put(arguments))
+        # Not put into the object store here: Ray does that for what is large, and what is small
+        # arrives faster with the call itself.
+        self._call = (self._name, method, arguments)
         self._make: Made | None = None
         """For an actor that has started again."""
         self._alone = False
