@@ -160,15 +160,18 @@ class Door:
                 self._changed.notify_all()
 
 
+class NotMade(Exception):
+    """A process that took the place of another was asked before it had made its object."""
+
+
 class Host:
     """The actor: holds one object."""
 
-    def __init__(self, version: str, timeout: float, make: Made) -> None:
+    def __init__(self, version: str, timeout: float) -> None:
         import ray
 
         self._version = version
         self._timeout = timeout
-        self._make = make
         self._target: object = None
         self._making = threading.Lock()
         self._door = Door()
@@ -177,23 +180,32 @@ class Host:
         path = session_folder() / f"batchlight-{context.get_actor_id()}.json"
         self._record = Record(path, not context.was_current_actor_reconstructed)
 
-    def ready(self) -> None:
+    def ready(self, make: Made) -> None:
         """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
         with self._making:
             if self._target is None:
                 import ray
 
                 refuse_other_version(self._version)
-                self._target = ray.get(self._make[0])()
+                self._target = ray.get(make[0])()
 
-    def _ready_again(self) -> None:
-        """For the first call after a restart, whose fault it is not if this fails."""
-        with DEADLINE.of(self._timeout):
-            self.ready()
+    def _ready_again(self, make: Made | None) -> None:
+        """For the first call after a restart, whose fault it is not if this fails.
 
-    def answer(self, call: str, method: str, arguments: tuple[object, ...]) -> Any:
+        Raises ``NotMade`` if it brings nothing to make the object with; if each call did, each
+        would cost Ray some time to keep count of it.
+        """
+        if self._target is None:
+            if make is None:
+                raise NotMade
+            with DEADLINE.of(self._timeout):
+                self.ready(make)
+
+    def answer(
+        self, call: str, method: str, arguments: tuple[object, ...], make: Made | None
+    ) -> Any:
         """The result of a call, in whose turns no other computes; ``call`` is its name."""
-        self._ready_again()
+        self._ready_again(make)
         with self._door.entered(alone=False):
             self._record.enter(call)
             try:
@@ -201,9 +213,11 @@ class Host:
             finally:
                 self._record.leave(call)
 
-    def answer_alone(self, call: str, method: str, arguments: tuple[object, ...]) -> Iterator[Any]:
+    def answer_alone(
+        self, call: str, method: str, arguments: tuple[object, ...], make: Made
+    ) -> Iterator[Any]:
         """First the time at which the call begins, then its result; no other is inside."""
-        self._ready_again()
+        self._ready_again(make)
         with self._door.entered(alone=True):
             self._record.enter(call)
             yield time.time()

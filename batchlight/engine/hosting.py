@@ -24,7 +24,7 @@ from uuid import uuid4
 from batchlight import __version__
 from batchlight.engine.base import WorkerDied
 from batchlight.engine.deadline import DEADLINE
-from batchlight.engine.host import CALLS_INSIDE, Host
+from batchlight.engine.host import CALLS_INSIDE, Host, NotMade
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
 from batchlight.feeding import Answer
 
@@ -67,10 +67,9 @@ class RayService:
     actors: list[ActorHandle[Host]]
     """Those that are ready."""
     timeout: float
+    make: Made
     starting: dict[ObjectRef[None], ActorHandle[Host]] = field(default_factory=dict)
     """The others, by what tells that they are ready; known to the driver only."""
-    made: Made | None = None
-    """Held by the driver for actors that start again: nobody else keeps it."""
     turns: Iterator[int] = field(default_factory=count)
 
     @classmethod
@@ -98,10 +97,10 @@ class RayService:
             )
         made: Made = [ray.put(make)]
         actors = [
-            host.options(**options, **next(placements, {})).remote(__version__, timeout, made)
+            host.options(**options, **next(placements, {})).remote(__version__, timeout)
             for _ in range(number)
         ]
-        return cls([], timeout, {actor.ready.remote(): actor for actor in actors}, made)
+        return cls([], timeout, made, {actor.ready.remote(made): actor for actor in actors})
 
     async def ready(self) -> None:
         """Wait until one has made its object. If none does, raise what the first to fail raised.
@@ -159,17 +158,18 @@ class RayService:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._join()
-        return RayService, (list(self.actors), self.timeout)
+        return RayService, (list(self.actors), self.timeout, self.make)
 
 
 class _RayAnswer:
     def __init__(self, service: RayService, method: str, arguments: tuple[object, ...]) -> None:
-        import ray
-
         self._service = service
         self._name = uuid4().hex
-        # Put once, so that a call that is sent again does not carry its pixels again.
-        self._call = (self._name, method, ray.put(arguments))
+        # Not put into the object store here: Ray does that for what is large, and what is small
+        # arrives faster with the call itself.
+        self._call = (self._name, method, arguments)
+        self._make: Made | None = None
+        """For an actor that has started again."""
         self._alone = False
         self._actor: Any = None
         self._coming: Any = None
@@ -181,9 +181,9 @@ class _RayAnswer:
         self._actor = self._service.next_actor()
         if self._alone:
             streaming = self._actor.answer_alone.options(num_returns="streaming")
-            self._coming = streaming.remote(*self._call)
+            self._coming = streaming.remote(*self._call, self._service.make)
         else:
-            self._coming = self._actor.answer.remote(*self._call)
+            self._coming = self._actor.answer.remote(*self._call, self._make)
 
     def done(self) -> bool:
         import ray
@@ -198,7 +198,11 @@ class _RayAnswer:
                 try:
                     return self._result_alone() if self._alone else ray.get(self._coming)
                 except ray.exceptions.RayTaskError as error:
-                    raise as_ours(error) from error
+                    if not isinstance(error.cause, NotMade):
+                        raise as_ours(error) from error
+                    self._make = self._service.make
+                    self._send()
+                    continue
                 except (
                     ray.exceptions.OutOfMemoryError,
                     ray.exceptions.ActorDiedError,
