@@ -44,8 +44,9 @@ T = TypeVar("T")
 OPEN_STORAGES = 16
 """Places that a worker stays connected to: the input, the output, the buckets of a list."""
 
-DARKER_BY = 0.5 / 255
-"""How much darker, in mean luminance, an output must be before rounding is no excuse."""
+DARKER_BY = 0.02
+"""How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
+leaves as it is comes back a little darker or brighter, and nobody sees it."""
 
 
 @dataclass(frozen=True)

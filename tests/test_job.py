@@ -21,6 +21,7 @@ from batchlight import codec
 from batchlight.closing import close_plan
 from batchlight.errors import UsageError
 from batchlight.header import Header
+from batchlight.measures import measure
 from batchlight.plan import earlier_rows
 from batchlight.preview import preview
 from batchlight.records import SCHEMA, Record
@@ -415,6 +416,18 @@ def test_no_images_is_no_failure_but_is_said(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     summary = run(tmp_path / "in")
     assert (summary.exit_code, summary.reason) == (0, f"no images were found in {tmp_path}/in")
+
+
+@pytest.mark.parametrize(("darker_by", "failed"), [(0.019, 0), (0.021, 1)])
+def test_a_result_that_is_hardly_darker_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, darker_by: float, failed: int
+) -> None:
+    (tmp_path / "in").mkdir()
+    image = dark_image(1, 24, 32) + 100
+    cv2.imwrite(str(tmp_path / "in/a.png"), image)
+    before = measure(image)[0]
+    monkeypatch.setattr("batchlight.steps.measure", lambda _: (before - darker_by, 0.0))
+    assert run(tmp_path / "in").failed == failed
 
 
 def test_suspicious_output_is_no_output(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,42 +53,65 @@ def main(
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
     images: Annotated[int, typer.Option(help="Of one size, to measure with.")] = 1000,
     rounds: Annotated[int, typer.Option(help="Of each comparison.")] = 3,
-    only_run: Annotated[bool, typer.Option(help="No benchmarks.")] = False,
+    seconds: Annotated[float, typer.Option(help="Begin nothing after that.")] = 3600,
 ) -> None:
-    """Do everything, and go on where a part fails."""
+    """Do everything, what takes least first, and go on where a part fails."""
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(_machine())
-    options = ["--method", "absgn", "--device", device, "--workers", str(min(WORKERS, _cpus()))]
-    options += ["--weights", weights] if weights else []
-    with _going_on("a run, and one whose actor is killed"):
-        calm = _run(photos, out / "calm", options, kill=False)
-        killed = _run(photos, out / "killed", options, kill=True)
-        typer.echo(_table([calm, killed]))
-        typer.echo(_compared(out / "calm", out / "killed"))
-    typer.echo(f"{time.monotonic() - began:.0f} s")
-    if only_run:
-        return
+    for name, part in _parts(photos, out, weights, device, images, rounds):
+        elapsed = time.monotonic() - began
+        if elapsed > seconds:
+            typer.echo(f"{elapsed:.0f} s: no time is left for: {name}")
+            continue
+        typer.echo(f"{elapsed:.0f} s: {name}\n")
+        try:
+            for line in part():
+                typer.echo(f"{line}\n")
+        except Exception as error:  # minutes are dear: the rest is done all the same
+            typer.echo(f"failed: {name}: {type(error).__name__}: {error}")
+    typer.echo(f"{time.monotonic() - began:.0f} s in all")
+
+
+Part = tuple[str, Callable[[], Iterator[object]]]
+"""What it is, and what does it and yields what is to be said."""
+
+
+def _parts(
+    photos: Path, out: Path, weights: str | None, device: str, images: int, rounds: int
+) -> Iterator[Part]:
     own = photographs(str(photos), out)
     one = write_photographs(own, out / "one", images, *ONE_SIZE)
+    model = model_of(_config(one, weights, device))
+    if device == "cuda":
+        yield "precisions", lambda: iter([precisions(model, read_images(str(one)))])
+    yield "a run, and one whose actor is killed", partial(_runs, photos, out, weights, device)
+    many = _many_sizes(own, out / "sizes", images)
     cases = [
         ("one size", one, weights),
-        (f"{SIZES} sizes", _many_sizes(own, out / "sizes", images), weights),
+        (f"{SIZES} sizes", many, weights),
         ("one size, absgn-small", _repeated(one, out / "repeated"), None),
     ]
     for name, folder, chosen in cases:
-        with _going_on(name):
-            config = _config(folder, chosen, device)
-            loaded = read_images(str(folder))
-            typer.echo(f"### {name}\n\n{against_bare(config, loaded, rounds)}\n")
-            if device == "cuda" and folder == one:
-                typer.echo(f"{precisions(model_of(config), loaded)}\n")
-        typer.echo(f"{time.monotonic() - began:.0f} s")
+        config = _config(folder, chosen, device)
+        yield name, partial(_beside_the_bare_network, config, rounds)
     if device == "cuda":
-        with _going_on("ways to run the network"):
-            model, [image, *_] = model_of(_config(one, weights, device)), read_images(str(one))
-            typer.echo(f"{executions(model, image)}\n")
-    typer.echo(f"{time.monotonic() - began:.0f} s")
+        yield "ways to run it", lambda: iter([executions(model, read_images(str(one))[0])])
+
+
+def _beside_the_bare_network(config: JobConfig, rounds: int) -> Iterator[object]:
+    yield against_bare(config, read_images(config.input), rounds)
+
+
+def _runs(photos: Path, out: Path, weights: str | None, device: str) -> Iterator[object]:
+    """One that nothing disturbs, one whose actor is killed, and how they differ."""
+    options = ["--method", "absgn", "--device", device, "--workers", str(min(WORKERS, _cpus()))]
+    options += ["--weights", weights] if weights else []
+    runs = [
+        _run(photos, out / ("killed" if kill else "calm"), options, kill) for kill in (False, True)
+    ]
+    yield Table("Runs", list(runs[0]), [list(run.values()) for run in runs])
+    yield _compared(out / "calm", out / "killed")
 
 
 def _config(folder: Path, weights: str | None, device: str) -> JobConfig:
@@ -121,15 +145,6 @@ def _machine() -> str:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def _going_on(what: str) -> Iterator[None]:
-    """Minutes are dear: what fails is told, and the rest is done."""
-    try:
-        yield
-    except Exception as error:
-        typer.echo(f"FAILED: {what}: {type(error).__name__}: {error}")
 
 
 def _run(photos: Path, output: Path, options: list[str], kill: bool) -> dict[str, Any]:
@@ -166,10 +181,6 @@ def _kill_actor(process: subprocess.Popen[bytes], output: Path) -> int | None:
                         return child.pid
         time.sleep(POLL_S)
     return None
-
-
-def _table(runs: list[dict[str, Any]]) -> Table:
-    return Table("Runs", list(runs[0]), [list(run.values()) for run in runs])
 
 
 def _compared(one: Path, other: Path) -> str:
