@@ -27,7 +27,7 @@ def enhance(
     window: int = 20,
     denoise: Literal["none", "guided"] = "none",
     method: Method = "classical",
-    model: ModelName = "absgn-small",
+    model: ModelName | None = None,
     weights: str | None = None,
     device: Device = "auto",
     channel_order: Literal["rgb", "bgr"] = "rgb",
@@ -83,7 +83,7 @@ def enhance(
 
 
 @lru_cache(maxsize=1)
-def _enhancer(model: ModelName, weights: str | None, device: Device) -> Enhancer:
+def _enhancer(model: ModelName | None, weights: str | None, device: Device) -> Enhancer:
     config = JobConfig(input=".", method=("absgn",), model=model, weights=weights, device=device)
     found = weights_of(config)
     assert found is not None

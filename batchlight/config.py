@@ -130,8 +130,10 @@ class JobConfig(BaseModel):
     denoise: Literal["none", "guided"] = Field(
         default="none", description="Smoothing of the noise that the gain amplifies."
     )
-    model: ModelName = Field(
-        default="absgn-small", description="The network; absgn-small has a quarter of its channels."
+    model: ModelName | None = Field(
+        default=None,
+        description="The network; absgn-small has a quarter of its channels.",
+        json_schema_extra={"default": "absgn on GPUs, absgn-small on CPUs"},
     )
     weights: str | None = Field(
         default=None,

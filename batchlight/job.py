@@ -48,7 +48,7 @@ from batchlight.storage import Location, Storage, open_storage
 from batchlight.summary import Summary, package_versions
 
 if TYPE_CHECKING:
-    from batchlight.absgn.weights import Weights
+    from batchlight.model import WeightsFor
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class _Run:
     def __init__(
         self,
         config: JobConfig,
-        weights: Weights | None,
+        weights: WeightsFor | None,
         inputs: InputSet,
         output: Location,
         storage: Storage,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
 
+DEFAULT_MODELS: Mapping[Device, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
+"""By what runs them: on CPUs the full network takes minutes for a photograph."""
+
 GPU_PRECISION: Final = "fp16"
 """More exact than bf16 (64 dB against 54 dB to fp32); what leaves its range is redone in fp32."""
 
@@ -64,27 +67,41 @@ class Model:
         return Enhancer(self.weights, self.device, self.precision, self.tile)
 
 
-def weights_of(config: JobConfig) -> Weights | None:
+WeightsFor = Callable[["Device"], "Weights"]
+"""The weights that a run takes on a device."""
+
+
+def weights_of(config: JobConfig) -> WeightsFor | None:
     """The weights of a run's network; None if no method needs one.
 
-    Raises ``UsageError`` without PyTorch, and for weights that cannot be read or do not fit.
+    Those that a config names are read at once. Raises ``UsageError`` without PyTorch, and for
+    weights that cannot be read or do not fit.
     """
     if "absgn" not in config.method:
         return None
     with needing_pytorch("--method absgn"):
-        return read_weights(config.weights) if config.weights else _packaged(config.model)
+        if config.weights is None and config.model is None:
+            import batchlight.absgn.weights  # noqa: F401
+
+            return lambda device: _packaged(DEFAULT_MODELS[device])
+        named = read_weights(config.weights) if config.weights else _packaged(str(config.model))
+    return lambda _: named
 
 
-def choose_model(config: JobConfig, weights: Weights, count_gpus: Callable[[], int]) -> Model:
-    """Resolve a config's device and precision; ``count_gpus`` is asked only if it decides."""
+def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[], int]) -> Model:
+    """Resolve a config's model, device and precision.
+
+    ``count_gpus`` is asked only if it decides.
+    """
     device = config.device
     if device == "auto":
         device = "cuda" if count_gpus() else "cpu"
     precision = config.precision
     if precision == "auto":
         precision = GPU_PRECISION if device == "cuda" else "fp32"
-    name = config.weights or config.model
-    return Model(name, weights.data, weights.sha256, device, precision, config.tile)
+    name = config.weights or config.model or DEFAULT_MODELS[device]
+    found = weights(device)
+    return Model(name, found.data, found.sha256, device, precision, config.tile)
 
 
 def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:

@@ -14,17 +14,16 @@ from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.errors import ClusterError
 from batchlight.feeding import Service
 from batchlight.machine import local_gpus, prepare_for_images
-from batchlight.model import Model, choose_model, refuse_cuda_without_gpu
+from batchlight.model import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
-    from batchlight.absgn.weights import Weights
 
 logger = logging.getLogger(__name__)
 
 
 def model_of(
-    config: JobConfig, weights: Weights | None, engine: Callable[[], Engine]
+    config: JobConfig, weights: WeightsFor | None, engine: Callable[[], Engine]
 ) -> Model | None:
     """The network of a run; None if no method needs one.
 

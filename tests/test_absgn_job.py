@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import pickle
 import shutil
 import signal
@@ -592,8 +593,28 @@ def test_bad_weights_on_the_command_line(photos: Path) -> None:
     assert not written(photos.parent / "out")
 
 
-@pytest.mark.skipif((MODELS / "absgn.safetensors").exists(), reason="the weights are packaged")
-def test_a_model_without_weights(photos: Path) -> None:
+@pytest.mark.parametrize(("gpus", "name"), [(0, "absgn-small"), (1, "absgn")])
+def test_the_network_is_the_full_one_where_a_gpu_runs_it(gpus: int, name: str) -> None:
+    def chosen(**options: Any) -> Model:
+        config = JobConfig(input="photos", method=("absgn",), **options)
+        weights = weights_of(config)
+        assert weights is not None
+        return choose_model(config, weights, lambda: gpus)
+
+    assert chosen().name == name
+    assert (
+        chosen().sha256 == hashlib.sha256((MODELS / f"{name}.safetensors").read_bytes()).hexdigest()
+    )
+    assert chosen(device="cpu").name == "absgn-small"
+    assert chosen(device="cuda").name == "absgn"
+    assert chosen(model="absgn-small").name == "absgn-small"
+    assert chosen(weights=str(SMALL)).sha256 == chosen(model="absgn-small").sha256
+
+
+def test_a_model_without_weights(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchlight.model.resources.files", lambda _: tmp_path)
     with pytest.raises(UsageError, match=r"^this version comes without weights for --model absgn;"):
         run(photos, model="absgn")
     assert not written(photos.parent / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -50,6 +51,14 @@ def test_a_pack_holds_what_is_trained_on_and_what_is_held_out(packed: Path) -> N
     assert (before == after).all()
 
 
+def test_a_pack_that_lost_files_on_the_way_is_refused(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed, tmp_path / "pack")
+    shutil.rmtree(tmp_path / "pack/clean")
+    done = CliRunner().invoke(train.app, [str(tmp_path / "pack"), str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert str(done.exception or done.output).startswith(f"{tmp_path}/pack/clean/0 holds 0 of 3")
+
+
 def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Path) -> None:
     arguments = [packed, tmp_path, "--seconds", "4", "--channels", "8", "--score-every", "1"]
     done = CliRunner().invoke(train.app, [str(argument) for argument in arguments])
@@ -65,6 +74,6 @@ def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Pat
     [restored] = Enhancer(weights, "cpu", "fp32").enhance([image])
     assert restored.get().shape == image.shape
 
-    again = [*arguments, "--start", tmp_path / "absgn.safetensors"]
+    again = [*arguments, "--start", tmp_path / "absgn.safetensors", "--side", "32", "--batch", "2"]
     done = CliRunner().invoke(train.app, [str(argument) for argument in again])
     assert done.exit_code == 0, done.output

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 def test_each_model_has_its_card_and_loads() -> None:
     models = ROOT / "batchlight/absgn/models"
     files = sorted(models.glob("*.safetensors"))
-    assert [file.stem for file in files] == sorted(m.stem for m in models.glob("absgn*.md"))
+    assert {file.stem for file in files} == {m.stem for m in models.glob("absgn*.md")}
+    assert {file.stem for file in files} == set(CHANNELS)
     for file in files:
         weights = parse_weights(file.read_bytes())
         assert weights.channels == CHANNELS[cast(ModelName, file.stem)]

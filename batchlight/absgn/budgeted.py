@@ -184,8 +184,7 @@ def _loss(restored: Tensor, high: Tensor) -> Tensor:
     size = (high.shape[2], high.shape[3])
     if restored.shape[2:] != size:
         restored = interpolate(restored, size, mode="bilinear", antialias=True)
-    means = (x.mean((1, 2, 3), keepdim=True).clamp(min=1e-3) for x in (high, restored.detach()))
-    factor = next(means) / next(means)
+    factor = _brightness(high) / _brightness(restored.detach())
     aligned = restored * factor.clamp(1 / MOST_ALIGNED, MOST_ALIGNED)
     error = restored - high
     return (
@@ -195,6 +194,10 @@ def _loss(restored: Tensor, high: Tensor) -> Tensor:
         + COLOUR_SHARE * (error - error.mean(1, keepdim=True)).abs().mean()
         + GRADIENT_SHARE * sum(error.diff(dim=axis).abs().mean() for axis in (2, 3))
     )
+
+
+def _brightness(images: Tensor) -> Tensor:
+    return images.mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
 
 
 @torch.no_grad()

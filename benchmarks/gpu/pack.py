@@ -9,10 +9,13 @@ PACK then holds what ``benchmarks.gpu.train`` reads:
     clean/N              well-lit pictures
     check/{low,high}     pairs that are only scored, never trained on
     held_out.txt         names of pairs that are not trained on either, scene by scene
+    contents.json        how many files each folder holds: what was lost on the way is noticed
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ import typer
 
 from batchlight.pairs import find_pairs, split_by_scene
 
+CONTENTS = "contents.json"
 LOSSLESS = 101
 """As OpenCV has it for WebP: above 100."""
 HIGH_QUALITY, CLEAN_QUALITY = 92, 88
@@ -67,6 +71,8 @@ def main(
         jobs += _to(pack / "check/high", (check / "high").iterdir(), HIGH_QUALITY)
     with ThreadPoolExecutor() as pool:
         list(pool.map(_write, jobs))
+    folders = Counter(str(job.target.parent.relative_to(pack)) for job in jobs)
+    (pack / CONTENTS).write_text(json.dumps(folders, indent=1))
     size = sum(path.stat().st_size for path in pack.rglob("*") if path.is_file())
     typer.echo(f"{len(jobs)} pictures, {size / 2**20:.1f} MiB, {len(held_out)} pairs held out")
 

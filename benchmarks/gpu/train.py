@@ -33,8 +33,10 @@ from torch.nn.functional import interpolate
 from batchlight.absgn.budgeted import Budget, Phase, Pictures, train_for
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
+from batchlight.absgn.synthetic import Darkening
 from batchlight.absgn.training import ssim
 from batchlight.absgn.weights import dump_weights, load_tensors
+from benchmarks.gpu.pack import CONTENTS
 
 Rgb = npt.NDArray[np.uint8]
 Images = dict[str, Rgb]
@@ -71,6 +73,11 @@ def main(
     channels: Annotated[int, typer.Option(help="Width of the network.")] = 32,
     start: Annotated[Path | None, typer.Option(help="Weights to go on from.")] = None,
     rate: Annotated[float, typer.Option(help="The learning rate at its peak.")] = 5e-4,
+    side: Annotated[int | None, typer.Option(help="Of all samples, instead of phases.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples of that side in a step.")] = 8,
+    synthetic: Annotated[float, typer.Option(help="Share made of well-lit pictures.")] = 0.4,
+    bright: Annotated[float, typer.Option(help="Share of these that are bright.")] = 0.15,
+    average: Annotated[float, typer.Option(help="Decay of the moving average.")] = 0.999,
     score_every: Annotated[float, typer.Option(help="Seconds.")] = 60,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
 ) -> None:
@@ -81,8 +88,18 @@ def main(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     loaded = _load(pack, device)
     out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(seconds, channels, learning_rate=rate, seed=seed)
-    if device.type == "cpu":
+    budget = Budget(
+        seconds,
+        channels,
+        learning_rate=rate,
+        average=average,
+        synthetic=synthetic,
+        darkening=replace(Darkening(), bright=bright),
+        seed=seed,
+    )
+    if side is not None:
+        budget = replace(budget, phases=(Phase(1.0, side, batch),))
+    elif device.type == "cpu":
         budget = replace(budget, phases=REHEARSAL)
     tensors = load_tensors(start.read_bytes())[0] if start else None
     about = {
@@ -157,7 +174,16 @@ def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (shrunk * 255).round() / 255
 
 
+def _refuse_incomplete(pack: Path) -> None:
+    """Exit if files of a pack were lost on the way: minutes are dear, and nobody looks."""
+    for folder, count in json.loads((pack / CONTENTS).read_text()).items():
+        there = sum(1 for _ in (pack / folder).iterdir()) if (pack / folder).is_dir() else 0
+        if there != count:
+            raise SystemExit(f"{pack / folder} holds {there} of {count} files; copy the pack again")
+
+
 def _load(pack: Path, device: torch.device) -> Pack:
+    _refuse_incomplete(pack)
     low, high = _read(pack / "pairs/low"), _read(pack / "pairs/high")
     native = _read(pack / "native/low")
     square = next(iter(high.values())).shape[:2]
