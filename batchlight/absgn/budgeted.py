@@ -109,13 +109,14 @@ def train_for(
     say: Callable[[Mapping[str, float]], None],
     start: Mapping[str, Tensor] | None = None,
     score_every_s: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[ABSGN]:
     """Train until the time is over; yields the averaged network from time to time, and at the end.
 
-    ``say`` gets elapsed seconds, steps, learning rate and mean loss before each of them. What the
-    caller does with the network counts as training time, too.
+    ``say`` gets elapsed seconds, steps, learning rate and mean loss before each of them. ``clock``
+    gives seconds, and is asked before each step; what the caller does with the network counts, too.
     """
-    began = time.monotonic()
+    began = clock()
     device = pictures.low.device
     torch.manual_seed(budget.seed)
     network = ABSGN(budget.channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,7 +131,7 @@ def train_for(
     samples = Samples(budget, pictures)
     losses: list[Tensor] = []
     step, scored = 0, 0.0
-    while (elapsed := time.monotonic() - began) < budget.seconds:
+    while (elapsed := clock() - began) < budget.seconds:
         progress = elapsed / budget.seconds
         for group in optimizer.param_groups:
             group["lr"] = budget.rate_at(progress)
