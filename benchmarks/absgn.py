@@ -1,6 +1,6 @@
 """How much of the network's speed is left in a job that also reads, decodes, encodes and records.
 
-    python -m benchmarks.absgn FOLDER [ROUNDS] [WEIGHTS]
+    python -m benchmarks.absgn FOLDER [--rounds N] [--weights FILE]
 
 FOLDER holds images. In each round the same images go through the bare network, which gets them
 decoded in memory, and through `batchlight run`; the ratio of each round is what counts, since
@@ -154,11 +154,11 @@ def precisions(model: Model, images: list[Pixels]) -> Table:
     return Table("Precisions", header, lines)
 
 
-def executions(model: Model, image: Pixels, count: int = GROUP) -> Table:
+def executions(model: Model, image: Pixels) -> Table:
     """Ways to run the same network on the GPU, pixels there already, in half precision."""
     height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
     pixels = torch.from_numpy(image[:height, :width, ::-1].copy()).permute(2, 0, 1).cuda()
-    x = (pixels.half() / 255).repeat(count, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    x = (pixels.half() / 255).repeat(GROUP, 1, 1, 1).contiguous(memory_format=torch.channels_last)
     network = parse_weights(model.weights).network().cuda().half()
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lines: list[list[object]] = []
@@ -171,7 +171,7 @@ def executions(model: Model, image: Pixels, count: int = GROUP) -> Table:
             first = time.perf_counter() - started
             run(x)
             seconds = statistics.median(_device_seconds(partial(run, x)) for _ in range(REPEATS))
-            each = f"{seconds / count * 1000:.2f}"
+            each = f"{seconds / GROUP * 1000:.2f}"
             lines.append([name, each, f"{first:.1f}", f"{difference * 255:.2f}"])
             print(lines[-1], flush=True)
 

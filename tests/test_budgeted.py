@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from batchlight.absgn.budgeted import Budget, Phase, Pictures, Samples, _loss, train_for
 from batchlight.absgn.network import ABSGN
+from batchlight.absgn.training import LAST_RATE
 
 BUDGET = Budget(seconds=10, channels=8, phases=(Phase(0.5, 16, 4), Phase(1.0, 32, 2, native=1.0)))
 
@@ -48,7 +49,7 @@ def test_the_schedule_follows_the_share_of_the_time_that_is_gone() -> None:
     assert rates[0] == 0
     assert rates[1] == pytest.approx(BUDGET.learning_rate, rel=0.01)
     assert rates[1] > rates[2] > rates[3]
-    assert rates[3] == rates[4] == pytest.approx(BUDGET.learning_rate * BUDGET.last_rate)
+    assert rates[3] == rates[4] == pytest.approx(BUDGET.learning_rate * LAST_RATE)
     sides = [BUDGET.phase_at(share).side for share in (0.0, 0.49, 0.5, 1.0, 1.2)]
     assert sides == [16, 16, 32, 32, 32]
 

@@ -21,7 +21,7 @@ from batchlight.absgn.augment import READ_VARIANCE, SHOT_VARIANCE
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.synthetic import Darkening, darken
-from batchlight.absgn.training import ssim
+from batchlight.absgn.training import LARGEST_GRADIENT, cosine_rate, decay_at, ssim
 
 L1_SHARE, ALIGNED_SHARE, SSIM_SHARE = 0.5, 0.2, 0.2
 COLOUR_SHARE, GRADIENT_SHARE = 0.15, 0.15
@@ -29,11 +29,15 @@ COLOUR_SHARE, GRADIENT_SHARE = 0.15, 0.15
 they might be (after the colour and structure losses of FLW-Net, Zhang et al. 2023)."""
 MOST_ALIGNED = 2.0
 """Factor by which the result's brightness is corrected at most before it is compared once more."""
-LARGEST_GRADIENT = 1.0
-"""Norm to which gradients are cut."""
 STEPS_AHEAD = 8
 """How far a GPU's queue may run ahead of the clock that the schedule follows."""
 LOSSES_KEPT = 200
+STRONGEST_NOISE = 1.3
+"""Added to a dark picture; 1 is the noise of a dark image as it comes from the camera."""
+ENLARGED_NOISE = 0.3
+"""Added at least to a picture that was enlarged, which has less than one of that size."""
+MIRRORED, UPSIDE_DOWN = 0.5, 0.25
+"""Shares of the samples."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,6 @@ class Budget:
     seconds: float
     channels: int = 32
     learning_rate: float = 5e-4
-    last_rate: float = 0.01
-    """The learning rate at the end, as a share of its peak."""
     warm_up: float = 0.03
     """Share of the time in which it rises to its peak."""
     average: float = 0.999
@@ -80,9 +82,7 @@ class Budget:
 
     def rate_at(self, progress: float) -> float:
         """The learning rate when a share of the time, 0 to 1, is gone."""
-        rise = min(1.0, progress / self.warm_up)
-        fall = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        return self.learning_rate * rise * (self.last_rate + (1 - self.last_rate) * fall)
+        return cosine_rate(self.learning_rate, min(1.0, progress), self.warm_up)
 
     def phase_at(self, progress: float) -> Phase:
         """What is trained on then."""
@@ -137,7 +137,7 @@ def train_for(
             group["lr"] = budget.rate_at(progress)
         losses.append(_step(network, optimizer, samples, progress))
         step += 1
-        _follow(average, network, min(budget.average, (1 + step) / (10 + step)))
+        _follow(average, network, decay_at(step, budget.average))
         if step % STEPS_AHEAD == 0:
             losses = losses[-LOSSES_KEPT:]
             float(losses[-1])  # waits for the device
@@ -159,9 +159,7 @@ def _step(
     network: ABSGN, optimizer: torch.optim.Optimizer, samples: Samples, progress: float
 ) -> Tensor:
     low, targets = samples.draw(progress)
-    exposure = samples.budget.exposure
-    x = exposure.apply(low, exposure.gains(low.mean((1, 2, 3))))
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = samples.budget.exposure.of(low).contiguous(memory_format=torch.channels_last)
     with torch.autocast(low.device.type, torch.bfloat16, enabled=low.device.type == "cuda"):
         restored = network.restore(x)
     restored = restored.float()
@@ -183,8 +181,7 @@ def _loss(restored: Tensor, high: Tensor) -> Tensor:
     picture, shrunk: so is the result, then.
     """
     size = (high.shape[2], high.shape[3])
-    if restored.shape[2:] != size:
-        restored = interpolate(restored, size, mode="bilinear", antialias=True)
+    restored = resized(restored, size)
     factor = _brightness(high) / _brightness(restored.detach())
     aligned = restored * factor.clamp(1 / MOST_ALIGNED, MOST_ALIGNED)
     error = restored - high
@@ -237,12 +234,10 @@ class Samples:
         which = self._deal(self.pictures.low, count)
         low, high = (x[which].float() / 255 for x in (self.pictures.low, self.pictures.high))
         if not self._chance(self.budget.whole):
-            share = self.budget.smallest_region
-            share += (1 - share) * self._uniform()
-            low, high = self._cut(torch.cat([low, high], 1), round(low.shape[2] * share)).chunk(
-                2, 1
-            )
-        low, high = _resized(low, (side, side)), _resized(high, (side, side))
+            least = self.budget.smallest_region
+            region = round(low.shape[2] * (least + (1 - least) * self._uniform()))
+            low, high = self._cut(torch.cat([low, high], 1), region).chunk(2, 1)
+        low, high = resized(low, (side, side)), resized(high, (side, side))
         if self._chance(self.budget.noisy):
             low = self._noisier(low, 0.0)
         return self._turned(low, high)
@@ -254,7 +249,7 @@ class Samples:
         clean = pictures[self._deal(pictures, count)].float() / 255
         most = min(clean.shape[2:])
         region = self._cut(clean, side + int((most - side) * self._uniform() ** 2))
-        clean, _ = self._turned(_resized(region, (side, side)), region)
+        clean, _ = self._turned(resized(region, (side, side)), region)
         return darken(clean, self.budget.darkening, self.random)
 
     def _native(self) -> tuple[Tensor, list[Target]]:
@@ -268,7 +263,7 @@ class Samples:
         enlarged = interpolate(
             self.pictures.low[other].float() / 255, size, mode="bicubic", align_corners=False
         )
-        enlarged = self._noisier(enlarged.clamp(0, 1), 0.3)
+        enlarged = self._noisier(enlarged.clamp(0, 1), ENLARGED_NOISE)
         low = torch.cat([native_low[one].float() / 255, enlarged])
         high = torch.cat([native_high[one], self.pictures.high[other]]).float() / 255
         low, high = self._flipped(low, high)
@@ -284,13 +279,14 @@ class Samples:
         return low, targets
 
     def _noisier(self, low: Tensor, least: float) -> Tensor:
-        """As ``augment.add_noise``, each sample by a strength of its own, up to 1.3."""
+        """As ``augment.add_noise``, each sample by a strength of its own from ``least`` on."""
         levels = low * 255
         noise, strength = (
             torch.randn(low.shape, device=low.device, generator=self.random),
             torch.rand((len(low), 1, 1, 1), device=low.device, generator=self.random),
         )
-        sigma = (least + strength * (1.3 - least)) * (READ_VARIANCE + SHOT_VARIANCE * levels).sqrt()
+        strength = least + strength * (STRONGEST_NOISE - least)
+        sigma = strength * (READ_VARIANCE + SHOT_VARIANCE * levels).sqrt()
         return (levels + noise * sigma).round().clamp(0, 255) / 255
 
     def _cut(self, images: Tensor, side: int) -> Tensor:
@@ -311,7 +307,7 @@ class Samples:
 
     def _flipped(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Each sample upright or as in a mirror; seldom upside down."""
-        for axis, chance in ((3, 0.5), (2, 0.25)):
+        for axis, chance in ((3, MIRRORED), (2, UPSIDE_DOWN)):
             draw = torch.rand((len(low), 1, 1, 1), device=low.device, generator=self.random)
             low, high = (torch.where(draw < chance, x.flip(axis), x) for x in (low, high))
         return low, high
@@ -336,7 +332,8 @@ class Samples:
         return int(torch.randint(limit, (), generator=self.choose))
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) at another height and width, as Pillow's bilinear filter does it."""
     if images.shape[2:] == size:
         return images
-    return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
+    return interpolate(images, size, mode="bilinear", antialias=True)

@@ -32,6 +32,10 @@ class Exposure:
         """Multiply (N, 3, H, W) in 0..1; the result is in 0..``ceiling``."""
         return (images * gains.view(-1, 1, 1, 1)).clamp(max=self.ceiling)
 
+    def of(self, images: Tensor) -> Tensor:
+        """Whole images, (N, 3, H, W) in 0..1, as the network wants them."""
+        return self.apply(images, self.gains(images.mean((1, 2, 3))))
+
     def dump(self) -> str:
         """As the weights say it."""
         return json.dumps(asdict(self), sort_keys=True)

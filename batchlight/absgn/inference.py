@@ -191,7 +191,7 @@ class Enhancer:
             return restore(network, images, self._exposure)
         out = np.empty_like(images)
         top = _top(images)
-        expose = _exposing(_as_tensor(images), top, self._exposure)
+        expose = _exposing(images, top, self._exposure)
 
         def load(tile: Tile) -> Tensor:
             rows = slice(tile.rows.wide_start, tile.rows.wide_stop)
@@ -243,15 +243,18 @@ class _NotFiniteError(Exception):
     """The result of a group holds something that is no number."""
 
 
-def _exposing(images: Tensor, top: float, exposure: Exposure | None) -> Callable[[Tensor], Tensor]:
+def _exposing(
+    images: Pixels | Tensor, top: float, exposure: Exposure | None
+) -> Callable[[Tensor], Tensor]:
     """What brings whole images, or tiles of them, in 0..1, to what the network wants.
 
     ``images``: as integers up to ``top``, (N, ...), on any device.
     """
     if exposure is None:
         return lambda x: x
+    pixels = images if isinstance(images, Tensor) else _as_tensor(images)
     # Summed as integers, so that the gain is the same to the last bit wherever it is computed.
-    means = images.flatten(1).sum(1, dtype=torch.int64).double() / (images[0].numel() * top)
+    means = pixels.flatten(1).sum(1, dtype=torch.int64).double() / (pixels[0].numel() * top)
     gains = exposure.gains(means).float()
     return lambda x: exposure.apply(x, gains.to(x.device, non_blocking=True))
 
@@ -299,7 +302,7 @@ def _to_levels(result: Tensor, like: Pixels) -> tuple[Tensor, Tensor]:
         y = (y * weights.view(1, 3, 1, 1)).sum(1)
     else:
         y = y.flip(1).permute(0, 2, 3, 1)
-    top = np.iinfo(like.dtype).max
+    top = _top(like)
     levels = (y * top).round_().to(torch.uint8 if top == 255 else torch.int32)
     return levels.contiguous(), finite
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue, by ITU-R BT.601."""
+from batchlight.pixels import LUMINANCE
 
 JPEG_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -135,7 +134,7 @@ def _light_and_shade(clean: Tensor, draw: _Draw) -> Tensor:
     """Where light falls, (N, 1, H, W) in 0..1: somewhere, and rather on what is bright."""
     size = (clean.shape[2], clean.shape[3])
     somewhere = interpolate(draw.normal(4), size, mode="bicubic", align_corners=False)
-    luma = sum(weight * clean[:, at : at + 1] for at, weight in enumerate(LUMA))
+    luma = sum(weight * clean[:, at : at + 1] for at, weight in enumerate(LUMINANCE[::-1]))
     assert isinstance(luma, Tensor)
     by_brightness = (_wide_mean(luma) - luma.mean((2, 3), keepdim=True)) * 8
     mixed = torch.lerp(somewhere, by_brightness, draw.uniform())

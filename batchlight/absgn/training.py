@@ -64,9 +64,7 @@ class Recipe:
 
     def rate_at(self, progress: float) -> float:
         """The learning rate after a share (0..1) of all steps."""
-        rise = min(1.0, progress / WARM_UP)
-        fall = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
-        return self.learning_rate * rise * fall
+        return cosine_rate(self.learning_rate, progress, WARM_UP)
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
@@ -247,12 +245,26 @@ class Trainer(Generic[P]):
         return loss.detach()
 
 
+def cosine_rate(peak: float, progress: float, warm_up: float) -> float:
+    """A learning rate after a share (0..1) of the training, of which it rises for ``warm_up``."""
+    rise = min(1.0, progress / warm_up)
+    fall = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    return peak * rise * fall
+
+
+def decay_at(steps: int, decay: float) -> float:
+    """The decay of a moving average that is short at first, to forget where it started.
+
+    As TensorFlow's ExponentialMovingAverage warms up: of n steps, about the last tenth count.
+    """
+    return min(decay, (1 + steps) / (10 + steps))
+
+
 def _moving_average(decay: float) -> Callable[..., None]:
     """An exponential moving average that is short at first, to forget the random start."""
 
     def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        # As TensorFlow's ExponentialMovingAverage warms up: of n steps, about the last tenth count.
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        weight = 1 - decay_at(int(steps), decay)
         for a, c in zip(average, current, strict=True):
             a.lerp_(c, weight)
 

@@ -1,6 +1,6 @@
 """The job itself on a rented GPU: a calm run, one whose actor is killed, and the benchmarks.
 
-    python -m benchmarks.gpu.job PHOTOS OUT [--weights FILE] [--device cpu --rehearsal]
+    python -m benchmarks.gpu.job PHOTOS OUT [--weights FILE] [--device cpu --images 4]
 
 PHOTOS is a folder of photographs. OUT gets the enhanced images, and the tables are printed.
 """
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +21,6 @@ from typing import Annotated, Any
 import cv2
 import numba
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import torch
 import typer
@@ -32,6 +29,7 @@ from batchlight.config import JobConfig
 from batchlight.pixels import Pixels
 from benchmarks.absgn import against_bare, executions, model_of, precisions, read_images
 from benchmarks.measuring import Table, photographs, write_photographs
+from tests.helpers import processes_below
 
 ACTOR = "ray::Host"
 """How Ray names the processes that hold the network."""
@@ -174,11 +172,9 @@ def _kill_actor(process: subprocess.Popen[bytes], output: Path) -> int | None:
     until = time.monotonic() + KILL_WITHIN_S
     while process.poll() is None and time.monotonic() < until:
         if parts.exists() and any(parts.iterdir()):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.Error):  # it may have ended meanwhile
-                    if (child.cmdline() or [""])[0].startswith(ACTOR):
-                        os.kill(child.pid, signal.SIGKILL)
-                        return child.pid
+            for actor in processes_below(process.pid, ACTOR):
+                actor.kill()
+                return actor.pid
         time.sleep(POLL_S)
     return None
 

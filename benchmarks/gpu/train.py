@@ -28,14 +28,13 @@ import numpy.typing as npt
 import torch
 import typer
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from batchlight.absgn.budgeted import Budget, Phase, Pictures, train_for
+from batchlight.absgn.budgeted import Budget, Phase, Pictures, resized, train_for
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.synthetic import Darkening
 from batchlight.absgn.training import ssim
-from batchlight.absgn.weights import dump_weights, load_tensors
+from batchlight.absgn.weights import EXPOSURE, dump_weights, load_tensors
 from benchmarks.gpu.pack import CONTENTS
 
 Rgb = npt.NDArray[np.uint8]
@@ -105,7 +104,7 @@ def main(
     about = {
         "model": f"absgn of {channels} channels",
         "recipe": json.dumps(asdict(budget), sort_keys=True),
-        "exposure": budget.exposure.dump(),
+        EXPOSURE: budget.exposure.dump(),
         "started from": start.name if start else "random weights",
     }
     typer.echo(f"{time.monotonic() - began:.1f} s to load; {_described(loaded)}; {device}")
@@ -132,14 +131,11 @@ def _results(
     """Pairs of (1, 3, H, W) in 0..1: 8-bit results, shrunk as their truth is, and the truth."""
     for one, truth in zip(low, high, strict=True):
         dark, truth = one[None].float() / 255, truth[None].float() / 255
-        x = exposure.apply(dark, exposure.gains(dark.mean((1, 2, 3))))
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = exposure.of(dark).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.float16, enabled=x.device.type == "cuda"):
             restored = network(x)
         restored = (restored.float() * 255).round() / 255
-        if restored.shape != truth.shape:
-            restored = _shrunk(restored, (truth.shape[2], truth.shape[3]))
-        yield restored, truth
+        yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 
 def _score(network: ABSGN, exposure: Exposure, low: Tensor, high: Tensor) -> dict[str, float]:
@@ -169,9 +165,8 @@ def _montage(network: ABSGN, exposure: Exposure, checks: dict[str, tuple[Tensor,
 
 
 def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """As Pillow's bilinear filter does it, to within a level."""
-    shrunk: Tensor = interpolate(images, size, mode="bilinear", antialias=True)
-    return (shrunk * 255).round() / 255
+    """In 256 levels."""
+    return (resized(images, size) * 255).round() / 255
 
 
 def _refuse_incomplete(pack: Path) -> None:
