@@ -40,8 +40,8 @@ test: lint browser
 SEED ?= $(shell date +%Y%m%d)
 
 nightly: install
-	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/test_fuzz.py
-	BATCHLIGHT_INSTALL=1 $(BIN)/pytest --timeout 1800 tests/test_airflow.py tests/test_distribution.py
+	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/images/test_fuzz.py
+	BATCHLIGHT_INSTALL=1 $(BIN)/pytest --timeout 1800 tests/jobs/test_airflow.py tests/package/test_distribution.py
 
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
 PHOTOS ?=

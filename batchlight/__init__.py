@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from batchlight._version import __version__
 
 __all__ = ["BatchlightError", "JobConfig", "Summary", "__version__", "enhance", "run"]
 
 if TYPE_CHECKING:
-    from batchlight.api import enhance
     from batchlight.config import JobConfig
+    from batchlight.driver.run import run
     from batchlight.errors import BatchlightError
-    from batchlight.job import run
-    from batchlight.summary import Summary
+    from batchlight.in_memory import enhance
+    from batchlight.output.summary import Summary
 
 _HOMES = {
     "BatchlightError": "errors",
     "JobConfig": "config",
-    "Summary": "summary",
-    "enhance": "api",
-    "run": "job",
+    "Summary": "output.summary",
+    "enhance": "in_memory",
+    "run": "driver.run",
 }
 
 

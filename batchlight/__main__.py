@@ -1,5 +1,5 @@
 """``python -m batchlight`` is the command ``batchlight``."""
 
-from batchlight.cli import main
+from batchlight.cli.main import main
 
 main()

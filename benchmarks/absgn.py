@@ -27,14 +27,14 @@ from torch import Tensor
 
 import batchlight
 from batchlight.absgn.inference import DTYPES, Enhancer, Precision
+from batchlight.absgn.loading import Model, choose_model, weights_of
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
-from batchlight.feeding import Feeder
-from batchlight.machine import local_gpus
-from batchlight.model import Model, choose_model, weights_of
-from batchlight.pixels import Pixels
+from batchlight.host.resources import local_gpus
+from batchlight.images.pixels import Pixels
+from batchlight.worker.network_client import Feeder
 from benchmarks.measuring import Table
 
 OPERATIONS_PER_PIXEL = {32: 2.03e12 / 240_000, 8: 2.03e12 / 240_000 / 16}

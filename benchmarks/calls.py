@@ -17,8 +17,9 @@ from collections import deque
 import numpy as np
 
 from batchlight.engine import RayEngine
-from batchlight.feeding import CALLS_UNDER_WAY, Answer, Service
-from batchlight.pixels import Pixels
+from batchlight.engine.base import Answer, Service
+from batchlight.images.pixels import Pixels
+from batchlight.worker.network_client import CALLS_UNDER_WAY
 
 HEIGHT, WIDTH = 400, 600
 IMAGES = (1, 16)

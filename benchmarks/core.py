@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from batchlight.dehaze import DehazeParameters, analyse, enhance
-from batchlight.machine import prepare_for_images
-from batchlight.pixels import Pixels
+from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
+from batchlight.host.process import prepare_for_images
+from batchlight.images.pixels import Pixels
 from benchmarks.measuring import (
     Table,
     milliseconds,

@@ -25,10 +25,11 @@ import cv2
 import numpy as np
 
 import batchlight
-from batchlight import dehaze
+from batchlight.classical import dehaze
+from batchlight.classical.light import batch_light
 from batchlight.config import JobConfig
-from batchlight.light import batch_light
-from batchlight.machine import prepare_for_images, usable_cpus
+from batchlight.host.process import prepare_for_images
+from batchlight.host.resources import usable_cpus
 from benchmarks.measuring import (
     Table,
     new_folder,

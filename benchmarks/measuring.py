@@ -20,8 +20,8 @@ from pathlib import Path
 
 import cv2
 
-from batchlight.pixels import Pixels
-from batchlight.samples import write_samples
+from batchlight.cli.samples import write_samples
+from batchlight.images.pixels import Pixels
 
 JPEG_QUALITY = 90
 

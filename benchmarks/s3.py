@@ -19,11 +19,11 @@ from uuid import uuid4
 
 import psutil
 
-from batchlight.machine import usable_cpus
+from batchlight.host.resources import usable_cpus
 from benchmarks.job import ray_with, run_job, run_on_files
 from benchmarks.measuring import Table, photographs, ratio, rounds, show, write_photographs
-from tests.faulty_proxy import FaultPlan, faulty_proxy
-from tests.s3_server import BUCKET, S3Server, running_s3
+from tests.support.faulty_proxy import FaultPlan, faulty_proxy
+from tests.support.s3_server import BUCKET, S3Server, running_s3
 
 IMAGES, WIDTH, HEIGHT = 256, 1920, 1080
 ROUNDS = 3

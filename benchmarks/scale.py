@@ -19,15 +19,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batchlight.batch import Batch
-from batchlight.closing import close_plan
 from batchlight.config import JobConfig
-from batchlight.inputs import Input
-from batchlight.ledger import part_path, tally, to_parquet
-from batchlight.plan import Plan, draft_plan
-from batchlight.planner import Planner
-from batchlight.records import Record, as_table
-from batchlight.serving import fingerprints_of
+from batchlight.driver.network import fingerprints_of
+from batchlight.driver.planner import Planner, draft_plan
+from batchlight.output.commit import close_plan
+from batchlight.output.inputs import Batch, Input
+from batchlight.output.plan import Plan
+from batchlight.output.recordfiles import part_path, tally, to_parquet
+from batchlight.output.records import Record, as_table
 from batchlight.storage import Location, Storage, open_storage
 from benchmarks.measuring import Table
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchlight.machine import usable_cpus
+from batchlight.host.resources import usable_cpus
 from benchmarks.job import ray_with, run_job
 from benchmarks.measuring import Table, photographs, show, watching, write_photographs
 

@@ -25,9 +25,9 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from batchlight import JobConfig, run
+from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
+from batchlight.cli.samples import write_samples
 from batchlight.config import METHODS
-from batchlight.dehaze import DehazeParameters, analyse, enhance
-from batchlight.samples import write_samples
 
 WORK = Path("/tmp/night")
 PROMPT_S = 0.5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from batchlight.pixels import Rgb
+from batchlight.images.pixels import Rgb
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchlight.pixels import Pixels
+from batchlight.images.pixels import Pixels
 
 
 @dataclass(frozen=True)

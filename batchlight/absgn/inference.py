@@ -24,8 +24,8 @@ from batchlight.absgn.restored import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.pixels import LUMINANCE, Pixels
-from batchlight.turns import Turns, in_turns
+from batchlight.host.turns import Turns, in_turns
+from batchlight.images.pixels import LUMINANCE, Pixels
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchlight.errors import ImageError
-from batchlight.pixels import Pixels
+from batchlight.images.pixels import Pixels
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from batchlight.pixels import LUMINANCE
+from batchlight.images.pixels import LUMINANCE
 
 JPEG_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),

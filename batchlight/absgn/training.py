@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from batchlight.absgn.augment import Augmentation, augment
 from batchlight.absgn.network import ABSGN
-from batchlight.pixels import Rgb
+from batchlight.images.pixels import Rgb
 
 P = TypeVar("P")
 

@@ -6,20 +6,20 @@ work.
 
 base.py      what an engine is, and the one that is this process
 calls.py     retries, bisection, the window: for any engine
-cluster.py   calls as Ray tasks
-hosting.py   objects as Ray actors, as whoever calls them sees them
-host.py      such an actor, inside
+tasks.py     calls as Ray tasks
+actors.py    objects as Ray actors, as whoever calls them sees them
+actor_process.py   such an actor, inside
 head.py      whether the head of the cluster still answers
-deadline.py  the time that a call may take
-together.py  training in several processes
+timeout.py   the time that a call may take
+training.py  training in several processes
 """
 
 from __future__ import annotations
 
 from batchlight.engine.base import Engine, InProcessEngine, Meter, Outcome, WorkerDied
 from batchlight.engine.calls import bisect, call_patiently, window
-from batchlight.engine.cluster import RayEngine, make_engine, ray_address
-from batchlight.engine.together import train_together
+from batchlight.engine.tasks import RayEngine, make_engine, ray_address
+from batchlight.engine.training import train_together
 
 __all__ = [
     "Engine",

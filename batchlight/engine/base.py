@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from batchlight.errors import ErrorCode
-from batchlight.feeding import Answer, Service
-from batchlight.interrupt import interruptible
-from batchlight.turns import in_turns
+from batchlight.host.signals import interruptible
+from batchlight.host.turns import in_turns
 
 T = TypeVar("T")
 
@@ -135,3 +134,20 @@ class InProcessEngine:
 
     def __exit__(self, *_: object) -> None:
         """Nothing to stop."""
+
+
+class Answer(Protocol):
+    """A call that is under way."""
+
+    def done(self) -> bool:
+        """Whether ``result`` would not wait."""
+
+    def result(self) -> Any:
+        """Wait for it. Raises what it raised."""
+
+
+class Service(Protocol):
+    """Something that lives elsewhere, and whose methods are called by name."""
+
+    def submit(self, method: str, *arguments: object) -> Answer:
+        """Begin a call. What it carries must not be changed until it is answered."""

@@ -1,7 +1,7 @@
 """What to do about calls that fail or kill their worker, on any engine.
 
 Only here is such a call tried again. One that was lost with its node, or before it began, has not
-failed: it is sent again where that is noticed (``cluster.py``, ``hosting.py``).
+failed: it is sent again where that is noticed (``tasks.py``, ``actors.py``).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.ledger import read_table, record_files
-from batchlight.records import STAGES, TALLY_COLUMNS, Tally
+from batchlight.output.recordfiles import read_table, record_files
+from batchlight.output.records import STAGES, TALLY_COLUMNS, Tally
 from batchlight.report.bins import Bins, Floats, Integers
 from batchlight.storage import Storage
 

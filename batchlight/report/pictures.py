@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from batchlight import codec
 from batchlight.errors import BatchlightError, ImageError
-from batchlight.header import read_header
-from batchlight.inputs import read_input
-from batchlight.plan import plan_of
+from batchlight.images import codec
+from batchlight.images.header import read_header
+from batchlight.output.inputs import read_input
+from batchlight.output.plan import plan_of
 from batchlight.storage import Location, Storage, open_storage
 
 SIDE = 480

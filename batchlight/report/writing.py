@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from batchlight import __version__
-from batchlight.plan import latest_plan
-from batchlight.records import STAGES
+from batchlight._version import __version__
+from batchlight.output.plan import latest_plan
+from batchlight.output.records import STAGES
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair

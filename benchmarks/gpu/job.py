@@ -26,10 +26,10 @@ import torch
 import typer
 
 from batchlight.config import JobConfig
-from batchlight.pixels import Pixels
+from batchlight.images.pixels import Pixels
 from benchmarks.absgn import against_bare, executions, model_of, precisions, read_images
 from benchmarks.measuring import Table, photographs, write_photographs
-from tests.helpers import processes_below
+from tests.support.helpers import processes_below
 
 ACTOR = "ray::Host"
 """How Ray names the processes that hold the network."""

@@ -25,7 +25,7 @@ from typing import Annotated
 import cv2
 import typer
 
-from batchlight.pairs import find_pairs, split_by_scene
+from batchlight.training.pairs import find_pairs, split_by_scene
 
 CONTENTS = "contents.json"
 LOSSLESS = 101

@@ -1,0 +1,152 @@
+"""Which network a run uses: ``--model``, ``--weights``, ``--device`` and ``--precision`` resolved.
+
+The weights are read once, here, and travel to the workers as bytes, so that no other node needs
+the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from batchlight.config import JobConfig, ModelName
+from batchlight.errors import UsageError
+from batchlight.host.resources import local_gpus
+from batchlight.storage import Location, open_storage
+
+if TYPE_CHECKING:
+    from batchlight.absgn.inference import Device, Enhancer, Precision
+    from batchlight.absgn.weights import Weights
+
+CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
+
+DEFAULT_MODELS: Mapping[Device, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
+"""By what runs them: on CPUs the full network takes minutes for a photograph."""
+
+GPU_PRECISION: Final = "fp16"
+"""More exact than bf16 (64 dB against 54 dB to fp32); what leaves its range is redone in fp32."""
+
+PIXELS_AT_ONCE = {"cuda": 4_000_000, "cpu": 0}
+"""Images of one shape go through a GPU together up to this; on a CPU, one by one."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that a worker needs to make the network."""
+
+    name: str
+    """As in a sentence: ``absgn-small``, or where the weights were read from."""
+    weights: bytes = field(repr=False)
+    sha256: str
+    device: Device
+    precision: Precision
+    tile: int | None
+
+    @property
+    def pixels_at_once(self) -> int:
+        """How many pixels of images of one shape go through together; at least one image does."""
+        return PIXELS_AT_ONCE[self.device]
+
+    def described(self) -> dict[str, str]:
+        """For the summary."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "device": self.device,
+            "precision": self.precision,
+        }
+
+    def enhancer(self) -> Enhancer:
+        """The network. Raises ``UsageError`` without its GPU."""
+        from batchlight.absgn.inference import Enhancer
+
+        refuse_cuda_without_gpu(self.device, "a worker")
+        return Enhancer(self.weights, self.device, self.precision, self.tile)
+
+
+WeightsFor = Callable[["Device"], "Weights"]
+"""The weights that a run takes on a device."""
+
+
+def weights_of(config: JobConfig) -> WeightsFor | None:
+    """The weights of a run's network; None if no method needs one.
+
+    Those that a config names are read at once. Raises ``UsageError`` without PyTorch, and for
+    weights that cannot be read or do not fit.
+    """
+    if "absgn" not in config.method:
+        return None
+    with needing_pytorch("--method absgn"):
+        if config.weights is None and config.model is None:
+            import batchlight.absgn.weights  # noqa: F401
+
+            return lambda device: _packaged(DEFAULT_MODELS[device])
+        named = read_weights(config.weights) if config.weights else _packaged(str(config.model))
+    return lambda _: named
+
+
+def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[], int]) -> Model:
+    """Resolve a config's model, device and precision.
+
+    ``count_gpus`` is asked only if it decides.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if count_gpus() else "cpu"
+    precision = config.precision
+    if precision == "auto":
+        precision = GPU_PRECISION if device == "cuda" else "fp32"
+    name = config.weights or config.model or DEFAULT_MODELS[device]
+    found = weights(device)
+    return Model(name, found.data, found.sha256, device, precision, config.tile)
+
+
+def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:
+    """Raise ``UsageError`` if a GPU is to be used and there is none."""
+    if device == "cuda" and not local_gpus():
+        raise UsageError(
+            f"--device cuda needs an NVIDIA GPU and a PyTorch that can use it, and {where} has "
+            "none; give --device cpu, or install the CUDA build of PyTorch"
+        )
+
+
+@contextmanager
+def needing_pytorch(what: str) -> Iterator[None]:
+    """Turn an import that fails in the block into a ``UsageError`` that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{what} needs {error.name}; install it with: pip install 'batchlight[absgn]'"
+        ) from error
+
+
+def read_weights(path: str) -> Weights:
+    """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
+    location = Location.parse(path)
+    try:
+        data = open_storage(location.parent).read(location.name)
+    except OSError as error:
+        raise UsageError(f"cannot read the weights {path}; check --weights") from error
+    return _parse(data, path)
+
+
+def _packaged(name: str) -> Weights:
+    file = resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+    if not file.is_file():
+        raise UsageError(
+            f"this version comes without weights for --model {name}; give --weights FILE"
+        )
+    return _parse(file.read_bytes(), name)
+
+
+def _parse(data: bytes, name: str) -> Weights:
+    from batchlight.absgn.weights import parse_weights
+
+    try:
+        return parse_weights(data)
+    except ValueError as error:
+        raise UsageError(f"the weights {name} cannot be used: {error}; check --weights") from error

@@ -1,0 +1,11 @@
+"""What runs in the driver: one command each.
+
+run.py         one run, from the lock to the summary
+places.py      where a run reads and writes
+planner.py     a listing compared with earlier records, cut into batches
+batches.py     a batch on a worker, and what becomes of one that kills its worker
+network.py     the network on its actors
+stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
+dry_run.py     what a run would do
+verify.py, repair.py   outputs compared with their records; what differs is redone
+"""

@@ -1,0 +1,65 @@
+"""What a run would do, found out without writing anything."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from batchlight.absgn.loading import weights_of
+from batchlight.config import JobConfig
+from batchlight.driver.network import fingerprints_of, model_of
+from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.planner import Planner
+from batchlight.engine import Engine, make_engine
+from batchlight.output.earlier import earlier_rows
+from batchlight.output.status import done_rows
+from batchlight.storage import open_storage
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do."""
+
+    input: str
+    output: str
+    inputs: int
+    input_bytes: int
+    todo: int
+    todo_bytes: int
+    batches: int
+    new: int
+    changed: int
+    retried: int
+    unchanged: int
+    gone: int
+    left_of_stored_plan: int
+    """(input, method) pairs that a killed run left; they are done first, in their own batches."""
+
+
+def preview(config: JobConfig) -> Preview:
+    """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
+
+    Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
+    or for changed parameters, ``StorageError`` for places out of reach.
+    """
+    inputs, output = open_places(config)
+    with ExitStack() as exits:  # a cluster is asked for its GPUs only if that decides
+
+        def engine() -> Engine:
+            return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
+
+        fingerprints = fingerprints_of(config, model_of(config, weights_of(config), engine))
+    storage = open_storage(output)
+    if output.remote:
+        storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
+    left = 0
+    stored = plan_to_finish(config, fingerprints, inputs, output, storage)
+    if stored is not None:
+        left = stored.rows - done_rows(storage, stored)
+        # Once it is finished, everything has been overwritten that there was to overwrite.
+        config = config.model_copy(update={"overwrite": False})
+    planner = Planner(config, fingerprints)
+    for _ in planner.chunks(inputs.images(), earlier_rows(storage), first=0):
+        pass
+    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
+    return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -1,0 +1,97 @@
+"""The network on its actors: how many of them, on what, and how slow that will be."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from batchlight.absgn import CPU_THREADS
+from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
+from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.engine import Engine, WorkerDied, ray_address
+from batchlight.engine.base import Service
+from batchlight.errors import ClusterError
+from batchlight.host.process import prepare_for_images
+from batchlight.host.resources import local_gpus
+
+if TYPE_CHECKING:
+    from batchlight.absgn.inference import Enhancer
+
+logger = logging.getLogger(__name__)
+
+
+def model_of(
+    config: JobConfig, weights: WeightsFor | None, engine: Callable[[], Engine]
+) -> Model | None:
+    """The network of a run; None if no method needs one.
+
+    ``engine`` is called only where the GPUs of a cluster decide. Raises ``UsageError``.
+    """
+    if weights is None:
+        return None
+    here = config.workers == 0 or ray_address(config.address) == "local"
+    model = choose_model(config, weights, local_gpus if here else lambda: engine().gpus)
+    if here:
+        refuse_cuda_without_gpu(model.device)
+    return model
+
+
+def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, Fingerprint]:
+    """What decides the pixels of each method of a run."""
+    network = {"weights": model.sha256, "precision": model.precision} if model else {}
+    return {method: config.fingerprint(method, network) for method in config.method}
+
+
+async def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
+    """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
+    on_gpus = model.device == "cuda"
+    by_cpus = max(engine.nodes, engine.workers // CPU_THREADS)
+    wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else by_cpus)
+    count = 1 if config.workers == 0 else wanted
+    service = await engine.host(partial(_enhancer, model), count, on_gpus)
+    if not on_gpus:
+        speed = await _seconds_per_megapixel(engine, service) / count
+        logger.warning(
+            "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
+            "1 megapixel take %s; %s",
+            model.name, speed, images, _duration(speed * images), _advice(model),
+        )  # fmt: skip
+    return service
+
+
+def _enhancer(model: Model) -> Enhancer:
+    """Made where it will be used."""
+    # Read when PyTorch is imported first. Else threads that wait for each other keep CPUs busy,
+    # and several networks on a machine take twice as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_for_images()
+    return model.enhancer()
+
+
+async def _seconds_per_megapixel(engine: Engine, service: Service) -> float:
+    try:
+        return await engine.call(_measure, service)
+    except WorkerDied as death:
+        raise ClusterError(
+            f"the network did not survive a small image ({death.code}); "
+            "check the memory of the workers and --timeout"
+        ) from death
+
+
+def _measure(service: Service) -> float:
+    return float(service.submit("seconds_per_megapixel").result())
+
+
+def _advice(model: Model) -> str:
+    smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
+    return f"{smaller}--method classical takes milliseconds, and a GPU is made for it"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

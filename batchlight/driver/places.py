@@ -1,0 +1,62 @@
+"""Where a run reads and writes, and what of an earlier one it goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.errors import UsageError
+from batchlight.output.inputs import InputSet, open_inputs
+from batchlight.output.plan import Plan, latest_plan
+from batchlight.storage import Location, Storage
+
+
+def open_places(config: JobConfig) -> tuple[InputSet, Location]:
+    """The input and the output. Raises ``UsageError`` if they overlap or cannot be used."""
+    inputs = open_inputs(config)
+    output = Location.parse(config.output) if config.output else inputs.default_output()
+    if output.encloses(inputs.root):
+        raise UsageError(
+            f"the output {output} would hold the input {inputs.root}; choose another --output"
+        )
+    if inputs.would_lose(output):
+        raise UsageError(
+            f"the output {output} holds images of the input, which are left out once it is an "
+            "output; choose another --output"
+        )
+    return inputs, output
+
+
+def plan_to_finish(
+    config: JobConfig,
+    fingerprints: Mapping[Method, Fingerprint],
+    inputs: InputSet,
+    output: Location,
+    storage: Storage,
+) -> Plan | None:
+    """The stored plan that a run goes on with before it lists anew, if there is one.
+
+    Raises ``UsageError`` if the run would mix its results with those of another job.
+    """
+    plan = latest_plan(storage)
+    if plan is None:
+        return None
+    root = str(inputs.root)
+    if config.overwrite:
+        same = all(plan.fingerprints.get(m) == f for m, f in fingerprints.items())
+        if not (plan.overwrite and plan.root == root and same):
+            return None
+    for method, fingerprint in fingerprints.items():
+        earlier = plan.fingerprints.get(method)
+        changes = fingerprint.changes_since(earlier) if earlier else []
+        if changes:
+            raise UsageError(
+                f"{output} was made with other parameters ({', '.join(changes)}); "
+                "give the same ones, choose another --output, or redo everything with --overwrite"
+            )
+    if plan.root != root:
+        raise UsageError(
+            f"{output} holds the images of {plan.root}, not of {root}; "
+            "choose another --output, or redo everything with --overwrite"
+        )
+    return None if plan.is_closed(storage) else plan

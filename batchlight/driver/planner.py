@@ -1,0 +1,241 @@
+"""What there is to do: a listing held against the earlier records, and cut into batches.
+
+Both are streams in the same order, so that comparing them is a merge and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.errors import UsageError
+from batchlight.images.names import output_path
+from batchlight.output.earlier import Earlier, earlier_rows
+from batchlight.output.inputs import Batch, Input
+from batchlight.output.plan import PLANS, Plan, PlanCounts, PlannedBatch, _as_table, latest_plan
+from batchlight.output.recordfiles import BatchRange, to_parquet
+from batchlight.output.records import Tally
+from batchlight.storage import Storage
+
+CHUNK_ROWS = 65_536
+"""Images after which a chunk is full: what one file of ``metadata/`` will hold."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image that needs some methods; ``again`` if it has rows that will be replaced."""
+
+    input: Input
+    methods: tuple[Method, ...]
+    again: bool
+
+
+class Entry(NamedTuple):
+    """One path of the listing, of the earlier records, or of both."""
+
+    path: str
+    image: Input | None
+    """None if it is gone."""
+    rows: Mapping[Method, Earlier]
+
+
+class Planner:
+    """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
+
+    def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
+        self.config = config
+        self.fingerprints = fingerprints
+        self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self._seen: Counter[str] = Counter()
+        self._gone = Tally()
+
+    @property
+    def counts(self) -> PlanCounts:
+        """What was found so far."""
+        return PlanCounts(**self._seen, gone_tally=self._gone)
+
+    def chunks(
+        self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
+    ) -> Iterator[list[PlannedBatch]]:
+        """Cut what is to do into batches numbered from ``first``, and those into chunks.
+
+        Images that need the same methods share batches, in listing order. A chunk ends with a
+        batch, and the inputs of later chunks all come after its own. Raises ``UsageError`` if two
+        images would write one output.
+        """
+        chunk: list[PlannedBatch] = []
+        rows = 0
+        growing: dict[tuple[Method, ...], list[Task]] = {}
+        for task in self._tasks(images, earlier):
+            members = growing.setdefault(task.methods, [])
+            members.append(task)
+            rows += 1
+            if len(members) < self.config.batch_size:
+                continue
+            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
+            self._seen["batches"] += 1
+            if rows >= CHUNK_ROWS:
+                yield chunk + self._finish(growing, first)
+                chunk, rows, growing = [], 0, {}
+        chunk += self._finish(growing, first)
+        if chunk:
+            yield chunk
+
+    def _finish(
+        self, growing: dict[tuple[Method, ...], list[Task]], first: int
+    ) -> list[PlannedBatch]:
+        """Batches that are not full, at the end of a chunk."""
+        number = first + self._seen["batches"]
+        self._seen["batches"] += len(growing)
+        return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
+
+    def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
+        for entry in _apart(_side_by_side(images, earlier), self.config):
+            image, rows = entry.image, entry.rows
+            if image is None:
+                self._count_gone(rows.values())
+                continue
+            self._seen["inputs"] += 1
+            self._seen["input_bytes"] += image.size or 0
+            methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
+            if not methods:
+                self._seen["unchanged"] += 1
+                continue
+            self._seen["todo"] += 1
+            self._seen["todo_bytes"] += image.size or 0
+            self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
+            yield Task(image, methods, any(m in rows for m in methods))
+
+    def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
+        if row is None or self.config.overwrite:
+            return True
+        if row.fingerprint != self._digests[method]:
+            return True  # an input that was not listed when all the others were overwritten
+        if image.changed_since(row.size, row.modified, row.etag):
+            return True
+        failed = row.failed_with
+        return failed is not None and (self.config.retry_failed or not failed.permanent)
+
+    def _kind(self, image: Input, rows: list[Earlier]) -> str:
+        if not rows:
+            return "new"
+        changed = (image.changed_since(row.size, row.modified, row.etag) for row in rows)
+        return "changed" if any(changed) else "retried"
+
+    def _count_gone(self, rows: Iterable[Earlier]) -> None:
+        for row in rows:
+            if row.method not in self.config.method:
+                continue
+            self._seen["gone"] += 1
+            codes = ((row.failed_with.value, 1),) if row.failed_with else ()
+            self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
+
+
+def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
+    """Merge two streams that are both in the order of their paths."""
+    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("path"))
+    for path, found in groupby(both, key=attrgetter("path")):
+        image: Input | None = None
+        rows: dict[Method, Earlier] = {}
+        for item in found:
+            if isinstance(item, Input):
+                image = item
+            else:
+                rows[item.method] = item
+        yield Entry(path, image, rows)
+
+
+def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Pass the entries on, but let none overwrite the output of another.
+
+    Paths whose outputs collide share all but the suffix, and in sorted order everything between
+    them starts with the same ``stem.``, so only such neighbours need to be looked at together.
+    """
+    neighbours: list[Entry] = []
+    stem = ""
+    for entry in entries:
+        if stem and entry.path.startswith(stem):
+            neighbours.append(entry)
+            continue
+        yield from _without_collisions(neighbours, config)
+        neighbours = [entry]
+        stem = entry.path.rpartition(".")[0] + "."
+    yield from _without_collisions(neighbours, config)
+
+
+def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Raise ``UsageError`` at two images that would write one output.
+
+    An image that is gone keeps its row and its output; so one that would overwrite that fails.
+    """
+    if len(entries) < 2:
+        yield from entries
+        return
+    gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
+    kept = {row.output: row.path for row in gone}
+    writers: dict[str, str] = {}
+    for entry in entries:
+        if entry.image is None:
+            yield entry
+            continue
+        outputs = [output_path(method, entry.path, config.format) for method in config.method]
+        own = {row.output for row in entry.rows.values()}
+        defect = None
+        for output in outputs:
+            if output in writers:
+                raise UsageError(
+                    f"{writers[output]} and {entry.path} would both be written to {output}; "
+                    "rename one, exclude one, or use --format same"
+                )
+            writers[output] = entry.path
+            if output in kept and output not in own:
+                defect = (
+                    f"{output} is the output of {kept[output]}, which is no longer listed; "
+                    "rename this one, or choose another --output"
+                )
+        yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
+
+
+def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
+    batch = Batch(number, tasks[0].methods, tuple(task.input for task in tasks))
+    return PlannedBatch(batch, tuple(task.again for task in tasks))
+
+
+def draft_plan(
+    storage: Storage, planner: Planner, images: Iterable[Input], root: str
+) -> Plan | None:
+    """Hold a listing against the earlier records and write what there is to do; None if nothing.
+
+    It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
+    ``UsageError`` as ``Planner.chunks`` does.
+    """
+    previous = latest_plan(storage)
+    first = previous.next_batch if previous else 0
+    written: list[BatchRange] = []
+    methods: set[Method] = set()
+    rows = 0
+    for chunk in planner.chunks(images, earlier_rows(storage), first):
+        written.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
+        rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
+        methods.update(*(item.batch.methods for item in chunk))
+        table = _as_table(chunk)
+        path = f"{PLANS}/{first:010d}/{written[-1].file_name}"
+        storage.write(path, to_parquet(table, path))
+    if not written:
+        return None
+    return Plan(
+        first=first,
+        counts=planner.counts,
+        rows=rows,
+        root=root,
+        overwrite=planner.config.overwrite,
+        fingerprints={**(previous.fingerprints if previous else {}), **planner.fingerprints},
+        methods=tuple(sorted(methods)),
+        chunks=tuple(written),
+    )

@@ -1,0 +1,317 @@
+"""One run, from the lock to the summary.
+
+    lock -> finish the stored plan, if a killed run left one -> list, compare, store a new plan
+         -> do its batches -> parts become metadata/ -> report -> count everything -> summary
+
+The lock comes before the listing and before Ray, so a second run is told so within seconds. Nothing
+here touches pixels or rows: batches travel to workers as lists of inputs and come back as counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from batchlight.absgn.loading import Model, weights_of
+from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.driver import prometheus as metrics
+from batchlight.driver.batches import BatchRunner
+from batchlight.driver.network import fingerprints_of, model_of, serve
+from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.planner import Planner, draft_plan
+from batchlight.driver.progress import ProgressDisplay, State, make_display
+from batchlight.driver.stats import Account
+from batchlight.engine import Engine, make_engine, ray_address, window
+from batchlight.engine.base import Service
+from batchlight.errors import (
+    BatchlightError,
+    ExitCode,
+    Interrupted,
+    LockedError,
+    UsageError,
+    brief,
+)
+from batchlight.host.signals import Interrupt
+from batchlight.output.commit import close_plan, replaced_tally
+from batchlight.output.inputs import InputSet
+from batchlight.output.lock import Lock, new_run_id
+from batchlight.output.plan import Plan, PlanCounts, latest_plan, unfinished_plan
+from batchlight.output.recordfiles import (
+    committed_batches,
+    drop_orphaned_parts,
+    metadata_ranges,
+    tally,
+)
+from batchlight.output.summary import Summary, package_versions
+from batchlight.report import REPORT, write_report
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.worker.steps import BatchContext, compile_kernels
+
+if TYPE_CHECKING:
+    from batchlight.absgn.loading import WeightsFor
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: JobConfig) -> Summary:
+    """Enhance a data set; the same as ``batchlight run``.
+
+    Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
+    ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
+    done until then is kept, and the same call goes on from there.
+    """
+    inputs, output = open_places(config)
+    weights = weights_of(config)
+    storage = open_storage(output)
+    storage.check(writable=True)
+    run_id = new_run_id()
+    with Lock(storage, str(output), run_id) as lock:
+        return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
+
+
+class _Run:
+    def __init__(
+        self,
+        config: JobConfig,
+        weights: WeightsFor | None,
+        inputs: InputSet,
+        output: Location,
+        storage: Storage,
+        lock: Lock,
+        run_id: str,
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.inputs = inputs
+        self.output = output
+        self.storage = storage
+        self.lock = lock
+        self.run_id = run_id
+        self.display: ProgressDisplay = make_display(config.progress)
+        self.started_at = datetime.now(UTC)
+        self.counts = PlanCounts()
+        self.account = Account()
+        self.stopped_early = False
+        self.model: Model | None = None
+        self.fingerprints: Mapping[Method, Fingerprint] = {}
+        self._engine: Engine | None = None
+        self._service: Service | None = None
+        self._interrupt = Interrupt(self.display.say)
+        self._exits = ExitStack()
+
+    def to_the_end(self) -> Summary:
+        """Do all there is to do; leave a ``summary.json`` whatever happens."""
+        try:
+            with self._interrupt.caught(), self._exits:
+                self.model = model_of(self.config, self.weights, self._started_engine)
+                self.fingerprints = fingerprints_of(self.config, self.model)
+                finished = self._finish_stored_plan()
+                if not self.stopped_early:  # one that was overwriting has overwritten all there was
+                    self._do_new_work(overwrite=self.config.overwrite and not finished)
+                self._make_report()
+            summary = self._summary_of_outcome()
+        except LockedError:  # the output is another run's, and so is its summary
+            raise
+        except BaseException as error:
+            if isinstance(error, UsageError) and not self.account.begun:
+                raise  # nothing was done: the last summary stays true
+            code = getattr(error, "exit_code", ExitCode.FATAL)
+            reason = str(error) if isinstance(error, BatchlightError) else repr(error)
+            with suppress(BatchlightError, OSError):  # the first error is the one to tell
+                self._summary(code, reason).write(self.storage)
+            raise
+        finally:
+            self.display.close()
+        summary.write(self.storage)
+        return summary
+
+    def _finish_stored_plan(self) -> bool:
+        """Do what a killed run has left. Returns whether that run was one of this job."""
+        self.storage.sweep()
+        drop_orphaned_parts(self.storage)
+        plan = plan_to_finish(
+            self.config, self.fingerprints, self.inputs, self.output, self.storage
+        )
+        if plan is None:
+            return False
+        self.counts = plan.counts
+        self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
+        self._do(plan)
+        if not self.stopped_early:
+            close_plan(self.storage, plan)
+        return True
+
+    def _do_new_work(self, overwrite: bool) -> None:
+        self.display.say(f"listing {self.inputs.given}")
+        config = self.config.model_copy(update={"overwrite": overwrite})
+        planner = Planner(config, self.fingerprints)
+        plan = draft_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
+        self.counts = planner.counts
+        self.display.say(self.counts.in_words)
+        superseded = unfinished_plan(self.storage)
+        if superseded is not None:
+            close_plan(self.storage, superseded)  # no sooner, for the new one might be refused
+        if plan is not None:
+            plan.store(self.storage)
+            self._do(plan)
+            if not self.stopped_early:
+                close_plan(self.storage, plan)
+
+    def _do(self, plan: Plan) -> None:
+        """Do the batches of a plan that are not done yet."""
+        done = committed_batches(self.storage)
+        for chunk in metadata_ranges(self.storage):
+            done.update(range(max(chunk.first, plan.first), chunk.last + 1))
+        if all(number in done for number in range(plan.first, plan.next_batch)):
+            return
+        left = [method for method in plan.methods if method not in self.config.method]
+        if left:
+            raise UsageError(
+                f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
+                "give the same methods as before, or redo everything with --overwrite"
+            )
+        self._interrupt.run(self._do_batches(plan, done, self._started_engine()))
+
+    def _started_engine(self) -> Engine:
+        if self._engine is None:
+            config = self.config
+            hosts = "absgn" in config.method
+            engine = make_engine(config.workers, config.address, config.timeout, hosts)
+            if config.workers != 0 and ray_address(config.address) == "local":
+                # While Ray starts, so that the first image need not wait for it.
+                Thread(target=compile_kernels, daemon=True).start()
+            with self._interrupt.held():
+                self._engine = self._exits.enter_context(engine)
+            self.display.say(f"working in {engine.place}")
+        return self._engine
+
+    async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
+        if self.model is not None and self._service is None and "absgn" in plan.methods:
+            images = await asyncio.to_thread(self._remaining_rows, plan, done, "absgn")
+            if images:
+                self._service = await serve(engine, self.config, self.model, images)
+        self.account.begin()
+        batches = plan.read_batches(self.storage, skip=done)
+        context = BatchContext(
+            config=self.config,
+            input=self.inputs.root,
+            output=self.output,
+            run_id=self.run_id,
+            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            pixels_at_once=self.model.pixels_at_once if self.model else 0,
+        )
+        runner = BatchRunner(engine, context, self._service)
+        jobs = (runner.run(batch) for batch in batches)
+        left = await asyncio.to_thread(self._remaining_rows, plan, done)
+        total = self.account.rows + left
+        self._show(total)
+        results = window(jobs, engine.window)
+        try:
+            async for result in results:
+                self.account.add(result.tally)
+                self._show(total)
+                metrics.show(engine, result)
+                self.lock.check()
+                failed = self.account.tally.failed
+                allowed = self.config.allows_failures(failed, self._expected_rows)
+                if self.config.fail_fast and not allowed and self.account.rows < total:
+                    self.stopped_early = True
+                    return
+        finally:
+            await results.aclose()
+
+    def _make_report(self) -> None:
+        """Unless it is up to date. On a worker, for no image ever passes through the driver.
+
+        Whatever happens to it, it changes nothing of how the run ends.
+        """
+        plan = latest_plan(self.storage)
+        if plan is None or (not self.account.rows and self._reported_since(plan)):
+            return
+        began = time.monotonic()
+        try:
+            self._interrupt.run(self._write_report(self._started_engine()))
+        except Interrupted:
+            raise
+        except Exception as error:  # of the work that is done, nothing is lost
+            logger.warning(
+                "the report could not be made: %s; 'batchlight report %s' makes it",
+                brief(error),
+                self.output,
+            )
+        self.account.report_s = time.monotonic() - began
+
+    def _reported_since(self, plan: Plan) -> bool:
+        """Whether the report was made when all of the plan was there."""
+        try:
+            made = self.storage.stat(REPORT).modified
+        except FileNotFoundError:
+            return False
+        closed = plan.closed_at(self.storage)
+        return closed is None or (made is not None and made >= closed)
+
+    async def _write_report(self, engine: Engine) -> None:
+        self.display.say("making the report")
+        await engine.call(write_report, self.output)
+
+    def _remaining_rows(self, plan: Plan, done: set[int], *methods: Method) -> int:
+        """How many rows are still to be made, of all methods or some."""
+        if not methods and not any(n in done for n in range(plan.first, plan.next_batch)):
+            return plan.rows
+        batches = plan.read_batches(self.storage, skip=done)
+        wanted = set(methods or plan.methods)
+        return sum(len(batch.inputs) * len(wanted.intersection(batch.methods)) for batch in batches)
+
+    def _show(self, total: int) -> None:
+        """How far this run is, all plans that it works on together."""
+        done = self.account
+        self.display.update(State(done.rows, total, done.tally.failed, done.elapsed_s))
+
+    @property
+    def _expected_rows(self) -> int:
+        """Of all that is listed, whether done now, before or not yet."""
+        return self.counts.inputs * len(self.config.method)
+
+    def _summary_of_outcome(self) -> Summary:
+        stopped_after = self.account.tally.failed if self.stopped_early else None
+        return self._summary(ExitCode.OK, "").judged(self.config, stopped_after)
+
+    def _summary(self, exit_code: int, reason: str) -> Summary:
+        """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
+        held = tally(self.storage, self.config.method) - self.counts.gone_tally
+        plan = unfinished_plan(self.storage)
+        if plan is not None:
+            held -= replaced_tally(self.storage, plan)
+        done = self.account
+        return Summary(
+            run_id=self.run_id,
+            exit_code=exit_code,
+            reason=reason,
+            input=str(self.inputs.given),
+            output=str(self.output),
+            started_at=self.started_at.isoformat(timespec="seconds"),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            inputs=self.counts.inputs,
+            ok=held.ok,
+            failed=held.failed,
+            failed_by_code=dict(held.failed_by_code),
+            missing=max(0, self._expected_rows - held.rows),
+            gone=self.counts.gone,
+            done_now=done.rows,
+            done_before=max(0, held.rows - done.rows),
+            input_bytes=held.input_bytes,
+            output_bytes=held.output_bytes,
+            elapsed_s=round(done.elapsed_s, 3),
+            images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
+            report_s=round(done.report_s, 3),
+            config=self.config.model_dump(mode="json"),
+            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            network=self.model.described() if self.model else {},
+            versions=package_versions(),
+        )

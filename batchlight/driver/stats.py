@@ -1,0 +1,46 @@
+"""What one run has done so far, and how long it took."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from batchlight.output.records import Tally
+
+
+@dataclass
+class Account:
+    """Kept by the driver, one entry a batch."""
+
+    tally: Tally = field(default_factory=Tally)
+    """Of the rows that this run has made."""
+    report_s: float = 0.0
+    _first_submitted: float | None = None
+    _last_committed: float | None = None
+
+    def begin(self) -> None:
+        """The first batch of some is about to be submitted."""
+        if self._first_submitted is None:
+            self._first_submitted = time.monotonic()
+
+    def add(self, tally: Tally) -> None:
+        """A batch is committed."""
+        self._last_committed = time.monotonic()
+        self.tally += tally
+
+    @property
+    def begun(self) -> bool:
+        """Whether any batch was submitted."""
+        return self._first_submitted is not None
+
+    @property
+    def rows(self) -> int:
+        """How many this run has made."""
+        return self.tally.rows
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the first batch submitted to the last one committed."""
+        if self._first_submitted is None or self._last_committed is None:
+            return 0.0
+        return self._last_committed - self._first_submitted

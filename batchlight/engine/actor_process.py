@@ -1,0 +1,277 @@
+"""The actor that holds an object: what happens in its process. ``actors.py`` is the other side.
+
+Several calls are inside at once, so that one computes while others come and go; which of them
+computes, is decided by turns. If the process dies, whoever asked wants to know whether his call is
+to blame. That is read in a small file which the process keeps of its calls, since what is written
+to a file outlives the writer; the process that takes its place on the same node reads it.
+
+A call that was not alone when the process died is asked again alone: then it is told before it
+begins, at the price of some milliseconds, and nothing needs to be read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from inspect import isgeneratorfunction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchlight._version import __version__
+from batchlight.engine.timeout import DEADLINE
+from batchlight.errors import BatchlightError, ClusterError
+from batchlight.host.turns import in_turns
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+    Made = list[ObjectRef[Callable[[], object]]]
+    """What makes the object; in a list, so that Ray leaves it a reference until it is needed."""
+
+CALLS_INSIDE = 3
+"""One on its way in, one that computes, one on its way out."""
+
+TIME_TO_TELL_S = 0.005
+"""Between the begin of a call that is alone and all that could kill it: Ray tells the begin from
+another thread."""
+
+DEATHS_REMEMBERED = 16
+RECORD_BYTES = 16_384
+"""At most, of the calls inside and of those that were inside at earlier deaths."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What is known of a call whose process died."""
+
+    suspect: bool
+    """Whether it may have been the one that killed."""
+    began: float | None = None
+    """When, if it was the only one that had begun: then it was the one."""
+    died: float = 0.0
+    """When the process had died, at the latest."""
+
+
+@dataclass
+class Calls:
+    """The calls inside a process, by their names."""
+
+    began: dict[str, float | None] = field(default_factory=dict)
+    """When each had its first turn, if it had one."""
+    died: float = 0.0
+
+    def fate(self, call: str) -> Fate:
+        """Of one of them, when the process has died."""
+        begun = {name: at for name, at in self.began.items() if at is not None}
+        if call in begun and len(begun) == 1:
+            return Fate(True, begun[call], self.died)
+        # Where none had its turn yet, it must have been one that was on its way in.
+        return Fate(call in begun or not begun)
+
+
+class Record:
+    """The calls inside this process, in a file that outlives it."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        """``fresh``: whether there was no process before this one."""
+        self._lock = threading.Lock()
+        self._inside: dict[str, float | None] = {}
+        self._deaths: list[Calls] = []
+        self._complete = fresh
+        """Whether all earlier processes were on this node, so that their calls are known."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not fresh:
+            try:
+                before = json.loads(os.pread(self._file, RECORD_BYTES, 0).partition(b"\n")[0])
+                deaths = [*before["deaths"], {"began": before["inside"], "died": time.time()}]
+                self._deaths = [Calls(**death) for death in deaths[-DEATHS_REMEMBERED:]]
+                self._complete = before["complete"]
+            except ValueError:
+                pass  # they were elsewhere
+        self._write()
+
+    def enter(self, call: str) -> None:
+        """A call is inside."""
+        with self._lock:
+            self._inside[call] = None
+            self._write()
+
+    def begin(self, call: str) -> None:
+        """It has its turn."""
+        with self._lock:
+            self._inside[call] = self._inside[call] or time.time()
+            self._write()
+
+    def leave(self, call: str) -> None:
+        """It can kill no more: it has its result, or has failed."""
+        with self._lock:
+            self._inside.pop(call, None)
+            self._write()
+
+    def fate(self, call: str) -> Fate:
+        """Of a call that this process or an earlier one was asked."""
+        for death in reversed(self._deaths):
+            if call in death.began:
+                return death.fate(call)
+        return Fate(suspect=not self._complete)
+
+    def _write(self) -> None:
+        now = {
+            "inside": self._inside,
+            "deaths": [asdict(death) for death in self._deaths],
+            "complete": self._complete,
+        }
+        # One line; of what may follow it, nothing is read. A write to a file is there for other
+        # processes when it returns; it needs to reach no disk.
+        os.pwrite(self._file, json.dumps(now).encode() + b"\n", 0)
+
+
+class Door:
+    """Lets calls in: many at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._alone = 0
+        """Calls that are, or want to be, alone."""
+
+    @contextmanager
+    def entered(self, alone: bool) -> Iterator[None]:
+        """Wait to be let in."""
+        with self._changed:
+            if alone:
+                self._alone += 1
+                self._changed.wait_for(lambda: not self._inside)
+            else:
+                self._changed.wait_for(lambda: not self._alone)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._alone -= alone
+                self._changed.notify_all()
+
+
+class NotMade(Exception):
+    """A process that took the place of another was asked before it had made its object."""
+
+
+class Host:
+    """The actor: holds one object."""
+
+    def __init__(self, version: str, timeout: float) -> None:
+        import ray
+
+        self._version = version
+        self._timeout = timeout
+        self._target: object = None
+        self._making = threading.Lock()
+        self._door = Door()
+        self._turn = threading.Lock()
+        context = ray.get_runtime_context()
+        path = session_folder() / f"batchlight-{context.get_actor_id()}.json"
+        self._record = Record(path, not context.was_current_actor_reconstructed)
+
+    def ready(self, make: Made) -> None:
+        """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
+        with self._making:
+            if self._target is None:
+                import ray
+
+                refuse_other_version(self._version)
+                self._target = ray.get(make[0])()
+
+    def _ready_again(self, make: Made | None) -> None:
+        """For the first call after a restart, whose fault it is not if this fails.
+
+        Raises ``NotMade`` if it brings nothing to make the object with; if each call did, each
+        would cost Ray some time to keep count of it.
+        """
+        if self._target is None:
+            if make is None:
+                raise NotMade
+            with DEADLINE.of(self._timeout):
+                self.ready(make)
+
+    def answer(
+        self, call: str, method: str, arguments: tuple[object, ...], make: Made | None
+    ) -> Any:
+        """The result of a call, in whose turns no other computes; ``call`` is its name."""
+        self._ready_again(make)
+        with self._door.entered(alone=False):
+            self._record.enter(call)
+            try:
+                return self._carry_out(call, method, arguments)
+            finally:
+                self._record.leave(call)
+
+    def answer_alone(
+        self, call: str, method: str, arguments: tuple[object, ...], make: Made
+    ) -> Iterator[Any]:
+        """First the time at which the call begins, then its result; no other is inside."""
+        self._ready_again(make)
+        with self._door.entered(alone=True):
+            self._record.enter(call)
+            yield time.time()
+            time.sleep(TIME_TO_TELL_S)
+            try:
+                result = self._carry_out(call, method, arguments)
+            finally:
+                self._record.leave(call)
+            yield result
+
+    def fate(self, call: str) -> Fate:
+        """What is known of a call, asked when it is known to have died."""
+        return self._record.fate(call)
+
+    def _carry_out(self, call: str, method: str, arguments: tuple[object, ...]) -> Any:
+        function = getattr(self._target, method)
+        staged = isgeneratorfunction(function)
+
+        @contextmanager
+        def turn() -> Iterator[None]:
+            with DEADLINE.paused():
+                self._turn.acquire()
+            try:
+                self._record.begin(call)
+                yield
+            finally:
+                if not staged:
+                    self._record.leave(call)  # before another begins
+                self._turn.release()
+
+        with DEADLINE.of(self._timeout):
+            try:
+                return in_turns(function, arguments, turn)
+            except (BatchlightError, MemoryError):
+                raise
+            except Exception:
+                # After an error of a GPU nothing works in this process any more, so whatever is
+                # unexpected is a death: Ray starts another process.
+                traceback.print_exc()
+                os._exit(1)
+
+
+def session_folder() -> Path:
+    """Where the Ray of this node keeps what its processes leave behind."""
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    return Path(node.get_session_dir_path())
+
+
+def refuse_other_version(version: str) -> None:
+    """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
+    if version != __version__:
+        raise ClusterError(
+            f"a worker has batchlight {__version__} and this is {version}; "
+            "install the same version on every node"
+        )

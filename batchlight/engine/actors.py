@@ -1,0 +1,297 @@
+"""Objects as Ray actors: made once, called often, by workers rather than by the driver.
+
+What is sent to them and comes back travels through Ray's object store, straight between the worker
+and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: of
+the one that is to blame, ``calls.py`` decides.
+
+Otherwise an image that kills the network could take innocent ones along, three times. So a call
+that had not begun when its actor died is sent again and nobody hears of it. If it was the only one
+that had begun, it is to blame. If it was one of several, it is sent again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from batchlight._version import __version__
+from batchlight.engine.actor_process import CALLS_INSIDE, Host, NotMade
+from batchlight.engine.base import Answer, WorkerDied
+from batchlight.engine.timeout import DEADLINE
+from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    from batchlight.engine.actor_process import Made
+
+RESENDS_AT_MOST = 1000
+PAUSE_BEFORE_RESENDING = 0.5
+"""Seconds: an actor takes some to start again."""
+
+ASKING = "asking"
+"""The thread of an actor that answers what became of calls, whatever the others do."""
+ASKING_TIMEOUT_S = 60.0
+"""For a process to start; and if none does, nobody knows."""
+
+NODE_LOST = "node has died"
+"""What Ray says of an actor that went down with its node, which is no image's fault."""
+
+READY_EVERY_S = 0.1
+"""How often starting actors are looked at."""
+WARN_EVERY_S = 60.0
+"""While waiting for actors to start."""
+
+DOES_NOT_FIT = "the network does not fit into memory; choose a smaller --model"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RayService:
+    """Some equal actors, called in turn. Travels to workers as an argument of their calls.
+
+    Work begins with the first actor that is ready. A worker knows those that were ready when the
+    service was sent to it, so with each batch more of them can be known.
+    """
+
+    actors: list[ActorHandle[Host]]
+    """Those that are ready."""
+    timeout: float
+    make: Made
+    starting: dict[ObjectRef[None], ActorHandle[Host]] = field(default_factory=dict)
+    """The others, by what tells that they are ready; known to the driver only."""
+    turns: Iterator[int] = field(default_factory=count)
+
+    @classmethod
+    def start(
+        cls, make: Callable[[], object], number: int, on_gpus: bool, timeout: float
+    ) -> RayService:
+        """Start ``number`` actors, with a GPU each or spread over the nodes that have CPUs."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        remote: Any = ray.remote  # whose types know no concurrency groups
+        host = remote(concurrency_groups={ASKING: 1})(Host)
+        # Actors reserve no CPU: the tasks that feed them need it, even where there is only one.
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": CALLS_INSIDE,
+        }
+        placements = cycle([{"num_gpus": 1, "scheduling_strategy": "SPREAD"}])
+        if not on_gpus:
+            placements = cycle(
+                {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
+                for node in nodes_with_cpus()
+            )
+        made: Made = [ray.put(make)]
+        actors = [
+            host.options(**options, **next(placements, {})).remote(__version__, timeout)
+            for _ in range(number)
+        ]
+        return cls([], timeout, made, {actor.ready.remote(made): actor for actor in actors})
+
+    async def ready(self) -> None:
+        """Wait until one has made its object. If none does, raise what the first to fail raised.
+
+        That is an error of ``make``, or a ``ClusterError``.
+        """
+        first: Exception | None = None
+        warned = time.monotonic()
+        while not self.actors:
+            for error in self._join():
+                first = first or error
+            if self.actors:
+                break
+            if not self.starting:
+                assert first is not None
+                raise first
+            if time.monotonic() - warned > WARN_EVERY_S:
+                warned = time.monotonic()
+                logger.warning("still waiting for the cluster to start the network")
+            await asyncio.sleep(READY_EVERY_S)
+
+    def _join(self) -> list[Exception]:
+        """Take in the actors that are ready by now; why others never will be."""
+        import ray
+
+        if not self.starting:
+            return []
+        done, _ = ray.wait(list(self.starting), num_returns=len(self.starting), timeout=0)
+        errors: list[Exception] = []
+        for told in done:
+            actor = self.starting.pop(told)
+            try:
+                ray.get(told)
+                self.actors.append(actor)
+            except ray.exceptions.RayError as error:
+                errors.append(_why_not_ready(error))
+        if errors and (self.actors or self.starting):
+            logger.warning("one of the networks does not start: %s", errors[0])
+        return errors
+
+    def stop(self) -> None:
+        """End the actors."""
+        import ray
+
+        for actor in [*self.actors, *self.starting.values()]:
+            ray.kill(actor)
+
+    def submit(self, method: str, *arguments: object) -> Answer:
+        return _RayAnswer(self, method, arguments)
+
+    def next_actor(self) -> ActorHandle[Host]:
+        """Each process begins its turns elsewhere, so that they do not all march in step."""
+        self._join()
+        return self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._join()
+        return RayService, (list(self.actors), self.timeout, self.make)
+
+
+class _RayAnswer:
+    def __init__(self, service: RayService, method: str, arguments: tuple[object, ...]) -> None:
+        self._service = service
+        self._name = uuid4().hex
+        # Not put into the object store here: Ray does that for what is large, and what is small
+        # arrives faster with the call itself.
+        self._call = (self._name, method, arguments)
+        self._make: Made | None = None
+        """For an actor that has started again."""
+        self._alone = False
+        self._actor: Any = None
+        self._coming: Any = None
+        """A reference to the result; alone, a stream of such."""
+        self._send()
+
+    def _send(self) -> None:
+        # Another one each time: this one may be gone for good.
+        self._actor = self._service.next_actor()
+        if self._alone:
+            streaming = self._actor.answer_alone.options(num_returns="streaming")
+            self._coming = streaming.remote(*self._call, self._service.make)
+        else:
+            self._coming = self._actor.answer.remote(*self._call, self._make)
+
+    def done(self) -> bool:
+        import ray
+
+        return not self._alone and bool(ray.wait([self._coming], timeout=0)[0])
+
+    def result(self) -> Any:
+        import ray
+
+        with DEADLINE.paused():
+            for _ in range(RESENDS_AT_MOST):
+                try:
+                    return self._result_alone() if self._alone else ray.get(self._coming)
+                except ray.exceptions.RayTaskError as error:
+                    if not isinstance(error.cause, NotMade):
+                        raise as_ours(error) from error
+                    self._make = self._service.make
+                    self._send()
+                    continue
+                except (
+                    ray.exceptions.OutOfMemoryError,
+                    ray.exceptions.ActorDiedError,
+                    ray.exceptions.ActorUnavailableError,
+                ) as error:
+                    self._judge(error)
+                except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
+                    pass  # the answer went down with its node
+                time.sleep(PAUSE_BEFORE_RESENDING)
+                self._send()
+        raise ClusterError(
+            "the network actors keep dying before they begin; check the GPUs of the cluster"
+        )
+
+    def _result_alone(self) -> Any:
+        import ray
+
+        began: float = ray.get(next(self._coming))
+        try:
+            return ray.get(next(self._coming))
+        except (
+            ray.exceptions.OutOfMemoryError,
+            ray.exceptions.ActorDiedError,
+            ray.exceptions.ActorUnavailableError,
+        ) as error:
+            self._blame(error, began, time.time())
+            raise
+
+    def _judge(self, death: Exception) -> None:
+        """Return if the call has to be sent again; raise ``WorkerDied`` if it is to blame."""
+        import ray
+
+        if self._alone or NODE_LOST in str(death):
+            return
+        try:
+            # Asked until the next process is there, and of the next if that one dies too.
+            ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
+            fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
+        except ray.exceptions.RayError:
+            self._alone = True
+            return
+        if fate.began is not None:
+            self._blame(death, fate.began, fate.died)
+        self._alone = fate.suspect
+
+    def _blame(self, death: Exception, began: float, died: float) -> None:
+        import ray
+
+        if NODE_LOST in str(death):
+            return
+        if isinstance(death, ray.exceptions.OutOfMemoryError):
+            raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from death
+        hung = died - began >= self._service.timeout
+        raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from death
+
+
+def nodes_with_cpus() -> list[str]:
+    """Ids of the nodes that run tasks; a head often does not."""
+    import ray
+
+    return [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+
+
+def _why_not_ready(error: Exception) -> Exception:
+    """What kept an actor from making its object."""
+    import ray.exceptions
+
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        ours: Exception = ClusterError(f"the network does not start: {brief(error)}")
+    else:
+        ours = as_ours(error)
+        if isinstance(ours, WorkerDied):
+            ours = ClusterError(DOES_NOT_FIT)
+    ours.__cause__ = error
+    return ours
+
+
+def as_ours(error: Any) -> Exception:
+    """The exception that a function raised on its worker."""
+    cause = error.cause
+    if isinstance(cause, BatchlightError | WorkerDied):
+        return cause
+    if isinstance(cause, MemoryError):
+        return WorkerDied(ErrorCode.OUT_OF_MEMORY)
+    if isinstance(cause, ModuleNotFoundError) or "ModuleNotFoundError" in str(error):
+        return ClusterError(
+            f"a worker cannot import what it needs ({brief(cause or error)}); "
+            "install the same batchlight, with the same extras, on every node"
+        )
+    return BatchlightError(
+        f"a worker failed unexpectedly: {brief(cause or error)}; "
+        "run again with --debug and report what it says"
+    )

@@ -1,0 +1,287 @@
+"""Calls as Ray tasks, on a cluster or on a Ray of our own. Ray's own retries are off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from batchlight._version import __version__
+from batchlight.config import TIMEOUT_S
+from batchlight.engine import actors as hosting
+from batchlight.engine.actor_process import refuse_other_version
+from batchlight.engine.base import Engine, InProcessEngine, Meter, Service, WorkerDied
+from batchlight.engine.head import Head
+from batchlight.engine.timeout import DEADLINE
+from batchlight.errors import (
+    BatchlightError,
+    ClusterError,
+    ErrorCode,
+    StorageError,
+    UsageError,
+    brief,
+    counted,
+)
+from batchlight.host.resources import usable_cpus, usable_memory
+
+if TYPE_CHECKING:
+    from ray import ObjectRefGenerator
+    from ray.util.metrics import Counter
+
+T = TypeVar("T")
+
+RESENDS_AT_MOST = 100
+PAUSE_BEFORE_RESENDING = 1.0
+"""Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
+
+TASK_OPTIONS: dict[str, Any] = {
+    "num_cpus": 1,
+    "max_retries": 0,
+    "num_returns": "streaming",
+    # Nothing goes on before the begin has been heard of; else a death that soon could hide it.
+    "_generator_backpressure_num_objects": 1,
+}
+
+CONNECT_TIMEOUT_S = 5.0
+"""For the first contact with a cluster."""
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a Ray of our own, through which only small results go, unless it hosts objects."""
+HOSTING_BYTES_PER_WORKER = 256 * 2**20
+HOSTING_SHARE_OF_MEMORY = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+class RayEngine:
+    """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
+
+    def __init__(
+        self,
+        workers: int | None,
+        address: str | None,
+        timeout: float = TIMEOUT_S,
+        hosts: bool = False,
+    ) -> None:
+        """``hosts``: whether it will host objects, so that their calls need room."""
+        self._wanted = workers
+        self._address = ray_address(address)
+        self._timeout = timeout
+        self._hosts = hosts
+        self._services: list[hosting.RayService] = []
+        self._counters: dict[Meter, Counter] = {}
+        self.workers = workers or 1
+        self.nodes = 1
+        self.gpus = 0
+        own = self._address == "local"
+        self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
+
+    def __enter__(self) -> Self:
+        # Ray reads these once, on import: send no usage reports, and leave the variables that say
+        # which accelerators are visible alone (its coming default, about which it warns).
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        if not logger.isEnabledFor(logging.DEBUG):
+            # What Ray has to say of a lost node, pages of it, it prints on stdout all the same.
+            ray._private.worker._worker_logs_enabled = False
+        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
+        local: dict[str, Any] = {}
+        if self._address == "local":
+            workers = self._wanted or usable_cpus()
+            local = {
+                "num_cpus": workers,
+                "object_store_memory": self._object_store_bytes(workers),
+                "include_dashboard": False,
+            }
+        try:
+            if self._started:
+                _refuse_silence(self._address)
+                ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **local,
+                )
+            cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
+            resources = cluster_resources()
+            self.nodes = max(1, len(hosting.nodes_with_cpus()))
+        except BatchlightError:
+            raise
+        except Exception as error:  # Ray raises many kinds, none of them documented as its own
+            raise ClusterError(_why_no_ray(self._address, error)) from error
+        cpus = int(resources.get("CPU", 0))
+        self.gpus = int(resources.get("GPU", 0))
+        self.workers = self._wanted or max(1, cpus)
+        if self._address != "local":
+            if not (cpus or self._wanted):
+                raise UsageError(
+                    f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
+                    "the number that it is to grow to"
+                )
+            self.place += f", {counted(cpus, 'CPU')} on {counted(self.nodes, 'node')}"
+            if self.workers > cpus:
+                logger.warning(
+                    "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
+                    self.workers,
+                    cpus,
+                )
+        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._remote: Any = ray.remote(**TASK_OPTIONS)(_on_worker)
+        return self
+
+    @property
+    def window(self) -> int:
+        return self.workers + 1  # which waits in Ray's queue
+
+    def _object_store_bytes(self, workers: int) -> int:
+        if not self._hosts:
+            return OBJECT_STORE_BYTES
+        most = int(usable_memory() * HOSTING_SHARE_OF_MEMORY)
+        return max(OBJECT_STORE_BYTES, min(workers * HOSTING_BYTES_PER_WORKER, most))
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for service in self._services:
+            service.stop()
+        if self._started:
+            ray.shutdown()
+
+    def count(self, meter: Meter, amount: float, **tags: str) -> None:
+        from ray.util.metrics import Counter
+
+        if meter not in self._counters:
+            self._counters[meter] = Counter(meter.name, meter.meaning, meter.tags)
+        if amount:  # a counter refuses zero
+            self._counters[meter].inc(amount, tags)
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        for _ in range(RESENDS_AT_MOST):
+            stream = self._remote.remote(__version__, self._timeout, function, *arguments)
+            try:
+                return await self._head.watch(self._outcome(stream))
+            except _Lost as loss:
+                logger.warning("%s; its work is done again elsewhere", loss)
+                await asyncio.sleep(PAUSE_BEFORE_RESENDING)
+        raise ClusterError(
+            f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
+            "check the cluster, then run the same command again"
+        )
+
+    async def _outcome(self, stream: ObjectRefGenerator[T]) -> T:
+        """What became of a call. Raises ``_Lost`` where that is no fault of its own."""
+        import ray.exceptions
+
+        begun: float | None = None
+        try:
+            begin = await anext(stream)
+            heard = time.monotonic()
+            await begin  # which may be a death instead
+            begun = heard
+            return await (await anext(stream))
+        except asyncio.CancelledError:
+            ray.cancel(stream, force=True)
+            raise
+        except ray.exceptions.RayTaskError as error:
+            raise self._on_a_worker(hosting.as_ours(error)) from error
+        except ray.exceptions.LocalRayletDiedError as error:
+            raise ClusterError(
+                "the Ray node that this run is connected to is gone; run the same command again"
+            ) from error
+        except ray.exceptions.NodeDiedError as error:
+            raise _Lost("a node was lost") from error
+        except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
+            if begun is None:
+                raise _Lost("a worker died before its work began") from error
+            if isinstance(error, ray.exceptions.OutOfMemoryError):
+                raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
+            hung = time.monotonic() - begun >= self._timeout
+            raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray failed: {brief(error)}") from error
+
+    def _on_a_worker(self, error: Exception) -> Exception:
+        """Tell of trouble that a look at this machine would not explain."""
+        if self._address == "local" or not isinstance(error, StorageError) or not error.lasting:
+            return error
+        return StorageError(
+            f"{error.message}; this was on a worker of the cluster, and each node needs "
+            "credentials and mounts of its own",
+            lasting=True,
+        )
+
+    async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
+        if on_gpus and count > self.gpus:
+            if self._address == "local":
+                raise UsageError(
+                    f"{count} GPUs are asked for and this machine has {self.gpus}; "
+                    "give a smaller --gpu-workers, or --device cpu"
+                )
+            logger.warning(
+                "--gpu-workers %d is more than the %d GPUs of the cluster; waiting for more",
+                count,
+                self.gpus,
+            )
+        service = hosting.RayService.start(make, count, on_gpus, self._timeout)
+        self._services.append(service)
+        await self._head.watch(service.ready())
+        return service
+
+
+def ray_address(address: str | None) -> str:
+    """What ``--address`` stands for; ``local`` is a Ray of our own."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def make_engine(
+    workers: int | None, address: str | None, timeout: float, hosts: bool = False
+) -> Engine:
+    """The engine that ``--workers`` and ``--address`` ask for."""
+    if workers == 0:
+        return InProcessEngine()
+    return RayEngine(workers, address, timeout, hosts)
+
+
+class _Lost(Exception):
+    """A call came to nothing, and not by its own fault."""
+
+
+def _on_worker(
+    version: str, timeout: float, function: Callable[..., T], *arguments: Any
+) -> Iterator[T | None]:
+    """What really runs on a worker: first tells that it begins, so that waiting does not count."""
+    refuse_other_version(version)
+    yield None
+    with DEADLINE.of(timeout):
+        result = function(*arguments)
+    yield result
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ``ClusterError`` if nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"nothing answers at {address} ({error.strerror or error}); check --address and "
+            "RAY_ADDRESS, and whether the cluster runs"
+        ) from error
+
+
+def _why_no_ray(address: str, error: Exception) -> str:
+    if address == "local":
+        return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
+    # Ray logs that a token is missing, but its exception only says that there is no connection.
+    return (
+        f"cannot join a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS, "
+        "and if the cluster demands a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    )

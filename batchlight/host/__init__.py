@@ -1,0 +1,8 @@
+"""The machine and the process that code runs in.
+
+resources.py  the CPUs, GPUs and memory that this process may use
+cgroups.py    what a container grants its processes
+process.py    how a process is set up for images
+signals.py    how a run is asked to stop
+turns.py      a processor that several threads share
+"""

@@ -1,0 +1,48 @@
+"""Names of image files: which are taken for inputs, and what outputs are called."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from batchlight.config import Format, Method
+
+SUFFIXES: dict[str, Format] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".bmp": "bmp",
+    ".avif": "avif",
+}
+"""The names that are taken for images; what they hold is decided by their content."""
+
+
+CANONICAL_SUFFIX: dict[Format, str] = {
+    "jpeg": ".jpg",
+    "png": ".png",
+    "webp": ".webp",
+    "tiff": ".tiff",
+    "bmp": ".bmp",
+    "avif": ".avif",
+}
+
+
+def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:
+    """Where a method's result for an input is, below the output."""
+    return f"{method}/{output_name(path, format)}"
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    name = path.rpartition("/")[2]
+    return "." + name.rpartition(".")[2].lower() in SUFFIXES and "." in name
+
+
+def output_name(path: str, format: Format | Literal["same"]) -> str:
+    """The relative path with its suffix changed, if need be, to one of the format."""
+    stem, dot, suffix = path.rpartition(".")
+    if format == "same" or SUFFIXES.get(dot + suffix.lower()) == format:
+        return path
+    return stem + CANONICAL_SUFFIX[format]

@@ -1,0 +1,137 @@
+"""Pairs of images, a dark one and what it should be, found by name and told apart by scene."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.csgraph import connected_components
+
+from batchlight.config import LARGEST_IMAGE
+from batchlight.errors import ImageError, UsageError
+from batchlight.images import codec
+from batchlight.images.header import read_header
+from batchlight.images.names import is_image_name
+from batchlight.images.pixels import Rgb
+from batchlight.storage import Location, open_storage
+
+logger = logging.getLogger(__name__)
+
+Gray = npt.NDArray[Any]
+"""As ``Rgb``, but (height, width)."""
+
+LOW, HIGH = "low", "high"
+THUMBNAIL = 24
+SAME_SCENE = 0.9
+"""Correlation of two thumbnails from which on they show one scene. In LOL-v1, nearly all pairs of
+images lie below 0.7 or above 0.94."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image in ``low/`` and one in ``high/`` of the same name, suffix aside."""
+
+    folder: str
+    name: str
+    low: str
+    high: str
+    """Paths relative to the folder."""
+
+
+def find_pairs(folder: str) -> list[Pair]:
+    """The pairs below a folder or prefix, by name. Raises ``UsageError`` if there are none."""
+    root = Location.parse(folder)
+    storage = open_storage(root)
+    storage.check(writable=False)
+    sides: dict[str, dict[str, str]] = {LOW: {}, HIGH: {}}
+    for info in storage.walk():
+        side, _, path = info.path.partition("/")
+        if side in sides and is_image_name(path):
+            name = path.rpartition(".")[0]
+            if name in sides[side]:
+                raise UsageError(
+                    f"{root} holds both {sides[side][name]} and {info.path}; keep one of them"
+                )
+            sides[side][name] = info.path
+    low, high = sides[LOW], sides[HIGH]
+    if alone := sorted(low.keys() ^ high.keys()):
+        logger.warning(
+            "%d images in %s have no counterpart and are left out, such as %s",
+            len(alone), root, alone[0],
+        )  # fmt: skip
+    pairs = [Pair(str(root), n, low[n], high[n]) for n in sorted(low.keys() & high.keys())]
+    if not pairs:
+        raise UsageError(
+            f"{root} holds no pairs; put the dark images into its folder low/ and the "
+            "well-lit ones, under the same names, into high/"
+        )
+    return pairs
+
+
+def load_pair(pair: Pair) -> tuple[Rgb, Rgb]:
+    """Both images, of one size. Raises ``UsageError``."""
+    low, high = (_load(pair.folder, path) for path in (pair.low, pair.high))
+    if low.shape != high.shape:
+        raise UsageError(
+            f"{pair.low} and {pair.high} in {pair.folder} differ in size; remove the pair"
+        )
+    return low, high
+
+
+def split_by_scene(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs to validate with, about ``share`` of all.
+
+    The same scene at another exposure never comes to lie on both sides, and at least one scene is
+    left to train on.
+    """
+    if not share or not pairs:
+        return list(pairs), []
+    scenes = group_scenes([_thumbnail(load_pair(pair)[1]) for pair in pairs])
+    members: dict[int, list[Pair]] = {}
+    for pair, scene in zip(pairs, scenes, strict=True):
+        members.setdefault(scene, []).append(pair)
+    drawn = sorted(
+        members.values(),
+        key=lambda group: hashlib.sha256(f"{seed}/{group[0].name}".encode()).digest(),
+    )
+    held_out: list[Pair] = []
+    while len(drawn) > 1 and len(held_out) < round(share * len(pairs)):
+        held_out += drawn.pop()
+    apart = set(held_out)
+    return [pair for pair in pairs if pair not in apart], sorted(held_out, key=lambda p: p.name)
+
+
+def group_scenes(thumbnails: Sequence[Gray]) -> list[int]:
+    """For each thumbnail the number of its scene.
+
+    Images that are alike, or are linked by others that are, show one scene.
+    """
+    vectors = np.stack([t.ravel() - t.mean() for t in thumbnails]).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1)  # one flat colour is like nothing else
+    _, scenes = connected_components(vectors @ vectors.T >= SAME_SCENE, directed=False)
+    return [int(scene) for scene in scenes]
+
+
+def _thumbnail(image: Rgb) -> Gray:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small: Gray = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _load(folder: str, path: str) -> Rgb:
+    storage = open_storage(Location.parse(folder))
+    try:
+        data = storage.read(path)
+        pixels = codec.decode(data, read_header(data, LARGEST_IMAGE)).pixels
+    except (ImageError, OSError) as error:
+        raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
+    top = np.float32(np.iinfo(pixels.dtype).max)
+    rgb: Rgb = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
+    return rgb

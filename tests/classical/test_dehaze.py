@@ -1,0 +1,206 @@
+"""The classical method against an independent, slow implementation of its formulas."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
+from batchlight.classical.light import MeanLight, batch_light
+from batchlight.images.measures import measure
+from batchlight.images.pixels import Pixels
+from tests.support.helpers import dark_image
+
+
+def slow_coarse(image: Pixels, window: int) -> tuple[Pixels, Pixels]:
+    """Pixel by pixel: the dark channel's window minimum, and the pixel's own value there."""
+    top = int(np.iinfo(image.dtype).max)
+    inverted = top - image.astype(np.int64)
+    inverted = inverted[..., np.newaxis] if inverted.ndim == 2 else inverted
+    height, width, channels = inverted.shape
+    before, after = window // 2, (window - 1) // 2
+    minimum = np.zeros((height, width), np.int64)
+    dark = np.zeros((height, width), np.int64)
+    for y in range(height):
+        for x in range(width):
+            rows = slice(max(0, y - before), y + after + 1)
+            columns = slice(max(0, x - before), x + after + 1)
+            smallest = [int(inverted[rows, columns, c].min()) for c in range(channels)]
+            minimum[y, x] = min(smallest)
+            dark[y, x] = inverted[y, x, smallest.index(min(smallest))]
+    return minimum, dark
+
+
+def slow_light(image: Pixels, window: int) -> float:
+    top = int(np.iinfo(image.dtype).max)
+    inverted = (top - image.astype(np.int64)).reshape(*image.shape[:2], -1)
+    minimum, _ = slow_coarse(image, window)
+    count = max(1, math.floor(0.001 * minimum.size))
+    threshold = sorted(minimum.ravel(), reverse=True)[count - 1]
+    intensity = inverted.sum(axis=2) / inverted.shape[2]
+    return float(intensity[minimum >= threshold].max()) * 255 / top
+
+
+def slow_enhance(image: Pixels, light: float, parameters: DehazeParameters) -> Pixels:
+    top = int(np.iinfo(image.dtype).max)
+    light = light * top / 255
+    _, dark = slow_coarse(image, parameters.window)
+    out = np.zeros_like(image)
+    for index, value in np.ndenumerate(image):
+        t = 1 - parameters.omega * float(dark[index[:2]]) / light if light > 0 else 1.0
+        clear = ((top - int(value)) - light) / max(t, parameters.t0) + light
+        out[index] = round(top - min(max(clear, 0.0), top))
+    return out
+
+
+SHAPES = [(1, 1), (1, 37), (37, 1), (2, 2), (19, 23), (20, 20), (21, 40), (45, 61)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_equals_the_formula(height: int, width: int, channels: int, dtype: type) -> None:
+    image = dark_image(height * 100 + width, height, width, channels, dtype)
+    parameters = DehazeParameters()
+    analysis = analyse(image, parameters.window)
+    light = slow_light(image, parameters.window)
+    top = int(np.iinfo(dtype).max)
+    assert analysis.atmospheric_light == pytest.approx(light, abs=1e-9)
+    assert analysis.luminance == measure(image)[0]
+    assert np.array_equal(top - analysis.own.astype(np.int64), slow_coarse(image, 20)[1])
+    for used in (light, 255.0, 201.5):
+        actual = enhance(image, analysis, used, parameters).pixels
+        assert actual.dtype == image.dtype
+        assert np.array_equal(actual, slow_enhance(image, used, parameters))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    image=hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16]),
+        st.one_of(
+            hnp.array_shapes(min_dims=2, max_dims=2, max_side=14),
+            st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)),
+        ),
+    ),
+    window=st.integers(1, 9),
+    omega=st.floats(0.05, 1.0),
+    t0=st.floats(0.05, 1.0),
+)
+def test_equals_the_formula_for_any_image_and_window(
+    image: Pixels, window: int, omega: float, t0: float
+) -> None:
+    parameters = DehazeParameters(omega, t0, window)
+    analysis = analyse(image, window)
+    light = slow_light(image, window)
+    assert analysis.atmospheric_light == pytest.approx(light, abs=1e-9)
+    assert analysis.luminance == measure(image)[0]
+    actual = enhance(image, analysis, light, parameters).pixels
+    assert np.array_equal(actual, slow_enhance(image, light, parameters))
+
+
+@pytest.mark.parametrize(
+    ("pixel", "winner"),
+    [
+        ((9, 9, 9), 0),  # all tie: blue
+        ((9, 9, 3), 0),  # blue and green tie: blue
+        ((9, 3, 9), 0),  # blue and red tie: blue
+        ((3, 9, 9), 1),  # green and red tie: green
+        ((9, 3, 3), 0),
+        ((3, 9, 3), 1),
+        ((3, 3, 9), 2),
+    ],
+)
+def test_ties_go_to_blue_then_green_then_red(pixel: tuple[int, int, int], winner: int) -> None:
+    # The brightest pixel decides the channel for the whole window; the rest shows which it was.
+    image = np.full((4, 4, 3), (0, 1, 2), np.uint8)
+    image[1, 1] = pixel
+    own = analyse(image, 20).own
+    assert own[3, 3] == image[3, 3, winner]
+
+
+def test_window_reaches_ten_rows_up_and_nine_down() -> None:
+    image = np.zeros((50, 50, 3), np.uint8)
+    image[25, 25] = (0, 0, 200)
+    image[..., 1] = 5
+    own = analyse(image, 20).own
+    red = np.argwhere(own == 0)  # where red is the dark channel, the pixel's own red is 0
+    assert red.min(axis=0).tolist() == [16, 16]  # 25 - 9: this pixel's window still ends at 25
+    assert red.max(axis=0).tolist() == [35, 35]  # 25 + 10
+
+
+def test_16_bit_is_not_squeezed_to_8() -> None:
+    image = dark_image(3, dtype=np.uint16) // 200  # all values below 256
+    analysis = analyse(image, 20)
+    out = enhance(image, analysis, analysis.atmospheric_light, DehazeParameters()).pixels
+    assert len(np.unique(out)) > 60
+
+
+def test_a_white_image_has_nothing_to_remove() -> None:
+    image = np.full((5, 5, 3), 255, np.uint8)
+    analysis = analyse(image, 20)
+    assert analysis.atmospheric_light == 0
+    enhanced = enhance(image, analysis, 0.0, DehazeParameters())
+    assert np.array_equal(enhanced.pixels, image)
+    assert enhanced.mean_transmission == 1
+
+
+def test_mean_transmission_is_the_mean_of_t() -> None:
+    image = dark_image(5)
+    analysis = analyse(image, 20)
+    dark = 255.0 - analysis.own
+    enhanced = enhance(image, analysis, 250.0, DehazeParameters())
+    assert enhanced.mean_transmission == pytest.approx(float((1 - 0.93 * dark / 250).mean()))
+
+
+def test_batch_light_is_the_float64_mean_rounded_to_float32() -> None:
+    estimates = [250.1, 255.0, 123.456]
+    assert batch_light(estimates) == float(np.float32(sum(estimates) / 3))
+    assert batch_light([]) is None
+
+
+def test_guided_smooths_where_the_gain_is_high_and_keeps_edges() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 60
+    noise = np.random.default_rng(0).normal(0, 1.5, image.shape)
+    noisy = np.clip(image + 6 + noise, 0, 255).astype(np.uint8)
+    analysis = analyse(noisy, 20)
+    plain = enhance(noisy, analysis, 255.0, DehazeParameters()).pixels
+    calm = enhance(noisy, analysis, 255.0, DehazeParameters(denoise=True)).pixels
+    dark = (slice(4, 60), slice(4, 20))
+    assert calm[dark].std() < 0.7 * plain[dark].std()
+    steps = [float(p[:, 40:].mean()) - float(p[:, :24].mean()) for p in (plain, calm)]
+    assert steps[1] == pytest.approx(steps[0], rel=0.05)
+    gradient = np.abs(np.diff(cv2.cvtColor(calm, cv2.COLOR_BGR2GRAY).astype(float), axis=1))
+    assert gradient[:, 31].mean() > 5 * gradient[:, 45:60].mean()
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (1, np.uint16), (3, np.uint16)])
+def test_guided_keeps_shape_and_dtype(channels: int, dtype: type) -> None:
+    image = dark_image(1, channels=channels, dtype=dtype)
+    out = enhance(image, analyse(image, 20), 255.0, DehazeParameters(denoise=True)).pixels
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+
+
+estimates = st.floats(0, 255) | st.integers(0, 255).map(float)
+
+
+@example([0.0, 3.4546814564455596e-42])  # float32 rounds such a mean by more than a millionth
+@given(st.lists(st.none() | estimates, max_size=30))
+def test_the_mean_light_never_exceeds_its_bound(lights: list[float | None]) -> None:
+    mean = MeanLight(len(lights))
+    bounds = []
+    for light in lights:
+        mean.add(light)
+        bounds.append(mean.at_most)
+    final = batch_light([light for light in lights if light is not None])
+    assert mean.so_far == final
+    if final is not None:
+        assert all(bound >= final for bound in bounds)
+        assert bounds[-1] == pytest.approx(final, abs=2e-4)

@@ -1,0 +1,329 @@
+"""The command line: options, sentences, exit codes, output for people and for programs."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from batchlight import __version__
+from batchlight.driver.progress import LineDisplay, State
+from tests.support.helpers import COMMAND, batchlight, rows, tree, write_images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run"], "--input is required"),
+        (["run", "--input", "nowhere"], "there is no "),
+        (["run", "--input", "ftp://host/x"], "cannot use ftp:// locations; give a local path"),
+        (["run", "--input", "s3://key:secret@b/x"], "must not hold credentials"),
+        (["run", "--input", "in", "--omega", "7"], "--omega is '7'"),
+        (["run", "--input", "in", "--workers", "-1"], "--workers is '-1'"),
+        (["run", "--input", "in", "--bogus", "1"], "No such option"),
+        (["run", "--input", "in", "--config", "nowhere.yaml"], "cannot read the config file"),
+        (["plan", "--input", "nowhere"], "there is no "),
+        (["status", "nowhere"], "there is no "),
+        (["status", "."], "is not the output of a run"),
+        (["failures", "nowhere"], "there is no "),
+        (["samples", "/proc/nowhere"], "cannot write /proc/nowhere"),
+        (["enhance"], "No such command"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence: str) -> None:
+    done = batchlight(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "secret" not in done.stderr
+    assert not done.stdout
+
+
+def test_debug_adds_the_traceback(tmp_path: Path) -> None:
+    done = batchlight("run", "--input", tmp_path / "nowhere", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "error: there is no" in done.stderr
+
+
+def test_version() -> None:
+    assert batchlight("--version").stdout == f"batchlight {__version__}\n"
+
+
+def test_a_config_file_and_an_option_on_top(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 3)
+    (tmp_path / "job.yaml").write_text(f"input: {tmp_path}/in\nworkers: 0\nomega: 0.5\n")
+    done = batchlight("run", "--config", tmp_path / "job.yaml", "--t0", "0.2", "--fail-fast")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "in-enhanced/summary.json").read_text())["config"]
+    assert (config["omega"], config["t0"], config["fail_fast"]) == (0.5, 0.2, True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_images(folder / "in", 5)
+    (folder / "in/[b]roken.jpg").write_bytes(b"")
+    done = batchlight("run", "--input", folder / "in", "--output", folder / "out", "--workers", 0)
+    assert done.returncode == 3
+    assert "exit 3: 1 of 6 images failed" in done.stdout
+    return folder
+
+
+def test_plan_writes_nothing(finished: Path) -> None:
+    before = tree(finished)
+    done = batchlight("plan", "--input", finished / "in", "--output", finished / "out", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
+    done = batchlight("plan", "--input", finished / "in", "--output", finished / "new")
+    assert "6, " in done.stdout
+    assert "batches: 1" in done.stdout
+    assert tree(finished) == before
+    assert not (finished / "new").exists()
+
+
+def test_plan_refuses_what_a_run_would(finished: Path) -> None:
+    done = batchlight(
+        "plan", "--input", finished / "in", "--output", finished / "out", "--omega", "0.5"
+    )
+    assert done.returncode == 2
+    assert "omega 0.93 -> 0.5" in done.stderr
+
+
+def test_status(finished: Path) -> None:
+    found = json.loads(batchlight("status", finished / "out", "--json").stdout)
+    assert (found["state"], found["planned"], found["done"]) == ("finished", 6, 6)
+    assert found["exit_code"] == 3
+    assert "finished" in batchlight("status", finished / "out").stdout
+
+
+def test_failures(finished: Path) -> None:
+    found = json.loads(batchlight("failures", finished / "out", "--json").stdout)
+    assert found == [
+        {
+            "input": "[b]roken.jpg",
+            "method": "classical",
+            "error_code": "empty",
+            "error": "the file is empty",
+        }
+    ]
+    plain = batchlight("failures", finished / "out").stdout
+    assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
+
+
+def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
+    for _ in range(8):
+        assert batchlight("failures", finished / "out", "--json").returncode == 0
+
+
+THREADS = """
+import os, sys
+from batchlight.output.recordfiles import failed_rows
+from batchlight.output.plan import latest_plan
+from batchlight.output.status import open_output
+storage = open_output(sys.argv[1])
+before = len(os.listdir("/proc/self/task"))
+assert list(failed_rows(storage))
+plan = latest_plan(storage)
+assert list(plan.read_batches(storage, skip=set()))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_records_starts_no_thread(finished: Path) -> None:
+    """With one, a process that ends soon after may abort once in many times."""
+    program = [sys.executable, "-c", THREADS, str(finished / "out")]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
+@pytest.mark.parametrize("progress", ["json", "auto"])
+def test_a_closed_pipe_does_not_change_the_outcome(tmp_path: Path, progress: str) -> None:
+    write_images(tmp_path / "in", 4)
+    command = [*COMMAND, "run", "--input", tmp_path / "in", "--workers", "0"]
+    with subprocess.Popen(
+        [*map(str, command), "--progress", progress, "--batch-size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 0
+    assert len(rows(tmp_path / "in-enhanced")) == 4
+
+
+def test_a_damaged_lock_or_summary_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    run = ("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    assert batchlight(*run).returncode == 0
+    (tmp_path / "in-enhanced/_batchlight/locks/0000000001.json").write_text("{")
+    done = batchlight(*run)
+    assert done.returncode == 1
+    assert "_batchlight/locks/0000000001.json is damaged" in done.stderr
+
+
+def test_no_command_is_help() -> None:
+    done = batchlight()
+    assert done.returncode == 2
+    assert "error:" not in done.stdout + done.stderr
+
+
+def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
+    shown, now = io.StringIO(), [0.0]
+    display = LineDisplay(shown, clock=lambda: now[0])
+    for now[0], done in ((29.0, 4), (30.0, 5), (31.0, 6), (59.9, 9), (60.0, 10)):
+        display.update(State(done, 10, failed=1, elapsed_s=now[0]))
+    first, last = shown.getvalue().splitlines()
+    assert first == "5/10 images, 1 failed, 0.2/s, 30 s left"
+    assert last == "10/10 images, 1 failed, 0.2/s"
+
+
+@pytest.mark.parametrize("done", [0, 5])
+def test_nobody_knows_how_long_it_takes_before_any_time_has_passed(done: int) -> None:
+    """As at the start of new work, in a run that has finished a stored plan."""
+    assert State(done, 10, failed=0, elapsed_s=0.0).eta_s is None
+
+
+def test_a_run_that_goes_on_with_old_work_and_then_new_shows_both(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    (tmp_path / "in/a/0000.jpg").write_bytes(b"")
+    run = ("run", "--input", tmp_path / "in", "--workers", 0, "--batch-size", 1)
+    assert batchlight(*run, "--fail-fast").returncode == 3
+    (tmp_path / "in/d.jpg").write_bytes((tmp_path / "in/b/0001.jpg").read_bytes())
+    shown = on_a_terminal(100, *run)
+    assert "ZeroDivisionError" not in shown
+    assert "1 of 5 images failed" in COLOUR.sub("", shown)
+
+
+def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not done.stderr
+    *_, progress, report, summary = events
+    assert (progress["event"], progress["done"], progress["total"]) == ("progress", 4, 4)
+    assert (report["event"], report["text"]) == ("message", "making the report")
+    assert summary["event"] == "summary"
+    assert (summary["ok"], summary["exit_code"]) == (4, 0)
+
+
+def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    assert not done.stderr
+    assert "exit 0: all images are done" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_samples_make_a_job(tmp_path: Path) -> None:
+    done = batchlight("samples", tmp_path / "dark")
+    assert done.returncode == 0
+    assert len(tree(tmp_path / "dark")) == 8
+    again = batchlight("samples", tmp_path / "again")
+    assert again.returncode == 0
+    assert tree(tmp_path / "again") == tree(tmp_path / "dark")
+    done = batchlight("run", "--input", tmp_path / "dark", "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "dark-enhanced")
+    assert all(row["luminance_after"] > 1.5 * row["luminance_before"] for row in found)
+    assert {row["bit_depth"] for row in found} == {8, 16}
+
+
+def test_a_cluster_out_of_reach_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    done = batchlight("run", "--input", tmp_path / "in", "--address", "127.0.0.1:9")
+    assert done.returncode == 1
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("error: nothing answers at 127.0.0.1:9 (Connection refused); ")
+    assert "check --address and RAY_ADDRESS" in sentence
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "in-enhanced/summary.json").read_text())
+    assert (summary["exit_code"], summary["missing"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("batchlight fai", ["failures"]),
+        ("batchlight run --over", ["--overwrite"]),
+        ("batchlight run --method ", ["classical", "absgn"]),
+        ("batchlight run --atmospheric-light b", ["batch"]),
+        ("batchlight run --input ", []),  # the shell offers files
+    ],
+)
+def test_shells_complete_commands_options_and_words(typed: str, offered: list[str]) -> None:
+    """As the script that ``--show-completion`` prints asks for it."""
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("batchlight")],
+        env={**os.environ, "_BATCHLIGHT_COMPLETE": "complete_bash", **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == offered
+
+
+def on_a_terminal(columns: int, *arguments: object, **environment: str) -> str:
+    """What the real command shows on a terminal of this width."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    ambient = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**ambient, "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # closed by the last one
+        while data := screen.read(4096):
+            shown += data
+    process.wait()
+    return shown.decode()
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_a_terminal_of_any_width_shows_whole_paths(finished: Path, columns: int) -> None:
+    shown = on_a_terminal(columns, "failures", finished / "out")
+    assert COLOUR.search(shown)
+    lines = COLOUR.sub("", shown).split("\r\n")
+    assert lines[0] == "[b]roken.jpg"
+    assert lines[1].split() == ["classical", "empty", "the", "file", "is", "empty"]
+    assert lines[2] == "1 failed"
+    status = COLOUR.sub("", on_a_terminal(columns, "status", finished / "out")).split("\r\n")
+    assert max(map(len, status[1:])) <= columns
+    assert "".join(status).count("exit 3") == 1
+
+
+def test_no_colour_where_it_is_not_wanted(finished: Path) -> None:
+    for command in ("failures", "status"):
+        assert "\x1b" not in batchlight(command, finished / "out").stdout
+        assert not re.search(
+            r"\x1b\[[0-9;]*3[0-7]m", on_a_terminal(80, command, finished / "out", NO_COLOR="1")
+        )
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 4)
+    shown = on_a_terminal(60, "run", "--input", tmp_path / "in", "--workers", 0, "--batch-size", 1)
+    assert "4/4" in shown
+    assert "━" in shown
+    assert "exit 0" in COLOUR.sub("", shown)

@@ -1,0 +1,309 @@
+"""Runs that die, at every point where they can, and the same command run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+import batchlight
+from batchlight.storage.local import LocalStorage
+from tests.support.helpers import (
+    COMMAND,
+    dark_image,
+    has_parts,
+    parts,
+    rows,
+    stable_rows,
+    tree,
+    wait_until,
+    write_images,
+)
+from tests.support.helpers import batchlight as command
+
+IMAGES = 240
+KILL_TIMEOUT_S = 120.0
+
+State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
+
+
+class Died(BaseException):
+    """Stands for the end of the process: nothing but the test catches it."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, operation: int) -> Callable[[], int]:
+    """Let every change to the storage from the given one on fail; returns how many there were."""
+    seen = 0
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(LocalStorage, name)
+
+        def wrapper(self: LocalStorage, *arguments: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen >= operation:
+                raise Died
+            return original(self, *arguments)
+
+        return wrapper
+
+    for name in ("write", "create", "delete"):
+        monkeypatch.setattr(LocalStorage, name, counted(name))
+    return lambda: seen
+
+
+def run(folder: Path, out: Path) -> batchlight.Summary:
+    config = batchlight.JobConfig(
+        input=str(folder), output=str(out), workers=0, batch_size=2, progress="off"
+    )
+    return batchlight.run(config)
+
+
+def state(out: Path) -> State:
+    """All that two equal outputs agree in."""
+    return tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata"))
+
+
+def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First run and incremental run (new, changed and vanished inputs), killed at each change."""
+    photos = tmp_path / "in"
+    write_images(photos, 7)
+    first = tmp_path / "first"
+    run(photos, first)
+
+    calm_first = state(first)
+    shutil.copytree(first, tmp_path / "second")
+    cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
+    cv2.imwrite(str(photos / "b/0004.jpg"), dark_image(51))
+    cv2.imwrite(str(photos / "new.jpg"), dark_image(52))
+    (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go
+    run(photos, tmp_path / "second")
+    calm_second = state(tmp_path / "second")
+    assert calm_second != calm_first
+
+    deaths = 0
+    for start, calm in ((tmp_path / "none", None), (first, calm_second)):
+        operation = 1
+        while True:
+            out = tmp_path / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            if start.exists():
+                shutil.copytree(start, out)
+            with monkeypatch.context() as patch:
+                count = die_at(patch, operation)
+                try:
+                    run(photos, out)
+                except Died:
+                    deaths += 1
+                if count() < operation:
+                    break
+            assert_no_row_twice(out)
+            shutil.rmtree(out / "_batchlight/locks", ignore_errors=True)  # held by this process
+            run(photos, out)
+            if calm is None:
+                calm = state(out)
+                assert len(calm[1]) == 8
+            assert state(out) == calm, f"after death at operation {operation}"
+            assert not tree(out / "_batchlight/parts")
+            operation += 1
+    assert deaths > 30
+
+
+class Disk:
+    """A disk at its worst: a power cut undoes whatever was moved, unless its folder was flushed.
+
+    Only deletions, and the last change of all, survive for sure. After each change, what a cut
+    would leave of ``out`` is copied to ``cuts``.
+    """
+
+    def __init__(self, out: Path, cuts: Path, patch: pytest.MonkeyPatch) -> None:
+        self.out = out
+        self.cuts = cuts
+        self.count = 0
+        self._undo: dict[Path, bytes | None] = {}
+        """What stood there before; None for nothing."""
+        for name, target in (("mkdir", 0), ("replace", 1), ("link", 1), ("unlink", 0)):
+            patch.setattr(os, name, partial(self._change, getattr(os, name), target))
+        patch.setattr(os, "fsync", partial(self._fsync, os.fsync))
+
+    def _change(self, change: Callable[..., None], target: int, *given: Any, **more: Any) -> None:
+        path = Path(given[target])
+        before = path.read_bytes() if path.is_file() else None
+        change(*given, **more)
+        if self.out not in path.parents or path.parent.name == "tmp":
+            return
+        earliest = self._undo.pop(path, before)
+        self._leave()
+        if path.exists():
+            self._undo[path] = earliest
+
+    def _fsync(self, fsync: Callable[[int], None], descriptor: int) -> None:
+        fsync(descriptor)
+        flushed = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self._undo = {p: before for p, before in self._undo.items() if p.parent != flushed}
+
+    def _leave(self) -> None:
+        cut = self.cuts / str(self.count)
+        self.count += 1
+        shutil.copytree(self.out, cut)
+        for path, before in self._undo.items():
+            undone = cut / path.relative_to(self.out)
+            if undone.is_dir():
+                shutil.rmtree(undone)
+            elif undone.exists() and before is None:
+                undone.unlink()
+            elif before is not None:
+                undone.write_bytes(before)
+
+
+def test_a_power_cut_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "in"
+    write_images(photos, 7)
+    # It takes most of a run's time, and nothing that is done here depends on it.
+    monkeypatch.setattr("batchlight.driver.run.write_report", lambda output: None)
+    calm = run_with_power_cuts(photos, tmp_path / "first", monkeypatch)
+    cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
+    (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert run_with_power_cuts(photos, tmp_path / "second", monkeypatch) != calm
+
+
+def run_with_power_cuts(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """A run; and one that goes on after each change that it made, to the same end."""
+    cuts = out.with_name(f"cuts of {out.name}")
+    with monkeypatch.context() as patch:
+        disk = Disk(out, cuts, patch)
+        run(photos, out)
+    calm = state(out)
+    for cut in cuts.iterdir():
+        shutil.rmtree(cut / "_batchlight/locks", ignore_errors=True)  # held by this process
+        run(photos, cut)
+        assert state(cut) == calm, f"after a power cut at change {cut.name}"
+    assert disk.count > 10
+    return calm
+
+
+def assert_no_row_twice(out: Path) -> None:
+    keys = [(row["input"], row["method"]) for row in rows(out)] if out.exists() else []
+    assert len(keys) == len(set(keys))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "in"
+    write_images(folder, IMAGES, height=240, width=320)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(photos: Path) -> State:
+    out = photos.parent / "calm"
+    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    assert done.returncode == 3
+    return state(out)
+
+
+def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], bool]) -> None:
+    """SIGKILL the driver as soon as ``when`` holds."""
+    arguments = ["run", "--input", photos, "--output", out, "--workers", workers]
+    command_line = [*COMMAND, *map(str, arguments), "--batch-size", "10"]
+    with subprocess.Popen(
+        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        wait_until(when, run, KILL_TIMEOUT_S)
+        run.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int) -> None:
+    """SIGKILL before the plan, before the first part, in the middle, several times in a row."""
+    out = tmp_path / "out"
+    at_work: list[Callable[[], bool]] = [
+        lambda: (out / "classical").exists(),
+        partial(has_parts, out, 3),
+        partial(has_parts, out, 20),
+    ]
+    before_any_work = [
+        lambda: (out / "_batchlight/locks").exists(),
+        lambda: (out / "_batchlight/plan").exists(),
+    ]
+    for moment in at_work if workers else before_any_work + at_work:
+        start_and_kill(photos, out, workers, moment)
+    kept = {p: p.stat().st_mtime_ns for p in (out / "_batchlight/parts").glob("*.parquet")}
+    done = command(
+        "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 10
+    )
+    assert done.returncode == 3, done.stderr
+    assert len(kept) >= 20
+    assert state(out) == calm
+    assert not tree(out / "_batchlight/tmp")
+
+
+def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
+    photos: Path, calm: object, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10]
+        with subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            wait_until(partial(has_parts, out, parts(out) + 3), process, KILL_TIMEOUT_S)
+            process.send_signal(signum)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == code
+        assert "stopping; a second signal stops at once" in errors
+        assert f"interrupted by {signum.name}; run the same command again" in errors
+        assert f'"exit_code": {code}' in (out / "summary.json").read_text()
+    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    assert done.returncode == 3
+    assert state(out) == calm
+
+
+@pytest.mark.parametrize("delay", [0.5, 2.5])
+def test_a_signal_while_ray_starts(photos: Path, tmp_path: Path, delay: float) -> None:
+    arguments = ["run", "--input", photos, "--output", tmp_path / "out", "--workers", "2"]
+    with subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while b"working in a Ray" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read().decode()
+    assert process.returncode == 130, errors
+    assert "interrupted by SIGINT" in errors
+
+
+def test_a_second_run_is_locked_out_and_told_by_whom(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["run", "--input", photos, "--output", out, "--workers", 0]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not (out / "_batchlight/plan").exists():
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            second = command(*arguments)
+            assert time.monotonic() - started < 10
+            assert second.returncode == 4
+            assert f"process {first.pid} on " in second.stderr
+            status = command("status", out, "--json")
+            assert '"state": "running"' in status.stdout
+        finally:
+            first.send_signal(signal.SIGCONT)
+    assert first.returncode == 3

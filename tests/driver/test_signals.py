@@ -1,0 +1,99 @@
+"""SIGINT and SIGTERM: a run stops soon, says how to go on, and the next one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.helpers import COMMAND, stable_rows, tree, wait_until, write_copies
+from tests.support.helpers import batchlight as command
+
+IMAGES = 120
+STARTS_WITHIN_S = 120.0
+STOPS_WITHIN_S = 30.0
+OPTIONS = ("--batch-size", 60)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two batches, each of which takes seconds."""
+    folder = tmp_path_factory.mktemp("photos") / "in"
+    write_copies(folder, IMAGES, height=1200, width=1600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(photos: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    out = photos.parent / "calm"
+    assert command("run", "--input", photos, "--output", out, *OPTIONS).returncode == 0
+    return tree(out / "classical"), stable_rows(out)
+
+
+@contextmanager
+def running(photos: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[str]]:
+    """A run in the middle of its batches, with Python's own way with SIGINT."""
+    arguments = ["run", "--input", photos, "--output", out, "--workers", workers, *OPTIONS]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        wait_until(lambda: list(out.glob("classical/*/*.jpg")), process, STARTS_WITHIN_S)
+        yield process
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_stops_in_the_middle_of_its_batches(
+    photos: Path, calm: object, tmp_path: Path, workers: int, signum: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "out"
+    with running(photos, out, workers) as process:
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signum)
+        started = time.monotonic()
+        _, errors = process.communicate(timeout=STOPS_WITHIN_S)
+    assert process.returncode == code, errors
+    assert time.monotonic() - started < STOPS_WITHIN_S / 2
+    assert "stopping; a second signal stops at once" in errors
+    assert f"interrupted by {signum.name}; run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["exit_code"], summary["ok"]) == (code, 0)  # no batch was ended
+    assert not list(out.glob("_batchlight/parts/*"))
+    assert not psutil.wait_procs(below, timeout=STOPS_WITHIN_S)[1], "a worker is left"
+    again = command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
+    assert again.returncode == 0, again.stderr
+    assert (tree(out / "classical"), stable_rows(out)) == calm
+
+
+def test_a_second_signal_stops_at_once(photos: Path, calm: object, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with running(photos, out, workers=2) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "stopping" not in process.stderr.readline():
+            assert process.poll() is None
+        # Nothing that is left to do in good order may hold it up.
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "raylet" in child.name():
+                os.kill(child.pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.wait(timeout=5)
+        assert time.monotonic() - started < 2
+    assert process.returncode == -signal.SIGINT
+    again = command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
+    assert again.returncode == 0, again.stderr
+    assert (tree(out / "classical"), stable_rows(out)) == calm

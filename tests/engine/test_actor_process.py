@@ -1,0 +1,267 @@
+"""An actor inside, without Ray: turns, the door, the record of calls, deadlines of threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from batchlight.engine.actor_process import DEATHS_REMEMBERED, RECORD_BYTES, Door, Fate, Record
+from batchlight.host.turns import Turns, in_turns
+
+PATIENCE_S = 10.0
+MOMENT_S = 0.1
+"""In which what is not held back would happen."""
+
+
+# Turns
+
+
+class Watched:
+    """Notes what is done in a turn, and what beside it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.notes.append("(")
+        try:
+            yield
+        finally:
+            self.notes.append(")")
+
+    def plain(self, number: int) -> int:
+        self.notes.append("all")
+        return 2 * number
+
+    def staged(self, number: int, turns: int) -> Turns[int]:
+        for _ in range(turns):
+            self.notes.append("beside")
+            yield
+            self.notes.append("in")
+            yield
+        self.notes.append("end")
+        return 2 * number
+
+    def ends_in_its_turn(self) -> Turns[str]:
+        yield
+        return "early"
+
+    def fails_in_its_turn(self) -> Turns[None]:
+        yield
+        raise OSError("gone")
+
+
+def test_a_function_has_one_turn() -> None:
+    watched = Watched()
+    assert in_turns(watched.plain, (3,), watched.turn) == 6
+    assert watched.notes == ["(", "all", ")"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_generator_has_as_many_as_it_asks_for(turns: int) -> None:
+    watched = Watched()
+    assert in_turns(watched.staged, (3, turns), watched.turn) == 6
+    assert watched.notes == ["beside", "(", "in", ")"] * turns + ["end"]
+
+
+def test_a_turn_ends_with_the_generator() -> None:
+    watched = Watched()
+    assert in_turns(watched.ends_in_its_turn, (), watched.turn) == "early"
+    with pytest.raises(OSError, match="gone"):
+        in_turns(watched.fails_in_its_turn, (), watched.turn)
+    assert watched.notes == ["(", ")"] * 2
+
+
+# The door
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_alone_waits_for_the_others_and_others_wait_for_it() -> None:
+    door, inside, most = Door(), set[str](), set[frozenset[str]]()
+    leave = {name: threading.Event() for name in ("a", "b", "alone", "later")}
+
+    def call(name: str) -> None:
+        with door.entered(alone=name == "alone"):
+            inside.add(name)
+            most.add(frozenset(inside))
+            assert leave[name].wait(PATIENCE_S)
+            inside.remove(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call, name) for name in ("a", "b")]
+        until(lambda: inside == {"a", "b"})
+        calls.append(pool.submit(call, "alone"))
+        time.sleep(MOMENT_S)
+        calls.append(pool.submit(call, "later"))  # no later one keeps it from being alone
+        time.sleep(MOMENT_S)
+        assert inside == {"a", "b"}
+        leave["a"].set()
+        time.sleep(MOMENT_S)
+        assert inside == {"b"}
+        leave["b"].set()
+        until(lambda: inside == {"alone"})
+        time.sleep(MOMENT_S)
+        leave["alone"].set()
+        until(lambda: inside == {"later"})
+        leave["later"].set()
+        for done in calls:
+            done.result()
+    assert all(len(names) == 1 for names in most if "alone" in names)
+
+
+def test_several_are_alone_one_after_the_other() -> None:
+    door, inside, most = Door(), [0], [0]
+
+    def call(_: int) -> None:
+        with door.entered(alone=True):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.001)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(40)))
+    assert most == [1]
+
+
+def test_an_error_inside_leaves_the_door_open() -> None:
+    door = Door()
+    for alone in (True, False, True):
+        with pytest.raises(OSError), door.entered(alone):
+            raise OSError
+
+
+# The record
+
+
+def test_the_only_one_that_had_begun_is_to_blame(tmp_path: Path) -> None:
+    before = Record(tmp_path / "record", fresh=True)
+    for call in ("done", "guilty", "early"):
+        before.enter(call)
+    before.begin("done")
+    before.leave("done")
+    started = time.time()
+    before.begin("guilty")
+    after = Record(tmp_path / "record", fresh=False)
+    fate = after.fate("guilty")
+    assert fate.suspect
+    assert fate.began is not None
+    assert started <= fate.began <= fate.died <= time.time()
+    for call in ("done", "early", "in line"):
+        assert after.fate(call) == Fate(suspect=False)
+
+
+def test_a_call_has_begun_with_its_first_turn(tmp_path: Path) -> None:
+    before = Record(tmp_path / "record", fresh=True)
+    before.enter("a")
+    before.begin("a")
+    first = time.time()
+    before.begin("a")
+    began = Record(tmp_path / "record", fresh=False).fate("a").began
+    assert began is not None
+    assert began <= first
+
+
+def test_several_that_had_begun_are_suspects(tmp_path: Path) -> None:
+    before = Record(tmp_path / "record", fresh=True)
+    for call in ("a", "b", "early"):
+        before.enter(call)
+    before.begin("a")
+    before.begin("b")
+    after = Record(tmp_path / "record", fresh=False)
+    assert after.fate("a") == after.fate("b") == Fate(suspect=True)
+    assert after.fate("early") == Fate(suspect=False)
+
+
+def test_if_none_had_begun_those_on_their_way_in_are_suspects(tmp_path: Path) -> None:
+    before = Record(tmp_path / "record", fresh=True)
+    before.enter("a")
+    before.enter("b")
+    after = Record(tmp_path / "record", fresh=False)
+    assert after.fate("a") == after.fate("b") == Fate(suspect=True)
+    assert after.fate("in line") == Fate(suspect=False)
+
+
+def test_earlier_deaths_are_remembered(tmp_path: Path) -> None:
+    record = Record(tmp_path / "record", fresh=True)
+    for number in range(DEATHS_REMEMBERED + 1):
+        for other in range(3):
+            record.enter(f"{number:032d}{other}")
+            record.begin(f"{number:032d}{other}")
+        record = Record(tmp_path / "record", fresh=False)
+    assert record.fate(f"{1:032d}0") == Fate(suspect=True)
+    assert (tmp_path / "record").stat().st_size < RECORD_BYTES
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"no record\n"])
+def test_where_nothing_is_left_everybody_is_a_suspect(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """Also the call's of still earlier processes, however many come after."""
+    if content is not None:
+        (tmp_path / "record").write_bytes(content)
+    for _ in range(2):
+        record = Record(tmp_path / "record", fresh=False)
+        assert record.fate("any") == Fate(suspect=True)
+    record.enter("a")
+    assert not Record(tmp_path / "record", fresh=True).fate("a").suspect
+
+
+# Deadlines
+
+
+TWO_THREADS = """
+import sys, threading, time
+from batchlight.engine.timeout import DEADLINE
+
+def call(allowed, takes, pauses):
+    with DEADLINE.of(allowed):
+        if pauses:
+            with DEADLINE.paused():
+                time.sleep(pauses)
+        time.sleep(takes)
+
+calls = [threading.Thread(target=call, args=eval(one)) for one in sys.argv[1:]]
+for thread in calls:
+    thread.start()
+for thread in calls:
+    thread.join()
+print("all done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "end"),
+    [
+        (["(9, 0.1, 0)", "(0.5, 0.1, 0)"], "done"),
+        (["(0.3, 9, 0)", "(9, 0.1, 0)"], "exit"),
+        (["(9, 0.1, 0)", "(0.3, 9, 0)"], "exit"),
+        (["(0.5, 0.1, 1)", "(9, 0.2, 0)"], "done"),
+        (["(0.5, 9, 0.2)", "(9, 9, 0)"], "exit"),
+    ],
+)
+def test_each_thread_has_its_deadline(calls: list[str], end: str) -> None:
+    """Of (allowed, takes, pauses) seconds; that of one neither ends nor hides another's."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS, *calls],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == ((0, "all done\n") if end == "done" else (1, ""))

@@ -1,0 +1,240 @@
+"""Damaged files by the hundred through the real job: each fails or succeeds alone; none is lost.
+
+``make test`` takes a few; ``make nightly`` takes many, others each night. An image that a failure
+names can be made again: its name starts with the seed and the number to give to ``mutant``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from batchlight.images import av1, containers
+from batchlight.images.containers import PNG_SIGNATURE, Metadata
+from batchlight.images.header import CODEC_BYTES_PER_PIXEL, undisturbed_pillow
+from batchlight.worker.pipeline import KEEP_BYTES
+from tests.support.helpers import Row, measured, outcomes, rows
+from tests.support.image_files import FORMATS, png, png_chunk, png_start, read, samples, saved
+from tests.support.mutants import mutant, parents
+
+COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "500"))
+SEED = int(os.environ.get("BATCHLIGHT_MUTANTS_SEED", "0"))
+ONE_IMAGE_MS = 30_000
+"""For what takes less than a second on an idle machine."""
+
+OF_BAD_CONTENT = {"corrupt", "unsupported", "too_large", "empty", "suspicious_output"}
+KILLED = "it killed its worker"
+"""How the reason starts where a decoder died, which is no fault of ours, and rare."""
+
+BOMB = "bomb.png"
+MUTANTS_PIXELS = 4_000_000
+IDLE_BYTES = 300 * 2**20
+PEAK_BYTES = IDLE_BYTES + KEEP_BYTES + 2 * CODEC_BYTES_PER_PIXEL * MUTANTS_PIXELS
+"""The libraries, what is kept between the passes, one image in a codec, and what we make of it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run over a folder of mutants left."""
+
+    output: Path
+    exit_code: int
+    said: str
+    peak_bytes: int
+
+    def rows(self) -> list[dict[str, Any]]:
+        return rows(self.output)
+
+    def died(self) -> list[str]:
+        """The inputs that killed their worker."""
+        return [row["input"] for row in self.rows() if (row["error"] or "").startswith(KILLED)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mutants")
+    for number in range(COUNT):
+        made = mutant(SEED, number)
+        (folder / made.name).write_bytes(made.data)
+    side = 20_000  # sound, and 50 kB, but 400 MB in memory
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(side * (side // 8 + 1)))) + png_chunk(b"IEND")
+    (folder / BOMB).write_bytes(png_start(side, side, depth=1, kind=0) + pixels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_ray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_job(folder, tmp_path_factory.mktemp("on-ray"), workers=2)
+
+
+@pytest.fixture(scope="module")
+def in_one_process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_job(folder, tmp_path_factory.mktemp("in-one-process"), workers=0)
+
+
+def run_job(folder: Path, output: Path, workers: int) -> Run:
+    """The real command; the peak is that of the one process, without Ray's."""
+    where = ["--input", folder, "--output", output, "--workers", workers]
+    options = ["--max-pixels", MUTANTS_PIXELS, "--progress", "off"]
+    log = output.with_suffix(".log")
+    with log.open("wb") as file:
+        exit_code, peak = measured("run", *where, *options, stderr=file)
+    return Run(output, exit_code, log.read_text(errors="replace")[-4000:], peak)
+
+
+pytestmark = pytest.mark.timeout(300 + COUNT / 2)
+
+
+def test_the_run_ends_well(on_ray: Run) -> None:
+    assert on_ray.exit_code == 3, on_ray.said
+
+
+def test_no_image_is_lost_and_none_has_two_rows(folder: Path, on_ray: Run) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == COUNT + 1
+    assert [row["input"] for row in on_ray.rows()] == names
+
+
+def test_failures_are_the_contents_fault(on_ray: Run) -> None:
+    failed = [row for row in on_ray.rows() if row["status"] == "failed"]
+    died = on_ray.died()
+    wrong = {
+        row["input"]: (row["error_code"], row["error"])
+        for row in failed
+        if row["error_code"] not in OF_BAD_CONTENT and row["input"] not in died
+    }
+    assert wrong == {}
+    assert len(died) <= COUNT / 1000
+    assert {row["error_code"] for row in failed} >= {"corrupt", "unsupported", "too_large"}
+
+
+def test_every_output_can_be_read_and_is_as_large_as_its_input(on_ray: Run) -> None:
+    good = [row for row in on_ray.rows() if row["status"] == "ok"]
+    assert len(good) > COUNT / 20  # else the mutants are too mad to test anything
+    for row in good:
+        data = (on_ray.output / row["output"]).read_bytes()
+        decoded = read(data)
+        # As sets, since TIFF and AVIF are turned upright.
+        size = {row["width"], row["height"]}
+        assert {*decoded.pixels.shape[:2]} == size, row["input"]
+        assert decoded.bit_depth == row["bit_depth"], row["input"]
+        with undisturbed_pillow(), Image.open(io.BytesIO(data)) as image:
+            assert {*image.size} == size, row["input"]
+
+
+def test_no_image_takes_long(on_ray: Run) -> None:
+    steps = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
+    slow = {
+        row["input"]: taken
+        for row in on_ray.rows()
+        if (taken := sum(row[step] or 0 for step in steps)) > ONE_IMAGE_MS
+    }
+    assert slow == {}
+
+
+def test_memory_is_bounded_by_max_pixels(on_ray: Run, in_one_process: Run) -> None:
+    if died := on_ray.died():
+        pytest.skip(f"a decoder died, which ends a run in one process: {died}")
+    assert in_one_process.exit_code == 3, in_one_process.said
+    assert in_one_process.peak_bytes < PEAK_BYTES, f"{in_one_process.peak_bytes / 2**20:.0f} MB"
+    assert outcomes(in_one_process.output) == outcomes(on_ray.output)
+    assert outcomes(on_ray.output)[BOMB] == Row("failed", "too_large")
+
+
+def test_mutants_are_the_same_each_time() -> None:
+    made = [mutant(SEED, number) for number in range(60)]
+    assert made == [mutant(SEED, number) for number in range(60)]
+    assert {one.format for one in made} == set(FORMATS)
+    assert all(one.changes for one in made)
+    assert len({one.data for one in made}) > 50
+    assert mutant(SEED + 1, 0) != made[0]
+
+
+# The parsers that see the bytes first: each takes any.
+
+STARTS = [
+    *(data[: len(data) // 2] for files in parents().values() for data in list(files.values())[:2]),
+    *(b"", b"\xff\xd8\xff", PNG_SIGNATURE, b"RIFF\0\0\0\0WEBP", b"\0\0\0\x10ftypavif"),
+]
+PIECES = [
+    *(b"\xff\xe1\x00\x00", b"\xff\xe1\x00\x01", b"\xff\xed\xff\xff", b"\xff\xd0", b"\xff\x00"),
+    *(b"\0\0\0\0IEND", b"\xff\xff\xff\xffiTXt", b"\0\0\0\x20eXIf", b"VP8X\x0a\0\0\0", b"VP8L"),
+    *(
+        b"\0\0\0\x60meta\0\0\0\0",
+        b"\0\0\0\x40iloc",
+        b"\0\0\0\0av1C",
+        b"\0\0\0\x01iloc",
+        b"\x0a\x0b",
+    ),
+]
+anything = st.builds(
+    lambda start, pieces: start + b"".join(pieces),
+    st.sampled_from(STARTS),
+    st.lists(st.binary(max_size=40) | st.sampled_from(PIECES), max_size=12),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(anything)
+def test_what_is_taken_out_of_any_bytes(data: bytes) -> None:
+    for format in FORMATS:
+        native = containers.native_blocks(data, format)
+        assert set(native) <= {format}
+        assert all(len(block) <= len(data) for block in native.values())
+    exif, xmp = containers.png_payloads(data)
+    assert exif != b""
+    assert xmp != b""
+    assert containers.png_is_whole(data) in (True, False)
+    assert containers.webp_is_lossless(data) in (True, False)
+    sizes = containers.webp_sizes(data) + av1.picture_sizes(data)
+    assert all(width >= 0 and height >= 0 for width, height in sizes)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60))
+def test_any_text_in_png(text: bytes) -> None:
+    packet = b"XML:com.adobe.xmp\0" + text
+    data = (
+        PNG_SIGNATURE + png_chunk(b"iTXt", packet) + png_chunk(b"eXIf", text) + png_chunk(b"IEND")
+    )
+    exif, xmp = containers.png_payloads(data)
+    assert (exif or b"") == text.removeprefix(b"Exif\0\0")
+    assert xmp is None or len(xmp) <= containers.PNG_TEXT_MAX
+
+
+WHOLE_JPEG, WHOLE_PNG = saved(Image.new("RGB", (9, 6)), "JPEG"), png(samples(3))
+WHOLE_TIFF = bytes(cv2.imencode(".tiff", samples(3))[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(anything, anything, anything)
+def test_what_is_taken_from_any_bytes_does_no_harm_elsewhere(
+    jpeg: bytes, exif: bytes, icc: bytes
+) -> None:
+    """What a damaged file's metadata is put into can be read, by us and by Pillow."""
+    payloads = Metadata(exif, jpeg, icc)
+    blocks = containers.native_blocks(b"\xff\xd8" + jpeg, "jpeg")
+    for metadata in (payloads, payloads.upright(), Metadata(native=blocks)):
+        assert 1 <= metadata.orientation <= 8
+        try:
+            assert_same_pixels(containers.with_jpeg_metadata(WHOLE_JPEG, metadata), WHOLE_JPEG)
+        except ValueError as error:
+            assert "JPEG file" in str(error)  # noqa: PT017
+        assert_same_pixels(containers.with_png_metadata(WHOLE_PNG, metadata), WHOLE_PNG)
+        with_tags = containers.with_tiff_metadata(WHOLE_TIFF, metadata, None)
+        assert_same_pixels(with_tags, WHOLE_TIFF)
+
+
+def assert_same_pixels(data: bytes, plain: bytes) -> None:
+    np.testing.assert_array_equal(read(data).pixels, read(plain).pixels)

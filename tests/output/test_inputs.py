@@ -1,0 +1,239 @@
+"""What ``--input`` may be, and what it lists."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchlight.config import JobConfig
+from batchlight.errors import UsageError
+from batchlight.output.inputs import Input, InputSet, open_inputs
+from tests.support.s3_server import BUCKET, S3Server
+
+
+def opened(place: object, **options: Any) -> InputSet:
+    return open_inputs(JobConfig(input=str(place), **options))
+
+
+def listed(place: object, **options: Any) -> list[Input]:
+    return list(opened(place, **options).images())
+
+
+def paths(place: object, **options: Any) -> list[str]:
+    return [image.path for image in listed(place, **options)]
+
+
+def write_list(file: Path, entries: list[str]) -> Path:
+    """A list of the kind that the suffix says."""
+    if file.suffix.lower() == ".parquet":
+        pq.write_table(pa.table({"n": range(len(entries)), "path": entries}), file)
+    elif file.suffix == ".csv":
+        quoted = (entry.replace('"', '""') for entry in entries)
+        file.write_text("n,path\n" + "".join(f'1,"{entry}"\n' for entry in quoted))
+    else:  # as some editors on Windows write it
+        file.write_bytes(b"\xef\xbb\xbf" + "".join(f"{e}\r\n" for e in entries).encode())
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Not images at all, but named like some."""
+    folder = tmp_path / "in"
+    for name in ("b.PNG", "a/x.jpeg", "a.jpg", "#1.tif", "a b/y.webp", "a/z.avif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    for name in ("notes.txt", "jpg", "a/x.jpg.part", ".a.jpg"):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_a_directory(photos: Path) -> None:
+    found = listed(photos)
+    names = ["#1.tif", "a b/y.webp", "a.jpg", "a/x.jpeg", "a/z.avif", "b.PNG"]
+    assert [image.path for image in found] == names
+    assert all((image.size, image.source, image.defect) == (5, None, None) for image in found)
+    assert all(image.modified is not None for image in found)
+
+
+def test_a_directory_named_like_an_image_or_a_list(photos: Path) -> None:
+    for name in ("in.jpg", "in.txt"):
+        renamed = photos.rename(photos.with_name(name))
+        assert len(paths(renamed)) == 6
+        assert opened(renamed).default_output().name == f"{name}-enhanced"
+        renamed.rename(photos)
+
+
+def test_one_image(photos: Path) -> None:
+    found = opened(photos / "a/x.jpeg")
+    assert [(image.path, image.size) for image in found.images()] == [("x.jpeg", 5)]
+    assert found.root.path == str(photos / "a")
+    assert found.default_output().path == str(photos / "a/x.jpeg-enhanced")
+    (photos / "a/x.jpeg").unlink()
+    assert [(image.path, image.size) for image in found.images()] == [("x.jpeg", None)]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet", ".PARQUET"])
+def test_a_list(photos: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    entries = [
+        *("b.PNG", "./a//x.jpeg", "a/x.jpeg", "#1.tif", "a b/y.webp", ""),
+        *("gone.jpg", "notes.txt", "a", f"{photos}/a.jpg", f"file://{photos}/a.jpg"),
+    ]
+    with caplog.at_level(logging.WARNING):
+        found = listed(write_list(photos / f"list{suffix}", entries))
+    absolute = f"{photos}/a.jpg"
+    assert [(image.path, image.source, image.size) for image in found] == sorted(
+        [
+            *[(name, None, 5) for name in ("b.PNG", "a/x.jpeg", "#1.tif", "a b/y.webp")],
+            (absolute[1:], absolute, 5),
+            *[(name, None, None) for name in ("gone.jpg", "notes.txt", "a")],
+        ],
+        key=lambda row: row[0].encode(),
+    )
+    odd = [image.path for image in found if image.defect]
+    assert odd == ["a", "notes.txt"]
+    assert "names 2 images more than once" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["directory", "loop", "too long", "control"])
+def test_an_odd_entry_fails_alone(photos: Path, kind: str) -> None:
+    name = {"too long": "n" * 300 + ".jpg", "control": "bell\x07.jpg"}.get(kind, "odd.jpg")
+    if kind == "directory":
+        (photos / name).mkdir()
+    elif kind == "loop":
+        (photos / name).symlink_to(name)
+    found = listed(write_list(photos / "list.txt", ["a.jpg", name, "zz.jpg", "b.PNG"]))
+    shown = name.replace("\x07", "\\x07")
+    assert [image.path for image in found] == sorted(["a.jpg", "b.PNG", shown, "zz.jpg"])
+    assert [image.path for image in found if image.defect] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        (["../x.jpg"], r"names \.\./x\.jpg, whose output would lie outside"),
+        (["a/../../x.jpg"], "outside the output"),
+        (["s3://b/a/../../x.jpg"], "outside the output"),
+        (["ftp://host/x.jpg"], r"in the list .*list\.txt: cannot use ftp://"),
+        (["s3://me:pw@b/x.jpg"], "must not hold credentials"),
+        (["tmp/x.jpg", "/tmp/x.jpg"], "names tmp/x.jpg and /tmp/x.jpg, which would be written to"),
+    ],
+)
+def test_a_list_is_refused(photos: Path, entries: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        listed(write_list(photos / "list.txt", ["a.jpg", *entries]))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("list.csv", b"name,size\na.jpg,1\n", "no column 'path'"),
+        ("list.csv", b"", "no column 'path'"),
+        ("list.csv", b'path\n"' + b"x" * 200_000 + b'"\n', "cannot read the list .*: field larger"),
+        ("list.txt", b"\xff\xfea\x00", "cannot read the list .*: 'utf-8'"),
+        ("list.parquet", b"PAR1 not really", "cannot read the list"),
+    ],
+)
+def test_a_damaged_list_is_refused(tmp_path: Path, name: str, data: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match=says):
+        listed(tmp_path / name)
+
+
+def test_a_parquet_list_needs_a_column_of_paths(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a.jpg"]}), tmp_path / "list.parquet")
+    with pytest.raises(UsageError, match="no column 'path'"):
+        listed(tmp_path / "list.parquet")
+    pq.write_table(pa.table({"path": [{"not": "text"}]}), tmp_path / "list.parquet")
+    with pytest.raises(UsageError, match="cannot read the list"):
+        listed(tmp_path / "list.parquet")
+
+
+def test_an_empty_list_names_nothing(tmp_path: Path) -> None:
+    assert listed(write_list(tmp_path / "list.txt", [])) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"include": "*.jp*g"}, ["a.jpg", "a/x.jpeg"]),
+        ({"include": "/*.jpg"}, ["a.jpg"]),
+        ({"include": ("a/**", "*.PNG")}, ["a/x.jpeg", "a/z.avif", "b.PNG"]),
+        ({"include": "#1.tif"}, ["#1.tif"]),
+        ({"exclude": "a*"}, ["#1.tif", "b.PNG"]),
+        ({"include": "a/", "exclude": "*.avif"}, ["a/x.jpeg"]),
+        ({"include": "*.gif"}, []),
+    ],
+)
+def test_globs(photos: Path, options: dict[str, Any], expected: list[str]) -> None:
+    assert paths(photos, **options) == expected
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_a_glob_that_is_none(photos: Path, option: str) -> None:
+    with pytest.raises(UsageError, match=f"--{option} is no valid glob"):
+        opened(photos, **{option: "!"})
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.txt", "nothing/x.jpg"])
+def test_what_is_not_there(photos: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"there is no .*nothing.*; check "):
+        opened(photos / name)
+
+
+def test_what_is_no_input(photos: Path) -> None:
+    with pytest.raises(UsageError, match="neither a directory, nor an image, nor a list"):
+        opened(photos / "jpg")
+    (photos / "_batchlight/locks").mkdir(parents=True)
+    (photos / "_batchlight/locks/0000000001.json").write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"output of a run and never an input.*/in/classical"):
+        opened(photos)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("in", "in-enhanced"), ("in/", "in-enhanced"), ("in/a/../a", "in/a-enhanced")],
+)
+def test_default_output(photos: Path, place: str, expected: str) -> None:
+    output = opened(f"{photos.parent}/{place}").default_output()
+    assert output.path == str(photos.parent / expected)
+
+
+def test_where_an_output_must_be_named(photos: Path) -> None:
+    with pytest.raises(UsageError, match="--output is required when --input is a list"):
+        opened(write_list(photos / "list.txt", ["a.jpg"])).default_output()
+    with pytest.raises(UsageError, match=r"--output is required when --input is .* file system"):
+        opened("/").default_output()
+
+
+def test_object_stores(s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["a b/x #%20+?.jpg", "a.jpg", "a/é.png", "notes.md"]
+    s3.put(dict.fromkeys(names, b"12345"), "inputs/of #%")
+    base = f"s3://{BUCKET}/inputs/of #%"
+    found = opened(f"{base}/")
+    images = list(found.images())
+    assert [image.path for image in images] == names[:3]
+    assert all(image.size == 5 and image.etag and image.modified for image in images)
+    assert str(found.default_output()) == f"{base}-enhanced"
+    with pytest.raises(UsageError, match="--output is required when --input is a bucket"):
+        opened(f"s3://{BUCKET}").default_output()
+
+    assert listed(f"{base}/a b/x #%20+?.jpg")[0].path == "x #%20+?.jpg"
+    for missing in ("gone.jpg", "gone.txt"):
+        with pytest.raises(UsageError, match=r"there is no s3://.*/gone"):
+            opened(f"{base}/{missing}")
+
+    entries = ["a.jpg", f"{base}/a b/x #%20+?.jpg", f"{base}/a.jpg", f"{base}/gone.jpg"]
+    local = listed(write_list(tmp_path / "list.txt", [*entries[1:], f"s3://{BUCKET}/x//y.jpg"]))
+    s3.put({"inputs/of #%/list.txt": "\n".join(entries).encode()})
+    remote = listed(f"{base}/list.txt")
+    below = f"{BUCKET}/inputs/of #%"
+    uris = [(f"{below}/a b/x #%20+?.jpg", 5), (f"{below}/a.jpg", 5), (f"{below}/gone.jpg", None)]
+    assert [(image.path, image.size) for image in remote] == [("a.jpg", 5), *uris]
+    assert [(image.path, image.size) for image in local] == [*uris, (f"{BUCKET}/x//y.jpg", None)]
+    assert [image.path for image in local if image.defect] == [f"{BUCKET}/x//y.jpg"]
+    assert not caplog.records

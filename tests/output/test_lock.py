@@ -1,0 +1,163 @@
+"""One run at a time."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlight import lock as lock_module
+from batchlight.errors import LockedError
+from batchlight.output.lock import Holder, Lock
+from batchlight.storage import Location, Storage, open_storage
+from tests.support.helpers import under_way
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    opened = open_storage(Location.parse(str(tmp_path)))
+    opened.check(writable=True)
+    return opened
+
+
+def lock_files(tmp_path: Path) -> list[dict[str, Any]]:
+    files = sorted((tmp_path / "_batchlight/locks").iterdir())
+    return [json.loads(file.read_text()) for file in files]
+
+
+def put_holder(tmp_path: Path, **changes: object) -> None:
+    (tmp_path / "_batchlight/locks").mkdir()
+    holder = {
+        "run_id": "other",
+        "host": socket.gethostname(),
+        "pid": 1,
+        "process_started": 0.0,
+        "acquired_at": "2026-01-01T00:00:00+00:00",
+        "pid_scope": Holder.this_process("").pid_scope,
+        **changes,
+    }
+    (tmp_path / "_batchlight/locks/0000000007.json").write_text(json.dumps(holder))
+
+
+def test_held_then_released(storage: Storage, tmp_path: Path) -> None:
+    with Lock(storage, "out", "one"):
+        assert [h["released"] for h in lock_files(tmp_path)] == [False]
+        with pytest.raises(LockedError, match=r"another run works on out: process \d+ on .*, for"):
+            Lock(storage, "out", "two").__enter__()
+    assert [h["released"] for h in lock_files(tmp_path)] == [True]
+    with Lock(storage, "out", "three"):
+        assert [h["run_id"] for h in lock_files(tmp_path)] == ["three"]
+
+
+def test_a_dead_process_of_this_host_is_replaced_at_once(storage: Storage, tmp_path: Path) -> None:
+    put_holder(tmp_path, pid=2**22 + 1)
+    with Lock(storage, "out", "mine"):
+        assert [h["run_id"] for h in lock_files(tmp_path)] == ["mine"]
+
+
+def test_a_later_process_of_the_same_number_is_not_the_holder(
+    storage: Storage, tmp_path: Path
+) -> None:
+    put_holder(tmp_path, pid=1, process_started=12345.0)
+    with Lock(storage, "out", "mine"):
+        pass
+
+
+def test_another_host_is_replaced_after_a_minute_without_a_sign(
+    storage: Storage, tmp_path: Path
+) -> None:
+    put_holder(tmp_path, host="elsewhere")
+    with pytest.raises(LockedError, match="process 1 on elsewhere"):
+        Lock(storage, "out", "mine").__enter__()
+    later = datetime.now(UTC) + timedelta(seconds=61)
+    with Lock(storage, "out", "mine", clock=lambda: later):
+        assert [h["run_id"] for h in lock_files(tmp_path)] == ["mine"]
+
+
+HOLD = """
+import sys
+from batchlight.output.lock import Lock
+from batchlight.storage import Location, open_storage
+with Lock(open_storage(Location.parse(sys.argv[1])), "out", "contained"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_container_of_the_same_host_name_is_another_host(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """Its process numbers mean nothing here: it would seem dead, whatever it does."""
+    contain = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*contain, "true"], capture_output=True).returncode:
+        pytest.skip("no PID namespaces can be made here")
+    command = [*contain, sys.executable, "-c", HOLD, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with under_way(command, {}, text=True, **pipes) as container:
+        assert container.stdout is not None
+        assert container.stdout.readline() == "held\n"
+        [holder] = lock_files(tmp_path)
+        assert holder["host"] == socket.gethostname()
+        with pytest.raises(LockedError, match="another run works on out"):
+            Lock(storage, "out", "mine").__enter__()
+        assert container.stdin is not None
+        container.stdin.close()
+        assert container.wait(timeout=60) == 0
+    with Lock(storage, "out", "mine"):
+        pass
+
+
+def test_of_many_at_once_one_wins(storage: Storage, tmp_path: Path) -> None:
+    put_holder(tmp_path, released=True)
+    start, end = threading.Barrier(8), threading.Barrier(8)
+    won: list[int] = []
+
+    def contend(number: int) -> None:
+        lock = Lock(storage, "out", str(number))
+        start.wait()
+        try:
+            with lock:
+                won.append(number)
+                end.wait()
+        except LockedError:
+            end.wait()
+
+    threads = [threading.Thread(target=contend, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert [h["run_id"] for h in lock_files(tmp_path)] == [str(won[0])]
+
+
+def test_a_run_whose_lock_was_taken_over_is_told(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "HEARTBEAT", timedelta(milliseconds=5))
+    with Lock(storage, "out", "mine") as lock:
+        lock.check()
+        usurper = {**lock_files(tmp_path)[0], "run_id": "usurper"}
+        (tmp_path / "_batchlight/locks/0000000002.json").write_text(json.dumps(usurper))
+        lock._thread.join(timeout=10)
+        with pytest.raises(LockedError, match="another run has taken over out"):
+            lock.check()
+    assert lock_files(tmp_path)[-1] == usurper  # and it does not touch the other's lock
+
+
+def test_the_heartbeat_is_a_sign_of_life(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "HEARTBEAT", timedelta(milliseconds=5))
+    file = tmp_path / "_batchlight/locks/0000000001.json"
+    with Lock(storage, "out", "mine"):
+        before = file.stat().st_mtime_ns
+        threading.Event().wait(0.2)
+        assert file.stat().st_mtime_ns > before

@@ -1,0 +1,209 @@
+"""Planning: listings against earlier records, batches, collisions, and plans that are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlight import planner as planning
+from batchlight.config import JobConfig
+from batchlight.driver.network import fingerprints_of
+from batchlight.driver.planner import Planner, draft_plan
+from batchlight.errors import ErrorCode, UsageError
+from batchlight.images.names import output_name
+from batchlight.output.earlier import Earlier
+from batchlight.output.inputs import Batch, Input
+from batchlight.output.plan import latest_plan
+from batchlight.output.recordfiles import BatchRange, metadata_path, to_parquet
+from batchlight.output.records import Record, as_table
+from batchlight.storage import Location, open_storage
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+CONFIG = JobConfig(input="in", batch_size=3)
+FINGERPRINTS = fingerprints_of(CONFIG, None)
+
+
+def image(path: str, size: int = 10) -> Input:
+    return Input(path, size=size, modified=WHEN)
+
+
+def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
+    digest = CONFIG.fingerprint("classical").digest
+    output = None if code else f"classical/{path}"
+    return Earlier(path, "classical", code, size, WHEN, None, digest, output, 0)
+
+
+def planned(
+    images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
+) -> tuple[list[Batch], Planner]:
+    planner = Planner(config, fingerprints_of(config, None))
+    chunks = planner.chunks(images, earlier, first)
+    return [planned.batch for chunk in chunks for planned in chunk], planner
+
+
+def paths(batches: list[Batch]) -> list[list[str]]:
+    return [[item.path for item in batch.inputs] for batch in batches]
+
+
+def test_batches_hold_the_listing_in_order() -> None:
+    batches, planner = planned([image(f"{n}.jpg") for n in range(7)], [], first=5)
+    assert paths(batches) == [
+        ["0.jpg", "1.jpg", "2.jpg"],
+        ["3.jpg", "4.jpg", "5.jpg"],
+        ["6.jpg"],
+    ]
+    assert [batch.number for batch in batches] == [5, 6, 7]
+    assert (planner.counts.new, planner.counts.todo_bytes) == (7, 70)
+
+
+@pytest.mark.parametrize(
+    ("listed", "recorded", "options", "redone"),
+    [
+        (image("a.jpg"), row("a.jpg"), {}, False),
+        (image("a.jpg", size=11), row("a.jpg"), {}, True),
+        (replace(image("a.jpg"), modified=WHEN.replace(microsecond=0)), row("a.jpg"), {}, True),
+        (replace(image("a.jpg"), etag="1"), replace(row("a.jpg"), etag="1"), {}, False),
+        (replace(image("a.jpg"), etag="2"), replace(row("a.jpg"), etag="1"), {}, True),
+        # On object stores the etag decides: a copy of the same bytes has a new date.
+        (
+            replace(image("a.jpg"), etag="1", modified=WHEN.replace(year=2027)),
+            replace(row("a.jpg"), etag="1"),
+            {},
+            False,
+        ),
+        (image("a.jpg"), row("a.jpg", ErrorCode.CORRUPT), {}, False),
+        (image("a.jpg"), row("a.jpg", ErrorCode.CORRUPT), {"retry_failed": True}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.MISSING), {}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.UNREADABLE), {}, True),
+        (image("a.jpg"), row("a.jpg", ErrorCode.WRITE_FAILED), {}, True),
+        (image("a.jpg"), row("a.jpg"), {"retry_failed": True}, False),
+        (image("a.jpg"), row("a.jpg"), {"overwrite": True}, True),
+        (image("a.jpg"), replace(row("a.jpg"), fingerprint="of other parameters"), {}, True),
+    ],
+)
+def test_what_is_redone(
+    listed: Input, recorded: Earlier, options: dict[str, bool], redone: bool
+) -> None:
+    batches, planner = planned([listed], [recorded], CONFIG.model_copy(update=options))
+    assert bool(batches) == redone
+    assert planner.counts.unchanged == (not redone)
+
+
+names = st.lists(st.text("ab./-é", min_size=1, max_size=4).map(lambda s: s + ".jpg"), unique=True)
+
+
+@given(listed=names, recorded=names)
+def test_merge_equals_a_set_difference(listed: list[str], recorded: list[str]) -> None:
+    batches, planner = planned(
+        [image(path) for path in sorted(listed)], [row(path) for path in sorted(recorded)]
+    )
+    todo = [path for batch in paths(batches) for path in batch]
+    assert todo == sorted(set(listed) - set(recorded))
+    counts = planner.counts
+    assert counts.unchanged == len(set(listed) & set(recorded))
+    assert counts.gone == counts.gone_tally.ok == len(set(recorded) - set(listed))
+
+
+stems = st.text("ab.", min_size=1, max_size=3)
+suffixes = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".tif"])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a/", "a.b/"]), stems, suffixes), unique=True))
+def test_collisions_are_found_wherever_they_are(files: list[tuple[str, str, str]]) -> None:
+    images = [image(path) for path in sorted("".join(parts) for parts in files)]
+    config = CONFIG.model_copy(update={"format": "png"})
+    outputs = [output_name(item.path, "png") for item in images]
+    if len(set(outputs)) == len(outputs):
+        planned(images, [], config)
+    else:
+        with pytest.raises(UsageError, match="would both be written to"):
+            planned(images, [], config)
+
+
+@pytest.mark.parametrize(("gone", "new"), [("a.png", "a.tif"), ("a.tif", "a.png")])
+def test_an_image_does_not_overwrite_the_output_of_one_that_is_gone(gone: str, new: str) -> None:
+    config = CONFIG.model_copy(update={"format": "jpeg"})
+    done = replace(row(gone), output="classical/a.jpg")
+    neighbour = image("a.s.bmp")
+    batches, planner = planned([image(new), neighbour][:: 1 if new < "a.s" else -1], [done], config)
+    found = {item.path: item.defect for batch in batches for item in batch.inputs}
+    assert found.pop(neighbour.path) is None
+    assert f"classical/a.jpg is the output of {gone}, which is no longer listed" in str(found[new])
+    assert (planner.counts.new, planner.counts.gone) == (2, 1)
+
+
+def test_one_that_is_gone_and_has_no_output_is_in_no_way() -> None:
+    config = CONFIG.model_copy(update={"format": "jpeg"})
+    for earlier in (row("a.png", ErrorCode.CORRUPT), replace(row("a.png"), output="absgn/a.jpg")):
+        batches, _ = planned([image("a.tif")], [earlier], config)
+        assert batches[0].inputs[0].defect is None
+
+
+def test_a_collision_names_both() -> None:
+    config = CONFIG.model_copy(update={"format": "webp"})
+    with pytest.raises(
+        UsageError, match=r"^x/a\.jpg and x/a\.png would both .* classical/x/a\.webp"
+    ):
+        planned([image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")], [], config)
+
+
+def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> None:
+    storage = open_storage(Location.parse(str(tmp_path)))
+    storage.check(writable=True)
+    images = [
+        Input("a.jpg", "/else/where/a.jpg", 1, WHEN, "tag"),
+        Input("b.jpg", None, None, None, None, "a defect"),
+        *[image(f"c{n}.jpg") for n in range(5)],
+    ]
+    recorded = Record(
+        input="c0.jpg",
+        method="classical",
+        status="ok",
+        input_bytes=9,
+        batch=0,
+        attempts=1,
+        worker="host:1",
+        run_id="run",
+        fingerprint="f",
+        finished_at=WHEN,
+    )
+    path = metadata_path(BatchRange(0, 0))
+    storage.write(path, to_parquet(as_table([recorded]), path))
+    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    assert plan is not None
+    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
+    assert latest_plan(storage) is None  # without its end mark it is no plan
+    plan.store(storage)
+    assert latest_plan(storage) == plan
+    assert list(plan.read_batches(storage, skip=set())) == planned(images, [])[0]
+    assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
+    assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
+
+    assert not plan.is_closed(storage)
+    plan.close(storage, [])
+    assert plan.is_closed(storage)
+
+    # A plan whose end mark is not there yet is no plan.
+    later = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    assert later is not None
+    assert latest_plan(storage) == plan
+    later.store(storage)
+    assert latest_plan(storage) == later
+    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
+    assert latest_plan(storage) == plan
+
+
+def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
+    storage = open_storage(Location.parse(str(tmp_path)))
+    storage.check(writable=True)
+    images = (image(f"{n:03d}.jpg") for n in range(20))
+    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    assert plan is not None
+    assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
+    assert len(list(plan.read_batches(storage, skip=set()))) == 7

@@ -1,0 +1,65 @@
+"""The documents and the program say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from batchlight.cli.options import GROUPS, TRAIN_GROUPS, option_default
+from batchlight.config import JobConfig, TrainConfig
+from batchlight.errors import ErrorCode
+from tests.support.helpers import batchlight
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+REFERENCE = (ROOT / "docs/reference.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "heading"),
+    [(JobConfig, GROUPS, "run"), (TrainConfig, TRAIN_GROUPS, "train")],
+)
+def test_every_option_is_documented_with_its_default_and_no_other(
+    kind: type[BaseModel], groups: Mapping[str, Sequence[str]], heading: str
+) -> None:
+    section = REFERENCE.split(f"## Options of `{heading}`")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `--([a-z0-9-]+)` \| (.*) \| (.*) \|$", section, re.MULTILINE)
+    documented = {name.replace("-", "_"): (meaning, default) for name, meaning, default in rows}
+    assert list(documented) == [name for names in groups.values() for name in names]
+    assert set(documented) == set(kind.model_fields)
+    for name, (meaning, default) in documented.items():
+        assert meaning == str(kind.model_fields[name].description)
+        assert default == (option_default(kind, name) or "")
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    commands = set(re.findall(r"^│ ([a-z]+) {2,}", batchlight("--help").stdout, re.MULTILINE))
+    assert commands == set(re.findall(r"^\| `batchlight ([a-z]+)", REFERENCE, re.MULTILINE))
+    assert len(commands) >= 5
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"), [("run", JobConfig), ("plan", JobConfig), ("train", TrainConfig)]
+)
+def test_help_lists_every_option(command: str, kind: type[BaseModel]) -> None:
+    text = batchlight(command, "--help", COLUMNS="200").stdout
+    for name in kind.model_fields:
+        assert f"--{name.replace('_', '-')} " in text
+
+
+def test_readme_names_every_code() -> None:
+    assert all(f"`{code.value}`" in README for code in ErrorCode)
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_documents_name_only_tests_and_files_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for path, _, name in re.findall(r"`(tests/[\w/]+\.py)(::(\w+))?`", text):
+        assert f"def {name}" in (ROOT / path).read_text()
+    for path in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / document).parent.joinpath(path).exists(), path

@@ -1,0 +1,93 @@
+"""``import batchlight``: what it gives, and what it does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import batchlight
+from tests.support.helpers import dark_image
+
+
+@pytest.mark.parametrize("statement", ["import batchlight", "import batchlight.cli.main"])
+def test_importing_is_light(statement: str) -> None:
+    code = (
+        f"import sys; {statement}; print([m for m in ('ray', 'torch', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "batchlight", "--help"], check=True, capture_output=True
+        )
+        times.append(time.perf_counter() - started)
+    assert min(times) < 1.0  # 0.4 s on a quiet machine
+
+
+def test_rgb_is_bgr_turned_round() -> None:
+    bgr = dark_image(1)
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    turned = batchlight.enhance(bgr, channel_order="bgr")[..., ::-1]
+    assert np.array_equal(batchlight.enhance(rgb), turned)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_shape_dtype_and_alpha_are_kept(channels: int, dtype: type) -> None:
+    image = dark_image(2, channels=channels, dtype=dtype)
+    before = image.copy()
+    out = batchlight.enhance(image, denoise="guided")
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+    assert np.array_equal(image, before)
+    assert out[..., :3].mean() > image[..., :3].mean()
+    if channels == 4:
+        assert np.array_equal(out[..., 3], image[..., 3])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_absgn_keeps_shape_dtype_and_alpha(channels: int, dtype: type) -> None:
+    image = dark_image(2, channels=channels, dtype=dtype)
+    out = batchlight.enhance(image, method="absgn")
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+    assert out[..., :3].mean() > image[..., :3].mean()
+    if channels == 4:
+        assert np.array_equal(out[..., 3], image[..., 3])
+    if channels == 3:
+        turned = batchlight.enhance(image[..., ::-1], method="absgn", channel_order="bgr")
+        assert np.array_equal(out, turned[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "message"),
+    [
+        (np.zeros((4, 4)), {}, TypeError, "float64, but must be uint8 or uint16"),
+        (np.zeros((4, 4, 2), np.uint8), {}, ValueError, "shape"),
+        (np.zeros((0, 4), np.uint8), {}, ValueError, "no pixels"),
+        (np.zeros((4, 4), np.uint8), {"omega": 7}, ValueError, "omega"),
+        (np.zeros((4, 4), np.uint8), {"atmospheric_light": 0}, ValueError, "atmospheric_light"),
+        (np.zeros((4, 4), np.uint8), {"atmospheric_light": "batch"}, ValueError, "atmospheric_l"),
+        (np.zeros((4, 4), np.uint8), {"denoise": "gided"}, ValueError, "denoise"),
+        (np.zeros((4, 4), np.uint8), {"channel_order": "hsv"}, ValueError, "channel_order"),
+    ],
+)
+def test_what_cannot_be_enhanced(
+    image: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        batchlight.enhance(image, **options)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        batchlight.nothing  # noqa: B018

@@ -1,0 +1,318 @@
+"""The report says what the records say; it is bounded, escaped, and never in the way of a run."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from batchlight import JobConfig, run
+from batchlight.errors import ErrorCode
+from batchlight.output.recordfiles import BatchRange, metadata_path, to_parquet
+from batchlight.output.records import Record, as_table
+from batchlight.report import charts, write_report
+from batchlight.report.bins import Bins
+from batchlight.report.digest import digest
+from batchlight.report.pictures import BYTES_AT_MOST, SIDE, make_picture
+from batchlight.storage import Location, open_storage
+from tests.support.helpers import batchlight, dark_image, rows, write_images
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LARGEST = 3_000_000
+HOSTILE = "<img src=x onerror=alert(1)>&\"'.jpg"
+
+
+def record(number: int, **columns: Any) -> Record:
+    values: dict[str, Any] = {
+        "input": f"{number:07d}.jpg",
+        "method": "classical",
+        "status": "ok",
+        "output": f"classical/{number:07d}.jpg",
+        "input_bytes": 100,
+        "output_bytes": 200,
+        "input_sha256": f"{number * 7919 % 1000:064x}",
+        "output_sha256": "0" * 64,
+        "width": 64,
+        "height": 48,
+        "batch": number // 64,
+        "atmospheric_light": 200.0,
+        "batch_atmospheric_light": 200.0 + number // 64 % 10,
+        "luminance_before": number % 50 / 100,
+        "luminance_after": 0.5 + number % 25 / 100,
+        "clipped_fraction": number % 10 / 10,
+        "read_ms": 1.0,
+        "decode_ms": 2.0,
+        "enhance_ms": 3.0,
+        "encode_ms": 4.0,
+        "write_ms": 5.0,
+        "attempts": 1,
+        "worker": "here:1",
+        "run_id": "run-1",
+        "fingerprint": "f",
+        "finished_at": NOON + timedelta(milliseconds=10 * number),
+    }
+    return Record(**values | columns)
+
+
+def failed(number: int, code: ErrorCode, **columns: Any) -> Record:
+    nothing = dict.fromkeys(["output", "output_bytes", "luminance_after", "clipped_fraction"])
+    return record(number, status="failed", error_code=code.value, error="told", **nothing | columns)
+
+
+def write_records(output: Path, *files: Sequence[Record]) -> None:
+    storage = open_storage(Location.parse(str(output)))
+    storage.check(writable=True)
+    for number, records in enumerate(files, 100):
+        path = metadata_path(BatchRange(number, number))
+        storage.write(path, to_parquet(as_table(records), path))
+
+
+def page_of(output: Path) -> str:
+    return (output / "report.html").read_text()
+
+
+def report(output: Path) -> str:
+    write_report(Location.parse(str(output)))
+    return page_of(output)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 10**7), st.floats(-1e6, 1e6)), max_size=20), max_size=6
+    ),
+    st.integers(1, 8),
+)
+def test_bins_hold_all_values_in_few_bins(groups: list[list[tuple[int, float]]], most: int) -> None:
+    bins = Bins(most)
+    for group in groups:
+        positions = np.array([position for position, _ in group], np.int64)
+        bins = bins.added(positions, np.array([value for _, value in group]))
+    values = [pair for group in groups for pair in group]
+    wanted: dict[int, list[float]] = {}
+    for position, value in values:
+        wanted.setdefault(position // bins.width, []).append(value)
+    assert bins.index.tolist() == sorted(wanted)
+    assert not values or bins.index[-1] - bins.index[0] < most
+    for index, count, total, low, high in zip(
+        bins.index, bins.count, bins.total, bins.low, bins.high, strict=True
+    ):
+        held = wanted[int(index)]
+        assert (count, low, high) == (len(held), min(held), max(held))
+        assert total == pytest.approx(sum(held), abs=1e-3)
+    span = max((p for p, _ in values), default=0) - min((p for p, _ in values), default=0)
+    assert bins.width == 1 or span >= bins.width // 2 * (most - 1)  # no wider than it must be
+
+
+def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
+    first = [record(n) for n in range(640)]
+    later = {"run_id": "run-2", "finished_at": NOON + timedelta(days=1)}
+    second = [
+        *(record(n, method="absgn", **later) for n in range(640, 700)),
+        *(failed(n, ErrorCode.EMPTY, **later) for n in range(700, 703)),
+        failed(703, ErrorCode.CORRUPT, **later),
+    ]
+    write_records(tmp_path, first, second)
+    found = digest(open_storage(Location.parse(str(tmp_path))))
+    assert (found.tally.ok, dict(found.tally.failed_by_code)) == (700, {"empty": 3, "corrupt": 1})
+    assert {name: m.tally.ok for name, m in found.methods.items()} == {
+        "classical": 640,
+        "absgn": 60,
+    }
+    classical = found.methods["classical"]
+    assert classical.before.sum() == classical.after.sum() == 640
+    assert classical.luminance[0] == pytest.approx(sum(n % 50 / 100 for n in range(640)))
+    assert [total / 640 for total in classical.stages_ms] == [1, 2, 3, 4, 5]
+    assert found.light.mean.tolist()[:11] == [200.0 + n % 10 for n in range(11)]
+    assert found.last_run is not None
+    assert (found.last_run.run_id, found.last_run.images, found.last_run.failed) == ("run-2", 64, 4)
+    assert found.pace.count.sum() == 64
+    assert [image.input for image in found.failures["empty"]] == [
+        f"{n:07d}.jpg" for n in range(700, 703)
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 40, 1000])
+def test_batches_are_counted_in_whole_numbers(batches: int) -> None:
+    numbers = np.arange(7, 7 + batches)
+    curve = charts.light(Bins(256).added(numbers, np.full(batches, 200.0)))
+    labels = re.findall(r">([^<>]*)</text>", curve)
+    along = labels[: labels.index("batch")]
+    assert along
+    assert all(label.isdigit() for label in along)
+
+
+def test_selections_do_not_depend_on_the_files(tmp_path: Path) -> None:
+    records = [record(n) for n in range(500)]
+    found = []
+    for name, files in (("one", [records]), ("many", [records[n::7] for n in range(7)])):
+        write_records(tmp_path / name, *files)
+        found.append(digest(open_storage(Location.parse(str(tmp_path / name)))).selections)
+    assert found[0] == found[1]
+    darkest = [row["luminance_before"] for row in found[0]["darkest"]]
+    assert darkest == [0.0] * 4
+    assert len({row["input"] for row in found[0]["sample"]}) == 12
+    change = [row["luminance_after"] - row["luminance_before"] for row in found[0]["changed"]]
+    assert change == pytest.approx([0.5] * 4)
+
+
+def test_a_run_makes_it_and_an_idle_rerun_leaves_it(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 6)
+    config = JobConfig(input=str(tmp_path / "in"), workers=0, progress="off")
+    run(config)
+    output = tmp_path / "in-enhanced"
+    page = page_of(output)
+    for path in images:
+        assert page.count(f"{path.relative_to(tmp_path / 'in')}, before") >= 1
+    assert page.count("data:image/webp;base64,") >= 12
+    made = (output / "report.html").stat().st_mtime_ns
+    run(config)
+    assert (output / "report.html").stat().st_mtime_ns == made
+    images[0].write_bytes(b"broken")
+    run(config)
+    assert (output / "report.html").stat().st_mtime_ns > made
+    assert "<code>corrupt</code>" in page_of(output)
+    (output / "report.html").unlink()
+    run(config)
+    assert page_of(output)
+
+
+def test_it_is_made_in_a_worker_and_for_s3(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 3)
+    done = batchlight("run", "--input", tmp_path / "in", "--workers", 1)
+    assert (done.returncode, "making the report" in done.stderr) == (0, True)
+    assert page_of(tmp_path / "in-enhanced").count("<figure>") > 3
+
+
+def test_trouble_with_it_does_not_change_how_the_run_ends(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    (tmp_path / "out/report.html/not a report").touch()
+    done = batchlight(
+        "run", "--input", tmp_path / "in", "--output", tmp_path / "out", "--workers", 0
+    )
+    assert done.returncode == 0
+    assert "the report could not be made" in done.stderr
+    assert len(rows(tmp_path / "out")) == 2
+
+
+def test_the_command_makes_it_again(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    batchlight("run", "--input", tmp_path / "in", "--workers", 0)
+    page = tmp_path / "in-enhanced/report.html"
+    before = page.read_bytes()
+    page.unlink()
+    done = batchlight("report", tmp_path / "in-enhanced")
+    assert (done.returncode, done.stdout) == (0, f"the report is {page}\n")
+    assert page.read_bytes() == before
+    assert batchlight("report", tmp_path / "in").returncode == 2
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/image.jpg"), dark_image(1))
+    (tmp_path / "in/image.jpg").rename(tmp_path / "in" / HOSTILE)
+    (tmp_path / "in" / ("empty" + HOSTILE)).touch()
+    run(JobConfig(input=str(tmp_path / "in"), workers=0, progress="off", max_failures="9"))
+    page = page_of(tmp_path / "in-enhanced")
+    assert "<img src=x" not in page
+    assert html.escape(HOSTILE, quote=False).split("&quot;")[0][:30] in page
+
+
+def test_images_of_a_list_are_found_wherever_they_are(tmp_path: Path) -> None:
+    [image] = write_images(tmp_path / "elsewhere", 1)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/list.txt").write_text(f"{image}\n")
+    run(
+        JobConfig(
+            input=str(tmp_path / "lists/list.txt"),
+            output=str(tmp_path / "out"),
+            workers=0,
+            progress="off",
+        )
+    )
+    assert page_of(tmp_path / "out").count("data:image/webp") >= 2
+
+
+def test_images_that_are_gone_or_changed_are_told(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "in", 3)
+    run(JobConfig(input=str(tmp_path / "in"), workers=0, progress="off"))
+    output = tmp_path / "in-enhanced"
+    paths[0].unlink()
+    paths[1].write_bytes(paths[2].read_bytes())
+    (output / "classical" / paths[2].relative_to(tmp_path / "in")).write_bytes(b"no image")
+    page = report(output)
+    for told in (
+        "the original is no longer there",
+        "the original has changed since",
+        "the result has changed since",
+    ):
+        assert told in page
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_picture_is_small_upright_and_bare(tmp_path: Path, kind: str) -> None:
+    pixels = dark_image(1, 600, 1200, dtype=np.uint16)
+    path = tmp_path / f"image.{kind}"
+    cv2.imwrite(str(path), pixels)
+    picture = make_picture(path.read_bytes())
+    assert (picture.width, picture.height) == (SIDE, SIDE // 2)
+    data = base64.b64decode(picture.uri.partition(",")[2])
+    small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert small is not None
+    wanted = cv2.resize(pixels >> 8, (SIDE, SIDE // 2), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(float) - wanted).mean() < 3
+
+
+def test_a_picture_is_turned_and_says_nothing_of_the_camera(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    exif[0x010F] = "a secret camera"
+    path = tmp_path / "image.jpg"
+    Image.fromarray(dark_image(1, 300, 900)).save(path, exif=exif)
+    picture = make_picture(path.read_bytes())
+    assert (picture.width, picture.height) == (SIDE // 3, SIDE)
+    assert b"secret" not in base64.b64decode(picture.uri.partition(",")[2])
+
+
+def test_noise_has_few_bytes_too() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (960, 960, 3), np.uint8)
+    picture = make_picture(bytes(cv2.imencode(".png", noise)[1]))
+    assert len(base64.b64decode(picture.uri.partition(",")[2])) <= BYTES_AT_MOST
+
+
+def test_it_is_small_for_any_data_set(tmp_path: Path) -> None:
+    """With the largest pictures there can be, and more failures than can be listed."""
+    noise = np.random.default_rng(1)
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        image = noise.integers(0, 200, (SIDE, SIDE, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"in/{number:02d}.jpg"), image)
+    run(JobConfig(input=str(tmp_path / "in"), workers=0, progress="off"))
+    output = tmp_path / "in-enhanced"
+    many = [failed(n * 2000 + i, code) for n, code in enumerate(ErrorCode) for i in range(2000)]
+    others = [Record(**row | {"method": "absgn"}) for row in rows(output)]
+    write_records(output, others, many)
+    page = report(output)
+    assert len(page.encode()) < LARGEST
+    assert page.count("data:image/webp") > 40
+    assert page.count("<summary>") == len(ErrorCode)
+    assert page.count("more, which") == len(ErrorCode)
+
+
+def test_it_loads_nothing_from_anywhere(tmp_path: Path) -> None:
+    write_records(tmp_path, [record(n) for n in range(10)])
+    page = report(tmp_path)
+    assert not re.findall(r"""(?:src|href)="(?!data:|#)""", page)
+    assert not re.findall(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page

@@ -1,0 +1,173 @@
+"""The page of a report in a real browser: the slider, the keyboard, the clipboard, the looks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from batchlight import JobConfig, run
+from tests.support.helpers import write_images
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS = (320, 768, 1280)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Whatever Chromium the machine has; ``make test`` installs one where it can."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("there is no Chromium; install it with the system's packages")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report of some images, of which two failed, as a file."""
+    folder = tmp_path_factory.mktemp("report")
+    write_images(folder / "in", 8, height=60, width=90)
+    for name in (
+        'empty <b>bold</b> & "quoted".jpg',
+        "a folder with a long name/" + "x" * 150 + ".png",
+    ):
+        (folder / "in" / name).parent.mkdir(exist_ok=True)
+        (folder / "in" / name).touch()
+    run(JobConfig(input=str(folder / "in"), workers=0, progress="off", batch_size=3))
+    return (folder / "in-enhanced/report.html").as_uri()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The report, of which nothing may be complained about and for which nothing is loaded."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    yield page
+    context.close()
+    assert not complaints
+    assert [url for url in requests if not url.startswith("data:")] == [address]
+
+
+def test_the_slider_shows_more_or_less_of_the_original(page: Page) -> None:
+    slider = page.locator(".compare input").first
+    before = page.locator(".compare img.before").first
+
+    def hidden() -> str:
+        return str(before.evaluate("image => getComputedStyle(image).clipPath"))
+
+    slider.focus()
+    slider.press("Home")
+    assert "100%" in hidden()
+    slider.press("End")
+    assert hidden() in ("inset(0px)", "inset(0px 0% 0px 0px)")
+    slider.press("ArrowLeft")
+    assert "1%" in hidden()
+    box = slider.bounding_box()
+    assert box is not None
+    slider.click(position={"x": box["width"] / 4, "y": 5})
+    assert int(slider.input_value()) == pytest.approx(25, abs=4)
+
+
+def test_all_of_it_works_by_keyboard(page: Page) -> None:
+    reached = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        element = page.evaluate(
+            "[document.activeElement].map(e => [e.tagName, e.ariaLabel || e.textContent])[0]"
+        )
+        if element[0] == "BODY":
+            break
+        reached.append(element[0])
+        assert element[1], "a name, for who only hears of it"
+    assert reached.count("INPUT") == page.locator(".compare input").count() >= 8
+    assert reached.count("A") == page.locator("a").count()
+    assert reached.count("SUMMARY") == 1
+    assert reached.count("BUTTON") == 1
+
+
+def test_the_paths_of_failures_can_be_copied(page: Page, address: str) -> None:
+    page.get_by_role("button", name="Copy the paths").click()
+    page.get_by_text("2 paths copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()").split("\n")
+    assert sorted(copied) == [
+        "a folder with a long name/" + "x" * 150 + ".png",
+        'empty <b>bold</b> & "quoted".jpg',
+    ]
+
+
+def test_who_listens_learns_what_is_there(page: Page) -> None:
+    for heading in ("Totals", "A sample of all", "Curves", "Failures", "Runs"):
+        assert page.get_by_role("region", name=heading, exact=True).count() == 1
+    assert page.get_by_role("slider").count() == page.locator(".compare").count()
+    names = page.get_by_role("img").evaluate_all(
+        "images => images.map(i => i.getAttribute('alt') || i.getAttribute('aria-label'))"
+    )
+    assert len(names) > 16
+    assert all(names)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_can_be_read(browser: Browser, address: str, width: int, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for selector in ("h1", "dd", ".facts", ".charts svg text", ".count", "footer", "th"):
+        assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5 - 1e-6, selector
+    context.close()
+
+
+def test_without_scripts_both_pictures_are_seen(browser: Browser, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    boxes = [
+        page.locator(f".compare {side}").first.bounding_box()
+        for side in ("img.after", "img.before")
+    ]
+    assert all(box is not None and box["height"] > 20 for box in boxes)
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"] + 1
+    assert not page.locator(".compare input").first.is_visible()
+    context.close()
+
+
+# The contrast of an element's text with what lies behind it, by WCAG 2.
+CONTRAST = """
+element => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => {
+    const [r, g, b] = channels(colour).map(c => {
+      c /= 255;
+      return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const style = getComputedStyle(element);
+  const text = element instanceof SVGElement ? style.fill : style.color;
+  let behind = element;
+  let back = "";
+  for (; behind; behind = behind.parentElement) {
+    back = getComputedStyle(behind).backgroundColor;
+    if (channels(back)[3] !== 0) break;
+  }
+  const [low, high] = [luminance(text), luminance(back)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}
+"""

@@ -1,0 +1,272 @@
+"""Local directories and object stores: the same order, the same promises, honest errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchlight.errors import StorageError
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import NameRefusedError
+from tests.support.helpers import tree
+from tests.support.s3_server import BUCKET
+
+TEMPORARY = "_batchlight/tmp"
+
+# '/' sorts between '.' and '0', and UTF-8 after U+FFEE otherwise than UTF-16.
+PARTS = ["a", "a.jpg", "a b", "a-", "A", "a0", "é", "e\u0301", "\uffee", "😀", "_batchlight", ".h"]
+NASTY = [
+    *("a/x.jpg", "a.jpg", "a b/x #%.jpg", "a-/+?.jpg", "A/a.jpg", "a0", "é.jpg", "e\u0301.jpg"),
+    *("\uffee/x", "😀/x", "a%20b.jpg", "b&'<>.jpg", "c1\x85.jpg", "c1a.jpg"),
+    *(".h/x.jpg", "a/.h.jpg", "out/_batchlight/plan/x", "out/Z.jpg", "out/deep/y.jpg", "outer.jpg"),
+]
+
+
+def local(folder: Path) -> Storage:
+    return open_storage(Location.parse(str(folder)))
+
+
+def write_tree(folder: Path, paths: list[str]) -> list[str]:
+    """Make those files that can be there together; returns them."""
+    made = []
+    for path in paths:
+        try:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(path.encode())
+        except OSError:  # a file where a folder is wanted, or the other way round
+            continue
+        made.append(path)
+    return made
+
+
+def inputs_of(paths: list[str]) -> list[str]:
+    """What a walk should give, by the words of the contract."""
+    outputs = {path[: path.index("_batchlight/")] for path in paths if "_batchlight/" in path}
+    seen = (
+        path
+        for path in paths
+        if not any(part.startswith(".") for part in path.split("/"))
+        and not any(path.startswith(output) for output in outputs)
+    )
+    return sorted(set(seen), key=str.encode)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join)))
+def test_walk_is_in_the_order_of_the_bytes_of_whole_paths(paths: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_tree(Path(folder), paths)
+        assert [info.path for info in local(Path(folder)).walk()] == inputs_of(made)
+
+
+def test_walk_takes_files_and_links_to_files_only(tmp_path: Path) -> None:
+    (tmp_path / "real.jpg").write_bytes(b"12345")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/x.jpg").write_bytes(b"1")
+    (tmp_path / "link.jpg").symlink_to("real.jpg")
+    (tmp_path / "folder.jpg").symlink_to("sub")
+    (tmp_path / "up").symlink_to(".")
+    (tmp_path / "broken.jpg").symlink_to("nothing")
+    (tmp_path / "through.jpg").symlink_to("real.jpg/x")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        found = {info.path: info for info in local(tmp_path).walk()}
+    sizes = {path: info.size for path, info in found.items()}
+    files = {"real.jpg": 5, "link.jpg": 5, "sub/x.jpg": 1}
+    assert sizes == {**files, "broken.jpg": None, "through.jpg": None, "loop.jpg": None}
+    assert [path for path, info in found.items() if info.defect] == ["loop.jpg"]
+    modified = found["real.jpg"].modified
+    assert modified is not None
+    assert modified.timestamp() == pytest.approx((tmp_path / "real.jpg").stat().st_mtime)
+
+
+def test_odd_names_are_listed_readably_and_with_a_defect(tmp_path: Path) -> None:
+    for name in (b"\xff.jpg", b"bell\x07.jpg", b"line\n.jpg", b"fine\xc3\xa9.jpg", b"c1\xc2\x85"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"1")
+    found = list(local(tmp_path).walk())
+    shown = ["\\xff.jpg", "bell\\x07.jpg", "c1\\x85", "fineé.jpg", "line\\x0a.jpg"]
+    assert [info.path for info in found] == sorted(shown)
+    assert [info.path for info in found if not info.defect] == ["fineé.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "loop", "too long", "below a file", "none"])
+def test_what_is_no_file_cannot_be_read(tmp_path: Path, kind: str) -> None:
+    path = {"too long": "n" * 300, "below a file": "file/x"}.get(kind, "x.jpg")
+    (tmp_path / "file").write_bytes(b"")
+    if kind == "directory":
+        (tmp_path / path).mkdir()
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / path)
+    elif kind == "loop":
+        (tmp_path / path).symlink_to(path)
+    storage = local(tmp_path)
+    assert not storage.is_file(path)
+    with pytest.raises((FileNotFoundError, NameRefusedError)):
+        storage.stat(path)
+    with pytest.raises(FileNotFoundError):
+        storage.read(path)
+
+
+def test_a_local_write_goes_through_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = local(tmp_path)
+    storage.write("a/b.txt", b"old")
+    replace, seen = os.replace, []
+
+    def spy(source: str, target: str) -> None:
+        seen.append((Path(source).parent, Path(source).read_bytes(), Path(target).read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", spy)
+    before = os.umask(0o027)
+    try:
+        storage.write("a/b.txt", b"new")
+        storage.create("c.txt", b"")
+    finally:
+        os.umask(before)
+    assert seen == [(tmp_path / TEMPORARY, b"new", b"old")]
+    assert tree(tmp_path) == {"a/b.txt": b"new", "c.txt": b""}
+    for name in ("a/b.txt", "c.txt"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+
+    def fail(source: str, target: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StorageError, match="input/output error") as caught:
+        storage.write("a/b.txt", b"newer")
+    assert not caught.value.lasting
+    assert tree(tmp_path) == {"a/b.txt": b"new", "c.txt": b""}
+
+
+def test_sweep_removes_leftovers(tmp_path: Path) -> None:
+    storage = local(tmp_path)
+    storage.sweep()  # nothing there yet
+    storage.check(writable=True)
+    for name in ("one", "two"):
+        (tmp_path / TEMPORARY / name).write_bytes(b"half")
+    (tmp_path / TEMPORARY / "somebody's folder").mkdir()
+    storage.sweep()
+    assert tree(tmp_path) == {}
+
+
+def test_names_that_cannot_be_written(tmp_path: Path) -> None:
+    storage = local(tmp_path)
+    storage.write("folder/file", b"")
+    for path in ("n" * 300, "folder", "folder/file/x", "folder/" + "n" * 300 + "/x"):
+        for write in (storage.write, storage.create):
+            with pytest.raises(NameRefusedError):
+                write(path, b"data")
+    for path in ("../x", "a/../../x", "/x"):
+        for use in (storage.read, storage.stat, storage.delete, storage.names):
+            with pytest.raises(ValueError, match="would leave"):
+                use(path)
+        with pytest.raises(ValueError, match="would leave"):
+            storage.write(path, b"")
+    assert tree(tmp_path) == {"folder/file": b""}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    with ExitStack() as exits:
+        try:
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("this user may not mount a file system")
+        exits.callback(lambda: subprocess.run(["umount", str(disk)], check=True))
+        yield disk
+
+
+def test_a_full_or_read_only_disk_is_no_images_fault(small_disk: Path) -> None:
+    storage = local(small_disk)
+    storage.write("a", b"1")
+    with pytest.raises(StorageError, match="free some space") as caught:
+        storage.write("b", bytes(2**20))
+    assert caught.value.lasting
+    assert tree(small_disk) == {"a": b"1"}
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StorageError, match="choose an --output that can be written to") as caught:
+        storage.write("a", b"2")
+    assert caught.value.lasting
+    with pytest.raises(StorageError, match="cannot write"):
+        local(small_disk / "new").check(writable=True)
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty place of each kind, under an odd name."""
+    if request.param == "local":
+        return local(tmp_path / "an odd #%20 name?")
+    request.getfixturevalue("s3")
+    return open_storage(Location.parse(f"s3://{BUCKET}/{uuid4()}/an odd #%20 name?"))
+
+
+def test_both_kinds_read_write_and_delete(storage: Storage) -> None:
+    assert storage.names("a") == []
+    assert storage.create("a/x #%20+?é.bin", b"1")
+    assert not storage.create("a/x #%20+?é.bin", b"2")
+    assert storage.read("a/x #%20+?é.bin") == b"1"
+    storage.write("a/x #%20+?é.bin", b"345")
+    storage.write("a/b/deeper", b"")
+    storage.write("top", b"")
+    assert storage.read("a/x #%20+?é.bin") == b"345"
+    info = storage.stat("a/x #%20+?é.bin")
+    assert (info.path, info.size) == ("a/x #%20+?é.bin", 3)
+    assert info.modified is not None
+    assert abs(info.modified.timestamp() - time.time()) < 60
+    assert storage.names("a") == ["x #%20+?é.bin"]
+    assert storage.names("") == ["top"]
+    assert storage.is_file("top")
+    assert not storage.is_file("a")
+    assert not storage.is_file("to")
+    storage.delete("top")
+    storage.delete("top")
+    storage.delete("a/x #%20+?é.bin")
+    storage.delete("a/b/deeper")
+    assert storage.names("a") == storage.names("a/b") == storage.names("") == []
+    for look in (storage.read, storage.stat):
+        with pytest.raises(FileNotFoundError):
+            look("top")
+
+
+def test_of_many_creators_one_wins(storage: Storage) -> None:
+    storage.check(writable=True)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(3):
+            made = list(pool.map(lambda i, n=number: storage.create(f"{n}", b"%d" % i), range(8)))
+            assert made.count(True) == 1
+            assert storage.read(f"{number}") == b"%d" % made.index(True)
+
+
+def test_both_kinds_walk_alike(storage: Storage) -> None:
+    for path in NASTY:
+        storage.write(path, path.encode())
+    storage.delete("_batchlight/tmp/x")
+    if hasattr(storage, "root"):  # the empty folder of the writes above makes this an output
+        os.removedirs(os.path.join(storage.root, TEMPORARY))
+    found = list(storage.walk())
+    expected = inputs_of([path.replace("\x85", "\\x85") for path in NASTY])
+    assert [info.path for info in found] == expected
+    assert [info.path for info in found if info.defect] == ["c1\\x85.jpg"]
+    for info in found:
+        assert info.defect or info.size == len(info.path.encode())

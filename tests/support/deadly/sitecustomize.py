@@ -1,0 +1,100 @@
+"""Python imports this at its start where PYTHONPATH leads here, in every worker of a run.
+
+It makes OpenCV deadly for some images, as ``orders.json`` in the folder $DEADLY says: by the
+SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels that are encoded.
+Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+GROWS_TO = 6 * 2**30
+GROWS_BY = 64 * 2**20
+
+
+def do(how: str | None) -> None:
+    """What becomes of a process that touches a deadly image."""
+    match how:
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(3600)
+        case "limit":
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (2**30, before[1]))
+            try:
+                bytearray(2**30)
+            finally:  # what Ray has to do now, it does without a limit
+                resource.setrlimit(resource.RLIMIT_AS, before)
+        case "grow":
+            held: list[bytes] = []
+            while len(held) * GROWS_BY < GROWS_TO:
+                held.append(b"x" * GROWS_BY)
+                time.sleep(0.02)
+
+
+def make_deadly() -> None:
+    """Put OpenCV's functions behind others."""
+    import cv2
+
+    folder = Path(os.environ["DEADLY"])
+    orders = json.loads((folder / "orders.json").read_text())
+    decode, encode = cv2.imdecode, cv2.imencode
+
+    def imdecode(data: Any, flags: int) -> Any:
+        digest = hashlib.sha256(data).hexdigest()
+        with (folder / "decoded").open("a") as log:
+            log.write(f"{digest} {os.getpid()}\n")
+        time.sleep(orders["slow_s"])
+        do(orders["deadly"].get(digest))
+        return decode(data, flags)
+
+    def imencode(suffix: str, pixels: Any, *settings: Any) -> Any:
+        height, width = pixels.shape[:2]
+        do(orders["deadly"].get(f"{height}x{width}"))
+        return encode(suffix, pixels, *settings)
+
+    vars(cv2).update(imdecode=imdecode, imencode=imencode)
+
+
+class AfterCodec(MetaPathFinder):
+    """Acts when batchlight's codec is imported, so that no other process pays for OpenCV."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "batchlight.images.codec":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            make_deadly()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if "DEADLY" in os.environ:
+    sys.meta_path.insert(0, AfterCodec())
