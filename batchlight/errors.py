@@ -34,13 +34,16 @@ class ErrorCode(StrEnum):
     UNREADABLE = "unreadable"
     WRITE_FAILED = "write_failed"
 
-    @property
-    def permanent(self) -> bool:
-        """Whether the same input would fail again, so that only ``--retry-failed`` redoes it."""
-        return self not in _REDONE_BY_EVERY_RUN
-
 
 _REDONE_BY_EVERY_RUN = frozenset({ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED})
+
+
+def is_permanent(code: str) -> bool:
+    """Whether the same input would fail again, so that only ``--retry-failed`` redoes it.
+
+    Codes of later versions are not: this one cannot know what became of them.
+    """
+    return code in frozenset(ErrorCode) - _REDONE_BY_EVERY_RUN
 
 
 class ExitCode:

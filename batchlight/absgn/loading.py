@@ -6,10 +6,12 @@ the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Final
 
 from batchlight.config import JobConfig, ModelName
@@ -134,8 +136,21 @@ def read_weights(path: str) -> Weights:
     return _parse(data, path)
 
 
+def packaged_model(sha256: str) -> ModelName | None:
+    """The model that comes with batchlight and has these weights."""
+    for name in CHANNELS:
+        file = _package_file(name)
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+            return name
+    return None
+
+
+def _package_file(name: str) -> Traversable:
+    return resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+
+
 def _packaged(name: str) -> Weights:
-    file = resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+    file = _package_file(name)
     if not file.is_file():
         raise UsageError(
             f"this version comes without weights for --model {name}; give --weights FILE"

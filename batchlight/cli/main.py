@@ -133,10 +133,10 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     """Show what a run would do, without writing anything."""
     from dataclasses import asdict
 
-    from batchlight.driver.dry_run import preview
+    from batchlight.driver.dry_run import dry_run
 
     _end_with_the_reader()
-    found = preview(config)
+    found = dry_run(config)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
@@ -184,17 +184,30 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
 def verify(
     output: Output,
     repair: Annotated[
-        bool, typer.Option("--repair", metavar="", help="Do again what is missing or differs.")
+        bool, typer.Option("--repair", metavar="", help="Redo what is missing or differs.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=0, help="Of a repair, as those of a run."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="TEXT", help="Of the Ray cluster that repairs."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="ABSGN's, if the run was given any."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Hold every output against its record.
+    """Compare every output with its record.
 
-    Present, size, sha256; what is wrong can be made again to the same bytes.
+    Present, size, sha256; what differs can be redone to the same bytes.
     """
     from dataclasses import asdict
 
+    from batchlight.driver.repair import RepairOptions
     from batchlight.driver.repair import repair as repair_output
     from batchlight.driver.verify import Problem
     from batchlight.driver.verify import verify as verify_output
@@ -209,7 +222,8 @@ def verify(
         _print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
     say = functools.partial(print, file=sys.stderr, flush=True)
-    found = repair_output(output, tell, say) if repair else verify_output(output, tell)
+    options = RepairOptions(workers, address, weights)
+    found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
     if as_json:
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
     else:
@@ -230,10 +244,12 @@ def verify(
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
     from batchlight.output.recordfiles import failed_rows
+    from batchlight.output.state import OutputState
     from batchlight.output.status import open_output
 
     _end_with_the_reader()
-    rows = failed_rows(open_output(output))
+    storage = open_output(output)
+    rows = failed_rows(storage, OutputState.load(storage).record_files)
     columns = ("input", "method", "error_code", "error")
     if as_json:
         print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from batchlight.engine.base import Engine, Outcome, WorkerDied
@@ -69,16 +69,15 @@ async def bisect(
     return left + await bisect(engine, function, items[middle:], deaths)
 
 
-async def window(jobs: Iterable[Coroutine[Any, Any, T]], size: int) -> AsyncGenerator[T, None]:
+async def window(jobs: AsyncIterator[Coroutine[Any, Any, T]], size: int) -> AsyncGenerator[T, None]:
     """Run jobs with at most ``size`` under way, yielding results as they come.
 
     The first failure stops the rest and is raised.
     """
-    waiting = iter(jobs)
     running: set[asyncio.Task[T]] = set()
     try:
         while True:
-            while len(running) < size and (job := next(waiting, None)) is not None:
+            while len(running) < size and (job := await anext(jobs, None)) is not None:
                 running.add(asyncio.ensure_future(job))
             if not running:
                 return

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.output.recordfiles import read_table, record_files
+from batchlight.output.recordfiles import read_records
 from batchlight.output.records import STAGES, TALLY_COLUMNS, Tally
 from batchlight.report.bins import Bins, Floats, Integers
 from batchlight.storage import Storage
@@ -168,12 +168,12 @@ class Digest:
         return max(self.runs.values(), key=lambda run: run.last, default=None)
 
 
-def digest(storage: Storage) -> Digest:
-    """Read all records of an output once. Raises ``StorageError``."""
+def digest(storage: Storage, paths: Sequence[str]) -> Digest:
+    """Read these files of records once. Raises ``StorageError``."""
     found = Digest()
     best: dict[str, pa.Table] = {}
-    for path in record_files(storage):
-        table = read_table(storage, path, _COLUMNS)
+    for path in paths:
+        table = read_records(storage, path, _COLUMNS)
         found = found.added(table)
         done = table.filter(pc.equal(table["status"], "ok")).select(_SHOWN)
         change = pc.subtract(done["luminance_after"], done["luminance_before"])

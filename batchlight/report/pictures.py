@@ -16,7 +16,7 @@ from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.output.inputs import read_input
-from batchlight.output.plan import plan_of
+from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage, open_storage
 
 SIDE = 480
@@ -49,8 +49,9 @@ class Pair:
 class Album:
     """Makes pictures of recorded images; each file is read once, however often it is shown."""
 
-    def __init__(self, output: Storage) -> None:
+    def __init__(self, output: Storage, state: OutputState) -> None:
         self._output = output
+        self._state = state
         self._opened = lru_cache(open_storage)
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._trouble: dict[str, str] = {}
@@ -92,7 +93,7 @@ class Album:
             return Picture(missing=self._trouble[side])
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
-        plan = plan_of(self._output, row["batch"])
+        plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["input"])
         return read_input(item, self._opened(Location.parse(plan.root)), self._opened)
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from batchlight._version import __version__
-from batchlight.output.plan import latest_plan
+from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
+from batchlight.output.state import OutputState
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
 from batchlight.storage import Location, open_storage
 
-REPORT = "report.html"
 RUNS_SHOWN = 10
 
 _SAMPLE = {"sample": "A sample of all"}
@@ -83,8 +83,9 @@ def write_report(output: Location) -> str:
     Reads the records and the images that it shows, nothing else. Raises ``StorageError``.
     """
     storage = open_storage(output)
-    found = digest(storage)
-    album = Album(storage)
+    state = OutputState.load(storage)
+    found = digest(storage, state.record_files)
+    album = Album(storage, state)
 
     def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
         rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
@@ -92,14 +93,13 @@ def write_report(output: Location) -> str:
             t: [_Shown(row, album.pair(row)) for row in some] for t, some in rows.items() if some
         }
 
-    plan = latest_plan(storage)
     storage.write(
         REPORT,
         _page(
             found,
             output=str(output),
-            root=plan.root if plan else "",
-            unfinished=plan is not None and not plan.is_closed(storage),
+            root=state.plan.root if state.plan else "",
+            unfinished=state.unfinished is not None,
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),
         ).encode(),

@@ -28,8 +28,8 @@ from batchlight.images.codec import decode, in_colour
 from batchlight.images.header import Header, read_header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels
+from batchlight.output.layout import is_output
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import is_output
 from batchlight.training.quality import Quality, quality
 
 SMALLEST_SIDE = 7

@@ -32,13 +32,14 @@ from batchlight.absgn.restored import Restored
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
 from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of, serve
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.engine.base import Answer
 from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.images import codec
-from batchlight.output.inputs import Batch, open_inputs
-from batchlight.output.recordfiles import part_path
+from batchlight.output.inputs import Batch
+from batchlight.output.layout import part_path
 from batchlight.storage import Location, open_storage
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.steps import BatchContext

@@ -13,10 +13,11 @@ import pytest
 import batchlight
 from batchlight.config import JobConfig
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.listing import open_inputs
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ErrorCode
-from batchlight.output.inputs import Batch, Input, open_inputs
-from batchlight.output.recordfiles import part_path
+from batchlight.output.inputs import Batch, Input
+from batchlight.output.layout import part_path
 from batchlight.storage import Location, open_storage
 from batchlight.worker.steps import BatchContext
 from tests.support.helpers import rows, tree, write_images

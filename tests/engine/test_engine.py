@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,8 +142,12 @@ def test_the_window_is_bounded_and_stops_at_the_first_failure() -> None:
         done += 1
         return number
 
+    async def jobs() -> AsyncIterator[Coroutine[Any, Any, int]]:
+        for number in range(1000):
+            yield job(number)
+
     async def drain() -> None:
-        results = [result async for result in window((job(n) for n in range(1000)), 4)]
+        results = [result async for result in window(jobs(), 4)]
         assert not results
 
     with pytest.raises(StorageError, match="no more"):

@@ -18,9 +18,9 @@ import obstore
 import pytest
 
 from batchlight.errors import LockedError, StorageError
+from batchlight.output.layout import LOCKS
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, Storage, objects, open_storage
-from batchlight.storage.base import LOCKS
 from tests.storage.test_s3 import images, records
 from tests.support.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
 from tests.support.helpers import batchlight, dark_image
@@ -40,7 +40,7 @@ from datetime import timedelta
 from batchlight.cli.main import main
 from batchlight.engine import calls
 from batchlight.storage import objects
-from batchlight.storage.base import LOCKS
+from batchlight.output.layout import LOCKS
 objects.PATIENCE = timedelta(seconds=0.5)
 objects.CLIENT_RETRIES = 2
 calls.PAUSE_AFTER_STORAGE_TROUBLE = 0.1
