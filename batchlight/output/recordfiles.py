@@ -16,6 +16,7 @@ from batchlight.config import Method
 from batchlight.errors import StorageError, brief
 from batchlight.output.layout import PLANS, is_part, part_path
 from batchlight.output.records import (
+    SCHEMA,
     STABLE,
     TALLY_COLUMNS,
     Record,
@@ -27,8 +28,6 @@ from batchlight.output.records import (
 from batchlight.storage import Storage
 
 ROW_GROUP_ROWS = 16_384
-REQUIRED = frozenset({"input", "method", "status", "batch"})
-"""Columns without which a file holds no records."""
 WRITTEN_BY = b"batchlight"
 """Key of a file's metadata whose value is the version that wrote it."""
 
@@ -94,11 +93,10 @@ def read_exactly(storage: Storage, path: str) -> pa.Table:
     with _damage(path):
         stored = storage.read(path)
         table = _read(stored, None)
-        if missing := REQUIRED - set(table.schema.names):
-            raise DamagedRecordsError(path, f"it has no column {min(missing)!r}")
-        again = to_parquet(table, path)
-        if stored != again and _writers(stored) == _writers(again):
-            raise DamagedRecordsError(path, "its bytes are not those that were written")
+        if table.schema.names == SCHEMA.names:  # else another version has written it
+            again = to_parquet(table, path)
+            if stored != again and _writers(stored) == _writers(again):
+                raise DamagedRecordsError(path, "its bytes are not those that were written")
         return as_recorded(table)
 
 

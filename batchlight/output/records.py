@@ -66,6 +66,9 @@ KEY = ["input", "method"]
 
 ORDER = [(name, "ascending") for name in KEY]
 
+REQUIRED = frozenset({"input", "method", "status", "batch"})
+"""Columns without which a file holds no records."""
+
 TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
 """Those that a ``Tally`` is made of."""
 
@@ -173,19 +176,24 @@ def as_recorded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Tab
     """Rows of any version as rows of ``SCHEMA``: columns that are not there are null.
 
     ``columns``: those to give, in this order; by default all, and after them those that only later
-    versions know. Raises ``pa.ArrowException`` for columns of another type.
+    versions know. Raises ``pa.ArrowException`` for columns of another type, and without those of
+    ``REQUIRED``.
     """
     there = table.schema.names
     wanted = SCHEMA.names if columns is None else columns
+    if missing := REQUIRED.intersection(wanted).difference(there):
+        raise pa.ArrowInvalid(f"it has no column {min(missing)!r}")
     for name in wanted:
         if name not in there:
             field = SCHEMA.field(name).with_nullable(True)
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    unknown = [] if columns is not None else [name for name in there if name not in SCHEMA.names]
     fields = [
-        SCHEMA.field(name).with_nullable(name not in there or SCHEMA.field(name).nullable)
+        SCHEMA.field(name).with_nullable(
+            SCHEMA.field(name).nullable or table.schema.field(name).nullable
+        )
         for name in wanted
     ]
+    unknown = [] if columns is not None else [name for name in there if name not in SCHEMA.names]
     schema = pa.schema([*fields, *(table.schema.field(name) for name in unknown)])
     return table.select(schema.names).cast(schema)
 

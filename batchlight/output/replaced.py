@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
-from batchlight.output.recordfiles import read_records, read_table
+from batchlight.output.recordfiles import read_records
 from batchlight.output.records import KEY, keys_of
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
@@ -55,7 +55,7 @@ class _Open:
 
     def __init__(self, storage: Storage, span: Span) -> None:
         self.span = span
-        self.keys = keys_of(read_table(storage, span.path, KEY))
+        self.keys = keys_of(read_records(storage, span.path, KEY))
         self.replaced = pa.array([False] * len(self.keys), pa.bool_())
 
     def replace(self, keys: pa.Array) -> None:
@@ -84,7 +84,7 @@ def old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
 
 def span_of(storage: Storage, path: str) -> Span:
     """Look at a file of records. Raises ``DamagedRecordsError``."""
-    inputs = read_table(storage, path, ["input"])["input"]
+    inputs = read_records(storage, path, KEY)["input"]
     return Span(path, inputs[0].as_py(), inputs[-1].as_py())
 
 

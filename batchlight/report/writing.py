@@ -38,6 +38,24 @@ class _Shown:
     row: Mapping[str, Any]
     pair: Pair
 
+    @property
+    def facts(self) -> str:
+        """What is on record of it; records of other versions may lack some."""
+        facts = {
+            "{method}": ("method",),
+            "{width}×{height}": ("width", "height"),
+            "luminance {luminance_before:.2f} → {luminance_after:.2f}": (
+                *("luminance_before", "luminance_after"),
+            ),
+            "clipped {clipped_fraction:.1%}": ("clipped_fraction",),
+            "light {atmospheric_light:.0f}": ("atmospheric_light",),
+        }
+        return " · ".join(
+            fact.format(**self.row)
+            for fact, names in facts.items()
+            if all(self.row[name] is not None for name in names)
+        )
+
 
 @dataclass(frozen=True)
 class _Failures:
