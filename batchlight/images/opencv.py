@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from cv2.utils import logging
 
 from batchlight.images.metadata import Metadata
 from batchlight.images.pixels import Pixels
@@ -25,20 +25,17 @@ class _Silence:
         self._inside = 0
         self._level = 0
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        logging = cv2.utils.logging
+    def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    logging.setLogLevel(self._level)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                logging.setLogLevel(self._level)
 
 
 _silenced = _Silence()
@@ -46,7 +43,7 @@ _silenced = _Silence()
 
 def decode(data: bytes) -> Pixels | None:
     """The samples as stored, alpha last; None if OpenCV cannot decode them."""
-    with _silenced():
+    with _silenced:
         samples: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return samples
 
@@ -56,7 +53,7 @@ def encode(suffix: str, samples: Pixels, parameters: Sequence[int] = ()) -> byte
 
     Raises ``cv2.error`` or ``ValueError`` if OpenCV cannot encode it.
     """
-    with _silenced():
+    with _silenced:
         return _file(*cv2.imencode(suffix, samples, parameters))
 
 
@@ -71,7 +68,7 @@ def encode_with_metadata(
     }
     kinds = [kind for kind, block in blocks.items() if block]
     payloads = [np.frombuffer(block, np.uint8) for block in blocks.values() if block]
-    with _silenced():
+    with _silenced:
         return _file(*cv2.imencodeWithMetadata(suffix, samples, kinds, payloads, parameters))
 
 
