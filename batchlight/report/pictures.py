@@ -15,6 +15,7 @@ import numpy as np
 from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
+from batchlight.images.pixels import turned
 from batchlight.output.inputs import read_input
 from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage, open_storage
@@ -112,7 +113,7 @@ def make_picture(data: bytes) -> Picture:
         scale = min(1.0, side / max(pixels.shape[:2]))
         size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
         small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        upright = codec.turned(small, header.orientation)
+        upright = turned(small, header.orientation)
         for quality in QUALITIES:
             _, encoded = cv2.imencode(".webp", upright, [cv2.IMWRITE_WEBP_QUALITY, quality])
             if encoded.size <= BYTES_AT_MOST:

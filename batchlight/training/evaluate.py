@@ -24,10 +24,11 @@ import numpy as np
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.host.resources import usable_cpus
-from batchlight.images.codec import decode, in_colour
-from batchlight.images.header import Header, read_header
+from batchlight.images.codec import decode
+from batchlight.images.header import read_header
+from batchlight.images.image import Header
 from batchlight.images.names import is_image_name
-from batchlight.images.pixels import Pixels
+from batchlight.images.pixels import Pixels, in_colour
 from batchlight.output.layout import is_output
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.training.quality import Quality, quality

@@ -18,7 +18,7 @@ from batchlight.errors import ImageError, UsageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.names import is_image_name
-from batchlight.images.pixels import Rgb
+from batchlight.images.pixels import Rgb, in_colour
 from batchlight.storage import Location, open_storage
 
 logger = logging.getLogger(__name__)
@@ -133,5 +133,5 @@ def _load(folder: str, path: str) -> Rgb:
     except (ImageError, OSError) as error:
         raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
     top = np.float32(np.iinfo(pixels.dtype).max)
-    rgb: Rgb = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
+    rgb: Rgb = in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
     return rgb

@@ -31,8 +31,8 @@ from batchlight.errors import (
     brief,
 )
 from batchlight.images import codec, names
-from batchlight.images.codec import Decoded
 from batchlight.images.header import read_header
+from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Input, read_input

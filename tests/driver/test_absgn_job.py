@@ -38,6 +38,7 @@ from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.engine.base import Answer
 from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.images import codec
+from batchlight.images.image import Decoded
 from batchlight.output.inputs import Batch
 from batchlight.output.layout import part_path
 from batchlight.storage import Location, open_storage
@@ -189,7 +190,7 @@ def test_each_image_is_read_and_decoded_once(
         reads[path] += path.endswith(".jpg")
         return read(self, path)
 
-    def counted_decode(*arguments: Any) -> codec.Decoded:
+    def counted_decode(*arguments: Any) -> Decoded:
         nonlocal decodes
         decodes += 1
         return decode(*arguments)

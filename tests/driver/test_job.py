@@ -20,7 +20,7 @@ import batchlight
 from batchlight.driver.dry_run import dry_run
 from batchlight.errors import UsageError
 from batchlight.images import codec
-from batchlight.images.header import Header
+from batchlight.images.image import Decoded, Header
 from batchlight.images.measures import measure
 from batchlight.output.commit import close_plan
 from batchlight.output.earlier import earlier_rows
@@ -115,7 +115,7 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
     decodings = []
     decode = codec.decode
 
-    def counting(data: bytes, header: Header) -> codec.Decoded:
+    def counting(data: bytes, header: Header) -> Decoded:
         decodings.append(hashlib.sha256(data).hexdigest())
         return decode(data, header)
 
