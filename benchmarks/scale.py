@@ -38,7 +38,7 @@ TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
     """A line for each count."""
-    phases = ("plan", "close", "rerun")
+    phases = ("plan", "close", "rerun", "replace")
     lines = []
     for count in counts:
         found = in_own_process(count)
@@ -76,6 +76,14 @@ def one(count: int) -> dict[str, float]:
         assert plan_all(config, storage, count) is None
         assert held(storage, config).ok == count
         seconds["rerun"] = time.perf_counter() - started
+        again = config.model_copy(update={"overwrite": True})
+        plan = plan_all(again, storage, count)
+        assert plan is not None
+        commit_all(again, storage, plan)
+        started = time.perf_counter()
+        close_plan(storage, OutputState.load(storage))
+        seconds["replace"] = time.perf_counter() - started
+        assert held(storage, config).ok == count
     return {**seconds, "peak_mb": peak_bytes() / 2**20}
 
 

@@ -248,7 +248,7 @@ class _Run:
 
     async def _write_report(self, engine: Engine) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output)
+        await engine.call(write_report, self.output, self.lock.number)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""

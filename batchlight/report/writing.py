@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from batchlight._version import __version__
+from batchlight.output.fence import fenced_for_worker
 from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
@@ -95,12 +96,15 @@ class _Method:
         ]
 
 
-def write_report(output: Location) -> str:
+def write_report(output: Location, lock: int | None = None) -> str:
     """Make the report of an output and put it there; returns where it is.
 
-    Reads the records and the images that it shows, nothing else. Raises ``StorageError``.
+    Reads the records and the images that it shows, nothing else. ``lock``: the number of the lock
+    under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is lost.
     """
     storage = open_storage(output)
+    if lock is not None:
+        storage = fenced_for_worker(storage, lock, str(output))
     state = OutputState.load(storage)
     found = digest(storage, state.record_files)
     album = Album(storage, state)

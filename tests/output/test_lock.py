@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from batchlight.errors import LockedError
 from batchlight.output import lock as lock_module
-from batchlight.output.lock import Holder, Lock
+from batchlight.output.lock import Holder, Lock, read_lock
 from batchlight.storage import Location, Storage, open_storage
 from tests.support.helpers import under_way
 
@@ -170,3 +171,34 @@ def test_the_heartbeat_is_a_sign_of_life(
         before = file.stat().st_mtime_ns
         threading.Event().wait(0.2)
         assert file.stat().st_mtime_ns > before
+
+
+def test_a_clock_that_is_ahead_steals_no_lock(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of a lock is told by the clock of the storage, not by that of this machine."""
+    put_holder(tmp_path, host="elsewhere")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=5)
+
+    monkeypatch.setattr(lock_module, "datetime", Ahead)
+    with pytest.raises(LockedError, match="process 1 on elsewhere"):
+        Lock(storage, "out", "mine").__enter__()
+    assert [path.name for path in (tmp_path / "_batchlight/locks").iterdir()] == ["0000000007.json"]
+
+
+def test_a_hidden_process_is_not_taken_for_dead(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hidepid=2, ``/proc`` shows no process of another user."""
+    put_holder(tmp_path, pid=os.getppid())
+
+    def hidden(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr("batchlight.output.lock.psutil.Process", hidden)
+    holder, _ = read_lock(storage, 7)
+    assert holder.has_ended is None  # its heartbeat tells
