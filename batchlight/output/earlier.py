@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from batchlight.config import Method
-from batchlight.output.layout import metadata_path, part_path
+from batchlight.output.layout import BatchRange, metadata_path, part_path
 from batchlight.output.recordfiles import read_records
 from batchlight.output.records import joined
 from batchlight.output.state import OutputState
@@ -53,7 +53,13 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
             for chunk in state.unfinished.chunks
             if chunk not in state.metadata
         ]
-    streams = groupby(sorted(chunks), key=lambda item: bisect_right(state.plans, item[0].first))
+
+    def stream(item: tuple[BatchRange, list[str]]) -> tuple[int, int]:
+        """Of a file its plan; if that is not known any more, it is a stream by itself."""
+        plan = bisect_right(state.plans, item[0].first)
+        return plan, 0 if plan else item[0].first
+
+    streams = groupby(sorted(chunks), key=stream)
     return heapq.merge(
         *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
         key=attrgetter("path"),

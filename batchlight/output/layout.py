@@ -42,9 +42,14 @@ class BatchRange:
 
     @classmethod
     def parse(cls, file_name: str) -> BatchRange | None:
-        """None for a name of another kind."""
-        first, dash, last = file_name.removesuffix(".parquet").partition("-")
-        return cls(int(first), int(last)) if dash and first.isdigit() and last.isdigit() else None
+        """None for a name of another kind, as of files that somebody else has put there."""
+        numbers = [
+            part for part in file_name.removesuffix(".parquet").split("-") if is_number(part)
+        ]
+        if len(numbers) != 2:
+            return None
+        found = cls(*map(int, numbers))
+        return found if found.file_name == file_name and found.first <= found.last else None
 
     def numbers(self) -> range:
         """The batches' numbers."""
@@ -106,7 +111,12 @@ def range_of(path: str) -> BatchRange:
 def numbered(names: list[str], suffix: str) -> list[int]:
     """The numbers that name files of one kind; files of other names are none of them."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+    return [int(stem) for stem in stems if is_number(stem)]
+
+
+def is_number(text: str) -> bool:
+    """Whether this is a number as in the names of files here."""
+    return text.isascii() and text.isdigit()
 
 
 def is_output(storage: Storage) -> bool:

@@ -53,6 +53,9 @@ class Holder(Document):
     pid: int
     process_started: float
     """Seconds since the epoch; tells a process from a later one of the same number."""
+    process_ticks: int | None = None
+    """The same in clock ticks since the boot, which setting the clock does not change; None where
+    that cannot be known."""
     acquired_at: datetime
     released: bool = False
     pid_scope: str = ""
@@ -66,6 +69,7 @@ class Holder(Document):
             host=socket.gethostname(),
             pid=os.getpid(),
             process_started=psutil.Process().create_time(),
+            process_ticks=_process_ticks(os.getpid()),
             acquired_at=datetime.now(UTC).replace(microsecond=0),
             pid_scope=_pid_scope(),
         )
@@ -80,6 +84,8 @@ class Holder(Document):
             return True
         if (self.host, self.pid_scope) != (socket.gethostname(), _pid_scope()):
             return None
+        if self.process_ticks is not None and (ticks := _process_ticks(self.pid)) is not None:
+            return ticks != self.process_ticks
         with suppress(psutil.NoSuchProcess):
             return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
         # With hidepid=2, processes of other users are hidden but can still be signalled at.
@@ -257,6 +263,16 @@ def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     path = lock_path(number)
     holder = parse(Holder, storage.read(path), path)
     return holder, storage.stat(path).modified or holder.acquired_at
+
+
+def _process_ticks(pid: int) -> int | None:
+    """When a process of this machine started, in clock ticks since the boot."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of the program comes second, in brackets, and may hold anything.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:  # not Linux, hidden, or gone
+        return None
 
 
 def _pid_scope() -> str:

@@ -58,19 +58,25 @@ class OutputState:
 
     @property
     def next_batch(self) -> int:
-        """The number of the first batch of a new plan."""
-        return self.plan.next_batch if self.plan else 0
+        """The number of the first batch of a new plan.
+
+        After all that ``metadata/`` holds, even if the plans are gone that it came from.
+        """
+        after = self.metadata[-1].last + 1 if self.metadata else 0
+        return max(after, self.plan.next_batch if self.plan else 0)
 
     @cached_property
     def done(self) -> frozenset[int]:
         """Batches of the last plan that are committed."""
         if self.plan is None:
             return frozenset()
-        plan = range(self.plan.first, self.plan.next_batch)
+        first, after = self.plan.first, self.plan.next_batch
         moved = (
-            number for chunk in self.metadata if chunk.last in plan for number in chunk.numbers()
+            number
+            for chunk in self.metadata
+            for number in range(max(chunk.first, first), min(chunk.last + 1, after))
         )
-        return frozenset(number for number in self.parts if number in plan).union(moved)
+        return frozenset(number for number in self.parts if first <= number < after).union(moved)
 
     @property
     def record_files(self) -> list[str]:

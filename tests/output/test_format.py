@@ -217,3 +217,29 @@ def test_a_format_is_named_with_the_first_lock(kept: Path) -> None:
     run(kept, "new")
     found = json.loads((kept / "new/_batchlight/format.json").read_text())
     assert found == {"version": 1, "written_by": batchlight.__version__}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2024-01.parquet", "0000000009-0000000001.parquet", "0-1.parquet", "x.parquet", "²-3.parquet"],
+)
+def test_files_of_others_in_metadata_are_left_alone(kept: Path, name: str) -> None:
+    foreign = kept / "out/metadata" / name
+    foreign.write_bytes(b"somebody's own")
+    assert run(kept).exit_code == 0
+    assert problems(kept / "out") == []
+    assert foreign.read_bytes() == b"somebody's own"
+
+
+def test_without_its_state_folder_an_output_is_still_gone_on_with(kept: Path) -> None:
+    run(kept)
+    shutil.rmtree(kept / "out/_batchlight")
+    image = (kept / "in/a.png").read_bytes()
+    (kept / "in/a.png").write_bytes((kept / "in/c.png").read_bytes())
+    (kept / "in/new.png").write_bytes(image)
+    summary = run(kept)
+    assert (summary.exit_code, summary.done_now, summary.ok) == (0, 2, 9)
+    assert (kept / "out/classical/new.png").exists()
+    assert problems(kept / "out") == []
+    batches = {row["input"]: row["batch"] for row in stable_rows(kept / "out")}
+    assert batches["a.png"] == batches["new.png"] == 5

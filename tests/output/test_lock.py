@@ -202,3 +202,15 @@ def test_a_hidden_process_is_not_taken_for_dead(
     monkeypatch.setattr("batchlight.output.lock.psutil.Process", hidden)
     holder, _ = read_lock(storage, 7)
     assert holder.has_ended is None  # its heartbeat tells
+
+
+def test_setting_the_clock_makes_no_other_process_of_the_holder(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """psutil tells the start of a process by the wall clock, which moves all starts along."""
+    me = Holder.this_process("other")
+    assert me.process_ticks is not None
+    moved = me.process_started - 3
+    put_holder(tmp_path, pid=me.pid, process_started=moved, process_ticks=me.process_ticks)
+    with pytest.raises(LockedError, match=f"process {me.pid} on"):
+        Lock(storage, "out", "mine").__enter__()

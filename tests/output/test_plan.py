@@ -182,16 +182,18 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     state = OutputState.load(storage)
     plan = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
-    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
+    # Numbers go on after those of the records, whose plan is gone here.
+    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.first) == (7, 3, 7, 1)
+    expected = [replace(b, number=b.number + 1) for b in planned(images, [])[0]]
     assert plan.rows_by_method == {"classical": 7}
     assert OutputState.load(storage).plan is None  # without its end mark it is no plan
     state = store_plan(storage, state, plan)
     assert state == OutputState.load(storage)
     assert state.unfinished == plan
-    assert batches_of(plan, storage) == planned(images, [])[0]
-    assert batches_of(plan, storage, skip={0, 2}) == planned(images, [])[0][1:2]
+    assert batches_of(plan, storage) == expected
+    assert batches_of(plan, storage, skip={1, 3}) == expected[1:2]
     assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
-    assert plan.rows_left(storage, {0, 2}) == {"classical": len(planned(images, [])[0][1].inputs)}
+    assert plan.rows_left(storage, {1, 3}) == {"classical": len(expected[1].inputs)}
 
     state = close_plan(storage, state)
     assert state == OutputState.load(storage)
@@ -203,7 +205,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert OutputState.load(storage).plan == plan
     state = store_plan(storage, state, later)
     assert OutputState.load(storage).plan == later
-    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
+    (tmp_path / "_batchlight/plan/0000000004.json").unlink()
     assert OutputState.load(storage).plan == plan
 
 
