@@ -33,6 +33,8 @@ class ErrorCode(StrEnum):
     MISSING = "missing"
     UNREADABLE = "unreadable"
     WRITE_FAILED = "write_failed"
+    ERROR = "error"
+    """An exception that no image should cause: a bug, or a broken environment."""
 
     @property
     def permanent(self) -> bool:
@@ -40,7 +42,9 @@ class ErrorCode(StrEnum):
         return self not in _REDONE_BY_EVERY_RUN
 
 
-_REDONE_BY_EVERY_RUN = frozenset({ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED})
+_REDONE_BY_EVERY_RUN = frozenset(
+    {ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED, ErrorCode.ERROR}
+)
 
 
 class ExitCode:

@@ -2,7 +2,7 @@
 
 An output depends on its input and on the light of its batch, and both are on record. So a bad
 output is made again with the recorded light; where the records themselves are lost, the stored
-plan tells which images each batch had, and surveying them gives its light once more. A file of
+plan tells which images each batch had, and analysing them gives its light again. A file of
 records is replaced when all of its rows are there, so a repair that dies changes nothing but
 outputs, which the next one finds as they are.
 """
@@ -25,7 +25,7 @@ from batchlight.engine import Engine, make_engine, window
 from batchlight.engine.base import Service
 from batchlight.errors import UsageError
 from batchlight.host.signals import Interrupt
-from batchlight.output.inputs import Batch, Input
+from batchlight.output.inputs import Batch
 from batchlight.output.lock import Lock, new_run_id
 from batchlight.output.plan import Plan, plan_of
 from batchlight.output.recordfiles import (
@@ -81,9 +81,15 @@ class _Lost:
     lights: Mapping[str, float | None] | None = None
     """The batch's light by method, if it is on record."""
 
-    def inputs(self, method: Method) -> list[Input]:
-        """Those whose row of this method is lost."""
-        return [item for item in self.batch.inputs if (item.path, method) in self.keys]
+    @property
+    def pairs(self) -> set[tuple[str, Method]]:
+        """Input and method of the rows that are lost."""
+        return {
+            (item.path, method)
+            for item in self.batch.inputs
+            for method in self.batch.methods
+            if (item.path, method) in self.keys
+        }
 
 
 class _Repairer:
@@ -157,7 +163,7 @@ class _Repairer:
         return found
 
     async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Record]:
-        methods = {method for some in lost for method in some.batch.methods if some.inputs(method)}
+        methods = {method for some in lost for _, method in some.pairs}
         config = self._config(plan, methods)
         model = model_of(config, weights_of(config), lambda: self._started(config))
         fingerprints = fingerprints_of(config, model)
@@ -177,10 +183,10 @@ class _Repairer:
         )
         engine = self._started(config)
         if model is not None and self._service is None:
-            images = sum(len(some.inputs("absgn")) for some in lost)
+            images = sum(method == "absgn" for some in lost for _, method in some.pairs)
             self._service = await serve(engine, config, model, images)
         runner = BatchRunner(engine, context, self._service)
-        jobs = (_redo_batch(runner, some) for some in lost)
+        jobs = (runner.redo(some.batch, some.pairs, some.lights) for some in lost)
         return [record async for done in window(jobs, engine.window) for record in done]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
@@ -206,18 +212,6 @@ class _Repairer:
             self._storage.write(path, to_parquet(table, path))
         else:
             self._storage.delete(path)
-
-
-async def _redo_batch(runner: BatchRunner, lost: _Lost) -> list[Record]:
-    batch, lights = lost.batch, lost.lights
-    if lights is None:
-        _, light = await runner.survey(batch)
-        lights = dict.fromkeys(batch.methods, light)
-    records = []
-    for method in batch.methods:
-        if inputs := lost.inputs(method):
-            records += await runner.finish(batch.number, method, lights[method], inputs)
-    return records
 
 
 def _outcome(problem: Problem, reason: str | None) -> Problem:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 
 class Deadline:
@@ -22,6 +24,11 @@ class Deadline:
         """What each thread's call may take, by the thread's number."""
         self._ends: dict[int, float] = {}
         """When it has to end, on the monotonic clock; of those that are not paused."""
+        self._file: IO[Any] | None = None
+
+    def write_to(self, file: IO[Any] | None) -> None:
+        """Write the traceback of a call that is ended to ``file``; None is stderr."""
+        self._file = file
 
     @contextmanager
     def of(self, seconds: float) -> Iterator[None]:
@@ -37,7 +44,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block waits for somebody else, who has a deadline of his own; then anew."""
+        """While the block waits for another process with a deadline of its own; then start anew."""
         thread = threading.get_ident()
         seconds = self._seconds.get(thread)
         if seconds is None:
@@ -57,7 +64,8 @@ class Deadline:
                 self._ends[thread] = time.monotonic() + seconds
             if self._ends:
                 left = min(self._ends.values()) - time.monotonic()
-                faulthandler.dump_traceback_later(max(left, 0.001), exit=True)
+                file = self._file or sys.stderr
+                faulthandler.dump_traceback_later(max(left, 0.001), exit=True, file=file)
             else:
                 faulthandler.cancel_dump_traceback_later()
 
