@@ -120,9 +120,11 @@ class TaskCall:
 
     async def _hung(self) -> bool:
         """Whether the call's deadline ended its process."""
-        if self._mark is None or time.monotonic() - self._begun < self._timeout:
+        elapsed = time.monotonic() - self._begun
+        if self._mark is None or elapsed < self._timeout / 2:  # for the begin may be heard late
             return False
-        return await self._state() in (CallState.HUNG, None)
+        state = await self._state()
+        return elapsed >= self._timeout if state is None else state is CallState.HUNG
 
     async def _state(self) -> CallState | None:
         """What the mark of the call says; None if nobody on its node answers."""

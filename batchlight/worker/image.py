@@ -159,7 +159,7 @@ class BrokenBatchError(BatchlightError):
         return (
             f"every image of batch {self.batch} failed with {self.unexpected[0].message}, which is "
             "no fault of the images; check disk, memory and installation of the workers and run "
-            "the same command again, or report the traceback that --debug shows"
+            "the same command again, or report the traceback that was logged"
         )
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
-from batchlight.config import JobConfig
+from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ClusterError, ErrorCode
@@ -39,13 +39,13 @@ class PoisonedEngine(InProcessEngine):
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
         self.calls += 1
         work: Any = function
-        if work.func.__name__ == "run_batch":
-            _, _, batch, losses = work.args
-            deadly = self.would_kill(batch.inputs, losses)
-        else:
-            _, _, methods, losses = work.args
+        losses = work.args[-1]
+        if work.func.__name__ == "rehearse":
             inputs: Any = arguments[0]
+            methods = work.args[2]
             deadly = (self.reading or methods) and self.would_kill(inputs, losses)
+        else:
+            deadly = self.would_kill(work.args[2].inputs, losses)
         if deadly:
             raise WorkerDied(self.code)
         return await super().call(function, *arguments)
@@ -94,6 +94,13 @@ class Job:
         open_storage(Location.parse(str(self.other))).check(writable=True)
 
     def run(self, engine: InProcessEngine) -> BatchResult:
+        return asyncio.run(self.runner(engine).run(self.batch))
+
+    @property
+    def batch(self) -> Batch:
+        return Batch(0, ("classical",), self.inputs)
+
+    def runner(self, engine: InProcessEngine) -> BatchRunner:
         context = BatchContext(
             self.config,
             Location.parse(self.config.input),
@@ -101,8 +108,7 @@ class Job:
             "run",
             {"classical": "f"},
         )
-        batch = Batch(0, ("classical",), self.inputs)
-        return asyncio.run(BatchRunner(engine, context, None).run(batch))
+        return BatchRunner(engine, context, None)
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {r["input"]: r for r in pq.read_table(self.other / part_path(0)).to_pylist()}
@@ -165,3 +171,20 @@ def test_where_every_image_kills_the_run_ends(job: Job, monkeypatch: pytest.Monk
     assert caught.value.exit_code == 1
     assert not (job.other / part_path(0)).exists()
     assert not (job.other / "classical").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_pairs_that_are_done_again_beside_one_that_kills(job: Job, known: bool) -> None:
+    """With the light on record, or found out from the images once more; nothing is committed."""
+    light = job.calm_rows[0]["batch_atmospheric_light"]
+    lost = [item.path for item in job.inputs[3:7]]
+    engine = PoisonedEngine({lost[1]}, False, ErrorCode.CRASH)
+    pairs: set[tuple[str, Method]] = {(path, "classical") for path in lost}
+    lights = {"classical": light} if known else None
+    records = asyncio.run(job.runner(engine).redo(job.batch, pairs, lights))
+    assert [record.input for record in records] == lost
+    assert {record.input for record in records if record.status == "failed"} == {lost[1]}
+    assert {record.batch_atmospheric_light for record in records} == {light}
+    done = {path: job.calm[path] for path in lost if path != lost[1]}
+    assert tree(job.other / "classical") == done
+    assert not (job.other / part_path(0)).exists()
