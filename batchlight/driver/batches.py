@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -59,6 +59,10 @@ class BatchRunner:
 
         ``lights``: the batch's recorded light by method; None to find it out from all its images.
         """
+        if lights is not None:
+            wanted = {path for path, _ in pairs}
+            inputs = tuple(item for item in batch.inputs if item.path in wanted)
+            batch = replace(batch, inputs=inputs)
         redone = await self._outlast(batch, redo, pairs, lights)
         self._log(redone.unexpected)
         return redone.records

@@ -1,12 +1,12 @@
-"""The actor that holds an object: what happens in its process. ``actors.py`` is the other side.
+"""The actor that holds an object, in its own process; ``actors.py`` is the caller's side.
 
-Several calls are inside at once, so that one computes while others come and go; which of them
-computes, is decided by turns. If the process dies, whoever asked wants to know whether his call is
-to blame. That is read in a small file which the process keeps of its calls, since what is written
-to a file outlives the writer; the process that takes its place on the same node reads it.
+Several calls are inside at once, so that one computes while others arrive and leave; they take
+turns to compute. If the process dies, each caller needs to know whether its call is to blame. So
+the process keeps a small file about its calls, which the process that replaces it on the same node
+reads.
 
-A call that was not alone when the process died is asked again alone: then it is told before it
-begins, at the price of some milliseconds, and nothing needs to be read.
+A call that was one of several suspects is repeated alone. Then the caller hears before it begins,
+which costs some milliseconds.
 """
 
 from __future__ import annotations

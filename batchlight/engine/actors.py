@@ -1,12 +1,12 @@
 """Objects as Ray actors: made once, called often, by workers rather than by the driver.
 
-What is sent to them and comes back travels through Ray's object store, straight between the worker
-and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: of
-the one that is to blame, ``calls.py`` decides.
+Arguments and results travel through Ray's object store, directly between worker and actor. Ray
+restarts the process of an actor that dies, but repeats none of its calls.
 
-Otherwise an image that kills the network could take innocent ones along, three times. So a call
-that had not begun when its actor died is sent again and nobody hears of it. If it was the only one
-that had begun, it is to blame. If it was one of several, it is sent again alone.
+An image that kills the network must not take the calls of other images down with it. So a call that
+had not begun when its actor died is sent again, and its caller never notices. If it was the only
+one that had begun, it is to blame, and ``calls.py`` decides what follows. If it was one of several,
+it is sent again alone.
 """
 
 from __future__ import annotations

@@ -14,16 +14,16 @@ from typing import IO, Any
 class Deadline:
     """Ends this process when a call takes too long; each thread may have one call.
 
-    It is kept by a C thread that needs no interpreter lock, so that a decoder that never returns
-    cannot keep it from ringing. It counts from the call's start, not from its submission.
+    It is kept by a C thread that does not need the interpreter lock, so it works even if a decoder
+    never returns. Time counts from the start of the call, not from its submission.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds: dict[int, float] = {}
-        """What each thread's call may take, by the thread's number."""
+        """Time limit of each thread's call, by thread id."""
         self._ends: dict[int, float] = {}
-        """When it has to end, on the monotonic clock; of those that are not paused."""
+        """When each thread's call has to end, on the monotonic clock; paused ones are left out."""
         self._file: IO[Any] | None = None
 
     def write_to(self, file: IO[Any] | None) -> None:
@@ -57,7 +57,7 @@ class Deadline:
             self._set(thread, seconds)
 
     def _set(self, thread: int, seconds: float | None) -> None:
-        """There is one timer in a process, which is set to the first end of all."""
+        """A process has one timer; set it to the earliest end."""
         with self._lock:
             self._ends.pop(thread, None)
             if seconds is not None:

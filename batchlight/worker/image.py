@@ -84,6 +84,11 @@ class Analysed:
     analysis: Analysis
 
     @property
+    def light(self) -> float:
+        """Its own estimate of the atmospheric light."""
+        return self.analysis.atmospheric_light
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         alpha = 0 if self.decoded.alpha is None else self.decoded.alpha.nbytes

@@ -127,8 +127,6 @@ def redo(
         Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
         for item in batch.inputs
     ]
-    if lights is not None:
-        images = [image for image in images if image.methods]
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
     with _Pipeline(Steps(context), service) as pipeline:
@@ -201,12 +199,8 @@ class _Pipeline:
             mean.add(image.light)
             to_come -= _file_bytes(image)
             if analysed is None:
-                continue
-            if (
-                wait
-                and image.wants("classical")
-                and analysed.analysis.atmospheric_light < mean.at_most
-            ):
+                pass
+            elif wait and image.wants("classical") and analysed.light < mean.at_most:
                 waiting.append(_Waiting(image, self._kept(data, analysed, to_come)))
             else:
                 self._enhance(image, analysed, light)

@@ -103,7 +103,7 @@ class Steps:
         """The classical method's pixels."""
         columns = image.results["classical"].columns
         with _timed(columns, "enhance_ms"):
-            light = self._light_to_use(analysed.analysis.atmospheric_light, batch_light)
+            light = self._light_to_use(analysed.light, batch_light)
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
             )

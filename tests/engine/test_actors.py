@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from batchlight.engine import InProcessEngine, RayEngine, WorkerDied
-from batchlight.engine import actors as hosting
+from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, actors
 from batchlight.engine.base import Service
 from batchlight.engine.marks import session_folder
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, StorageError, UsageError
@@ -292,7 +291,7 @@ def test_a_call_that_kills_is_found_where_nothing_was_left_of_its_process(
     ray_engine: RayEngine, one: Service, tmp_path: Path
 ) -> None:
     """As on another node."""
-    assert isinstance(one, hosting.RayService)
+    assert isinstance(one, actors.RayService)
     log = tmp_path / "log"
     wait(ray_engine.call(ask, one, "pid"))
     name = f"batchlight-{one.actors[0]._actor_id.hex()}.json"
@@ -371,7 +370,7 @@ def test_what_make_raises_comes_out_of_host(
 def test_an_actor_of_another_version_is_refused(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosting, "__version__", "0.0.0")
+    monkeypatch.setattr(actors, "__version__", "0.0.0")
     with pytest.raises(ClusterError, match="install the same version on every node"):
         wait(ray_engine.host(Thing, 1, on_gpus=False))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_a_batch_of_nothing_but_errors_ends_the_run(
         with pytest.raises(BatchlightError, match="No space left on device") as caught:
             run(photos)
     assert caught.value.exit_code == 1
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # through Ray
     assert "Traceback" in caplog.text
     assert json.loads((out / "summary.json").read_text())["exit_code"] == 1
     assert not tree(out / "metadata")
