@@ -33,9 +33,13 @@ class ErrorCode(StrEnum):
     MISSING = "missing"
     UNREADABLE = "unreadable"
     WRITE_FAILED = "write_failed"
+    ERROR = "error"
+    """An exception that no image should cause: a bug, or a broken environment."""
 
 
-_REDONE_BY_EVERY_RUN = frozenset({ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED})
+_REDONE_BY_EVERY_RUN = frozenset(
+    {ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED, ErrorCode.ERROR}
+)
 
 
 def is_permanent(code: str) -> bool:

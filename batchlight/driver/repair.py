@@ -2,7 +2,7 @@
 
 An output depends on its input and on the light of its batch, and both are on record. So a bad
 output is made again with the recorded light; where the records themselves are lost, the stored
-plan tells which images each batch had, and surveying them gives its light once more. A file of
+plan tells which images each batch had, and analysing them gives its light again. A file of
 records is replaced when all of its rows are there, so a repair that dies changes nothing but
 outputs, which the next one finds as they are.
 """
@@ -37,7 +37,7 @@ from batchlight.engine.base import Service
 from batchlight.errors import UsageError
 from batchlight.host.signals import Interrupt
 from batchlight.output.fence import FencedStorage
-from batchlight.output.inputs import Batch, Input
+from batchlight.output.inputs import Batch
 from batchlight.output.layout import is_part
 from batchlight.output.lock import Lock, new_run_id, while_held
 from batchlight.output.plan import Plan
@@ -87,7 +87,9 @@ def repair(
     result = Verification(output)
     with Lock(storage, output, run_id) as lock, interrupt.caught(), ExitStack() as exits:
         fenced = FencedStorage(storage, lock.require)
-        repairer = _Repairer(fenced, Location.parse(output), run_id, options, interrupt, exits)
+        repairer = _Repairer(
+            fenced, Location.parse(output), run_id, lock, options, interrupt, exits
+        )
         checker = Checker(fenced, result)
 
         async def repair_all() -> None:
@@ -113,9 +115,15 @@ class _Lost:
     lights: Mapping[str, float | None] | None = None
     """The batch's light by method, if it is on record."""
 
-    def inputs(self, method: Method) -> list[Input]:
-        """Those whose row of this method is lost."""
-        return [item for item in self.batch.inputs if (item.path, method) in self.keys]
+    @property
+    def pairs(self) -> set[tuple[str, Method]]:
+        """Input and method of the rows that are lost."""
+        return {
+            (item.path, method)
+            for item in self.batch.inputs
+            for method in self.batch.methods
+            if (item.path, method) in self.keys
+        }
 
 
 class _Repairer:
@@ -126,6 +134,7 @@ class _Repairer:
         storage: Storage,
         output: Location,
         run_id: str,
+        lock: Lock,
         options: RepairOptions,
         interrupt: Interrupt,
         exits: ExitStack,
@@ -133,6 +142,7 @@ class _Repairer:
         self._storage = storage
         self._output = output
         self._run_id = run_id
+        self._lock = lock
         self._options = options
         self._interrupt = interrupt
         self._exits = exits
@@ -188,7 +198,7 @@ class _Repairer:
             yield _Lost(batch, frozenset(keys & own))
 
     async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Record]:
-        methods = {method for some in lost for method in some.batch.methods if some.inputs(method)}
+        methods = {method for some in lost for _, method in some.pairs}
         config = self._config(plan, methods)
         model = model_of(config, weights_of(config), lambda: self._started(config))
         fingerprints = fingerprints_of(config, model)
@@ -205,17 +215,18 @@ class _Repairer:
             output=self._output,
             run_id=self._run_id,
             fingerprints={method: f.digest for method, f in fingerprints.items()},
+            lock=self._lock.number,
             pixels_at_once=model.pixels_at_once if model else 0,
         )
         engine = self._started(config)
         if model is not None and self._service is None:
-            images = sum(len(some.inputs("absgn")) for some in lost)
+            images = sum(method == "absgn" for some in lost for _, method in some.pairs)
             self._service = await serve(engine, config, model, images)
         runner = BatchRunner(engine, context, self._service)
 
         async def jobs() -> AsyncIterator[Coroutine[Any, Any, list[Record]]]:
             for some in lost:
-                yield _redo_batch(runner, some)
+                yield runner.redo(some.batch, some.pairs, some.lights)
 
         return [record async for done in window(jobs(), engine.window) for record in done]
 
@@ -261,18 +272,6 @@ def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> I
         mine = rows[batch.number]
         keys = frozenset((row["input"], row["method"]) for row in mine)
         yield _Lost(batch, keys, {row["method"]: row["batch_atmospheric_light"] for row in mine})
-
-
-async def _redo_batch(runner: BatchRunner, lost: _Lost) -> list[Record]:
-    batch, lights = lost.batch, lost.lights
-    if lights is None:
-        _, light = await runner.survey(batch)
-        lights = dict.fromkeys(batch.methods, light)
-    records = []
-    for method in batch.methods:
-        if inputs := lost.inputs(method):
-            records += await runner.finish(batch.number, method, lights[method], inputs)
-    return records
 
 
 def _outcome(problem: Problem, reason: str | None) -> Problem:

@@ -196,6 +196,7 @@ class _Run:
             output=self.output,
             run_id=self.run_id,
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            lock=self.lock.number,
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
         runner = BatchRunner(engine, context, self._service)

@@ -49,6 +49,7 @@ from tests.support.helpers import (
     COMMAND,
     dark_image,
     has_parts,
+    locked,
     processes_below,
     read_image,
     rows,
@@ -361,10 +362,10 @@ def test_an_image_that_kills_the_network_fails_alone(
     poison = inputs[4].path
     service = PoisonedService(read_image(photos / poison), code)
     other = Location.parse(str(tmp_path / "other"))
-    open_storage(other).check(writable=True)
+    lock = locked(open_storage(other))
     digests: dict[Method, str] = {"classical": calm[0]["fingerprint"], "absgn": "f"}
     context = BatchContext(
-        config, Location.parse(str(photos)), other, "run", digests, pixels_at_once=at_once
+        config, Location.parse(str(photos)), other, "run", digests, lock, pixels_at_once=at_once
     )
     batch = Batch(0, BOTH, inputs)
     result = asyncio.run(BatchRunner(InProcessEngine(), context, service).run(batch))

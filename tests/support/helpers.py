@@ -19,7 +19,11 @@ import numpy.typing as npt
 import psutil
 import pyarrow.parquet as pq
 
+from batchlight.output.documents import serialise
+from batchlight.output.layout import lock_path
+from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
+from batchlight.storage import Storage
 
 COMMAND = [sys.executable, "-m", "batchlight"]
 
@@ -160,8 +164,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+def locked(storage: Storage) -> int:
+    """Lock an output for workers that are tested without a driver; returns the lock's number."""
+    storage.check(writable=True)
+    storage.create(lock_path(1), serialise(Holder.this_process("run")))
+    return 1
+
+
 def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
-    """Environment of a run with deadly or slow images; see tests/support/deadly."""
+    """The environment of a run with deadly or slow images; see tests/support/deadly."""
     folder.mkdir()
     (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
     return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
