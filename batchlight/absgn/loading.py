@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from batchlight.config import JobConfig, ModelName
 from batchlight.errors import UsageError
 from batchlight.host.resources import local_gpus
-from batchlight.storage import Location, open_storage
+from batchlight.storage import Location, open_source
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Device, Enhancer, Precision
@@ -128,7 +128,7 @@ def read_weights(path: str) -> Weights:
     """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
     location = Location.parse(path)
     try:
-        data = open_storage(location.parent).read(location.name)
+        data = open_source(location.parent).read(location.name)
     except OSError as error:
         raise UsageError(f"cannot read the weights {path}; check --weights") from error
     return _parse(data, path)

@@ -28,7 +28,7 @@ from batchlight.images.codec import decode, in_colour
 from batchlight.images.header import Header, read_header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import is_output
 from batchlight.training.quality import Quality, quality
 
@@ -170,7 +170,7 @@ class _Side:
         location = Location.parse(text)
         if not location.remote and os.path.isfile(location.path):
             raise UsageError(f"{location} is a file; give the folder that holds it as {option}")
-        storage = open_storage(location)
+        storage = open_source(location)
         storage.check(writable=False)
         if is_output(storage):
             raise UsageError(

@@ -19,7 +19,7 @@ from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Rgb
-from batchlight.storage import Location, open_storage
+from batchlight.storage import Location, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Pair:
 def find_pairs(folder: str) -> list[Pair]:
     """The pairs below a folder or prefix, by name. Raises ``UsageError`` if there are none."""
     root = Location.parse(folder)
-    storage = open_storage(root)
+    storage = open_source(root)
     storage.check(writable=False)
     sides: dict[str, dict[str, str]] = {LOW: {}, HIGH: {}}
     for info in storage.walk():
@@ -126,7 +126,7 @@ def _thumbnail(image: Rgb) -> Gray:
 
 
 def _load(folder: str, path: str) -> Rgb:
-    storage = open_storage(Location.parse(folder))
+    storage = open_source(Location.parse(folder))
     try:
         data = storage.read(path)
         pixels = codec.decode(data, read_header(data, LARGEST_IMAGE)).pixels

@@ -37,7 +37,7 @@ from batchlight.images.measures import is_flat, measure
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Input, read_input
 from batchlight.output.records import Record
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
 
 T = TypeVar("T")
@@ -132,8 +132,8 @@ class Steps:
         self.context = context
         self.config = context.config
         _refuse_unshared(context.input, context.output, context.run_id)
-        self.input = _storage(context.input, context.run_id)
-        self.output = _storage(context.output, context.run_id)
+        self.input = _source(context.input, context.run_id)
+        self.output = _output(context.output, context.run_id)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
         )
@@ -148,7 +148,7 @@ class Steps:
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         with _timed(image.facts, "read_ms"):
-            data = read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
+            data = read_input(item, self.input, partial(_source, run_id=self.context.run_id))
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
@@ -260,8 +260,14 @@ def compile_kernels() -> None:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _storage(location: Location, run_id: str) -> Storage:
+def _source(location: Location, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
+    return open_source(location)
+
+
+@lru_cache(maxsize=OPEN_STORAGES)
+def _output(location: Location, run_id: str) -> Storage:
+    """The same for what is written."""
     return open_storage(location)
 
 
