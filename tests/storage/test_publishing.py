@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import batchlight
+from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import TEMPORARY
@@ -121,3 +122,50 @@ def test_a_run_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert batchlight.run(config).exit_code == 0
     assert {row.status for row in outcomes(out).values()} == {"ok"}
     assert not list((out / TEMPORARY).iterdir())
+
+
+def flushed_folders(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
+    """The folders that are flushed from now on, relative to ``root``."""
+    fsync, flushed = os.fsync, []
+
+    def spy(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            flushed.append(str(path.relative_to(root)))
+            if flushed.count("b") == 1 and flushed[-1] == "b":
+                raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    return flushed
+
+
+def test_a_flush_that_fails_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = opened(tmp_path)
+    for name in "abc":
+        storage.write(f"{name}/file", b"1")
+    flushed = flushed_folders(monkeypatch, tmp_path)
+    with pytest.raises(StorageError, match="input/output error"):
+        storage.sync()
+    storage.sync()
+    assert sorted(flushed) == [".", "a", "b", "b", "c"]
+    storage.sync()
+    assert len(flushed) == 5
+
+
+def test_folders_are_flushed_while_others_are_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = opened(tmp_path)
+    flushed = flushed_folders(monkeypatch, tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        writers = [
+            pool.submit(lambda n=n: [storage.write(f"{n}/{i}/file", b"") for i in range(200)])
+            for n in range(2)
+        ]
+        while not all(writer.done() for writer in writers):
+            storage.sync()
+        for writer in writers:
+            writer.result()
+    storage.sync()
+    assert {f"{n}/{i}" for n in range(2) for i in range(200)} < set(flushed)
