@@ -5,6 +5,9 @@ local.py     directories of this machine
 folders.py   their folders, reached through no link
 publishing.py   their files, which appear whole or not at all
 objects.py   s3://, gs:// and az://, through obstore
+connecting.py   their clients, made from the environment
+listing.py   their listings, page by page, sorted on disk
+trouble.py   what their exceptions mean
 location.py  URIs, split literally: '#', '%', '?' and spaces are ordinary characters
 """
 

@@ -158,11 +158,13 @@ def test_folders_are_flushed_while_others_are_written_to(
 ) -> None:
     storage = opened(tmp_path)
     flushed = flushed_folders(monkeypatch, tmp_path)
+
+    def write(number: int) -> None:
+        for folder in range(200):
+            storage.write(f"{number}/{folder}/file", b"")
+
     with ThreadPoolExecutor(2) as pool:
-        writers = [
-            pool.submit(lambda n=n: [storage.write(f"{n}/{i}/file", b"") for i in range(200)])
-            for n in range(2)
-        ]
+        writers = [pool.submit(write, number) for number in range(2)]
         while not all(writer.done() for writer in writers):
             storage.sync()
         for writer in writers:
