@@ -18,12 +18,12 @@ from batchlight.host.resources import local_gpus
 from batchlight.storage import Location, open_source
 
 if TYPE_CHECKING:
-    from batchlight.absgn.inference import Device, Enhancer, Precision
+    from batchlight.absgn.inference import Enhancer, Precision, ResolvedDevice
     from batchlight.absgn.weights import Weights
 
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
 
-DEFAULT_MODELS: Mapping[Device, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
+DEFAULT_MODELS: Mapping[ResolvedDevice, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
 """By what runs them: on CPUs the full network takes minutes for a photograph."""
 
 GPU_PRECISION: Final = "fp16"
@@ -41,7 +41,7 @@ class Model:
     """As in a sentence: ``absgn-small``, or where the weights were read from."""
     weights: bytes = field(repr=False)
     sha256: str
-    device: Device
+    device: ResolvedDevice
     precision: Precision
     tile: int | None
 
@@ -67,7 +67,7 @@ class Model:
         return Enhancer(self.weights, self.device, self.precision, self.tile)
 
 
-WeightsFor = Callable[["Device"], "Weights"]
+WeightsFor = Callable[["ResolvedDevice"], "Weights"]
 """The weights that a run takes on a device."""
 
 
@@ -104,7 +104,7 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
     return Model(name, found.data, found.sha256, device, precision, config.tile)
 
 
-def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:
+def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:
     """Raise ``UsageError`` if a GPU is to be used and there is none."""
     if device == "cuda" and not local_gpus():
         raise UsageError(

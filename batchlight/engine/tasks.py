@@ -26,6 +26,7 @@ from batchlight.errors import (
     brief,
     counted,
 )
+from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import usable_cpus, usable_memory
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def _on_worker(
 ) -> Iterator[T | None]:
     """What really runs on a worker: first tells that it begins, so that waiting does not count."""
     refuse_other_version(version)
+    keep_freed_memory()
     yield None
     with DEADLINE.of(timeout):
         result = function(*arguments)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
 from batchlight.engine.base import Service
-from batchlight.host.process import prepare_for_images
+from batchlight.host.process import one_opencv_thread
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.recordfiles import write_part
@@ -34,7 +35,7 @@ from batchlight.worker.network_client import Feeder
 from batchlight.worker.steps import BatchContext, Failure, Image, Steps, as_record
 
 if TYPE_CHECKING:
-    from batchlight.absgn.restored import Restored
+    from batchlight.absgn.result import Restored
 
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
@@ -134,17 +135,19 @@ class _Pipeline:
         self.steps = steps
         self.methods = methods
         self.free_bytes = KEEP_BYTES
+        self._exits = ExitStack()
         self._writers = ThreadPoolExecutor(WRITE_THREADS)
         self._write = _WriteBehind(steps, self._writers)
         at_once = steps.context.pixels_at_once
         self._feeder = Feeder[Image](service, at_once) if service else None
 
     def __enter__(self) -> Self:
-        prepare_for_images()
+        self._exits.enter_context(one_opencv_thread())
+        self._exits.callback(self._writers.shutdown)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writers.shutdown()
+        self._exits.close()
 
     def work(self, images: Sequence[Image], shares_light: bool) -> None:
         """Do all images, each as soon as the light that it is enhanced with is known."""
