@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final
 from batchlight.config import JobConfig, ModelName
 from batchlight.errors import UsageError
 from batchlight.host.resources import local_gpus
-from batchlight.storage import Location, open_storage
+from batchlight.storage import Location, open_source
 
 if TYPE_CHECKING:
-    from batchlight.absgn.inference import Device, Enhancer, Precision
+    from batchlight.absgn.inference import Enhancer, Precision, ResolvedDevice
     from batchlight.absgn.weights import Weights
 
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
 
-DEFAULT_MODELS: Mapping[Device, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
+DEFAULT_MODELS: Mapping[ResolvedDevice, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
 """By what runs them: on CPUs the full network takes minutes for a photograph."""
 
 GPU_PRECISION: Final = "fp16"
@@ -43,7 +43,7 @@ class Model:
     """As in a sentence: ``absgn-small``, or where the weights were read from."""
     weights: bytes = field(repr=False)
     sha256: str
-    device: Device
+    device: ResolvedDevice
     precision: Precision
     tile: int | None
 
@@ -69,7 +69,7 @@ class Model:
         return Enhancer(self.weights, self.device, self.precision, self.tile)
 
 
-WeightsFor = Callable[["Device"], "Weights"]
+WeightsFor = Callable[["ResolvedDevice"], "Weights"]
 """The weights that a run takes on a device."""
 
 
@@ -106,7 +106,7 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
     return Model(name, found.data, found.sha256, device, precision, config.tile)
 
 
-def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:
+def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:
     """Raise ``UsageError`` if a GPU is to be used and there is none."""
     if device == "cuda" and not local_gpus():
         raise UsageError(
@@ -130,7 +130,7 @@ def read_weights(path: str) -> Weights:
     """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
     location = Location.parse(path)
     try:
-        data = open_storage(location.parent).read(location.name)
+        data = open_source(location.parent).read(location.name)
     except OSError as error:
         raise UsageError(f"cannot read the weights {path}; check --weights") from error
     return _parse(data, path)

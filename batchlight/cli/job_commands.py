@@ -22,7 +22,9 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     Run the same command again to go on after an interruption, and whenever images are new.
     """
     from batchlight.driver.run import run as run_job
+    from batchlight.host.process import keep_freed_memory
 
+    keep_freed_memory()
     summary = run_job(config)
     try:
         if config.progress == "json":

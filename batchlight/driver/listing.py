@@ -22,7 +22,7 @@ from batchlight.errors import UsageError, brief
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
 from batchlight.output.layout import is_output
-from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage import FileInfo, Location, Storage, open_source
 from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class InputSet:
         """Whether an output there would take images of this input out of its listing."""
         if not self.is_folder or not self.root.encloses(output):
             return False
-        storage = open_storage(output)
+        storage = open_source(output)
         try:
             storage.check(writable=False)
         except UsageError:  # nothing is there yet
@@ -79,7 +79,7 @@ class InputSet:
 
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
-        storage = open_storage(self.root)
+        storage = open_source(self.root)
         if self.is_list:
             found = _from_list(storage, self.given.name, str(self.given))
         elif not self.is_folder:
@@ -106,11 +106,11 @@ def open_inputs(config: JobConfig) -> InputSet:
     given = Location.parse(config.input)
     root = given
     if _seems_a_file(given):
-        folder = open_storage(given.parent)
+        folder = open_source(given.parent)
         folder.check(writable=False)
         if folder.is_file(given.name):
             root = given.parent
-    storage = open_storage(root)
+    storage = open_source(root)
     storage.check(writable=False)
     for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
         _globs(option, patterns)
@@ -165,7 +165,7 @@ def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
     if duplicates:
         logger.warning("%s names %d images more than once; each is done once", shown, duplicates)
     ordered = iter([entry for _, entry in sorted(entries.items())])
-    opened = lru_cache(open_storage)
+    opened = lru_cache(open_source)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         while ahead := list(islice(ordered, STAT_AHEAD)):
             yield from pool.map(lambda entry: _look_at(storage, entry[0], entry[1], opened), ahead)
@@ -217,7 +217,7 @@ def _look_at(
     storage: Storage,
     path: str,
     source: str | None,
-    opened: Callable[[Location], Storage] = open_storage,
+    opened: Callable[[Location], Storage] = open_source,
 ) -> Input:
     shown = escape_controls(path)
     if shown != path:

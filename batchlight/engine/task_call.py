@@ -17,6 +17,7 @@ from batchlight.engine.actor_process import refuse_other_version
 from batchlight.engine.deaths import Lost, classify
 from batchlight.engine.marks import CallState, Mark
 from batchlight.engine.timeout import DEADLINE
+from batchlight.host.process import keep_freed_memory
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator
@@ -45,6 +46,7 @@ def on_worker(
 ) -> Iterator[Mark | T]:
     """What runs on a worker: yields its mark when it begins, then the result."""
     refuse_other_version(version)
+    keep_freed_memory()
     mark = Mark.of_this_process()
     with mark.left():
         yield mark

@@ -18,7 +18,7 @@ from batchlight.images.header import read_header
 from batchlight.images.pixels import turned
 from batchlight.output.inputs import read_input
 from batchlight.output.state import OutputState
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source
 
 SIDE = 480
 """Pixels of a picture's longer side."""
@@ -53,7 +53,7 @@ class Album:
     def __init__(self, output: Storage, state: OutputState) -> None:
         self._output = output
         self._state = state
-        self._opened = lru_cache(open_storage)
+        self._opened = lru_cache(open_source)
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._trouble: dict[str, str] = {}
         """Of a whole side, which is not tried again: each time could take minutes."""

@@ -30,7 +30,7 @@ from batchlight.images.image import Header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels, in_colour
 from batchlight.output.layout import is_output
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source
 from batchlight.training.quality import Quality, quality
 
 SMALLEST_SIDE = 7
@@ -171,7 +171,7 @@ class _Side:
         location = Location.parse(text)
         if not location.remote and os.path.isfile(location.path):
             raise UsageError(f"{location} is a file; give the folder that holds it as {option}")
-        storage = open_storage(location)
+        storage = open_source(location)
         storage.check(writable=False)
         if is_output(storage):
             raise UsageError(

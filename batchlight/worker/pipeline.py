@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -25,7 +26,7 @@ from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
-from batchlight.host.process import prepare_for_images
+from batchlight.host.process import one_opencv_thread
 from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
@@ -37,7 +38,7 @@ from batchlight.worker.overlap import WriteBehind, read_ahead
 from batchlight.worker.steps import BatchContext, Steps, as_record
 
 if TYPE_CHECKING:
-    from batchlight.absgn.restored import Restored
+    from batchlight.absgn.result import Restored
 
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
@@ -174,16 +175,17 @@ class _Pipeline:
         self._writes = writes
         self._free_bytes = KEEP_BYTES
         self._behind = WriteBehind()
+        self._exits = ExitStack()
         at_once = steps.context.pixels_at_once
         self._feeder = Feeder[tuple[Image, Decoded]](service, at_once) if service else None
 
     def __enter__(self) -> Self:
-        prepare_for_images()
-        self._behind.__enter__()
+        self._exits.enter_context(one_opencv_thread())
+        self._exits.enter_context(self._behind)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._behind.__exit__()
+        self._exits.close()
 
     def work(self, images: Sequence[Image], light: float | None, wait: bool) -> None:
         """Do all images, with the batch's light or, while that is None, each with its own.

@@ -27,7 +27,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import read_input
 from batchlight.output.records import Record
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
 from batchlight.worker.image import Analysed, Image
 
@@ -61,8 +61,8 @@ class Steps:
         self.context = context
         self.config = context.config
         _refuse_unshared(context.input, context.output, context.run_id)
-        self.input = _storage(context.input, context.run_id)
-        self.output = _fenced_storage(context.output, context.run_id, context.lock)
+        self.input = _source(context.input, context.run_id)
+        self.output = _output(context.output, context.run_id, context.lock)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
         )
@@ -74,7 +74,7 @@ class Steps:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         try:
             with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
+                data = read_input(item, self.input, partial(_source, run_id=self.context.run_id))
         except FileNotFoundError as error:
             raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
         except PermissionError as error:
@@ -193,15 +193,15 @@ def compile_kernels() -> None:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _storage(location: Location, run_id: str) -> Storage:
+def _source(location: Location, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
-    return open_storage(location)
+    return open_source(location)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _fenced_storage(location: Location, run_id: str, lock: int) -> Storage:
-    """As ``_storage``, for writing; it remembers when it looked at the locks last."""
-    return fenced_for_worker(_storage(location, run_id), lock, str(location))
+def _output(location: Location, run_id: str, lock: int) -> Storage:
+    """The same for what is written; it remembers when it looked at the locks last."""
+    return fenced_for_worker(open_storage(location), lock, str(location))
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

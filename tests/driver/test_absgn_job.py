@@ -28,7 +28,7 @@ from torch import nn
 import batchlight
 from batchlight.absgn.inference import Enhancer
 from batchlight.absgn.loading import Model, choose_model, weights_of
-from batchlight.absgn.restored import Restored
+from batchlight.absgn.result import Restored
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
 from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner

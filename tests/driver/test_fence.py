@@ -160,7 +160,6 @@ def test_a_fence_looks_once_a_second_for_what_happens_often(tmp_path: Path) -> N
     fenced = FencedStorage(storage, looks.release, writes_often=True)
     for number in range(50):
         fenced.write(f"{number}.jpg", b"1")
-        fenced.delete(f"{number}.jpg")
     assert looks.acquire(blocking=False)
     assert fenced.create("part", b"1")
     assert looks.acquire(blocking=False)
