@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 import batchlight
-from batchlight import lock as lock_module
 from batchlight.errors import LockedError
+from batchlight.output import lock as lock_module
 from tests.support.helpers import COMMAND, stable_rows, tree, write_copies
 from tests.support.helpers import batchlight as command
 from tests.support.s3_server import BUCKET, S3Server

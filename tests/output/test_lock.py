@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from batchlight import lock as lock_module
 from batchlight.errors import LockedError
+from batchlight.output import lock as lock_module
 from batchlight.output.lock import Holder, Lock
 from batchlight.storage import Location, Storage, open_storage
 from tests.support.helpers import under_way

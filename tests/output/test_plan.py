@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlight import planner as planning
 from batchlight.config import JobConfig
+from batchlight.driver import planner as planning
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.errors import ErrorCode, UsageError
