@@ -33,7 +33,6 @@ NARROW = 60
 app = typer.Typer(
     name="batchlight",
     help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     # On a narrow terminal, boxes would leave no room for the names of options.
     rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
@@ -67,10 +66,7 @@ def main() -> None:
             raise KeyboardInterrupt
     except BatchlightError as error:
         _fail(str(error), error.exit_code, debug)
-    except typer._click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
-    except typer._click.exceptions.ClickException as error:
+    except typer.TyperException as error:
         _fail(error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED, debug)
@@ -97,7 +93,8 @@ def _fail(sentence: str, exit_code: int, debug: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _without_a_command(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True)
     ] = False,
@@ -105,6 +102,9 @@ def _version(
     if version:
         print(f"batchlight {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        sys.exit(ExitCode.USAGE)
 
 
 @app.command(rich_help_panel=THE_JOB)
