@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test nightly benchmarks pictures lint clean
+.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures clean
 
 install: $(VENV)/.installed
 
@@ -19,29 +19,38 @@ demo: install
 	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
 	@echo "to look at: demo/enhanced/report.html"
 
+# Both at once, since half of the suite is waiting; it fails if either does.
+test: install
+	@$(MAKE) --no-print-directory -j2 lint suite
+
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Reports are tested in Chromium, which is no Python package. Without it those tests are skipped.
+# Files by name, not by their number of tests: files of few tests take the longest, and would be last.
+SUITE := -n 4 --dist loadfile --no-loadscope-reorder
+
+suite: install
+	$(BIN)/pytest $(SUITE)
+
+# Chromium is no Python package, so nothing but this target and `make pictures` installs it. Without
+# it, the tests of the report's page are skipped.
 browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null \
 	|| (test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) > /dev/null \
 	|| echo "there is no Chromium, so the tests of the report's page will be skipped"
 
-# By name, and not by the number of tests: files of few tests take the longest, and would be last.
-test: lint browser
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-
-# Ten thousand damaged files through the real job, others each night; the wheel really installed, and
-# a real Airflow with our DAG; minutes, for a scheduler.
+# What takes too long for each change, or needs a quiet machine, and so one test at a time: long
+# campaigns, ratios of speed, the wheel really installed, a real Airflow with our DAG; ten thousand
+# damaged files through the real job, others each night; and the lowest versions that are declared.
 # To repeat a night: make nightly SEED=20260131
 SEED ?= $(shell date +%Y%m%d)
 
 nightly: install
+	$(BIN)/pytest -m nightly
 	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/images/test_fuzz.py
-	BATCHLIGHT_INSTALL=1 $(BIN)/pytest --timeout 1800 tests/jobs/test_airflow.py tests/package/test_distribution.py
+	$(MAKE) --no-print-directory lowest
 
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
 PHOTOS ?=

@@ -170,6 +170,7 @@ def ray_cluster(**environment: str) -> Iterator[Cluster]:
         yield Cluster(*json.loads(process.stdout.readline()))
 
 
+@pytest.mark.nightly
 def test_a_lost_head_ends_the_run_with_a_sentence_and_the_next_goes_on(
     photos: Path, calm: State, tmp_path: Path
 ) -> None:
@@ -222,6 +223,7 @@ def assert_goes_on(photos: Path, calm: State, out: Path) -> None:
 # Images that kill
 
 
+@pytest.mark.nightly
 def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
     """And the others are what they are in a batch without it, since it has no say in the mean."""
     photos, out = tmp_path / "in", tmp_path / "out"
@@ -270,6 +272,7 @@ def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None
     assert_as_without(photos, tmp_path / "without", out, "--batch-size", 8)
 
 
+@pytest.mark.nightly
 def test_memory_that_ray_takes_back(tmp_path: Path) -> None:
     """Ray would repeat for ever what it ends for its memory; its repetitions are off."""
     photos, out = tmp_path / "in", tmp_path / "out"

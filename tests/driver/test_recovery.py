@@ -224,7 +224,7 @@ def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], boo
         run.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int) -> None:
     """SIGKILL before the plan, before the first part, in the middle, several times in a row."""
     out = tmp_path / "out"
@@ -273,7 +273,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     assert state(out) == calm
 
 
-@pytest.mark.parametrize("delay", [0.5, 2.5])
+@pytest.mark.parametrize("delay", [0.5, pytest.param(2.5, marks=pytest.mark.nightly)])
 def test_a_signal_while_ray_starts(photos: Path, tmp_path: Path, delay: float) -> None:
     arguments = ["run", "--input", photos, "--output", tmp_path / "out", "--workers", "2"]
     with subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE) as process:

@@ -53,8 +53,15 @@ def running(photos: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[
         yield process
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("workers", "signum", "code"),
+    [
+        (0, signal.SIGTERM, 143),
+        (2, signal.SIGINT, 130),
+        pytest.param(0, signal.SIGINT, 130, marks=pytest.mark.nightly),
+        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_run_stops_in_the_middle_of_its_batches(
     photos: Path, calm: object, tmp_path: Path, workers: int, signum: signal.Signals, code: int
 ) -> None:

@@ -28,7 +28,7 @@ from tests.support.helpers import Row, measured, outcomes, rows
 from tests.support.image_files import FORMATS, png, png_chunk, png_start, read, samples, saved
 from tests.support.mutants import mutant, parents
 
-COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "500"))
+COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "200"))
 SEED = int(os.environ.get("BATCHLIGHT_MUTANTS_SEED", "0"))
 ONE_IMAGE_MS = 30_000
 """For what takes less than a second on an idle machine."""

@@ -252,7 +252,7 @@ def assert_as_calm(s3_server: S3Server, output: str, expected: DataSet) -> None:
     assert not [path for path in made if path.startswith("_batchlight/parts/")]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_run_on_faulty_storage_is_like_a_calm_one(
     s3_server: S3Server, data_set: DataSet, prefix: str, workers: int
 ) -> None:

@@ -161,7 +161,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
-    """The environment of a run in which some images are deadly, or all slow; see tests/support/deadly."""
+    """The environment of a run in which some images are deadly, or all slow; see ``deadly/``."""
     folder.mkdir()
     (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
     return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
