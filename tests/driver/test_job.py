@@ -132,7 +132,7 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
         assert decodings.count(row["input_sha256"]) == 1 + waits
 
 
-def test_workers_do_not_matter(photos: Path) -> None:
+def test_workers_do_not_matter(photos: Path, shared_ray: str) -> None:
     found = {}
     for workers in (0, 1, 2):
         out = photos.parent / f"out{workers}"

@@ -27,6 +27,7 @@ from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import Row, measured, outcomes, rows
 from tests.support.image_files import FORMATS, png, png_chunk, png_start, read, samples, saved
 from tests.support.mutants import mutant, parents
+from tests.support.ray_head import QUIET
 
 COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "200"))
 SEED = int(os.environ.get("BATCHLIGHT_MUTANTS_SEED", "0"))
@@ -74,8 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_ray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_job(folder, tmp_path_factory.mktemp("on-ray"), workers=2)
+def on_ray(folder: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    output = tmp_path_factory.mktemp("on-ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
+            patch.setenv(name, value)
+        return run_job(folder, output, workers=2)
 
 
 @pytest.fixture(scope="module")

@@ -187,13 +187,6 @@ def test_a_run_makes_it_and_an_idle_rerun_leaves_it(tmp_path: Path) -> None:
     assert page_of(output)
 
 
-def test_it_is_made_in_a_worker_and_for_s3(tmp_path: Path) -> None:
-    write_images(tmp_path / "in", 3)
-    done = batchlight("run", "--input", tmp_path / "in", "--workers", 1)
-    assert (done.returncode, "making the report" in done.stderr) == (0, True)
-    assert page_of(tmp_path / "in-enhanced").count("<figure>") > 3
-
-
 def test_trouble_with_it_does_not_change_how_the_run_ends(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 2)
     (tmp_path / "out/report.html").mkdir(parents=True)

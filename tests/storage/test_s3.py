@@ -131,7 +131,7 @@ def test_an_object_store_is_like_a_directory(
 
 
 def test_workers_and_a_changed_object(
-    s3_server: S3Server, photos: Path, prefix: str, tmp_path: Path
+    s3_server: S3Server, shared_ray: str, photos: Path, prefix: str, tmp_path: Path
 ) -> None:
     environment = s3_server.environment
     s3_server.put(tree(photos), f"{prefix}/in")
@@ -139,6 +139,7 @@ def test_workers_and_a_changed_object(
     run(photos, tmp_path / "out")
     printed = run(source, output, "--workers", 2, **environment)
     found = s3_server.tree(f"{prefix}/out")
+    assert pictures(found) == pictures(tree(tmp_path / "out"))  # the report's, made by a worker
     assert images(found) == images(tree(tmp_path / "out"))
     assert records(found) == records(tree(tmp_path / "out"))
     assert_no_secrets(printed, files=found)
