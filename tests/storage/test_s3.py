@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.output.records import VOLATILE
-from tests.support.helpers import batchlight, dark_image, tree
+from tests.support.helpers import batchlight, batchlight_here, dark_image, tree
 from tests.support.s3_server import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
 NAMES = [
@@ -47,7 +47,7 @@ def prefix() -> str:
 def run(source: object, output: object, *options: object, **environment: str) -> str:
     """A run that must end well but for the broken image; returns all it printed."""
     settings = ("--workers", 0, "--batch-size", 4, "--max-failures", 1, "--progress", "off")
-    done = batchlight(
+    done = batchlight_here(
         "run", "--input", source, "--output", output, *settings, *options, **environment
     )
     assert done.returncode == 0, done.stderr
@@ -211,7 +211,7 @@ def test_storage_out_of_reach(
     output = output if "://" in output else f"{places[output]}/out"
     environment = {**s3_server.environment, **changes}
     for command in ("run", "plan"):
-        done = batchlight(command, "--input", source, "--output", output, **environment)
+        done = batchlight_here(command, "--input", source, "--output", output, **environment)
         assert done.returncode == 1, done.stderr
         assert done.stdout == ""
         assert done.stderr.startswith("error: ")
