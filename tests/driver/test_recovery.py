@@ -17,6 +17,7 @@ import pytest
 
 import batchlight
 from batchlight.storage.local import LocalStorage
+from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     COMMAND,
     dark_image,
@@ -36,31 +37,6 @@ KILL_TIMEOUT_S = 120.0
 State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
 
 
-class Died(BaseException):
-    """Stands for the end of the process: nothing but the test catches it."""
-
-
-def die_at(monkeypatch: pytest.MonkeyPatch, operation: int) -> Callable[[], int]:
-    """Let every change to the storage from the given one on fail; returns how many there were."""
-    seen = 0
-
-    def counted(name: str) -> Callable[..., Any]:
-        original = getattr(LocalStorage, name)
-
-        def wrapper(self: LocalStorage, *arguments: Any) -> Any:
-            nonlocal seen
-            seen += 1
-            if seen >= operation:
-                raise Died
-            return original(self, *arguments)
-
-        return wrapper
-
-    for name in ("write", "create", "delete"):
-        monkeypatch.setattr(LocalStorage, name, counted(name))
-    return lambda: seen
-
-
 def run(folder: Path, out: Path) -> batchlight.Summary:
     config = batchlight.JobConfig(
         input=str(folder), output=str(out), workers=0, batch_size=2, progress="off"
@@ -75,6 +51,8 @@ def state(out: Path) -> State:
 
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First run and incremental run (new, changed and vanished inputs), killed at each change."""
+    # It takes most of a run's time, and nothing that is done here depends on it.
+    monkeypatch.setattr("batchlight.driver.run.write_report", lambda output: None)
     photos = tmp_path / "in"
     write_images(photos, 7)
     first = tmp_path / "first"
@@ -99,7 +77,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
             if start.exists():
                 shutil.copytree(start, out)
             with monkeypatch.context() as patch:
-                count = die_at(patch, operation)
+                count = die_at(patch, LocalStorage, operation)
                 try:
                     run(photos, out)
                 except Died:
