@@ -55,7 +55,7 @@ ENDS_WITHIN_S = 150.0
 RAYS_PATIENCE_S = 33.0
 """With a lost head, in the test; a minute unless told otherwise."""
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 6.0
 ROOM_BYTES = 3 * 2**29
 """For all that other processes of this machine may need while an image's memory grows."""
 
