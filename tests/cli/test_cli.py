@@ -18,7 +18,7 @@ import pytest
 
 from batchlight import __version__
 from batchlight.driver.progress import LineDisplay, State
-from tests.support.helpers import COMMAND, batchlight, rows, tree, write_images
+from tests.support.helpers import COMMAND, batchlight, batchlight_here, rows, tree, write_images
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ from tests.support.helpers import COMMAND, batchlight, rows, tree, write_images
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence: str) -> None:
-    done = batchlight(*arguments)
+    done = batchlight_here(*arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.startswith("error: ")
@@ -51,7 +51,7 @@ def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence:
 
 
 def test_debug_adds_the_traceback(tmp_path: Path) -> None:
-    done = batchlight("run", "--input", tmp_path / "nowhere", "--debug")
+    done = batchlight_here("run", "--input", tmp_path / "nowhere", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "error: there is no" in done.stderr
@@ -64,7 +64,7 @@ def test_version() -> None:
 def test_a_config_file_and_an_option_on_top(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 3)
     (tmp_path / "job.yaml").write_text(f"input: {tmp_path}/in\nworkers: 0\nomega: 0.5\n")
-    done = batchlight("run", "--config", tmp_path / "job.yaml", "--t0", "0.2", "--fail-fast")
+    done = batchlight_here("run", "--config", tmp_path / "job.yaml", "--t0", "0.2", "--fail-fast")
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "in-enhanced/summary.json").read_text())["config"]
     assert (config["omega"], config["t0"], config["fail_fast"]) == (0.5, 0.2, True)
@@ -75,7 +75,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     write_images(folder / "in", 5)
     (folder / "in/[b]roken.jpg").write_bytes(b"")
-    done = batchlight("run", "--input", folder / "in", "--output", folder / "out", "--workers", 0)
+    done = batchlight_here(
+        "run", "--input", folder / "in", "--output", folder / "out", "--workers", 0
+    )
     assert done.returncode == 3
     assert "exit 3: 1 of 6 images failed" in done.stdout
     return folder
@@ -83,11 +85,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_plan_writes_nothing(finished: Path) -> None:
     before = tree(finished)
-    done = batchlight("plan", "--input", finished / "in", "--output", finished / "out", "--json")
+    done = batchlight_here(
+        "plan", "--input", finished / "in", "--output", finished / "out", "--json"
+    )
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
-    done = batchlight("plan", "--input", finished / "in", "--output", finished / "new")
+    done = batchlight_here("plan", "--input", finished / "in", "--output", finished / "new")
     assert "6, " in done.stdout
     assert "batches: 1" in done.stdout
     assert tree(finished) == before
@@ -95,7 +99,7 @@ def test_plan_writes_nothing(finished: Path) -> None:
 
 
 def test_plan_refuses_what_a_run_would(finished: Path) -> None:
-    done = batchlight(
+    done = batchlight_here(
         "plan", "--input", finished / "in", "--output", finished / "out", "--omega", "0.5"
     )
     assert done.returncode == 2
@@ -103,14 +107,14 @@ def test_plan_refuses_what_a_run_would(finished: Path) -> None:
 
 
 def test_status(finished: Path) -> None:
-    found = json.loads(batchlight("status", finished / "out", "--json").stdout)
+    found = json.loads(batchlight_here("status", finished / "out", "--json").stdout)
     assert (found["state"], found["planned"], found["done"]) == ("finished", 6, 6)
     assert found["exit_code"] == 3
-    assert "finished" in batchlight("status", finished / "out").stdout
+    assert "finished" in batchlight_here("status", finished / "out").stdout
 
 
 def test_failures(finished: Path) -> None:
-    found = json.loads(batchlight("failures", finished / "out", "--json").stdout)
+    found = json.loads(batchlight_here("failures", finished / "out", "--json").stdout)
     assert found == [
         {
             "input": "[b]roken.jpg",
@@ -119,7 +123,7 @@ def test_failures(finished: Path) -> None:
             "error": "the file is empty",
         }
     ]
-    plain = batchlight("failures", finished / "out").stdout
+    plain = batchlight_here("failures", finished / "out").stdout
     assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
 
 
@@ -167,15 +171,15 @@ def test_a_closed_pipe_does_not_change_the_outcome(tmp_path: Path, progress: str
 def test_a_damaged_lock_or_summary_is_named(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 1)
     run = ("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
-    assert batchlight(*run).returncode == 0
+    assert batchlight_here(*run).returncode == 0
     (tmp_path / "in-enhanced/_batchlight/locks/0000000001.json").write_text("{")
-    done = batchlight(*run)
+    done = batchlight_here(*run)
     assert done.returncode == 1
     assert "_batchlight/locks/0000000001.json is damaged" in done.stderr
 
 
 def test_no_command_is_help() -> None:
-    done = batchlight()
+    done = batchlight_here()
     assert done.returncode == 2
     assert "error:" not in done.stdout + done.stderr
 
@@ -200,7 +204,7 @@ def test_a_run_that_goes_on_with_old_work_and_then_new_shows_both(tmp_path: Path
     write_images(tmp_path / "in", 4)
     (tmp_path / "in/a/0000.jpg").write_bytes(b"")
     run = ("run", "--input", tmp_path / "in", "--workers", 0, "--batch-size", 1)
-    assert batchlight(*run, "--fail-fast").returncode == 3
+    assert batchlight_here(*run, "--fail-fast").returncode == 3
     (tmp_path / "in/d.jpg").write_bytes((tmp_path / "in/b/0001.jpg").read_bytes())
     shown = on_a_terminal(100, *run)
     assert "ZeroDivisionError" not in shown
@@ -221,7 +225,7 @@ def test_json_progress_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
 
 def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 2)
-    done = batchlight("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    done = batchlight_here("run", "--input", tmp_path / "in", "--workers", 0, "--progress", "off")
     assert not done.stderr
     assert "exit 0: all images are done" in done.stdout
     assert "\x1b" not in done.stdout
@@ -315,7 +319,7 @@ def test_a_terminal_of_any_width_shows_whole_paths(finished: Path, columns: int)
 
 def test_no_colour_where_it_is_not_wanted(finished: Path) -> None:
     for command in ("failures", "status"):
-        assert "\x1b" not in batchlight(command, finished / "out").stdout
+        assert "\x1b" not in batchlight_here(command, finished / "out").stdout
         assert not re.search(
             r"\x1b\[[0-9;]*3[0-7]m", on_a_terminal(80, command, finished / "out", NO_COLOR="1")
         )

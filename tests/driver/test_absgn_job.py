@@ -772,6 +772,7 @@ def test_workers_actors_and_their_deaths_change_nothing(
     assert f"so {IMAGES + 1} images of 1 megapixel take" in errors
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_and_the_same_command_again(
     larger: Path, calm: object, tmp_path: Path
 ) -> None:
@@ -786,6 +787,7 @@ def test_a_killed_driver_and_the_same_command_again(
     assert not tree(out / "_batchlight/tmp")
 
 
+@pytest.mark.nightly
 def test_a_signal_while_the_network_starts(larger: Path, tmp_path: Path) -> None:
     line = command_line(larger, tmp_path / "out", "--workers", 2)
     with subprocess.Popen([*COMMAND, *line], stderr=subprocess.PIPE, text=True) as process:
@@ -810,6 +812,7 @@ except batchlight.errors.BatchlightError as error:
 """
 
 
+@pytest.mark.nightly
 def test_one_cpu_is_enough_or_the_run_says_so(photos: Path) -> None:
     """On a Ray that is there already, the network must not take the CPU that its work needs."""
     script = [sys.executable, "-c", ONE_CPU, str(photos), str(photos.parent / "out")]

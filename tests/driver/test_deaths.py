@@ -54,7 +54,7 @@ ENDS_WITHIN_S = 150.0
 RAYS_PATIENCE_S = 33.0
 """With a lost head, in the test; a minute unless told otherwise."""
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 6.0
 ROOM_BYTES = 3 * 2**29
 """For all that other processes of this machine may need while an image's memory grows."""
 
@@ -169,6 +169,7 @@ def ray_cluster(**environment: str) -> Iterator[Cluster]:
         yield Cluster(*json.loads(process.stdout.readline()))
 
 
+@pytest.mark.nightly
 def test_a_lost_head_ends_the_run_with_a_sentence_and_the_next_goes_on(
     photos: Path, calm: State, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def assert_goes_on(photos: Path, calm: State, out: Path) -> None:
 # Images that kill
 
 
+@pytest.mark.nightly
 def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
     """And the others are what they are in a batch without it, since it has no say in the mean."""
     photos, out = tmp_path / "in", tmp_path / "out"
@@ -271,6 +273,7 @@ def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None
     assert_as_without(photos, tmp_path / "without", out, "--batch-size", 8)
 
 
+@pytest.mark.nightly
 def test_memory_that_ray_takes_back(tmp_path: Path) -> None:
     """Ray would repeat for ever what it ends for its memory; its repetitions are off."""
     photos, out = tmp_path / "in", tmp_path / "out"

@@ -133,7 +133,7 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
         assert decodings.count(row["input_sha256"]) == 1 + waits
 
 
-def test_workers_do_not_matter(photos: Path) -> None:
+def test_workers_do_not_matter(photos: Path, shared_ray: str) -> None:
     found = {}
     for workers in (0, 1, 2):
         out = photos.parent / f"out{workers}"
@@ -461,6 +461,7 @@ def test_a_row_that_is_lost_under_way_is_missed(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Inputs x methods = ok + failed, or the run says what is missing, and is not 0."""
+    pytest.importorskip("torch")
 
     def close(storage: Storage, state: OutputState) -> None:
         (photos.parent / "out/_batchlight/parts/0000000001.parquet").unlink()

@@ -242,6 +242,7 @@ def halted_worker(log: Path, node: Node, run: subprocess.Popen[str]) -> psutil.P
     return worker
 
 
+@pytest.mark.nightly
 def test_nodes_share_the_work_and_come_and_go(
     cluster: Cluster, slow: dict[str, str], bucket: Bucket, calm: State, tmp_path: Path
 ) -> None:

@@ -70,7 +70,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return command("run", *arguments, "--batch-size", 5, "--progress", "off")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_full_disk_stops_the_run_at_once_and_is_no_images_fault(
     photos: Path, workers: int
 ) -> None:

@@ -26,7 +26,7 @@ from tests.support.s3_server import BUCKET, S3Server
 
 IMAGES = 36
 OPTIONS = ("--batch-size", 12, "--progress", "off")
-SAYS_SO_WITHIN_S = 10.0
+SAYS_SO_WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")

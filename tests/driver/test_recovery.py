@@ -17,6 +17,7 @@ import pytest
 
 import batchlight
 from batchlight.storage.local import LocalStorage
+from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     COMMAND,
     dark_image,
@@ -32,33 +33,9 @@ from tests.support.helpers import batchlight as command
 
 IMAGES = 240
 KILL_TIMEOUT_S = 120.0
+SAYS_SO_WITHIN_S = 30.0
 
 State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
-
-
-class Died(BaseException):
-    """Stands for the end of the process: nothing but the test catches it."""
-
-
-def die_at(monkeypatch: pytest.MonkeyPatch, operation: int) -> Callable[[], int]:
-    """Let every change to the storage from the given one on fail; returns how many there were."""
-    seen = 0
-
-    def counted(name: str) -> Callable[..., Any]:
-        original = getattr(LocalStorage, name)
-
-        def wrapper(self: LocalStorage, *arguments: Any) -> Any:
-            nonlocal seen
-            seen += 1
-            if seen >= operation:
-                raise Died
-            return original(self, *arguments)
-
-        return wrapper
-
-    for name in ("write", "create", "delete"):
-        monkeypatch.setattr(LocalStorage, name, counted(name))
-    return lambda: seen
 
 
 def run(folder: Path, out: Path) -> batchlight.Summary:
@@ -75,6 +52,8 @@ def state(out: Path) -> State:
 
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First run and incremental run (new, changed and vanished inputs), killed at each change."""
+    # It takes most of a run's time, and nothing that is done here depends on it.
+    monkeypatch.setattr("batchlight.driver.run.write_report", lambda output: None)
     photos = tmp_path / "in"
     write_images(photos, 7)
     first = tmp_path / "first"
@@ -99,7 +78,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
             if start.exists():
                 shutil.copytree(start, out)
             with monkeypatch.context() as patch:
-                count = die_at(patch, operation)
+                count = die_at(patch, LocalStorage, operation)
                 try:
                     run(photos, out)
                 except Died:
@@ -225,7 +204,7 @@ def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], boo
         run.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int) -> None:
     """SIGKILL before the plan, before the first part, in the middle, several times in a row."""
     out = tmp_path / "out"
@@ -264,7 +243,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
         ) as process:
             wait_until(partial(has_parts, out, parts(out) + 3), process, KILL_TIMEOUT_S)
             process.send_signal(signum)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=KILL_TIMEOUT_S)
         assert process.returncode == code
         assert "stopping; a second signal stops at once" in errors
         assert f"interrupted by {signum.name}; run the same command again" in errors
@@ -274,7 +253,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     assert state(out) == calm
 
 
-@pytest.mark.parametrize("delay", [0.5, 2.5])
+@pytest.mark.parametrize("delay", [0.5, pytest.param(2.5, marks=pytest.mark.nightly)])
 def test_a_signal_while_ray_starts(photos: Path, tmp_path: Path, delay: float) -> None:
     arguments = ["run", "--input", photos, "--output", tmp_path / "out", "--workers", "2"]
     with subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE) as process:
@@ -300,7 +279,7 @@ def test_a_second_run_is_locked_out_and_told_by_whom(photos: Path, tmp_path: Pat
         try:
             started = time.monotonic()
             second = command(*arguments)
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < SAYS_SO_WITHIN_S
             assert second.returncode == 4
             assert f"process {first.pid} on " in second.stderr
             status = command("status", out, "--json")

@@ -33,6 +33,7 @@ from batchlight.errors import ClusterError, ErrorCode, StorageError
 
 T = TypeVar("T")
 TIMEOUT_S = 3.0
+ENDS_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def double_unless_poisoned(log: Path, poison: set[int], items: Sequence[int]) ->
 
 
 def hang() -> None:
-    time.sleep(60)
+    time.sleep(600)
 
 
 def exhaust_memory() -> None:
@@ -137,7 +138,7 @@ def test_a_hanging_call_is_ended_by_its_deadline(ray_engine: RayEngine) -> None:
     with pytest.raises(WorkerDied) as caught:
         wait(ray_engine.call(hang))
     assert caught.value.code == ErrorCode.TIMEOUT
-    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + 10
+    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + ENDS_WITHIN_S
 
 
 @pytest.mark.parametrize("make", ["ray", "in process"])

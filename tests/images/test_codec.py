@@ -44,7 +44,7 @@ def test_lossless_formats_hand_pixels_to_each_other(array: Pixels, target: Forma
 def test_gray_stays_gray(format: Format) -> None:
     source = saved(patches().convert("L"), format.upper())
     out = again(source)
-    if format == "webp":  # has no gray
+    if opened(source).mode != "L":  # WebP has no gray, nor has Pillow's AVIF before 12.3
         assert opened(out).mode == "RGB"
         return
     assert read(source).channels == read(out).channels == 1

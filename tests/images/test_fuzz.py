@@ -22,8 +22,9 @@ from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import Row, measured, outcomes, rows
 from tests.support.image_files import FORMATS, png_chunk, png_start, read
 from tests.support.mutants import mutant
+from tests.support.ray_head import QUIET
 
-COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "500"))
+COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "200"))
 SEED = int(os.environ.get("BATCHLIGHT_MUTANTS_SEED", "0"))
 ONE_IMAGE_MS = 30_000
 """For what takes less than a second on an idle machine."""
@@ -69,8 +70,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_ray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_job(folder, tmp_path_factory.mktemp("on-ray"), workers=2)
+def on_ray(folder: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    output = tmp_path_factory.mktemp("on-ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
+            patch.setenv(name, value)
+        return run_job(folder, output, workers=2)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import struct
-import time
 from contextlib import suppress
 
 import cv2
@@ -56,9 +55,9 @@ def test_what_is_no_image(data: bytes, code: str) -> None:
 
 def test_huge_images_are_refused_by_their_header() -> None:
     data = png_start(40_000, 40_000) + png(samples(3))[33:]
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert refusal(lambda: read_header(data, MAX_PIXELS)) == "too_large"
-    assert time.perf_counter() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
     assert refusal(lambda: read_header(SMALL["png"], 48 * 32 - 1)) == "too_large"
     assert read_header(SMALL["png"], 48 * 32).width == 48
 
@@ -92,9 +91,7 @@ LARGE_INSIDE = bytes(cv2.imencode(".avif", np.zeros((4000, 5000, 3), np.uint8))[
 )
 def test_what_claims_much_reserves_no_memory(damaged: bytes, code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
     assert refusal(lambda: codec.decode(damaged, read_header(damaged, 4_000_000))) == code
-    assert time.perf_counter() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 

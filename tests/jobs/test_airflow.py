@@ -22,9 +22,7 @@ JOBS = Path(__file__).parents[2] / "jobs"
 AIRFLOW = "apache-airflow==3.3.2"
 WITHIN_S = 1200
 
-pytestmark = pytest.mark.skipif(
-    "BATCHLIGHT_INSTALL" not in os.environ, reason="installing Airflow takes minutes"
-)
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(2 * WITHIN_S)]
 
 CHECK = """
 import json, sys

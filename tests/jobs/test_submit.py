@@ -96,6 +96,7 @@ class Place:
             yield process
 
 
+@pytest.mark.nightly
 def test_submit_ends_as_the_runs_end(job_server: str, tmp_path: Path) -> None:
     """At the same time, since most of it is waiting: one that is well, one with a damaged image on
     the cluster's workers, and one that is stopped."""

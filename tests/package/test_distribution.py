@@ -1,8 +1,7 @@
 """What users install: the wheel and the sdist, and the package in an environment of its own.
 
 That environment holds what the wheel declares that it depends on, and nothing else: links to what
-is installed here, as a download of it all takes minutes. ``make nightly`` sets BATCHLIGHT_INSTALL,
-and then pip really installs it.
+is installed here, as a download of it all takes minutes; each night, pip really installs it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tests.support.helpers import outcomes
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "batchlight"
-REALLY = "BATCHLIGHT_INSTALL" in os.environ
+PIP_TIMEOUT_S = 1800
 
 
 def python(*arguments: object) -> str:
@@ -87,6 +86,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
     return Distribution(wheel, sdist)
 
 
+@pytest.mark.nightly
 def test_a_wheel_is_the_same_from_the_sdist_and_from_here(
     built: Distribution, tmp_path: Path
 ) -> None:
@@ -192,17 +192,22 @@ def with_all_they_need(requirements: Iterable[Requirement]) -> set[NormalizedNam
     return {name for name, _ in found}
 
 
-@pytest.fixture(scope="module")
-def installed(built: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+by_pip = pytest.param("pip", marks=[pytest.mark.nightly, pytest.mark.timeout(PIP_TIMEOUT_S)])
+
+
+@pytest.fixture(scope="module", params=["links", by_pip])
+def installed(
+    request: pytest.FixtureRequest, built: Distribution, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("env"))
     venv.create(environment.folder)
-    if REALLY:
+    if request.param == "pip":
         environment.pip("install", "--constraint", ROOT / "constraints.txt", built.wheel)
         return environment
     there = next(environment.folder.glob("lib/python*/site-packages"))
     link(with_all_they_need(built.requirements()), there)
     environment.pip("install", "--no-deps", "--no-index", built.wheel)
-    share_compiled_kernels(there / "batchlight")
+    share_compiled_kernels(there)
     return environment
 
 
@@ -217,17 +222,17 @@ def link(distributions: Iterable[str], there: Path) -> None:
                 (there / entry).symlink_to(here / entry)
 
 
-def share_compiled_kernels(package: Path) -> None:
+def share_compiled_kernels(there: Path) -> None:
     """Give a copy of the package what numba has compiled here, which takes it many seconds.
 
     Numba looks at the time and the size of a source to tell whether it is the same.
     """
-    cache = package / "__pycache__"
-    cache.mkdir(exist_ok=True)
-    for compiled in PACKAGE.glob("__pycache__/*.nb?"):
-        shutil.copy(compiled, cache)
-    for source in PACKAGE.glob("*.py"):
-        shutil.copystat(source, package / source.name)
+    for compiled in PACKAGE.rglob("__pycache__/*.nb?"):
+        copy = there / compiled.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(compiled, copy)
+    for source in PACKAGE.rglob("*.py"):
+        shutil.copystat(source, there / source.relative_to(ROOT))
 
 
 def test_nothing_is_missing_and_the_network_is_extra(installed: Environment) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from batchlight.cli.options import GROUPS, TRAIN_GROUPS, option_default
 from batchlight.config import JobConfig, TrainConfig
 from batchlight.errors import ErrorCode
-from tests.support.helpers import batchlight
+from tests.support.helpers import batchlight_here
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -38,7 +38,7 @@ def test_every_option_is_documented_with_its_default_and_no_other(
 
 
 def test_every_command_is_documented_and_no_other() -> None:
-    commands = set(re.findall(r"^│ ([a-z]+) {2,}", batchlight("--help").stdout, re.MULTILINE))
+    commands = set(re.findall(r"^│ ([a-z]+) {2,}", batchlight_here("--help").stdout, re.MULTILINE))
     assert commands == set(re.findall(r"^\| `batchlight ([a-z]+)", REFERENCE, re.MULTILINE))
     assert len(commands) >= 5
 
@@ -47,7 +47,7 @@ def test_every_command_is_documented_and_no_other() -> None:
     ("command", "kind"), [("run", JobConfig), ("plan", JobConfig), ("train", TrainConfig)]
 )
 def test_help_lists_every_option(command: str, kind: type[BaseModel]) -> None:
-    text = batchlight(command, "--help", COLUMNS="200").stdout
+    text = batchlight_here(command, "--help", COLUMNS="200").stdout
     for name in kind.model_fields:
         assert f"--{name.replace('_', '-')} " in text
 

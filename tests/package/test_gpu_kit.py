@@ -59,6 +59,7 @@ def test_a_pack_that_lost_files_on_the_way_is_refused(packed: Path, tmp_path: Pa
     assert str(done.exception or done.output).startswith(f"{tmp_path}/pack/clean/0 holds 0 of 3")
 
 
+@pytest.mark.nightly
 def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Path) -> None:
     arguments = [packed, tmp_path, "--seconds", "4", "--channels", "8", "--score-every", "1"]
     done = CliRunner().invoke(train.app, [str(argument) for argument in arguments])

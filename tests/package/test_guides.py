@@ -14,9 +14,8 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -34,10 +33,9 @@ from tests.support.helpers import (
     dark_image,
     kill_with_all_below,
     tree,
-    under_way,
     write_images,
 )
-from tests.support.s3_server import S3Server, free_ports
+from tests.support.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -63,7 +61,6 @@ workers only where the document says how many.
 """
 
 WITHIN_S = 120
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 @dataclass(frozen=True)
@@ -192,33 +189,12 @@ def prepare(folder: Path, text: str, made: Made, s3_server: S3Server) -> None:
 # Ray, shell and Python
 
 
-@pytest.fixture(scope="module")
-def ray_address(s3_server: S3Server) -> Iterator[str]:
-    """A small Ray for all commands, so that none starts one of its own."""
-    # Not below pytest's folder, since the path of a socket may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="guides") as folder:
-        port, clients = free_ports(2)
-        command = [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
-            *("--port", str(port), "--ray-client-server-port", str(clients)),
-            *("--temp-dir", folder, "--num-cpus", "2", "--include-dashboard", "false"),
-            *("--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"),
-            *("--object-store-memory", str(200 * 2**20)),
-        ]
-        environment = {**QUIET, **s3_server.environment}
-        with (
-            Path(folder, "log").open("wb") as log,
-            under_way(command, environment, stdout=log, stderr=log),
-        ):
-            yield f"127.0.0.1:{port}"
-
-
 @pytest.fixture
 def environment(
-    s3_server: S3Server, ray_address: str, monkeypatch: pytest.MonkeyPatch, one_thread: None
+    s3_server: S3Server, shared_ray: str, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     """That of a reader who has installed batchlight, has credentials, and has a cluster."""
-    given = {**QUIET, **s3_server.environment, "RAY_ADDRESS": ray_address, "BASH_ENV": ""}
+    given = {**s3_server.environment, "BASH_ENV": ""}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)

@@ -13,6 +13,8 @@ import pytest
 from benchmarks import core, job, scale
 from benchmarks.measuring import photographs, ratio, rounds, write_photographs
 
+pytestmark = pytest.mark.nightly
+
 WORSE_BY_HALF = 1.5
 WITH_METHOD_TO_CODEC = 1.31
 """benchmarks/README.md says where these come from."""

@@ -17,10 +17,10 @@ WIDTHS = (320, 768, 1280)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Whatever Chromium the machine has; ``make test`` installs one where it can."""
+    """Whatever Chromium the machine has; ``make browser`` installs one where it can."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip("there is no Chromium; install it with the system's packages")
+        pytest.skip("there is no Chromium; `make browser` installs it where it can")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium

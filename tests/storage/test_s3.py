@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.output.records import VOLATILE
-from tests.support.helpers import batchlight, dark_image, tree
+from tests.support.helpers import batchlight, batchlight_here, dark_image, tree
 from tests.support.s3_server import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
 NAMES = [
@@ -47,7 +47,7 @@ def prefix() -> str:
 def run(source: object, output: object, *options: object, **environment: str) -> str:
     """A run that must end well but for the broken image; returns all it printed."""
     settings = ("--workers", 0, "--batch-size", 4, "--max-failures", 1, "--progress", "off")
-    done = batchlight(
+    done = batchlight_here(
         "run", "--input", source, "--output", output, *settings, *options, **environment
     )
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def test_an_object_store_is_like_a_directory(
 
 
 def test_workers_and_a_changed_object(
-    s3_server: S3Server, photos: Path, prefix: str, tmp_path: Path
+    s3_server: S3Server, shared_ray: str, photos: Path, prefix: str, tmp_path: Path
 ) -> None:
     environment = s3_server.environment
     s3_server.put(tree(photos), f"{prefix}/in")
@@ -139,6 +139,7 @@ def test_workers_and_a_changed_object(
     run(photos, tmp_path / "out")
     printed = run(source, output, "--workers", 2, **environment)
     found = s3_server.tree(f"{prefix}/out")
+    assert pictures(found) == pictures(tree(tmp_path / "out"))  # the report's, made by a worker
     assert images(found) == images(tree(tmp_path / "out"))
     assert records(found) == records(tree(tmp_path / "out"))
     assert_no_secrets(printed, files=found)
@@ -210,7 +211,7 @@ def test_storage_out_of_reach(
     output = output if "://" in output else f"{places[output]}/out"
     environment = {**s3_server.environment, **changes}
     for command in ("run", "plan"):
-        done = batchlight(command, "--input", source, "--output", output, **environment)
+        done = batchlight_here(command, "--input", source, "--output", output, **environment)
         assert done.returncode == 1, done.stderr
         assert done.stdout == ""
         assert done.stderr.startswith("error: ")

@@ -1,4 +1,6 @@
-"""Local directories and object stores: the same order, the same promises, honest errors."""
+"""Local directories: what only they have to deal with. What every storage promises is in
+``test_conformance.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,9 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -22,17 +21,11 @@ from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import NameRefusedError
 from tests.support.helpers import tree
-from tests.support.s3_server import BUCKET
 
 TEMPORARY = "_batchlight/tmp"
 
 # '/' sorts between '.' and '0', and UTF-8 after U+FFEE otherwise than UTF-16.
 PARTS = ["a", "a.jpg", "a b", "a-", "A", "a0", "é", "e\u0301", "\uffee", "😀", "_batchlight", ".h"]
-NASTY = [
-    *("a/x.jpg", "a.jpg", "a b/x #%.jpg", "a-/+?.jpg", "A/a.jpg", "a0", "é.jpg", "e\u0301.jpg"),
-    *("\uffee/x", "😀/x", "a%20b.jpg", "b&'<>.jpg", "c1\x85.jpg", "c1a.jpg"),
-    *(".h/x.jpg", "a/.h.jpg", "out/_batchlight/plan/x", "out/Z.jpg", "out/deep/y.jpg", "outer.jpg"),
-]
 
 
 def local(folder: Path) -> Storage:
@@ -209,63 +202,3 @@ def test_a_full_or_read_only_disk_is_no_images_fault(small_disk: Path) -> None:
     assert caught.value.lasting
     with pytest.raises(StorageError, match="cannot write"):
         local(small_disk / "new").check(writable=True)
-
-
-@pytest.fixture(params=["local", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """An empty place of each kind, under an odd name."""
-    if request.param == "local":
-        return local(tmp_path / "an odd #%20 name?")
-    request.getfixturevalue("s3")
-    return open_storage(Location.parse(f"s3://{BUCKET}/{uuid4()}/an odd #%20 name?"))
-
-
-def test_both_kinds_read_write_and_delete(storage: Storage) -> None:
-    assert storage.names("a") == []
-    assert storage.create("a/x #%20+?é.bin", b"1")
-    assert not storage.create("a/x #%20+?é.bin", b"2")
-    assert storage.read("a/x #%20+?é.bin") == b"1"
-    storage.write("a/x #%20+?é.bin", b"345")
-    storage.write("a/b/deeper", b"")
-    storage.write("top", b"")
-    assert storage.read("a/x #%20+?é.bin") == b"345"
-    info = storage.stat("a/x #%20+?é.bin")
-    assert (info.path, info.size) == ("a/x #%20+?é.bin", 3)
-    assert info.modified is not None
-    assert abs(info.modified.timestamp() - time.time()) < 60
-    assert storage.names("a") == ["x #%20+?é.bin"]
-    assert storage.names("") == ["top"]
-    assert storage.is_file("top")
-    assert not storage.is_file("a")
-    assert not storage.is_file("to")
-    storage.delete("top")
-    storage.delete("top")
-    storage.delete("a/x #%20+?é.bin")
-    storage.delete("a/b/deeper")
-    assert storage.names("a") == storage.names("a/b") == storage.names("") == []
-    for look in (storage.read, storage.stat):
-        with pytest.raises(FileNotFoundError):
-            look("top")
-
-
-def test_of_many_creators_one_wins(storage: Storage) -> None:
-    storage.check(writable=True)
-    with ThreadPoolExecutor(8) as pool:
-        for number in range(3):
-            made = list(pool.map(lambda i, n=number: storage.create(f"{n}", b"%d" % i), range(8)))
-            assert made.count(True) == 1
-            assert storage.read(f"{number}") == b"%d" % made.index(True)
-
-
-def test_both_kinds_walk_alike(storage: Storage) -> None:
-    for path in NASTY:
-        storage.write(path, path.encode())
-    storage.delete("_batchlight/tmp/x")
-    if hasattr(storage, "root"):  # the empty folder of the writes above makes this an output
-        os.removedirs(os.path.join(storage.root, TEMPORARY))
-    found = list(storage.walk())
-    expected = inputs_of([path.replace("\x85", "\\x85") for path in NASTY])
-    assert [info.path for info in found] == expected
-    assert [info.path for info in found if info.defect] == ["c1\\x85.jpg"]
-    for info in found:
-        assert info.defect or info.size == len(info.path.encode())

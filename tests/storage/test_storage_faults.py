@@ -140,7 +140,7 @@ def test_what_lasts_is_given_up_and_leaves_nothing_half_done(
         assert "\n" not in str(caught.value)
 
     monkeypatch.setattr(objects, "LISTING_PATIENCE", timedelta(seconds=0.5))
-    with at_most(20), ThreadPoolExecutor() as pool:
+    with at_most(50), ThreadPoolExecutor() as pool:
         list(pool.map(fail, uses))
     if fault is Fault.INVALID:
         assert plan.injected[fault] == len(uses)
@@ -290,7 +290,7 @@ def assert_as_calm(s3_server: S3Server, output: str, expected: DataSet) -> None:
     assert not [path for path in made if path.startswith("_batchlight/parts/")]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_run_on_faulty_storage_is_like_a_calm_one(
     s3_server: S3Server, data_set: DataSet, prefix: str, workers: int
 ) -> None:
@@ -313,7 +313,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(
     with faulty_proxy(s3_server.endpoint, faults) as proxy:
         environment = proxy.environment(s3_server.environment)
         words = [str(word) for word in command(data_set.source, prefix)]
-        with at_most(60):
+        with at_most(100):
             stopped = subprocess.run(
                 [sys.executable, "-c", IMPATIENT, *words],
                 capture_output=True,

@@ -15,6 +15,8 @@ from batchlight.errors import StorageError
 from batchlight.storage import Location, open_storage
 from tests.support.s3_server import BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
+SOON_S = 30.0
+"""Twice as long as it takes to give up; half as long as an outage is waited out."""
 WRONG = "wrong-and-no-less-secret"
 NOBODY = "http://127.0.0.1:1"
 
@@ -71,7 +73,7 @@ def test_storage_trouble_is_one_sentence_without_secrets(
     started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         open_storage(Location.parse(f"s3://{place}/x")).check(writable=True)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < SOON_S
     text = str(caught.value)
     assert says in text
     assert "\n" not in text
@@ -102,7 +104,7 @@ def test_a_host_that_drops_packets_is_given_up_soon(
         started = time.monotonic()
         with pytest.raises(StorageError, match=f"cannot reach {address}"):
             open_storage(Location.parse(f"s3://{BUCKET}/x")).check(writable=True)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < SOON_S
 
 
 def test_a_lost_permission_or_listing_in_the_middle(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pyarrow.parquet as pq
+import pytest
 
+from batchlight.cli.main import main
 from batchlight.output.documents import serialise
 from batchlight.output.layout import lock_path
 from batchlight.output.lock import Holder
@@ -75,6 +79,33 @@ def batchlight(*arguments: object, **environment: str) -> subprocess.CompletedPr
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def batchlight_here(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which takes a second less, for tests of what a command says.
+
+    Not what it logs: this process has set up its logging before.
+    """
+    words = ["batchlight", *map(str, arguments)]
+    code, shown = 0, [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    at_a_closed_pipe = signal.getsignal(signal.SIGPIPE)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(shown[0]),
+        redirect_stderr(shown[1]),
+    ):
+        patch.setattr(sys, "argv", words)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGPIPE, at_a_closed_pipe)
+    for stream in shown:
+        stream.seek(0)
+    return subprocess.CompletedProcess(words, code, *(stream.read() for stream in shown))
 
 
 _MEASURED = """
@@ -172,7 +203,7 @@ def locked(storage: Storage) -> int:
 
 
 def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
-    """The environment of a run with deadly or slow images; see tests/support/deadly."""
+    """The environment of a run in which some images are deadly, or all slow; see ``deadly/``."""
     folder.mkdir()
     (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
     return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}

@@ -361,6 +361,7 @@ def test_options_out_of_range(pairs: Path, tmp_path: Path) -> None:
 TOGETHER = {"gpu_workers": 2, "batch_size": 1}
 
 
+@pytest.mark.nightly
 def test_two_processes_train_together(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     result = batchlight(*words(pairs, out, **TOGETHER))

@@ -1,0 +1,49 @@
+"""A small Ray that many tests share, as starting one takes about five seconds."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from socket import create_connection
+
+from tests.support.helpers import under_way, wait_until
+from tests.support.s3_server import free_ports
+
+CPUS = 2
+STARTS_WITHIN_S = 120.0
+OBJECT_STORE_BYTES = 200 * 2**20
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+"""What its clients need in their environment too."""
+
+
+@contextmanager
+def running_ray(environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of a head that works itself; ``environment`` is that of its workers."""
+    port, clients = free_ports(2)
+    # Not below pytest's folder, since the path of a socket may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        command = [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
+            *("--port", str(port), "--ray-client-server-port", str(clients)),
+            *("--temp-dir", folder, "--num-cpus", str(CPUS), "--include-dashboard", "false"),
+            *("--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"),
+            *("--object-store-memory", str(OBJECT_STORE_BYTES)),
+        ]
+        with (
+            Path(folder, "log").open("wb") as log,
+            under_way(command, {**QUIET, **environment}, stdout=log, stderr=log) as head,
+        ):
+            wait_until(partial(_listens, port), head, STARTS_WITHIN_S)
+            yield f"127.0.0.1:{port}"
+
+
+def _listens(port: int) -> bool:
+    try:
+        create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
