@@ -33,14 +33,21 @@ class ErrorCode(StrEnum):
     MISSING = "missing"
     UNREADABLE = "unreadable"
     WRITE_FAILED = "write_failed"
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the same input would fail again, so that only ``--retry-failed`` redoes it."""
-        return self not in _REDONE_BY_EVERY_RUN
+    ERROR = "error"
+    """An exception that no image should cause: a bug, or a broken environment."""
 
 
-_REDONE_BY_EVERY_RUN = frozenset({ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED})
+_REDONE_BY_EVERY_RUN = frozenset(
+    {ErrorCode.MISSING, ErrorCode.UNREADABLE, ErrorCode.WRITE_FAILED, ErrorCode.ERROR}
+)
+
+
+def is_permanent(code: str) -> bool:
+    """Whether the same input would fail again, so that only ``--retry-failed`` redoes it.
+
+    Codes of later versions are not: this one cannot know what became of them.
+    """
+    return code in frozenset(ErrorCode) - _REDONE_BY_EVERY_RUN
 
 
 class ExitCode:

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
-from batchlight.host.process import prepare_for_images
+from batchlight.host.process import keep_freed_memory
 from batchlight.images.pixels import Pixels
 from benchmarks.measuring import (
     Table,
@@ -79,7 +79,7 @@ def compare(source: Path, prepared: bool, count: int) -> dict[str, list[float]]:
     """Seconds of each round, of the codec alone and with the method."""
     cv2.setNumThreads(1)
     if prepared:
-        prepare_for_images()
+        keep_freed_memory()
     files = [np.frombuffer(path.read_bytes(), np.uint8) for path in sorted(source.iterdir())]
     enhanced = [brightened(decode(file)) for file in files]
 

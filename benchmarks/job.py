@@ -28,7 +28,7 @@ import batchlight
 from batchlight.classical import dehaze
 from batchlight.classical.light import batch_light
 from batchlight.config import JobConfig
-from batchlight.host.process import prepare_for_images
+from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import usable_cpus
 from benchmarks.measuring import (
     Table,
@@ -97,9 +97,14 @@ def ray_with(workers: int) -> Iterator[None]:
 @contextmanager
 def pool_of(workers: int, tuned: bool) -> Iterator[ProcessPoolExecutor]:
     """Processes; tuned, they are set up as batchlight's workers are."""
-    set_up = prepare_for_images if tuned else partial(cv2.setNumThreads, 1)
-    with ProcessPoolExecutor(workers, get_context("spawn"), set_up) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _set_up, (tuned,)) as pool:
         yield pool
+
+
+def _set_up(tuned: bool) -> None:
+    cv2.setNumThreads(1)
+    if tuned:
+        keep_freed_memory()
 
 
 def run_job(source: str, output: str, workers: int) -> float:

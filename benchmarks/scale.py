@@ -22,11 +22,13 @@ import pyarrow as pa
 from batchlight.config import JobConfig
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.planner import Planner, draft_plan
-from batchlight.output.commit import close_plan
+from batchlight.output.commit import close_plan, held_rows, store_plan
 from batchlight.output.inputs import Batch, Input
+from batchlight.output.layout import part_path
 from batchlight.output.plan import Plan
-from batchlight.output.recordfiles import part_path, tally, to_parquet
-from batchlight.output.records import Record, as_table
+from batchlight.output.recordfiles import to_parquet
+from batchlight.output.records import Record, Tally, as_table
+from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage, open_storage
 from benchmarks.measuring import Table
 
@@ -36,7 +38,7 @@ TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
     """A line for each count."""
-    phases = ("plan", "close", "rerun")
+    phases = ("plan", "close", "rerun", "replace")
     lines = []
     for count in counts:
         found = in_own_process(count)
@@ -67,13 +69,21 @@ def one(count: int) -> dict[str, float]:
         assert plan is not None
         commit_all(config, storage, plan)
         started = time.perf_counter()
-        close_plan(storage, plan)
-        assert tally(storage, config.method).ok == count
+        close_plan(storage, OutputState.load(storage))
+        assert held(storage, config).ok == count
         seconds["close"] = time.perf_counter() - started
         started = time.perf_counter()
         assert plan_all(config, storage, count) is None
-        assert tally(storage, config.method).ok == count
+        assert held(storage, config).ok == count
         seconds["rerun"] = time.perf_counter() - started
+        again = config.model_copy(update={"overwrite": True})
+        plan = plan_all(again, storage, count)
+        assert plan is not None
+        commit_all(again, storage, plan)
+        started = time.perf_counter()
+        close_plan(storage, OutputState.load(storage))
+        seconds["replace"] = time.perf_counter() - started
+        assert held(storage, config).ok == count
     return {**seconds, "peak_mb": peak_bytes() / 2**20}
 
 
@@ -86,10 +96,19 @@ def peak_bytes() -> int:
 def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
     """As ``batchlight run`` does it; None if there is nothing to do."""
     planner = Planner(config, fingerprints_of(config, None))
-    plan = draft_plan(storage, planner, listing(count), str(Location.parse(config.input)))
+    state = OutputState.load(storage)
+    root = str(Location.parse(config.input))
+    plan = draft_plan(storage, state, planner, listing(count), root)
     if plan is not None:
-        plan.store(storage)
+        store_plan(storage, state, plan)
     return plan
+
+
+def held(storage: Storage, config: JobConfig) -> Tally:
+    """What the run counts at its end."""
+    rows = held_rows(storage, config.method)
+    assert rows is not None
+    return rows
 
 
 def listing(count: int) -> Iterator[Input]:
@@ -136,11 +155,12 @@ def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
         finished_at=TAKEN,
     )
     alike: pa.Table = as_table([record] * config.batch_size)
-    for batch in plan.read_batches(storage, skip=set()):
-        path = part_path(batch.number)
-        target = Path(config.output or "") / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(to_parquet(as_committed(alike, batch), path))
+    for chunk in plan.chunks:
+        for batch in plan.batches_of(storage, chunk):
+            path = part_path(batch.number)
+            target = Path(config.output or "") / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(to_parquet(as_committed(alike, batch), path))
 
 
 def as_committed(alike: pa.Table, batch: Batch) -> pa.Table:

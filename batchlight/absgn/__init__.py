@@ -1,4 +1,20 @@
-"""ABSGN, the attention-based broadly self-guided network (Chen, Yu et al., arXiv 2112.06226)."""
+"""ABSGN, the attention-based broadly self-guided network (Chen, Yu et al., arXiv 2112.06226).
+
+network.py     the network
+exposure.py    brightening before the network, so that it sees images of one mean
+weights.py     weights as safetensors
+loading.py     which network a run uses
+inference.py   images in, enhanced images out, on one device
+conversion.py  images to tensors and back
+tiles.py       an image in tiles, with the result of the whole image
+transfers.py   images to a GPU and back while it computes
+result.py      what the network made of one image; needs no PyTorch
+training.py    training for a number of epochs, on one device or several
+timed_training.py   training for a given time, with all pictures on one device
+augment.py     more pairs out of the pairs there are
+synthetic.py   dark pictures made of well-lit ones
+models/        the weights that come with the package
+"""
 
 CPU_THREADS = 8
 """Of one network, however many CPUs there are: oneDNN sums in an order that depends on it, and with

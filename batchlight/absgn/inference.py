@@ -7,27 +7,36 @@ queued behind it and earlier ones are copied down, so that it always has somethi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import Tensor
 
 from batchlight.absgn import CPU_THREADS
-from batchlight.absgn.copying import Computed, Copies, Uploaded
+from batchlight.absgn.conversion import (
+    NotFiniteError,
+    as_tensor,
+    exposing,
+    to_input,
+    to_levels,
+    to_pixels,
+    top_of,
+)
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
-from batchlight.absgn.restored import Restored
+from batchlight.absgn.result import Restored
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
+from batchlight.absgn.transfers import Computed, Copies, Uploaded
 from batchlight.absgn.weights import parse_weights
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.host.turns import Turns, in_turns
-from batchlight.images.pixels import LUMINANCE, Pixels
+from batchlight.images.pixels import Pixels
 
-Device = Literal["cpu", "cuda"]
+ResolvedDevice = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,7 +59,7 @@ class Enhancer:
     def __init__(
         self,
         weights: bytes,
-        device: Device,
+        device: ResolvedDevice,
         precision: Precision,
         tile: int | None = None,
     ) -> None:
@@ -59,12 +68,6 @@ class Enhancer:
         Raises ``ValueError`` for weights that do not fit.
         """
         self._device = torch.device(device)
-        if device == "cpu":
-            torch.set_num_threads(CPU_THREADS)
-        else:
-            # The same bytes each time, and fp32 that is what it says.
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.allow_tf32 = False
         parsed = parse_weights(weights)
         self._exposure = parsed.exposure
         self._exact = _placed(parsed.network(), self._device, torch.float32)
@@ -89,8 +92,8 @@ class Enhancer:
             return (yield from self._overlapped(self._copies, groups))
         stacks = [np.stack(images) for images in groups]
         yield
-        torch.set_num_threads(CPU_THREADS)  # which each thread has its own number of
-        results = [self._now(images) for images in stacks]
+        with _deterministic(self._device):
+            results = [self._now(images) for images in stacks]
         yield
         return results
 
@@ -99,7 +102,8 @@ class Enhancer:
     ) -> Turns[list[list[Restored]]]:
         uploaded = [copies.upload(images) for images in groups]
         yield
-        computed = [self._launch(copies, group) for group in uploaded]
+        with _deterministic(self._device):
+            computed = [self._launch(copies, group) for group in uploaded]
         yield
         results = []
         for group, ahead in zip(uploaded, computed, strict=True):
@@ -110,7 +114,8 @@ class Enhancer:
                     results.append([Restored(image, None, share) for image in pixels])
                     continue
             yield
-            results.append(self._now(group.images))
+            with _deterministic(self._device):
+                results.append(self._now(group.images))
             yield
         return results
 
@@ -123,9 +128,9 @@ class Enhancer:
             return None
 
         def work(raw: Tensor) -> tuple[Tensor, Tensor]:
-            top = _top(images)
-            x = _to_input(raw, top, network, _exposing(raw, top, self._exposure))
-            return _to_levels(network.restore(x), images)
+            top = top_of(images)
+            x = to_input(raw, top, network, exposing(raw, top, self._exposure))
+            return to_levels(network.restore(x), images)
 
         try:
             with torch.inference_mode():
@@ -166,7 +171,7 @@ class Enhancer:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise  # else go on below, where what the failed attempt held is free
-            except _NotFiniteError:
+            except NotFiniteError:
                 if count == 1 and network is self._exact:
                     reason = "the network's result is not a number"
                     return [ImageError(ErrorCode.SUSPICIOUS_OUTPUT, reason)]
@@ -190,19 +195,19 @@ class Enhancer:
         if side is None:
             return restore(network, images, self._exposure)
         out = np.empty_like(images)
-        top = _top(images)
-        expose = _exposing(images, top, self._exposure)
+        top = top_of(images)
+        expose = exposing(images, top, self._exposure)
 
         def load(tile: Tile) -> Tensor:
             rows = slice(tile.rows.wide_start, tile.rows.wide_stop)
             columns = slice(tile.columns.wide_start, tile.columns.wide_stop)
-            return _to_input(_as_tensor(images[:, rows, columns]), top, network, expose)
+            return to_input(as_tensor(images[:, rows, columns]), top, network, expose)
 
         def store(tile: Tile, result: Tensor) -> None:
             rows, columns = tile.rows, tile.columns
             above, before = rows.start - rows.wide_start, columns.start - columns.wide_start
             target = out[:, rows.start : rows.stop, columns.start : columns.stop]
-            target[...] = _to_pixels(result[:, :, above:, before:], target)
+            target[...] = to_pixels(result[:, :, above:, before:], target)
 
         run_in_tiles(network, list(cut(height, width, side)), load, store)
         return out
@@ -226,85 +231,37 @@ class Enhancer:
             torch.cuda.empty_cache()
 
 
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Let PyTorch compute the same bytes each time; its settings are restored afterwards.
+
+    They are those of the whole process (of the calling thread, in part), and others may use PyTorch
+    in it too.
+    """
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        torch.set_num_threads(CPU_THREADS)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark
+    # Without TF32, fp32 is what it says.
+    cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark = True, False, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark = before
+
+
 def restore(network: ABSGN, images: Pixels, exposure: Exposure | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
     with torch.inference_mode():
-        pixels, top = _as_tensor(images), _top(images)
-        x = _to_input(pixels, top, network, _exposing(pixels, top, exposure))
-        return _to_pixels(network.restore(x), images)
-
-
-def _top(images: Pixels) -> float:
-    """The highest level."""
-    return float(np.iinfo(images.dtype).max)
-
-
-class _NotFiniteError(Exception):
-    """The result of a group holds something that is no number."""
-
-
-def _exposing(
-    images: Pixels | Tensor, top: float, exposure: Exposure | None
-) -> Callable[[Tensor], Tensor]:
-    """What brings whole images, or tiles of them, in 0..1, to what the network wants.
-
-    ``images``: as integers up to ``top``, (N, ...), on any device.
-    """
-    if exposure is None:
-        return lambda x: x
-    pixels = images if isinstance(images, Tensor) else _as_tensor(images)
-    # Summed as integers, so that the gain is the same to the last bit wherever it is computed.
-    means = pixels.flatten(1).sum(1, dtype=torch.int64).double() / (pixels[0].numel() * top)
-    gains = exposure.gains(means).float()
-    return lambda x: exposure.apply(x, gains.to(x.device, non_blocking=True))
-
-
-def _as_tensor(images: Pixels) -> Tensor:
-    """16 bits as int32, since PyTorch computes with no other."""
-    signed = images.astype(np.int32) if images.dtype == np.uint16 else images
-    return torch.from_numpy(np.ascontiguousarray(signed))
-
-
-def _to_input(
-    images: Tensor, top: float, network: nn.Module, expose: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """(N, 3, H, W), RGB, exposed, H and W padded at the end to what the network takes."""
-    weight = next(network.parameters())
-    x = images.to(weight.device)
-    x = x.unsqueeze(1).expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2).flip(1)
-    x = expose(x.float() / top).to(weight.dtype)
-    down, right = (-x.shape[2] % MULTIPLE, -x.shape[3] % MULTIPLE)
-    x = pad(x, (0, 0, 0, down), "reflect" if down < x.shape[2] else "replicate")
-    x = pad(x, (0, right, 0, 0), "reflect" if right < x.shape[3] else "replicate")
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _to_pixels(result: Tensor, like: Pixels) -> Pixels:
-    """The result as arrays like the images that it was made of; raises ``_NotFiniteError``."""
-    levels, finite = _to_levels(result, like)
-    if not bool(finite.all()):
-        raise _NotFiniteError
-    return levels.cpu().numpy().astype(like.dtype, copy=False)
-
-
-def _to_levels(result: Tensor, like: Pixels) -> tuple[Tensor, Tensor]:
-    """The result, cut to the size of the images it was made of, in their range and channels.
-
-    Beside it, (N,), whether all of an image is numbers, which clipping would hide.
-    """
-    height, width = like.shape[1:3]
-    y = result[:, :, :height, :width].float()
-    finite = torch.isfinite(y).flatten(1).all(1)
-    y = y.clamp(0, 1)
-    if like.ndim == 3:
-        # Not made on the device, which would wait until it has done all before.
-        weights = torch.tensor(LUMINANCE[::-1]).to(y.device, non_blocking=True)
-        y = (y * weights.view(1, 3, 1, 1)).sum(1)
-    else:
-        y = y.flip(1).permute(0, 2, 3, 1)
-    top = _top(like)
-    levels = (y * top).round_().to(torch.uint8 if top == 255 else torch.int32)
-    return levels.contiguous(), finite
+        pixels, top = as_tensor(images), top_of(images)
+        x = to_input(pixels, top, network, exposing(pixels, top, exposure))
+        return to_pixels(network.restore(x), images)
 
 
 @cache

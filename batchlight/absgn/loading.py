@@ -6,24 +6,26 @@ the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Final
 
 from batchlight.config import JobConfig, ModelName
 from batchlight.errors import UsageError
 from batchlight.host.resources import local_gpus
-from batchlight.storage import Location, open_storage
+from batchlight.storage import Location, open_source
 
 if TYPE_CHECKING:
-    from batchlight.absgn.inference import Device, Enhancer, Precision
+    from batchlight.absgn.inference import Enhancer, Precision, ResolvedDevice
     from batchlight.absgn.weights import Weights
 
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
 
-DEFAULT_MODELS: Mapping[Device, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
+DEFAULT_MODELS: Mapping[ResolvedDevice, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
 """By what runs them: on CPUs the full network takes minutes for a photograph."""
 
 GPU_PRECISION: Final = "fp16"
@@ -41,7 +43,7 @@ class Model:
     """As in a sentence: ``absgn-small``, or where the weights were read from."""
     weights: bytes = field(repr=False)
     sha256: str
-    device: Device
+    device: ResolvedDevice
     precision: Precision
     tile: int | None
 
@@ -67,7 +69,7 @@ class Model:
         return Enhancer(self.weights, self.device, self.precision, self.tile)
 
 
-WeightsFor = Callable[["Device"], "Weights"]
+WeightsFor = Callable[["ResolvedDevice"], "Weights"]
 """The weights that a run takes on a device."""
 
 
@@ -104,7 +106,7 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
     return Model(name, found.data, found.sha256, device, precision, config.tile)
 
 
-def refuse_cuda_without_gpu(device: Device, where: str = "this machine") -> None:
+def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:
     """Raise ``UsageError`` if a GPU is to be used and there is none."""
     if device == "cuda" and not local_gpus():
         raise UsageError(
@@ -128,14 +130,27 @@ def read_weights(path: str) -> Weights:
     """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
     location = Location.parse(path)
     try:
-        data = open_storage(location.parent).read(location.name)
+        data = open_source(location.parent).read(location.name)
     except OSError as error:
         raise UsageError(f"cannot read the weights {path}; check --weights") from error
     return _parse(data, path)
 
 
+def packaged_model(sha256: str) -> ModelName | None:
+    """The model that comes with batchlight and has these weights."""
+    for name in CHANNELS:
+        file = _package_file(name)
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+            return name
+    return None
+
+
+def _package_file(name: str) -> Traversable:
+    return resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+
+
 def _packaged(name: str) -> Weights:
-    file = resources.files("batchlight.absgn") / "models" / f"{name}.safetensors"
+    file = _package_file(name)
     if not file.is_file():
         raise UsageError(
             f"this version comes without weights for --model {name}; give --weights FILE"

@@ -1,12 +1,23 @@
 """The dark channel of an image and its haziest pixels, found in one pass over the rows.
 
-A pixel's key is the largest of its three samples with the channel's precedence (blue 2, green 1,
-red 0) in two bits below it, so that the largest key in a window tells the brightest sample, and of
-channels that tie the one that comes first. Gray is three equal channels.
+``definition`` is the formula in NumPy. ``scan`` gives the same, fast:
 
-The maximum over a window of n rows costs three comparisons for any n (van Herk, 1992; Gil and
-Werman, 1993): rows are taken in blocks of n, and each window is the end of one block and the
-beginning of the next. Over columns, maxima of spans 1, 2, 4 ... are doubled up to n.
+1. *Keys.* A pixel's key is the largest of its three samples with the channel's rank (blue 2, green
+   1, red 0) in two bits below it. So the largest key in a window tells the brightest sample, and
+   of channels that tie the one that comes first. Gray is three equal channels.
+2. *Columns.* The largest key among the columns of each window, for a row of the image: maxima of
+   spans 1, 2, 4 ... are doubled up to the window's size (``_largest_in_row``).
+3. *Rows.* The largest of these among the rows of each window, in three comparisons for any size n
+   (van Herk, 1992; Gil and Werman, 1993). Rows are taken in blocks of n, and a window is the end
+   of one block and the start of the next. ``ends`` holds the maxima from each row to the end of
+   its block, ``start`` those from the start of the next block to the window's last row::
+
+       rows     a  b  c  d | e  f  g  h        n = 4, the window is c d e f
+       ends           max(c, d)
+       start                 max(e, f)
+
+4. *Haziest.* Of each row, only stretches that have a low enough key are looked at pixel by pixel
+   (``_search``).
 
 The loops over a row have no branches, no views of one array in another and no arithmetic wider
 than their samples: so written, the compiler turns them into vector instructions.
@@ -26,12 +37,8 @@ from batchlight.images.pixels import Pixels
 HAZIEST = 0.001
 """Share of the pixels, the haziest, among which the atmospheric light is looked for."""
 
-THRESHOLD, SEEN, WANTED = 0, 1, 2
-"""Of the search for them: a value of v, the largest of a window, below which they all lie as far as
-is known yet; how many pixels lie at or below it; how many are wanted."""
-
-COLUMNS = 64
-"""How many are passed over at once when none of them is among the haziest."""
+STRETCH = 64
+"""How many pixels are passed over at once when none of them is among the haziest."""
 
 UNSEEN = np.iinfo(np.int64).max
 
@@ -48,6 +55,24 @@ class Scan:
     """(channels,): the sum of each."""
 
 
+def definition(pixels: Pixels, window: int) -> Scan:
+    """What ``scan`` finds, by its formula: what tests compare it with."""
+    planes = pixels.reshape(*pixels.shape[:2], -1)
+    before, after = window // 2, (window - 1) // 2
+    padded = np.pad(planes, ((before, after), (before, after), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), axis=(0, 1))
+    brightest = windows.max(axis=(3, 4))  # of v, which is where I = R - v is smallest
+    channel = brightest.argmax(axis=2)  # the first of those that tie: blue, green, red
+    own = np.take_along_axis(planes, channel[:, :, np.newaxis], axis=2)[:, :, 0]
+    # The haziest pixels have the smallest maxima.
+    maxima = brightest.max(axis=2)
+    wanted = max(1, int(HAZIEST * maxima.size))
+    threshold = np.sort(maxima, axis=None)[wanted - 1]
+    totals = planes.sum(axis=2, dtype=np.int64) * (3 // planes.shape[2])
+    darkest = int(totals[maxima <= threshold].min())
+    return Scan(own, darkest, planes.sum(axis=(0, 1), dtype=np.int64))
+
+
 def scan(pixels: Pixels, window: int) -> Scan:
     """Look at all pixels of an image, uint8 or uint16, (height, width) or (height, width, 3).
 
@@ -60,90 +85,102 @@ def scan(pixels: Pixels, window: int) -> Scan:
     """
     height, width = pixels.shape[:2]
     size = min(window, 2 * max(height, width) + 1)
-    top = int(np.iinfo(pixels.dtype).max)
-    darkest = np.full(top + 1, UNSEEN, np.int64)
-    haziest = np.array([top, 0, max(1, int(HAZIEST * height * width))])
-    own = np.empty((height, width), pixels.dtype)
     channels = 1 if pixels.ndim == 2 else 3
+    top = int(np.iinfo(pixels.dtype).max)
+    own = np.empty((height, width), pixels.dtype)
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
-    keys = np.uint16 if top == 255 else np.uint32
-    block, padded = np.empty((size, width), keys), np.zeros((2, size + width), keys)
     # As narrow as is fast: no decoder makes rows of 16 million pixels.
+    ends = np.empty((size, width), np.uint16 if top == 255 else np.uint32)
     sums = np.empty((height, channels), np.uint32 if top == 255 else np.uint64)
+    wanted = max(1, int(HAZIEST * height * width))
     rows = pixels.reshape(height, -1)
-    _scan(rows, tuple(planes), block, padded, own, darkest, np.zeros_like(darkest), haziest, sums)
-    among = darkest[: haziest[THRESHOLD] + 1]
-    return Scan(own, int(among.min()), sums.sum(axis=0, dtype=np.int64))
+    darkest = _scan(rows, tuple(planes), ends, own, sums, top, wanted)
+    return Scan(own, int(darkest), sums.sum(axis=0, dtype=np.int64))
 
 
 @kernel
 def _scan(
     pixels: Pixels,
     planes: tuple[Pixels, ...],
-    block: Pixels,
-    padded: Pixels,
+    ends: Pixels,
     own: Pixels,
-    darkest: Pixels,
-    counts: Pixels,
-    haziest: Pixels,
     sums: Pixels,
-) -> None:
-    """Fill ``own``, find the haziest pixels, and sum up the channels of each row.
+    top: int,
+    wanted: int,
+) -> int:
+    """Fill ``own`` and ``sums``; return the darkest sum of channels of the ``wanted`` haziest.
 
-    ``pixels``: (height, width * channels). ``block``: (window, width), the ends of windows.
-    ``padded``: (2, window + width), zeros; room for one row and what is beside it.
-
-    ``haziest``: where the search for those pixels is, see ``THRESHOLD``. That falls fast, so that
-    few pixels are looked at one by one. Of those, by their window's maximum: ``counts``, and the
-    ``darkest`` sum of channels.
+    ``pixels``: (height, width * channels), up to ``top``. ``planes``: room for the rows in the
+    window, by channel, each (size, width); row y is in row y % size. ``ends``: (size, width), room
+    for keys. ``sums``: (height, channels), the sum of each row.
     """
     height, width = own.shape
-    size = block.shape[0]
+    size = ends.shape[0]
     above, below = size // 2, (size - 1) // 2
-    beginning = np.empty(width, block.dtype)  # of the window, as far as it is in the next block
-    keys = np.empty(width, block.dtype)
+    start, keys = np.empty(width, ends.dtype), np.empty(width, ends.dtype)
+    padded = np.zeros((2, size + width), ends.dtype)
+    # By the maximum of their windows: how many pixels, and the smallest sum of their channels.
+    counts, darkest = np.zeros(top + 1, np.int64), np.full(top + 1, UNSEEN)
+    threshold, seen = top, 0
     for i in range(size):
-        _largest_in_row(pixels, i - above, planes, padded, block[i])
+        _largest_in_row(pixels, i - above, planes, padded, ends[i])
     for y in range(height):
         i = y % size
-        if i == 0:
-            for end in range(size - 2, -1, -1):
-                _raise_to(block[end], block[end + 1])
-            beginning[:] = 0
-        _larger(block[i], beginning, keys)
-        here = (planes[0][i], planes[1][i], planes[2][i])
-        _pick(here, keys, own[y])
+        if i == 0:  # the window is one whole block
+            _maxima_to_the_end(ends)
+            start[:] = 0
+        _larger(ends[i], start, keys)
+        colours = (planes[0][i], planes[1][i], planes[2][i])
+        _pick(colours, keys, own[y])
         for channel in range(sums.shape[1]):
-            _sum(here[channel], sums[y, channel : channel + 1])
-        for start in range(0, width, COLUMNS):
-            end = min(start + COLUMNS, width)
-            if np.int64(_lowest(keys[start:end])) >> 2 <= haziest[THRESHOLD]:
-                _note_haziest(start, end, here, keys, darkest, counts, haziest)
-        _largest_in_row(pixels, y + below + 1, planes, padded, block[i])
-        _raise_to(beginning, block[i])
+            _sum(colours[channel], sums[y, channel : channel + 1])
+        threshold, seen = _search(colours, keys, counts, darkest, threshold, seen, wanted)
+        # This place in the block is free for the row that the next window has further down.
+        _largest_in_row(pixels, y + below + 1, planes, padded, ends[i])
+        _raise_to(start, ends[i])
+    among_haziest: int = darkest[: threshold + 1].min()
+    return among_haziest
 
 
 @kernel
-def _note_haziest(
-    start: int,
-    end: int,
-    planes: tuple[Pixels, ...],
+def _search(
+    colours: tuple[Pixels, ...],
     keys: Pixels,
-    darkest: Pixels,
     counts: Pixels,
-    haziest: Pixels,
-) -> None:
-    """Look at some columns of a row for the haziest pixels."""
-    for x in range(start, end):
-        value = np.int64(keys[x]) >> 2
-        if value <= haziest[THRESHOLD]:
-            counts[value] += 1
-            haziest[SEEN] += 1
-            total = np.int64(planes[0][x]) + planes[1][x] + planes[2][x]
-            darkest[value] = min(darkest[value], total)
-    while haziest[SEEN] - counts[haziest[THRESHOLD]] >= haziest[WANTED]:
-        haziest[SEEN] -= counts[haziest[THRESHOLD]]
-        haziest[THRESHOLD] -= 1
+    darkest: Pixels,
+    threshold: int,
+    seen: int,
+    wanted: int,
+) -> tuple[int, int]:
+    """Look for the haziest pixels in one row.
+
+    ``threshold``: upper bound, from the rows so far, of the maximum of a haziest pixel's window; it
+    falls fast, so that few pixels are looked at one by one. ``seen``: how many pixels lie at or
+    below it. Returns both, updated.
+    """
+    blue, green, red = colours
+    for first in range(0, keys.size, STRETCH):
+        end = min(first + STRETCH, keys.size)
+        if np.int64(_lowest(keys[first:end])) >> 2 > threshold:
+            continue
+        for x in range(first, end):
+            value = np.int64(keys[x]) >> 2
+            if value <= threshold:
+                seen += 1
+                counts[value] += 1
+                total = np.int64(blue[x]) + green[x] + red[x]
+                darkest[value] = min(darkest[value], total)
+        while seen - counts[threshold] >= wanted:
+            seen -= counts[threshold]
+            threshold -= 1
+    return threshold, seen
+
+
+@kernel
+def _maxima_to_the_end(ends: Pixels) -> None:
+    """Make each row of a block the maximum of itself and all rows below it."""
+    for y in range(ends.shape[0] - 2, -1, -1):
+        _raise_to(ends[y], ends[y + 1])
 
 
 @kernel
@@ -160,9 +197,9 @@ def _largest_in_row(
     wide[:before] = 0
     wide[after:] = 0
     at = y % size
-    here = (planes[0][at], planes[1][at], planes[2][at])
-    _split(pixels[y], here)
-    _to_keys(here, wide[before:after])
+    colours = (planes[0][at], planes[1][at], planes[2][at])
+    _split(pixels[y], colours)
+    _to_keys(colours, wide[before:after])
     span = 1
     while 2 * span <= size:
         left = wide.size - 2 * span + 1
@@ -173,10 +210,11 @@ def _largest_in_row(
 
 
 @kernel
-def _split(row: Pixels, planes: tuple[Pixels, ...]) -> None:
-    blue, green, red = planes
+def _split(row: Pixels, colours: tuple[Pixels, ...]) -> None:
+    """The channels of a row apart; gray as all three."""
+    blue, green, red = colours
     if row.size == blue.size:
-        blue[:] = row
+        blue[:] = row  # which is green and red, too
         return
     one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
     for x in range(blue.size):
@@ -185,8 +223,8 @@ def _split(row: Pixels, planes: tuple[Pixels, ...]) -> None:
 
 
 @kernel
-def _to_keys(planes: tuple[Pixels, ...], out: Pixels) -> None:
-    blue, green, red = planes
+def _to_keys(colours: tuple[Pixels, ...], out: Pixels) -> None:
+    blue, green, red = colours
     key = out.dtype.type
     for x in range(out.size):
         of_blue = key(key(key(blue[x]) << 2) | 2)
@@ -197,9 +235,9 @@ def _to_keys(planes: tuple[Pixels, ...], out: Pixels) -> None:
 
 
 @kernel
-def _pick(planes: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
+def _pick(colours: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
     """Each pixel's sample in the channel that its key names."""
-    blue, green, red = planes
+    blue, green, red = colours
     sample = own.dtype.type
     for x in range(own.size):
         channel = sample(keys[x])

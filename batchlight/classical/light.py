@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,15 +10,17 @@ LIGHT_SCALE = 255.0
 """Atmospheric light is given on this scale, whatever the bit depth."""
 
 ROUNDING = 1e-4
-"""By how much two ways to add up lights and round their mean to float32 can differ; generous."""
+"""More than a running total and ``batch_light`` can differ."""
 
 
-def batch_light(estimates: Sequence[float]) -> float | None:
-    """The batch's atmospheric light: the mean of its images' estimates, in float64.
+def batch_light(estimates: Iterable[float | None]) -> float | None:
+    """The mean of a batch's estimates, in plan order and float64; None if there are none.
 
-    Rounded to float32, which is how it is recorded, so that a record reproduces its pixels.
+    An image without an estimate is a None among them. The mean is rounded to float32, which is how
+    it is recorded, so that a record reproduces its pixels.
     """
-    return float(np.float32(np.mean(estimates, dtype=np.float64))) if len(estimates) else None
+    known = [estimate for estimate in estimates if estimate is not None]
+    return float(np.float32(np.mean(known, dtype=np.float64))) if known else None
 
 
 class MeanLight:
@@ -38,12 +40,12 @@ class MeanLight:
 
     @property
     def so_far(self) -> float | None:
-        """As ``batch_light``."""
+        """``batch_light`` of the estimates taken."""
         return batch_light(self._estimates)
 
     @property
     def at_most(self) -> float:
-        """What ``batch_light`` cannot exceed any more, whatever the images to come will show."""
+        """Upper bound of ``batch_light``, whatever the estimates to come."""
         count = len(self._estimates) + self._to_come
         if not count:
             return LIGHT_SCALE

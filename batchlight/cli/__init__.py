@@ -1,6 +1,9 @@
 """Words in, sentences and exit codes out.
 
-main.py     the commands
+main.py     the program
+app.py      what all commands have in common
+job_commands.py, output_commands.py, network_commands.py   the commands
 options.py  options of commands, made from the fields of their configs
+console.py  what commands print
 samples.py  a few dark images to try the job on
 """

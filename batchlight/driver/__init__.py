@@ -1,7 +1,8 @@
 """What runs in the driver: one command each.
 
 run.py         one run, from the lock to the summary
-places.py      where a run reads and writes
+listing.py     what the input is, and its listing
+places.py      where a run reads and writes, and what of an earlier one it goes on with
 planner.py     a listing compared with earlier records, cut into batches
 batches.py     a batch on a worker, and what becomes of one that kills its worker
 network.py     the network on its actors

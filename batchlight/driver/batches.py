@@ -1,104 +1,122 @@
-"""A batch on a worker; and if the worker does not survive it, finding the image to blame.
+"""A batch on a worker; and if workers do not survive it, finding the images that kill.
 
-The batch keeps its mean, and with it its pixels: first only the survey is bisected, which gives the
-mean over all images that can be surveyed, then the rest of the work, with that mean.
+Only the ordinary run of a batch ever writes or commits. When a batch has killed two workers, its
+images are rehearsed, without writing, to find those to blame; then the batch is run as ever, with a
+failed row for each of them. So the other images, their mean light and their rows are what they are
+without the killers.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
-from batchlight.classical.light import batch_light
 from batchlight.config import Method
-from batchlight.engine import Engine, Outcome, WorkerDied, bisect, call_patiently
+from batchlight.engine import Engine, Trials, WorkerDied
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.recordfiles import write_part
 from batchlight.output.records import Record
-from batchlight.storage import open_storage
-from batchlight.worker.pipeline import BatchResult, Survey, finish_images, run_batch, survey_images
-from batchlight.worker.steps import BatchContext, Failure, Image, as_record
+from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
+from batchlight.worker.pipeline import BatchResult, redo, rehearse, run_batch
+from batchlight.worker.steps import BatchContext
 
-_WHY_DIED = {
-    ErrorCode.CRASH: "it killed its worker each time it was tried alone",
-    ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
-    ErrorCode.TIMEOUT: "it did not end within --timeout when tried alone",
-}
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchRunner:
-    """Does the batches of one run on its workers.
-
-    ``deaths`` is how many workers have died of a batch before: an image's ``attempts`` count them.
-    """
+    """Does the batches of one run on its workers."""
 
     engine: Engine
     context: BatchContext
     service: Service | None
+    _logged: set[str] = field(default_factory=set)
+    """Kinds of unexpected exceptions."""
 
     async def run(self, batch: Batch) -> BatchResult:
-        """Do and commit one batch, whatever it takes."""
+        """Do and commit one batch, whatever it takes. Raises ``BatchlightError``."""
         try:
-            return await call_patiently(self.engine, run_batch, self.context, self.service, batch)
-        except WorkerDied:
-            records = await self._isolate(batch)
-        storage = open_storage(self.context.output)
-        return BatchResult.of(await asyncio.to_thread(write_part, storage, batch.number, records))
+            result = await self._outlast(batch, run_batch)
+        except BrokenBatchError as error:
+            self._log(error.unexpected)
+            raise
+        self._log(result.unexpected)
+        return result
 
-    async def survey(
-        self, batch: Batch, deaths: int = 0
-    ) -> tuple[dict[Input, Outcome[Survey]], float | None]:
-        """Only the first pass over a batch, and the light that follows from it."""
-        survey = partial(survey_images, self.context)
-        found = await bisect(self.engine, survey, batch.inputs, deaths)
-        lights = [s.result.atmospheric_light for s in found if s.result is not None]
-        light = batch_light([estimate for estimate in lights if estimate is not None])
-        return dict(zip(batch.inputs, found, strict=True)), light
-
-    async def finish(
+    async def redo(
         self,
-        number: int,
-        method: Method,
-        light: float | None,
-        inputs: Sequence[Input],
-        deaths: int = 0,
+        batch: Batch,
+        pairs: Collection[tuple[str, Method]],
+        lights: Mapping[str, float | None] | None,
     ) -> list[Record]:
-        """Only the second pass over some images of a batch; a row for each, whatever happens."""
-        finish = partial(finish_images, self.context, number, method, light, self.service)
-        outcomes = await bisect(self.engine, finish, inputs, deaths)
-        return [
-            replace(outcome.result, attempts=outcome.attempts)
-            if outcome.result is not None
-            else self._dead_record(number, item, method, light, outcome)
-            for item, outcome in zip(inputs, outcomes, strict=True)
-        ]
+        """Make the rows and outputs of some (input path, method) pairs again; commit nothing.
 
-    async def _isolate(self, batch: Batch) -> list[Record]:
-        """The rows of a batch that has killed its worker once."""
-        surveyed, light = await self.survey(batch, deaths=1)
-        survivors = [item for item, survey in surveyed.items() if survey.died is None]
-        deaths = max(survey.attempts for survey in surveyed.values()) - 1
-        records = []
-        for method in batch.methods:  # apart, since what kills the one may be fine for the other
-            records += [
-                self._dead_record(batch.number, item, method, light, survey)
-                for item, survey in surveyed.items()
-                if survey.died is not None
-            ]
-            records += await self.finish(batch.number, method, light, survivors, deaths)
-        return records
+        ``lights``: the batch's recorded light by method; None to find it out from all its images.
+        """
+        if lights is not None:
+            wanted = {path for path, _ in pairs}
+            inputs = tuple(item for item in batch.inputs if item.path in wanted)
+            batch = replace(batch, inputs=inputs)
+        redone = await self._outlast(batch, redo, pairs, lights)
+        self._log(redone.unexpected)
+        return redone.records
 
-    def _dead_record(
-        self, number: int, item: Input, method: Method, light: float | None, outcome: Outcome[Any]
-    ) -> Record:
-        """The row of an image that no worker survived."""
-        assert outcome.died is not None
-        image = Image(item, failure=Failure(outcome.died, _WHY_DIED[outcome.died]))
-        record = as_record(self.context, number, image, method, light)
-        return replace(record, attempts=outcome.attempts)
+    async def _outlast(self, batch: Batch, function: Callable[..., T], *arguments: object) -> T:
+        """Call ``function`` on a worker until one survives it.
+
+        Raises ``ClusterError`` when that costs more deaths than images can explain.
+        """
+        trials = Trials[Input](self.engine, f"batch {batch.number}")
+        killers: dict[tuple[Input, Method | None], ErrorCode] = {}
+        parts = 1
+        while True:
+            losses = Losses(dict(trials.deaths), killers)
+            alive = [item for item in batch.inputs if (item, None) not in killers]
+            call = partial(function, self.context, self.service, batch, *arguments, losses)
+            try:
+                # Each part of a rehearsal kept to the timeout; the batch has the time of all.
+                return await trials.call(alive, call, timeouts=parts)
+            except WorkerDied:
+                if trials.total > 1:  # the first death may be anything's fault
+                    survived = trials.survived
+                    killers |= await self._find_killers(batch, trials, killers)
+                    parts += trials.survived - survived
+
+    async def _find_killers(
+        self,
+        batch: Batch,
+        trials: Trials[Input],
+        known: Mapping[tuple[Input, Method | None], ErrorCode],
+    ) -> dict[tuple[Input, Method | None], ErrorCode]:
+        """Rehearse a batch that has killed workers, and find what kills: code by image and method.
+
+        The method is None where reading, decoding or analysing the image kills. Writes nothing.
+        """
+        losses = Losses(killers=known)
+        rehearsal = partial(rehearse, self.context, self.service)
+        alive = [item for item in batch.inputs if (item, None) not in known]
+        found: dict[tuple[Input, Method | None], ErrorCode] = {}
+        for item in await trials.suspects(partial(rehearsal, batch.methods, losses), alive):
+            for method in (None, *batch.methods):
+                if (item, method) in known:
+                    continue
+                methods = () if method is None else (method,)
+                code = await trials.death_alone(partial(rehearsal, methods, losses), item)
+                if code is not None:
+                    found[item, method] = code
+                    if method is None:
+                        break
+        return found
+
+    def _log(self, unexpected: Iterable[Unexpected]) -> None:
+        """Log exceptions that no image should cause, once per kind."""
+        for error in unexpected:
+            if error.kind not in self._logged:
+                self._logged.add(error.kind)
+                logger.error("unexpected %s\n%s", error.message, error.traceback)

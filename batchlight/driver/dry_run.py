@@ -12,12 +12,14 @@ from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner
 from batchlight.engine import Engine, make_engine
 from batchlight.output.earlier import earlier_rows
-from batchlight.output.status import done_rows
+from batchlight.output.layout import require_known_format
+from batchlight.output.state import OutputState
+from batchlight.output.status import rows_left
 from batchlight.storage import open_storage
 
 
 @dataclass(frozen=True)
-class Preview:
+class DryRun:
     """What a run would do."""
 
     input: str
@@ -36,7 +38,7 @@ class Preview:
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
 
 
-def preview(config: JobConfig) -> Preview:
+def dry_run(config: JobConfig) -> DryRun:
     """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
 
     Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
@@ -52,14 +54,16 @@ def preview(config: JobConfig) -> Preview:
     storage = open_storage(output)
     if output.remote:
         storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
+    require_known_format(storage)
+    state = OutputState.load(storage)
     left = 0
-    stored = plan_to_finish(config, fingerprints, inputs, output, storage)
+    stored = plan_to_finish(config, fingerprints, inputs, output, state)
     if stored is not None:
-        left = stored.rows - done_rows(storage, stored)
+        left = rows_left(storage, state)
         # Once it is finished, everything has been overwritten that there was to overwrite.
         config = config.model_copy(update={"overwrite": False})
     planner = Planner(config, fingerprints)
-    for _ in planner.chunks(inputs.images(), earlier_rows(storage), first=0):
+    for _ in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
         pass
     counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
-    return Preview(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)
+    return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -14,7 +14,7 @@ from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import ClusterError
-from batchlight.host.process import prepare_for_images
+from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import local_gpus
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
     by_cpus = max(engine.nodes, engine.workers // CPU_THREADS)
     wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else by_cpus)
     count = 1 if config.workers == 0 else wanted
-    service = await engine.host(partial(_enhancer, model), count, on_gpus)
+    make = model.enhancer if config.workers == 0 else partial(_enhancer, model)
+    service = await engine.host(make, count, on_gpus)
     if not on_gpus:
         speed = await _seconds_per_megapixel(engine, service) / count
         logger.warning(
@@ -63,11 +64,11 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
 
 
 def _enhancer(model: Model) -> Enhancer:
-    """Made where it will be used."""
+    """The network, made in a process of its own."""
     # Read when PyTorch is imported first. Else threads that wait for each other keep CPUs busy,
     # and several networks on a machine take twice as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    prepare_for_images()
+    keep_freed_memory()
     return model.enhancer()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.errors import UsageError
-from batchlight.output.inputs import InputSet, open_inputs
-from batchlight.output.plan import Plan, latest_plan
-from batchlight.storage import Location, Storage
+from batchlight.output.plan import Plan
+from batchlight.output.state import OutputState
+from batchlight.storage import Location
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
@@ -32,13 +33,13 @@ def plan_to_finish(
     fingerprints: Mapping[Method, Fingerprint],
     inputs: InputSet,
     output: Location,
-    storage: Storage,
+    state: OutputState,
 ) -> Plan | None:
     """The stored plan that a run goes on with before it lists anew, if there is one.
 
     Raises ``UsageError`` if the run would mix its results with those of another job.
     """
-    plan = latest_plan(storage)
+    plan = state.plan
     if plan is None:
         return None
     root = str(inputs.root)
@@ -59,4 +60,4 @@ def plan_to_finish(
             f"{output} holds the images of {plan.root}, not of {root}; "
             "choose another --output, or redo everything with --overwrite"
         )
-    return None if plan.is_closed(storage) else plan
+    return state.unfinished

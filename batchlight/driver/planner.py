@@ -1,4 +1,4 @@
-"""What there is to do: a listing held against the earlier records, and cut into batches.
+"""What there is to do: a listing compared with the earlier records, and cut into batches.
 
 Both are streams in the same order, so that comparing them is a merge and memory stays flat.
 """
@@ -14,13 +14,15 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.errors import UsageError
+from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
+from batchlight.output.commit import drop_drafts
 from batchlight.output.earlier import Earlier, earlier_rows
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.plan import PLANS, Plan, PlanCounts, PlannedBatch, _as_table, latest_plan
-from batchlight.output.recordfiles import BatchRange, to_parquet
+from batchlight.output.layout import BatchRange
+from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.records import Tally
+from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
 CHUNK_ROWS = 65_536
@@ -120,7 +122,7 @@ class Planner:
         if image.changed_since(row.size, row.modified, row.etag):
             return True
         failed = row.failed_with
-        return failed is not None and (self.config.retry_failed or not failed.permanent)
+        return failed is not None and (self.config.retry_failed or not is_permanent(failed))
 
     def _kind(self, image: Input, rows: list[Earlier]) -> str:
         if not rows:
@@ -133,7 +135,7 @@ class Planner:
             if row.method not in self.config.method:
                 continue
             self._seen["gone"] += 1
-            codes = ((row.failed_with.value, 1),) if row.failed_with else ()
+            codes = ((row.failed_with, 1),) if row.failed_with else ()
             self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
 
 
@@ -208,34 +210,36 @@ def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
 
 
 def draft_plan(
-    storage: Storage, planner: Planner, images: Iterable[Input], root: str
+    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
 ) -> Plan | None:
-    """Hold a listing against the earlier records and write what there is to do; None if nothing.
+    """Compare a listing with the earlier records and write what there is to do; None if nothing.
 
     It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
     ``UsageError`` as ``Planner.chunks`` does.
     """
-    previous = latest_plan(storage)
-    first = previous.next_batch if previous else 0
+    drop_drafts(storage, state)
+    first = state.next_batch
     written: list[BatchRange] = []
-    methods: set[Method] = set()
-    rows = 0
-    for chunk in planner.chunks(images, earlier_rows(storage), first):
-        written.append(BatchRange(chunk[0].batch.number, chunk[-1].batch.number))
-        rows += sum(len(item.batch.inputs) * len(item.batch.methods) for item in chunk)
-        methods.update(*(item.batch.methods for item in chunk))
-        table = _as_table(chunk)
-        path = f"{PLANS}/{first:010d}/{written[-1].file_name}"
-        storage.write(path, to_parquet(table, path))
+    rows: Counter[Method] = Counter()
+    try:
+        for chunk in planner.chunks(images, earlier_rows(storage, state), first):
+            written.append(write_chunk(storage, first, chunk))
+            for item in chunk:
+                rows.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
+    except UsageError:
+        drop_drafts(storage, state)
+        raise
     if not written:
         return None
+    earlier = state.plan.fingerprints if state.plan else {}
     return Plan(
         first=first,
         counts=planner.counts,
-        rows=rows,
+        rows=rows.total(),
+        rows_by_method=dict(rows),
         root=root,
         overwrite=planner.config.overwrite,
-        fingerprints={**(previous.fingerprints if previous else {}), **planner.fingerprints},
-        methods=tuple(sorted(methods)),
+        fingerprints={**earlier, **planner.fingerprints},
+        methods=tuple(sorted(rows)),
         chunks=tuple(written),
     )

@@ -2,42 +2,58 @@
 
 An output depends on its input and on the light of its batch, and both are on record. So a bad
 output is made again with the recorded light; where the records themselves are lost, the stored
-plan tells which images each batch had, and surveying them gives its light once more. A file of
+plan tells which images each batch had, and analysing them gives its light again. A file of
 records is replaced when all of its rows are there, so a repair that dies changes nothing but
 outputs, which the next one finds as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchlight.absgn.loading import weights_of
+from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.verify import Key, Problem, RecordFile, Verification, checked_files
+from batchlight.driver.verify import Checker, Key, Problem, RecordFile, Verification
 from batchlight.engine import Engine, make_engine, window
 from batchlight.engine.base import Service
 from batchlight.errors import UsageError
 from batchlight.host.signals import Interrupt
-from batchlight.output.inputs import Batch, Input
-from batchlight.output.lock import Lock, new_run_id
-from batchlight.output.plan import Plan, plan_of
-from batchlight.output.recordfiles import (
-    DamagedRecordsError,
-    is_part,
-    read_table,
-    record_files,
-    to_parquet,
+from batchlight.output.fence import FencedStorage
+from batchlight.output.inputs import Batch
+from batchlight.output.layout import is_part
+from batchlight.output.lock import Lock, new_run_id, while_held
+from batchlight.output.plan import Plan
+from batchlight.output.recordfiles import DamagedRecordsError, read_records, to_parquet
+from batchlight.output.records import (
+    KEY,
+    STABLE,
+    Record,
+    as_table,
+    joined,
+    keys_of,
+    with_new_rows,
+    without,
 )
-from batchlight.output.records import KEY, STABLE, Record, as_sorted, as_table, with_new_rows
+from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
-from batchlight.output.summary import read_summary
 from batchlight.storage import Location, Storage
 from batchlight.worker.steps import BatchContext
 
@@ -45,8 +61,21 @@ _NOT_OPTIONS = ("method", "algorithm", "weights")
 """In a fingerprint: not given as an option, or, like weights, by its hash only."""
 
 
+@dataclass(frozen=True)
+class RepairOptions:
+    """Where a repair works, and with what; never what the output itself says of that."""
+
+    workers: int | None = None
+    address: str | None = None
+    weights: str | None = None
+    """Of outputs that were made with other weights than those that come with batchlight."""
+
+
 def repair(
-    output: str, on_problem: Callable[[Problem], object], say: Callable[[str], None]
+    output: str,
+    on_problem: Callable[[Problem], object],
+    say: Callable[[str], None],
+    options: RepairOptions = RepairOptions(),
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 
@@ -57,18 +86,23 @@ def repair(
     interrupt = Interrupt(say)
     result = Verification(output)
     with Lock(storage, output, run_id) as lock, interrupt.caught(), ExitStack() as exits:
-        repairer = _Repairer(storage, Location.parse(output), run_id, interrupt, exits)
+        fenced = FencedStorage(storage, lock.require)
+        repairer = _Repairer(
+            fenced, Location.parse(output), run_id, lock, options, interrupt, exits
+        )
+        checker = Checker(fenced, result)
 
         async def repair_all() -> None:
-            for file in checked_files(storage, result):
-                lock.check()
-                if not file.problems:
-                    continue
-                for problem in await repairer.repaired(file):
-                    result.count(problem)
-                    on_problem(problem)
+            files = checker.files()
+            try:
+                while (file := await asyncio.to_thread(next, files, None)) is not None:
+                    for problem in await repairer.repaired(file) if file.problems else ():
+                        result.count(problem)
+                        on_problem(problem)
+            finally:
+                checker.stop()
 
-        interrupt.run(repair_all())
+        interrupt.run(while_held(lock, repair_all()))
     return result
 
 
@@ -81,9 +115,15 @@ class _Lost:
     lights: Mapping[str, float | None] | None = None
     """The batch's light by method, if it is on record."""
 
-    def inputs(self, method: Method) -> list[Input]:
-        """Those whose row of this method is lost."""
-        return [item for item in self.batch.inputs if (item.path, method) in self.keys]
+    @property
+    def pairs(self) -> set[tuple[str, Method]]:
+        """Input and method of the rows that are lost."""
+        return {
+            (item.path, method)
+            for item in self.batch.inputs
+            for method in self.batch.methods
+            if (item.path, method) in self.keys
+        }
 
 
 class _Repairer:
@@ -94,12 +134,16 @@ class _Repairer:
         storage: Storage,
         output: Location,
         run_id: str,
+        lock: Lock,
+        options: RepairOptions,
         interrupt: Interrupt,
         exits: ExitStack,
     ) -> None:
         self._storage = storage
         self._output = output
         self._run_id = run_id
+        self._lock = lock
+        self._options = options
         self._interrupt = interrupt
         self._exits = exits
         self._engine: Engine | None = None
@@ -107,57 +151,54 @@ class _Repairer:
 
     async def repaired(self, file: RecordFile) -> list[Problem]:
         """The problems of a file, with what became of them."""
-        plan = plan_of(self._storage, file.chunk.first)
-        lost = [some for some in self._lost(plan, file) if some.keys]
+        plan, lost = await asyncio.to_thread(self._look_up, file)
         records = await self._redo(plan, lost) if lost else []
+        return await asyncio.to_thread(self._record, file, records)
+
+    def _look_up(self, file: RecordFile) -> tuple[Plan, list[_Lost]]:
+        """The plan of a file, and what of its batches is lost."""
+        state = OutputState.load(self._storage)
+        plan = state.plan_of(self._storage, file.chunk.first)
+        batches = plan.batches_of(self._storage, file.chunk)
+        if file.table is None:
+            # The old rows of a part's pairs are about to be removed.
+            others = [] if is_part(file.path) else state.record_files
+            lost = self._lost_with_records(batches, [p for p in others if p != file.path])
+        else:
+            lost = _lost_outputs(batches, file.table, {problem.key for problem in file.problems})
+        return plan, [some for some in lost if some.keys]
+
+    def _record(self, file: RecordFile, records: Sequence[Record]) -> list[Problem]:
+        """Put the rows of what was redone in the place of the old ones."""
         table = file.table
         if table is None:
             self._replace(file.path, as_table(records))
             return [replace(problem, repaired=True) for problem in file.problems]
         made = as_table(record for record in records if record.status == "ok")
-        old = table.join(made.select(KEY), KEY, join_type="left semi")
-        if not as_sorted(old).select(STABLE).equals(made.select(STABLE)):
+        old = table.filter(pc.is_in(keys_of(table), keys_of(made)))
+        if not joined([old]).select(STABLE).equals(made.select(STABLE)):
             self._replace(file.path, with_new_rows(table, made))
         reasons: dict[Key, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }
         return [_outcome(problem, reasons.get(problem.key)) for problem in file.problems]
 
-    def _lost(self, plan: Plan, file: RecordFile) -> Iterator[_Lost]:
-        """What a file of records has lost, batch by batch."""
-        batches = plan.batches_of(self._storage, file.chunk)
-        if file.table is None:
-            elsewhere: set[Key] = set()
-            if not is_part(file.path):  # the old rows of a part's pairs are about to be removed
-                elsewhere = self._keys_beside(file.path)
-            for batch in batches:
-                keys = {(item.path, method) for item in batch.inputs for method in batch.methods}
-                yield _Lost(batch, frozenset(keys - elsewhere))
-            return
-        bad = {problem.key for problem in file.problems}
-        columns = ["input", "method", "batch", "batch_atmospheric_light"]
-        rows = defaultdict(list)
-        for row in file.table.select(columns).to_pylist():
-            if (row["input"], row["method"]) in bad:
-                rows[row["batch"]].append(row)
+    def _lost_with_records(
+        self, batches: Sequence[Batch], others: Iterable[str]
+    ) -> Iterator[_Lost]:
+        """What lost its rows: all pairs of the batches that stand in no other file."""
+        pairs = [(i.path, m) for batch in batches for i in batch.inputs for m in batch.methods]
+        missing = pa.table(dict(zip(KEY, map(list, zip(*pairs, strict=True)), strict=True)))
+        for path in others:
+            with suppress(DamagedRecordsError):
+                missing = without(missing, read_records(self._storage, path, KEY))
+        keys = set(zip(*(missing[name].to_pylist() for name in KEY), strict=True))
         for batch in batches:
-            mine = rows[batch.number]
-            keys = {(row["input"], row["method"]) for row in mine}
-            lights = {row["method"]: row["batch_atmospheric_light"] for row in mine}
-            yield _Lost(batch, frozenset(keys), lights)
-
-    def _keys_beside(self, path: str) -> set[Key]:
-        """All that stands in other files of records than this one."""
-        found: set[Key] = set()
-        for other in record_files(self._storage):
-            if other != path:
-                with suppress(DamagedRecordsError):
-                    table = read_table(self._storage, other, ("input", "method"))
-                    found |= set(zip(*(c.to_pylist() for c in table.columns), strict=True))
-        return found
+            own = {(item.path, method) for item in batch.inputs for method in batch.methods}
+            yield _Lost(batch, frozenset(keys & own))
 
     async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Record]:
-        methods = {method for some in lost for method in some.batch.methods if some.inputs(method)}
+        methods = {method for some in lost for _, method in some.pairs}
         config = self._config(plan, methods)
         model = model_of(config, weights_of(config), lambda: self._started(config))
         fingerprints = fingerprints_of(config, model)
@@ -165,7 +206,8 @@ class _Repairer:
             if changes := fingerprints[method].changes_since(plan.fingerprints[method]):
                 raise UsageError(
                     f"what {method} made here cannot be made again, since it was made with other "
-                    f"parameters ({', '.join(changes)}); redo everything with --overwrite"
+                    f"parameters ({', '.join(changes)}); give --weights if it is the weights that "
+                    "differ, else redo everything with --overwrite"
                 )
         context = BatchContext(
             config=config,
@@ -173,24 +215,35 @@ class _Repairer:
             output=self._output,
             run_id=self._run_id,
             fingerprints={method: f.digest for method, f in fingerprints.items()},
+            lock=self._lock.number,
             pixels_at_once=model.pixels_at_once if model else 0,
         )
         engine = self._started(config)
         if model is not None and self._service is None:
-            images = sum(len(some.inputs("absgn")) for some in lost)
+            images = sum(method == "absgn" for some in lost for _, method in some.pairs)
             self._service = await serve(engine, config, model, images)
         runner = BatchRunner(engine, context, self._service)
-        jobs = (_redo_batch(runner, some) for some in lost)
-        return [record async for done in window(jobs, engine.window) for record in done]
+
+        async def jobs() -> AsyncIterator[Coroutine[Any, Any, list[Record]]]:
+            for some in lost:
+                yield runner.redo(some.batch, some.pairs, some.lights)
+
+        return [record async for done in window(jobs(), engine.window) for record in done]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
-        """That of the last run, with what decided the pixels of this plan."""
-        summary = read_summary(self._storage)
-        earlier = summary.config if summary else {}
-        values = {name: earlier[name] for name in JobConfig.model_fields.keys() & earlier.keys()}
+        """What decided the pixels of a plan, and where this repair works."""
+        options = self._options
+        values: dict[str, Any] = {"workers": options.workers, "address": options.address}
         for method in methods:
-            parameters = plan.fingerprints[method].parameters.items()
-            values |= {n.replace("-", "_"): v for n, v in parameters if n not in _NOT_OPTIONS}
+            parameters = plan.fingerprints[method].parameters
+            values |= {
+                name.replace("-", "_"): value
+                for name, value in parameters.items()
+                if name not in _NOT_OPTIONS
+            }
+            if method == "absgn":
+                values["weights"] = options.weights
+                values["model"] = packaged_model(str(parameters.get("weights")))
         return JobConfig(**{**values, "input": plan.root, "method": tuple(methods)})
 
     def _started(self, config: JobConfig) -> Engine:
@@ -208,16 +261,17 @@ class _Repairer:
             self._storage.delete(path)
 
 
-async def _redo_batch(runner: BatchRunner, lost: _Lost) -> list[Record]:
-    batch, lights = lost.batch, lost.lights
-    if lights is None:
-        _, light = await runner.survey(batch)
-        lights = dict.fromkeys(batch.methods, light)
-    records = []
-    for method in batch.methods:
-        if inputs := lost.inputs(method):
-            records += await runner.finish(batch.number, method, lights[method], inputs)
-    return records
+def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> Iterator[_Lost]:
+    """What lost its outputs, and the light of its batch, which is on record."""
+    rows = defaultdict(list)
+    columns = ["input", "method", "batch", "batch_atmospheric_light"]
+    for row in table.select(columns).to_pylist():
+        if (row["input"], row["method"]) in bad:
+            rows[row["batch"]].append(row)
+    for batch in batches:
+        mine = rows[batch.number]
+        keys = frozenset((row["input"], row["method"]) for row in mine)
+        yield _Lost(batch, keys, {row["method"]: row["batch_atmospheric_light"] for row in mine})
 
 
 def _outcome(problem: Problem, reason: str | None) -> Problem:

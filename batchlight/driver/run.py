@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from threading import Thread
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.driver import prometheus as metrics
+from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
-from batchlight.driver.stats import Account
+from batchlight.driver.stats import RunStats
 from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.engine.base import Service
 from batchlight.errors import (
@@ -38,23 +39,23 @@ from batchlight.errors import (
     brief,
 )
 from batchlight.host.signals import Interrupt
-from batchlight.output.commit import close_plan, replaced_tally
-from batchlight.output.inputs import InputSet
-from batchlight.output.lock import Lock, new_run_id
-from batchlight.output.plan import Plan, PlanCounts, latest_plan, unfinished_plan
-from batchlight.output.recordfiles import (
-    committed_batches,
-    drop_orphaned_parts,
-    metadata_ranges,
-    tally,
-)
+from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
+from batchlight.output.fence import FencedStorage
+from batchlight.output.layout import REPORT
+from batchlight.output.lock import Lock, new_run_id, while_held
+from batchlight.output.plan import Plan, PlanCounts
+from batchlight.output.records import Tally
+from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
-from batchlight.report import REPORT, write_report
+from batchlight.report import write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
     from batchlight.absgn.loading import WeightsFor
+
+COUNT_WITHIN_S = 5.0
+"""How long a run that ends before its time may count what the output holds."""
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,13 @@ class _Run:
         self.weights = weights
         self.inputs = inputs
         self.output = output
-        self.storage = storage
+        self.storage: Storage = FencedStorage(storage, lock.require)
         self.lock = lock
         self.run_id = run_id
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
         self.counts = PlanCounts()
-        self.account = Account()
+        self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
         self.fingerprints: Mapping[Method, Fingerprint] = {}
@@ -119,12 +120,12 @@ class _Run:
         except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
-            if isinstance(error, UsageError) and not self.account.begun:
+            if isinstance(error, UsageError) and not self.stats.begun:
                 raise  # nothing was done: the last summary stays true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
             with suppress(BatchlightError, OSError):  # the first error is the one to tell
-                self._summary(code, reason).write(self.storage)
+                self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
             raise
         finally:
             self.display.close()
@@ -134,49 +135,42 @@ class _Run:
     def _finish_stored_plan(self) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
-        drop_orphaned_parts(self.storage)
-        plan = plan_to_finish(
-            self.config, self.fingerprints, self.inputs, self.output, self.storage
-        )
+        state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, state)
         if plan is None:
             return False
         self.counts = plan.counts
         self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
-        self._do(plan)
-        if not self.stopped_early:
-            close_plan(self.storage, plan)
+        self._do(plan, state)
         return True
 
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
+        state = OutputState.load(self.storage)
         config = self.config.model_copy(update={"overwrite": overwrite})
         planner = Planner(config, self.fingerprints)
-        plan = draft_plan(self.storage, planner, self.inputs.images(), str(self.inputs.root))
+        root = str(self.inputs.root)
+        plan = draft_plan(self.storage, state, planner, self.inputs.images(), root)
         self.counts = planner.counts
         self.display.say(self.counts.in_words)
-        superseded = unfinished_plan(self.storage)
-        if superseded is not None:
-            close_plan(self.storage, superseded)  # no sooner, for the new one might be refused
+        if state.unfinished is not None:
+            state = close_plan(self.storage, state)  # no sooner: the new one might be refused
         if plan is not None:
-            plan.store(self.storage)
-            self._do(plan)
-            if not self.stopped_early:
-                close_plan(self.storage, plan)
+            self._do(plan, store_plan(self.storage, state, plan))
 
-    def _do(self, plan: Plan) -> None:
-        """Do the batches of a plan that are not done yet."""
-        done = committed_batches(self.storage)
-        for chunk in metadata_ranges(self.storage):
-            done.update(range(max(chunk.first, plan.first), chunk.last + 1))
-        if all(number in done for number in range(plan.first, plan.next_batch)):
-            return
-        left = [method for method in plan.methods if method not in self.config.method]
-        if left:
-            raise UsageError(
-                f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
-                "give the same methods as before, or redo everything with --overwrite"
-            )
-        self._interrupt.run(self._do_batches(plan, done, self._started_engine()))
+    def _do(self, plan: Plan, state: OutputState) -> None:
+        """Do the batches of a plan that are not done yet, and close it."""
+        if len(state.done) < plan.counts.batches:
+            left = [method for method in plan.methods if method not in self.config.method]
+            if left:
+                raise UsageError(
+                    f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
+                    "give the same methods as before, or redo everything with --overwrite"
+                )
+            engine = self._started_engine()
+            self._interrupt.run(while_held(self.lock, self._do_batches(plan, state.done, engine)))
+        if not self.stopped_early:
+            close_plan(self.storage, OutputState.load(self.storage))
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
@@ -191,36 +185,33 @@ class _Run:
             self.display.say(f"working in {engine.place}")
         return self._engine
 
-    async def _do_batches(self, plan: Plan, done: set[int], engine: Engine) -> None:
-        if self.model is not None and self._service is None and "absgn" in plan.methods:
-            images = await asyncio.to_thread(self._remaining_rows, plan, done, "absgn")
-            if images:
-                self._service = await serve(engine, self.config, self.model, images)
-        self.account.begin()
-        batches = plan.read_batches(self.storage, skip=done)
+    async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
+        left = await asyncio.to_thread(plan.rows_left, self.storage, done)
+        if self.model is not None and self._service is None and left.get("absgn"):
+            self._service = await serve(engine, self.config, self.model, left["absgn"])
+        self.stats.begin()
         context = BatchContext(
             config=self.config,
             input=self.inputs.root,
             output=self.output,
             run_id=self.run_id,
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            lock=self.lock.number,
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
         runner = BatchRunner(engine, context, self._service)
-        jobs = (runner.run(batch) for batch in batches)
-        left = await asyncio.to_thread(self._remaining_rows, plan, done)
-        total = self.account.rows + left
+        total = self.stats.rows + sum(left.values())
         self._show(total)
+        jobs = (runner.run(batch) async for batch in plan.batches(self.storage, skip=done))
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                self.account.add(result.tally)
+                self.stats.add(result.tally)
                 self._show(total)
-                metrics.show(engine, result)
-                self.lock.check()
-                failed = self.account.tally.failed
+                prometheus.show(engine, result)
+                failed = self.stats.tally.failed
                 allowed = self.config.allows_failures(failed, self._expected_rows)
-                if self.config.fail_fast and not allowed and self.account.rows < total:
+                if self.config.fail_fast and not allowed and self.stats.rows < total:
                     self.stopped_early = True
                     return
         finally:
@@ -231,13 +222,13 @@ class _Run:
 
         Whatever happens to it, it changes nothing of how the run ends.
         """
-        plan = latest_plan(self.storage)
-        if plan is None or (not self.account.rows and self._reported_since(plan)):
+        plan = OutputState.load(self.storage).plan
+        if plan is None or (not self.stats.rows and self._reported_since(plan)):
             return
         began = time.monotonic()
         try:
-            self._interrupt.run(self._write_report(self._started_engine()))
-        except Interrupted:
+            self._interrupt.run(while_held(self.lock, self._write_report(self._started_engine())))
+        except (Interrupted, LockedError):
             raise
         except Exception as error:  # of the work that is done, nothing is lost
             logger.warning(
@@ -245,7 +236,7 @@ class _Run:
                 brief(error),
                 self.output,
             )
-        self.account.report_s = time.monotonic() - began
+        self.stats.report_s = time.monotonic() - began
 
     def _reported_since(self, plan: Plan) -> bool:
         """Whether the report was made when all of the plan was there."""
@@ -258,19 +249,11 @@ class _Run:
 
     async def _write_report(self, engine: Engine) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output)
-
-    def _remaining_rows(self, plan: Plan, done: set[int], *methods: Method) -> int:
-        """How many rows are still to be made, of all methods or some."""
-        if not methods and not any(n in done for n in range(plan.first, plan.next_batch)):
-            return plan.rows
-        batches = plan.read_batches(self.storage, skip=done)
-        wanted = set(methods or plan.methods)
-        return sum(len(batch.inputs) * len(wanted.intersection(batch.methods)) for batch in batches)
+        await engine.call(write_report, self.output, self.lock.number)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
-        done = self.account
+        done = self.stats
         self.display.update(State(done.rows, total, done.tally.failed, done.elapsed_s))
 
     @property
@@ -279,16 +262,15 @@ class _Run:
         return self.counts.inputs * len(self.config.method)
 
     def _summary_of_outcome(self) -> Summary:
-        stopped_after = self.account.tally.failed if self.stopped_early else None
+        stopped_after = self.stats.tally.failed if self.stopped_early else None
         return self._summary(ExitCode.OK, "").judged(self.config, stopped_after)
 
-    def _summary(self, exit_code: int, reason: str) -> Summary:
-        """Count what the output holds; failing rows of vanished inputs are nobody's concern."""
-        held = tally(self.storage, self.config.method) - self.counts.gone_tally
-        plan = unfinished_plan(self.storage)
-        if plan is not None:
-            held -= replaced_tally(self.storage, plan)
-        done = self.account
+    def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
+        """How the run ended, with the counts of what the output holds."""
+        held = held_rows(self.storage, self.config.method, count_within_s)
+        # Failing rows of vanished inputs are nobody's concern.
+        rows = Tally() if held is None else held - self.counts.gone_tally
+        done = self.stats
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -298,15 +280,16 @@ class _Run:
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs=self.counts.inputs,
-            ok=held.ok,
-            failed=held.failed,
-            failed_by_code=dict(held.failed_by_code),
-            missing=max(0, self._expected_rows - held.rows),
+            counted=held is not None,
+            ok=rows.ok,
+            failed=rows.failed,
+            failed_by_code=dict(rows.failed_by_code),
+            missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
             done_now=done.rows,
-            done_before=max(0, held.rows - done.rows),
-            input_bytes=held.input_bytes,
-            output_bytes=held.output_bytes,
+            done_before=max(0, rows.rows - done.rows),
+            input_bytes=rows.input_bytes,
+            output_bytes=rows.output_bytes,
             elapsed_s=round(done.elapsed_s, 3),
             images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
             report_s=round(done.report_s, 3),

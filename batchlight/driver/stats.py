@@ -9,7 +9,7 @@ from batchlight.output.records import Tally
 
 
 @dataclass
-class Account:
+class RunStats:
     """Kept by the driver, one entry a batch."""
 
     tally: Tally = field(default_factory=Tally)

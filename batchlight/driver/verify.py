@@ -1,4 +1,4 @@
-"""Every output held against its record, and the files of records against what was there.
+"""Every output compared with its record, and the files of records with what was there.
 
 Only what is on disk counts: nothing here changes it (``repair`` does).
 """
@@ -6,6 +6,7 @@ Only what is on disk counts: nothing here changes it (``repair`` does).
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,20 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.errors import LockedError
-from batchlight.output.commit import replaced_keys
+from batchlight.output.layout import BatchRange, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
-from batchlight.output.plan import Plan, latest_plan
-from batchlight.output.recordfiles import (
-    BatchRange,
-    DamagedRecordsError,
-    is_part,
-    metadata_path,
-    metadata_ranges,
-    range_of,
-    read_exactly,
-    record_files,
-)
-from batchlight.output.records import KEY
+from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
+from batchlight.output.replaced import OldFile, replaced_by, span_of
+from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import Storage
 from batchlight.storage.base import NameRefusedError
@@ -61,6 +53,10 @@ class Problem:
     def key(self) -> Key:
         """By which the records know an output."""
         return self.input, self.method
+
+
+class Stopped(Exception):
+    """The comparison was told to stop."""
 
 
 @dataclass
@@ -110,34 +106,84 @@ def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification
     if (holder := holder_of(storage)) is not None:
         raise LockedError(f"{holder} works on {output}; verify it when that has ended")
     result = Verification(output)
-    for file in checked_files(storage, result):
+    for file in Checker(storage, result).files():
         for problem in file.problems:
             result.count(problem)
             on_problem(problem)
     return result
 
 
-def checked_files(storage: Storage, result: Verification) -> Iterator[RecordFile]:
-    """Every file of records that there is, or was, with the problems of it and of its outputs.
+class Checker:
+    """Compares outputs with their records, file by file, and counts them in ``result``.
 
-    The newest come first: what stands in a newer file is not missing from an older one.
+    Raises ``Stopped`` soon after ``stop`` is called, from whatever thread.
     """
-    plan = latest_plan(storage)
-    unfinished = plan if plan is not None and not plan.is_closed(storage) else None
-    lost = _lost_files(storage, plan) if plan is not None and not unfinished else []
-    with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-        for path in sorted({*lost, *record_files(storage)}, key=range_of, reverse=True):
-            result.record_files += 1
-            file = _open(storage, path)
-            if file.table is not None:
-                rows = _rows_with_output(_still_true(storage, file, unfinished))
-                for start in range(0, len(rows), CHECKS_AHEAD):
-                    some = rows[start : start + CHECKS_AHEAD]
-                    found = pool.map(lambda row: check_output(storage, row), some)
-                    file.problems += [problem for problem in found if problem is not None]
-                result.outputs += len(rows)
-                result.bytes += sum(row["output_bytes"] for row in rows)
-            yield file
+
+    def __init__(self, storage: Storage, result: Verification) -> None:
+        self._storage = storage
+        self._result = result
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Give up as soon as the outputs are read that are being read."""
+        self._stopped.set()
+
+    def files(self) -> Iterator[RecordFile]:
+        """Every file of records that is, or was, there, with all that is wrong with it.
+
+        The newest come first: what stands in a newer file is not missing from an older one.
+        """
+        state = OutputState.load(self._storage)
+        plan = state.unfinished
+        lost = self._lost_files(state) if plan is None else []
+        paths = sorted({*lost, *state.record_files}, key=range_of, reverse=True)
+        replaceable = [
+            p for p in paths if plan and not is_part(p) and range_of(p).first < plan.first
+        ]
+        with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+            for path in paths:
+                if path not in replaceable:
+                    yield self._checked(pool, OldFile(path, None))
+            if plan is None:
+                return
+            spans = []
+            for path in replaceable:
+                try:
+                    spans.append(span_of(self._storage, path))
+                except DamagedRecordsError:
+                    yield self._checked(pool, OldFile(path, None))
+            for step in replaced_by(self._storage, plan, spans):
+                if isinstance(step, OldFile):
+                    yield self._checked(pool, step)
+
+    def _checked(self, pool: ThreadPoolExecutor, of: OldFile) -> RecordFile:
+        """One file, but for rows that an unfinished plan is replacing."""
+        self._result.record_files += 1
+        file = RecordFile(of.path)
+        try:
+            file.table = read_exactly(self._storage, of.path)
+        except DamagedRecordsError as error:
+            file.problems.append(Problem(of.path, "damaged", error.reason))
+            return file
+        rows = _rows_with_output(of.kept_rows(file.table))
+        for start in range(0, len(rows), CHECKS_AHEAD):
+            found = pool.map(self._check, rows[start : start + CHECKS_AHEAD])
+            file.problems += [problem for problem in found if problem is not None]
+        self._result.outputs += len(rows)
+        self._result.bytes += sum(row["output_bytes"] for row in rows)
+        return file
+
+    def _check(self, row: Row) -> Problem | None:
+        if self._stopped.is_set():
+            raise Stopped
+        return check_output(self._storage, row)
+
+    def _lost_files(self, state: OutputState) -> list[str]:
+        """Files of ``metadata/`` that the last plan left there and that are gone."""
+        if state.plan is None:
+            return []
+        left = state.plan.metadata_when_closed(self._storage)
+        return [metadata_path(chunk) for chunk in left if chunk not in state.metadata]
 
 
 def check_output(storage: Storage, row: Row) -> Problem | None:
@@ -161,33 +207,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
     return None
 
 
-def _open(storage: Storage, path: str) -> RecordFile:
-    file = RecordFile(path)
-    try:
-        file.table = read_exactly(storage, path)
-    except DamagedRecordsError as error:
-        file.problems.append(Problem(path, "damaged", error.reason))
-    return file
-
-
 def _rows_with_output(table: pa.Table) -> list[Row]:
     columns = ["input", "method", "output", "output_bytes", "output_sha256"]
     rows: list[Row] = table.filter(pc.is_valid(table["output"])).select(columns).to_pylist()
     return rows
-
-
-def _still_true(storage: Storage, file: RecordFile, unfinished: Plan | None) -> pa.Table:
-    """The rows of a file without those that an unfinished plan is replacing."""
-    table = file.table
-    assert table is not None
-    if unfinished is None or is_part(file.path):
-        return table
-    for _, keys in replaced_keys(storage, unfinished):
-        table = table.join(keys, KEY, join_type="left anti")
-    return table
-
-
-def _lost_files(storage: Storage, plan: Plan) -> list[str]:
-    """Files of ``metadata/`` that the last plan left there and that are gone."""
-    there = set(metadata_ranges(storage))
-    return [metadata_path(c) for c in plan.metadata_when_closed(storage) if c not in there]

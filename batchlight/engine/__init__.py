@@ -6,18 +6,21 @@ work.
 
 base.py      what an engine is, and the one that is this process
 calls.py     retries, bisection, the window: for any engine
-tasks.py     calls as Ray tasks
-actors.py    objects as Ray actors, as whoever calls them sees them
+tasks.py     the engine on Ray: a cluster or a Ray of its own
+task_call.py       one call as a Ray task, and the search for one that Ray has lost
+actors.py          objects as Ray actors, as whoever calls them sees them
 actor_process.py   such an actor, inside
-head.py      whether the head of the cluster still answers
+deaths.py    what a failed call was: an exception, a death to blame it for, or bad luck
+marks.py     the file that tells what became of a call
 timeout.py   the time that a call may take
+head.py      whether the head of the cluster still answers
 training.py  training in several processes
 """
 
 from __future__ import annotations
 
-from batchlight.engine.base import Engine, InProcessEngine, Meter, Outcome, WorkerDied
-from batchlight.engine.calls import bisect, call_patiently, window
+from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
+from batchlight.engine.calls import Trials, call_patiently, window
 from batchlight.engine.tasks import RayEngine, make_engine, ray_address
 from batchlight.engine.training import train_together
 
@@ -25,10 +28,9 @@ __all__ = [
     "Engine",
     "InProcessEngine",
     "Meter",
-    "Outcome",
     "RayEngine",
+    "Trials",
     "WorkerDied",
-    "bisect",
     "call_patiently",
     "make_engine",
     "ray_address",

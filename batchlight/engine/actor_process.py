@@ -1,12 +1,12 @@
-"""The actor that holds an object: what happens in its process. ``actors.py`` is the other side.
+"""The actor that holds an object, in its own process; ``actors.py`` is the caller's side.
 
-Several calls are inside at once, so that one computes while others come and go; which of them
-computes, is decided by turns. If the process dies, whoever asked wants to know whether his call is
-to blame. That is read in a small file which the process keeps of its calls, since what is written
-to a file outlives the writer; the process that takes its place on the same node reads it.
+Several calls are inside at once, so that one computes while others arrive and leave; they take
+turns to compute. If the process dies, each caller needs to know whether its call is to blame. So
+the process keeps a small file about its calls, which the process that replaces it on the same node
+reads.
 
-A call that was not alone when the process died is asked again alone: then it is told before it
-begins, at the price of some milliseconds, and nothing needs to be read.
+A call that was one of several suspects is repeated alone. Then the caller hears before it begins,
+which costs some milliseconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchlight._version import __version__
+from batchlight.engine.marks import session_folder
 from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import BatchlightError, ClusterError
 from batchlight.host.turns import in_turns
@@ -52,36 +53,35 @@ class Fate:
 
     suspect: bool
     """Whether it may have been the one that killed."""
-    began: float | None = None
-    """When, if it was the only one that had begun: then it was the one."""
-    died: float = 0.0
-    """When the process had died, at the latest."""
+    guilty: bool = False
+    """Whether it was the only one that had begun: then it was the one."""
+    hung: bool = False
+    """Whether a deadline ended the process."""
 
 
 @dataclass
 class Calls:
     """The calls inside a process, by their names."""
 
-    began: dict[str, float | None] = field(default_factory=dict)
-    """When each had its first turn, if it had one."""
-    died: float = 0.0
+    begun: dict[str, bool] = field(default_factory=dict)
+    """Whether each had a turn yet."""
+    hung: bool = False
+    """Whether the process died of a deadline."""
 
     def fate(self, call: str) -> Fate:
         """Of one of them, when the process has died."""
-        begun = {name: at for name, at in self.began.items() if at is not None}
-        if call in begun and len(begun) == 1:
-            return Fate(True, begun[call], self.died)
+        begun = [name for name, had_turn in self.begun.items() if had_turn]
         # Where none had its turn yet, it must have been one that was on its way in.
-        return Fate(call in begun or not begun)
+        return Fate(call in begun or not begun, begun == [call], self.hung)
 
 
 class Record:
     """The calls inside this process, in a file that outlives it."""
 
-    def __init__(self, path: Path, fresh: bool) -> None:
-        """``fresh``: whether there was no process before this one."""
+    def __init__(self, path: Path, fresh: bool, hung: bool = False) -> None:
+        """``fresh``: whether there was no process before this one; ``hung``: how that one died."""
         self._lock = threading.Lock()
-        self._inside: dict[str, float | None] = {}
+        self._inside: dict[str, bool] = {}
         self._deaths: list[Calls] = []
         self._complete = fresh
         """Whether all earlier processes were on this node, so that their calls are known."""
@@ -89,7 +89,7 @@ class Record:
         if not fresh:
             try:
                 before = json.loads(os.pread(self._file, RECORD_BYTES, 0).partition(b"\n")[0])
-                deaths = [*before["deaths"], {"began": before["inside"], "died": time.time()}]
+                deaths = [*before["deaths"], {"begun": before["inside"], "hung": hung}]
                 self._deaths = [Calls(**death) for death in deaths[-DEATHS_REMEMBERED:]]
                 self._complete = before["complete"]
             except ValueError:
@@ -99,13 +99,13 @@ class Record:
     def enter(self, call: str) -> None:
         """A call is inside."""
         with self._lock:
-            self._inside[call] = None
+            self._inside[call] = False
             self._write()
 
     def begin(self, call: str) -> None:
         """It has its turn."""
         with self._lock:
-            self._inside[call] = self._inside[call] or time.time()
+            self._inside[call] = True
             self._write()
 
     def leave(self, call: str) -> None:
@@ -117,7 +117,7 @@ class Record:
     def fate(self, call: str) -> Fate:
         """Of a call that this process or an earlier one was asked."""
         for death in reversed(self._deaths):
-            if call in death.began:
+            if call in death.begun:
                 return death.fate(call)
         return Fate(suspect=not self._complete)
 
@@ -178,7 +178,10 @@ class Host:
         self._turn = threading.Lock()
         context = ray.get_runtime_context()
         path = session_folder() / f"batchlight-{context.get_actor_id()}.json"
-        self._record = Record(path, not context.was_current_actor_reconstructed)
+        mark = path.with_suffix(".timeout")
+        hung = mark.exists() and mark.stat().st_size > 0
+        self._record = Record(path, not context.was_current_actor_reconstructed, hung)
+        DEADLINE.write_to(mark.open("wb", buffering=0))
 
     def ready(self, make: Made) -> None:
         """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
@@ -216,11 +219,11 @@ class Host:
     def answer_alone(
         self, call: str, method: str, arguments: tuple[object, ...], make: Made
     ) -> Iterator[Any]:
-        """First the time at which the call begins, then its result; no other is inside."""
+        """First None, when the call begins, then its result; no other is inside."""
         self._ready_again(make)
         with self._door.entered(alone=True):
             self._record.enter(call)
-            yield time.time()
+            yield None
             time.sleep(TIME_TO_TELL_S)
             try:
                 result = self._carry_out(call, method, arguments)
@@ -258,14 +261,6 @@ class Host:
                 # unexpected is a death: Ray starts another process.
                 traceback.print_exc()
                 os._exit(1)
-
-
-def session_folder() -> Path:
-    """Where the Ray of this node keeps what its processes leave behind."""
-    import ray
-
-    node: Any = ray._private.worker._global_node
-    return Path(node.get_session_dir_path())
 
 
 def refuse_other_version(version: str) -> None:

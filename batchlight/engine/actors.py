@@ -1,12 +1,12 @@
 """Objects as Ray actors: made once, called often, by workers rather than by the driver.
 
-What is sent to them and comes back travels through Ray's object store, straight between the worker
-and the actor. Ray restarts the process of an actor that dies, but repeats none of its calls: of
-the one that is to blame, ``calls.py`` decides.
+Arguments and results travel through Ray's object store, directly between worker and actor. Ray
+restarts the process of an actor that dies, but repeats none of its calls.
 
-Otherwise an image that kills the network could take innocent ones along, three times. So a call
-that had not begun when its actor died is sent again and nobody hears of it. If it was the only one
-that had begun, it is to blame. If it was one of several, it is sent again alone.
+An image that kills the network must not take the calls of other images down with it. So a call that
+had not begun when its actor died is sent again, and its caller never notices. If it was the only
+one that had begun, it is to blame, and ``calls.py`` decides what follows. If it was one of several,
+it is sent again alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batchlight._version import __version__
-from batchlight.engine.actor_process import CALLS_INSIDE, Host, NotMade
+from batchlight.engine.actor_process import CALLS_INSIDE, Fate, Host, NotMade
 from batchlight.engine.base import Answer, WorkerDied
+from batchlight.engine.deaths import Lost, as_ours, classify
 from batchlight.engine.timeout import DEADLINE
-from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
+from batchlight.errors import ClusterError, brief
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -41,9 +42,6 @@ ASKING = "asking"
 """The thread of an actor that answers what became of calls, whatever the others do."""
 ASKING_TIMEOUT_S = 60.0
 """For a process to start; and if none does, nobody knows."""
-
-NODE_LOST = "node has died"
-"""What Ray says of an actor that went down with its node, which is no image's fault."""
 
 READY_EVERY_S = 0.1
 """How often starting actors are looked at."""
@@ -202,14 +200,8 @@ class _RayAnswer:
                     self._make = self._service.make
                     self._send()
                     continue
-                except (
-                    ray.exceptions.OutOfMemoryError,
-                    ray.exceptions.ActorDiedError,
-                    ray.exceptions.ActorUnavailableError,
-                ) as error:
+                except ray.exceptions.RayError as error:
                     self._judge(error)
-                except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError):
-                    pass  # the answer went down with its node
                 time.sleep(PAUSE_BEFORE_RESENDING)
                 self._send()
         raise ClusterError(
@@ -219,43 +211,45 @@ class _RayAnswer:
     def _result_alone(self) -> Any:
         import ray
 
-        began: float = ray.get(next(self._coming))
+        ray.get(next(self._coming))
+        begun = time.monotonic()
         try:
             return ray.get(next(self._coming))
-        except (
-            ray.exceptions.OutOfMemoryError,
-            ray.exceptions.ActorDiedError,
-            ray.exceptions.ActorUnavailableError,
-        ) as error:
-            self._blame(error, began, time.time())
+        except ray.exceptions.RayTaskError:
             raise
+        except ray.exceptions.RayError as error:
+            if isinstance(classify(error, begun=True, hung=False), Lost):
+                raise
+            fate = self._fate()
+            hung = fate.hung if fate else time.monotonic() - begun >= self._service.timeout
+            raise classify(error, begun=True, hung=hung) from error
 
-    def _judge(self, death: Exception) -> None:
-        """Return if the call has to be sent again; raise ``WorkerDied`` if it is to blame."""
+    def _judge(self, error: Exception) -> None:
+        """Return if the call has to be sent again; raise what it is to blame for."""
+        at_worst = classify(error, begun=True, hung=False)
+        if not isinstance(at_worst, Lost | WorkerDied):
+            raise at_worst from error
+        if isinstance(at_worst, Lost) or self._alone:
+            return
+        fate = self._fate()
+        if fate is not None and fate.guilty:
+            raise classify(error, begun=True, hung=fate.hung) from error
+        self._alone = fate is None or fate.suspect
+
+    def _fate(self) -> Fate | None:
+        """What became of the call, asked of the process that takes the dead one's place.
+
+        None if nobody knows.
+        """
         import ray
 
-        if self._alone or NODE_LOST in str(death):
-            return
         try:
             # Asked until the next process is there, and of the next if that one dies too.
             ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
-            fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
+            fate: Fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
         except ray.exceptions.RayError:
-            self._alone = True
-            return
-        if fate.began is not None:
-            self._blame(death, fate.began, fate.died)
-        self._alone = fate.suspect
-
-    def _blame(self, death: Exception, began: float, died: float) -> None:
-        import ray
-
-        if NODE_LOST in str(death):
-            return
-        if isinstance(death, ray.exceptions.OutOfMemoryError):
-            raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from death
-        hung = died - began >= self._service.timeout
-        raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from death
+            return None
+        return fate
 
 
 def nodes_with_cpus() -> list[str]:
@@ -277,21 +271,3 @@ def _why_not_ready(error: Exception) -> Exception:
             ours = ClusterError(DOES_NOT_FIT)
     ours.__cause__ = error
     return ours
-
-
-def as_ours(error: Any) -> Exception:
-    """The exception that a function raised on its worker."""
-    cause = error.cause
-    if isinstance(cause, BatchlightError | WorkerDied):
-        return cause
-    if isinstance(cause, MemoryError):
-        return WorkerDied(ErrorCode.OUT_OF_MEMORY)
-    if isinstance(cause, ModuleNotFoundError) or "ModuleNotFoundError" in str(error):
-        return ClusterError(
-            f"a worker cannot import what it needs ({brief(cause or error)}); "
-            "install the same batchlight, with the same extras, on every node"
-        )
-    return BatchlightError(
-        f"a worker failed unexpectedly: {brief(cause or error)}; "
-        "run again with --debug and report what it says"
-    )

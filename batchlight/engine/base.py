@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from batchlight.errors import ErrorCode
 from batchlight.host.signals import interruptible
@@ -20,15 +20,6 @@ class WorkerDied(Exception):
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
         self.code = code
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What came of one item of a bisection."""
-
-    result: T | None
-    died: ErrorCode | None
-    attempts: int
 
 
 @dataclass(frozen=True)
@@ -66,8 +57,11 @@ class Engine(Protocol):
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         """Add to what whoever watches the cluster sees of this run."""
 
-    async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises."""
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+        """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises.
+
+        ``timeouts``: how many times the usual timeout the call may take.
+        """
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
         """Make ``count`` equal objects, each in a process of its own, that last as long as this.
@@ -119,7 +113,7 @@ class InProcessEngine:
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         """Nobody watches a process."""
 
-    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
         try:
             with interruptible():
                 return function(*arguments)

@@ -1,7 +1,7 @@
 """Whether the head of a Ray cluster still answers.
 
-When it does not, Ray ends this process after a minute, wherever that happens to be. A run that
-notices before can still say what happened, and leave its summary.
+When it does not, Ray kills this process after a minute, whatever it is doing. A run that notices
+earlier can still say what happened and write its summary.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ T = TypeVar("T")
 ASK_EVERY_S = 3.0
 ANSWERS_WITHIN_S = 5.0
 TIME_TO_LEAVE_S = 30.0
-"""We give up so long before Ray would end this process, for to leave Ray takes ten or twenty
-seconds then: it still tries to tell the head."""
+"""Give up this long before Ray kills the process: while the head is unreachable,
+``ray.shutdown()`` takes 10 to 20 s."""
 
 RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAYS_PATIENCE_S = "60"
-"""Where Ray reads its own patience, and what it is if nobody has set it there."""
+"""Environment variable that sets Ray's own patience in seconds, and its default."""
 
 
 class Head:

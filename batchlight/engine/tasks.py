@@ -6,21 +6,19 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
-from batchlight.engine import actors as hosting
-from batchlight.engine.actor_process import refuse_other_version
-from batchlight.engine.base import Engine, InProcessEngine, Meter, Service, WorkerDied
+from batchlight.engine.actors import RayService, nodes_with_cpus
+from batchlight.engine.base import Engine, InProcessEngine, Meter, Service
+from batchlight.engine.deaths import Lost
 from batchlight.engine.head import Head
-from batchlight.engine.timeout import DEADLINE
+from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker
 from batchlight.errors import (
     BatchlightError,
     ClusterError,
-    ErrorCode,
     StorageError,
     UsageError,
     brief,
@@ -29,7 +27,6 @@ from batchlight.errors import (
 from batchlight.host.resources import usable_cpus, usable_memory
 
 if TYPE_CHECKING:
-    from ray import ObjectRefGenerator
     from ray.util.metrics import Counter
 
 T = TypeVar("T")
@@ -37,14 +34,6 @@ T = TypeVar("T")
 RESENDS_AT_MOST = 100
 PAUSE_BEFORE_RESENDING = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
-
-TASK_OPTIONS: dict[str, Any] = {
-    "num_cpus": 1,
-    "max_retries": 0,
-    "num_returns": "streaming",
-    # Nothing goes on before the begin has been heard of; else a death that soon could hide it.
-    "_generator_backpressure_num_objects": 1,
-}
 
 CONNECT_TIMEOUT_S = 5.0
 """For the first contact with a cluster."""
@@ -72,7 +61,7 @@ class RayEngine:
         self._address = ray_address(address)
         self._timeout = timeout
         self._hosts = hosts
-        self._services: list[hosting.RayService] = []
+        self._services: list[RayService] = []
         self._counters: dict[Meter, Counter] = {}
         self.workers = workers or 1
         self.nodes = 1
@@ -87,10 +76,28 @@ class RayEngine:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
+        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
+        try:
+            if self._started:
+                self._start()
+            self._look_around()
+            self._head = Head(ray.get_runtime_context().gcs_address)
+            self._remote: Any = ray.remote(**TASK_OPTIONS)(on_worker)
+        except BaseException as error:
+            self.__exit__()
+            if isinstance(error, BatchlightError) or not isinstance(error, Exception):
+                raise
+            # Ray raises many kinds, none of them documented as its own.
+            raise ClusterError(_why_no_ray(self._address, error)) from error
+        return self
+
+    def _start(self) -> None:
+        """Start a Ray of our own, or join a cluster."""
+        import ray
+
         if not logger.isEnabledFor(logging.DEBUG):
             # What Ray has to say of a lost node, pages of it, it prints on stdout all the same.
             ray._private.worker._worker_logs_enabled = False
-        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
         local: dict[str, Any] = {}
         if self._address == "local":
             workers = self._wanted or usable_cpus()
@@ -99,41 +106,33 @@ class RayEngine:
                 "object_store_memory": self._object_store_bytes(workers),
                 "include_dashboard": False,
             }
-        try:
-            if self._started:
-                _refuse_silence(self._address)
-                ray.init(
-                    address=self._address,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **local,
-                )
-            cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
-            resources = cluster_resources()
-            self.nodes = max(1, len(hosting.nodes_with_cpus()))
-        except BatchlightError:
-            raise
-        except Exception as error:  # Ray raises many kinds, none of them documented as its own
-            raise ClusterError(_why_no_ray(self._address, error)) from error
+        _refuse_silence(self._address)
+        ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local)
+
+    def _look_around(self) -> None:
+        """Count the nodes, CPUs and GPUs. Raises ``UsageError`` if there is no CPU to work on."""
+        import ray
+
+        cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        resources = cluster_resources()
         cpus = int(resources.get("CPU", 0))
         self.gpus = int(resources.get("GPU", 0))
+        self.nodes = max(1, len(nodes_with_cpus()))
         self.workers = self._wanted or max(1, cpus)
-        if self._address != "local":
-            if not (cpus or self._wanted):
-                raise UsageError(
-                    f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
-                    "the number that it is to grow to"
-                )
-            self.place += f", {counted(cpus, 'CPU')} on {counted(self.nodes, 'node')}"
-            if self.workers > cpus:
-                logger.warning(
-                    "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
-                    self.workers,
-                    cpus,
-                )
-        self._head = Head(ray.get_runtime_context().gcs_address)
-        self._remote: Any = ray.remote(**TASK_OPTIONS)(_on_worker)
-        return self
+        if self._address == "local":
+            return
+        if not (cpus or self._wanted):
+            raise UsageError(
+                f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
+                "the number that it is to grow to"
+            )
+        self.place += f", {counted(cpus, 'CPU')} on {counted(self.nodes, 'node')}"
+        if self.workers > cpus:
+            logger.warning(
+                "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
+                self.workers,
+                cpus,
+            )
 
     @property
     def window(self) -> int:
@@ -149,7 +148,10 @@ class RayEngine:
         import ray
 
         for service in self._services:
-            service.stop()
+            try:
+                service.stop()
+            except Exception as error:  # the cluster may be gone, which another error tells better
+                logger.debug("an actor could not be stopped: %s", error)
         if self._started:
             ray.shutdown()
 
@@ -161,54 +163,26 @@ class RayEngine:
         if amount:  # a counter refuses zero
             self._counters[meter].inc(amount, tags)
 
-    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+        timeout = self._timeout * timeouts
         for _ in range(RESENDS_AT_MOST):
-            stream = self._remote.remote(__version__, self._timeout, function, *arguments)
+            stream = self._remote.remote(__version__, timeout, function, *arguments)
             try:
-                return await self._head.watch(self._outcome(stream))
-            except _Lost as loss:
+                result: T = await self._head.watch(TaskCall(stream, timeout).result())
+                return result
+            except Lost as loss:
                 logger.warning("%s; its work is done again elsewhere", loss)
                 await asyncio.sleep(PAUSE_BEFORE_RESENDING)
+            except StorageError as error:
+                raise self._on_a_worker(error) from error
         raise ClusterError(
             f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
             "check the cluster, then run the same command again"
         )
 
-    async def _outcome(self, stream: ObjectRefGenerator[T]) -> T:
-        """What became of a call. Raises ``_Lost`` where that is no fault of its own."""
-        import ray.exceptions
-
-        begun: float | None = None
-        try:
-            begin = await anext(stream)
-            heard = time.monotonic()
-            await begin  # which may be a death instead
-            begun = heard
-            return await (await anext(stream))
-        except asyncio.CancelledError:
-            ray.cancel(stream, force=True)
-            raise
-        except ray.exceptions.RayTaskError as error:
-            raise self._on_a_worker(hosting.as_ours(error)) from error
-        except ray.exceptions.LocalRayletDiedError as error:
-            raise ClusterError(
-                "the Ray node that this run is connected to is gone; run the same command again"
-            ) from error
-        except ray.exceptions.NodeDiedError as error:
-            raise _Lost("a node was lost") from error
-        except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
-            if begun is None:
-                raise _Lost("a worker died before its work began") from error
-            if isinstance(error, ray.exceptions.OutOfMemoryError):
-                raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
-            hung = time.monotonic() - begun >= self._timeout
-            raise WorkerDied(ErrorCode.TIMEOUT if hung else ErrorCode.CRASH) from error
-        except ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray failed: {brief(error)}") from error
-
-    def _on_a_worker(self, error: Exception) -> Exception:
-        """Tell of trouble that a look at this machine would not explain."""
-        if self._address == "local" or not isinstance(error, StorageError) or not error.lasting:
+    def _on_a_worker(self, error: StorageError) -> StorageError:
+        """The error, saying where it was if a look at this machine would not explain it."""
+        if self._address == "local" or not error.lasting:
             return error
         return StorageError(
             f"{error.message}; this was on a worker of the cluster, and each node needs "
@@ -228,7 +202,7 @@ class RayEngine:
                 count,
                 self.gpus,
             )
-        service = hosting.RayService.start(make, count, on_gpus, self._timeout)
+        service = RayService.start(make, count, on_gpus, self._timeout)
         self._services.append(service)
         await self._head.watch(service.ready())
         return service
@@ -246,21 +220,6 @@ def make_engine(
     if workers == 0:
         return InProcessEngine()
     return RayEngine(workers, address, timeout, hosts)
-
-
-class _Lost(Exception):
-    """A call came to nothing, and not by its own fault."""
-
-
-def _on_worker(
-    version: str, timeout: float, function: Callable[..., T], *arguments: Any
-) -> Iterator[T | None]:
-    """What really runs on a worker: first tells that it begins, so that waiting does not count."""
-    refuse_other_version(version)
-    yield None
-    with DEADLINE.of(timeout):
-        result = function(*arguments)
-    yield result
 
 
 def _refuse_silence(address: str) -> None:

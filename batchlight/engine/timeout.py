@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import faulthandler
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 
 class Deadline:
     """Ends this process when a call takes too long; each thread may have one call.
 
-    It is kept by a C thread that needs no interpreter lock, so that a decoder that never returns
-    cannot keep it from ringing. It counts from the call's start, not from its submission.
+    It is kept by a C thread that does not need the interpreter lock, so it works even if a decoder
+    never returns. Time counts from the start of the call, not from its submission.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds: dict[int, float] = {}
-        """What each thread's call may take, by the thread's number."""
+        """Time limit of each thread's call, by thread id."""
         self._ends: dict[int, float] = {}
-        """When it has to end, on the monotonic clock; of those that are not paused."""
+        """When each thread's call has to end, on the monotonic clock; paused ones are left out."""
+        self._file: IO[Any] | None = None
+
+    def write_to(self, file: IO[Any] | None) -> None:
+        """Write the traceback of a call that is ended to ``file``; None is stderr."""
+        self._file = file
 
     @contextmanager
     def of(self, seconds: float) -> Iterator[None]:
@@ -37,7 +44,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block waits for somebody else, who has a deadline of his own; then anew."""
+        """While the block waits for another process with a deadline of its own; then start anew."""
         thread = threading.get_ident()
         seconds = self._seconds.get(thread)
         if seconds is None:
@@ -50,14 +57,15 @@ class Deadline:
             self._set(thread, seconds)
 
     def _set(self, thread: int, seconds: float | None) -> None:
-        """There is one timer in a process, which is set to the first end of all."""
+        """A process has one timer; set it to the earliest end."""
         with self._lock:
             self._ends.pop(thread, None)
             if seconds is not None:
                 self._ends[thread] = time.monotonic() + seconds
             if self._ends:
                 left = min(self._ends.values()) - time.monotonic()
-                faulthandler.dump_traceback_later(max(left, 0.001), exit=True)
+                file = self._file or sys.stderr
+                faulthandler.dump_traceback_later(max(left, 0.001), exit=True, file=file)
             else:
                 faulthandler.cancel_dump_traceback_later()
 

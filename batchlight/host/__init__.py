@@ -2,7 +2,7 @@
 
 resources.py  the CPUs, GPUs and memory that this process may use
 cgroups.py    what a container grants its processes
-process.py    how a process is set up for images
+process.py    settings of a process that works on images
 signals.py    how a run is asked to stop
 turns.py      a processor that several threads share
 """

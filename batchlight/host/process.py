@@ -1,30 +1,44 @@
-"""How a process is set up for images."""
+"""Settings of a process that works on images.
+
+What can be restored is set for a block only, so that a program that calls this package keeps its
+own settings. What cannot be restored is set only in processes of our own.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 MMAP_THRESHOLD = 32 * 2**20
-
-
 TRIM_THRESHOLD = 128 * 2**20
-
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
 
 
-def prepare_for_images() -> None:
-    """Set this process up for one image after the other.
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV compute in the calling thread alone.
 
-    OpenCV computes in this thread alone: batches are done in parallel, and threads inside one would
-    only compete. And glibc keeps the memory of the last image for the next one: by default it
-    returns it to the kernel, which then has to map and clear every page of it again, a fifth of the
-    time that decoding and encoding take. Above the largest threshold it still returns it.
+    Batches run in parallel, so threads within one would only compete.
     """
     import cv2
 
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory of one image for the next; only for processes of our own.
+
+    By default it returns large blocks to the kernel, which then has to map and clear every page
+    again: a fifth of the time of decoding and encoding. Above the largest threshold that it accepts
+    it still returns them. Neither setting can be read, so they cannot be restored.
+    """
     with suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)

@@ -1,4 +1,4 @@
-"""What this machine has to compute with, and how to set a process up for images on it."""
+"""The CPUs, GPUs and memory that this process may use."""
 
 from __future__ import annotations
 

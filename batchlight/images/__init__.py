@@ -1,11 +1,25 @@
 """Bytes to pixels and back, and all else that an image file holds.
 
-pixels.py      what an array of pixels is
-names.py       by which names files are taken for images, and how outputs are named
-header.py      what an image is, before a pixel is decoded; refusals
-codec.py       bytes to pixels and back
-containers.py  metadata inside image files, taken out and put in, bytes to bytes
-av1.py         how large the pictures inside an AVIF file really are
-measures.py    luminance, clipping
-kernels.py     how loops over pixels are compiled
+The way of an image: ``read_header`` (header.py), ``decode`` and ``encode`` (codec.py). What differs
+between formats is in one file for each:
+
+jpeg.py, png.py, webp.py, tiff.py, bmp.py, avif.py
+image_format.py  what each of them provides
+formats.py       all of them by name
+
+codec.py         bytes to pixels and back
+header.py        identifies an image before a pixel is decoded; refusals
+image.py         an image: its header and its pixels
+metadata.py      EXIF, XMP, ICC, and the orientation in them
+pixels.py        arrays of pixels
+names.py         which names are taken for images, and how outputs are named; loads no codec
+
+opencv.py        OpenCV's decoders and encoders
+pillow.py        Pillow's headers and decoders
+memory.py        memory for the codecs
+ifd.py           the directories of tags in TIFF and EXIF
+av1.py           the size of the picture in an AV1 stream
+
+measures.py      luminance, clipping
+kernels.py       how loops over pixels are compiled
 """

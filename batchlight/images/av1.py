@@ -1,16 +1,9 @@
-"""How large the pictures inside an AVIF file are, which need not be what the file says outside.
+"""The size of the picture in an AV1 stream, from its sequence header.
 
-The file's own size stands in a box (``ispe``); what a decoder reserves memory for stands in the
-sequence header of each picture's AV1 stream: a file of 3 kB can make it take 3 GB. Source of the
-layouts: ISO/IEC 14496-12 (boxes), AV1 Bitstream & Decoding Process Specification 5.3 to 5.5.
+Layouts: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.5.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-
-_BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
-"""The boxes that hold boxes that are looked for, and after how many bytes."""
 
 _SEQUENCE_HEADER = 1
 _SEQUENCE_HEADER_BYTES = 256
@@ -19,60 +12,7 @@ _LOOKED_AT = 64
 """Bytes at the start of a stream among which its sequence header begins."""
 
 
-def picture_sizes(data: bytes) -> list[tuple[int, int]]:
-    """(width, height) of each AV1 stream that is found; empty for other content."""
-    if data[4:8] != b"ftyp":
-        return []
-    sizes = []
-    for kind, start, end in _boxes(data, 0, len(data)):
-        if kind == b"av1C":
-            streams = [start + 4]
-        elif kind == b"iloc":
-            streams = list(_places(data[start:end]))
-        else:
-            continue
-        found = [_picture_size(data, at) for at in streams]
-        sizes += [size for size in found if size is not None]
-    return sizes
-
-
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end of the content) of each box, and of those inside it."""
-    while at + 8 <= end:
-        size, kind, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
-        if size == 1:
-            size, start = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
-        until = min(at + size, end) if size else end
-        if until <= at + 8:
-            return
-        yield kind, start, until
-        if kind in _BOXES_OF_BOXES:
-            yield from _boxes(data, start + _BOXES_OF_BOXES[kind], until)
-        at = until
-
-
-def _places(iloc: bytes) -> Iterator[int]:
-    """Where in the file each item starts, as the content of a box ``iloc`` has it."""
-    bits = _Bits(iloc)
-    version = bits.take(8)
-    bits.skip(24)
-    offset_size, length_size, base_size, index_size = (8 * bits.take(4) for _ in range(4))
-    index_size *= version > 0
-    for _ in range(bits.take(32 if version == 2 else 16)):
-        bits.skip(32 if version == 2 else 16)
-        in_file = version == 0 or bits.take(16) & 15 == 0
-        bits.skip(16)
-        base, extents = bits.take(base_size), bits.take(16)
-        bits.skip(index_size)
-        offset = bits.take(offset_size)
-        bits.skip(length_size + (extents - 1) * (index_size + offset_size + length_size))
-        if extents == 0 or bits.spent:
-            return
-        if in_file:
-            yield base + offset
-
-
-def _picture_size(data: bytes, at: int) -> tuple[int, int] | None:
+def picture_size(data: bytes, at: int) -> tuple[int, int] | None:
     """From the sequence header, the first unit of a stream or after some short ones.
 
     A unit (OBU, AV1 5.3.2) begins with a byte that holds its type and two flags: 4, a second byte
@@ -91,14 +31,14 @@ def _picture_size(data: bytes, at: int) -> tuple[int, int] | None:
                 if data[at - 1] < 128:
                     break
         if header >> 3 & 15 == _SEQUENCE_HEADER:
-            return _sequence_size(_Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
+            return _sequence_size(Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
         if not header & 2:
             return None
         at += length
     return None
 
 
-def _sequence_size(bits: _Bits) -> tuple[int, int] | None:
+def _sequence_size(bits: Bits) -> tuple[int, int] | None:
     bits.skip(4)  # profile, still picture
     if bits.take(1):  # the short form
         bits.skip(5)
@@ -125,7 +65,7 @@ def _sequence_size(bits: _Bits) -> tuple[int, int] | None:
     return None if bits.spent else size
 
 
-class _Bits:
+class Bits:
     """Reads integers of any number of bits; zeros behind the end."""
 
     def __init__(self, data: bytes) -> None:

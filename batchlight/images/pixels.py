@@ -1,9 +1,11 @@
-"""What an array of pixels is, wherever nothing else is said; and what its luminance is."""
+"""Arrays of pixels: their types, gray as colour, orientation."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]
@@ -14,4 +16,17 @@ Rgb = npt.NDArray[Any]
 """float32 in 0..1; (height, width, 3), red, green, blue: what the network is trained on."""
 
 LUMINANCE = (0.114, 0.587, 0.299)
-"""What blue, green and red weigh in it, by ITU-R BT.601."""
+"""Weights of blue, green and red in the luminance, by ITU-R BT.601."""
+
+
+def in_colour(pixels: Pixels) -> Pixels:
+    """Gray as three equal channels; colour as it is."""
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """The pixels as they are meant to be seen, given their EXIF orientation, 1..8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return np.ascontiguousarray(np.flip(pixels, flips))

@@ -1,12 +1,17 @@
 """All that lies in OUTPUT: who writes it, and how it is read back. No pixels, no Ray.
 
-inputs.py       what an image of the data set is, and the listing of them
-records.py      what a record is: the schema, and how rows are counted and sorted
-recordfiles.py  the files of records: parts, and those of ``metadata/``
-plan.py         plans that are stored before work starts
-earlier.py      what earlier runs recorded
-commit.py       a finished plan's rows move to ``metadata/`` and replace the old ones
+layout.py       every path, and the version of the format
+documents.py    the JSON files: read leniently, written in full
+inputs.py       an image of the data set, and a batch of them
+records.py      the schema of records; how rows are counted and sorted
+recordfiles.py  the Parquet files of records
+plan.py         what there is to do, stored before work starts
+state.py        what an output holds at one moment
+commit.py       what changes it, step by step
+replaced.py     old rows that a plan replaces
+earlier.py      what earlier runs recorded, for a new plan
 lock.py         which run holds the output
+fence.py        a storage that changes nothing once the lock is lost
 summary.py      how a run ended
-status.py       how far a run is, read from its output alone
+status.py       how far a run is
 """

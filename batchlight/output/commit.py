@@ -1,100 +1,160 @@
-"""The end of a plan: its rows move from parts to ``metadata/``, and replace the old ones there.
+"""What changes an output, step by step, each safe to repeat after a crash.
 
-In this order, so that it can be repeated after a crash at any point: outputs that are no longer
-true are deleted, old rows are removed, new rows are moved, the plan is marked as closed.
+    plan stored -> images written -> part created: the batch is done
+                -> stale outputs deleted -> old rows removed -> parts moved -> plan closed
+
+So each row stands in a part, in a file of ``metadata/``, or between two steps in both, and then
+``metadata/`` counts. Old rows are removed before new ones are moved, so that whoever reads that
+folder never sees a row twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from batchlight.output.plan import Plan
-from batchlight.output.recordfiles import (
+from batchlight.config import Method
+from batchlight.output.layout import (
     BatchRange,
-    committed_batches,
-    compact,
+    chunk_folder,
+    closed_path,
     metadata_path,
-    metadata_ranges,
-    old_rows,
     part_path,
-    read_table,
-    remove_rows,
+    plan_path,
 )
-from batchlight.output.records import Tally
+from batchlight.output.plan import Plan, end_mark
+from batchlight.output.recordfiles import read_records, tally, to_parquet
+from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
+from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
+from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
-
-def close_plan(storage: Storage, plan: Plan) -> None:
-    """Move a plan's rows to ``metadata/``, as far as its batches are committed."""
-    committed = committed_batches(storage)
-    moved = set(metadata_ranges(storage))
-    _delete_stale_outputs(storage, plan, committed, moved)
-    for chunk, keys in replaced_keys(storage, plan, committed):
-        remove_rows(storage, keys, before=plan.first)
-        compact(storage, chunk, committed, moved=chunk in moved)
-    plan.close(storage, metadata_ranges(storage))
+REQUESTS_AT_ONCE = 16
 
 
-def replaced_tally(storage: Storage, plan: Plan) -> Tally:
-    """Count the old rows that already have a replacement, while a plan is not closed."""
+def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
+    """Make a plan whole whose chunks are written: from now on, it is what there is to do."""
+    storage.sync()
+    storage.write(plan_path(plan.first), end_mark(plan))
+    return replace(state, plans=(*state.plans, plan.first), plan=plan, closed=False)
+
+
+def drop_drafts(storage: Storage, state: OutputState) -> None:
+    """Remove the chunks of a plan that was never stored."""
+    folder = chunk_folder(state.next_batch)
+    _delete_all(storage, [f"{folder}/{name}" for name in storage.names(folder)])
+
+
+def drop_orphaned_parts(storage: Storage, state: OutputState) -> OutputState:
+    """Remove parts that an orphan of a killed run committed after ``metadata/`` had them."""
+    orphans = {batch for batch in state.parts if state.has_moved(batch)}
+    _delete_all(storage, map(part_path, sorted(orphans)))
+    return replace(state, parts=state.parts - orphans)
+
+
+def close_plan(storage: Storage, state: OutputState) -> OutputState:
+    """Move the last plan's rows to ``metadata/``, as far as its batches are committed."""
+    plan = state.plan
+    assert plan is not None
+    old = old_spans(storage, state, plan)
+    _delete_stale_outputs(storage, state, plan, old)
+    for step in replaced_by(storage, plan, old, state.parts):
+        if isinstance(step, OldFile):
+            _remove_rows(storage, step)
+        else:
+            storage.sync()
+            _move(storage, state, step)
+    now = OutputState.load(storage)
+    names = "".join(f"{chunk.file_name}\n" for chunk in now.metadata)
+    storage.create(closed_path(plan.first), names.encode())
+    return replace(now, closed=True)
+
+
+def held_rows(
+    storage: Storage, methods: Iterable[Method], within_s: float | None = None
+) -> Tally | None:
+    """Count the rows that an output holds, but for those that already have a replacement.
+
+    None if that is not done in ``within_s`` seconds.
+    """
+    state = OutputState.load(storage)
+    deadline = math.inf if within_s is None else time.monotonic() + within_s
     total = Tally()
-    for _, keys in replaced_keys(storage, plan, committed_batches(storage)):
-        for old in old_rows(storage, keys, before=plan.first):
-            total += Tally.of(old)
+    for path in state.record_files:
+        total += tally(storage, path, methods)
+        if time.monotonic() > deadline:
+            return None
+    if (plan := state.unfinished) is not None:
+        for step in replaced_by(storage, plan, old_spans(storage, state, plan), state.parts):
+            if isinstance(step, OldFile) and step.replaced is not None:
+                total -= Tally.of(
+                    of_methods(step.lost_rows(storage, ["method", *TALLY_COLUMNS]), methods)
+                )
+            if time.monotonic() > deadline:
+                return None
     return total
 
 
 def _delete_stale_outputs(
-    storage: Storage, plan: Plan, committed: set[int], moved: set[BatchRange]
+    storage: Storage, state: OutputState, plan: Plan, old: Sequence[Span]
 ) -> None:
     """Delete what replaced rows named as their output and no new row does.
 
     An input that has become unreadable must not keep the image of what it was before, nor one that
     is now written in another format.
     """
-
-    def outputs(chunk: BatchRange) -> Iterator[str]:
-        """Of a chunk's new rows, wherever these stand."""
-        parts = [part_path(number) for number in chunk.numbers() if number in committed]
-        for path in [metadata_path(chunk)] if chunk in moved else parts:
-            yield from read_table(storage, path, ["output"])["output"].to_pylist()
-
-    # Chunk by chunk, so that the set stays small; what is left, another chunk may have written.
+    # Step by step, so that the set stays small; what is left, another chunk may have written.
     stale: set[str] = set()
-    for chunk, keys in replaced_keys(storage, plan, committed):
-        for old in old_rows(storage, keys, before=plan.first):
-            stale.update(old["output"].drop_null().to_pylist())
-        if stale:
-            stale.difference_update(outputs(chunk))
+    for step in replaced_by(storage, plan, old, state.parts):
+        if isinstance(step, BatchRange):
+            if stale:
+                stale.difference_update(_new_outputs(storage, state, step))
+        elif step.replaced is not None:
+            stale.update(step.lost_rows(storage, ["output"])["output"].drop_null().to_pylist())
     if stale:
         for chunk in plan.chunks:
-            stale.difference_update(outputs(chunk))
+            stale.difference_update(_new_outputs(storage, state, chunk))
     for path in sorted(stale):
         storage.delete(path)
 
 
-def replaced_keys(
-    storage: Storage, plan: Plan, committed: set[int] | None = None
-) -> Iterator[tuple[BatchRange, pa.Table]]:
-    """Per chunk of a plan, the (input, method) pairs whose old rows its parts replace.
-
-    Those of the batches that are committed; by default of all, committed or not.
-    """
-    for chunk in plan.chunks:
-        rows = plan.read_chunk(storage, chunk)
-        replaced = rows.filter(rows["again"])
-        if committed is not None:
-            done = pa.array(committed, pa.int64())
-            replaced = replaced.filter(pc.is_in(replaced["batch"], done))
-        yield chunk, _keys(replaced)
+def _new_outputs(storage: Storage, state: OutputState, chunk: BatchRange) -> Iterator[str]:
+    """The outputs of a chunk's new rows, wherever these stand."""
+    paths = [metadata_path(chunk)] if chunk in state.metadata else _parts_of(state, chunk)
+    for path in paths:
+        yield from read_records(storage, path, ["output"])["output"].to_pylist()
 
 
-def _keys(rows: pa.Table) -> pa.Table:
-    """One row per (input, method) of plan rows that hold lists of methods."""
-    parents = pc.list_parent_indices(rows["methods"])
-    return pa.table(
-        {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
-    )
+def _remove_rows(storage: Storage, old: OldFile) -> None:
+    if old.replaced is None:
+        return
+    kept = old.kept_rows(read_records(storage, old.path))
+    if kept.num_rows:
+        storage.write(old.path, to_parquet(kept, old.path))
+    else:
+        storage.delete(old.path)
+
+
+def _move(storage: Storage, state: OutputState, chunk: BatchRange) -> None:
+    """Turn the parts of a chunk into one file of ``metadata/``."""
+    parts = _parts_of(state, chunk)
+    if parts and chunk not in state.metadata:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
+            tables = list(pool.map(partial(read_records, storage), parts))
+        path = metadata_path(chunk)
+        storage.write(path, to_parquet(joined(tables), path))
+        storage.sync()
+    _delete_all(storage, parts)
+
+
+def _parts_of(state: OutputState, chunk: BatchRange) -> list[str]:
+    return [part_path(batch) for batch in chunk.numbers() if batch in state.parts]
+
+
+def _delete_all(storage: Storage, paths: Iterable[str]) -> None:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        list(pool.map(storage.delete, paths))

@@ -11,19 +11,11 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-import pyarrow as pa
-
 from batchlight.config import Method
-from batchlight.errors import ErrorCode
-from batchlight.output.plan import _stored_plans, unfinished_plan
-from batchlight.output.recordfiles import (
-    committed_batches,
-    metadata_path,
-    metadata_ranges,
-    part_path,
-    read_table,
-)
-from batchlight.output.records import ORDER
+from batchlight.output.layout import BatchRange, metadata_path, part_path
+from batchlight.output.recordfiles import read_records
+from batchlight.output.records import joined
+from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
 
@@ -34,7 +26,8 @@ class Earlier:
     path: str
     """Of the input."""
     method: Method
-    failed_with: ErrorCode | None
+    failed_with: str | None
+    """A code, perhaps of a later version."""
     size: int | None
     modified: datetime | None
     etag: str | None
@@ -47,24 +40,26 @@ ROWS_AT_ONCE = 4096
 """Earlier records that are Python objects at one time."""
 
 
-def earlier_rows(storage: Storage) -> Iterator[Earlier]:
+def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
     """The records of earlier runs, in the order of their inputs.
 
     The chunks of one plan hold ascending ranges of inputs, so that a plan is one sorted stream of
     which one chunk at a time is in memory; only the streams of the plans need to be merged.
     """
-    plans = _stored_plans(storage)
-    chunks = [(chunk, [metadata_path(chunk)]) for chunk in metadata_ranges(storage)]
-    latest = unfinished_plan(storage)
-    if latest is not None:
-        moved = {chunk for chunk, _ in chunks}
-        parts = committed_batches(storage)
+    chunks = [(chunk, [metadata_path(chunk)]) for chunk in state.metadata]
+    if state.unfinished is not None:
         chunks += [
-            (chunk, [part_path(number) for number in chunk.numbers() if number in parts])
-            for chunk in latest.chunks
-            if chunk not in moved
+            (chunk, [part_path(number) for number in chunk.numbers() if number in state.parts])
+            for chunk in state.unfinished.chunks
+            if chunk not in state.metadata
         ]
-    streams = groupby(sorted(chunks), key=lambda item: bisect_right(plans, item[0].first))
+
+    def stream(item: tuple[BatchRange, list[str]]) -> tuple[int, int]:
+        """Of a file its plan; if that is not known any more, it is a stream by itself."""
+        plan = bisect_right(state.plans, item[0].first)
+        return plan, 0 if plan else item[0].first
+
+    streams = groupby(sorted(chunks), key=stream)
     return heapq.merge(
         *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
         key=attrgetter("path"),
@@ -75,20 +70,18 @@ def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
     columns = ("input", "method", "error_code", "fingerprint", *recorded)
     for paths in chunks:
-        tables = [read_table(storage, path, columns) for path in paths]
+        tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
             continue
-        table = pa.concat_tables(tables).sort_by(ORDER)
-        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for batch in joined(tables).to_batches(max_chunksize=ROWS_AT_ONCE):
             yield from map(_as_earlier, batch.to_pylist())
 
 
 def _as_earlier(row: dict[str, Any]) -> Earlier:
-    code = row["error_code"]
     return Earlier(
         row["input"],
         row["method"],
-        None if code is None else ErrorCode(code),
+        row["error_code"],
         row["input_bytes"],
         row["input_modified"],
         row["input_etag"],

@@ -4,30 +4,40 @@ Locks are numbered files; the run that created the highest number holds the outp
 exclusively is all that this needs, locally and on object stores: of two runs that find the same
 dead holder, only one can create the next number. The highest file is never deleted, only marked as
 released, so a number is never given twice.
+
+A holder writes its lock again every ``HEARTBEAT``. Others may take over ``STALE_AFTER`` without a
+sign of life; a holder whose heartbeat does not get through gives up before that.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import psutil
 
-from batchlight.errors import BatchlightError, LockedError
+from batchlight.errors import BatchlightError, LockedError, StorageError
+from batchlight.output.documents import Document, parse, serialise
+from batchlight.output.layout import LOCKS, lock_path, name_format, numbered, require_known_format
 from batchlight.storage import Storage
-from batchlight.storage.base import LOCKS, parse_json
 
 HEARTBEAT = timedelta(seconds=15)
+GIVE_UP_AFTER = timedelta(seconds=45)
 STALE_AFTER = timedelta(seconds=60)
+LOOK_EVERY = timedelta(seconds=1)
+"""How often a run that waits for its workers asks whether its lock is lost."""
 ACQUIRE_TRIES = 5
+
+logger = logging.getLogger(__name__)
 
 
 def new_run_id() -> str:
@@ -35,16 +45,18 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock."""
+class Holder(Document):
+    """Who holds a lock: the content of its file."""
 
     run_id: str
     host: str
     pid: int
     process_started: float
     """Seconds since the epoch; tells a process from a later one of the same number."""
-    acquired_at: str
+    process_ticks: int | None = None
+    """The same in clock ticks since the boot, which setting the clock does not change; None where
+    that cannot be known."""
+    acquired_at: datetime
     released: bool = False
     pid_scope: str = ""
     """What ``pid`` is a number of; "" where that cannot be known."""
@@ -52,58 +64,96 @@ class Holder:
     @classmethod
     def this_process(cls, run_id: str) -> Holder:
         """The calling process, now."""
-        started = psutil.Process().create_time()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(run_id, socket.gethostname(), os.getpid(), started, now, pid_scope=_pid_scope())
+        return cls(
+            run_id=run_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_started=psutil.Process().create_time(),
+            process_ticks=_process_ticks(os.getpid()),
+            acquired_at=datetime.now(UTC).replace(microsecond=0),
+            pid_scope=_pid_scope(),
+        )
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
-    def is_gone(self, last_sign: datetime, now: datetime) -> bool:
-        """Whether the run has ended: known at once if it ran on this host, else after a minute."""
+    @property
+    def has_ended(self) -> bool | None:
+        """Whether the run is over; None if only its heartbeat can tell."""
         if self.released:
             return True
         if (self.host, self.pid_scope) != (socket.gethostname(), _pid_scope()):
-            return now - last_sign > STALE_AFTER
+            return None
+        if self.process_ticks is not None and (ticks := _process_ticks(self.pid)) is not None:
+            return ticks != self.process_ticks
+        with suppress(psutil.NoSuchProcess):
+            return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
+        # With hidepid=2, processes of other users are hidden but can still be signalled at.
         try:
-            started: float = psutil.Process(self.pid).create_time()
-        except psutil.NoSuchProcess:
+            os.kill(self.pid, 0)
+        except PermissionError:
+            return None
+        except (ProcessLookupError, OverflowError):
             return True
-        return abs(started - self.process_started) > 1
+        return None
 
 
 class Lock:
     """Held from ``__enter__`` to ``__exit__``; raises ``LockedError`` if another run holds it."""
 
-    def __init__(
-        self, storage: Storage, where: str, run_id: str, clock: Callable[[], datetime] | None = None
-    ) -> None:
+    def __init__(self, storage: Storage, where: str, run_id: str) -> None:
         self._storage = storage
         self._where = where
         self._holder = Holder.this_process(run_id)
-        self._clock = clock or (lambda: datetime.now(UTC))
-        self._number = 0
         self._lost: BatchlightError | None = None
+        self._last_sign = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, daemon=True)
+        self.number = 0
 
     def __enter__(self) -> Self:
+        require_known_format(self._storage)
+        began = time.monotonic()
         self._acquire()
+        self._last_sign = began
+        name_format(self._storage)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._lost is None:
-            # If it cannot be released, the end of this process releases it too.
-            with suppress(BatchlightError):
-                self._write(replace(self._holder, released=True))
+        # If it cannot be released, the end of this process releases it too.
+        with suppress(BatchlightError, OSError):
+            self.require()
+            self._write(self._holder.model_copy(update={"released": True}))
 
     def check(self) -> None:
-        """Raise ``LockedError`` if another run has taken this lock over."""
+        """Raise if this run is known to have lost its lock, or must give it up.
+
+        ``LockedError`` if another run has taken over, ``StorageError`` if the heartbeat does not
+        get through. Never waits.
+        """
         if self._lost is not None:
             raise self._lost
+        silence = time.monotonic() - self._last_sign
+        if silence > GIVE_UP_AFTER.total_seconds():
+            self._lost = StorageError(
+                f"the lock on {self._where} could not be renewed for {silence:.0f} s, so that "
+                "another run may take over; see that the storage is well, then run the same "
+                "command again to go on",
+                lasting=True,
+            )
+            raise self._lost
+
+    def require(self) -> None:
+        """As ``check``, after a look at the locks that there are."""
+        self.check()
+        try:
+            require_lock(self._storage, self.number, self._where)
+        except LockedError as error:
+            self._lost = error
+            raise
 
     def _acquire(self) -> None:
         for _ in range(ACQUIRE_TRIES):
@@ -113,63 +163,116 @@ class Lock:
                     self._refuse_if_held(numbers[-1])
                 except FileNotFoundError:  # replaced while we looked
                     continue
-            self._number = numbers[-1] + 1 if numbers else 1
-            data = _to_json(self._holder)
-            if not self._storage.create(_path(self._number), data):
+            self.number = numbers[-1] + 1 if numbers else 1
+            if not self._storage.create(lock_path(self.number), serialise(self._holder)):
                 continue
-            if lock_numbers(self._storage)[-1] != self._number:
+            if lock_numbers(self._storage)[-1] != self.number:
                 # Others have come and gone since we looked, and a later one holds it now.
-                self._storage.delete(_path(self._number))
+                self._storage.delete(lock_path(self.number))
                 continue
             for number in numbers:
-                self._storage.delete(_path(number))
+                self._storage.delete(lock_path(number))
             return
         raise LockedError(f"other runs are starting on {self._where}; try again in a minute")
 
     def _refuse_if_held(self, number: int) -> None:
         holder, last_sign = read_lock(self._storage, number)
-        if holder.is_gone(last_sign, self._clock()):
-            return
-        age = self._clock() - datetime.fromisoformat(holder.acquired_at)
-        raise LockedError(
-            f"another run works on {self._where}: {holder}, "
-            f"for {int(age.total_seconds())} s; wait until it ends, or stop it"
-        )
+        ended = holder.has_ended
+        if ended is None:
+            ended = self._time_of_storage() - last_sign > STALE_AFTER
+        if not ended:
+            age = datetime.now(UTC) - holder.acquired_at
+            raise LockedError(
+                f"another run works on {self._where}: {holder}, "
+                f"for {max(0, int(age.total_seconds()))} s; wait until it ends, or stop it"
+            )
+
+    def _time_of_storage(self) -> datetime:
+        """Now, by the clock that dates the locks, which need not be that of this machine."""
+        probe = f"{LOCKS}/{self._holder.run_id}.clock"
+        self._storage.write(probe, b"")
+        try:
+            return self._storage.stat(probe).modified or datetime.now(UTC)
+        finally:
+            self._storage.delete(probe)
 
     def _beat_until_stopped(self) -> None:
         while not self._stop.wait(HEARTBEAT.total_seconds()):
+            began = time.monotonic()
             try:
-                if lock_numbers(self._storage)[-1:] != [self._number]:
-                    self._lost = LockedError(
-                        f"another run has taken over {self._where}, or its lock was removed; "
-                        "if no other run is at work, run the same command again"
-                    )
-                    return
+                self.require()
                 self._write(self._holder)
-            except (BatchlightError, OSError):
-                continue  # the next beat may succeed; storage trouble shows in the batches too
+            except (BatchlightError, OSError) as error:
+                if self._lost is not None:
+                    return
+                logger.warning("the lock on %s could not be renewed: %s", self._where, error)
+            else:
+                self._last_sign = began
 
     def _write(self, holder: Holder) -> None:
-        self._storage.write(_path(self._number), _to_json(holder))
+        self._storage.write(lock_path(self.number), serialise(holder))
+
+
+async def while_held(lock: Lock, work: Coroutine[None, None, None]) -> None:
+    """Work to the end, or until the lock is lost: then everything under way is given up.
+
+    Raises as ``Lock.check`` and ``work`` do.
+    """
+
+    async def until_lost() -> None:
+        while True:
+            lock.check()
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(until_lost())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def require_lock(storage: Storage, number: int, where: str) -> None:
+    """Raise ``LockedError`` unless the lock of this number is the newest of an output."""
+    if lock_numbers(storage)[-1:] != [number]:
+        raise LockedError(
+            f"another run has taken over {where}, or its lock was removed; "
+            "if no other run is at work, run the same command again"
+        )
 
 
 def holder_of(storage: Storage) -> Holder | None:
     """Who works on an output that was worked on; None if nobody does."""
     holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
-    return None if holder.is_gone(last_sign, datetime.now(UTC)) else holder
+    ended = holder.has_ended
+    if ended is None:  # this machine's clock has to do: looking writes nothing
+        ended = datetime.now(UTC) - last_sign > STALE_AFTER
+    return None if ended else holder
 
 
 def lock_numbers(storage: Storage) -> list[int]:
     """The locks there are, in order."""
-    stems = (name.removesuffix(".json") for name in storage.names(LOCKS))
-    return [int(stem) for stem in stems if stem.isdigit()]
+    return numbered(storage.names(LOCKS), ".json")
 
 
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     """A lock's holder and when it last gave a sign of life."""
-    holder = Holder(**parse_json(storage.read(_path(number)), _path(number)))
-    modified = storage.stat(_path(number)).modified
-    return holder, modified or datetime.fromisoformat(holder.acquired_at)
+    path = lock_path(number)
+    holder = parse(Holder, storage.read(path), path)
+    return holder, storage.stat(path).modified or holder.acquired_at
+
+
+def _process_ticks(pid: int) -> int | None:
+    """When a process of this machine started, in clock ticks since the boot."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of the program comes second, in brackets, and may hold anything.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:  # not Linux, hidden, or gone
+        return None
 
 
 def _pid_scope() -> str:
@@ -182,11 +285,3 @@ def _pid_scope() -> str:
             return f"{file.read().strip()}:{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
         return ""
-
-
-def _path(number: int) -> str:
-    return f"{LOCKS}/{number:010d}.json"
-
-
-def _to_json(holder: Holder) -> bytes:
-    return (json.dumps(asdict(holder)) + "\n").encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,6 +65,9 @@ KEY = ["input", "method"]
 """What no two rows have in common."""
 
 ORDER = [(name, "ascending") for name in KEY]
+
+REQUIRED = frozenset({"input", "method", "status", "batch"})
+"""Columns without which a file holds no records."""
 
 TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
 """Those that a ``Tally`` is made of."""
@@ -166,15 +169,59 @@ def as_table(records: Iterable[Record]) -> pa.Table:
     """Records as rows of ``SCHEMA``, sorted as in every file of them."""
     rows = [vars(record) for record in records]
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in SCHEMA]
-    return as_sorted(pa.Table.from_arrays(columns, schema=SCHEMA))
+    return pa.Table.from_arrays(columns, schema=SCHEMA).sort_by(ORDER)
+
+
+def as_recorded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of any version as rows of ``SCHEMA``: columns that are not there are null.
+
+    ``columns``: those to give, in this order; by default all, and after them those that only later
+    versions know. Raises ``pa.ArrowException`` for columns of another type, and without those of
+    ``REQUIRED``.
+    """
+    there = table.schema.names
+    wanted = SCHEMA.names if columns is None else columns
+    if missing := REQUIRED.intersection(wanted).difference(there):
+        raise pa.ArrowInvalid(f"it has no column {min(missing)!r}")
+    for name in wanted:
+        if name not in there:
+            field = SCHEMA.field(name).with_nullable(True)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    fields = [
+        SCHEMA.field(name).with_nullable(
+            SCHEMA.field(name).nullable or table.schema.field(name).nullable
+        )
+        for name in wanted
+    ]
+    unknown = [] if columns is not None else [name for name in there if name not in SCHEMA.names]
+    schema = pa.schema([*fields, *(table.schema.field(name) for name in unknown)])
+    return table.select(schema.names).cast(schema)
+
+
+def of_methods(table: pa.Table, methods: Iterable[Method]) -> pa.Table:
+    """The rows of some methods."""
+    return table.filter(pc.is_in(table["method"], pa.array(methods, pa.string())))
+
+
+def keys_of(table: pa.Table) -> pa.Array:
+    """One string per row of what no two rows have in common.
+
+    Neither part holds a line feed: control characters in names are escaped.
+    """
+    keys = pc.binary_join_element_wise(table["input"], table["method"], "\n")
+    return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+
+
+def without(table: pa.Table, other: pa.Table) -> pa.Table:
+    """The rows whose (input, method) pair the other table does not have."""
+    return table.filter(pc.invert(pc.is_in(keys_of(table), keys_of(other))))
 
 
 def with_new_rows(table: pa.Table, new: pa.Table) -> pa.Table:
     """A file's rows, with those of some (input, method) pairs replaced or added."""
-    kept = table.join(new.select(KEY), KEY, join_type="left anti")
-    return as_sorted(pa.concat_tables([kept.select(SCHEMA.names).cast(SCHEMA), new]))
+    return joined([without(table, new), new])
 
 
-def as_sorted(table: pa.Table) -> pa.Table:
-    """With the columns and the order that every file of records has."""
-    return table.select(SCHEMA.names).cast(SCHEMA).sort_by(ORDER)
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """The rows of several tables, in the order that every file of records has."""
+    return pa.concat_tables(tables, promote_options="default").sort_by(ORDER)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchlight.errors import UsageError
+from batchlight.output.layout import is_output, require_known_format
 from batchlight.output.lock import holder_of
-from batchlight.output.plan import Plan, latest_plan
-from batchlight.output.recordfiles import committed_batches
+from batchlight.output.state import OutputState
 from batchlight.output.summary import read_summary
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import is_output
 
 
 @dataclass(frozen=True)
@@ -30,42 +29,43 @@ class Status:
 
 
 def open_output(text: str) -> Storage:
-    """The storage of an output. Raises ``UsageError`` if nothing was ever run there."""
+    """The storage of an output.
+
+    Raises ``UsageError`` if nothing was ever run there, or only by a later version.
+    """
     location = Location.parse(text)
     storage = open_storage(location)
     storage.check(writable=False)
     if not is_output(storage):
         raise UsageError(f"{location} is not the output of a run; check the path")
+    require_known_format(storage)
     return storage
 
 
 def read_status(text: str) -> Status:
     """Look at an output without changing it."""
     storage = open_output(text)
-    plan = latest_plan(storage)
-    holder = _holder(storage)
-    planned, done, closed = 0, 0, True
-    if plan is not None:
-        planned, closed = plan.rows, plan.is_closed(storage)
-        done = planned if closed else done_rows(storage, plan)
-    summary = read_summary(storage)
-    state = "running" if holder else "finished" if closed and summary else "interrupted"
-    ended = (
-        f"{summary.finished_at}, exit {summary.exit_code}: {summary.reason}" if summary else None
-    )
-    return Status(text, state, planned, done, holder, ended, summary.exit_code if summary else None)
-
-
-def done_rows(storage: Storage, plan: Plan) -> int:
-    """How many (input, method) pairs of a plan are in committed batches."""
-    done = committed_batches(storage)
-    total = 0
-    for chunk in plan.chunks:
-        rows = plan.read_chunk(storage, chunk).select(["batch", "methods"]).to_pylist()
-        total += sum(len(row["methods"]) for row in rows if row["batch"] in done)
-    return total
-
-
-def _holder(storage: Storage) -> str | None:
+    state = OutputState.load(storage)
     holder = holder_of(storage)
-    return f"{holder} since {holder.acquired_at}" if holder else None
+    planned = state.plan.rows if state.plan else 0
+    summary = read_summary(storage)
+    ended = "finished" if state.unfinished is None and summary else "interrupted"
+    return Status(
+        output=text,
+        state="running" if holder else ended,
+        planned=planned,
+        done=planned - rows_left(storage, state),
+        holder=f"{holder} since {holder.acquired_at.isoformat()}" if holder else None,
+        ended=(
+            f"{summary.finished_at}, exit {summary.exit_code}: {summary.reason}"
+            if summary
+            else None
+        ),
+        exit_code=summary.exit_code if summary else None,
+    )
+
+
+def rows_left(storage: Storage, state: OutputState) -> int:
+    """How many (input, method) pairs of the last plan are not in committed batches."""
+    plan = state.unfinished
+    return sum(plan.rows_left(storage, state.done).values()) if plan else 0

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchlight._version import __version__
 from batchlight.config import JobConfig
 from batchlight.errors import ExitCode, counted
+from batchlight.output.documents import Document, parse, serialise
+from batchlight.output.layout import SUMMARY
 from batchlight.storage import Storage
-from batchlight.storage.base import parse_json
 
-SUMMARY = "summary.json"
 _PACKAGES = (
     "ray",
     "numpy",
@@ -29,9 +27,11 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a run ended. Counts are of (input, method) pairs unless they say otherwise."""
+class Summary(Document):
+    """How a run ended: the fields of ``summary.json``.
+
+    Counts are of (input, method) pairs unless they say otherwise.
+    """
 
     run_id: str
     exit_code: int
@@ -43,9 +43,12 @@ class Summary:
     finished_at: str
     inputs: int = 0
     """Images of the listing."""
+    counted: bool = True
+    """False if a run that ended before its time had none left to count the rows that it left:
+    then ``ok``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     failed: int = 0
-    failed_by_code: Mapping[str, int] = field(default_factory=dict)
+    failed_by_code: Mapping[str, int] = {}
     missing: int = 0
     """Pairs without a record: inputs x methods - ok - failed."""
     gone: int = 0
@@ -61,11 +64,11 @@ class Summary:
     images_per_s: float = 0.0
     report_s: float = 0.0
     """What making the report took; zero if the one of an earlier run still holds."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    network: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = {}
+    fingerprints: Mapping[str, str] = {}
+    network: Mapping[str, str] = {}
     """What ABSGN ran with: name, sha256 of the weights, device, precision."""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = {}
 
     def judged(self, config: JobConfig, stopped_after: int | None) -> Summary:
         """The same, with the exit code and the reason that follow from its counts.
@@ -97,23 +100,24 @@ class Summary:
             reason = f"no images were found in {self.input}"
         elif self.failed:
             reason = f"{self.failed} of {total} images failed, which --max-failures allows"
-        return replace(self, exit_code=code, reason=reason)
+        return self.model_copy(update={"exit_code": code, "reason": reason})
 
     def write(self, storage: Storage) -> None:
         """Store it, replacing that of the run before."""
-        storage.write(SUMMARY, (self.to_json(indent=2) + "\n").encode())
+        storage.write(SUMMARY, serialise(self))
 
-    def to_json(self, indent: int | None = None) -> str:
-        """The summary as a JSON object."""
-        return json.dumps(asdict(self), indent=indent, ensure_ascii=False)
+    def to_json(self) -> str:
+        """The summary as a JSON object on one line."""
+        return self.model_dump_json()
 
 
 def read_summary(storage: Storage) -> Summary | None:
     """The summary of the last run that came to an end; None if none did."""
     try:
-        return Summary(**parse_json(storage.read(SUMMARY), SUMMARY))
+        data = storage.read(SUMMARY)
     except FileNotFoundError:
         return None
+    return parse(Summary, data, SUMMARY, advice="the next run writes it anew")
 
 
 def package_versions() -> dict[str, str]:

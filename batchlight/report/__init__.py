@@ -10,6 +10,6 @@ page/        its HTML, style and script
 
 from __future__ import annotations
 
-from batchlight.report.writing import REPORT, write_report
+from batchlight.report.writing import write_report
 
-__all__ = ["REPORT", "write_report"]
+__all__ = ["write_report"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.output.recordfiles import read_table, record_files
+from batchlight.output.recordfiles import read_records
 from batchlight.output.records import STAGES, TALLY_COLUMNS, Tally
 from batchlight.report.bins import Bins, Floats, Integers
 from batchlight.storage import Storage
@@ -143,6 +143,7 @@ class Digest:
     def _runs_with(self, table: pa.Table) -> tuple[Mapping[str, RunDigest], Bins]:
         """The runs, and how fast the last of them was."""
         runs, pace, last = dict(self.runs), self.pace, self.last_run
+        table = table.filter(pc.and_(*(pc.is_valid(table[n]) for n in ("run_id", "finished_at"))))
         for run_id in pc.unique(table["run_id"]).to_pylist():
             rows = table.filter(pc.equal(table["run_id"], run_id))
             ends = pc.min_max(rows["finished_at"]).as_py()
@@ -168,14 +169,15 @@ class Digest:
         return max(self.runs.values(), key=lambda run: run.last, default=None)
 
 
-def digest(storage: Storage) -> Digest:
-    """Read all records of an output once. Raises ``StorageError``."""
+def digest(storage: Storage, paths: Sequence[str]) -> Digest:
+    """Read these files of records once. Raises ``StorageError``."""
     found = Digest()
     best: dict[str, pa.Table] = {}
-    for path in record_files(storage):
-        table = read_table(storage, path, _COLUMNS)
+    for path in paths:
+        table = read_records(storage, path, _COLUMNS)
         found = found.added(table)
-        done = table.filter(pc.equal(table["status"], "ok")).select(_SHOWN)
+        written = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["output"]))
+        done = table.filter(written).select(_SHOWN)
         change = pc.subtract(done["luminance_after"], done["luminance_before"])
         done = done.append_column(_CHANGE, change)
         for name, (key, order, count) in _SELECTIONS.items():

@@ -15,9 +15,10 @@ import numpy as np
 from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
+from batchlight.images.pixels import turned
 from batchlight.output.inputs import read_input
-from batchlight.output.plan import plan_of
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.output.state import OutputState
+from batchlight.storage import Location, Storage, open_source
 
 SIDE = 480
 """Pixels of a picture's longer side."""
@@ -49,9 +50,10 @@ class Pair:
 class Album:
     """Makes pictures of recorded images; each file is read once, however often it is shown."""
 
-    def __init__(self, output: Storage) -> None:
+    def __init__(self, output: Storage, state: OutputState) -> None:
         self._output = output
-        self._opened = lru_cache(open_storage)
+        self._state = state
+        self._opened = lru_cache(open_source)
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._trouble: dict[str, str] = {}
         """Of a whole side, which is not tried again: each time could take minutes."""
@@ -92,7 +94,7 @@ class Album:
             return Picture(missing=self._trouble[side])
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
-        plan = plan_of(self._output, row["batch"])
+        plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["input"])
         return read_input(item, self._opened(Location.parse(plan.root)), self._opened)
 
@@ -111,7 +113,7 @@ def make_picture(data: bytes) -> Picture:
         scale = min(1.0, side / max(pixels.shape[:2]))
         size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
         small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        upright = codec.turned(small, header.orientation)
+        upright = turned(small, header.orientation)
         for quality in QUALITIES:
             _, encoded = cv2.imencode(".webp", upright, [cv2.IMWRITE_WEBP_QUALITY, quality])
             if encoded.size <= BYTES_AT_MOST:

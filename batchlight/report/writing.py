@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from batchlight._version import __version__
-from batchlight.output.plan import latest_plan
+from batchlight.output.fence import fenced_for_worker
+from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
+from batchlight.output.state import OutputState
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
 from batchlight.storage import Location, open_storage
 
-REPORT = "report.html"
 RUNS_SHOWN = 10
 
 _SAMPLE = {"sample": "A sample of all"}
@@ -37,6 +38,24 @@ class _Shown:
 
     row: Mapping[str, Any]
     pair: Pair
+
+    @property
+    def facts(self) -> str:
+        """What is on record of it; records of other versions may lack some."""
+        facts = {
+            "{method}": ("method",),
+            "{width}×{height}": ("width", "height"),
+            "luminance {luminance_before:.2f} → {luminance_after:.2f}": (
+                *("luminance_before", "luminance_after"),
+            ),
+            "clipped {clipped_fraction:.1%}": ("clipped_fraction",),
+            "light {atmospheric_light:.0f}": ("atmospheric_light",),
+        }
+        return " · ".join(
+            fact.format(**self.row)
+            for fact, names in facts.items()
+            if all(self.row[name] is not None for name in names)
+        )
 
 
 @dataclass(frozen=True)
@@ -77,14 +96,18 @@ class _Method:
         ]
 
 
-def write_report(output: Location) -> str:
+def write_report(output: Location, lock: int | None = None) -> str:
     """Make the report of an output and put it there; returns where it is.
 
-    Reads the records and the images that it shows, nothing else. Raises ``StorageError``.
+    Reads the records and the images that it shows, nothing else. ``lock``: the number of the lock
+    under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is lost.
     """
     storage = open_storage(output)
-    found = digest(storage)
-    album = Album(storage)
+    if lock is not None:
+        storage = fenced_for_worker(storage, lock, str(output))
+    state = OutputState.load(storage)
+    found = digest(storage, state.record_files)
+    album = Album(storage, state)
 
     def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
         rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
@@ -92,14 +115,13 @@ def write_report(output: Location) -> str:
             t: [_Shown(row, album.pair(row)) for row in some] for t, some in rows.items() if some
         }
 
-    plan = latest_plan(storage)
     storage.write(
         REPORT,
         _page(
             found,
             output=str(output),
-            root=plan.root if plan else "",
-            unfinished=plan is not None and not plan.is_closed(storage),
+            root=state.plan.root if state.plan else "",
+            unfinished=state.unfinished is not None,
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),
         ).encode(),

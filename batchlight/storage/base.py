@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
-
-from batchlight.errors import StorageError
+from typing import Protocol
 
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that holds it is an output and never an input."""
-
-LOCKS = f"{INTERNAL}/locks"
-"""Of all that a run writes, this comes first and stays: a folder with it is an output."""
 
 BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
 
@@ -28,14 +22,6 @@ def escape_controls(name: str) -> str:
     """
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
-
-
-def parse_json(data: bytes, path: str) -> dict[str, Any]:
-    """An object that a run has stored. Raises ``StorageError`` naming the file if it is damaged."""
-    try:
-        return dict(json.loads(data))
-    except ValueError as error:
-        raise StorageError(f"{path} is damaged; remove it and try again", lasting=True) from error
 
 
 class NameRefusedError(OSError):
@@ -113,8 +99,3 @@ class Storage(Protocol):
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left behind."""
-
-
-def is_output(storage: Storage) -> bool:
-    """Whether a run has ever worked on this."""
-    return bool(storage.names(LOCKS))

@@ -1,9 +1,8 @@
 """A directory of this machine.
 
-A file is published by writing a temporary file under ``_batchlight/tmp``, flushing it to the disk
-and moving it into place, so that a reader, or a run after a power cut, sees all of it or nothing.
-That the move itself outlasts a power cut takes a flush of the folder as well, which ``sync`` does
-once for many files.
+A file is written to a temporary file under ``_batchlight/tmp``, flushed to the disk and moved to
+its path, so that a reader, or a run after a power cut, sees all of it or nothing. The move itself
+survives a power cut once its folder is flushed too, which ``sync`` does once for many files.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import uuid
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedError, escape_controls
+from batchlight.storage.folders import open_file, opened_folder, refuse_link
 from batchlight.storage.location import Location
+from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
 
 TEMPORARY = f"{INTERNAL}/tmp"
 
@@ -39,17 +40,27 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOEN
 
 
 class LocalStorage:
-    """Files below a local directory, which is made when the first file is written."""
+    """Files below a local directory, which is made when the first file is written.
 
-    def __init__(self, location: Location) -> None:
+    With ``follow_links``, links to files are read as the files, as suits inputs. Without, nothing
+    below the root is read, written or deleted through a link: ``StorageError``.
+    """
+
+    def __init__(self, location: Location, follow_links: bool = False) -> None:
         self.root = location.path
-        self._moved_into: set[str] = set()
+        self._follow_links = follow_links
+        self._changed_folders: set[str] = set()
         """Folders whose entries a power cut may still undo."""
+        self._lock = threading.Lock()
+        """Of that set."""
 
     def check(self, writable: bool) -> None:
         if writable:
-            with _storage_trouble(f"cannot write to {self.root}"):
-                os.makedirs(os.path.join(self.root, TEMPORARY), exist_ok=True)
+            with (
+                _storage_trouble(f"cannot write to {self.root}"),
+                opened_folder(self.root, TEMPORARY, make=True),
+            ):
+                pass
         elif not os.path.lexists(self.root):
             raise UsageError(f"there is no {self.root}; check the path")
         elif not os.path.isdir(self.root):
@@ -65,7 +76,7 @@ class LocalStorage:
                 folders.pop()
             elif path.endswith("/"):
                 folders.append(self._entries(path))
-            elif (info := _describe(os.path.join(self.root, path), path)) is not None:
+            elif (info := self._describe(path)) is not None:
                 yield info
 
     def _entries(self, prefix: str) -> Iterator[str]:
@@ -87,22 +98,49 @@ class LocalStorage:
         names = sorted((name for name in names if not name.startswith(".")), key=_readable)
         return (prefix + name for name in names)
 
+    def _describe(self, path: str) -> FileInfo | None:
+        """None for what is no file: sockets, pipes, links that are not followed."""
+        absolute = os.path.join(self.root, path)
+        shown = _readable(path)
+        defect = BAD_NAME if shown != path else None
+        try:
+            with _storage_trouble(f"cannot read {absolute}", _GONE | _DENIED | _NO_FILE):
+                found = os.stat(absolute, follow_symlinks=self._follow_links)
+        except OSError as error:
+            if error.errno in _NO_FILE:  # a loop of links
+                defect = defect or f"cannot be looked at: {(error.strerror or '').lower()}"
+            # Else gone since, or a link to nothing or to what is closed: the batch will say so.
+            return FileInfo(shown, defect=defect)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return FileInfo(shown, found.st_size, _time(found.st_mtime_ns), defect=defect)
+
     def names(self, folder: str) -> list[str]:
         absolute = self._absolute(folder)
         with _storage_trouble(f"cannot list {absolute}"):
             try:
-                with os.scandir(absolute) as scan:
-                    return sorted(entry.name for entry in scan if entry.is_file())
+                with self._listed(folder) as place, os.scandir(place) as scan:
+                    return sorted(entry.name for entry in scan if self._may_be_file(entry))
             except FileNotFoundError:
                 return []
 
     def is_file(self, path: str) -> bool:
-        return os.path.isfile(self._absolute(path))
+        try:
+            with self._reached(path) as (name, folder):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links)
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode)
 
     def stat(self, path: str) -> FileInfo:
         absolute = self._absolute(path)
-        with _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE, refused=_NO_FILE):
-            found = os.stat(absolute)
+        with (
+            _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE, refused=_NO_FILE),
+            self._reached(path) as (name, folder),
+        ):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links)
+            if folder is not None and stat.S_ISLNK(found.st_mode):
+                refuse_link(absolute, name, folder)
         if not stat.S_ISREG(found.st_mode):
             raise NameRefusedError(f"cannot read {absolute}: it is no regular file")
         return FileInfo(path, found.st_size, _time(found.st_mtime_ns))
@@ -111,98 +149,120 @@ class LocalStorage:
         absolute = self._absolute(path)
         with (
             _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE | _NO_FILE),
-            open(absolute, "rb", opener=_open_at_once) as file,
+            open(self._open(path), "rb") as file,
         ):
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return file.read()
 
     def write(self, path: str, data: bytes) -> None:
-        with self._prepared(path, data) as (temporary, target):
-            self._move(os.replace, temporary, target)
+        with self._draft(path, data) as draft:
+            draft.replace()
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._prepared(path, data) as (temporary, target):
-            try:
-                self._move(os.link, temporary, target)  # unlike a rename, never replaces
-            except FileExistsError:
-                if os.path.isdir(target):
-                    raise
-                # Over NFS the answer to a link that was made may be lost.
-                return os.stat(temporary).st_nlink == 2
-            finally:
-                os.unlink(temporary)
-        return True
+        with self._draft(path, data) as draft:
+            return draft.create()
 
     def delete(self, path: str) -> None:
         absolute = self._absolute(path)
-        with _storage_trouble(f"cannot delete {absolute}"), suppress(FileNotFoundError):
-            os.unlink(absolute)
+        parent, _, name = path.rpartition("/")
+        with (
+            _storage_trouble(f"cannot delete {absolute}"),
+            suppress(FileNotFoundError),
+            opened_folder(self.root, parent) as folder,
+        ):
+            os.unlink(name, dir_fd=folder)
 
     def sync(self) -> None:
-        folders, self._moved_into = self._moved_into, set()
-        for folder in folders:
-            with suppress(OSError), _storage_trouble(f"cannot write to {folder}", _CANNOT_SYNC):
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+        with self._lock:
+            folders, self._changed_folders = self._changed_folders, set()
+        try:
+            while folders:
+                folder = next(iter(folders))
+                self._flush(folder)
+                folders.discard(folder)
+        finally:
+            with self._lock:  # none is forgotten if one fails
+                self._changed_folders |= folders
 
     def sweep(self) -> None:
-        for name in self.names(TEMPORARY):
-            self.delete(f"{TEMPORARY}/{name}")
+        with (
+            _storage_trouble(f"cannot delete {os.path.join(self.root, TEMPORARY)}"),
+            suppress(FileNotFoundError),
+            opened_folder(self.root, TEMPORARY, listed=True) as folder,
+        ):
+            remove_temporaries(folder)
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path!r} would leave {self.root}")
         return os.path.join(self.root, path)
 
-    def _move(self, move: Callable[[str, str], None], temporary: str, target: str) -> None:
-        """Publish a file in a folder that may not be there yet."""
-        folder = os.path.dirname(target)
-        try:
-            move(temporary, target)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            move(temporary, target)
-        # Those above it may be new too, made here or by another worker a moment ago.
-        while folder not in self._moved_into and len(folder) >= len(self.root):
-            self._moved_into.add(folder)
-            folder = os.path.dirname(folder)
+    @contextmanager
+    def _reached(self, path: str) -> Iterator[tuple[str, int | None]]:
+        """The name of a file, and the folder that the name is relative to."""
+        absolute = self._absolute(path)
+        if self._follow_links:
+            yield absolute, None
+            return
+        parent, _, name = path.rpartition("/")
+        with opened_folder(self.root, parent) as folder:
+            yield name, folder
 
     @contextmanager
-    def _prepared(self, path: str, data: bytes) -> Iterator[tuple[str, str]]:
-        """Write ``data`` to a temporary file, flushed to the disk, to be moved to its target."""
+    def _listed(self, folder: str) -> Iterator[int | str]:
+        """A folder, for ``os.scandir``."""
+        if self._follow_links:
+            yield self._absolute(folder)
+            return
+        with opened_folder(self.root, folder, listed=True) as descriptor:
+            yield descriptor
+
+    def _may_be_file(self, entry: os.DirEntry[str]) -> bool:
+        """Whether it is a file, or a link whose use will be refused."""
+        if self._follow_links:
+            return entry.is_file()
+        return entry.is_symlink() or entry.is_file(follow_symlinks=False)
+
+    def _open(self, path: str) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK  # without waiting for the writer of a pipe
+        with self._reached(path) as (name, folder):
+            if folder is None:
+                return os.open(name, flags | os.O_CLOEXEC)
+            return open_file(folder, name, flags, self._absolute(path))
+
+    @contextmanager
+    def _draft(self, path: str, data: bytes) -> Iterator[Draft]:
+        """``data`` in a temporary file, flushed to the disk, to be moved to its path."""
         target = self._absolute(path)
-        temporary = os.path.join(self.root, TEMPORARY, uuid.uuid4().hex)
-        with _storage_trouble(f"cannot write {target}", refused=_NAME_TROUBLE):
-            try:
-                descriptor = _open_new(temporary)
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(descriptor)
-                yield temporary, target
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+        parent, _, name = path.rpartition("/")
+        with (
+            _storage_trouble(f"cannot write {target}", refused=_NAME_TROUBLE),
+            opened_folder(self.root, TEMPORARY, make=True) as temporaries,
+            temporary_file(temporaries, data) as temporary,
+            opened_folder(self.root, parent, make=True) as folder,
+        ):
+            yield Draft(data, temporary, temporaries, name, folder, path)
+        self._note_change(parent)
 
+    def _note_change(self, folder: str) -> None:
+        """Remember a folder that was written to, for ``sync``.
 
-def _open_new(path: str) -> int:
-    """Open a file that is not there yet, in a folder that may not be there yet."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, flags, 0o666)
+        Those above it may be new too, made here or by another worker a moment ago.
+        """
+        with self._lock:
+            while folder not in self._changed_folders:
+                self._changed_folders.add(folder)
+                folder = folder.rpartition("/")[0]
 
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open for reading, without waiting for the writer of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    def _flush(self, folder: str) -> None:
+        absolute = os.path.join(self.root, folder)
+        with (
+            suppress(OSError),
+            _storage_trouble(f"cannot write to {absolute}", _CANNOT_SYNC),
+            opened_folder(self.root, folder, listed=True) as descriptor,
+        ):
+            os.fsync(descriptor)
 
 
 @contextmanager
@@ -238,23 +298,6 @@ def _storage_trouble(
 def _readable(name: str) -> str:
     """The name as printable text; what is not UTF-8 becomes a backslash escape."""
     return escape_controls(os.fsencode(name).decode("utf-8", "backslashreplace"))
-
-
-def _describe(absolute: str, path: str) -> FileInfo | None:
-    """None for what is no file: sockets, pipes, links to directories."""
-    shown = _readable(path)
-    defect = BAD_NAME if shown != path else None
-    try:
-        with _storage_trouble(f"cannot read {absolute}", _GONE | _DENIED | _NO_FILE):
-            found = os.stat(absolute)
-    except OSError as error:
-        if error.errno in _NO_FILE:  # a loop of links
-            defect = defect or f"cannot be looked at: {(error.strerror or '').lower()}"
-        # Else gone since, or a link to nothing or to what is closed: the batch will say so.
-        return FileInfo(shown, defect=defect)
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return FileInfo(shown, found.st_size, _time(found.st_mtime_ns), defect=defect)
 
 
 def _time(nanoseconds: int) -> datetime | None:

@@ -12,6 +12,7 @@ from batchlight.storage.base import escape_controls
 SCHEMES = ("s3", "gs", "az")
 
 # A client puts the bucket into a URL, where any other character would name another bucket.
+_NO_TWO_SLASHES = re.compile(rf"(?:{'|'.join(SCHEMES)}):(?!//)")
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 
@@ -32,6 +33,11 @@ class Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket's name."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
+        if meant := _NO_TWO_SLASHES.match(text):
+            raise UsageError(
+                f"{meant[0]} needs two slashes: write {meant[0]}//bucket/prefix, "
+                f"or ./{meant[0]} for a local path of that name"
+            )
         scheme, mark, rest = text.partition("://")
         if not mark or "/" in scheme:
             return cls("", "", os.path.abspath(os.path.expanduser(text)))
@@ -47,6 +53,10 @@ class Location:
                 f"cannot use {scheme}:// locations; give a local path or one of {known}"
             )
         bucket, _, key = rest.partition("/")
+        if bucket.startswith("arn:"):
+            raise UsageError(
+                "access points (arn:...) are not supported; name the bucket and the prefix"
+            )
         if "@" in bucket or ":" in bucket:
             raise UsageError(
                 f"a {scheme}:// location must not hold credentials; "

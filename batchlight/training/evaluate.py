@@ -24,12 +24,13 @@ import numpy as np
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.host.resources import usable_cpus
-from batchlight.images.codec import decode, in_colour
-from batchlight.images.header import Header, read_header
+from batchlight.images.codec import decode
+from batchlight.images.header import read_header
+from batchlight.images.image import Header
 from batchlight.images.names import is_image_name
-from batchlight.images.pixels import Pixels
-from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import is_output
+from batchlight.images.pixels import Pixels, in_colour
+from batchlight.output.layout import is_output
+from batchlight.storage import Location, Storage, open_source
 from batchlight.training.quality import Quality, quality
 
 SMALLEST_SIDE = 7
@@ -170,7 +171,7 @@ class _Side:
         location = Location.parse(text)
         if not location.remote and os.path.isfile(location.path):
             raise UsageError(f"{location} is a file; give the folder that holds it as {option}")
-        storage = open_storage(location)
+        storage = open_source(location)
         storage.check(writable=False)
         if is_output(storage):
             raise UsageError(

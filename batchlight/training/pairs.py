@@ -18,8 +18,8 @@ from batchlight.errors import ImageError, UsageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.names import is_image_name
-from batchlight.images.pixels import Rgb
-from batchlight.storage import Location, open_storage
+from batchlight.images.pixels import Rgb, in_colour
+from batchlight.storage import Location, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ images lie below 0.7 or above 0.94."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class TrainingPair:
     """One image in ``low/`` and one in ``high/`` of the same name, suffix aside."""
 
     folder: str
@@ -44,10 +44,10 @@ class Pair:
     """Paths relative to the folder."""
 
 
-def find_pairs(folder: str) -> list[Pair]:
+def find_pairs(folder: str) -> list[TrainingPair]:
     """The pairs below a folder or prefix, by name. Raises ``UsageError`` if there are none."""
     root = Location.parse(folder)
-    storage = open_storage(root)
+    storage = open_source(root)
     storage.check(writable=False)
     sides: dict[str, dict[str, str]] = {LOW: {}, HIGH: {}}
     for info in storage.walk():
@@ -65,7 +65,7 @@ def find_pairs(folder: str) -> list[Pair]:
             "%d images in %s have no counterpart and are left out, such as %s",
             len(alone), root, alone[0],
         )  # fmt: skip
-    pairs = [Pair(str(root), n, low[n], high[n]) for n in sorted(low.keys() & high.keys())]
+    pairs = [TrainingPair(str(root), n, low[n], high[n]) for n in sorted(low.keys() & high.keys())]
     if not pairs:
         raise UsageError(
             f"{root} holds no pairs; put the dark images into its folder low/ and the "
@@ -74,7 +74,7 @@ def find_pairs(folder: str) -> list[Pair]:
     return pairs
 
 
-def load_pair(pair: Pair) -> tuple[Rgb, Rgb]:
+def load_pair(pair: TrainingPair) -> tuple[Rgb, Rgb]:
     """Both images, of one size. Raises ``UsageError``."""
     low, high = (_load(pair.folder, path) for path in (pair.low, pair.high))
     if low.shape != high.shape:
@@ -84,7 +84,9 @@ def load_pair(pair: Pair) -> tuple[Rgb, Rgb]:
     return low, high
 
 
-def split_by_scene(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_by_scene(
+    pairs: Sequence[TrainingPair], share: float, seed: int
+) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """Pairs to train on and pairs to validate with, about ``share`` of all.
 
     The same scene at another exposure never comes to lie on both sides, and at least one scene is
@@ -93,14 +95,14 @@ def split_by_scene(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
     if not share or not pairs:
         return list(pairs), []
     scenes = group_scenes([_thumbnail(load_pair(pair)[1]) for pair in pairs])
-    members: dict[int, list[Pair]] = {}
+    members: dict[int, list[TrainingPair]] = {}
     for pair, scene in zip(pairs, scenes, strict=True):
         members.setdefault(scene, []).append(pair)
     drawn = sorted(
         members.values(),
         key=lambda group: hashlib.sha256(f"{seed}/{group[0].name}".encode()).digest(),
     )
-    held_out: list[Pair] = []
+    held_out: list[TrainingPair] = []
     while len(drawn) > 1 and len(held_out) < round(share * len(pairs)):
         held_out += drawn.pop()
     apart = set(held_out)
@@ -126,12 +128,12 @@ def _thumbnail(image: Rgb) -> Gray:
 
 
 def _load(folder: str, path: str) -> Rgb:
-    storage = open_storage(Location.parse(folder))
+    storage = open_source(Location.parse(folder))
     try:
         data = storage.read(path)
         pixels = codec.decode(data, read_header(data, LARGEST_IMAGE)).pixels
     except (ImageError, OSError) as error:
         raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
     top = np.float32(np.iinfo(pixels.dtype).max)
-    rgb: Rgb = codec.in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
+    rgb: Rgb = in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
     return rgb

@@ -35,7 +35,8 @@ from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
-from batchlight.training.pairs import Pair, find_pairs, load_pair, split_by_scene
+from batchlight.storage.publishing import temporary_file
+from batchlight.training.pairs import TrainingPair, find_pairs, load_pair, split_by_scene
 from batchlight.training.quality import Quality, quality
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class Training:
     """All that a process needs to train; the same for all that train together."""
 
     recipe: Recipe
-    pairs: tuple[Pair, ...]
-    held_out: tuple[Pair, ...]
+    pairs: tuple[TrainingPair, ...]
+    held_out: tuple[TrainingPair, ...]
     device: str
     about: Mapping[str, str]
     start: bytes | None = field(repr=False, default=None)
@@ -178,7 +179,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
 
 
-def validate(network: ABSGN, pairs: tuple[Pair, ...]) -> Quality | None:
+def validate(network: ABSGN, pairs: tuple[TrainingPair, ...]) -> Quality | None:
     """Mean quality of a network on whole images, as 8 bits; None without pairs."""
     from batchlight.absgn.inference import restore
 
@@ -257,13 +258,14 @@ def _read(path: str) -> bytes | None:
 
 def _write(path: str, data: bytes) -> None:
     """Replace a file, whole or not at all."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    folder, name = os.path.split(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with temporary_file(descriptor, data) as temporary:
+                os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from batchlight.engine.base import Answer, Service
 
 if TYPE_CHECKING:
-    from batchlight.absgn.restored import Restored
+    from batchlight.absgn.result import Restored
     from batchlight.images.pixels import Pixels
 
 T = TypeVar("T")

@@ -4,17 +4,17 @@ The batch's atmospheric light is the mean over its images, known only when all a
 image is enhanced with that mean or its own light, whichever is larger. So an image whose own light
 the mean can no longer exceed, as most of the dark ones are, goes straight through; only the others
 wait. While they wait, a worker keeps them decoded up to a budget, beyond that their encoded bytes,
-beyond that nothing and reads again; so its memory is bounded by the budget and the largest image.
-The network, which lives elsewhere and knows no light, is fed ahead.
+beyond that nothing and reads them again.
 
-Reading ahead and writing behind go on in threads while this one computes.
+Memory is bounded by three budgets, ``KEEP_BYTES`` here and two in ``overlap.py``, by what is on
+its way through the network (``network_client.py``), and by the largest image.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -25,28 +25,25 @@ import pyarrow.compute as pc
 from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
 from batchlight.engine.base import Service
-from batchlight.host.process import prepare_for_images
+from batchlight.errors import ErrorCode
+from batchlight.host.process import one_opencv_thread
+from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.recordfiles import write_part
 from batchlight.output.records import STAGES, Record, Tally
+from batchlight.worker.image import Analysed, BrokenBatchError, Image, Losses, Unexpected
 from batchlight.worker.network_client import Feeder
-from batchlight.worker.steps import BatchContext, Failure, Image, Steps, as_record
+from batchlight.worker.overlap import WriteBehind, read_ahead
+from batchlight.worker.steps import BatchContext, Steps, as_record
 
 if TYPE_CHECKING:
-    from batchlight.absgn.restored import Restored
+    from batchlight.absgn.result import Restored
 
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
 """Of the budget, while more images are to come; the rest is for encoded bytes."""
-READ_THREADS = 4
-READ_AHEAD = 8
-WRITE_THREADS = 4
-WRITES_BEHIND = 8
-GROUP_BYTES = 2**20
-GROUP_FILES = 16
-"""Small files go to a thread together, since waking it takes as long as reading one of them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class BatchResult:
     """What the time of all images went into: read, decode, enhance, encode, write."""
     network_s: float
     """How long the network computed."""
+    unexpected: tuple[Unexpected, ...] = ()
+    """Exceptions that are no image's fault, one of each kind."""
 
     @property
     def tally(self) -> Tally:
@@ -66,7 +65,7 @@ class BatchResult:
         return sum(self.tallies.values(), Tally())
 
     @classmethod
-    def of(cls, rows: pa.Table) -> BatchResult:
+    def of(cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = ()) -> BatchResult:
         """Count the rows of a batch."""
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
@@ -74,229 +73,238 @@ class BatchResult:
             {name: Tally.of(its) for name, its in methods.items()},
             {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
             _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
+            unexpected,
         )
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What was found out about one image: enough for the batch's mean."""
+class Redone:
+    """Rows that were made again."""
 
-    atmospheric_light: float | None
-    failure: Failure | None
+    records: list[Record]
+    unexpected: tuple[Unexpected, ...]
+    """As of a batch."""
 
 
-def run_batch(context: BatchContext, service: Service | None, batch: Batch) -> BatchResult:
+def run_batch(
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
+) -> BatchResult:
     """Do a whole batch and commit it; ``service`` holds the network, if a method needs it.
 
-    Raises ``StorageError`` for trouble that is no image's fault, and ``MemoryError``.
+    Raises ``StorageError`` for trouble that is no image's fault, ``BrokenBatchError``, and
+    ``MemoryError``.
     """
     steps = Steps(context)
-    images = [Image(item) for item in batch.inputs]
-    shares_light = context.config.atmospheric_light == "batch" and "classical" in batch.methods
-    with _Pipeline(steps, batch.methods, service) as pipeline:
-        pipeline.work(images, shares_light)
+    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    shares_light = context.config.atmospheric_light == "batch"
+    with _Pipeline(steps, service) as pipeline:
+        pipeline.work(images, light=None, wait=shares_light)
     light = _mean_light(images)
     records = [
         as_record(context, batch.number, image, method, light)
         for image in images
-        for method in batch.methods
+        for method in image.methods
     ]
-    return BatchResult.of(write_part(steps.output, batch.number, records))
+    unexpected = _kinds(images)
+    if all(record.error_code == ErrorCode.ERROR for record in records):
+        raise BrokenBatchError(batch.number, unexpected)
+    return BatchResult.of(write_part(steps.output, batch.number, records), unexpected)
 
 
-def survey_images(context: BatchContext, inputs: Sequence[Input]) -> list[Survey]:
-    """Only read, decode and analyse some images of a batch: the isolation of one that kills."""
-    images = [Image(item) for item in inputs]
-    with _Pipeline(Steps(context), (), None) as pipeline:
-        pipeline.work(images, shares_light=False)
-    return [Survey(image.light, image.failure) for image in images]
-
-
-def finish_images(
+def redo(
     context: BatchContext,
-    number: int,
-    method: Method,
-    light: float | None,
     service: Service | None,
+    batch: Batch,
+    pairs: Collection[tuple[str, Method]],
+    lights: Mapping[str, float | None] | None,
+    losses: Losses,
+) -> Redone:
+    """Do some (input path, method) pairs of a batch again, and commit nothing.
+
+    ``lights``: the batch's recorded light by method; None to find it out from all its images.
+    Raises as ``run_batch``.
+    """
+    images = [
+        Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
+        for item in batch.inputs
+    ]
+    shares_light = lights is None and context.config.atmospheric_light == "batch"
+    known = None if lights is None else lights.get("classical")
+    with _Pipeline(Steps(context), service) as pipeline:
+        pipeline.work(images, light=known, wait=shares_light)
+    if lights is None:
+        lights = dict.fromkeys(batch.methods, _mean_light(images))
+    records = [
+        as_record(context, batch.number, image, method, lights[method])
+        for image in images
+        for method in image.methods
+    ]
+    return Redone(records, _kinds(images))
+
+
+def rehearse(
+    context: BatchContext,
+    service: Service | None,
+    methods: tuple[Method, ...],
+    losses: Losses,
     inputs: Sequence[Input],
-) -> list[Record]:
-    """Do some images of a batch whose light is known, with one method."""
-    images = [Image(item) for item in inputs]
-    with _Pipeline(Steps(context), (method,), service) as pipeline:
-        pipeline.finish(images, light)
-    return [as_record(context, number, image, method, light) for image in images]
+) -> None:
+    """Do all that could kill a worker with some images, and write nothing.
+
+    With no methods, only read, decode and analyse them. The light of the batch is not known; each
+    is enhanced with its own. Raises as ``run_batch``.
+    """
+    images = [Image.of(item, methods, losses) for item in inputs]
+    with _Pipeline(Steps(context), service, writes=False) as pipeline:
+        pipeline.work(images, light=None, wait=False)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An image that waits for the batch's light, and what of it is kept in memory meanwhile."""
+
+    image: Image
+    kept: Analysed | bytes | None
 
 
 class _Pipeline:
-    """What a batch's images go through, and what of them is kept in memory on the way."""
+    """What the images of a batch go through."""
 
-    def __init__(self, steps: Steps, methods: Sequence[Method], service: Service | None) -> None:
-        self.steps = steps
-        self.methods = methods
-        self.free_bytes = KEEP_BYTES
-        self._writers = ThreadPoolExecutor(WRITE_THREADS)
-        self._write = _WriteBehind(steps, self._writers)
+    def __init__(self, steps: Steps, service: Service | None, writes: bool = True) -> None:
+        self._steps = steps
+        self._writes = writes
+        self._free_bytes = KEEP_BYTES
+        self._behind = WriteBehind()
+        self._exits = ExitStack()
         at_once = steps.context.pixels_at_once
-        self._feeder = Feeder[Image](service, at_once) if service else None
+        self._feeder = Feeder[tuple[Image, Decoded]](service, at_once) if service else None
 
     def __enter__(self) -> Self:
-        prepare_for_images()
+        self._exits.enter_context(one_opencv_thread())
+        self._exits.enter_context(self._behind)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writers.shutdown()
+        self._exits.close()
 
-    def work(self, images: Sequence[Image], shares_light: bool) -> None:
-        """Do all images, each as soon as the light that it is enhanced with is known."""
-        waiting, mean = [], MeanLight(len(images))
-        to_come = sum(image.input.size or 0 for image in images)
-        for image, data in self._reading_ahead(images):
-            self._analyse(image, data)
+    def work(self, images: Sequence[Image], light: float | None, wait: bool) -> None:
+        """Do all images, with the batch's light or, while that is None, each with its own.
+
+        ``wait``: until the light is known from all of them, where it could make a difference.
+        Returns when everything is written.
+        """
+        waiting: deque[_Waiting] = deque()
+        mean = MeanLight(len(images))
+        to_come = sum(map(_file_bytes, images))
+        for image, data in read_ahead(images, _file_bytes, self._read):
+            analysed = self._analyse(image, data)
             mean.add(image.light)
-            to_come -= image.input.size or 0
-            if shares_light and image.light is not None and image.light < mean.at_most:
-                self._keep(image, to_come)
-                waiting.append(image)
+            to_come -= _file_bytes(image)
+            if analysed is None:
+                pass
+            elif wait and image.wants("classical") and analysed.light < mean.at_most:
+                waiting.append(_Waiting(image, self._kept(data, analysed, to_come)))
             else:
-                self._enhance(image, None)
-        self.finish(waiting, mean.so_far)
+                self._enhance(image, analysed, light)
+            del data, analysed  # before the next one is read
+        self._finish(waiting, mean.so_far)
+        self._rest()
 
-    def finish(self, images: Sequence[Image], light: float | None) -> None:
-        """Do images with the batch's light, analysed before or not, and wait for all writing."""
-        for image, data in self._reading_ahead(images):
-            self._analyse(image, data)
-            self._enhance(image, light)
+    def _finish(self, waiting: deque[_Waiting], light: float | None) -> None:
+        """Do the images that have waited for the batch's light."""
+        for held, kept in read_ahead(_drained(waiting), _unread_bytes, self._read_again):
+            image = held.image
+            analysed = kept if isinstance(kept, Analysed) else self._analyse(image, kept)
+            if analysed is not None:
+                self._enhance(image, analysed, light)
+            del held, kept, analysed
+
+    def _rest(self) -> None:
+        """Wait for the network and for all writes."""
         if self._feeder is not None:
-            for done, restored in self._feeder.rest():
-                self._take(done, restored)
-        self._write.flush()
-        self.steps.output.sync()  # before a part tells that they are there
+            for (image, decoded), restored in self._feeder.rest():
+                self._take(image, decoded, restored)
+        self._behind.flush()
+        if self._writes:
+            self._steps.output.sync()  # before a part tells that they are there
 
-    def _enhance(self, image: Image, light: float | None) -> None:
-        """Enhance, encode and write an image that is analysed; without ``light``, with its own."""
-        if "classical" in self.methods:
-            dehaze = partial(self.steps.dehaze, image, light)
-            self._write(image, "classical", image.attempt(dehaze, "classical"))
-        if "absgn" in self.methods and image.decoded is not None:
-            assert self._feeder is not None
-            image.data = image.analysis = None
-            for done, restored in self._feeder.put(image, image.decoded.pixels):
-                self._take(done, restored)
-        else:
-            self._forget(image)
+    def _read(self, image: Image) -> bytes | None:
+        return image.attempt(partial(self._steps.read, image))
 
-    def _take(self, image: Image, restored: Restored) -> None:
-        """Go on with an image that comes back from the network."""
-        image.outcome("absgn").columns["enhance_ms"] = restored.milliseconds
-        self._write(image, "absgn", image.attempt(restored.get, "absgn"))
-        self._forget(image)
+    def _read_again(self, held: _Waiting) -> Analysed | bytes | None:
+        return self._read(held.image) if held.kept is None else held.kept
 
-    def _analyse(self, image: Image, data: bytes | None) -> None:
-        """Unless it has been analysed before, and was kept."""
-        if image.analysis is None and data is not None:
-            image.attempt(partial(self.steps.analyse, image, data))
+    def _analyse(self, image: Image, data: bytes | None) -> Analysed | None:
+        if data is None:
+            return None
+        return image.attempt(partial(self._steps.analyse, image, data))
 
-    def _reading_ahead(self, images: Sequence[Image]) -> Iterator[tuple[Image, bytes | None]]:
-        """Each image with its bytes, some of them being read while earlier ones are worked on."""
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            ahead: deque[Future[list[tuple[Image, bytes | None]]]] = deque()
-            try:
-                for group in _groups(images):
-                    ahead.append(pool.submit(self._read, group))
-                    if len(ahead) > READ_AHEAD:
-                        yield from ahead.popleft().result()
-                while ahead:
-                    yield from ahead.popleft().result()
-            finally:
-                for reading in ahead:
-                    reading.cancel()  # if nobody waits for it any more
-
-    def _read(self, group: Sequence[Image]) -> list[tuple[Image, bytes | None]]:
-        return [(image, image.attempt(partial(self.steps.read, image))) for image in group]
-
-    def _keep(self, image: Image, to_come: int) -> None:
-        """Decide what of an image that waits stays in memory; ``to_come``: bytes of the others."""
-        if image.decoded is None or image.analysis is None or image.data is None:
-            return
-        size = image.decoded.pixels.nbytes + image.analysis.own.nbytes
-        size += 0 if image.decoded.alpha is None else image.decoded.alpha.nbytes
+    def _kept(
+        self, data: bytes | None, analysed: Analysed, to_come: int
+    ) -> Analysed | bytes | None:
+        """What of an image that waits stays in memory; ``to_come``: bytes of files not read yet."""
         reserved = min(to_come, KEEP_BYTES * (1 - KEEP_DECODED_SHARE))
-        if self.free_bytes - size >= reserved:
-            image.data = None
-            image.kept_bytes = size
-        else:
-            image.decoded = image.analysis = None
-            image.kept_bytes = len(image.data) if len(image.data) <= self.free_bytes else 0
-            image.data = image.data if image.kept_bytes else None
-        self.free_bytes -= image.kept_bytes
+        if self._free_bytes - analysed.nbytes >= reserved:
+            self._free_bytes -= analysed.nbytes
+            return analysed
+        if data is not None and len(data) <= self._free_bytes:
+            self._free_bytes -= len(data)
+            return data
+        return None
 
-    def _forget(self, image: Image) -> None:
-        self.free_bytes += image.kept_bytes
-        image.kept_bytes = 0
-        image.data = image.decoded = image.analysis = None
+    def _enhance(self, image: Image, analysed: Analysed, light: float | None) -> None:
+        """Enhance, encode and write an image; without ``light``, with its own."""
+        decoded = analysed.decoded
+        if image.wants("classical"):
+            dehaze = partial(self._steps.dehaze, image, analysed, light)
+            self._put(image, "classical", decoded, image.attempt(dehaze, "classical"))
+        if image.wants("absgn"):
+            assert self._feeder is not None
+            for (done, its), restored in self._feeder.put((image, decoded), decoded.pixels):
+                self._take(done, its, restored)
 
+    def _take(self, image: Image, decoded: Decoded, restored: Restored) -> None:
+        """Go on with an image that comes back from the network."""
+        image.results["absgn"].columns["enhance_ms"] = restored.milliseconds
+        self._put(image, "absgn", decoded, image.attempt(restored.get, "absgn"))
 
-class _WriteBehind:
-    """Encodes in this thread and writes in others, a bounded number of groups behind."""
-
-    def __init__(self, steps: Steps, pool: ThreadPoolExecutor) -> None:
-        self._steps = steps
-        self._pool = pool
-        self._group: list[Callable[[], None]] = []
-        self._group_bytes = 0
-        self._behind: deque[Future[None]] = deque()
-
-    def __call__(self, image: Image, method: Method, pixels: Pixels | None) -> None:
-        """Go on with an enhanced image; None is one that failed."""
+    def _put(self, image: Image, method: Method, decoded: Decoded, pixels: Pixels | None) -> None:
+        """Encode and write enhanced pixels; None if there are none."""
         if pixels is None:
             return
-        encoded = image.attempt(partial(self._steps.encode, image, method, pixels), method)
-        if encoded is None:
+        encode = partial(self._steps.encode, image, method, decoded, pixels)
+        encoded = image.attempt(encode, method)
+        if encoded is None or not self._writes:
             return
-        write = partial(self._steps.write, image, method, *encoded)
-        self._group.append(partial(image.attempt, write, method))
-        self._group_bytes += len(encoded[1])
-        if _is_full(self._group, self._group_bytes):
-            self._send()
-
-    def flush(self) -> None:
-        """Wait for all that is under way."""
-        self._send()
-        while self._behind:
-            self._behind.popleft().result()
-
-    def _send(self) -> None:
-        self._behind.append(self._pool.submit(_do_all, self._group))
-        self._group, self._group_bytes = [], 0
-        while len(self._behind) > WRITES_BEHIND:
-            self._behind.popleft().result()
+        path, data = encoded
+        write = partial(self._steps.write, image, method, path, data)
+        self._behind.put(partial(image.attempt, write, method), len(data))
 
 
-def _groups(images: Iterable[Image]) -> Iterator[list[Image]]:
-    """Images to read at once, by their sizes as listed."""
-    group, size = [], 0
-    for image in images:
-        group.append(image)
-        size += image.input.size or 0
-        if _is_full(group, size):
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _file_bytes(image: Image) -> int:
+    """As listed; nothing is known of a file that could not be looked at."""
+    return image.input.size or 0
+
+
+def _unread_bytes(held: _Waiting) -> int:
+    """What has to be read again."""
+    return _file_bytes(held.image) if held.kept is None else 0
+
+
+def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
+    """Yield everything without keeping it."""
+    while waiting:
+        yield waiting.popleft()
+
+
+def _kinds(images: Iterable[Image]) -> tuple[Unexpected, ...]:
+    """The unexpected exceptions of some images, one of each kind."""
+    return tuple({found.kind: found for image in images for found in image.unexpected}.values())
+
+
+def _mean_light(images: Iterable[Image]) -> float | None:
+    return batch_light(image.light for image in images)
 
 
 def _seconds(rows: pa.Table, stage: str) -> float:
     return (pc.sum(rows[stage]).as_py() or 0.0) / 1000
-
-
-def _is_full(group: Sequence[object], size: int) -> bool:
-    return size >= GROUP_BYTES or len(group) >= GROUP_FILES
-
-
-def _do_all(group: Iterable[Callable[[], None]]) -> None:
-    for do in group:
-        do()
-
-
-def _mean_light(images: Sequence[Image]) -> float | None:
-    return batch_light([image.light for image in images if image.light is not None])

@@ -1,8 +1,4 @@
-"""What is done to one image, step by step: read, decode, analyse, enhance, encode, write, record.
-
-The only ``try`` around an image is ``Image.attempt``: whatever happens to one becomes its row, and
-its neighbours never know.
-"""
+"""The steps of one image: read, decode, analyse, enhance, encode, write, record."""
 
 from __future__ import annotations
 
@@ -10,37 +6,30 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from batchlight.classical import dehaze
-from batchlight.classical.dehaze import Analysis, DehazeParameters
+from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import JobConfig, Method
-from batchlight.errors import (
-    BatchlightError,
-    ClusterError,
-    ErrorCode,
-    ImageError,
-    UsageError,
-    brief,
-)
+from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
 from batchlight.images import codec, names
-from batchlight.images.codec import Decoded
 from batchlight.images.header import read_header
+from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
 from batchlight.images.pixels import Pixels
-from batchlight.output.inputs import Input, read_input
+from batchlight.output.fence import fenced_for_worker
+from batchlight.output.inputs import read_input
 from batchlight.output.records import Record
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
-
-T = TypeVar("T")
+from batchlight.worker.image import Analysed, Image
 
 OPEN_STORAGES = 16
 """Places that a worker stays connected to: the input, the output, the buckets of a list."""
@@ -59,70 +48,10 @@ class BatchContext:
     output: Location
     run_id: str
     fingerprints: Mapping[Method, str]
+    lock: int
+    """The number of the lock under which all is written."""
     pixels_at_once: int = 0
     """How many pixels of images of one shape go through the network together."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an image failed."""
-
-    code: ErrorCode
-    message: str
-
-
-@dataclass
-class Outcome:
-    """What one method made of one image."""
-
-    failure: Failure | None = None
-    columns: dict[str, Any] = field(default_factory=dict)
-    """Columns of its record that tell of the output."""
-
-
-@dataclass
-class Image:
-    """One image on its way through a batch."""
-
-    input: Input
-    failure: Failure | None = None
-    """Of reading it: no method can do anything with it."""
-    data: bytes | None = None
-    decoded: Decoded | None = None
-    analysis: Analysis | None = None
-    light: float | None = None
-    kept_bytes: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Columns of its record that tell of the input."""
-    outcomes: dict[Method, Outcome] = field(default_factory=dict)
-
-    def outcome(self, method: Method) -> Outcome:
-        """Made when first asked for."""
-        return self.outcomes.setdefault(method, Outcome())
-
-    def attempt(self, step: Callable[[], T], method: Method | None = None) -> T | None:
-        """Run one step; its failure becomes the image's, unless it is everybody's.
-
-        With a ``method``, it is the failure of that method alone.
-        """
-        suffering = self if method is None else self.outcome(method)
-        if self.failure is not None or suffering.failure is not None:
-            return None
-        try:
-            return step()
-        except (BatchlightError, MemoryError):
-            raise
-        except ImageError as error:
-            suffering.failure = Failure(error.code, error.message)
-        except FileNotFoundError:
-            suffering.failure = Failure(ErrorCode.MISSING, "vanished since it was listed")
-        except PermissionError:
-            suffering.failure = Failure(ErrorCode.UNREADABLE, "no permission to read it")
-        except NameRefusedError as error:
-            suffering.failure = Failure(ErrorCode.WRITE_FAILED, str(error))
-        except Exception as error:
-            suffering.failure = Failure(ErrorCode.CRASH, f"{type(error).__name__}: {brief(error)}")
-        return None
 
 
 class Steps:
@@ -132,31 +61,34 @@ class Steps:
         self.context = context
         self.config = context.config
         _refuse_unshared(context.input, context.output, context.run_id)
-        self.input = _storage(context.input, context.run_id)
-        self.output = _storage(context.output, context.run_id)
+        self.input = _source(context.input, context.run_id)
+        self.output = _output(context.output, context.run_id, context.lock)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
         )
 
     def read(self, image: Image) -> bytes:
-        """The image's bytes, from memory if they were kept; empty where they are not needed."""
+        """The image's bytes. Raises ``ImageError``."""
         item = image.input
-        if image.failure is not None or image.analysis is not None:
-            return b""
-        if image.data is not None:
-            return image.data
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
-        with _timed(image.facts, "read_ms"):
-            data = read_input(item, self.input, partial(_storage, run_id=self.context.run_id))
+        try:
+            with _timed(image.facts, "read_ms"):
+                data = read_input(item, self.input, partial(_source, run_id=self.context.run_id))
+        except FileNotFoundError as error:
+            raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
+        except PermissionError as error:
+            raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
+        except NameRefusedError as error:
+            raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
             raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
         return data
 
-    def analyse(self, image: Image, data: bytes) -> None:
-        """Decode it, estimate its light, and keep what the second pass needs."""
+    def analyse(self, image: Image, data: bytes) -> Analysed:
+        """Decode an image and estimate its light."""
         with _timed(image.facts, "decode_ms"):
             header = read_header(data, self.config.max_pixels)
             image.facts |= {"width": header.width, "height": header.height}
@@ -164,30 +96,28 @@ class Steps:
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
         with _timed(image.facts, "enhance_ms"):
             analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
-        image.light = analysis.atmospheric_light
         image.facts |= {
-            "atmospheric_light": image.light,
+            "atmospheric_light": analysis.atmospheric_light,
             "luminance_before": analysis.luminance,
         }
-        image.data, image.decoded, image.analysis = data, decoded, analysis
+        return Analysed(decoded, analysis)
 
-    def dehaze(self, image: Image, batch_light: float | None) -> Pixels:
+    def dehaze(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
         """The classical method's pixels."""
-        decoded, analysis = image.decoded, image.analysis
-        assert decoded is not None
-        assert analysis is not None
-        columns = image.outcome("classical").columns
+        columns = image.results["classical"].columns
         with _timed(columns, "enhance_ms"):
-            light = self._light_to_use(analysis.atmospheric_light, batch_light)
-            enhanced = dehaze.enhance(decoded.pixels, analysis, light, self.parameters)
+            light = self._light_to_use(analysed.light, batch_light)
+            enhanced = dehaze.enhance(
+                analysed.decoded.pixels, analysed.analysis, light, self.parameters
+            )
         columns["mean_transmission"] = enhanced.mean_transmission
         return enhanced.pixels
 
-    def encode(self, image: Image, method: Method, pixels: Pixels) -> tuple[str, bytes]:
+    def encode(
+        self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
+    ) -> tuple[str, bytes]:
         """The output's path and bytes. Raises ``ImageError`` for what must not be written."""
-        decoded = image.decoded
-        assert decoded is not None
-        columns = image.outcome(method).columns
+        columns = image.results[method].columns
         brightness, clipped = measure(pixels)
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
@@ -203,11 +133,14 @@ class Steps:
         return path, data
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
-        """Put an encoded image where it belongs."""
-        columns = image.outcome(method).columns
+        """Put an encoded image where it belongs. Raises ``ImageError``."""
+        columns = image.results[method].columns
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
-        with _timed(columns, "write_ms"):
-            self.output.write(path, data)
+        try:
+            with _timed(columns, "write_ms"):
+                self.output.write(path, data)
+        except NameRefusedError as error:
+            raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
         columns["finished_at"] = datetime.now(UTC)
 
     def _light_to_use(self, own: float, batch_light: float | None) -> float:
@@ -222,9 +155,9 @@ def as_record(
     context: BatchContext, number: int, image: Image, method: Method, light: float | None
 ) -> Record:
     """The row of an image of batch ``number``, as it stands; ``light`` is that of the batch."""
-    item, outcome = image.input, image.outcome(method)
-    failure = image.failure or outcome.failure
-    of_output = {} if failure else outcome.columns
+    item, result = image.input, image.results[method]
+    failure = image.failure or result.failure
+    of_output = {} if failure else result.columns
     columns = image.facts | of_output
     if "enhance_ms" in image.facts:  # the analysis is part of it
         columns["enhance_ms"] = image.facts["enhance_ms"] + of_output.get("enhance_ms", 0.0)
@@ -240,7 +173,7 @@ def as_record(
         input_modified=item.modified,
         batch=number,
         batch_atmospheric_light=light,
-        attempts=1,
+        attempts=image.deaths + (0 if failure and failure.deadly else 1),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         run_id=context.run_id,
         fingerprint=context.fingerprints[method],
@@ -260,9 +193,15 @@ def compile_kernels() -> None:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _storage(location: Location, run_id: str) -> Storage:
+def _source(location: Location, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
-    return open_storage(location)
+    return open_source(location)
+
+
+@lru_cache(maxsize=OPEN_STORAGES)
+def _output(location: Location, run_id: str, lock: int) -> Storage:
+    """The same for what is written; it remembers when it looked at the locks last."""
+    return fenced_for_worker(open_storage(location), lock, str(location))
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

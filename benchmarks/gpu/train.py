@@ -29,10 +29,10 @@ import torch
 import typer
 from torch import Tensor
 
-from batchlight.absgn.budgeted import Budget, Phase, Pictures, resized, train_for
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.synthetic import Darkening
+from batchlight.absgn.timed_training import Budget, Phase, Pictures, resized, train_for
 from batchlight.absgn.training import ssim
 from batchlight.absgn.weights import EXPOSURE, dump_weights, load_tensors
 from benchmarks.gpu.pack import CONTENTS

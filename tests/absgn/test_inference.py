@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from itertools import pairwise
 from typing import Any, Literal
@@ -32,16 +32,8 @@ CHANNELS = 8
 SIZES = [(1, 1), (3, 5), (7, 9), (8, 8), (61, 45), (64, 96)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    """The network sets them for its whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def enhancer(threads: None) -> Enhancer:
+def enhancer() -> Enhancer:
     return Enhancer(WEIGHTS, "cpu", "fp32")
 
 
@@ -205,7 +197,7 @@ def test_equal_bytes_each_time(enhancer: Enhancer) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (101, 333)])
-def test_the_number_of_cpus_decides_nothing(height: int, width: int, threads: None) -> None:
+def test_the_number_of_cpus_decides_nothing(height: int, width: int) -> None:
     """Nor that of the actors that share them; 16 bits show what 8 would hide."""
     image = dark_image(3, height, width, 3, np.uint16)
     cpus = os.sched_getaffinity(0)

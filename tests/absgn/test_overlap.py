@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from batchlight.absgn import inference
-from batchlight.absgn.copying import Computed, Copies, Uploaded
 from batchlight.absgn.inference import Enhancer
 from batchlight.absgn.network import ABSGN
-from batchlight.absgn.restored import Restored
+from batchlight.absgn.result import Restored
+from batchlight.absgn.transfers import Computed, Copies, Uploaded
 from batchlight.errors import ErrorCode
 from batchlight.host.turns import in_turns
 from batchlight.images.pixels import Pixels
@@ -30,14 +30,6 @@ WEIGHTS = (
 )
 BLACK = 0.0
 """The level of the image that is too much for the half-precise network."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    """The network sets them for its whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class Event:

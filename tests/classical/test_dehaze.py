@@ -162,7 +162,8 @@ def test_mean_transmission_is_the_mean_of_t() -> None:
 def test_batch_light_is_the_float64_mean_rounded_to_float32() -> None:
     estimates = [250.1, 255.0, 123.456]
     assert batch_light(estimates) == float(np.float32(sum(estimates) / 3))
-    assert batch_light([]) is None
+    assert batch_light([250.1, None, 255.0, 123.456]) == batch_light(estimates)
+    assert batch_light([]) is batch_light([None]) is None
 
 
 def test_guided_smooths_where_the_gain_is_high_and_keeps_edges() -> None:
@@ -199,7 +200,7 @@ def test_the_mean_light_never_exceeds_its_bound(lights: list[float | None]) -> N
     for light in lights:
         mean.add(light)
         bounds.append(mean.at_most)
-    final = batch_light([light for light in lights if light is not None])
+    final = batch_light(lights)
     assert mean.so_far == final
     if final is not None:
         assert all(bound >= final for bound in bounds)

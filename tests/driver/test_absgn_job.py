@@ -28,17 +28,19 @@ from torch import nn
 import batchlight
 from batchlight.absgn.inference import Enhancer
 from batchlight.absgn.loading import Model, choose_model, weights_of
-from batchlight.absgn.restored import Restored
+from batchlight.absgn.result import Restored
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
 from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of, serve
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.engine.base import Answer
 from batchlight.errors import BatchlightError, ErrorCode, UsageError
 from batchlight.images import codec
-from batchlight.output.inputs import Batch, open_inputs
-from batchlight.output.recordfiles import part_path
+from batchlight.images.image import Decoded
+from batchlight.output.inputs import Batch
+from batchlight.output.layout import part_path
 from batchlight.storage import Location, open_storage
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.steps import BatchContext
@@ -47,6 +49,7 @@ from tests.support.helpers import (
     COMMAND,
     dark_image,
     has_parts,
+    locked,
     processes_below,
     read_image,
     rows,
@@ -188,7 +191,7 @@ def test_each_image_is_read_and_decoded_once(
         reads[path] += path.endswith(".jpg")
         return read(self, path)
 
-    def counted_decode(*arguments: Any) -> codec.Decoded:
+    def counted_decode(*arguments: Any) -> Decoded:
         nonlocal decodes
         decodes += 1
         return decode(*arguments)
@@ -359,10 +362,10 @@ def test_an_image_that_kills_the_network_fails_alone(
     poison = inputs[4].path
     service = PoisonedService(read_image(photos / poison), code)
     other = Location.parse(str(tmp_path / "other"))
-    open_storage(other).check(writable=True)
+    lock = locked(open_storage(other))
     digests: dict[Method, str] = {"classical": calm[0]["fingerprint"], "absgn": "f"}
     context = BatchContext(
-        config, Location.parse(str(photos)), other, "run", digests, pixels_at_once=at_once
+        config, Location.parse(str(photos)), other, "run", digests, lock, pixels_at_once=at_once
     )
     batch = Batch(0, BOTH, inputs)
     result = asyncio.run(BatchRunner(InProcessEngine(), context, service).run(batch))

@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 
 import batchlight
-from batchlight.driver.dry_run import preview
+from batchlight.driver.dry_run import dry_run
 from batchlight.errors import UsageError
 from batchlight.images import codec
-from batchlight.images.header import Header
+from batchlight.images.image import Decoded, Header
 from batchlight.images.measures import measure
 from batchlight.output.commit import close_plan
 from batchlight.output.earlier import earlier_rows
 from batchlight.output.records import SCHEMA, Record
+from batchlight.output.state import OutputState
 from batchlight.output.status import read_status
-from batchlight.storage import Location, open_storage
+from batchlight.storage import Location, Storage, open_storage
 from tests.support.helpers import (
     batchlight as command,
 )
@@ -114,7 +115,7 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
     decodings = []
     decode = codec.decode
 
-    def counting(data: bytes, header: Header) -> codec.Decoded:
+    def counting(data: bytes, header: Header) -> Decoded:
         decodings.append(hashlib.sha256(data).hexdigest())
         return decode(data, header)
 
@@ -206,7 +207,8 @@ def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch
         assert (summary.done_now, summary.exit_code) == (len(names), 0)
     assert len(tree(out / "metadata")) == 4 + 1 + 1
     assert [row["input"] for row in rows(out)] == sorted(tree(photos))
-    earlier = list(earlier_rows(open_storage(Location.parse(str(out)))))
+    storage = open_storage(Location.parse(str(out)))
+    earlier = list(earlier_rows(storage, OutputState.load(storage)))
     assert [row.path for row in earlier] == sorted(tree(photos))
     run(photos, batch_size=2, overwrite=True)
     assert [row["input"] for row in rows(out)] == sorted(tree(photos))
@@ -307,13 +309,13 @@ def test_a_refused_overwrite_leaves_an_unfinished_run_as_it_was(photos: Path) ->
     assert (summary.ok, summary.failed, summary.missing) == (14, 1, 0)
 
 
-def test_a_preview_of_an_overwrite_goes_on_as_the_run_does(photos: Path) -> None:
+def test_a_dry_run_of_an_overwrite_goes_on_as_the_run_does(photos: Path) -> None:
     run(photos, batch_size=2)
     (photos / "a/0000.jpg").write_bytes(b"")
     done = run(photos, batch_size=2, omega=0.5, overwrite=True, fail_fast=True).done_now
     options: dict[str, Any] = {"batch_size": 2, "omega": 0.5}
     options |= {"output": str(photos.parent / "out"), "overwrite": True}
-    found = preview(batchlight.JobConfig(input=str(photos), **options))
+    found = dry_run(batchlight.JobConfig(input=str(photos), **options))
     assert (found.todo, found.left_of_stored_plan) == (14 - done, 14 - done)
     assert run(photos, batch_size=2, omega=0.5, overwrite=True).done_now == 14 - done
 
@@ -461,9 +463,9 @@ def test_a_row_that_is_lost_under_way_is_missed(
     """Inputs x methods = ok + failed, or the run says what is missing, and is not 0."""
     pytest.importorskip("torch")
 
-    def close(storage: Any, plan: Any) -> None:
+    def close(storage: Storage, state: OutputState) -> None:
         (photos.parent / "out/_batchlight/parts/0000000001.parquet").unlink()
-        close_plan(storage, plan)
+        close_plan(storage, OutputState.load(storage))
 
     with monkeypatch.context() as patch:
         patch.setattr("batchlight.driver.run.close_plan", close)

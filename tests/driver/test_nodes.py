@@ -237,7 +237,7 @@ def mid_batch(log: Path, node: Node) -> bool:
 def halted_worker(log: Path, node: Node, run: subprocess.Popen[str]) -> psutil.Process:
     """A node's only worker, stopped in the middle of a batch."""
     wait_until(partial(mid_batch, log, node), run)
-    [worker] = processes_below(node.raylet.pid, "ray::_on_worker")
+    [worker] = processes_below(node.raylet.pid, "ray::on_worker")
     worker.suspend()
     return worker
 

@@ -115,7 +115,8 @@ class Disk:
         patch.setattr(os, "fsync", partial(self._fsync, os.fsync))
 
     def _change(self, change: Callable[..., None], target: int, *given: Any, **more: Any) -> None:
-        path = Path(given[target])
+        folder = more.get("dst_dir_fd", more.get("dir_fd"))
+        path = Path(os.readlink(f"/proc/self/fd/{folder}") if folder else "", given[target])
         before = path.read_bytes() if path.is_file() else None
         change(*given, **more)
         if self.out not in path.parents or path.parent.name == "tmp":

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,16 @@ from typing import Any
 import cv2
 import pyarrow.parquet as pq
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import batchlight
-from batchlight.driver.repair import repair
+from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import Problem, verify
+from batchlight.errors import Interrupted, UsageError
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, open_storage
+from batchlight.storage.local import LocalStorage
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import dark_image, rows, stable_rows, tree, write_images
 
@@ -37,7 +46,7 @@ def check(out: Path, *, mend: bool = False) -> tuple[bool, list[Problem]]:
     """Whether all is well in the end, and what was not."""
     found: list[Problem] = []
     if mend:
-        return repair(str(out), found.append, lambda text: None).sound, found
+        return repair(str(out), found.append, print, RepairOptions(workers=0)).sound, found
     return verify(str(out), found.append).sound, found
 
 
@@ -215,14 +224,14 @@ def test_the_command(out: Path) -> None:
         "classical/a/0000.jpg\tmissing\tthere is no such file\n"
     )
     assert f"{out}: not as recorded" in done.stdout
-    done = command("verify", out, "--repair", "--json")
+    done = command("verify", out, "--repair", "--workers", 0, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["outputs"], told["problems"], told["repaired"]) == (IMAGES + 1, 2, 2)
     assert [p["repaired"] for p in told["found"]] == [True, True]
     (out / "classical/a/0000.jpg").unlink()
     (out.parent / "in/a/0000.jpg").unlink()
-    done = command("verify", out, "--repair")
+    done = command("verify", out, "--repair", "--workers", 0)
     assert done.returncode == 3
     assert "cannot be made again: vanished since it was listed\tnot repaired\n" in done.stdout
 
@@ -261,6 +270,67 @@ def test_parameters_are_those_of_the_records(photos: Path) -> None:
         path.unlink()
     assert check(out, mend=True)[0]
     assert tree(out / "classical") == calm
+
+
+def test_nothing_in_an_output_says_where_a_repair_works(out: Path) -> None:
+    """An unpacked output could otherwise make it join a cluster, or read a file, of its choice."""
+    (out / "classical/a/0000.jpg").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        summary = json.loads((out / "summary.json").read_text())
+        summary["config"] |= {
+            "address": f"127.0.0.1:{server.getsockname()[1]}",
+            "workers": 1,
+            "weights": "/nowhere/weights.safetensors",
+        }
+        (out / "summary.json").write_text(json.dumps(summary))
+        assert check(out, mend=True)[0]
+        server.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_weights_of_ones_own_are_given_again(photos: Path) -> None:
+    """A repair finds those that come with batchlight by their hash, and no others by their name."""
+    out = photos.parent / "out"
+    mine = photos.parent / "mine.safetensors"
+    shipped = Path(batchlight.__file__).parent / "absgn/models/absgn-small.safetensors"
+    tensors = load_file(shipped)
+    first = sorted(tensors)[0]
+    with safe_open(shipped, "pt") as file:
+        about = file.metadata()
+    save_file({**tensors, first: tensors[first] * 1.01}, mine, about)
+    (photos.parent / "few").mkdir()
+    shutil.copy(photos / "a/0000.jpg", photos.parent / "few/0000.jpg")
+    run(photos.parent / "few", out, method="absgn", device="cpu", weights=str(mine))
+    calm = tree(out / "absgn")
+    (out / "absgn/0000.jpg").unlink()
+    with pytest.raises(UsageError, match="give --weights if it is the weights that differ"):
+        check(out, mend=True)
+    options = RepairOptions(workers=0, weights=str(mine))
+    assert repair(str(out), lambda _: None, print, options).sound
+    assert tree(out / "absgn") == calm
+
+
+def test_a_repair_stops_on_a_signal(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while it only compares, and although a storage takes its time."""
+    monkeypatch.setattr("batchlight.driver.verify.CHECKS_AT_ONCE", 1)
+    read, slow = LocalStorage.read, threading.Event()
+    pause_s = 1.0
+
+    def slowly(self: LocalStorage, path: str) -> bytes:
+        if path.startswith("classical/"):
+            if not slow.is_set():
+                slow.set()
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(pause_s)
+        return read(self, path)
+
+    monkeypatch.setattr(LocalStorage, "read", slowly)
+    began = time.monotonic()
+    with pytest.raises(Interrupted) as caught:
+        check(out, mend=True)
+    assert caught.value.exit_code == 130
+    assert time.monotonic() - began < (IMAGES - 2) * pause_s
 
 
 def test_only_when_nobody_works_on_it(out: Path) -> None:

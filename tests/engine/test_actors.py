@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from batchlight.engine import InProcessEngine, RayEngine, WorkerDied
-from batchlight.engine import actor_process as host
-from batchlight.engine import actors as hosting
+from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, actors
 from batchlight.engine.base import Service
+from batchlight.engine.marks import session_folder
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, StorageError, UsageError
 from batchlight.host.turns import Turns
 
@@ -293,11 +292,11 @@ def test_a_call_that_kills_is_found_where_nothing_was_left_of_its_process(
     ray_engine: RayEngine, one: Service, tmp_path: Path
 ) -> None:
     """As on another node."""
-    assert isinstance(one, hosting.RayService)
+    assert isinstance(one, actors.RayService)
     log = tmp_path / "log"
     wait(ray_engine.call(ask, one, "pid"))
     name = f"batchlight-{one.actors[0]._actor_id.hex()}.json"
-    (host.session_folder() / name).unlink()
+    (session_folder() / name).unlink()
     assert wait(outcomes(ray_engine.call(ask, one, "die", log))) == [ErrorCode.CRASH]
     assert log.read_text() == "xx"
 
@@ -317,6 +316,15 @@ def test_errors_of_ours_come_through_and_kill_nobody(ray_engine: RayEngine, one:
         wait(ray_engine.call(ask, one, "exhaust_memory"))
     assert death.value.code == ErrorCode.OUT_OF_MEMORY
     assert wait(ray_engine.call(ask, one, "pid")) == before
+
+
+def test_a_crash_after_a_long_wait_for_answers_is_no_timeout(
+    ray_engine: RayEngine, one: Service
+) -> None:
+    """The deadline of a worker pauses while it waits; the driver's clock does not."""
+    started = time.monotonic()
+    assert wait(outcomes(ray_engine.call(ask_and_crash, one))) == [ErrorCode.CRASH]
+    assert time.monotonic() - started > TIMEOUT_S
 
 
 @pytest.mark.parametrize("work_s", [0.0, 2.6])
@@ -363,7 +371,7 @@ def test_what_make_raises_comes_out_of_host(
 def test_an_actor_of_another_version_is_refused(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosting, "__version__", "0.0.0")
+    monkeypatch.setattr(actors, "__version__", "0.0.0")
     with pytest.raises(ClusterError, match="install the same version on every node"):
         wait(ray_engine.host(Thing, 1, on_gpus=False))
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import ray
 
 from batchlight.engine import (
     InProcessEngine,
     RayEngine,
+    Trials,
     WorkerDied,
-    bisect,
     call_patiently,
     calls,
+    task_call,
     tasks,
     window,
 )
+from batchlight.engine.marks import Mark
+from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 
 T = TypeVar("T")
@@ -64,25 +70,67 @@ def fail_on_storage(log: Path, times: int, lasting: bool) -> str:
     return "done"
 
 
+def wait_for_another(seconds: float) -> str:
+    with DEADLINE.paused():
+        time.sleep(seconds)
+    return "done"
+
+
 def divide_by_zero() -> float:
     return 1 / 0
 
 
-@pytest.mark.parametrize("poison", [set(), {0}, {17}, {31}, {3, 4}])
-def test_bisection_finds_the_killers_and_spares_the_rest(
+async def killers_among(
+    trials: Trials[int], function: Callable[[Sequence[int]], object], items: Sequence[int]
+) -> dict[int, ErrorCode]:
+    found = {}
+    for item in await trials.suspects(function, items):
+        code = await trials.death_alone(function, item)
+        if code is not None:
+            found[item] = code
+    return found
+
+
+@pytest.mark.parametrize("poison", [{0}, {17}, {31}, {3, 4}])
+def test_bisection_finds_the_killers(
     ray_engine: RayEngine, tmp_path: Path, poison: set[int]
 ) -> None:
     log = tmp_path / "log"
-    items = list(range(32))
+    trials = Trials[int](ray_engine, "the work")
     function = partial(double_unless_poisoned, log, poison)
-    outcomes = wait(bisect(ray_engine, function, items, deaths=0))
-    for item, outcome in zip(items, outcomes, strict=True):
-        if item in poison:
-            assert (outcome.result, outcome.died) == (None, ErrorCode.CRASH)
-        else:
-            assert (outcome.result, outcome.died) == (2 * item, None)
-    calls = len(log.read_text().splitlines())
-    assert calls <= 1 + len(poison) * (2 * 5 + 3)  # log2(32) levels, and three deaths alone
+    found = wait(killers_among(trials, function, range(32)))
+    assert found == dict.fromkeys(poison, ErrorCode.CRASH)
+    calls = log.read_text().splitlines()
+    assert len(calls) == trials.total + trials.survived
+    assert trials.total <= len(poison) * (4 + 3)  # halves down to pairs, and three times alone
+    assert trials.survived <= len(poison) * (4 + 1)
+    assert max(trials.deaths, key=lambda item: trials.deaths[item]) in poison
+
+
+class DeadlyEngine(InProcessEngine):
+    """Kills whatever it is given, in no time."""
+
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+        raise WorkerDied(ErrorCode.OUT_OF_MEMORY)
+
+
+def test_where_everything_dies_the_search_ends_at_its_budget() -> None:
+    trials = Trials[int](DeadlyEngine(), "batch 7")
+    with pytest.raises(ClusterError, match=r"^batch 7 has killed 65 workers.*memory") as caught:
+        wait(killers_among(trials, len, range(64)))
+    assert "run the same command again" in str(caught.value)
+    assert trials.total == calls.DEATHS_AT_MOST + 1
+
+
+def crash_late() -> None:
+    time.sleep(TIMEOUT_S + 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_call_that_may_take_longer_has_its_own_deadline(ray_engine: RayEngine) -> None:
+    with pytest.raises(WorkerDied) as caught:
+        wait(ray_engine.call(crash_late, timeouts=3))
+    assert caught.value.code == ErrorCode.CRASH
 
 
 def test_a_hanging_call_is_ended_by_its_deadline(ray_engine: RayEngine) -> None:
@@ -121,6 +169,107 @@ def test_an_unexpected_failure_is_one_sentence(ray_engine: RayEngine) -> None:
         wait(ray_engine.call(divide_by_zero))
 
 
+async def at_once(value: T) -> T:
+    return value
+
+
+class VanishedTask:
+    """The stream of a task that Ray has lost, before or after it told that it begins."""
+
+    def __init__(self, begin: Mark | None) -> None:
+        self._items = [begin] if begin else []
+
+    def __aiter__(self) -> AsyncIterator[Coroutine[Any, Any, Mark]]:
+        return self
+
+    async def __anext__(self) -> Coroutine[Any, Any, Mark]:
+        if not self._items:
+            await asyncio.Event().wait()
+        return at_once(self._items.pop())
+
+
+class Remote:
+    """Loses tasks, some times."""
+
+    def __init__(self, real: Any, lost: Sequence[VanishedTask]) -> None:
+        self._real = real
+        self._lost = list(lost)
+        self.sent = 0
+
+    def remote(self, *arguments: object) -> Any:
+        self.sent += 1
+        return self._lost.pop() if self._lost else self._real.remote(*arguments)
+
+
+def mark_of(path: Path, process: int) -> Mark:
+    return Mark(ray.get_runtime_context().get_node_id(), str(path), process)
+
+
+@pytest.mark.parametrize("begun", ["no", "ended", "died", "elsewhere"])
+def test_a_task_that_has_vanished_is_sent_again(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begun: str
+) -> None:
+    monkeypatch.setattr(task_call, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(tasks, "PAUSE_BEFORE_RESENDING", 0.01)
+    monkeypatch.setattr(ray, "cancel", lambda stream, force: None)
+    (tmp_path / "died").touch()
+    begins = {
+        "no": None,
+        "ended": mark_of(tmp_path / "ended", os.getpid()),
+        "died": mark_of(tmp_path / "died", 2**22 + 1),
+        "elsewhere": Mark("0" * 56, str(tmp_path / "died"), os.getpid()),
+    }
+    remote = Remote(ray_engine._remote, [VanishedTask(begins[begun])])
+    monkeypatch.setattr(ray_engine, "_remote", remote)
+    monkeypatch.setattr(ray_engine, "_timeout", 0.5)
+    assert wait(ray_engine.call(str, 7)) == "7"
+    assert remote.sent == 2
+
+
+def test_a_task_that_is_late_but_at_work_is_waited_for(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for the network, with its deadline paused."""
+    monkeypatch.setattr(task_call, "LOOK_EVERY_S", 0.3)
+    remote = Remote(ray_engine._remote, [])
+    monkeypatch.setattr(ray_engine, "_remote", remote)
+    monkeypatch.setattr(ray_engine, "_timeout", 1.0)
+    assert wait(ray_engine.call(wait_for_another, 4.0)) == "done"
+    assert remote.sent == 1
+
+
+def test_a_ray_that_cannot_be_used_is_not_left_behind(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, for this one has a Ray."""
+    script = (
+        "import ray, batchlight.engine.tasks as tasks\n"
+        "from batchlight.errors import ClusterError\n"
+        "def fail(): raise RuntimeError('no nodes')\n"
+        "tasks.nodes_with_cpus = fail\n"
+        "try:\n"
+        "    tasks.RayEngine(1, 'local').__enter__()\n"
+        "except ClusterError as error:\n"
+        "    print(ray.is_initialized(), error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.startswith("False cannot start Ray on this machine: no nodes"), done.stderr
+
+
+class Unstoppable:
+    def stop(self) -> None:
+        raise RuntimeError("the actor is gone")
+
+
+def test_what_fails_while_a_run_ends_does_not_hide_what_ended_it() -> None:
+    engine = RayEngine(1, "local")
+    engine._services.append(Unstoppable())  # type: ignore[arg-type]
+    engine._started = False
+    engine.__exit__()
+
+
 def test_a_worker_of_another_version_is_refused(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,8 +292,12 @@ def test_the_window_is_bounded_and_stops_at_the_first_failure() -> None:
         done += 1
         return number
 
+    async def jobs() -> AsyncIterator[Coroutine[Any, Any, int]]:
+        for number in range(1000):
+            yield job(number)
+
     async def drain() -> None:
-        results = [result async for result in window((job(n) for n in range(1000)), 4)]
+        results = [result async for result in window(jobs(), 4)]
         assert not results
 
     with pytest.raises(StorageError, match="no more"):

@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from batchlight.images import av1, containers
-from batchlight.images.containers import PNG_SIGNATURE, Metadata
-from batchlight.images.header import CODEC_BYTES_PER_PIXEL, undisturbed_pillow
+from batchlight.images import pillow
+from batchlight.images.memory import CODEC_BYTES_PER_PIXEL
 from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import Row, measured, outcomes, rows
-from tests.support.image_files import FORMATS, png, png_chunk, png_start, read, samples, saved
-from tests.support.mutants import mutant, parents
+from tests.support.image_files import FORMATS, png_chunk, png_start, read
+from tests.support.mutants import mutant
 from tests.support.ray_head import QUIET
 
 COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "200"))
@@ -134,7 +129,7 @@ def test_every_output_can_be_read_and_is_as_large_as_its_input(on_ray: Run) -> N
         size = {row["width"], row["height"]}
         assert {*decoded.pixels.shape[:2]} == size, row["input"]
         assert decoded.bit_depth == row["bit_depth"], row["input"]
-        with undisturbed_pillow(), Image.open(io.BytesIO(data)) as image:
+        with pillow.undisturbed(), Image.open(io.BytesIO(data)) as image:
             assert {*image.size} == size, row["input"]
 
 
@@ -164,82 +159,3 @@ def test_mutants_are_the_same_each_time() -> None:
     assert all(one.changes for one in made)
     assert len({one.data for one in made}) > 50
     assert mutant(SEED + 1, 0) != made[0]
-
-
-# The parsers that see the bytes first: each takes any.
-
-STARTS = [
-    *(data[: len(data) // 2] for files in parents().values() for data in list(files.values())[:2]),
-    *(b"", b"\xff\xd8\xff", PNG_SIGNATURE, b"RIFF\0\0\0\0WEBP", b"\0\0\0\x10ftypavif"),
-]
-PIECES = [
-    *(b"\xff\xe1\x00\x00", b"\xff\xe1\x00\x01", b"\xff\xed\xff\xff", b"\xff\xd0", b"\xff\x00"),
-    *(b"\0\0\0\0IEND", b"\xff\xff\xff\xffiTXt", b"\0\0\0\x20eXIf", b"VP8X\x0a\0\0\0", b"VP8L"),
-    *(
-        b"\0\0\0\x60meta\0\0\0\0",
-        b"\0\0\0\x40iloc",
-        b"\0\0\0\0av1C",
-        b"\0\0\0\x01iloc",
-        b"\x0a\x0b",
-    ),
-]
-anything = st.builds(
-    lambda start, pieces: start + b"".join(pieces),
-    st.sampled_from(STARTS),
-    st.lists(st.binary(max_size=40) | st.sampled_from(PIECES), max_size=12),
-)
-
-
-@settings(max_examples=600, deadline=None)
-@given(anything)
-def test_what_is_taken_out_of_any_bytes(data: bytes) -> None:
-    for format in FORMATS:
-        native = containers.native_blocks(data, format)
-        assert set(native) <= {format}
-        assert all(len(block) <= len(data) for block in native.values())
-    exif, xmp = containers.png_payloads(data)
-    assert exif != b""
-    assert xmp != b""
-    assert containers.png_is_whole(data) in (True, False)
-    assert containers.webp_is_lossless(data) in (True, False)
-    sizes = containers.webp_sizes(data) + av1.picture_sizes(data)
-    assert all(width >= 0 and height >= 0 for width, height in sizes)
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=60))
-def test_any_text_in_png(text: bytes) -> None:
-    packet = b"XML:com.adobe.xmp\0" + text
-    data = (
-        PNG_SIGNATURE + png_chunk(b"iTXt", packet) + png_chunk(b"eXIf", text) + png_chunk(b"IEND")
-    )
-    exif, xmp = containers.png_payloads(data)
-    assert (exif or b"") == text.removeprefix(b"Exif\0\0")
-    assert xmp is None or len(xmp) <= containers.PNG_TEXT_MAX
-
-
-WHOLE_JPEG, WHOLE_PNG = saved(Image.new("RGB", (9, 6)), "JPEG"), png(samples(3))
-WHOLE_TIFF = bytes(cv2.imencode(".tiff", samples(3))[1])
-
-
-@settings(max_examples=150, deadline=None)
-@given(anything, anything, anything)
-def test_what_is_taken_from_any_bytes_does_no_harm_elsewhere(
-    jpeg: bytes, exif: bytes, icc: bytes
-) -> None:
-    """What a damaged file's metadata is put into can be read, by us and by Pillow."""
-    payloads = Metadata(exif, jpeg, icc)
-    blocks = containers.native_blocks(b"\xff\xd8" + jpeg, "jpeg")
-    for metadata in (payloads, payloads.upright(), Metadata(native=blocks)):
-        assert 1 <= metadata.orientation <= 8
-        try:
-            assert_same_pixels(containers.with_jpeg_metadata(WHOLE_JPEG, metadata), WHOLE_JPEG)
-        except ValueError as error:
-            assert "JPEG file" in str(error)  # noqa: PT017
-        assert_same_pixels(containers.with_png_metadata(WHOLE_PNG, metadata), WHOLE_PNG)
-        with_tags = containers.with_tiff_metadata(WHOLE_TIFF, metadata, None)
-        assert_same_pixels(with_tags, WHOLE_TIFF)
-
-
-def assert_same_pixels(data: bytes, plain: bytes) -> None:
-    np.testing.assert_array_equal(read(data).pixels, read(plain).pixels)

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.config import JobConfig
+from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.errors import UsageError
-from batchlight.output.inputs import Input, InputSet, open_inputs
+from batchlight.output.inputs import Input
 from tests.support.s3_server import BUCKET, S3Server
 
 

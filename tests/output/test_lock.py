@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from batchlight.errors import LockedError
 from batchlight.output import lock as lock_module
-from batchlight.output.lock import Holder, Lock
+from batchlight.output.lock import Holder, Lock, read_lock
 from batchlight.storage import Location, Storage, open_storage
 from tests.support.helpers import under_way
 
@@ -77,9 +79,16 @@ def test_another_host_is_replaced_after_a_minute_without_a_sign(
     put_holder(tmp_path, host="elsewhere")
     with pytest.raises(LockedError, match="process 1 on elsewhere"):
         Lock(storage, "out", "mine").__enter__()
-    later = datetime.now(UTC) + timedelta(seconds=61)
-    with Lock(storage, "out", "mine", clock=lambda: later):
+    age(tmp_path, seconds=61)
+    with Lock(storage, "out", "mine"):
         assert [h["run_id"] for h in lock_files(tmp_path)] == ["mine"]
+
+
+def age(tmp_path: Path, seconds: float) -> None:
+    """Let the newest lock have given its last sign of life so long ago."""
+    last = max((tmp_path / "_batchlight/locks").iterdir())
+    then = time.time() - seconds
+    os.utime(last, (then, then))
 
 
 HOLD = """
@@ -163,3 +172,46 @@ def test_the_heartbeat_is_a_sign_of_life(
         deadline = time.monotonic() + 60
         while file.stat().st_mtime_ns == before:
             assert time.monotonic() < deadline
+
+
+def test_a_clock_that_is_ahead_steals_no_lock(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of a lock is told by the clock of the storage, not by that of this machine."""
+    put_holder(tmp_path, host="elsewhere")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=5)
+
+    monkeypatch.setattr(lock_module, "datetime", Ahead)
+    with pytest.raises(LockedError, match="process 1 on elsewhere"):
+        Lock(storage, "out", "mine").__enter__()
+    assert [path.name for path in (tmp_path / "_batchlight/locks").iterdir()] == ["0000000007.json"]
+
+
+def test_a_hidden_process_is_not_taken_for_dead(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hidepid=2, ``/proc`` shows no process of another user."""
+    put_holder(tmp_path, pid=os.getppid())
+
+    def hidden(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr("batchlight.output.lock.psutil.Process", hidden)
+    holder, _ = read_lock(storage, 7)
+    assert holder.has_ended is None  # its heartbeat tells
+
+
+def test_setting_the_clock_makes_no_other_process_of_the_holder(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """psutil tells the start of a process by the wall clock, which moves all starts along."""
+    me = Holder.this_process("other")
+    assert me.process_ticks is not None
+    moved = me.process_started - 3
+    put_holder(tmp_path, pid=me.pid, process_started=moved, process_ticks=me.process_ticks)
+    with pytest.raises(LockedError, match=f"process {me.pid} on"):
+        Lock(storage, "out", "mine").__enter__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +18,15 @@ from batchlight.driver.network import fingerprints_of
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.images.names import output_name
+from batchlight.output.commit import close_plan, store_plan
 from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.plan import latest_plan
-from batchlight.output.recordfiles import BatchRange, metadata_path, to_parquet
+from batchlight.output.layout import BatchRange, metadata_path
+from batchlight.output.plan import Plan
+from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import Record, as_table
-from batchlight.storage import Location, open_storage
+from batchlight.output.state import OutputState
+from batchlight.storage import Location, Storage, open_storage
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 CONFIG = JobConfig(input="in", batch_size=3)
@@ -174,28 +179,50 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     )
     path = metadata_path(BatchRange(0, 0))
     storage.write(path, to_parquet(as_table([recorded]), path))
-    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    state = OutputState.load(storage)
+    plan = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
-    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.next_batch) == (7, 3, 7, 3)
-    assert latest_plan(storage) is None  # without its end mark it is no plan
-    plan.store(storage)
-    assert latest_plan(storage) == plan
-    assert list(plan.read_batches(storage, skip=set())) == planned(images, [])[0]
-    assert [b.number for b in plan.read_batches(storage, skip={0, 2})] == [1]
+    # Numbers go on after those of the records, whose plan is gone here.
+    assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.first) == (7, 3, 7, 1)
+    expected = [replace(b, number=b.number + 1) for b in planned(images, [])[0]]
+    assert plan.rows_by_method == {"classical": 7}
+    assert OutputState.load(storage).plan is None  # without its end mark it is no plan
+    state = store_plan(storage, state, plan)
+    assert state == OutputState.load(storage)
+    assert state.unfinished == plan
+    assert batches_of(plan, storage) == expected
+    assert batches_of(plan, storage, skip={1, 3}) == expected[1:2]
     assert plan.read_chunk(storage, plan.chunks[0])["again"].to_pylist().count(True) == 1
+    assert plan.rows_left(storage, {1, 3}) == {"classical": len(expected[1].inputs)}
 
-    assert not plan.is_closed(storage)
-    plan.close(storage, [])
-    assert plan.is_closed(storage)
+    state = close_plan(storage, state)
+    assert state == OutputState.load(storage)
+    assert (state.plan, state.unfinished) == (plan, None)
 
     # A plan whose end mark is not there yet is no plan.
-    later = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    later = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert later is not None
-    assert latest_plan(storage) == plan
-    later.store(storage)
-    assert latest_plan(storage) == later
-    (tmp_path / "_batchlight/plan/0000000003.json").unlink()
-    assert latest_plan(storage) == plan
+    assert OutputState.load(storage).plan == plan
+    state = store_plan(storage, state, later)
+    assert OutputState.load(storage).plan == later
+    (tmp_path / "_batchlight/plan/0000000004.json").unlink()
+    assert OutputState.load(storage).plan == plan
+
+
+def test_a_refused_plan_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "CHUNK_ROWS", 2)
+    storage = open_storage(Location.parse(str(tmp_path)))
+    storage.check(writable=True)
+    state = OutputState.load(storage)
+    images = [*(image(f"{n:03d}.jpg") for n in range(9)), image("z.jpg"), image("z.png")]
+    config = CONFIG.model_copy(update={"format": "png"})
+    with pytest.raises(UsageError, match="would both be written to"):
+        draft_plan(storage, state, Planner(config, FINGERPRINTS), images, "root")
+    assert not list(tmp_path.glob("_batchlight/plan/*/*"))
+    # Nor does one that was cut off: the next draft begins with an empty folder.
+    storage.write("_batchlight/plan/0000000000/0000000007-0000000009.parquet", b"cut off")
+    draft_plan(storage, state, Planner(config, FINGERPRINTS), images[:1], "root")
+    assert len(list(tmp_path.glob("_batchlight/plan/*/*"))) == 1
 
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +230,15 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
     images = (image(f"{n:03d}.jpg") for n in range(20))
-    plan = draft_plan(storage, Planner(CONFIG, FINGERPRINTS), images, "root")
+    state = OutputState.load(storage)
+    plan = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert plan is not None
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
-    assert len(list(plan.read_batches(storage, skip=set()))) == 7
+    assert len(batches_of(plan, storage)) == 7
+
+
+def batches_of(plan: Plan, storage: Storage, skip: Collection[int] = ()) -> list[Batch]:
+    async def collected() -> list[Batch]:
+        return [batch async for batch in plan.batches(storage, skip)]
+
+    return asyncio.run(collected())

@@ -19,11 +19,13 @@ from PIL import Image
 
 from batchlight import JobConfig, run
 from batchlight.errors import ErrorCode
-from batchlight.output.recordfiles import BatchRange, metadata_path, to_parquet
+from batchlight.output.layout import BatchRange, metadata_path
+from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import Record, as_table
+from batchlight.output.state import OutputState
 from batchlight.report import charts, write_report
 from batchlight.report.bins import Bins
-from batchlight.report.digest import digest
+from batchlight.report.digest import Digest, digest
 from batchlight.report.pictures import BYTES_AT_MOST, SIDE, make_picture
 from batchlight.storage import Location, open_storage
 from tests.support.helpers import batchlight_here, dark_image, rows, write_images
@@ -123,7 +125,7 @@ def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
         failed(703, ErrorCode.CORRUPT, **later),
     ]
     write_records(tmp_path, first, second)
-    found = digest(open_storage(Location.parse(str(tmp_path))))
+    found = digested(tmp_path)
     assert (found.tally.ok, dict(found.tally.failed_by_code)) == (700, {"empty": 3, "corrupt": 1})
     assert {name: m.tally.ok for name, m in found.methods.items()} == {
         "classical": 640,
@@ -142,6 +144,11 @@ def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
     ]
 
 
+def digested(folder: Path) -> Digest:
+    storage = open_storage(Location.parse(str(folder)))
+    return digest(storage, OutputState.load(storage).record_files)
+
+
 @pytest.mark.parametrize("batches", [1, 2, 3, 40, 1000])
 def test_batches_are_counted_in_whole_numbers(batches: int) -> None:
     numbers = np.arange(7, 7 + batches)
@@ -157,7 +164,7 @@ def test_selections_do_not_depend_on_the_files(tmp_path: Path) -> None:
     found = []
     for name, files in (("one", [records]), ("many", [records[n::7] for n in range(7)])):
         write_records(tmp_path / name, *files)
-        found.append(digest(open_storage(Location.parse(str(tmp_path / name)))).selections)
+        found.append(digested(tmp_path / name).selections)
     assert found[0] == found[1]
     darkest = [row["luminance_before"] for row in found[0]["darkest"]]
     assert darkest == [0.0] * 4

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
+from batchlight.output.layout import LOCKS, is_output
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import LOCKS, NameRefusedError, is_output
+from batchlight.storage.base import NameRefusedError
 from batchlight.storage.objects import LARGE_BYTES
 from tests.support.s3_server import BUCKET
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlight.errors import StorageError
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import NameRefusedError
 from tests.support.helpers import tree
 
@@ -30,6 +30,15 @@ PARTS = ["a", "a.jpg", "a b", "a-", "A", "a0", "é", "e\u0301", "\uffee", "😀"
 
 def local(folder: Path) -> Storage:
     return open_storage(Location.parse(str(folder)))
+
+
+def source(folder: Path) -> Storage:
+    return open_source(Location.parse(str(folder)))
+
+
+def path_in(folder: int, name: str) -> Path:
+    """Of a file that is named by the descriptor of its folder."""
+    return Path(os.readlink(f"/proc/self/fd/{folder}")) / name
 
 
 def write_tree(folder: Path, paths: list[str]) -> list[str]:
@@ -62,7 +71,7 @@ def inputs_of(paths: list[str]) -> list[str]:
 def test_walk_is_in_the_order_of_the_bytes_of_whole_paths(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = write_tree(Path(folder), paths)
-        assert [info.path for info in local(Path(folder)).walk()] == inputs_of(made)
+        assert [info.path for info in source(Path(folder)).walk()] == inputs_of(made)
 
 
 def test_walk_takes_files_and_links_to_files_only(tmp_path: Path) -> None:
@@ -78,7 +87,7 @@ def test_walk_takes_files_and_links_to_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
-        found = {info.path: info for info in local(tmp_path).walk()}
+        found = {info.path: info for info in source(tmp_path).walk()}
     sizes = {path: info.size for path, info in found.items()}
     files = {"real.jpg": 5, "link.jpg": 5, "sub/x.jpg": 1}
     assert sizes == {**files, "broken.jpg": None, "through.jpg": None, "loop.jpg": None}
@@ -91,7 +100,7 @@ def test_walk_takes_files_and_links_to_files_only(tmp_path: Path) -> None:
 def test_odd_names_are_listed_readably_and_with_a_defect(tmp_path: Path) -> None:
     for name in (b"\xff.jpg", b"bell\x07.jpg", b"line\n.jpg", b"fine\xc3\xa9.jpg", b"c1\xc2\x85"):
         (tmp_path / os.fsdecode(name)).write_bytes(b"1")
-    found = list(local(tmp_path).walk())
+    found = list(source(tmp_path).walk())
     shown = ["\\xff.jpg", "bell\\x07.jpg", "c1\\x85", "fineé.jpg", "line\\x0a.jpg"]
     assert [info.path for info in found] == sorted(shown)
     assert [info.path for info in found if not info.defect] == ["fineé.jpg"]
@@ -107,7 +116,7 @@ def test_what_is_no_file_cannot_be_read(tmp_path: Path, kind: str) -> None:
         os.mkfifo(tmp_path / path)
     elif kind == "loop":
         (tmp_path / path).symlink_to(path)
-    storage = local(tmp_path)
+    storage = source(tmp_path)
     assert not storage.is_file(path)
     with pytest.raises((FileNotFoundError, NameRefusedError)):
         storage.stat(path)
@@ -122,9 +131,10 @@ def test_a_local_write_goes_through_a_temporary_file(
     storage.write("a/b.txt", b"old")
     replace, seen = os.replace, []
 
-    def spy(source: str, target: str) -> None:
-        seen.append((Path(source).parent, Path(source).read_bytes(), Path(target).read_bytes()))
-        replace(source, target)
+    def spy(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        before, after = (path_in(d, n) for d, n in ((src_dir_fd, source), (dst_dir_fd, target)))
+        seen.append((before.parent, before.read_bytes(), after.read_bytes()))
+        replace(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "replace", spy)
     before = os.umask(0o027)
@@ -138,7 +148,7 @@ def test_a_local_write_goes_through_a_temporary_file(
     for name in ("a/b.txt", "c.txt"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
 
-    def fail(source: str, target: str) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "replace", fail)
@@ -146,17 +156,6 @@ def test_a_local_write_goes_through_a_temporary_file(
         storage.write("a/b.txt", b"newer")
     assert not caught.value.lasting
     assert tree(tmp_path) == {"a/b.txt": b"new", "c.txt": b""}
-
-
-def test_sweep_removes_leftovers(tmp_path: Path) -> None:
-    storage = local(tmp_path)
-    storage.sweep()  # nothing there yet
-    storage.check(writable=True)
-    for name in ("one", "two"):
-        (tmp_path / TEMPORARY / name).write_bytes(b"half")
-    (tmp_path / TEMPORARY / "somebody's folder").mkdir()
-    storage.sweep()
-    assert tree(tmp_path) == {}
 
 
 def test_names_that_cannot_be_written(tmp_path: Path) -> None:

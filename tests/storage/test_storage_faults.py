@@ -18,9 +18,9 @@ import obstore
 import pytest
 
 from batchlight.errors import LockedError, StorageError
+from batchlight.output.layout import LOCKS
 from batchlight.output.lock import Lock
-from batchlight.storage import Location, Storage, objects, open_storage
-from batchlight.storage.base import LOCKS
+from batchlight.storage import Location, Storage, listing, objects, open_storage
 from tests.storage.test_s3 import images, records
 from tests.support.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
 from tests.support.helpers import batchlight, dark_image
@@ -40,7 +40,7 @@ from datetime import timedelta
 from batchlight.cli.main import main
 from batchlight.engine import calls
 from batchlight.storage import objects
-from batchlight.storage.base import LOCKS
+from batchlight.output.layout import LOCKS
 objects.PATIENCE = timedelta(seconds=0.5)
 objects.CLIENT_RETRIES = 2
 calls.PAUSE_AFTER_STORAGE_TROUBLE = 0.1
@@ -175,16 +175,54 @@ def test_an_outage_is_waited_out_once(
     assert tries() > 1
 
 
-def test_a_listing_of_several_pages_that_breaks_off_is_read_anew(
-    s3: S3Server, storage: Storage, plan: FaultPlan, prefix: str
-) -> None:
+@pytest.fixture
+def three_pages(s3: S3Server, prefix: str) -> list[str]:
+    """Keys in the store, sorted; its own order, folder by folder, is another one."""
     store = s3.store(prefix)
-    names = [f"{number:04d}.jpg" for number in range(1100)]
+    names = [f"{number:04d}{end}" for number in range(700) for end in ("-.jpg", ".jpg", "/x.jpg")]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: obstore.put(store, name, b"", use_multipart=False), names))
-    plan.next("GET", "continuation-token", Fault.CUT_RESPONSE, Fault.CUT_RESPONSE)
-    assert [info.path for info in storage.walk()] == names
-    assert plan.injected[Fault.CUT_RESPONSE] == 2
+    return names
+
+
+def test_a_listing_that_breaks_off_goes_on_at_its_last_key(
+    storage: Storage, plan: FaultPlan, three_pages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long all of it takes: patience is had with each page."""
+    monkeypatch.setattr(objects, "LISTING_PATIENCE", timedelta(seconds=0.5))
+    cut, fine = Fault.CUT_RESPONSE, None
+    plan.next("GET", "list-type", cut, fine, cut, fine, cut, fine)
+    assert [info.path for info in storage.walk()] == three_pages
+    assert plan.injected[cut] == 3
+    assert plan.requests["GET"] == 6
+
+
+def test_a_listing_that_cannot_go_on_begins_anew(
+    storage: Storage, plan: FaultPlan, three_pages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_DIRECTORY_BUCKET", BUCKET)
+    cut, fine = Fault.CUT_RESPONSE, None
+    plan.next("GET", "list-type", fine, fine, cut, cut)
+    assert [info.path for info in storage.walk()] == three_pages
+    assert plan.requests["GET"] == 4 + 3
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_listing_that_always_breaks_off_ends(
+    storage: Storage,
+    plan: FaultPlan,
+    three_pages: list[str],
+    resumable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(objects, "LISTING_PATIENCE", timedelta(seconds=0.5))
+    monkeypatch.setattr(listing, "RESTARTS", 3)
+    if not resumable:
+        monkeypatch.setattr(listing, "_DIRECTORY_BUCKET", BUCKET)
+    cut, fine = Fault.CUT_RESPONSE, None
+    plan.next("GET", "list-type", *([fine, *[cut] * 100] if resumable else [fine, cut] * 100))
+    with at_most(10), pytest.raises(StorageError, match=r"cannot list|broke off 3 times"):
+        list(storage.walk())
 
 
 def test_large_writes_have_time(

@@ -39,6 +39,8 @@ def test_a_key_that_the_client_refuses_is_named(s3: S3Server) -> None:
         ({"AWS_ACCESS_KEY_ID": WRONG}, BUCKET, "AWS_ACCESS_KEY_ID"),
         ({"AWS_SKIP_SIGNATURE": "true"}, BUCKET, "access denied"),
         ({"AWS_SKIP_SIGNATURE": "perhaps"}, BUCKET, "AWS_"),
+        ({"AWS_SECRET_ACCESS_KEY": f"{WRONG}\n"}, BUCKET, "AWS_SECRET_ACCESS_KEY holds a line"),
+        ({"AWS_REGION": "us-east-1\r"}, BUCKET, "AWS_REGION holds a line break"),
         ({}, "no-such-bucket", "there is no bucket no-such-bucket; create it"),
         ({"AWS_ENDPOINT_URL": NOBODY}, BUCKET, f"cannot reach {NOBODY};"),
         ({"AWS_ENDPOINT_URL": f"http://me:{WRONG}@127.0.0.1:1"}, BUCKET, f"{NOBODY};"),
@@ -77,6 +79,14 @@ def test_storage_trouble_is_one_sentence_without_secrets(
     assert "\n" not in text
     assert WRONG not in text
     assert SECRET_KEY not in text
+
+
+def test_a_key_in_place_of_its_file_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f'{{"private_key": "{WRONG}"}}')
+    with pytest.raises(StorageError, match=r"check the GOOGLE_\* variables") as caught:
+        open_storage(Location.parse("gs://bucket/raw"))
+    assert "private" not in str(caught.value)
+    assert WRONG not in str(caught.value)
 
 
 def test_a_host_that_drops_packets_is_given_up_soon(

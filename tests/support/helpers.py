@@ -23,7 +23,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.cli.main import main
+from batchlight.output.documents import serialise
+from batchlight.output.layout import lock_path
+from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
+from batchlight.storage import Storage
 
 COMMAND = [sys.executable, "-m", "batchlight"]
 
@@ -189,6 +193,13 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def locked(storage: Storage) -> int:
+    """Lock an output for workers that are tested without a driver; returns the lock's number."""
+    storage.check(writable=True)
+    storage.create(lock_path(1), serialise(Holder.this_process("run")))
+    return 1
 
 
 def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:

@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from batchlight.config import Format
 from batchlight.images import codec
-from batchlight.images.codec import Decoded
-from batchlight.images.containers import PNG_SIGNATURE
 from batchlight.images.header import read_header
+from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
+from batchlight.images.png import PNG_SIGNATURE
 
 FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
 MAX_PIXELS = 200_000_000

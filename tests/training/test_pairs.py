@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batchlight.errors import UsageError
 from batchlight.training.pairs import (
     SAME_SCENE,
-    Pair,
+    TrainingPair,
     find_pairs,
     group_scenes,
     load_pair,
@@ -43,7 +43,7 @@ def write(root: Path, name: str, image: Image) -> None:
     assert cv2.imwrite(str(path), image)
 
 
-def names(pairs: list[Pair]) -> list[tuple[str, str, str]]:
+def names(pairs: list[TrainingPair]) -> list[tuple[str, str, str]]:
     return [(pair.name, pair.low, pair.high) for pair in pairs]
 
 
@@ -283,7 +283,7 @@ def test_scenes_are_what_chains_connect(angles: list[int], flat: int) -> None:
     assert scenes_of(thumbnails) == expected + [len(angles) + k for k in range(flat)]
 
 
-def data_set(folder: Path, images: list[Image]) -> list[Pair]:
+def data_set(folder: Path, images: list[Image]) -> list[TrainingPair]:
     """One pair per image; the dark sides are alike, since only the others tell scenes."""
     for number, image in enumerate(images):
         bright = np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
@@ -292,12 +292,12 @@ def data_set(folder: Path, images: list[Image]) -> list[Pair]:
     return find_pairs(str(folder))
 
 
-def numbers(pairs: list[Pair]) -> list[int]:
+def numbers(pairs: list[TrainingPair]) -> list[int]:
     return [int(pair.name) for pair in pairs]
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingPair]:
     """40 scenes of one to three exposures, one after the other as in a real data set."""
     images = [image for seed in range(40) for image in exposures(seed)[: 1 + seed % 3]]
     return data_set(tmp_path_factory.mktemp("scenes"), images)
@@ -308,7 +308,7 @@ SCENE_OF = [seed for seed in range(40) for _ in range(1 + seed % 3)]
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
-def test_no_scene_is_on_both_sides(scenes: list[Pair], share: float, seed: int) -> None:
+def test_no_scene_is_on_both_sides(scenes: list[TrainingPair], share: float, seed: int) -> None:
     training, held_out = split_by_scene(scenes, share, seed)
     assert sorted(numbers(training) + numbers(held_out)) == list(range(len(scenes)))
     both = {SCENE_OF[n] for n in numbers(training)} & {SCENE_OF[n] for n in numbers(held_out)}
@@ -317,18 +317,18 @@ def test_no_scene_is_on_both_sides(scenes: list[Pair], share: float, seed: int) 
     assert wanted <= len(held_out) < wanted + 3  # at most the rest of one scene more
 
 
-def test_split_keeps_the_order(scenes: list[Pair]) -> None:
+def test_split_keeps_the_order(scenes: list[TrainingPair]) -> None:
     for side in split_by_scene(scenes, 0.3, 0):
         assert numbers(side) == sorted(numbers(side))
 
 
-def test_split_follows_from_the_seed(scenes: list[Pair]) -> None:
+def test_split_follows_from_the_seed(scenes: list[TrainingPair]) -> None:
     splits = [split_by_scene(scenes, 0.2, seed) for seed in (3, 3, 4)]
     assert splits[0] == splits[1]
     assert splits[0] != splits[2]
 
 
-def test_over_the_seeds_every_scene_is_drawn(scenes: list[Pair]) -> None:
+def test_over_the_seeds_every_scene_is_drawn(scenes: list[TrainingPair]) -> None:
     drawn: dict[int, int] = defaultdict(int)
     for seed in range(12):
         for number in numbers(split_by_scene(scenes, 0.5, seed)[1]):

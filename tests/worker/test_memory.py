@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import cv2
 
+from batchlight.worker.overlap import (
+    READ_AHEAD_BYTES,
+    WRITE_BEHIND_BYTES,
+    WriteBehind,
+    read_ahead,
+)
 from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import dark_image, measured, rows
 
 WIDTH, HEIGHT = 3000, 2000
+FILES = 8
+FILE_BYTES = 200 * 10**6
 DECODED_BYTES = WIDTH * HEIGHT * 4
 """Colour and the dark channel beside it."""
 
@@ -19,6 +30,74 @@ def peak_memory(photos: Path, out: Path) -> int:
     exit_code, peak = measured("run", *where, "--workers", 0, "--progress", "off")
     assert exit_code == 0
     return peak
+
+
+def padded(path: Path, size: int) -> None:
+    """A small image in a large file: bytes after its end, which no decoder looks at."""
+    path.parent.mkdir(exist_ok=True)
+    _, encoded = cv2.imencode(".png", dark_image(0))
+    path.write_bytes(bytes(encoded))
+    os.truncate(path, size)
+
+
+def test_large_files_are_not_read_far_ahead(tmp_path: Path) -> None:
+    """Nor do they wait in large numbers to be written, if what follows the image is written too."""
+    peaks = {}
+    for count in (1, FILES):
+        photos = tmp_path / f"in{count}"
+        for number in range(count):
+            padded(photos / f"{number}.png", FILE_BYTES)
+        peaks[count] = peak_memory(photos, tmp_path / f"out{count}")
+    assert READ_AHEAD_BYTES < FILE_BYTES
+    assert WRITE_BEHIND_BYTES < FILE_BYTES
+    assert peaks[FILES] - peaks[1] < FILE_BYTES / 2  # one at a time
+
+
+def test_small_files_are_read_ahead_within_the_budget(tmp_path: Path) -> None:
+    sizes = [1000] * 40 + [READ_AHEAD_BYTES // 3] * 8 + [2 * READ_AHEAD_BYTES, 1000] * 2
+    lock = threading.Lock()
+    ahead, at_most = 0, 0
+
+    def read(size: int) -> int:
+        nonlocal ahead, at_most
+        with lock:
+            ahead += size
+            at_most = max(at_most, ahead)
+        return size
+
+    found = []
+    for size, data in read_ahead(sizes, int, read):
+        assert data == size
+        found.append(size)
+        with lock:
+            ahead -= size
+        if size > 1000:
+            time.sleep(0.01)  # so that whatever may be read, is
+    assert found == sizes
+    assert READ_AHEAD_BYTES < at_most <= 2 * READ_AHEAD_BYTES
+
+
+def test_writes_wait_within_the_budget() -> None:
+    lock, release = threading.Lock(), threading.Event()
+    held, most = 0, 0
+    size = WRITE_BEHIND_BYTES // 3
+
+    def write() -> None:
+        nonlocal held
+        release.wait()
+        with lock:
+            held -= size
+
+    threading.Timer(0.2, release.set).start()
+    with WriteBehind() as behind:
+        for _ in range(10):
+            with lock:
+                held += size
+                most = max(most, held)
+            behind.put(write, size)
+        behind.flush()
+    assert held == 0
+    assert size < most <= WRITE_BEHIND_BYTES + size
 
 
 def test_a_large_batch_needs_no_more_than_a_small_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchlight.absgn.restored import Restored
+from batchlight.absgn.result import Restored
 from batchlight.images.pixels import Pixels
 from batchlight.worker import network_client as feeding
 from batchlight.worker.network_client import (

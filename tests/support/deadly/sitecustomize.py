@@ -36,6 +36,8 @@ def do(how: str | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(3600)
+        case "raise":
+            raise ZeroDivisionError("as ordered")
         case "limit":
             before = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (2**30, before[1]))

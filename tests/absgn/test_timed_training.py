@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from batchlight.absgn.budgeted import Budget, Phase, Pictures, Samples, _loss, train_for
 from batchlight.absgn.network import ABSGN
+from batchlight.absgn.timed_training import Budget, Phase, Pictures, Samples, _loss, train_for
 from batchlight.absgn.training import LAST_RATE
 
 BUDGET = Budget(seconds=10, channels=8, phases=(Phase(0.5, 16, 4), Phase(1.0, 32, 2, native=1.0)))

@@ -1,0 +1,52 @@
+"""The program's commands and what they have in common."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from batchlight._version import __version__
+from batchlight.errors import ExitCode
+
+NARROW = 60
+"""A terminal with fewer columns gets help without boxes."""
+
+app = typer.Typer(
+    name="batchlight",
+    help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
+    pretty_exceptions_enable=False,
+    # On a narrow terminal, boxes would leave no room for the names of options.
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", metavar="", help="Verbose logs, and tracebacks of errors.")
+]
+"""``main`` looks for it itself, since it is to hold before the words are parsed."""
+
+
+@app.callback(invoke_without_command=True)
+def _without_a_command(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"batchlight {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        sys.exit(ExitCode.USAGE)
+
+
+def end_with_the_reader() -> None:
+    """Let a closed pipe end this process silently, as it ends any filter."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)

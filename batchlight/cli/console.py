@@ -1,0 +1,75 @@
+"""What commands print: facts a line each, and troubles, for a person or a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from batchlight.output.summary import Summary
+
+
+def print_summary(summary: Summary) -> None:
+    """How a run ended."""
+    colour = "green" if summary.exit_code == 0 else "yellow"
+    facts = {
+        "images": f"{summary.inputs:,}",
+        "ok": f"{summary.ok:,}",
+        "failed": f"{summary.failed:,}",
+        **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        "done by this run": f"{summary.done_now:,}",
+        "done before": f"{summary.done_before:,}",
+        "gone since": f"{summary.gone:,}",
+        "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
+        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
+        if summary.done_now
+        else "0",
+        "output": summary.output,
+    }
+    optional = ("failed", "done before", "gone since", "time")
+    print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+
+
+def print_trouble(path: str, *words: str) -> None:
+    """What is wrong with an image: tabs between words for a program, two lines for a person."""
+    if not sys.stdout.isatty():
+        print("\t".join(word for word in (path, *words) if word), flush=True)
+        return
+    console = Console(highlight=False)
+    # The path on a line of its own, so that it can be copied however narrow the terminal is.
+    console.print(escape(path), soft_wrap=True)
+    console.print(Padding(f"[dim]{escape('  '.join(filter(None, words)))}[/]", (0, 0, 0, 4)))
+
+
+def print_facts(title: str, facts: Mapping[str, str]) -> None:
+    """One fact per line; on a terminal, long values wrap."""
+    if not sys.stdout.isatty():
+        width = max(map(len, facts))
+        lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]
+        print("\n".join([title, *lines] if title else lines))
+        return
+    console = Console(highlight=False)
+    if title:
+        console.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+    table = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+
+
+def in_bytes(number: int) -> str:
+    """As in ``3.2 kB``."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"

@@ -1,0 +1,131 @@
+"""``status``, ``verify``, ``failures`` and ``report``: what there is to ask about an output."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
+from batchlight.cli.console import in_bytes, print_facts, print_trouble
+from batchlight.errors import ExitCode
+
+
+def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show how far a run is, or how it ended."""
+    from dataclasses import asdict
+
+    from batchlight.output.status import read_status
+
+    end_with_the_reader()
+    found = read_status(output)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    print_facts(
+        f"{found.output}: {found.state}",
+        {
+            "of the last plan": f"{found.done:,} of {found.planned:,} images in committed batches",
+            "held by": found.holder or "nobody",
+            "last run ended": found.ended or "no run has ended yet",
+        },
+    )
+
+
+def verify(
+    output: Output,
+    repair: Annotated[
+        bool, typer.Option("--repair", metavar="", help="Redo what is missing or differs.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=0, help="Of a repair, as those of a run."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="TEXT", help="Of the Ray cluster that repairs."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="ABSGN's, if the run was given any."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare every output with its record.
+
+    Present, size, sha256; what differs can be redone to the same bytes.
+    """
+    from dataclasses import asdict
+
+    from batchlight.driver.repair import RepairOptions
+    from batchlight.driver.repair import repair as repair_output
+    from batchlight.driver.verify import Problem
+    from batchlight.driver.verify import verify as verify_output
+
+    problems: list[Problem] = []
+
+    def tell(problem: Problem) -> None:
+        if as_json:
+            problems.append(problem)
+            return
+        outcome = "repaired" if problem.repaired else "not repaired" if repair else ""
+        print_trouble(problem.path, problem.trouble, problem.detail, outcome)
+
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    options = RepairOptions(workers, address, weights)
+    found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
+    if as_json:
+        print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
+    else:
+        print_facts(
+            f"{found.output}: {'as recorded' if found.sound else 'not as recorded'}",
+            {
+                "outputs": f"{found.outputs:,}, {in_bytes(found.bytes)}",
+                "files of records": f"{found.record_files:,}",
+                "problems": f"{found.problems:,}",
+                **({"repaired": f"{found.repaired:,}"} if repair else {}),
+            },
+        )
+    if not found.sound:
+        sys.exit(ExitCode.FAILURES)
+
+
+def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the images that failed, with code and reason."""
+    from batchlight.output.recordfiles import failed_rows
+    from batchlight.output.state import OutputState
+    from batchlight.output.status import open_output
+
+    end_with_the_reader()
+    storage = open_output(output)
+    rows = failed_rows(storage, OutputState.load(storage).record_files)
+    columns = ("input", "method", "error_code", "error")
+    if as_json:
+        print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))
+        return
+    failed = 0
+    for row in rows:
+        failed += 1
+        print_trouble(*(row[name] for name in columns))
+    if sys.stdout.isatty():
+        Console(highlight=False).print(
+            f"[dim]{failed:,} failed[/]" if failed else "no image failed"
+        )
+
+
+def report(output: Output, debug: Debug = False) -> None:
+    """Make the report of an output again.
+
+    One HTML page that needs nothing beside itself; every run makes it at its end.
+    """
+    from batchlight.output.status import open_output
+    from batchlight.report import write_report
+    from batchlight.storage import Location
+
+    open_output(output)
+    print(f"the report is {write_report(Location.parse(output))}")

@@ -1,0 +1,157 @@
+"""One call as a Ray task, from its submission to its result.
+
+The task is a generator: it first tells that it begins, so that neither waiting in Ray's queue nor a
+death before the call counts against the call. Nothing is awaited without limit: Ray has lost tasks
+without ending their streams (ray#62535), so a task that is overdue is looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from batchlight.engine.actor_process import refuse_other_version
+from batchlight.engine.deaths import Lost, classify
+from batchlight.engine.marks import CallState, Mark
+from batchlight.engine.timeout import DEADLINE
+from batchlight.host.process import keep_freed_memory
+
+if TYPE_CHECKING:
+    from ray import ObjectRefGenerator
+
+T = TypeVar("T")
+
+TASK_OPTIONS: dict[str, Any] = {
+    "num_cpus": 1,
+    "max_retries": 0,
+    "num_returns": "streaming",
+    # Nothing goes on before the begin has been heard of; else a death that soon could hide it.
+    "_generator_backpressure_num_objects": 1,
+}
+
+LOOK_EVERY_S = 60.0
+"""How often a task is looked for that has not begun, or is overdue."""
+LOOKS = 2
+"""In a row that must find nothing, since a message may still be on its way."""
+LOOK_WITHIN_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+def on_worker(
+    version: str, timeout: float, function: Callable[..., T], *arguments: Any
+) -> Iterator[Mark | T]:
+    """What runs on a worker: yields its mark when it begins, then the result."""
+    refuse_other_version(version)
+    keep_freed_memory()
+    mark = Mark.of_this_process()
+    with mark.left():
+        yield mark
+        with DEADLINE.of(timeout):
+            result = function(*arguments)
+    yield result
+
+
+class TaskCall:
+    """The driver's side of a call that is under way."""
+
+    def __init__(self, stream: ObjectRefGenerator[Any], timeout: float) -> None:
+        """``stream``: what ``on_worker`` yields. ``timeout``: seconds that the call may take."""
+        self._stream = stream
+        self._timeout = timeout
+        self._mark: Mark | None = None
+        self._begun = 0.0
+        """When the begin was heard of, on the monotonic clock."""
+
+    async def result(self) -> Any:
+        """Wait for the result.
+
+        Raises ``WorkerDied``, what the function raised, and ``Lost`` if it is to be sent again.
+        """
+        import ray
+
+        try:
+            begin = self._next(LOOK_EVERY_S, self._is_not_queued)
+            self._mark = cast("Mark", await begin)
+            self._begun = time.monotonic()
+            return await self._next(self._timeout + LOOK_EVERY_S, self._is_gone)
+        except (asyncio.CancelledError, Lost):
+            ray.cancel(self._stream, force=True)
+            raise
+        except ray.exceptions.RayError as error:
+            raise classify(error, self._mark is not None, await self._hung()) from error
+
+    async def _next(self, patience: float, missing: Callable[[], Awaitable[bool]]) -> Any:
+        """The next item of the stream, or what it failed with.
+
+        Raises ``Lost`` if, after ``patience`` seconds, the task is ``missing``.
+        """
+        item = asyncio.ensure_future(_awaited(self._stream))
+        found_nothing = 0
+        try:
+            while not (await asyncio.wait({item}, timeout=patience))[0]:
+                patience = LOOK_EVERY_S
+                found_nothing = found_nothing + 1 if await missing() else 0
+                if found_nothing == LOOKS:
+                    raise Lost("Ray has lost a task")
+            return item.result()
+        finally:
+            item.cancel()
+            await asyncio.gather(item, return_exceptions=True)
+
+    async def _is_not_queued(self) -> bool:
+        """Whether a task that has not begun waits for nothing that the cluster lacks."""
+        import ray
+
+        available: dict[str, float] = await asyncio.to_thread(ray.available_resources)
+        return bool(available.get("CPU", 0.0) >= TASK_OPTIONS["num_cpus"])
+
+    async def _is_gone(self) -> bool:
+        """Whether nobody is at work on a call that has begun."""
+        import ray
+
+        assert self._mark is not None
+        state = await self._state()
+        if state is None:
+            nodes = await asyncio.to_thread(ray.nodes)
+            return all(n["NodeID"] != self._mark.node for n in nodes if n["Alive"])
+        return state is not CallState.AT_WORK
+
+    async def _hung(self) -> bool:
+        """Whether the call's deadline ended its process."""
+        elapsed = time.monotonic() - self._begun
+        if self._mark is None or elapsed < self._timeout / 2:  # for the begin may be heard late
+            return False
+        state = await self._state()
+        return elapsed >= self._timeout if state is None else state is CallState.HUNG
+
+    async def _state(self) -> CallState | None:
+        """What the mark of the call says; None if nobody on its node answers."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        assert self._mark is not None
+        there = NodeAffinitySchedulingStrategy(self._mark.node, soft=False)
+        options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+        remote: Any = ray.remote(**options)(Mark.look)
+        look = remote.remote(self._mark)
+        try:
+            state: CallState = await asyncio.wait_for(_value(look), LOOK_WITHIN_S)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            logger.debug("no answer about a call on node %s: %s", self._mark.node, error)
+            return None
+        return state
+
+
+async def _awaited(stream: ObjectRefGenerator[Any]) -> Any:
+    try:
+        return await (await anext(stream))
+    except StopAsyncIteration as end:
+        raise Lost("Ray has ended a task without a result") from end
+
+
+async def _value(reference: Any) -> Any:
+    return await reference

@@ -1,0 +1,93 @@
+"""An image: what its header says, and its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+
+from batchlight.config import Format
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images.metadata import Metadata
+from batchlight.images.pixels import Pixels, in_colour, turned
+
+_ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What can be known of an image without decoding it."""
+
+    format: Format
+    width: int
+    """Of the pixels as stored, before any orientation."""
+    height: int
+    mode: str
+    """Pillow's name for the kind of pixel."""
+    metadata: Metadata
+    orientation: int = 1
+    """1..8; from EXIF, or from AVIF's rotation and mirror boxes; TIFF is decoded upright."""
+    transparent_colour: bool = False
+    """Alpha is stored apart from the samples (PNG's tRNS)."""
+    sampling: tuple[int, int] = (1, 1)
+    """JPEG: horizontal and vertical sampling of the luminance relative to the colours."""
+    lossless: bool = False
+    """WebP: the pixels are stored losslessly."""
+    extra_samples: int | None = None
+    """TIFF: the kind of alpha, as in the tag ExtraSamples; None where the file does not say."""
+    pillow_pixels: bool = False
+    """Pillow decodes the pixels, since OpenCV would do so wrongly or not at all; 8 bit only."""
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the image has transparency of any kind."""
+        return self.mode in _ALPHA_MODES or self.transparent_colour
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as its pixels, its alpha, and its header."""
+
+    header: Header
+    pixels: Pixels
+    """(height, width) or (height, width, 3) in blue, green, red; uint8 or uint16; as stored."""
+    alpha: Pixels | None
+    """(height, width) of the same dtype; None for an opaque image."""
+
+    @property
+    def channels(self) -> int:
+        """1..4, alpha included."""
+        return (1 if self.pixels.ndim == 2 else 3) + (self.alpha is not None)
+
+    @property
+    def bit_depth(self) -> int:
+        """8 or 16."""
+        return self.pixels.dtype.itemsize * 8
+
+    @property
+    def samples(self) -> Pixels:
+        """All channels in one array, as OpenCV encodes them; gray with alpha becomes colour."""
+        if self.alpha is None:
+            return self.pixels
+        return cv2.merge([*cv2.split(in_colour(self.pixels)), self.alpha])
+
+    def upright(self) -> Decoded:
+        """The same image with its pixels turned as they are meant to be seen."""
+        orientation, alpha = self.header.orientation, self.alpha
+        return Decoded(
+            replace(self.header, metadata=self.header.metadata.upright(), orientation=1),
+            turned(self.pixels, orientation),
+            None if alpha is None else turned(alpha, orientation),
+        )
+
+
+def check_size(width: int, height: int, max_pixels: int, what: str = "") -> None:
+    """Raise ``ImageError`` (``too_large``) for more than ``max_pixels``.
+
+    ``what`` follows the word "pixels" in the message, with a space before it.
+    """
+    if width * height > max_pixels:
+        raise ImageError(
+            ErrorCode.TOO_LARGE,
+            f"{width}x{height} pixels{what} are more than --max-pixels {max_pixels}",
+        )

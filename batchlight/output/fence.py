@@ -1,0 +1,81 @@
+"""A storage that changes nothing once another run holds the output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from batchlight.output.lock import require_lock
+from batchlight.storage import FileInfo, Storage
+
+FRESH_FOR_S = 1.0
+"""For how long a look at the locks is good enough for what happens often."""
+
+
+def fenced_for_worker(storage: Storage, lock: int, where: str) -> FencedStorage:
+    """A worker's storage, behind the lock of its run.
+
+    Its changes raise ``LockedError`` once the lock of this number is not the newest.
+    """
+    look = partial(require_lock, storage, lock, where)
+    return FencedStorage(storage, look, writes_often=True)
+
+
+@dataclass
+class FencedStorage:
+    """Passes everything on to ``storage``, but asks ``require_lock`` before it changes anything.
+
+    Where ``writes_often``, as images in a worker, a look at the locks of the last second will do
+    for a write; never for a file that is created exclusively, since that commits a batch.
+    """
+
+    storage: Storage
+    require_lock: Callable[[], None]
+    """Raises what ends the run."""
+    writes_often: bool = False
+    _looked_at: float = field(default=float("-inf"), init=False)
+
+    def write(self, path: str, data: bytes) -> None:
+        if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
+            self._look()
+        self.storage.write(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        self._look()
+        return self.storage.create(path, data)
+
+    def delete(self, path: str) -> None:
+        self._look()
+        self.storage.delete(path)
+
+    def sweep(self) -> None:
+        self._look()
+        self.storage.sweep()
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        self.require_lock()
+        self._looked_at = began
+
+    def check(self, writable: bool) -> None:
+        self.storage.check(writable)
+
+    def walk(self) -> Iterator[FileInfo]:
+        return self.storage.walk()
+
+    def names(self, folder: str) -> list[str]:
+        return self.storage.names(folder)
+
+    def is_file(self, path: str) -> bool:
+        return self.storage.is_file(path)
+
+    def stat(self, path: str) -> FileInfo:
+        return self.storage.stat(path)
+
+    def read(self, path: str) -> bytes:
+        return self.storage.read(path)
+
+    def sync(self) -> None:
+        self.storage.sync()

@@ -1,0 +1,158 @@
+"""Every path below OUTPUT, and the version of what lies there.
+
+``docs/format.md`` describes each file. Within a version, fields and columns may be added: readers
+ignore those that they do not know, and take those that are not there for null. Anything else that
+changes makes a new version, which earlier programs refuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batchlight._version import __version__
+from batchlight.errors import UsageError
+from batchlight.output.documents import Document, parse, serialise
+from batchlight.storage import Storage
+from batchlight.storage.base import INTERNAL
+
+FORMAT_VERSION = 1
+"""What this program writes, and the latest that it reads."""
+
+FORMAT = f"{INTERNAL}/format.json"
+LOCKS = f"{INTERNAL}/locks"
+"""Of all that a run writes, this comes first and stays: a folder with it is an output."""
+PLANS = f"{INTERNAL}/plan"
+PARTS = f"{INTERNAL}/parts"
+METADATA = "metadata"
+SUMMARY = "summary.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, order=True)
+class BatchRange:
+    """Consecutive batches, both ends included: those of a chunk of a plan, or a file of records."""
+
+    first: int
+    last: int
+
+    @property
+    def file_name(self) -> str:
+        """As in ``0000000000-0000000063.parquet``."""
+        return f"{self.first:010d}-{self.last:010d}.parquet"
+
+    @classmethod
+    def parse(cls, file_name: str) -> BatchRange | None:
+        """None for a name of another kind, as of files that somebody else has put there."""
+        numbers = [
+            part for part in file_name.removesuffix(".parquet").split("-") if is_number(part)
+        ]
+        if len(numbers) != 2:
+            return None
+        found = cls(*map(int, numbers))
+        return found if found.file_name == file_name and found.first <= found.last else None
+
+    def numbers(self) -> range:
+        """The batches' numbers."""
+        return range(self.first, self.last + 1)
+
+    def __contains__(self, batch: int) -> bool:
+        return self.first <= batch <= self.last
+
+
+def lock_path(number: int) -> str:
+    """The lock of one run."""
+    return f"{LOCKS}/{number:010d}.json"
+
+
+def plan_path(first: int) -> str:
+    """The end mark of the plan that begins with batch ``first``: with it, the plan is whole."""
+    return f"{PLANS}/{first:010d}.json"
+
+
+def closed_path(first: int) -> str:
+    """The mark that all rows of a plan stand in ``metadata/``."""
+    return f"{PLANS}/{first:010d}.closed"
+
+
+def chunk_folder(first: int) -> str:
+    """The chunks of a plan."""
+    return f"{PLANS}/{first:010d}"
+
+
+def chunk_path(first: int, chunk: BatchRange) -> str:
+    """One chunk of the plan that begins with batch ``first``."""
+    return f"{chunk_folder(first)}/{chunk.file_name}"
+
+
+def part_path(batch: int) -> str:
+    """The rows of a batch, from its commit until its plan is closed."""
+    return f"{PARTS}/{batch:010d}.parquet"
+
+
+def is_part(path: str) -> bool:
+    """Whether a file of records is the part of a batch."""
+    return path.startswith(f"{PARTS}/")
+
+
+def metadata_path(chunk: BatchRange) -> str:
+    """The rows of a chunk of batches, for good."""
+    return f"{METADATA}/{chunk.file_name}"
+
+
+def range_of(path: str) -> BatchRange:
+    """The batches that a file of records covers, by its name."""
+    name = path.rpartition("/")[2]
+    number = name.removesuffix(".parquet")
+    chunk = BatchRange(int(number), int(number)) if number.isdigit() else BatchRange.parse(name)
+    assert chunk is not None, path
+    return chunk
+
+
+def numbered(names: list[str], suffix: str) -> list[int]:
+    """The numbers that name files of one kind; files of other names are none of them."""
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return [int(stem) for stem in stems if is_number(stem)]
+
+
+def is_number(text: str) -> bool:
+    """Whether this is a number as in the names of files here."""
+    return text.isascii() and text.isdigit()
+
+
+def is_output(storage: Storage) -> bool:
+    """Whether a run has ever worked on this."""
+    return bool(storage.names(LOCKS))
+
+
+class FormatDocument(Document):
+    """``_batchlight/format.json``."""
+
+    version: int
+    written_by: str | None = None
+    """The batchlight that wrote it first."""
+
+
+def require_known_format(storage: Storage) -> bool:
+    """Raise ``UsageError`` if a later version has written this; says whether a version is named.
+
+    Outputs without one are older than the file, and of version 1.
+    """
+    try:
+        data = storage.read(FORMAT)
+    except FileNotFoundError:
+        return False
+    found = parse(FormatDocument, data, FORMAT)
+    if found.version > FORMAT_VERSION:
+        raise UsageError(
+            f"this output was written in format {found.version} by batchlight "
+            f"{found.written_by or 'of a later version'}, and batchlight {__version__} reads "
+            f"formats up to {FORMAT_VERSION}; upgrade batchlight, or choose another output"
+        )
+    return True
+
+
+def name_format(storage: Storage) -> None:
+    """Name the version of an output, unless it is named already."""
+    if not require_known_format(storage):
+        mark = FormatDocument(version=FORMAT_VERSION, written_by=__version__)
+        storage.create(FORMAT, serialise(mark))

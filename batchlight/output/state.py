@@ -1,0 +1,106 @@
+"""What an output holds at one moment, read once per command."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+
+from batchlight.errors import StorageError
+from batchlight.output.layout import (
+    METADATA,
+    PARTS,
+    PLANS,
+    BatchRange,
+    metadata_path,
+    numbered,
+    part_path,
+)
+from batchlight.output.plan import Plan, read_plan
+from batchlight.storage import Storage
+
+
+@dataclass(frozen=True)
+class OutputState:
+    """The plans, parts and files of records that are there; ``commit`` has what changes them."""
+
+    plans: tuple[int, ...]
+    """The first batch of every whole plan, in order."""
+    plan: Plan | None
+    """The last of them; all before it are closed."""
+    closed: bool
+    """Whether all rows of the last plan stand in ``metadata/``."""
+    parts: frozenset[int]
+    """Batches that are committed and not yet moved."""
+    metadata: tuple[BatchRange, ...]
+    """The files of ``metadata/``, in order."""
+
+    @classmethod
+    def load(cls, storage: Storage) -> OutputState:
+        """Look at an output. Raises ``StorageError`` for a damaged plan."""
+        names = storage.names(PLANS)
+        plans = tuple(numbered(names, ".json"))
+        found = (BatchRange.parse(name) for name in storage.names(METADATA))
+        return cls(
+            plans=plans,
+            plan=read_plan(storage, plans[-1]) if plans else None,
+            closed=bool(plans) and plans[-1] in numbered(names, ".closed"),
+            parts=frozenset(numbered(storage.names(PARTS), ".parquet")),
+            metadata=tuple(sorted(chunk for chunk in found if chunk is not None)),
+        )
+
+    @property
+    def unfinished(self) -> Plan | None:
+        """The last plan, unless it is closed."""
+        return None if self.closed else self.plan
+
+    @property
+    def next_batch(self) -> int:
+        """The number of the first batch of a new plan.
+
+        After all that ``metadata/`` holds, even if the plans are gone that it came from.
+        """
+        after = self.metadata[-1].last + 1 if self.metadata else 0
+        return max(after, self.plan.next_batch if self.plan else 0)
+
+    @cached_property
+    def done(self) -> frozenset[int]:
+        """Batches of the last plan that are committed."""
+        if self.plan is None:
+            return frozenset()
+        first, after = self.plan.first, self.plan.next_batch
+        moved = (
+            number
+            for chunk in self.metadata
+            for number in range(max(chunk.first, first), min(chunk.last + 1, after))
+        )
+        return frozenset(number for number in self.parts if first <= number < after).union(moved)
+
+    @property
+    def record_files(self) -> list[str]:
+        """The files that hold each row exactly once: ``metadata/``, and parts not yet in it."""
+        return [
+            *map(metadata_path, self.metadata),
+            *(part_path(batch) for batch in sorted(self.parts) if not self.has_moved(batch)),
+        ]
+
+    def has_moved(self, batch: int) -> bool:
+        """Whether ``metadata/`` has the rows of a batch."""
+        return _covered(batch, self.metadata)
+
+    def plan_of(self, storage: Storage, batch: int) -> Plan:
+        """The plan of a batch. Raises ``StorageError`` if it is no longer there."""
+        which = bisect_right(self.plans, batch) - 1
+        if which < 0:
+            raise StorageError(f"the plan of batch {batch} is gone", lasting=True)
+        if self.plan is not None and which == len(self.plans) - 1:
+            return self.plan
+        return read_plan(storage, self.plans[which])
+
+
+def _covered(batch: int, ranges: Sequence[BatchRange]) -> bool:
+    """Whether one of these ranges, which are in order and disjoint, holds a batch."""
+    which = bisect_right(ranges, batch, key=attrgetter("first")) - 1
+    return which >= 0 and batch in ranges[which]

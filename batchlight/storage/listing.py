@@ -1,0 +1,135 @@
+"""Listings of object stores, of any length, sorted on disk."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import obstore
+
+from batchlight.errors import StorageError
+from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, escape_controls
+from batchlight.storage.location import Location
+
+KEYS_PER_PAGE = 1000
+RESTARTS = 10
+"""How often a listing is begun at the first key."""
+_DIRECTORY_BUCKET = "--x-s3"
+
+
+class Pages:
+    """The pages of a listing in the store's own order.
+
+    After a failure of ``next``, the following call goes on after the last key that was listed,
+    or at the first key, so that keys come twice, where the store cannot start after a given key.
+    """
+
+    def __init__(self, store: Any, location: Location) -> None:
+        self._store = store
+        self._location = location
+        # Azure's client filters by the order of names, which is not the order of every account;
+        # S3's directory buckets ignore the key to start after.
+        self._resumable = location.scheme != "az" and not location.bucket.endswith(
+            _DIRECTORY_BUCKET
+        )
+        self._restarts = 0
+        self._last: str | None = None
+        self._stream: Iterator[Any] | None = None
+
+    def next(self) -> list[FileInfo]:
+        """The next page; empty at the end. Raises what the client raises, and ``StorageError``."""
+        if self._stream is None:
+            self._stream = self._started()
+        try:
+            page: Sequence[Any] = next(self._stream, [])
+        except BaseException:
+            self._stream = None
+            raise
+        if page and self._resumable:
+            self._last = page[-1]["path"]
+        return [
+            FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+            for meta in page
+        ]
+
+    def _started(self) -> Iterator[Any]:
+        if not self._resumable and self._restarts == RESTARTS:
+            raise StorageError(
+                f"the listing of {self._location} broke off {RESTARTS} times; "
+                "run the same command again, or on fewer objects",
+                lasting=True,
+            )
+        self._restarts += 1
+        return iter(obstore.list(self._store, offset=self._last, chunk_size=KEYS_PER_PAGE))
+
+
+class SortingTable:
+    """Where a listing is put together and sorted, in flat memory.
+
+    S3 lists in the order of UTF-8 bytes, but not every store does (SeaweedFS goes folder by
+    folder; S3's directory buckets promise nothing), and batches must not depend on the store.
+    Raises ``sqlite3.Error`` where the disk is in trouble.
+    """
+
+    def __init__(self, table: sqlite3.Connection) -> None:
+        self._table = table
+        self._outputs: set[str] = set()
+        """Folders that hold ``_batchlight``."""
+        table.execute("PRAGMA journal_mode = OFF")
+        table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
+
+    def add(self, page: Sequence[FileInfo]) -> None:
+        """Take a page in; a key that comes twice counts once, as it was the last time."""
+        for info in page:
+            folders = escape_controls(info.path).split("/")[:-1]
+            if INTERNAL in folders:
+                self._outputs.add("/".join(folders[: folders.index(INTERNAL)]))
+        self._table.executemany(
+            "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
+            (
+                (i.path.encode(), i.size, i.modified and i.modified.isoformat(), i.etag, i.defect)
+                for i in map(_printable, page)
+            ),
+        )
+
+    def inputs(self) -> Iterator[FileInfo]:
+        """What ``Storage.walk`` gives."""
+        earlier: FileInfo | None = None
+        rows = self._table.execute("SELECT * FROM file ORDER BY path, defect, rowid")
+        for path, size, modified, etag, defect in rows:
+            date = modified and datetime.fromisoformat(modified)
+            info = FileInfo(path.decode(), size, date, etag, defect)
+            if earlier is not None and (earlier.path, earlier.defect) != (path.decode(), defect):
+                yield earlier
+            earlier = info if self._is_input(info.path) else None
+        if earlier is not None:
+            yield earlier
+
+    def _is_input(self, path: str) -> bool:
+        """Whether a path is neither hidden nor somebody's output."""
+        parts = path.split("/")
+        if not path or any(part.startswith(".") for part in parts):
+            return False
+        outputs = self._outputs
+        return not outputs or all("/".join(parts[:end]) not in outputs for end in range(len(parts)))
+
+
+@contextmanager
+def sorting_table() -> Iterator[SortingTable]:
+    """A table in a temporary folder, which is removed afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="batchlight-") as folder,
+        closing(sqlite3.connect(os.path.join(folder, "listing"))) as table,
+    ):
+        yield SortingTable(table)
+
+
+def _printable(info: FileInfo) -> FileInfo:
+    shown = escape_controls(info.path)
+    return info if shown == info.path else replace(info, path=shown, defect=BAD_NAME)

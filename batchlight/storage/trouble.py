@@ -1,0 +1,92 @@
+"""What the exceptions of an object store's client mean, in words that hold no secret."""
+
+from __future__ import annotations
+
+import re
+
+from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
+
+from batchlight.storage.base import escape_controls
+from batchlight.storage.connecting import CREDENTIALS, endpoint_of
+from batchlight.storage.location import Location
+
+_SIGNATURE = re.compile(
+    "SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken|RequestTimeTooSkewed"
+)
+_BAD_KEY = re.compile("KeyTooLongError|InvalidObjectName|InvalidResourceName")
+_CONFLICT = re.compile("ConditionalRequestConflict|OperationAborted")
+_PASSING = re.compile("status code: 4(08|09|29)|RequestTimeout|IncompleteBody|BadDigest|SlowDown")
+"""Refusals that a second try may not meet: too slow, in conflict, too many, or not whole."""
+_NO_CREDENTIALS = re.compile(
+    r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
+)
+"""Metadata services of cloud machines, asked where the environment holds no credentials."""
+_REASON_LENGTH = 200
+
+
+def already_exists(error: BaseException) -> bool:
+    """Whether there is such an object; some conflicts only say that another request is at it."""
+    return isinstance(error, AlreadyExistsError) and not _CONFLICT.search(str(error))
+
+
+def is_bad_key(error: BaseException) -> bool:
+    """Whether the store cannot have an object of this name."""
+    return bool(_BAD_KEY.search(str(error)))
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether a second try would end the same: no such bucket, no permission, a bad request."""
+    text = str(error)
+    refused = re.search(r"status code: (4\d\d|501)", text) and not _PASSING.search(text)
+    return _is_denied(error) or bool(refused)
+
+
+def is_denied_one_object(error: BaseException) -> bool:
+    """Whether permission is denied although the credentials are good."""
+    return isinstance(error, PermissionDeniedError) and not _SIGNATURE.search(str(error))
+
+
+def _is_denied(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(
+        _SIGNATURE.search(text) or re.search(r"status code: 40[13]", text)
+    )
+
+
+def odd_name(where: str, error: BaseException) -> str:
+    """The sentence about an object whose name the client refuses."""
+    name = re.search('Path "(.*?)"', str(error), re.DOTALL)
+    return (
+        f"cannot list {where}: the client refuses the name "
+        f"'{escape_controls(name.group(1)) if name else '?'}' "
+        "(control characters, or parts that are empty or dots); rename or delete that object"
+    )
+
+
+def reason_of(error: BaseException, location: Location) -> str:
+    """One clause for a person; server texts are cut down to their code and message."""
+    text = str(error)
+    credentials = f"check {CREDENTIALS[location.scheme]}"
+    if "NoSuchBucket" in text or "ContainerNotFound" in text:
+        return f"there is no bucket {location.bucket}; create it or correct its name"
+    if _NO_CREDENTIALS.search(text):
+        return f"no credentials were found; {credentials}"
+    if "error sending request" in text or "dns error" in text:
+        endpoint = _without_password(endpoint_of(location)) or f"the {location.scheme}:// service"
+        return f"cannot reach {endpoint}; check the endpoint and the network"
+    code = re.search(r"<Code>([^<]*)</Code>", text)
+    message = re.search(r"<Message>([^<]*)</Message>", text)
+    if _is_denied(error):
+        return f"access denied ({code.group(1) if code else 'no reason given'}); {credentials}"
+    if code:
+        return f"the store answers {code.group(1)}: {message.group(1) if message else ''}".rstrip(
+            ": ."
+        )
+    status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
+    if status:
+        return f"the store answers {status.group(1)}"
+    return _without_password(text.partition("\n")[0])[:_REASON_LENGTH]
+
+
+def _without_password(endpoint: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", endpoint)

@@ -1,0 +1,84 @@
+"""As a library: the calling process is as it was, whatever was called."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.helpers import write_images
+
+PROGRAM = """
+import json, logging, os, signal, sys, warnings
+import cv2, numpy, random, threading, torch
+import rich.style  # which draws a random number
+import batchlight
+from batchlight.host import process
+
+folder, call = sys.argv[1:]
+process.keep_freed_memory = lambda: sys.exit("malloc cannot be set back")
+cv2.setNumThreads(3)
+torch.set_num_threads(3)
+torch.backends.cudnn.benchmark = True
+
+def in_thread(work):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+def state():
+    cudnn = torch.backends.cudnn
+    return {
+        "cv2 threads": cv2.getNumThreads(),
+        "torch threads": torch.get_num_threads(),
+        "torch threads of others": in_thread(torch.get_num_threads),
+        "torch default type": str(torch.get_default_dtype()),
+        "torch gradients": torch.is_grad_enabled(),
+        "torch random": hash(bytes(torch.get_rng_state())),
+        "cudnn": [cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32],
+        "numpy errors": numpy.geterr(),
+        "numpy random": str(numpy.random.get_state()),
+        "random": hash(random.getstate()),
+        **{f"environment: {name}": value for name, value in os.environ.items()},
+        "signals": [str(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM)],
+        "log": [logging.root.level, len(logging.root.handlers)],
+        "warnings": len(warnings.filters),
+        "folder": os.getcwd(),
+    }
+
+image = cv2.imread(folder + "/in/a/0000.jpg")
+calls = {
+    "enhance": lambda method: batchlight.enhance(image, method=method, device="cpu"),
+    "run": lambda method: batchlight.run(
+        batchlight.JobConfig(
+            input=folder + "/in", output=folder + "/out", method=[method], device="cpu",
+            workers=0, progress="off",
+        )
+    ),
+}
+name, _, method = call.partition(" ")
+before = state()
+calls[name](method)
+after = state()
+pairs = {key: (before.get(key), after.get(key)) for key in before | after}
+print(json.dumps({key: pair for key, pair in pairs.items() if pair[0] != pair[1]}))
+"""
+
+
+@pytest.mark.parametrize("method", ["classical", "absgn"])
+@pytest.mark.parametrize("call", ["enhance", "run"])
+def test_a_call_leaves_the_process_as_it_was(tmp_path: Path, call: str, method: str) -> None:
+    write_images(tmp_path / "in", 2)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path, f"{call} {method}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}

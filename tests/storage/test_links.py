@@ -1,0 +1,201 @@
+"""Symbolic links below an output lead nowhere; links to files in an input are read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import batchlight
+from batchlight.errors import StorageError
+from batchlight.storage import Location, Storage, open_source, open_storage
+from batchlight.storage.local import TEMPORARY
+from tests.support.helpers import tree, write_images
+
+USES: dict[str, Callable[[Storage, str], object]] = {
+    "read": lambda storage, folder: storage.read(f"{folder}/file"),
+    "stat": lambda storage, folder: storage.stat(f"{folder}/file"),
+    "is_file": lambda storage, folder: storage.is_file(f"{folder}/file"),
+    "names": lambda storage, folder: storage.names(folder),
+    "write": lambda storage, folder: storage.write(f"{folder}/file", b"new"),
+    "write below": lambda storage, folder: storage.write(f"{folder}/deep/new", b"new"),
+    "create": lambda storage, folder: storage.create(f"{folder}/new", b"new"),
+    "delete": lambda storage, folder: storage.delete(f"{folder}/file"),
+}
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"precious")
+    (folder / uuid4().hex).write_bytes(b"named like a temporary file")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def opened(folder: Path) -> Storage:
+    return open_storage(Location.parse(str(folder)))
+
+
+def link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("folder", ["classical", "classical/deep"])
+@pytest.mark.parametrize("use", USES)
+def test_no_folder_is_reached_through_a_link(
+    out: Path, victim: Path, folder: str, use: str
+) -> None:
+    link(out / folder, victim)
+    before = tree(victim)
+    with pytest.raises(StorageError, match=rf"{folder} is a symbolic link.*; put") as caught:
+        USES[use](opened(out), folder)
+    assert caught.value.lasting
+    assert tree(victim) == before
+
+
+@pytest.mark.parametrize("folder", ["_batchlight", TEMPORARY])
+@pytest.mark.parametrize("use", ["check", "sweep", "write", "create"])
+def test_no_link_in_place_of_the_own_folders(
+    out: Path, victim: Path, folder: str, use: str
+) -> None:
+    link(out / folder, victim)
+    (victim / "tmp").mkdir()
+    (victim / "tmp" / uuid4().hex).write_bytes(b"precious too")
+    before = tree(victim)
+    uses: dict[str, Callable[[Storage], object]] = {
+        "check": lambda storage: storage.check(writable=True),
+        "sweep": lambda storage: storage.sweep(),
+        "write": lambda storage: storage.write("file", b"new"),
+        "create": lambda storage: storage.create("file", b"new"),
+    }
+    with pytest.raises(StorageError, match=f"{folder} is a symbolic link"):
+        uses[use](opened(out))
+    assert tree(victim) == before
+
+
+def test_a_link_in_place_of_a_file_is_refused_or_replaced(out: Path, victim: Path) -> None:
+    storage = opened(out)
+    for name in ("replaced", "deleted", "read"):
+        link(out / name, victim / "file")
+    link(out / "dangling", victim / "new")
+    before = tree(victim)
+    storage.write("replaced", b"new")
+    storage.delete("deleted")
+    assert not storage.create("dangling", b"new")
+    assert (out / "replaced").read_bytes() == b"new"
+    assert not (out / "replaced").is_symlink()
+    assert not (out / "deleted").is_symlink()
+    assert storage.names("") == ["dangling", "read", "replaced"]  # so that using them is refused
+    assert [info.path for info in storage.walk()] == []
+    for name in ("read", "dangling"):
+        assert not storage.is_file(name)
+        for use in (storage.read, storage.stat):
+            with pytest.raises(StorageError, match=f"{name} is a symbolic link"):
+                use(name)
+    assert tree(victim) == before
+
+
+def test_the_root_itself_may_be_a_link(out: Path, tmp_path: Path) -> None:
+    link(tmp_path / "link", out)
+    storage = opened(tmp_path / "link")
+    storage.check(writable=True)
+    storage.write("a/file", b"1")
+    assert storage.read("a/file") == (out / "a/file").read_bytes() == b"1"
+    storage.sweep()
+    storage.sync()
+
+
+def test_a_source_is_read_through_links_to_files(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/real").write_bytes(b"12345")
+    link(tmp_path / "in/link", tmp_path / "elsewhere/real")
+    link(tmp_path / "in/folder", tmp_path / "elsewhere")
+    storage = open_source(Location.parse(str(tmp_path / "in")))
+    assert [info.path for info in storage.walk()] == ["link"]
+    assert storage.read("link") == storage.read("folder/real") == b"12345"
+    assert storage.stat("link").size == 5
+    assert storage.is_file("link")
+    assert storage.names("") == ["link"]
+
+
+def test_only_own_names_are_swept(out: Path, victim: Path) -> None:
+    storage = opened(out)
+    storage.sweep()  # nothing there yet
+    storage.check(writable=True)
+    place = out / TEMPORARY
+    own = uuid4().hex
+    (place / own).write_bytes(b"half")
+    (place / uuid4().hex).mkdir()  # of a creation that died
+    (place / uuid4().hex).symlink_to(victim)
+    for claim in (uuid4().hex, uuid4().hex):
+        (place / claim).mkdir()
+        (place / claim / uuid4().hex).write_bytes(b"whole")
+    (place / claim / "somebody's").write_bytes(b"1")
+    (place / "somebody's").write_bytes(b"2")
+    (place / "somebody's folder").mkdir()
+    (place / "somebody's folder" / own).write_bytes(b"3")
+    before = tree(victim)
+    storage.sweep()
+    assert sorted(tree(place).values()) == [b"1", b"2", b"3"]
+    assert {path.name for path in place.iterdir()} == {"somebody's", "somebody's folder", claim}
+    assert tree(victim) == before
+
+
+def test_a_link_that_comes_and_goes_is_never_followed(out: Path, victim: Path) -> None:
+    storage = opened(out)
+    (out / "aside").mkdir()
+    before = tree(victim)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            with suppress(OSError):  # not made anew so far
+                os.rename(out / "classical", out / "aside" / uuid4().hex)
+            with suppress(OSError):
+                os.symlink(victim, out / "classical")
+            with suppress(OSError):  # it is a folder by now
+                os.unlink(out / "classical")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(500):
+            with suppress(StorageError, OSError):
+                storage.write("classical/file", b"new")
+            with suppress(StorageError, OSError):
+                assert storage.read("classical/file") == b"new"
+            with suppress(StorageError, OSError):
+                storage.delete("classical/file")
+    finally:
+        over.set()
+        thread.join()
+    assert tree(victim) == before
+
+
+@pytest.mark.parametrize("folder", [TEMPORARY, "_batchlight/plan", "classical", "metadata"])
+def test_a_run_refuses_an_output_with_links(
+    tmp_path: Path, out: Path, victim: Path, folder: str
+) -> None:
+    write_images(tmp_path / "in", 2)
+    link(out / folder, victim)
+    before = tree(victim)
+    config = batchlight.JobConfig(
+        input=str(tmp_path / "in"), output=str(out), workers=0, progress="off"
+    )
+    with pytest.raises(StorageError, match=f"{folder} is a symbolic link.*another --output$"):
+        batchlight.run(config)
+    assert tree(victim) == before

@@ -1,0 +1,173 @@
+"""Exclusive creation on file systems without hard links, and creators that die halfway."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import batchlight
+from batchlight.errors import StorageError
+from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import NameRefusedError
+from batchlight.storage.local import TEMPORARY
+from tests.support.helpers import outcomes, tree, write_images
+
+DYING = """
+import os, sys
+from batchlight.storage import Location, open_storage
+
+folder, step = sys.argv[1], int(sys.argv[2])
+
+def no_link(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
+
+def dying(call):
+    def wrapper(*arguments, **more):
+        global step
+        step -= 1
+        if step < 0:
+            os._exit(9)
+        return call(*arguments, **more)
+    return wrapper
+
+os.link = no_link
+for name in ("open", "mkdir", "rename", "rmdir", "unlink", "fsync", "listdir", "stat"):
+    setattr(os, name, dying(getattr(os, name)))
+created = open_storage(Location.parse(folder)).create("a/name", b"of the dead")
+os._exit(0 if created else 1)
+"""
+"""A process that dies before its n-th call of the system, at any point of a creation."""
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Storage:
+    """On a disk without hard links."""
+    forbid_links(monkeypatch, request.param)
+    return opened(tmp_path)
+
+
+def forbid_links(monkeypatch: pytest.MonkeyPatch, error: int = errno.EPERM) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", no_link)
+
+
+def opened(folder: Path) -> Storage:
+    return open_storage(Location.parse(str(folder)))
+
+
+def test_a_file_is_created_once(storage: Storage, tmp_path: Path) -> None:
+    assert storage.create("a/name", b"one")
+    assert not storage.create("a/name", b"two")
+    assert storage.read("a/name") == b"one"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NameRefusedError):
+        storage.create("folder", b"three")
+    storage.delete("a/name")
+    assert storage.create("a/name", b"four")
+    assert tree(tmp_path) == {"a/name": b"four"}
+    assert not list((tmp_path / TEMPORARY).iterdir())
+
+
+def test_of_many_creators_one_wins(storage: Storage, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            made = list(pool.map(lambda i, n=number: storage.create(f"{n}", b"%d" % i), range(8)))
+            assert made.count(True) == 1
+            assert storage.read(f"{number}") == b"%d" % made.index(True)
+    assert not list((tmp_path / TEMPORARY).iterdir())
+
+
+def test_a_creator_that_dies_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every single step; the file is then its, or that of the next one, and always whole."""
+    forbid_links(monkeypatch)
+    its = 0
+    for step in range(100):
+        folder = tmp_path / str(step)
+        done = subprocess.run([sys.executable, "-c", DYING, folder, str(step)], check=False)
+        (folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
+        storage = opened(folder)
+        created = storage.create("a/name", b"of the living")
+        content = storage.read("a/name")
+        assert content == (b"of the living" if created else b"of the dead")
+        its += not created
+        storage.sweep()
+        assert tree(folder) == {"a/name": content}
+        assert not list((folder / TEMPORARY).iterdir())
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9
+    assert done.returncode == 0
+    assert step > 20
+    assert its > 3
+
+
+def test_a_run_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_links(monkeypatch)
+    write_images(tmp_path / "in", 3)
+    out = tmp_path / "out"
+    config = batchlight.JobConfig(
+        input=str(tmp_path / "in"), output=str(out), workers=0, batch_size=2, progress="off"
+    )
+    for _ in range(2):
+        assert batchlight.run(config).exit_code == 0
+    assert {row.status for row in outcomes(out).values()} == {"ok"}
+    assert not list((out / TEMPORARY).iterdir())
+
+
+def flushed_folders(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
+    """The folders that are flushed from now on, relative to ``root``."""
+    fsync, flushed = os.fsync, []
+
+    def spy(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            flushed.append(str(path.relative_to(root)))
+            if flushed.count("b") == 1 and flushed[-1] == "b":
+                raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    return flushed
+
+
+def test_a_flush_that_fails_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = opened(tmp_path)
+    for name in "abc":
+        storage.write(f"{name}/file", b"1")
+    flushed = flushed_folders(monkeypatch, tmp_path)
+    with pytest.raises(StorageError, match="input/output error"):
+        storage.sync()
+    storage.sync()
+    assert sorted(flushed) == [".", "a", "b", "b", "c"]
+    storage.sync()
+    assert len(flushed) == 5
+
+
+def test_folders_are_flushed_while_others_are_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = opened(tmp_path)
+    flushed = flushed_folders(monkeypatch, tmp_path)
+
+    def write(number: int) -> None:
+        for folder in range(200):
+            storage.write(f"{number}/{folder}/file", b"")
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, number) for number in range(2)]
+        while not all(writer.done() for writer in writers):
+            storage.sync()
+        for writer in writers:
+            writer.result()
+    storage.sync()
+    assert {f"{n}/{i}" for n in range(2) for i in range(200)} < set(flushed)
