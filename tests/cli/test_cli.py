@@ -127,6 +127,7 @@ def test_failures(finished: Path) -> None:
     assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
 
 
+@pytest.mark.nightly
 def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
     for _ in range(8):
         assert batchlight("failures", finished / "out", "--json").returncode == 0

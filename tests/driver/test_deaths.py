@@ -114,11 +114,14 @@ def calm(photos: Path) -> State:
 # Workers, nodes, the head
 
 
-def test_killed_workers_change_nothing(photos: Path, calm: State, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [2, pytest.param(KILLS, marks=pytest.mark.nightly)])
+def test_killed_workers_change_nothing(
+    photos: Path, calm: State, tmp_path: Path, most: int
+) -> None:
     out, kills, workers = tmp_path / "out", 0, partial(at_work, tmp_path / "deadly")
     environment = deadly(tmp_path / "deadly", {}, SLOW_S)
     with started(photos, out, "--workers", WORKERS, **environment) as run:
-        while kills < KILLS:  # one in each batch or so
+        while kills < most:  # one in each batch or so
             wait_until(partial(has_parts, out, kills // 2), run)
             wait_until(partial(workers, run.pid), run)
             with suppress(psutil.NoSuchProcess, IndexError):  # it may have ended by itself

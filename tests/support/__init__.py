@@ -1,0 +1,12 @@
+"""What tests of several packages share.
+
+``helpers``       images to work on, the real command, and a look at what it left
+``image_files``   images of every format, written as other programs write them
+``mutants``       damaged images, each made again from its seed and its number
+``s3_server``     a real object store
+``faulty_proxy``  an object store that is in trouble
+``ray_head``      a real Ray that many tests share
+``dying``         runs in this process that end at a chosen write
+``deadly``        a ``sitecustomize`` that makes images deadly or slow in every worker of a run
+``lowest``        the lowest versions that the package declares, for ``make lowest``
+"""
