@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from batchlight._version import __version__
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from ray.util.metrics import Counter
 
 T = TypeVar("T")
+
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Leave the variables that say which accelerators are visible alone: its coming default, about
+    # which it warns.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment variables that Ray reads when it is imported, and its processes when they start."""
 
 RESENDS_AT_MOST = 100
 PAUSE_BEFORE_RESENDING = 1.0
@@ -62,6 +71,8 @@ class RayEngine:
         self._timeout = timeout
         self._hosts = hosts
         self._services: list[RayService] = []
+        self._settings = ExitStack()
+        """Of this process, to be restored."""
         self._counters: dict[Meter, Counter] = {}
         self.workers = workers or 1
         self.nodes = 1
@@ -70,10 +81,7 @@ class RayEngine:
         self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
 
     def __enter__(self) -> Self:
-        # Ray reads these once, on import: send no usage reports, and leave the variables that say
-        # which accelerators are visible alone (its coming default, about which it warns).
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._settings.enter_context(_variables(RAY_SETTINGS))
         import ray
 
         self._started = not ray.is_initialized()  # a program may have a Ray of its own already
@@ -97,6 +105,7 @@ class RayEngine:
 
         if not logger.isEnabledFor(logging.DEBUG):
             # What Ray has to say of a lost node, pages of it, it prints on stdout all the same.
+            self._settings.callback(setattr, ray._private.worker, "_worker_logs_enabled", True)
             ray._private.worker._worker_logs_enabled = False
         local: dict[str, Any] = {}
         if self._address == "local":
@@ -107,6 +116,8 @@ class RayEngine:
                 "include_dashboard": False,
             }
         _refuse_silence(self._address)
+        its_logger = logging.getLogger("ray")
+        self._settings.callback(its_logger.setLevel, its_logger.level)
         ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local)
 
     def _look_around(self) -> None:
@@ -154,6 +165,7 @@ class RayEngine:
                 logger.debug("an actor could not be stopped: %s", error)
         if self._started:
             ray.shutdown()
+        self._settings.close()
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         from ray.util.metrics import Counter
@@ -220,6 +232,18 @@ def make_engine(
     if workers == 0:
         return InProcessEngine()
     return RayEngine(workers, address, timeout, hosts)
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, for a while."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _refuse_silence(address: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,12 +137,22 @@ def _count(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
 
 
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     """``name`` keeps the ids of charts on one page apart; equal records make equal charts."""
-    # It warns where it cannot keep its caches; readers of the page need not know.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib as mpl  # late: it takes a third of a second
-    from matplotlib.figure import Figure
+    with _only_errors(logging.getLogger("matplotlib")):
+        # It warns where it cannot keep its caches; readers of the page need not know.
+        import matplotlib as mpl  # late: it takes a third of a second
+        from matplotlib.figure import Figure
 
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=SIZE_INCHES)
