@@ -11,12 +11,16 @@ A test that kills Ray, looks at its processes or gives its workers an environmen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.ray_head import QUIET, running_ray
 from tests.support.s3_server import S3Server, running_s3
+
+# Ray decides once per process whether it authenticates, so all that a process meets must agree.
+os.environ.update(QUIET)
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +49,7 @@ def ray_address(s3_server: S3Server) -> Iterator[str]:
 @pytest.fixture
 def shared_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """That Ray, for all that this test starts."""
-    for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
     return ray_address
 
 

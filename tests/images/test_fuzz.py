@@ -22,7 +22,6 @@ from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import Row, measured, outcomes, rows
 from tests.support.image_files import FORMATS, png_chunk, png_start, read
 from tests.support.mutants import mutant
-from tests.support.ray_head import QUIET
 
 COUNT = int(os.environ.get("BATCHLIGHT_MUTANTS", "200"))
 SEED = int(os.environ.get("BATCHLIGHT_MUTANTS_SEED", "0"))
@@ -73,8 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_ray(folder: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     output = tmp_path_factory.mktemp("on-ray")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
-            patch.setenv(name, value)
+        patch.setenv("RAY_ADDRESS", ray_address)
         return run_job(folder, output, workers=2)
 
 
