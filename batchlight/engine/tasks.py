@@ -37,6 +37,8 @@ RAY_SETTINGS = {
     # Leave the variables that say which accelerators are visible alone: its coming default, about
     # which it warns.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Of a call that dies, the engine says what is to be said.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 """Environment variables that Ray reads when it is imported, and its processes when they start."""
 
