@@ -173,7 +173,8 @@ class JobConfig(BaseModel):
         default="0", description="Failed images, a number or P%, that still make exit code 0."
     )
     fail_fast: bool = Field(
-        default=False, description="Stop once more than --max-failures have failed in this run."
+        default=False,
+        description="Stop as soon as more than --max-failures images have failed in this run.",
     )
     retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
     overwrite: bool = Field(

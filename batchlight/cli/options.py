@@ -21,7 +21,7 @@ GROUPS = {
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),
-    "Course of the run": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
+    "Run control": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
 }
 
 TRAIN_GROUPS = {

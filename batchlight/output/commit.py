@@ -22,6 +22,7 @@ from batchlight.output.layout import (
     BatchRange,
     chunk_folder,
     closed_path,
+    is_output_path,
     metadata_path,
     part_path,
     plan_path,
@@ -118,7 +119,7 @@ def _delete_stale_outputs(
     if stale:
         for chunk in plan.chunks:
             stale.difference_update(_new_outputs(storage, state, chunk))
-    for path in sorted(stale):
+    for path in filter(is_output_path, sorted(stale)):
         storage.delete(path)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchlight._version import __version__
+from batchlight.config import METHODS
 from batchlight.errors import UsageError
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.storage import Storage
@@ -57,6 +58,12 @@ class BatchRange:
 
     def __contains__(self, batch: int) -> bool:
         return self.first <= batch <= self.last
+
+
+def is_output_path(path: str) -> bool:
+    """Whether an enhanced image may be there; what records say of that is not taken for granted."""
+    top, *below = path.split("/")
+    return top in METHODS and bool(below) and ".." not in below
 
 
 def lock_path(number: int) -> str:

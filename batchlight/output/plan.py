@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.config import Fingerprint, Method
-from batchlight.errors import counted
+from batchlight.errors import StorageError, counted
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path
@@ -135,17 +135,22 @@ class Plan:
 
     def batches_of(self, storage: Storage, chunk: BatchRange) -> list[Batch]:
         """The batches of one chunk, or some in the middle of one."""
-        whole = next(c for c in self.chunks if chunk.first in c)
-        batches = _as_batches(self.read_chunk(storage, whole))
+        batches = _as_batches(self.read_chunk(storage, self._chunk_with(chunk.first)))
         return [batch for batch in batches if batch.number in chunk]
 
     def input_of(self, storage: Storage, batch: int, path: str) -> Input:
         """One image of a batch."""
-        whole = next(c for c in self.chunks if batch in c)
-        rows = self.read_chunk(storage, whole)
+        rows = self.read_chunk(storage, self._chunk_with(batch))
         wanted = pc.and_(pc.equal(rows["batch"], batch), pc.equal(rows["input"], path))
-        [found] = _as_batches(rows.filter(wanted))
-        return found.inputs[0]
+        for found in _as_batches(rows.filter(wanted)):
+            return found.inputs[0]
+        raise StorageError(f"the plan of batch {batch} does not name {path}", lasting=True)
+
+    def _chunk_with(self, batch: int) -> BatchRange:
+        for chunk in self.chunks:
+            if batch in chunk:
+                return chunk
+        raise StorageError(f"the plan of batch {batch} does not have it", lasting=True)
 
     def read_chunk(
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None

@@ -19,6 +19,7 @@ from batchlight.images.pixels import turned
 from batchlight.output.inputs import read_input
 from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage, open_source
+from batchlight.storage.base import NameRefusedError
 
 SIDE = 480
 """Pixels of a picture's longer side."""
@@ -89,6 +90,8 @@ class Album:
             return Picture(missing=f"no permission to read the {side}")
         except ImageError as error:
             return Picture(missing=f"the {side} is not shown: {error.message}")
+        except NameRefusedError as error:
+            return Picture(missing=f"the {side} is not shown: {error}")
         except BatchlightError:
             self._trouble[side] = f"the place of the {side} is out of reach"
             return Picture(missing=self._trouble[side])

@@ -95,7 +95,7 @@ class Storage(Protocol):
         """Remove a file; fine if it is gone already."""
 
     def sync(self) -> None:
-        """See to it that no power cut undoes what was written through this object until now."""
+        """Make all writes through this object so far durable (fsync)."""
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left behind."""

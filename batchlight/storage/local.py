@@ -195,7 +195,7 @@ class LocalStorage:
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} would leave {self.root}")
+            raise NameRefusedError(f"{path!r} would leave {self.root}")
         return os.path.join(self.root, path)
 
     @contextmanager

@@ -243,3 +243,28 @@ def test_without_its_state_folder_an_output_is_still_gone_on_with(kept: Path) ->
     assert problems(kept / "out") == []
     batches = {row["input"]: row["batch"] for row in stable_rows(kept / "out")}
     assert batches["a.png"] == batches["new.png"] == 5
+
+
+def test_paths_in_records_lead_nowhere_else(kept: Path) -> None:
+    """Not a word of records is taken for granted: neither what is read, nor what is deleted."""
+    out = kept / "out"
+    precious = kept / "precious.png"
+    precious.write_bytes(b"precious")
+    names = ["../precious.png", "summary.json", "_batchlight/format.json", "classical/../../x"]
+
+    def crafted(table: pa.Table) -> pa.Table:
+        paths = pa.array([names[n % len(names)] for n in range(len(table))], pa.string())
+        at = table.schema.get_field_index("output")
+        return table.set_column(at, table.schema.field(at), paths)
+
+    edit_tables(out, "metadata/*", crafted)
+    assert {problem.trouble for problem in problems(out)} <= {
+        "unreadable",
+        "altered",
+        "missing",
+        "truncated",
+    }
+    write_report(Location.parse(str(out)))
+    assert run(kept).exit_code == 0
+    assert precious.exists()
+    assert (out / "_batchlight/format.json").exists()
