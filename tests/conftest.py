@@ -3,10 +3,12 @@
 ``s3_server``     a real object store, for commands: give them ``s3_server.environment``
 ``s3``            the same, for storages of this process
 ``ray_address``   a real Ray of two CPUs, for commands: give them ``--address``
-``shared_ray``    the same by ``RAY_ADDRESS``, for commands and runs of this process
+``shared_ray``    the same by ``RAY_ADDRESS``
 ``one_thread``    one thread for the tensors of a module
 
-A test that kills Ray, looks at its processes or gives its workers an environment starts its own.
+The shared Ray is for commands in processes of their own: Ray reads its settings once per process,
+so one that has had a Ray of its own cannot talk to it. A test that kills Ray, looks at its
+processes or gives its workers an environment starts its own.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def ray_address(s3_server: S3Server) -> Iterator[str]:
 
 @pytest.fixture
 def shared_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """That Ray, for all that this test starts."""
+    """That Ray, for all commands that this test starts."""
     for name, value in {**QUIET, "RAY_ADDRESS": ray_address}.items():
         monkeypatch.setenv(name, value)
     return ray_address

@@ -47,9 +47,8 @@ def prefix() -> str:
 def run(source: object, output: object, *options: object, **environment: str) -> str:
     """A run that must end well but for the broken image; returns all it printed."""
     settings = ("--workers", 0, "--batch-size", 4, "--max-failures", 1, "--progress", "off")
-    done = batchlight_here(
-        "run", "--input", source, "--output", output, *settings, *options, **environment
-    )
+    command = batchlight if "--workers" in options else batchlight_here
+    done = command("run", "--input", source, "--output", output, *settings, *options, **environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
