@@ -170,7 +170,7 @@ class Checker:
             found = pool.map(self._check, rows[start : start + CHECKS_AHEAD])
             file.problems += [problem for problem in found if problem is not None]
         self._result.outputs += len(rows)
-        self._result.bytes += sum(row["output_bytes"] for row in rows)
+        self._result.bytes += sum(row["output_bytes"] or 0 for row in rows)
         return file
 
     def _check(self, row: Row) -> Problem | None:
@@ -200,7 +200,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
         return problem("unreadable", "no permission to read it")
     except NameRefusedError as error:
         return problem("unreadable", str(error))
-    if len(data) < row["output_bytes"]:
+    if len(data) < (row["output_bytes"] or 0):
         return problem("truncated", f"{len(data)} bytes instead of {row['output_bytes']}")
     if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
         return problem("altered", "its sha256 is not the recorded one")

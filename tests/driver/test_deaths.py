@@ -268,7 +268,8 @@ def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None
     names = [str(file.relative_to(photos)) for file in files]
     assert failed == {names[number]: code for number, code in expected.items()}
     attempts = {row["input"]: row["attempts"] for row in rows(out)}
-    assert {attempts[name] for name in names[:8] + names[16:24]} == {1}
+    # Of others' batches nobody is tried alone; a busy machine may let one exceed its time once.
+    assert {attempts[name] for name in names[:8] + names[16:24]} <= {1, 2}
     assert max(attempts.values()) <= 2 * (1 + 3 + 3)  # of 8 images, in both passes
 
     for number in (9, 11, 24):
