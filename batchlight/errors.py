@@ -81,17 +81,17 @@ class LockedError(BatchlightError):
 class StorageError(BatchlightError):
     """Storage trouble that is no image's fault.
 
-    ``lasting`` tells trouble that a second try cannot cure (a full disk, wrong credentials), and
-    whose ``message`` says what can; for any other, the advice is to try again.
+    ``transient``: whether a second try may help. If not (a full disk, wrong credentials), the
+    message says what can; otherwise the advice is to try again.
     """
 
-    def __init__(self, message: str, lasting: bool = False) -> None:
-        super().__init__(message, lasting)
+    def __init__(self, message: str, transient: bool = True) -> None:
+        super().__init__(message, transient)
         self.message = message
-        self.lasting = lasting
+        self.transient = transient
 
     def __str__(self) -> str:
-        advice = "" if self.lasting else "; run the same command again to go on"
+        advice = "; run the same command again to go on" if self.transient else ""
         return self.message + advice
 
 

@@ -41,12 +41,12 @@ logger = logging.getLogger(__name__)
 async def call_patiently(
     engine: Engine, function: Callable[..., T], *arguments: object, timeouts: int = 1
 ) -> T:
-    """A call that is tried again after storage trouble, unless that is of the lasting kind."""
+    """A call that is tried again after storage trouble, if that is transient."""
     for attempt in range(TRIES_ON_STORAGE_TROUBLE):
         try:
             return await engine.call(function, *arguments, timeouts=timeouts)
         except StorageError as error:
-            if error.lasting or attempt == TRIES_ON_STORAGE_TROUBLE - 1:
+            if not error.transient or attempt == TRIES_ON_STORAGE_TROUBLE - 1:
                 raise
             pause = PAUSE_AFTER_STORAGE_TROUBLE * 2**attempt
             logger.warning("%s; trying again in %.0f s", error.message, pause)

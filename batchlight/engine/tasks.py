@@ -196,12 +196,12 @@ class RayEngine:
 
     def _on_a_worker(self, error: StorageError) -> StorageError:
         """The error, saying where it was if a look at this machine would not explain it."""
-        if self._address == "local" or not error.lasting:
+        if self._address == "local" or error.transient:
             return error
         return StorageError(
             f"{error.message}; this was on a worker of the cluster, and each node needs "
             "credentials and mounts of its own",
-            lasting=True,
+            transient=False,
         )
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:

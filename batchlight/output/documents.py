@@ -28,7 +28,7 @@ def parse(kind: type[D], data: bytes, path: str, advice: str = "remove it and tr
     try:
         return kind.model_validate_json(data)
     except (ValidationError, ValueError) as error:
-        raise StorageError(f"{path} is damaged; {advice}", lasting=True) from error
+        raise StorageError(f"{path} is damaged; {advice}", transient=False) from error
 
 
 def serialise(document: Document) -> bytes:

@@ -142,7 +142,7 @@ class Lock:
                 f"the lock on {self._where} could not be renewed for {silence:.0f} s, so that "
                 "another run may take over; see that the storage is well, then run the same "
                 "command again to go on",
-                lasting=True,
+                transient=False,
             )
             raise self._lost
 

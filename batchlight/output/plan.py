@@ -144,13 +144,13 @@ class Plan:
         wanted = pc.and_(pc.equal(rows["batch"], batch), pc.equal(rows["input"], path))
         for found in _as_batches(rows.filter(wanted)):
             return found.inputs[0]
-        raise StorageError(f"the plan of batch {batch} does not name {path}", lasting=True)
+        raise StorageError(f"the plan of batch {batch} does not name {path}", transient=False)
 
     def _chunk_with(self, batch: int) -> BatchRange:
         for chunk in self.chunks:
             if batch in chunk:
                 return chunk
-        raise StorageError(f"the plan of batch {batch} does not have it", lasting=True)
+        raise StorageError(f"the plan of batch {batch} does not have it", transient=False)
 
     def read_chunk(
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None

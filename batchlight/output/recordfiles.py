@@ -46,7 +46,7 @@ def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> pa.Ta
         raise StorageError(
             f"batch {batch} was committed with other content by another run; "
             "make sure that only one run works on this output, then run the command again",
-            lasting=True,
+            transient=False,
         )
     return table
 
@@ -60,7 +60,7 @@ class DamagedRecordsError(StorageError):
             if path.startswith(f"{PLANS}/")
             else "'batchlight verify OUTPUT --repair' makes them again"
         )
-        super().__init__(f"cannot read the records in {path}: {reason}; {advice}", lasting=True)
+        super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path
         self.reason = reason
 

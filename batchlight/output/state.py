@@ -94,7 +94,7 @@ class OutputState:
         """The plan of a batch. Raises ``StorageError`` if it is no longer there."""
         which = bisect_right(self.plans, batch) - 1
         if which < 0:
-            raise StorageError(f"the plan of batch {batch} is gone", lasting=True)
+            raise StorageError(f"the plan of batch {batch} is gone", transient=False)
         if self.plan is not None and which == len(self.plans) - 1:
             return self.plan
         return read_plan(storage, self.plans[which])

@@ -85,7 +85,7 @@ def connect(
         raise StorageError(
             f"cannot use {location}: {_reason(error, location)}; "
             f"check the {_PREFIXES[location.scheme]}* variables of the environment",
-            lasting=True,
+            transient=False,
         ) from None
 
 
@@ -98,7 +98,7 @@ def endpoint_of(location: Location) -> str:
     variable, endpoint = next(((name, value) for name, value in named if value), ("", ""))
     if variable and not _is_address(endpoint):
         raise StorageError(
-            f"{variable} holds no address; write http://host:port or https://host", lasting=True
+            f"{variable} holds no address; write http://host:port or https://host", transient=False
         )
     return endpoint
 
@@ -120,7 +120,7 @@ def _check_variables(location: Location) -> None:
         if escape_controls(value) != value:
             raise StorageError(
                 f"{name} holds a line break or another control character; set it without",
-                lasting=True,
+                transient=False,
             )
 
 

@@ -66,7 +66,7 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
             raise StorageError(
                 f"{absolute} is a symbolic link, and none is followed inside an output; "
                 "put what it points to in its place, or choose another --output",
-                lasting=True,
+                transient=False,
             )
 
 

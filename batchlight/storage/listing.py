@@ -63,7 +63,7 @@ class Pages:
             raise StorageError(
                 f"the listing of {self._location} broke off {RESTARTS} times; "
                 "run the same command again, or on fewer objects",
-                lasting=True,
+                transient=False,
             )
         self._restarts += 1
         return iter(obstore.list(self._store, offset=self._last, chunk_size=KEYS_PER_PAGE))

@@ -92,7 +92,7 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             if prefix:  # deleted while we listed
                 return iter(())
-            raise StorageError(f"there is no {folder} any more", lasting=True) from None
+            raise StorageError(f"there is no {folder} any more", transient=False) from None
         if INTERNAL + "/" in names:
             return iter(())
         names = sorted((name for name in names if not name.startswith(".")), key=_readable)
@@ -291,8 +291,8 @@ def _storage_trouble(
             errno.EPERM: "; give this user the permission and run the same command again",
             errno.EROFS: "; choose an --output that can be written to",
         }.get(error.errno or 0, "")
-        lasting = error.errno not in _TRANSIENT
-        raise StorageError(f"{what}: {reason}{advice}", lasting=lasting) from error
+        transient = error.errno in _TRANSIENT
+        raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
 
 
 def _readable(name: str) -> str:

@@ -151,8 +151,8 @@ class ObjectStorage:
                 self._given_up = False
                 return answer
             except StorageError as error:
-                if error.lasting or time.monotonic() + pause > deadline:
-                    self._given_up = not error.lasting
+                if not error.transient or time.monotonic() + pause > deadline:
+                    self._given_up = error.transient
                     raise
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -164,7 +164,7 @@ class ObjectStorage:
         try:
             yield
         except InvalidPathError as error:
-            raise StorageError(trouble.odd_name(where, error), lasting=True) from None
+            raise StorageError(trouble.odd_name(where, error), transient=False) from None
         except (FileNotFoundError, BaseError) as error:
             reason = trouble.reason_of(error, self.location)
             one_file = doing in ("read", "delete") and "NoSuchBucket" not in str(error)
@@ -176,7 +176,7 @@ class ObjectStorage:
                 raise NameRefusedError(f"cannot {doing} {where}: {reason}") from None
             if doing == "read" and trouble.is_denied_one_object(error):
                 raise PermissionError(f"cannot read {where}: {reason}") from None
-            lasting = trouble.is_lasting(error)
-            raise StorageError(f"cannot {doing} {where}: {reason}", lasting=lasting) from None
+            transient = trouble.is_transient(error)
+            raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error

@@ -34,11 +34,11 @@ def is_bad_key(error: BaseException) -> bool:
     return bool(_BAD_KEY.search(str(error)))
 
 
-def is_lasting(error: BaseException) -> bool:
-    """Whether a second try would end the same: no such bucket, no permission, a bad request."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a second try may help: not with no such bucket, no permission, a bad request."""
     text = str(error)
     refused = re.search(r"status code: (4\d\d|501)", text) and not _PASSING.search(text)
-    return _is_denied(error) or bool(refused)
+    return not (_is_denied(error) or refused)
 
 
 def is_denied_one_object(error: BaseException) -> bool:

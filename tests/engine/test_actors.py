@@ -65,7 +65,7 @@ class Thing:
         return 1 / 0
 
     def refuse(self) -> None:
-        raise StorageError("the bucket is away", lasting=True)
+        raise StorageError("the bucket is away", transient=False)
 
     def exhaust_memory(self) -> None:
         raise MemoryError
@@ -311,7 +311,7 @@ def test_errors_of_ours_come_through_and_kill_nobody(ray_engine: RayEngine, one:
     before = wait(ray_engine.call(ask, one, "pid"))
     with pytest.raises(StorageError, match=r"^the bucket is away$") as caught:
         wait(ray_engine.call(ask, one, "refuse"))
-    assert caught.value.lasting
+    assert not caught.value.transient
     with pytest.raises(WorkerDied) as death:
         wait(ray_engine.call(ask, one, "exhaust_memory"))
     assert death.value.code == ErrorCode.OUT_OF_MEMORY

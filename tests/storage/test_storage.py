@@ -154,7 +154,7 @@ def test_a_local_write_goes_through_a_temporary_file(
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(StorageError, match="input/output error") as caught:
         storage.write("a/b.txt", b"newer")
-    assert not caught.value.lasting
+    assert caught.value.transient
     assert tree(tmp_path) == {"a/b.txt": b"new", "c.txt": b""}
 
 
@@ -194,11 +194,11 @@ def test_a_full_or_read_only_disk_is_no_images_fault(small_disk: Path) -> None:
     storage.write("a", b"1")
     with pytest.raises(StorageError, match="free some space") as caught:
         storage.write("b", bytes(2**20))
-    assert caught.value.lasting
+    assert not caught.value.transient
     assert tree(small_disk) == {"a": b"1"}
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(StorageError, match="choose an --output that can be written to") as caught:
         storage.write("a", b"2")
-    assert caught.value.lasting
+    assert not caught.value.transient
     with pytest.raises(StorageError, match="cannot write"):
         local(small_disk / "new").check(writable=True)

@@ -136,7 +136,7 @@ def test_what_lasts_is_given_up_and_leaves_nothing_half_done(
     def fail(use: Callable[[], object]) -> None:
         with pytest.raises(StorageError) as caught:
             use()
-        assert caught.value.lasting == (fault is Fault.INVALID)
+        assert caught.value.transient == (fault is not Fault.INVALID)
         assert "\n" not in str(caught.value)
 
     monkeypatch.setattr(objects, "LISTING_PATIENCE", timedelta(seconds=0.5))

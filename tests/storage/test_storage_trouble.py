@@ -118,4 +118,4 @@ def test_a_lost_permission_or_listing_in_the_middle(
     for use in (storage.walk, lambda: storage.write("y", b""), lambda: storage.names("")):
         with pytest.raises(StorageError, match="access denied") as caught:
             list(use() or ())
-        assert caught.value.lasting
+        assert not caught.value.transient
