@@ -32,6 +32,7 @@ lint: install
 SUITE := -n 4 --dist loadfile --no-loadscope-reorder
 
 suite: install
+	$(BIN)/python -m tests.support.kernels
 	$(BIN)/pytest $(SUITE)
 
 # Chromium is no Python package, so nothing but this target and `make pictures` installs it. Without

@@ -250,17 +250,17 @@ def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
 def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None:
     """Several at once, in decoders and in an encoder, in several batches."""
     photos, out = tmp_path / "in", tmp_path / "out"
-    files = sorted(write_images(photos, 25))
+    files = sorted(write_images(photos, 13))
     [odd] = write_images(tmp_path / "odd", 1, height=33, width=47)
-    odd.rename(files[14])  # dies of being written, so its light counts
+    odd.rename(files[7])  # dies of being written, so its light counts
     orders = {
-        sha256(files[9]): "segfault",
-        sha256(files[11]): "limit",
+        sha256(files[4]): "segfault",
+        sha256(files[5]): "limit",
         "33x47": "kill",
-        sha256(files[24]): "hang",
+        sha256(files[12]): "hang",
     }
-    expected = {9: "crash", 11: "out_of_memory", 14: "crash", 24: "timeout"}
-    options = ("--workers", 2, "--batch-size", 8, "--timeout", TIMEOUT_S)
+    expected = {4: "crash", 5: "out_of_memory", 7: "crash", 12: "timeout"}
+    options = ("--workers", 2, "--batch-size", 4, "--timeout", TIMEOUT_S)
     environment = deadly(tmp_path / "deadly", orders)
     codes = dict(Counter(expected.values()))
     run_with_failures(photos, out, codes, *options, **environment)
@@ -269,12 +269,12 @@ def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None
     assert failed == {names[number]: code for number, code in expected.items()}
     attempts = {row["input"]: row["attempts"] for row in rows(out)}
     # Of others' batches nobody is tried alone; a busy machine may let one exceed its time once.
-    assert {attempts[name] for name in names[:8] + names[16:24]} <= {1, 2}
-    assert max(attempts.values()) <= 2 * (1 + 3 + 3)  # of 8 images, in both passes
+    assert {attempts[name] for name in names[:4] + names[8:12]} <= {1, 2}
+    assert max(attempts.values()) <= 2 * (1 + 2 + 3)  # of 4 images, in both passes
 
-    for number in (9, 11, 24):
+    for number in (4, 5, 12):
         files[number].write_bytes(b"no image")
-    assert_as_without(photos, tmp_path / "without", out, "--batch-size", 8)
+    assert_as_without(photos, tmp_path / "without", out, "--batch-size", 4)
 
 
 @pytest.mark.nightly

@@ -105,13 +105,14 @@ def test_a_run_whose_lock_is_gone_stops(
     assert len(tree(out / "classical")) < IMAGES
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_orphans_of_a_killed_driver_race_with_the_next_run_and_change_nothing(
-    photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, times: int
 ) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
     arguments = ("--input", photos, "--workers", 0, *OPTIONS)
     assert command("run", *arguments, "--output", calm).returncode == 0
-    for _ in range(2):
+    for _ in range(times):
         with started(photos, out, 2) as driver:
             while not list(out.glob("classical/*/*")):
                 assert driver.poll() is None

@@ -92,7 +92,10 @@ async def killers_among(
     return found
 
 
-@pytest.mark.parametrize("poison", [{0}, {17}, {31}, {3, 4}])
+@pytest.mark.parametrize(
+    "poison",
+    [{17}, {3, 4}, *(pytest.param({end}, marks=pytest.mark.nightly) for end in (0, 31))],
+)
 def test_bisection_finds_the_killers(
     ray_engine: RayEngine, tmp_path: Path, poison: set[int]
 ) -> None:

@@ -8,5 +8,6 @@
 ``ray_head``      a real Ray that many tests share
 ``dying``         runs in this process that end at a chosen write
 ``deadly``        a ``sitecustomize`` that makes images deadly or slow in every worker of a run
+``kernels``       compiles them before the suite
 ``lowest``        the lowest versions that the package declares, for ``make lowest``
 """

@@ -1,0 +1,22 @@
+"""Compile the kernels before the suite, rather than at once in each process that runs a part of it.
+
+``python -m tests.support.kernels``, from the folder that holds the package.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import batchlight
+
+SHAPE = (24, 32, 3)
+
+
+def compile_kernels() -> None:
+    """For both depths, which are compiled apart."""
+    for dtype in (np.uint8, np.uint16):
+        batchlight.enhance(np.full(SHAPE, 20, dtype))
+
+
+if __name__ == "__main__":
+    compile_kernels()
