@@ -29,7 +29,7 @@ lint: install
 	$(BIN)/mypy
 
 # Files by name, not by their number of tests: files of few tests take the longest, and would be last.
-SUITE := -n 4 --dist loadfile --no-loadscope-reorder
+SUITE := -n 3 --dist loadfile --no-loadscope-reorder
 
 suite: install
 	$(BIN)/python -m tests.support.kernels

@@ -135,14 +135,14 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
 
 def test_workers_do_not_matter(photos: Path, shared_ray: str) -> None:
     found = {}
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         out = photos.parent / f"out{workers}"
         done = command(
             "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 3
         )
         assert done.returncode == 0, done.stderr
         found[workers] = (tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata")))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[2]
 
 
 AUDITED = """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import cv2
@@ -21,6 +22,7 @@ from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     COMMAND,
     dark_image,
+    deadly,
     has_parts,
     parts,
     rows,
@@ -33,6 +35,8 @@ from tests.support.helpers import batchlight as command
 
 IMAGES = 240
 KILL_TIMEOUT_S = 120.0
+SLOW_S = 0.04
+"""For each image, so that there is time to strike, however busy the machine is."""
 SAYS_SO_WITHIN_S = 30.0
 
 State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
@@ -110,6 +114,7 @@ class Disk:
         self.count = 0
         self._undo: dict[Path, bytes | None] = {}
         """What stood there before; None for nothing."""
+        self._one_at_a_time = RLock()  # several threads delete
         for name, target in (("mkdir", 0), ("replace", 1), ("link", 1), ("unlink", 0)):
             patch.setattr(os, name, partial(self._change, getattr(os, name), target))
         patch.setattr(os, "fsync", partial(self._fsync, os.fsync))
@@ -117,19 +122,21 @@ class Disk:
     def _change(self, change: Callable[..., None], target: int, *given: Any, **more: Any) -> None:
         folder = more.get("dst_dir_fd", more.get("dir_fd"))
         path = Path(os.readlink(f"/proc/self/fd/{folder}") if folder else "", given[target])
-        before = path.read_bytes() if path.is_file() else None
-        change(*given, **more)
-        if self.out not in path.parents or path.parent.name == "tmp":
-            return
-        earliest = self._undo.pop(path, before)
-        self._leave()
-        if path.exists():
-            self._undo[path] = earliest
+        with self._one_at_a_time:
+            before = path.read_bytes() if path.is_file() else None
+            change(*given, **more)
+            if self.out not in path.parents or path.parent.name == "tmp":
+                return
+            earliest = self._undo.pop(path, before)
+            self._leave()
+            if path.exists():
+                self._undo[path] = earliest
 
     def _fsync(self, fsync: Callable[[int], None], descriptor: int) -> None:
         fsync(descriptor)
         flushed = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        self._undo = {p: before for p, before in self._undo.items() if p.parent != flushed}
+        with self._one_at_a_time:
+            self._undo = {p: before for p, before in self._undo.items() if p.parent != flushed}
 
     def _leave(self) -> None:
         cut = self.cuts / str(self.count)
@@ -193,12 +200,17 @@ def calm(photos: Path) -> State:
     return state(out)
 
 
-def start_and_kill(photos: Path, out: Path, workers: int, when: Callable[[], bool]) -> None:
+def start_and_kill(
+    photos: Path, out: Path, workers: int, when: Callable[[], bool], slow: dict[str, str]
+) -> None:
     """SIGKILL the driver as soon as ``when`` holds."""
     arguments = ["run", "--input", photos, "--output", out, "--workers", workers]
     command_line = [*COMMAND, *map(str, arguments), "--batch-size", "10"]
     with subprocess.Popen(
-        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command_line,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **slow},
     ) as run:
         wait_until(when, run, KILL_TIMEOUT_S)
         run.send_signal(signal.SIGKILL)
@@ -217,8 +229,9 @@ def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int
         lambda: (out / "_batchlight/locks").exists(),
         lambda: (out / "_batchlight/plan").exists(),
     ]
+    slow = deadly(tmp_path / "slow", {}, SLOW_S)
     for moment in at_work if workers else before_any_work + at_work:
-        start_and_kill(photos, out, workers, moment)
+        start_and_kill(photos, out, workers, moment, slow)
     kept = {p: p.stat().st_mtime_ns for p in (out / "_batchlight/parts").glob("*.parquet")}
     done = command(
         "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 10
@@ -233,6 +246,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     photos: Path, calm: object, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    environment = {**os.environ, **deadly(tmp_path / "slow", {}, SLOW_S)}
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10]
         with subprocess.Popen(
@@ -240,6 +254,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
         ) as process:
             wait_until(partial(has_parts, out, parts(out) + 3), process, KILL_TIMEOUT_S)
             process.send_signal(signum)
@@ -253,7 +268,8 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     assert state(out) == calm
 
 
-@pytest.mark.parametrize("delay", [0.5, pytest.param(2.5, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("delay", [0.5, 2.5])
 def test_a_signal_while_ray_starts(photos: Path, tmp_path: Path, delay: float) -> None:
     arguments = ["run", "--input", photos, "--output", tmp_path / "out", "--workers", "2"]
     with subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE) as process:

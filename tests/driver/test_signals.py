@@ -17,10 +17,10 @@ import pytest
 from tests.support.helpers import COMMAND, stable_rows, tree, wait_until, write_copies
 from tests.support.helpers import batchlight as command
 
-IMAGES = 120
+IMAGES = 80
 STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 120.0
-OPTIONS = ("--batch-size", 60)
+OPTIONS = ("--batch-size", 40)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,12 @@ def test_a_run_stops_in_the_middle_of_its_batches(
     assert (tree(out / "classical"), stable_rows(out)) == calm
 
 
-def test_a_second_signal_stops_at_once(photos: Path, calm: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
+def test_a_second_signal_stops_at_once(
+    photos: Path, calm: object, tmp_path: Path, workers: int
+) -> None:
     out = tmp_path / "out"
-    with running(photos, out, workers=2) as process:
+    with running(photos, out, workers) as process:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         while "stopping" not in process.stderr.readline():
