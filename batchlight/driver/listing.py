@@ -27,13 +27,8 @@ from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
 
 logger = logging.getLogger(__name__)
 
-
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
-
-
 STAT_THREADS = 16
-
-
 STAT_AHEAD = 4096
 
 

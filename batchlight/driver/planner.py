@@ -139,6 +139,42 @@ class Planner:
             self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
 
 
+def draft_plan(
+    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
+) -> Plan | None:
+    """Compare a listing with the earlier records and write what there is to do; None if nothing.
+
+    It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
+    ``UsageError`` as ``Planner.chunks`` does.
+    """
+    drop_drafts(storage, state)
+    first = state.next_batch
+    written: list[BatchRange] = []
+    rows: Counter[Method] = Counter()
+    try:
+        for chunk in planner.chunks(images, earlier_rows(storage, state), first):
+            written.append(write_chunk(storage, first, chunk))
+            for item in chunk:
+                rows.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
+    except UsageError:
+        drop_drafts(storage, state)
+        raise
+    if not written:
+        return None
+    earlier = state.plan.fingerprints if state.plan else {}
+    return Plan(
+        first=first,
+        counts=planner.counts,
+        rows=rows.total(),
+        rows_by_method=dict(rows),
+        root=root,
+        overwrite=planner.config.overwrite,
+        fingerprints={**earlier, **planner.fingerprints},
+        methods=tuple(sorted(rows)),
+        chunks=tuple(written),
+    )
+
+
 def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
     """Merge two streams that are both in the order of their paths."""
     both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("path"))
@@ -207,39 +243,3 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
     batch = Batch(number, tasks[0].methods, tuple(task.input for task in tasks))
     return PlannedBatch(batch, tuple(task.again for task in tasks))
-
-
-def draft_plan(
-    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
-) -> Plan | None:
-    """Compare a listing with the earlier records and write what there is to do; None if nothing.
-
-    It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
-    ``UsageError`` as ``Planner.chunks`` does.
-    """
-    drop_drafts(storage, state)
-    first = state.next_batch
-    written: list[BatchRange] = []
-    rows: Counter[Method] = Counter()
-    try:
-        for chunk in planner.chunks(images, earlier_rows(storage, state), first):
-            written.append(write_chunk(storage, first, chunk))
-            for item in chunk:
-                rows.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
-    except UsageError:
-        drop_drafts(storage, state)
-        raise
-    if not written:
-        return None
-    earlier = state.plan.fingerprints if state.plan else {}
-    return Plan(
-        first=first,
-        counts=planner.counts,
-        rows=rows.total(),
-        rows_by_method=dict(rows),
-        root=root,
-        overwrite=planner.config.overwrite,
-        fingerprints={**earlier, **planner.fingerprints},
-        methods=tuple(sorted(rows)),
-        chunks=tuple(written),
-    )

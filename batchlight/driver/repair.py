@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Container,
     Coroutine,
     Iterable,
     Iterator,
@@ -111,19 +112,18 @@ class _Lost:
     """What is to be done again of one batch."""
 
     batch: Batch
-    keys: frozenset[Key]
+    pairs: frozenset[tuple[str, Method]]
+    """Input and method of the rows that are lost."""
     lights: Mapping[str, float | None] | None = None
     """The batch's light by method, if it is on record."""
 
-    @property
-    def pairs(self) -> set[tuple[str, Method]]:
-        """Input and method of the rows that are lost."""
-        return {
-            (item.path, method)
-            for item in self.batch.inputs
-            for method in self.batch.methods
-            if (item.path, method) in self.keys
-        }
+    @classmethod
+    def of(
+        cls, batch: Batch, keys: Container[Key], lights: Mapping[str, float | None] | None = None
+    ) -> _Lost:
+        """Those of a batch's pairs that are among ``keys``."""
+        pairs = ((item.path, method) for item in batch.inputs for method in batch.methods)
+        return cls(batch, frozenset(pair for pair in pairs if pair in keys), lights)
 
 
 class _Repairer:
@@ -166,7 +166,7 @@ class _Repairer:
             lost = self._lost_with_records(batches, [p for p in others if p != file.path])
         else:
             lost = _lost_outputs(batches, file.table, {problem.key for problem in file.problems})
-        return plan, [some for some in lost if some.keys]
+        return plan, [some for some in lost if some.pairs]
 
     def _record(self, file: RecordFile, records: Sequence[Record]) -> list[Problem]:
         """Put the rows of what was redone in the place of the old ones."""
@@ -194,8 +194,7 @@ class _Repairer:
                 missing = without(missing, read_records(self._storage, path, KEY))
         keys = set(zip(*(missing[name].to_pylist() for name in KEY), strict=True))
         for batch in batches:
-            own = {(item.path, method) for item in batch.inputs for method in batch.methods}
-            yield _Lost(batch, frozenset(keys & own))
+            yield _Lost.of(batch, keys)
 
     async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Record]:
         methods = {method for some in lost for _, method in some.pairs}
@@ -270,8 +269,9 @@ def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> I
             rows[row["batch"]].append(row)
     for batch in batches:
         mine = rows[batch.number]
-        keys = frozenset((row["input"], row["method"]) for row in mine)
-        yield _Lost(batch, keys, {row["method"]: row["batch_atmospheric_light"] for row in mine})
+        keys = {(row["input"], row["method"]) for row in mine}
+        lights = {row["method"]: row["batch_atmospheric_light"] for row in mine}
+        yield _Lost.of(batch, keys, lights)
 
 
 def _outcome(problem: Problem, reason: str | None) -> Problem:

@@ -96,6 +96,8 @@ class _Run:
         self.run_id = run_id
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
+        self.state: OutputState
+        """As it was looked at last, or left by this run."""
         self.counts = PlanCounts()
         self.stats = RunStats()
         self.stopped_early = False
@@ -135,32 +137,34 @@ class _Run:
     def _finish_stored_plan(self) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
-        state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
-        plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, state)
+        self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
         if plan is None:
             return False
         self.counts = plan.counts
         self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
-        self._do(plan, state)
+        self._do(plan)
         return True
 
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
-        state = OutputState.load(self.storage)
         config = self.config.model_copy(update={"overwrite": overwrite})
         planner = Planner(config, self.fingerprints)
         root = str(self.inputs.root)
-        plan = draft_plan(self.storage, state, planner, self.inputs.images(), root)
+        plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
         self.counts = planner.counts
         self.display.say(self.counts.in_words)
-        if state.unfinished is not None:
-            state = close_plan(self.storage, state)  # no sooner: the new one might be refused
+        if self.state.unfinished is not None:
+            # No sooner, since the new one might be refused.
+            self.state = close_plan(self.storage, self.state)
         if plan is not None:
-            self._do(plan, store_plan(self.storage, state, plan))
+            self.state = store_plan(self.storage, self.state, plan)
+            self._do(plan)
 
-    def _do(self, plan: Plan, state: OutputState) -> None:
-        """Do the batches of a plan that are not done yet, and close it."""
-        if len(state.done) < plan.counts.batches:
+    def _do(self, plan: Plan) -> None:
+        """Do the batches of the last plan that are not done yet, and close it."""
+        done = self.state.done
+        if len(done) < plan.counts.batches:
             left = [method for method in plan.methods if method not in self.config.method]
             if left:
                 raise UsageError(
@@ -168,9 +172,9 @@ class _Run:
                     "give the same methods as before, or redo everything with --overwrite"
                 )
             engine = self._started_engine()
-            self._interrupt.run(while_held(self.lock, self._do_batches(plan, state.done, engine)))
+            self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
         if not self.stopped_early:
-            close_plan(self.storage, OutputState.load(self.storage))
+            self.state = close_plan(self.storage, OutputState.load(self.storage))
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
@@ -222,7 +226,7 @@ class _Run:
 
         Whatever happens to it, it changes nothing of how the run ends.
         """
-        plan = OutputState.load(self.storage).plan
+        plan = self.state.plan
         if plan is None or (not self.stats.rows and self._reported_since(plan)):
             return
         began = time.monotonic()

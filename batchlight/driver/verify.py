@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -137,17 +138,18 @@ class Checker:
         plan = state.unfinished
         lost = self._lost_files(state) if plan is None else []
         paths = sorted({*lost, *state.record_files}, key=range_of, reverse=True)
-        replaceable = [
-            p for p in paths if plan and not is_part(p) and range_of(p).first < plan.first
-        ]
+
+        def is_old(path: str) -> bool:
+            """Whether the unfinished plan may be replacing rows of this file."""
+            return plan is not None and not is_part(path) and range_of(path).first < plan.first
+
         with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-            for path in paths:
-                if path not in replaceable:
-                    yield self._checked(pool, OldFile(path, None))
+            for path in filterfalse(is_old, paths):
+                yield self._checked(pool, OldFile(path, None))
             if plan is None:
                 return
             spans = []
-            for path in replaceable:
+            for path in filter(is_old, paths):
                 try:
                     spans.append(span_of(self._storage, path))
                 except DamagedRecordsError:

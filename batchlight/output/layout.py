@@ -159,7 +159,6 @@ def require_known_format(storage: Storage) -> bool:
 
 
 def name_format(storage: Storage) -> None:
-    """Name the version of an output, unless it is named already."""
-    if not require_known_format(storage):
-        mark = FormatDocument(version=FORMAT_VERSION, written_by=__version__)
-        storage.create(FORMAT, serialise(mark))
+    """Name the version of an output that has none."""
+    mark = FormatDocument(version=FORMAT_VERSION, written_by=__version__)
+    storage.create(FORMAT, serialise(mark))

@@ -112,11 +112,12 @@ class Lock:
         self.number = 0
 
     def __enter__(self) -> Self:
-        require_known_format(self._storage)
+        named = require_known_format(self._storage)
         began = time.monotonic()
         self._acquire()
         self._last_sign = began
-        name_format(self._storage)
+        if not named:
+            name_format(self._storage)
         self._thread.start()
         return self
 

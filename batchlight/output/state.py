@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -88,7 +87,8 @@ class OutputState:
 
     def has_moved(self, batch: int) -> bool:
         """Whether ``metadata/`` has the rows of a batch."""
-        return _covered(batch, self.metadata)
+        which = bisect_right(self.metadata, batch, key=attrgetter("first")) - 1
+        return which >= 0 and batch in self.metadata[which]
 
     def plan_of(self, storage: Storage, batch: int) -> Plan:
         """The plan of a batch. Raises ``StorageError`` if it is no longer there."""
@@ -98,9 +98,3 @@ class OutputState:
         if self.plan is not None and which == len(self.plans) - 1:
             return self.plan
         return read_plan(storage, self.plans[which])
-
-
-def _covered(batch: int, ranges: Sequence[BatchRange]) -> bool:
-    """Whether one of these ranges, which are in order and disjoint, holds a batch."""
-    which = bisect_right(ranges, batch, key=attrgetter("first")) - 1
-    return which >= 0 and batch in ranges[which]

@@ -463,9 +463,9 @@ def test_a_row_that_is_lost_under_way_is_missed(
     """Inputs x methods = ok + failed, or the run says what is missing, and is not 0."""
     pytest.importorskip("torch")
 
-    def close(storage: Storage, state: OutputState) -> None:
+    def close(storage: Storage, state: OutputState) -> OutputState:
         (photos.parent / "out/_batchlight/parts/0000000001.parquet").unlink()
-        close_plan(storage, OutputState.load(storage))
+        return close_plan(storage, OutputState.load(storage))
 
     with monkeypatch.context() as patch:
         patch.setattr("batchlight.driver.run.close_plan", close)
