@@ -40,7 +40,8 @@ def image(path: str, size: int = 10) -> Input:
 def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
     digest = CONFIG.fingerprint("classical").digest
     output = None if code else f"classical/{path}"
-    return Earlier(path, "classical", code, size, WHEN, None, digest, output, 0)
+    status = "failed" if code else "ok"
+    return Earlier(path, "classical", status, code, size, WHEN, None, digest, output, 0)
 
 
 def planned(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from batchlight.config import JobConfig, make_config
+from batchlight.cli.config_file import make_config
+from batchlight.config import JobConfig
 from batchlight.errors import UsageError
 
 
