@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
+from batchlight.config import Fingerprint
 from batchlight.driver.verify import Problem, verify
 from batchlight.errors import StorageError
 from batchlight.output.plan import PlanDocument
@@ -23,8 +24,8 @@ from batchlight.output.records import REQUIRED, SCHEMA
 from batchlight.output.status import read_status
 from batchlight.report import write_report
 from batchlight.storage import Location
+from tests.support.helpers import ALL_DARK, stable_rows, tree
 from tests.support.helpers import batchlight as command
-from tests.support.helpers import stable_rows, tree
 
 DATA = Path(__file__).parent / "data"
 FORMAT_PAGE = (Path(__file__).parents[2] / "docs/format.md").read_text()
@@ -34,7 +35,7 @@ PARAMETERS: dict[str, Any] = {
     "t0": 0.1,
     "window": 20,
     "denoise": "none",
-    "not_dark": "enhance",
+    **ALL_DARK,
     "max_failures": "1",
 }
 TAKEN = 1_767_225_600
@@ -102,6 +103,14 @@ def test_an_earlier_output_is_read_and_gone_on_with(kept: Path) -> None:
     assert json.loads((kept / "out/_batchlight/format.json").read_text())["version"] == 1
     write_report(Location.parse(str(kept / "out")))
     assert run(kept).done_now == 0
+
+
+def test_parameters_that_came_later_leave_earlier_fingerprints_as_they_are(kept: Path) -> None:
+    [*_, plan] = sorted(kept.glob("out/_batchlight/plan/*.json"))
+    stored = Fingerprint(json.loads(plan.read_text())["fingerprints"]["classical"])
+    config = batchlight.JobConfig(input="in", **PARAMETERS)
+    assert config.fingerprint("classical").digest == stored.digest
+    assert {row["fingerprint"] for row in stable_rows(kept / "out")} == {stored.digest}
 
 
 def test_unknown_fields_and_columns_are_ignored(kept: Path) -> None:
