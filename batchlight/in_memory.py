@@ -13,6 +13,7 @@ from batchlight.classical.dehaze import DehazeParameters, analyse
 from batchlight.classical.dehaze import enhance as dehaze
 from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.host.resources import local_gpus
+from batchlight.images.mixing import mix
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
@@ -27,6 +28,9 @@ def enhance(
     window: int = 20,
     denoise: Literal["none", "guided"] = "none",
     method: Method = "classical",
+    target_luminance: float = 0.45,
+    not_dark: Literal["copy", "enhance"] = "copy",
+    strength: float = 1,
     model: ModelName | None = None,
     weights: str | None = None,
     device: Device = "auto",
@@ -38,7 +42,9 @@ def enhance(
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
     ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth;
     it, ``omega``, ``t0``, ``window`` and ``denoise`` are of the classical method. ``model``,
-    ``weights`` and ``device`` are of ``absgn``, which stays loaded for the next call.
+    ``weights`` and ``device`` are of ``absgn``, which stays loaded for the next call. An image
+    whose mean luminance, 0..1, is ``target_luminance`` or more is not dark, and comes back as it is
+    unless ``not_dark`` is ``enhance``. ``strength``: from 0, the image, to 1, the method in full.
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or a parameter out of
     range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image that
@@ -60,6 +66,10 @@ def enhance(
         isinstance(atmospheric_light, int | float) and 0 < atmospheric_light <= 255
     ):
         raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
+    if not (0 < target_luminance < 1 and 0 <= strength <= 1):
+        raise ValueError("target_luminance must be in (0, 1) and strength in [0, 1]")
+    if not_dark not in ("copy", "enhance"):
+        raise ValueError("not_dark must be 'copy' or 'enhance'")
     if method not in METHODS:
         raise ValueError("method must be 'classical' or 'absgn'")
     if channel_order not in ("rgb", "bgr"):
@@ -69,14 +79,17 @@ def enhance(
     # Ties between channels go to blue first, so the order of channels matters.
     reversed = image.ndim == 3 and channel_order == "rgb"
     pixels = np.ascontiguousarray(colour[..., ::-1] if reversed else colour)
+    analysis = analyse(pixels, window)
+    if not_dark == "copy" and analysis.luminance >= target_luminance:
+        return image.copy()
     if method == "absgn":
         result = _enhancer(model, weights, device).enhance([pixels])[0].get()
     else:
-        analysis = analyse(pixels, window)
         own = analysis.atmospheric_light
         light = own if atmospheric_light == "image" else float(atmospheric_light)
         parameters = DehazeParameters(omega, t0, window, denoise == "guided")
         result = dehaze(pixels, analysis, light, parameters).pixels
+    result = mix(pixels, result, strength)
     out = image.copy()
     out[..., : colour.shape[-1]] = result[..., ::-1] if reversed else result
     return out

@@ -113,7 +113,12 @@ def run_job(source: str, output: str, workers: int) -> float:
     Those are the same for any number of images, so they would only blur how speed compares.
     """
     config = JobConfig(
-        input=source, output=output, workers=workers, progress="off", max_failures="100%"
+        input=source,
+        output=output,
+        workers=workers,
+        not_dark="enhance",  # whatever photographs there are
+        progress="off",
+        max_failures="100%",
     )
     summary = batchlight.run(config)
     assert summary.missing == 0, summary.reason

@@ -21,6 +21,7 @@ def print_summary(summary: Summary) -> None:
     facts = {
         "images": f"{summary.inputs:,}",
         "ok": f"{summary.ok:,}",
+        "skipped, not dark": f"{summary.skipped:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
         "done by this run": f"{summary.done_now:,}",
@@ -32,7 +33,7 @@ def print_summary(summary: Summary) -> None:
         else "0",
         "output": summary.output,
     }
-    optional = ("failed", "done before", "gone since", "time")
+    optional = ("skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")

@@ -52,8 +52,9 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  new": found.new,
         "  changed": found.changed,
         "  to redo": found.retried,
-        "skipped, done before": found.unchanged,
+        "done before": found.unchanged,
         "gone since": found.gone,
+        "records beyond --limit": found.beyond,
         "left of a stored plan": found.left_of_stored_plan,
     }
     print_facts(

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from batchlight.config import make_config
+from batchlight.cli.config_file import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude"),
+    "What and where": ("input", "output", "include", "exclude", "limit"),
     "Method": (
-        *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
+        *("method", "target_luminance", "not_dark", "strength"),
+        *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
         *("format", "quality", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
@@ -98,7 +99,7 @@ def option_default(kind: type[BaseModel], name: str) -> str | None:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
         return str(extra["default"])
-    if info.is_required() or info.default is False or info.default == ():
+    if info.is_required() or info.default in (None, ()) or info.default is False:
         return None
     return ", ".join(info.default) if name == "method" else str(info.default)
 

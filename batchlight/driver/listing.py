@@ -42,6 +42,8 @@ class InputSet:
     """What was asked for: the root itself, an image in it, or a list in it."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    """How many images are listed at most, the first ones; all by default."""
 
     @property
     def is_folder(self) -> bool:
@@ -81,7 +83,7 @@ class InputSet:
             found = iter([_look_at(storage, self.given.name, None)])
         else:
             found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
-        return self._matching(found)
+        return islice(self._matching(found), self.limit)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
         included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)
@@ -117,7 +119,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(root, given, config.include, config.exclude)
+    return InputSet(root, given, config.include, config.exclude, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:

@@ -21,5 +21,6 @@ ifd.py           the directories of tags in TIFF and EXIF
 av1.py           the size of the picture in an AV1 stream
 
 measures.py      luminance, clipping
+mixing.py        an image and its enhancement mixed
 kernels.py       how loops over pixels are compiled
 """

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("batch", pa.int64(), nullable=False),
         pa.field("atmospheric_light", pa.float32()),
         pa.field("batch_atmospheric_light", pa.float32()),
+        pa.field("omega", pa.float32()),
         pa.field("mean_transmission", pa.float32()),
         pa.field("luminance_before", pa.float32()),
         pa.field("luminance_after", pa.float32()),
@@ -97,6 +98,7 @@ class Record:
     batch: int
     atmospheric_light: float | None = None
     batch_atmospheric_light: float | None = None
+    omega: float | None = None
     mean_transmission: float | None = None
     luminance_before: float | None = None
     luminance_after: float | None = None
@@ -121,6 +123,7 @@ class Tally:
     failed_by_code: tuple[tuple[str, int], ...] = ()
     input_bytes: int = 0
     output_bytes: int = 0
+    skipped: int = 0
 
     @property
     def failed(self) -> int:
@@ -130,7 +133,7 @@ class Tally:
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.ok + self.failed
+        return self.ok + self.skipped + self.failed
 
     def __add__(self, other: Tally) -> Tally:
         codes = Counter(dict(self.failed_by_code))
@@ -140,6 +143,7 @@ class Tally:
             tuple(sorted(codes.items())),
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
+            self.skipped + other.skipped,
         )
 
     def __sub__(self, part: Tally) -> Tally:
@@ -150,6 +154,7 @@ class Tally:
             tuple(sorted((code, count) for code, count in codes.items() if count)),
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
+            self.skipped - part.skipped,
         )
 
     @classmethod
@@ -157,11 +162,13 @@ class Tally:
         """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
         counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
         codes = {entry["values"]: entry["counts"] for entry in counts}
+        skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
         return cls(
-            table.num_rows - sum(codes.values()),
+            table.num_rows - skipped - sum(codes.values()),
             tuple(sorted(codes.items())),
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
+            skipped,
         )
 
 

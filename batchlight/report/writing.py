@@ -29,6 +29,7 @@ _EXTREMES = {
     "darkest": "The darkest originals",
     "changed": "Those that changed most",
     "clipped": "Those with the most clipped samples",
+    "skipped": "The darkest of those that are not dark",
 }
 
 

@@ -103,6 +103,8 @@ class Image:
     methods: tuple[Method, ...]
     """Those that are wanted; with none, it is only analysed."""
     deaths: int = 0
+    skipped: bool = False
+    """It is not dark: no method is to enhance it."""
     failure: Failure | None = None
     """Of reading it: no method can do anything with it."""
     facts: dict[str, Any] = field(default_factory=dict)

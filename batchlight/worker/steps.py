@@ -17,12 +17,13 @@ import numpy as np
 
 from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
-from batchlight.config import JobConfig, Method
+from batchlight.config import Format, JobConfig, Method
 from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
+from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import read_input
@@ -37,6 +38,9 @@ OPEN_STORAGES = 16
 DARKER_BY = 0.02
 """How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
 leaves as it is comes back a little darker or brighter, and nobody sees it."""
+
+_OF_FAILED = ("luminance_after", "clipped_fraction")
+"""What the row of a failed image tells of its output, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Steps:
             "atmospheric_light": analysis.atmospheric_light,
             "luminance_before": analysis.luminance,
         }
+        image.skipped = not self.config.is_dark(analysis.luminance)
         return Analysed(decoded, analysis)
 
     def dehaze(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
@@ -110,27 +115,66 @@ class Steps:
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
             )
-        columns["mean_transmission"] = enhanced.mean_transmission
+        columns |= {"omega": self.config.omega, "mean_transmission": enhanced.mean_transmission}
         return enhanced.pixels
 
     def encode(
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
-        """The output's path and bytes. Raises ``ImageError`` for what must not be written."""
+        """The output's path and bytes. Raises ``ImageError`` for what must not be written.
+
+        ``pixels``: the method's; mixed with those of the image, by ``--strength``.
+        """
         columns = image.results[method].columns
+        with _timed(columns, "enhance_ms"):
+            pixels = mix(decoded.pixels, pixels, self.config.strength)
         brightness, clipped = measure(pixels)
+        columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
         if is_flat(pixels) and not is_flat(decoded.pixels):
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")
-        columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
-        wanted = self.config.format
-        format = decoded.header.format if wanted == "same" else wanted
-        with _timed(columns, "encode_ms"):
-            data = codec.encode(decoded, pixels, format, self.config.quality)
+        return self._encoded(image, method, decoded, pixels)
+
+    def copy(
+        self, image: Image, method: Method, decoded: Decoded, data: bytes
+    ) -> tuple[str, bytes]:
+        """The path and the bytes of the output of an image that is not dark.
+
+        ``data``: the file, which is the output unless that has another format. Raises
+        ``ImageError`` for what that format cannot hold.
+        """
+        brightness, clipped = measure(decoded.pixels)
+        image.results[method].columns |= {
+            "luminance_after": brightness,
+            "clipped_fraction": clipped,
+        }
+        if self._format_of(decoded) == decoded.header.format:
+            return self._named(image, method, decoded, data)
+        return self._encoded(image, method, decoded, decoded.pixels)
+
+    def _encoded(
+        self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
+    ) -> tuple[str, bytes]:
+        with _timed(image.results[method].columns, "encode_ms"):
+            data = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
+        return self._named(image, method, decoded, data)
+
+    def _named(
+        self, image: Image, method: Method, decoded: Decoded, data: bytes
+    ) -> tuple[str, bytes]:
+        """Where an output belongs, with the output itself."""
         path = names.output_path(method, image.input.path, self.config.format)
-        columns |= {"format": format, "output": path, "output_bytes": len(data)}
+        image.results[method].columns |= {
+            "format": self._format_of(decoded),
+            "output": path,
+            "output_bytes": len(data),
+        }
         return path, data
+
+    def _format_of(self, decoded: Decoded) -> Format:
+        """Of the output of an image."""
+        return decoded.header.format if self.config.format == "same" else self.config.format
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
@@ -157,7 +201,11 @@ def as_record(
     """The row of an image of batch ``number``, as it stands; ``light`` is that of the batch."""
     item, result = image.input, image.results[method]
     failure = image.failure or result.failure
-    of_output = {} if failure else result.columns
+    of_output = {
+        name: value
+        for name, value in result.columns.items()
+        if failure is None or name in _OF_FAILED
+    }
     columns = image.facts | of_output
     if "enhance_ms" in image.facts:  # the analysis is part of it
         columns["enhance_ms"] = image.facts["enhance_ms"] + of_output.get("enhance_ms", 0.0)
@@ -165,7 +213,7 @@ def as_record(
     return Record(
         input=item.path,
         method=method,
-        status="failed" if failure else "ok",
+        status="failed" if failure else "skipped" if image.skipped else "ok",
         error_code=failure.code.value if failure else None,
         error=failure.message if failure else None,
         input_bytes=item.size,

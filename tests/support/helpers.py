@@ -29,6 +29,9 @@ from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
 from batchlight.storage import Storage
 
+ALL_DARK: dict[str, str] = {"not_dark": "enhance"}
+"""Options with which a method enhances what is bright, as all did before there was a choice."""
+
 COMMAND = [sys.executable, "-m", "batchlight"]
 
 
@@ -42,6 +45,13 @@ def dark_image(
     noisy = np.clip(smooth * 0.3 + rng.normal(0.02, 0.01, smooth.shape), 0, 1)
     image: npt.NDArray[Any] = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
     return image[..., 0] if image.ndim == 3 and channels == 1 else image
+
+
+def bright_image(seed: int, height: int = 40, width: int = 56, **kind: Any) -> npt.NDArray[Any]:
+    """An image that is not dark, unless given another size of another one than dark ones have."""
+    dark = dark_image(seed, height, width, **kind)
+    image: npt.NDArray[Any] = np.iinfo(dark.dtype).max - dark
+    return image
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
