@@ -72,15 +72,20 @@ class InputSet:
         images = (file for file in storage.walk() if is_image_name(file.path))
         return not is_output(storage) and any(images)
 
-    def images(self) -> Iterator[Input]:
-        """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+    def images(self, at_most: int | None = None) -> Iterator[Input]:
+        """The images, in the order of the UTF-8 bytes of their paths, never all in memory.
+
+        ``at_most``: only those among the first so many files, or entries of a list.
+        """
         storage = open_source(self.root)
+        found: Iterator[Input]
         if self.is_list:
-            found = _from_list(storage, self.given.name, str(self.given))
+            found = islice(_from_list(storage, self.given.name, str(self.given)), at_most)
         elif not self.is_folder:
             found = iter([_look_at(storage, self.given.name, None)])
         else:
-            found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
+            files = storage.walk(at_most)
+            found = (_as_input(info) for info in files if is_image_name(info.path))
         return self._matching(found)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
