@@ -75,18 +75,29 @@ def preview(
     ``page``: where, by default ``preview.html`` (or ``.png``) in the current folder. ``on_step``
     is told what is being done. Raises ``UsageError`` and ``StorageError``.
     """
-    if not 1 <= images <= IMAGES_AT_MOST:
-        raise UsageError(f"--images is {images}, but must be from 1 to {IMAGES_AT_MOST}")
-    compared = make_settings(config, settings)
     target = _target(page, png)
     inputs = open_inputs(config)
     if inputs.is_folder and inputs.root.encloses(target):
         raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
-    with one_opencv_thread():
-        sheet = _Maker(inputs, compared, on_step).sheet(images)
+    sheet = make_sheet(config, inputs, settings, images, on_step)
     drawn = as_png(sheet) if target.name.lower().endswith(".png") else sheet.as_html().encode()
     _write(target, drawn)
     return Preview(str(target), len(sheet.rows), sheet.failed, sheet.settings)
+
+
+def make_sheet(
+    config: JobConfig,
+    inputs: InputSet,
+    settings: Sequence[str] = (),
+    images: int = IMAGES,
+    on_step: OnStep = lambda _: None,
+) -> Sheet:
+    """What ``preview`` draws; writes nothing."""
+    if not 1 <= images <= IMAGES_AT_MOST:
+        raise UsageError(f"--images is {images}, but must be from 1 to {IMAGES_AT_MOST}")
+    compared = make_settings(config, settings)
+    with one_opencv_thread():
+        return _Maker(inputs, compared, on_step).sheet(images)
 
 
 class _Maker:
@@ -114,13 +125,13 @@ class _Maker:
         looked = self._look(sample, failed)
         lights = [self._light(setting, looked) for setting in self._settings]
         rows = self._rows(_spread(looked, images), lights, failed)
-        outcomes = [[row.cells[i].tried for row in rows] for i in range(len(self._settings))]
+        outcomes = [[row.cells[i].outcome for row in rows] for i in range(len(self._settings))]
         return Sheet(
             str(self._inputs.given),
             self._notes(len(listed), len(sample), len(rows)),
             [
-                Comparison.of(setting.label, setting.method, tried)
-                for setting, tried in zip(self._settings, outcomes, strict=True)
+                Comparison.of(setting.label, setting.method, its)
+                for setting, its in zip(self._settings, outcomes, strict=True)
             ],
             rows,
             failed,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchlight.config import JobConfig, Method, make_config
+from batchlight.config import METHODS, JobConfig, Method, make_config
 from batchlight.errors import UsageError
 
 DEFAULT_SETTINGS = ("", "omega=0.8", "omega=0.98 t0=0.05", "denoise=guided")
@@ -68,16 +68,18 @@ def _settings_of(base: JobConfig, text: str, asked: bool) -> Iterable[Setting]:
         merged = make_config(JobConfig, {**base.model_dump(exclude_unset=True), **given})
     except UsageError as error:
         raise UsageError(f"in --setting {text!r}: {error}") from error
-    configs = [merged.model_copy(update={"method": (method,)}) for method in merged.method]
+    methods = [method for method in METHODS if method in merged.method]
+    configs = [merged.model_copy(update={"method": (method,)}) for method in methods]
     deciding = {name for config in configs for name in _deciding(config)} | {"method"}
     useless = sorted(given.keys() - deciding)
     if useless and asked:
         raise UsageError(
             f"in --setting {text!r}: {_option(useless[0])} does not change the pictures of "
-            f"{' or '.join(merged.method)}; leave it out"
+            f"{' or '.join(methods)}; leave it out"
         )
+    named = {*given.keys(), *(["method"] if len(methods) > 1 else [])}
     for config in configs:
-        yield Setting(config, tuple(_words(config, given.keys())))
+        yield Setting(config, tuple(_words(config, named)))
 
 
 def _parsed(text: str) -> dict[str, str]:
@@ -105,9 +107,8 @@ def _deciding(config: JobConfig) -> tuple[str, ...]:
     return tuple(name for name in JobConfig.model_fields if name in names)
 
 
-def _words(config: JobConfig, asked: Iterable[str]) -> Iterable[str]:
+def _words(config: JobConfig, asked: set[str]) -> Iterable[str]:
     """The options that differ from the defaults of a run, and those that were asked for."""
-    asked = set(asked)
     [method] = config.method
     if "method" in asked or config.method != JobConfig.model_fields["method"].default:
         yield from ("--method", method)

@@ -15,7 +15,7 @@ from batchlight.report.detail import Part, telling_part
 from batchlight.report.pictures import Picture, as_picture, middle, shrunk, upright
 from batchlight.report.rendering import render
 from batchlight.worker.image import Failure
-from batchlight.worker.trial import TOO_LITTLE_MEMORY, Tried
+from batchlight.worker.trial import TOO_LITTLE_MEMORY, Measured, Tried
 
 SIDE = 720
 """Pixels of the longer side of a whole picture, which is seen when it is enlarged."""
@@ -42,18 +42,18 @@ class Shot:
 class Cell:
     """What one setting made of one image."""
 
-    tried: Tried | Failure
+    outcome: Measured | Failure
     shot: Shot | None
 
     @property
     def facts(self) -> str:
         """What matters for choosing, or why there is no picture."""
-        if isinstance(self.tried, Failure):
-            return f"{self.tried.code}: {self.tried.message}"
+        if isinstance(self.outcome, Failure):
+            return f"{self.outcome.code}: {self.outcome.message}"
         return (
-            f"luminance\N{NO-BREAK SPACE}{self.tried.luminance:.2f} · "
-            f"clipped\N{NO-BREAK SPACE}{self.tried.clipped:.1%} · "
-            f"{in_ms(self.tried.ms_per_megapixel)}\N{NO-BREAK SPACE}ms/MP"
+            f"luminance\N{NO-BREAK SPACE}{self.outcome.luminance:.2f} · "
+            f"clipped\N{NO-BREAK SPACE}{self.outcome.clipped:.1%} · "
+            f"{in_ms(self.outcome.ms_per_megapixel)}\N{NO-BREAK SPACE}ms/MP"
         )
 
 
@@ -93,17 +93,17 @@ class Comparison:
     """The median."""
 
     @classmethod
-    def of(cls, label: str, method: str, outcomes: Sequence[Tried | Failure]) -> Comparison:
+    def of(cls, label: str, method: str, outcomes: Sequence[Measured | Failure]) -> Comparison:
         """Compare what came of all images."""
-        done = [tried for tried in outcomes if isinstance(tried, Tried)]
+        done = [outcome for outcome in outcomes if isinstance(outcome, Measured)]
         return cls(
             label,
             method,
             len(outcomes),
             len(outcomes) - len(done),
-            fmean(tried.luminance for tried in done) if done else None,
-            fmean(tried.clipped for tried in done) if done else None,
-            median(tried.ms_per_megapixel for tried in done) if done else None,
+            fmean(outcome.luminance for outcome in done) if done else None,
+            fmean(outcome.clipped for outcome in done) if done else None,
+            median(outcome.ms_per_megapixel for outcome in done) if done else None,
         )
 
     @property
@@ -170,11 +170,12 @@ class Photographer:
         if isinstance(tried, Failure):
             return Cell(tried, None)
         try:
-            return Cell(tried, _shot(upright(tried.encoded, self._max_pixels), self._part))
+            pixels = upright(tried.encoded, self._max_pixels)
         except ImageError as error:
             return Cell(Failure(error.code, error.message), None)
         except MemoryError:
             return Cell(TOO_LITTLE_MEMORY, None)
+        return Cell(tried.measured, _shot(pixels, self._part))
 
 
 def in_ms(milliseconds: float) -> str:

@@ -118,7 +118,7 @@ def _facts(values: tuple[str, str, str]) -> list[str]:
     luminance, clipped, milliseconds = values
     if not luminance:
         return []
-    return [f"mean luminance {luminance}", f"clipped {clipped}", f"{milliseconds} ms/MP"]
+    return [f"luminance {luminance}", f"clipped {clipped}", f"{milliseconds} ms/MP"]
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:

@@ -25,17 +25,24 @@ TOO_LITTLE_MEMORY = Failure(ErrorCode.OUT_OF_MEMORY, "it needs more memory than 
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What a setting made of an image."""
+class Measured:
+    """What is known of an enhanced image."""
 
-    encoded: bytes
-    """The file that a run would write."""
     luminance: float
     """The mean, 0..1."""
     clipped: float
     """Share of the samples that have the largest value there is."""
     ms_per_megapixel: float
     """Of analysing and enhancing; neither of decoding nor of encoding."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a setting made of an image."""
+
+    encoded: bytes
+    """The file that a run would write."""
+    measured: Measured
 
 
 class Trial:
@@ -77,12 +84,12 @@ class Trial:
             assert failure is not None
             return failure
         milliseconds = image.facts["enhance_ms"] + result.columns["enhance_ms"]
-        return Tried(
-            encoded,
+        measured = Measured(
             result.columns["luminance_after"],
             result.columns["clipped_fraction"],
             milliseconds / (image.facts["width"] * image.facts["height"] / 1e6),
         )
+        return Tried(encoded, measured)
 
     def warm_up(self) -> None:
         """Let what is compiled or allocated on first use not count for the first image."""
