@@ -65,8 +65,8 @@ def test_a_picture_enlarges_and_arrows_lead_to_the_others(page: Page) -> None:
     assert enlarged(page)[:2] == [names[1], "original"]
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    reached = page.evaluate("document.activeElement.querySelector('img').alt")
-    assert reached == f"{names[1]}, original"
+    left = page.get_by_role("button", name=f"{names[1]}, original", exact=True)
+    expect(left).to_be_focused()
 
 
 def test_a_setting_that_failed_is_passed_over(page: Page) -> None:
