@@ -72,21 +72,26 @@ class InputSet:
         images = (file for file in storage.walk() if is_image_name(file.path))
         return not is_output(storage) and any(images)
 
-    def images(self, at_most: int | None = None) -> Iterator[Input]:
-        """The images, in the order of the UTF-8 bytes of their paths, never all in memory.
+    def images(self) -> Iterator[Input]:
+        """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+        return self._matching(self._found())
 
-        ``at_most``: only those among the first so many files, or entries of a list.
-        """
+    def first_images(self, files: int) -> tuple[list[Input], bool]:
+        """Those among the first so many files, or entries of a list, and whether that is all."""
+        found = list(islice(self._found(files + 1, of_any_kind=True), files + 1))
+        images = [item for item in found[:files] if self.is_list or is_image_name(item.path)]
+        return list(self._matching(images)), len(found) <= files
+
+    def _found(self, at_most: int | None = None, of_any_kind: bool = False) -> Iterator[Input]:
         storage = open_source(self.root)
-        found: Iterator[Input]
         if self.is_list:
-            found = islice(_from_list(storage, self.given.name, str(self.given)), at_most)
+            yield from _from_list(storage, self.given.name, str(self.given))
         elif not self.is_folder:
-            found = iter([_look_at(storage, self.given.name, None)])
+            yield _look_at(storage, self.given.name, None)
         else:
-            files = storage.walk(at_most)
-            found = (_as_input(info) for info in files if is_image_name(info.path))
-        return self._matching(found)
+            for info in storage.walk(at_most):
+                if of_any_kind or is_image_name(info.path):
+                    yield _as_input(info)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
         included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)

@@ -113,7 +113,7 @@ class _Maker:
     def sheet(self, images: int) -> Sheet:
         """All that is shown. Raises ``UsageError`` if there are no images."""
         self._on_step("listing")
-        listed = list(self._inputs.images(FILES_AT_MOST))
+        listed, is_all = self._inputs.first_images(FILES_AT_MOST)
         if not listed:
             raise UsageError(
                 f"there are no images in {self._inputs.given}; check --input, --include, --exclude"
@@ -128,7 +128,7 @@ class _Maker:
         outcomes = [[row.cells[i].outcome for row in rows] for i in range(len(self._settings))]
         return Sheet(
             str(self._inputs.given),
-            self._notes(len(listed), len(sample), len(rows)),
+            self._notes(len(listed), is_all, len(sample), len(rows)),
             [
                 Comparison.of(setting.label, setting.method, its)
                 for setting, its in zip(self._settings, outcomes, strict=True)
@@ -211,11 +211,11 @@ class _Maker:
             return None
         return batch_light(image.lights[setting.config.window] for image in looked)
 
-    def _notes(self, listed: int, looked_at: int, shown: int) -> list[str]:
+    def _notes(self, listed: int, is_all: bool, looked_at: int, shown: int) -> list[str]:
         of_all = f"all {counted(listed, 'image')}"
         if listed > looked_at:
             of_all = f"a random {looked_at} of {listed:,} images"
-        first = f" (of the first {FILES_AT_MOST:,} files)" if listed >= FILES_AT_MOST else ""
+        first = f" (of the first {FILES_AT_MOST:,} files)" if not is_all else ""
         notes = [f"{shown} shown, from the darkest to the brightest of {of_all}{first}."]
         shares = [s.config.atmospheric_light == "batch" for s in self._settings]
         if any(s.method == "classical" and b for s, b in zip(self._settings, shares, strict=True)):

@@ -114,15 +114,26 @@ def test_a_large_input_is_sampled_and_always_the_same(
     (tmp_path / "in").mkdir()
     for number in range(40):
         cv2.imwrite(str(tmp_path / f"in/{number:02d}.png"), dark_image(number, 8, 8))
+    (tmp_path / "in/00.txt").touch()
     steps: list[str] = []
     config = JobConfig(input=str(tmp_path / "in"))
     sheet = make_sheet(config, open_inputs(config), [""], 2, steps.append)
     assert f"looking at image {2 * LOOKED_AT} of {2 * LOOKED_AT}" in steps
     assert [s for s in steps if s.startswith("enhancing")][-1] == "enhancing image 2 of 2"
-    assert all(int(row.name[:2]) < 30 for row in sheet.rows)
-    assert f"a random {2 * LOOKED_AT} of 30 images (of the first 30 files)" in sheet.notes[0]
+    assert all(int(row.name[:2]) < 29 for row in sheet.rows)
+    assert f"a random {2 * LOOKED_AT} of 29 images (of the first 30 files)" in sheet.notes[0]
     again = make_sheet(config, open_inputs(config), [""], 2)
     assert [row.name for row in again.rows] == [row.name for row in sheet.rows]
+
+
+def test_all_of_a_small_input_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview_module, "FILES_AT_MOST", 3)
+    write_images(tmp_path / "in", 2)
+    (tmp_path / "in/notes.txt").touch()
+    assert sheet_of(tmp_path / "in", "").notes[0].endswith("of all 2 images.")
+    (tmp_path / "list.csv").write_text("path\nin/a/0000.jpg\nin/b/0001.jpg\nin/c\nin/d\n")
+    [note, *_] = sheet_of(tmp_path / "list.csv", "").notes
+    assert note.endswith("of all 3 images (of the first 3 files).")
 
 
 def test_an_image_that_fails_is_told_with_its_code(tmp_path: Path) -> None:
