@@ -220,7 +220,7 @@ class _Maker:
         shares = [s.config.atmospheric_light == "batch" for s in self._settings]
         if any(s.method == "classical" and b for s, b in zip(self._settings, shares, strict=True)):
             notes.append(
-                f"The atmospheric light is the mean of the {looked_at} that were looked at, as if "
+                "The atmospheric light is the mean of all that were looked at, as if "
                 "they were one batch; an image's own where that is larger, as in a run."
             )
         return notes
