@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from batchlight import JobConfig, run
+from batchlight import JobConfig, preview, run
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
 from batchlight.cli.samples import write_samples
 from batchlight.config import METHODS
@@ -65,6 +65,7 @@ def main() -> None:
             path = next(filter(None, map(shutil.which, CHROMIUM)))
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             _report(browser, folder)
+            _preview(browser, folder)
             _terminal(browser, folder)
             browser.close()
 
@@ -116,6 +117,17 @@ def _report(browser: Browser, folder: Path) -> None:
     light, dark = (_read(folder / f"{name}.png") for name in ("light", "dark"))
     _write("report.jpg", light)
     _write("report-phone.jpg", dark)
+
+
+def _preview(browser: Browser, folder: Path) -> None:
+    page = str(folder / "preview.html")
+    preview(JobConfig(input=str(folder / "dark"), exclude=("broken/",)), page=page, images=3)
+    context = browser.new_context(viewport={"width": PAGE["width"], "height": PAGE["height"]})
+    tab = context.new_page()
+    tab.goto(Path(page).as_uri())
+    tab.screenshot(path=str(folder / "preview.png"), full_page=True)
+    context.close()
+    _write("preview.jpg", _read(folder / "preview.png"))
 
 
 def _terminal(browser: Browser, folder: Path) -> None:

@@ -25,6 +25,11 @@ GROUPS = {
     "Run control": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
 }
 
+PREVIEW_GROUPS = {
+    "What": ("input", "include", "exclude"),
+    **{name: GROUPS[name] for name in ("Method", "ABSGN")},
+}
+
 TRAIN_GROUPS = {
     "What and where": ("data", "out"),
     "Network": ("model", "weights"),

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,15 +58,16 @@ class BatchContext:
     """How many pixels of images of one shape go through the network together."""
 
 
-class Steps:
-    """The steps of a batch's images. Those that can fail are to be run by ``Image.attempt``."""
+class ImageSteps:
+    """All but writing. Steps that can fail are to be run by ``Image.attempt``."""
 
-    def __init__(self, context: BatchContext) -> None:
-        self.context = context
-        self.config = context.config
-        _refuse_unshared(context.input, context.output, context.run_id)
-        self.input = _source(context.input, context.run_id)
-        self.output = _output(context.output, context.run_id, context.lock)
+    def __init__(
+        self, config: JobConfig, root: Location, opened: Callable[[Location], Storage]
+    ) -> None:
+        """``opened`` gives the storage of the root, and of images of a list outside it."""
+        self.config = config
+        self.opened = opened
+        self.input = opened(root)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
         )
@@ -78,7 +79,7 @@ class Steps:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         try:
             with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, partial(_source, run_id=self.context.run_id))
+                data = read_input(item, self.input, self.opened)
         except FileNotFoundError as error:
             raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
         except PermissionError as error:
@@ -176,6 +177,23 @@ class Steps:
         """Of the output of an image."""
         return decoded.header.format if self.config.format == "same" else self.config.format
 
+    def _light_to_use(self, own: float, batch_light: float | None) -> float:
+        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
+        chosen = self.config.atmospheric_light
+        if chosen == "batch":
+            return own if batch_light is None else max(batch_light, own)
+        return own if chosen == "image" else float(chosen)
+
+
+class Steps(ImageSteps):
+    """The steps of a batch's images."""
+
+    def __init__(self, context: BatchContext) -> None:
+        _refuse_unshared(context.input, context.output, context.run_id)
+        super().__init__(context.config, context.input, partial(_source, run_id=context.run_id))
+        self.context = context
+        self.output = _output(context.output, context.run_id, context.lock)
+
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
         columns = image.results[method].columns
@@ -186,13 +204,6 @@ class Steps:
         except NameRefusedError as error:
             raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
         columns["finished_at"] = datetime.now(UTC)
-
-    def _light_to_use(self, own: float, batch_light: float | None) -> float:
-        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
-        chosen = self.config.atmospheric_light
-        if chosen == "batch":
-            return own if batch_light is None else max(batch_light, own)
-        return own if chosen == "image" else float(chosen)
 
 
 def as_record(
