@@ -9,6 +9,7 @@ from functools import partial
 
 from batchlight.output.lock import require_lock
 from batchlight.storage import FileInfo, Storage
+from batchlight.storage.streams import Reader, Writer
 
 FRESH_FOR_S = 1.0
 """For how long a look at the locks is good enough for what happens often."""
@@ -41,6 +42,10 @@ class FencedStorage:
         if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
             self._look()
         self.storage.write(path, data)
+
+    def open_writer(self, path: str) -> Writer:
+        self._look()
+        return _FencedWriter(self.storage.open_writer(path), self._look)
 
     def create(self, path: str, data: bytes) -> bool:
         self._look()
@@ -77,5 +82,26 @@ class FencedStorage:
     def read(self, path: str) -> bytes:
         return self.storage.read(path)
 
+    def open_reader(self, path: str) -> Reader:
+        return self.storage.open_reader(path)
+
     def sync(self) -> None:
         self.storage.sync()
+
+
+@dataclass(frozen=True)
+class _FencedWriter:
+    """Looks at the locks before its file appears."""
+
+    writer: Writer
+    look: Callable[[], None]
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def commit(self) -> None:
+        self.look()
+        self.writer.commit()
+
+    def abort(self) -> None:
+        self.writer.abort()

@@ -23,6 +23,10 @@ class Input:
     etag: str | None = None
     defect: str | None = None
     """Why its name cannot be processed."""
+    container: bool = False
+    """Whether it is a container of images, done and recorded as a whole."""
+    offset: int | None = None
+    """Of an image in a container: where its bytes begin there."""
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether this is another file than the one recorded: by size and etag, else by mtime."""
@@ -32,14 +36,22 @@ class Input:
 
 
 def read_input(item: Input, root: Storage, opened: Callable[[Location], Storage]) -> bytes:
-    """An image's bytes, wherever it is. Raises what ``Storage.read`` raises.
+    """An image's bytes, wherever it is. Raises what ``Storage.read`` raises."""
+    storage, path = place_of(item, root, opened)
+    return storage.read(path)
+
+
+def place_of(
+    item: Input, root: Storage, opened: Callable[[Location], Storage]
+) -> tuple[Storage, str]:
+    """Where an input is, and its path there.
 
     ``opened`` gives the storage of a place outside the root.
     """
     if item.source is None:
-        return root.read(item.path)
+        return root, item.path
     top, below = Location.parse(item.source).split_at_top()
-    return opened(top).read(below)
+    return opened(top), below
 
 
 @dataclass(frozen=True)
@@ -49,3 +61,8 @@ class Batch:
     number: int
     methods: tuple[Method, ...]
     inputs: tuple[Input, ...]
+
+    @property
+    def container(self) -> Input | None:
+        """The container that it consists of; None for a batch of images."""
+        return self.inputs[0] if self.inputs and self.inputs[0].container else None

@@ -4,6 +4,7 @@ base.py      what both can do, and the value that describes one file
 local.py     directories of this machine
 folders.py   their folders, reached through no link
 publishing.py   their files, which appear whole or not at all
+streams.py   large files in pieces, here and there
 objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk

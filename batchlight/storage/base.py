@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from batchlight.storage.streams import Reader, Writer
+
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that holds it is an output and never an input."""
 
@@ -81,6 +83,12 @@ class Storage(Protocol):
 
     def read(self, path: str) -> bytes:
         """The whole file."""
+
+    def open_reader(self, path: str) -> Reader:
+        """A file to be read in pieces. Raises as ``read``."""
+
+    def open_writer(self, path: str) -> Writer:
+        """A file to be written in pieces, replacing what is there once it is whole."""
 
     def write(self, path: str, data: bytes) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all."""

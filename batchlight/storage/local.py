@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 
 from batchlight.errors import StorageError, UsageError
@@ -21,6 +22,7 @@ from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedErr
 from batchlight.storage.folders import open_file, opened_folder, refuse_link
 from batchlight.storage.location import Location
 from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
+from batchlight.storage.streams import LocalReader, LocalWriter
 
 TEMPORARY = f"{INTERNAL}/tmp"
 
@@ -158,6 +160,21 @@ class LocalStorage:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return file.read()
+
+    def open_reader(self, path: str) -> LocalReader:
+        absolute = self._absolute(path)
+        with _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE | _NO_FILE):
+            descriptor = self._open(path)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
+            return LocalReader(descriptor)
+
+    def open_writer(self, path: str) -> LocalWriter:
+        target = self._absolute(path)
+        self._note_change(path.rpartition("/")[0])
+        trouble = partial(_storage_trouble, f"cannot write {target}", refused=_NAME_TROUBLE)
+        return LocalWriter(self.root, TEMPORARY, path, trouble)
 
     def write(self, path: str, data: bytes) -> None:
         with self._draft(path, data) as draft:

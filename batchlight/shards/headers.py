@@ -1,0 +1,80 @@
+"""The numbers in a tar header, read and changed in the notation that they have.
+
+Layout of a header, by byte (POSIX.1-1988 and GNU tar's manual, "Basic Tar Format"): name 0 to 100,
+size 124 to 136, checksum 148 to 156, kind 156, magic 257 to 265, prefix 345 to 500. A number is
+octal digits, with spaces or zeros before and spaces or NULs behind; or, if its first bit is set,
+binary, the most significant byte first.
+"""
+
+from __future__ import annotations
+
+import re
+
+BLOCK = 512
+SIZE = slice(124, 136)
+CHECKSUM = slice(148, 156)
+
+_OCTAL = re.compile(rb"([ \0]*)([0-7]*)([ \0].*)?", re.DOTALL)
+
+
+def number(field: bytes) -> int:
+    """The value of a field. Raises ``ValueError`` for what is no number that is not negative."""
+    if field[0] & 0x80:
+        if field[0] & 0x40:
+            raise ValueError("a negative number")
+        return int.from_bytes(bytes([field[0] & 0x3F]) + field[1:], "big")
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        raise ValueError(f"{field!r} is no number")
+    return int(found[2] or b"0", 8)
+
+
+def rewritten(field: bytes, value: int) -> bytes:
+    """A field with another value in the same notation. Raises ``ValueError`` if it has no room."""
+    if field[0] & 0x80:
+        data = bytearray(value.to_bytes(len(field), "big"))
+        if data[0] & 0xC0:
+            raise ValueError(f"{value} does not fit")
+        data[0] |= 0x80
+        return bytes(data)
+    found = _OCTAL.fullmatch(field)
+    assert found is not None, field
+    before, old, behind = found[1], found[2], found[3] or b""
+    pad = b" " if b" " in before else b"0"
+    digits = b"%o" % value
+    width = len(before) + len(old)
+    if len(digits) > width:  # digits at the left of the field: they grow into what is behind
+        behind = behind[len(digits) - width :]
+        if len(digits) + len(behind) > len(field) or (found[3] and not behind):
+            raise ValueError(f"{value} does not fit")
+    return digits.rjust(width, pad) + behind
+
+
+def has_checksum(header: bytes) -> bool:
+    """Whether a block is a header, by its checksum; some old tars sum signed bytes."""
+    if len(header) < BLOCK:
+        return False
+    try:
+        return number(header[CHECKSUM]) in (_sum(header), _signed_sum(header))
+    except ValueError:
+        return False
+
+
+def with_size(header: bytes, size: int) -> bytes:
+    """A header of the same member with another size. Raises ``ValueError`` if it has no room."""
+    signed = number(header[CHECKSUM]) != _sum(header)
+    changed = bytearray(header)
+    changed[SIZE] = rewritten(header[SIZE], size)
+    total = _signed_sum(changed) if signed else _sum(changed)
+    changed[CHECKSUM] = rewritten(header[CHECKSUM], total)
+    return bytes(changed)
+
+
+def _sum(header: bytes | bytearray) -> int:
+    """Of all bytes, those of the checksum taken for spaces."""
+    return sum(header) - sum(header[CHECKSUM]) + 8 * ord(" ")
+
+
+def _signed_sum(header: bytes | bytearray) -> int:
+    high = sum(byte > 127 for byte in header) - sum(byte > 127 for byte in header[CHECKSUM])
+    return _sum(header) - 256 * high

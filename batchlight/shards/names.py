@@ -1,0 +1,42 @@
+"""Names of containers: which files are taken for one, and which are refused by their names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from batchlight.config import Method
+
+Kind = Literal["tar", "tar.gz"]
+
+SUFFIXES: dict[str, Kind] = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
+
+_REFUSED = (".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".tzst", ".txz", ".tbz2")
+
+
+def is_container_name(path: str) -> bool:
+    """Whether a file of this name is taken for a container, be it one that is refused."""
+    return _suffix(path) is not None
+
+
+def kind_of(path: str) -> Kind:
+    """What kind of container a file of this name is."""
+    return SUFFIXES[_suffix(path) or ".tar"]
+
+
+def why_refused(path: str) -> str | None:
+    """Why a container of this name is not read; None if it is."""
+    suffix = _suffix(path)
+    if suffix is None or suffix in SUFFIXES:
+        return None
+    return f"{suffix} is not read; decompress it, or compress it as .tar.gz"
+
+
+def container_output(method: Method, path: str) -> str:
+    """Where a method's container is, below the output."""
+    return f"{method}/{path}"
+
+
+def _suffix(path: str) -> str | None:
+    name = path.rpartition("/")[2].lower()
+    fitting = (suffix for suffix in (*SUFFIXES, *_REFUSED) if name.endswith(suffix))
+    return next((suffix for suffix in fitting if name != suffix), None)

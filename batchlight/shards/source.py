@@ -1,0 +1,78 @@
+"""A container that is open for reading, wherever it is, and whether or not it is compressed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from batchlight.errors import ErrorCode, ImageError, StorageError, brief
+from batchlight.output.inputs import Input, place_of
+from batchlight.shards.names import kind_of
+from batchlight.storage import Location, Storage
+from batchlight.storage.streams import LocalReader, Reader
+
+COPY_BYTES = 2**20
+
+
+@contextmanager
+def opened_container(
+    item: Input, root: Storage, opened: Callable[[Location], Storage]
+) -> Iterator[Reader]:
+    """The tar of a container; a compressed one is unpacked to a temporary file first.
+
+    Raises what ``Storage.read`` raises; ``ImageError`` with ``unsupported`` for one that is refused
+    by its name, with ``corrupt`` for one that cannot be unpacked; ``StorageError`` for a full disk.
+    """
+    if item.defect is not None:
+        raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
+    storage, path = place_of(item, root, opened)
+    with closing(storage.open_reader(path)) as reader:
+        if kind_of(item.path) == "tar":
+            yield reader
+            return
+        with _unpacked(reader) as tar:
+            yield tar
+
+
+@contextmanager
+def _unpacked(reader: Reader) -> Iterator[Reader]:
+    with tempfile.TemporaryFile() as file:
+        try:
+            with gzip.GzipFile(fileobj=io.BufferedReader(_Raw(reader), COPY_BYTES)) as unpacked:
+                shutil.copyfileobj(unpacked, file, COPY_BYTES)
+            file.flush()
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            reason = f"it cannot be unpacked: {brief(error)}"
+            raise ImageError(ErrorCode.CORRUPT, reason) from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot unpack into {tempfile.gettempdir()}: {brief(error)}; "
+                "free some space there, or set TMPDIR to another folder",
+                transient=False,
+            ) from error
+        reader.require_unchanged()
+        with closing(LocalReader(os.dup(file.fileno()))) as tar:
+            yield tar
+
+
+class _Raw(io.RawIOBase):
+    """A reader as a file that is read from start to end."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._reader.read_at(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
