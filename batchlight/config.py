@@ -174,6 +174,10 @@ class JobConfig(BaseModel):
         default="same", description="Output format; same: whatever the input is."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
+    failed_images: Literal["keep", "drop", "drop-sample"] = Field(
+        default="keep",
+        description="In containers: keep the original, drop it, or drop all members of its key.",
+    )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
         ge=1,
@@ -237,6 +241,22 @@ class JobConfig(BaseModel):
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    @property
+    def member_rules(self) -> dict[str, Any]:
+        """What decides which members of a container are changed or left out, by name of option."""
+        return {
+            name: value
+            for name in ("include", "exclude", "failed_images")
+            if (value := getattr(self, name)) != type(self).model_fields[name].default
+        }
+
+    def container_digest(self, fingerprint: Fingerprint) -> str:
+        """What decides a container as a whole, as ``Fingerprint.digest`` decides an image."""
+        rules = self.member_rules
+        if not rules:
+            return fingerprint.digest
+        return Fingerprint({**fingerprint.parameters, **rules}).digest
 
 
 @dataclass(frozen=True)

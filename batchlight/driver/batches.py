@@ -15,13 +15,14 @@ from functools import partial
 from typing import TypeVar
 
 from batchlight.config import Method
-from batchlight.engine import Engine, Trials, WorkerDied
+from batchlight.engine import Engine, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.records import Record
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
 from batchlight.worker.pipeline import BatchResult, redo, rehearse, run_batch
+from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
 from batchlight.worker.steps import BatchContext
 
 T = TypeVar("T")
@@ -42,7 +43,10 @@ class BatchRunner:
     async def run(self, batch: Batch) -> BatchResult:
         """Do and commit one batch, whatever it takes. Raises ``BatchlightError``."""
         try:
-            result = await self._outlast(batch, run_batch)
+            if batch.container is None:
+                result = await self._outlast(batch, run_batch)
+            else:
+                result = await self._outlast(batch, run_shard)
         except BrokenBatchError as error:
             self._log(error.unexpected)
             raise
@@ -59,6 +63,10 @@ class BatchRunner:
 
         ``lights``: the batch's recorded light by method; None to find it out from all its images.
         """
+        if batch.container is not None:
+            redone = await self._outlast(batch, redo_shard, pairs, lights)
+            self._log(redone.unexpected)
+            return redone.records
         if lights is not None:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
@@ -100,9 +108,16 @@ class BatchRunner:
         """
         losses = Losses(killers=known)
         rehearsal = partial(rehearse, self.context, self.service)
-        alive = [item for item in batch.inputs if (item, None) not in known]
+        if batch.container is not None:
+            rehearsal = partial(rehearse_shard, self.context, self.service, batch.container)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
-        for item in await trials.suspects(partial(rehearsal, batch.methods, losses), alive):
+        together = partial(rehearsal, batch.methods, losses)
+        suspects: list[Input] = []
+        for group in await self._groups(batch):
+            alive = [item for item in group if (item, None) not in known]
+            if batch.container is None or (alive and await trials.dies(together, alive)):
+                suspects += await trials.suspects(together, alive)
+        for item in suspects:
             for method in (None, *batch.methods):
                 if (item, method) in known:
                     continue
@@ -113,6 +128,12 @@ class BatchRunner:
                     if method is None:
                         break
         return found
+
+    async def _groups(self, batch: Batch) -> list[list[Input]]:
+        """The images of a batch, or those of a container as they are grouped there."""
+        if batch.container is None:
+            return [list(batch.inputs)]
+        return await call_patiently(self.engine, groups_of, self.context, batch)
 
     def _log(self, unexpected: Iterable[Unexpected]) -> None:
         """Log exceptions that no image should cause, once per kind."""

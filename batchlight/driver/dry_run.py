@@ -25,9 +25,12 @@ class DryRun:
     input: str
     output: str
     inputs: int
+    """Images that are files."""
+    containers: int
     input_bytes: int
     todo: int
     todo_bytes: int
+    todo_containers: int
     batches: int
     new: int
     changed: int

@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pathspec import PathSpec
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError, brief
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import Input
+from batchlight.output.inputs import Input, in_order_of_keys
 from batchlight.output.layout import is_output
+from batchlight.shards.names import is_container_name, why_refused
+from batchlight.shards.selection import Selection, globs
 from batchlight.storage import FileInfo, Location, Storage, open_source
 from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
 
@@ -71,18 +71,19 @@ class InputSet:
             storage.check(writable=False)
         except UsageError:  # nothing is there yet
             return False
-        images = (file for file in storage.walk() if is_image_name(file.path))
+        images = (file for file in storage.walk() if _is_input_name(file.path))
         return not is_output(storage) and any(images)
 
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
-        return islice(self._matching(self._found()), self.limit)
+        return islice(in_order_of_keys(self._matching(self._found())), self.limit)
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
         """Those among the first so many files, or entries of a list, and whether that is all."""
         found = list(islice(self._found(files + 1, of_any_kind=True), files + 1))
         images = [item for item in found[:files] if self.is_list or is_image_name(item.path)]
-        return list(self._matching(images)), len(found) <= files
+        alone = (item for item in images if not item.container)
+        return list(self._matching(alone)), len(found) <= files
 
     def _found(self, at_most: int | None = None, of_any_kind: bool = False) -> Iterator[Input]:
         storage = open_source(self.root)
@@ -92,17 +93,15 @@ class InputSet:
             yield _look_at(storage, self.given.name, None)
         else:
             for info in storage.walk(at_most):
-                if of_any_kind or is_image_name(info.path):
+                if of_any_kind or _is_input_name(info.path):
                     yield _as_input(info)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
-        included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)
+        selection = Selection(self.include, self.exclude)
         for item in found:
-            if included is not None and not included.match_file(item.path):
-                continue
-            if excluded is not None and excluded.match_file(item.path):
-                continue
-            yield item
+            takes = selection.may_take_of if item.container else selection.takes
+            if takes(item.path):
+                yield item
 
 
 def open_inputs(config: JobConfig) -> InputSet:
@@ -120,7 +119,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     storage = open_source(root)
     storage.check(writable=False)
     for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
-        _globs(option, patterns)
+        globs(option, patterns)
     if root == given and is_output(storage):
         raise UsageError(
             f"{given} is the output of a run and never an input; "
@@ -133,20 +132,17 @@ def open_inputs(config: JobConfig) -> InputSet:
 
 
 def _seems_a_file(location: Location) -> bool:
-    return is_image_name(location.name) or location.name.lower().endswith(LIST_SUFFIXES)
+    return _is_input_name(location.name) or location.name.lower().endswith(LIST_SUFFIXES)
 
 
-def _globs(option: str, patterns: tuple[str, ...]) -> PathSpec[Any] | None:
-    try:
-        # Unlike in a file of patterns, '#' begins no comment.
-        lines = ["\\" + p if p.startswith("#") else p for p in patterns]
-        return PathSpec.from_lines("gitignore", lines) if lines else None
-    except ValueError as error:
-        raise UsageError(f"{option} is no valid glob pattern: {error}") from error
+def _is_input_name(path: str) -> bool:
+    return is_image_name(path) or is_container_name(path)
 
 
 def _as_input(info: FileInfo, source: str | None = None) -> Input:
-    return Input(info.path, source, info.size, info.modified, info.etag, info.defect)
+    container = is_container_name(info.path)
+    defect = info.defect or (why_refused(info.path) if container else None)
+    return Input(info.path, source, info.size, info.modified, info.etag, defect, container)
 
 
 def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
@@ -229,7 +225,7 @@ def _look_at(
     shown = escape_controls(path)
     if shown != path:
         return Input(shown, defect=BAD_NAME)
-    if not is_image_name(path):
+    if not _is_input_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
     try:
         if source is None:
@@ -237,7 +233,8 @@ def _look_at(
         top, below = Location.parse(source).split_at_top()
         info = opened(top).stat(below)
     except (FileNotFoundError, PermissionError):
-        return Input(path, source)  # the batch will meet it again, and say so in its row
+        # The batch will meet it again, and say so in its row.
+        return Input(path, source, container=is_container_name(path))
     except NameRefusedError as error:
-        return Input(path, source, defect=str(error))
-    return replace(_as_input(info, source), path=path)
+        return Input(path, source, defect=str(error), container=is_container_name(path))
+    return _as_input(replace(info, path=path), source)

@@ -29,6 +29,10 @@ CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
 
+MEMBER_BYTES = 65_536
+"""Of a container, for each of its images, as far as the size of a chunk goes."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One image that needs some methods; ``again`` if it has rows that will be replaced."""
@@ -36,6 +40,10 @@ class Task:
     input: Input
     methods: tuple[Method, ...]
     again: bool
+
+
+Growing = dict[tuple[tuple[Method, ...], bool], list[Task]]
+"""Batches that are not full, by their methods and whether they are containers."""
 
 
 class Entry(NamedTuple):
@@ -54,6 +62,7 @@ class Planner:
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
         self._beyond = Tally()
@@ -68,20 +77,21 @@ class Planner:
     ) -> Iterator[list[PlannedBatch]]:
         """Cut what is to do into batches numbered from ``first``, and those into chunks.
 
-        Images that need the same methods share batches, in listing order. A chunk ends with a
-        batch, and the inputs of later chunks all come after its own. Raises ``UsageError`` if two
-        images would write one output.
+        Images that need the same methods share batches, in listing order; a container is one by
+        itself. A chunk ends with a batch, and the inputs of later chunks all come after its own.
+        Raises ``UsageError`` if two images would write one output.
         """
         chunk: list[PlannedBatch] = []
         rows = 0
-        growing: dict[tuple[Method, ...], list[Task]] = {}
+        growing: Growing = {}
         for task in self._tasks(images, earlier):
-            members = growing.setdefault(task.methods, [])
+            key = task.methods, task.input.container
+            members = growing.setdefault(key, [])
             members.append(task)
-            rows += 1
-            if len(members) < self.config.batch_size:
+            rows += _rows_of(task.input)
+            if len(members) < self.config.batch_size and not task.input.container:
                 continue
-            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
+            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(key)))
             self._seen["batches"] += 1
             if rows >= CHUNK_ROWS:
                 yield chunk + self._finish(growing, first)
@@ -90,27 +100,26 @@ class Planner:
         if chunk:
             yield chunk
 
-    def _finish(
-        self, growing: dict[tuple[Method, ...], list[Task]], first: int
-    ) -> list[PlannedBatch]:
+    def _finish(self, growing: Growing, first: int) -> list[PlannedBatch]:
         """Batches that are not full, at the end of a chunk."""
         number = first + self._seen["batches"]
         self._seen["batches"] += len(growing)
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in _apart(_side_by_side(images, earlier), self.config):
+        for entry in _outside(_apart(_side_by_side(images, earlier), self.config), self.config):
             image, rows = entry.image, entry.rows
             if image is None:
                 self._count_unlisted(rows.values())
                 continue
-            self._seen["inputs"] += 1
+            self._seen["containers" if image.container else "inputs"] += 1
             self._seen["input_bytes"] += image.size or 0
             methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
             if not methods:
                 self._seen["unchanged"] += 1
                 continue
             self._seen["todo"] += 1
+            self._seen["todo_containers"] += image.container
             self._seen["todo_bytes"] += image.size or 0
             self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
             yield Task(image, methods, any(m in rows for m in methods))
@@ -118,7 +127,8 @@ class Planner:
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
         if row is None or self.config.overwrite:
             return True
-        if row.fingerprint != self._digests[method]:
+        digests = self._container_digests if image.container else self._digests
+        if row.fingerprint != digests[method]:
             return True  # an input that was not listed when all the others were overwritten
         if image.changed_since(row.size, row.modified, row.etag):
             return True
@@ -133,13 +143,13 @@ class Planner:
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
         """Rows of an input that is gone, or that comes after the last one that is listed."""
-        found = [_tally_of(row) for row in rows if row.method in self.config.method]
-        if self._seen["inputs"] == self.config.limit:
-            self._seen["beyond"] += len(found)
-            self._beyond = sum(found, self._beyond)
+        found = sum((row.tally for row in rows if row.method in self.config.method), Tally())
+        if self._seen["inputs"] + self._seen["containers"] == self.config.limit:
+            self._seen["beyond"] += found.rows
+            self._beyond += found
         else:
-            self._seen["gone"] += len(found)
-            self._gone = sum(found, self._gone)
+            self._seen["gone"] += found.rows
+            self._gone += found
 
 
 def draft_plan(
@@ -175,13 +185,14 @@ def draft_plan(
         fingerprints={**earlier, **planner.fingerprints},
         methods=tuple(sorted(rows)),
         chunks=tuple(written),
+        member_rules=planner.config.member_rules,
     )
 
 
 def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
-    """Merge two streams that are both in the order of their paths."""
-    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("path"))
-    for path, found in groupby(both, key=attrgetter("path")):
+    """Merge two streams that are both in the order of their keys."""
+    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("key"))
+    for _, found in groupby(both, key=attrgetter("key")):
         image: Input | None = None
         rows: dict[Method, Earlier] = {}
         for item in found:
@@ -189,7 +200,30 @@ def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterat
                 image = item
             else:
                 rows[item.method] = item
+            path = item.path
         yield Entry(path, image, rows)
+
+
+def _outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Pass the entries on. Raises ``UsageError`` for what cannot be done with containers.
+
+    On an object store there may be ``a.tar`` and ``a.tar/b.jpg``; these are neighbours.
+    """
+    container: str | None = None
+    for entry in entries:
+        if entry.image is not None and entry.image.container:
+            container = entry.path
+            if config.format != "same":
+                raise UsageError(
+                    f"{container} is a container, whose images keep their formats; use --format "
+                    f"same, or --exclude {container}"
+                )
+        elif entry.image is not None and container and entry.path.startswith(f"{container}/"):
+            raise UsageError(
+                f"{container} is a container, and {entry.path} has the name of a member of it; "
+                "rename one, or exclude one"
+            )
+        yield entry
 
 
 def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
@@ -243,11 +277,9 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
         yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
 
 
-def _tally_of(row: Earlier) -> Tally:
-    skipped = row.status == "skipped"
-    codes = ((row.failed_with, 1),) if row.failed_with else ()
-    ok = not (skipped or codes)
-    return Tally(int(ok), codes, row.size or 0, row.output_bytes or 0, int(skipped))
+def _rows_of(item: Input) -> int:
+    """How many records an input may make; of a container, about."""
+    return max(1, (item.size or 0) // MEMBER_BYTES) if item.container else 1
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

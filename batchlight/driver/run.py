@@ -27,7 +27,7 @@ from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
-from batchlight.driver.stats import RunStats
+from batchlight.driver.stats import Goal, RunStats
 from batchlight.engine import Engine, make_engine, ray_address, window
 from batchlight.engine.base import Service
 from batchlight.errors import (
@@ -200,17 +200,21 @@ class _Run:
             output=self.output,
             run_id=self.run_id,
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            container_fingerprints={
+                m: self.config.container_digest(f) for m, f in self.fingerprints.items()
+            },
             lock=self.lock.number,
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
         runner = BatchRunner(engine, context, self._service)
-        total = self.stats.rows + sum(left.values())
-        self._show(total)
+        goal = Goal.of(plan, self.stats.tally, sum(left.values()))
+        self._show(goal.rows(self.stats.tally))
         jobs = (runner.run(batch) async for batch in plan.batches(self.storage, skip=done))
         results = window(jobs, engine.window)
         try:
             async for result in results:
                 self.stats.add(result.tally)
+                total = goal.rows(self.stats.tally)
                 self._show(total)
                 prometheus.show(engine, result)
                 failed = self.stats.tally.failed
@@ -263,8 +267,9 @@ class _Run:
 
     @property
     def _expected_rows(self) -> int:
-        """Of all that is listed, whether done now, before or not yet."""
-        return self.counts.inputs * len(self.config.method)
+        """Of all that is listed, whether done now, before or not yet; in containers, as known."""
+        inside = self.stats.tally.in_containers
+        return self.counts.inputs * len(self.config.method) + inside
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None
@@ -276,6 +281,9 @@ class _Run:
         # Failing rows of inputs that are not listed are nobody's concern.
         unlisted = self.counts.gone_tally + self.counts.beyond_tally
         rows = Tally() if held is None else held - unlisted
+        methods = len(self.config.method)
+        missing = max(0, self.counts.inputs * methods - rows.rows + rows.in_containers)
+        missing += max(0, self.counts.containers * methods - rows.containers)
         done = self.stats
         return Summary(
             run_id=self.run_id,
@@ -285,13 +293,14 @@ class _Run:
             output=str(self.output),
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            inputs=self.counts.inputs,
+            inputs=self.counts.inputs + -(-rows.in_containers // methods),
+            containers=self.counts.containers,
             counted=held is not None,
             ok=rows.ok,
             skipped=rows.skipped,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
-            missing=0 if held is None else max(0, self._expected_rows - rows.rows),
+            missing=0 if held is None else missing,
             gone=self.counts.gone,
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from batchlight.output.plan import Plan
 from batchlight.output.records import Tally
 
 
@@ -44,3 +45,25 @@ class RunStats:
         if self._first_submitted is None or self._last_committed is None:
             return 0.0
         return self._last_committed - self._first_submitted
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How many rows a run will have made; of containers that is an estimate until they are done."""
+
+    images: int
+    containers: int
+    """(container, method) pairs."""
+
+    @classmethod
+    def of(cls, plan: Plan, done: Tally, left: int) -> Goal:
+        """``left``: rows that the plan is still to make, where a container counts as one."""
+        containers = min(left, plan.counts.todo_containers * len(plan.methods))
+        images = done.rows - done.in_containers + left - containers
+        return cls(images, done.containers + containers)
+
+    def rows(self, done: Tally) -> int:
+        """With containers that hold as many images as those that are done, on average."""
+        left = self.containers - done.containers
+        each = done.in_containers / done.containers if done.containers else 1
+        return self.images + done.in_containers + round(left * each)

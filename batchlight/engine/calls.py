@@ -107,7 +107,7 @@ class Trials(Generic[Item]):
         middle = len(items) // 2
         found: list[Item] = []
         for half in (items[:middle], items[middle:]):
-            if len(half) == 1 or await self._dies(function, half):
+            if len(half) == 1 or await self.dies(function, half):
                 found += await self.suspects(function, half)
         return found
 
@@ -117,14 +117,15 @@ class Trials(Generic[Item]):
         """What an item dies of, alone and each time; None if it survives."""
         code: ErrorCode | None = None
         for _ in range(DEATHS_ALONE):
-            code = await self._dies(function, [item])
+            code = await self.dies(function, [item])
             if code is None:
                 return None
         return code
 
-    async def _dies(
+    async def dies(
         self, function: Callable[[Sequence[Item]], object], items: Sequence[Item]
     ) -> ErrorCode | None:
+        """What a worker dies of that works on some items together; None if it survives."""
         try:
             await self.call(items, function, items)
         except WorkerDied as death:

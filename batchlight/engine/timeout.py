@@ -56,6 +56,12 @@ class Deadline:
         finally:
             self._set(thread, seconds)
 
+    def restart(self) -> None:
+        """Let the time of this thread's call begin anew, for the next part of its work."""
+        thread = threading.get_ident()
+        if (seconds := self._seconds.get(thread)) is not None:
+            self._set(thread, seconds)
+
     def _set(self, thread: int, seconds: float | None) -> None:
         """A process has one timer; set it to the earliest end."""
         with self._lock:

@@ -17,11 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from batchlight.config import Method
 from batchlight.output.layout import (
     BatchRange,
     chunk_folder,
     closed_path,
+    container_output,
     is_output_path,
     metadata_path,
     part_path,
@@ -35,6 +39,8 @@ from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
 REQUESTS_AT_ONCE = 16
+
+_OF_OUTPUTS = ("output", "method", "container", "container_output_sha256")
 
 
 def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
@@ -115,7 +121,7 @@ def _delete_stale_outputs(
             if stale:
                 stale.difference_update(_new_outputs(storage, state, step))
         elif step.replaced is not None:
-            stale.update(step.lost_rows(storage, ["output"])["output"].drop_null().to_pylist())
+            stale.update(_written(step.lost_rows(storage, _OF_OUTPUTS)))
     if stale:
         for chunk in plan.chunks:
             stale.difference_update(_new_outputs(storage, state, chunk))
@@ -127,7 +133,15 @@ def _new_outputs(storage: Storage, state: OutputState, chunk: BatchRange) -> Ite
     """The outputs of a chunk's new rows, wherever these stand."""
     paths = [metadata_path(chunk)] if chunk in state.metadata else _parts_of(state, chunk)
     for path in paths:
-        yield from read_records(storage, path, ["output"])["output"].to_pylist()
+        yield from _written(read_records(storage, path, _OF_OUTPUTS))
+
+
+def _written(rows: pa.Table) -> Iterator[str]:
+    """The files that rows tell of: images, and containers, be all their images failed."""
+    yield from rows["output"].drop_null().unique().to_pylist()
+    inside = rows.filter(pc.is_valid(rows["container_output_sha256"]))
+    pairs = inside.group_by(["method", "container"]).aggregate([])
+    yield from map(container_output, *(pairs[n].to_pylist() for n in ("method", "container")))
 
 
 def _remove_rows(storage: Storage, old: OldFile) -> None:

@@ -11,10 +11,14 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from batchlight.config import Method
-from batchlight.output.layout import BatchRange, metadata_path, part_path
+from batchlight.errors import is_permanent
+from batchlight.output.layout import BatchRange, container_output, metadata_path, part_path
 from batchlight.output.recordfiles import read_records
-from batchlight.output.records import joined
+from batchlight.output.records import UNIT, Tally, joined
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
@@ -35,6 +39,23 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    of_container: Tally | None = None
+    """Of a container: what its rows come to."""
+
+    @property
+    def key(self) -> str:
+        """As of an ``Input``."""
+        return self.path if self.of_container is None else f"{self.path}/"
+
+    @property
+    def tally(self) -> Tally:
+        """What its rows come to."""
+        if self.of_container is not None:
+            return self.of_container
+        skipped = self.status == "skipped"
+        codes = ((self.failed_with, 1),) if self.failed_with else ()
+        ok = not (skipped or codes)
+        return Tally(int(ok), codes, self.size or 0, self.output_bytes or 0, int(skipped))
 
 
 ROWS_AT_ONCE = 4096
@@ -63,19 +84,79 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
     streams = groupby(sorted(chunks), key=stream)
     return heapq.merge(
         *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
-        key=attrgetter("path"),
+        key=attrgetter("key"),
     )
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
-    columns = ("input", "method", "status", "error_code", "fingerprint", *recorded)
+    columns = (*UNIT, "status", "error_code", "fingerprint", "container_bytes", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
             continue
-        for batch in joined(tables).to_batches(max_chunksize=ROWS_AT_ONCE):
-            yield from map(_as_earlier, batch.to_pylist())
+        rows = joined(tables)
+        inside = pc.is_valid(rows["container"])
+        containers = _containers(rows.filter(inside))
+        yield from heapq.merge(
+            _images(rows.filter(pc.invert(inside))), containers, key=attrgetter("key")
+        )
+
+
+def _images(rows: pa.Table) -> Iterator[Earlier]:
+    for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from map(_as_earlier, batch.to_pylist())
+
+
+def _containers(rows: pa.Table) -> list[Earlier]:
+    """One for each container and method."""
+    first = ("container_bytes", "input_modified", "input_etag", "fingerprint")
+    kinds = rows.group_by(
+        ["container", "method", "status", "error_code"], use_threads=False
+    ).aggregate(
+        [
+            ("input", "count"),
+            ("input_bytes", "sum"),
+            ("output_bytes", "sum"),
+            *((name, "first") for name in first),
+        ]
+    )
+    found: dict[tuple[str, Method], list[dict[str, Any]]] = {}
+    for row in kinds.to_pylist():
+        found.setdefault((row["container"], row["method"]), []).append(row)
+    earlier = [_as_container(path, method, rows) for (path, method), rows in found.items()]
+    return sorted(earlier, key=lambda item: (item.key, item.method))
+
+
+def _as_container(path: str, method: Method, kinds: list[dict[str, Any]]) -> Earlier:
+    """``kinds``: rows of one container, counted by status and code."""
+    counts = {row["error_code"]: row["input_count"] for row in kinds if row["status"] == "failed"}
+    # One that is redone by every run decides.
+    code = min(counts, key=lambda code: (is_permanent(code), code), default=None)
+    by_status = {row["status"]: row["input_count"] for row in kinds}
+    rows = sum(row["input_count"] for row in kinds)
+    tally = Tally(
+        by_status.get("ok", 0),
+        tuple(sorted(counts.items())),
+        sum(row["input_bytes_sum"] or 0 for row in kinds),
+        sum(row["output_bytes_sum"] or 0 for row in kinds),
+        by_status.get("skipped", 0),
+        in_containers=rows,
+        containers=1,
+    )
+    return Earlier(
+        path,
+        method,
+        "failed" if counts else "ok",
+        code,
+        kinds[0]["container_bytes_first"],
+        kinds[0]["input_modified_first"],
+        kinds[0]["input_etag_first"],
+        kinds[0]["fingerprint_first"],
+        container_output(method, path),
+        tally.output_bytes,
+        tally,
+    )
 
 
 def _as_earlier(row: dict[str, Any]) -> Earlier:

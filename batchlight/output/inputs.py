@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol, TypeVar
 
 from batchlight.config import Method
 from batchlight.storage import Location, Storage
@@ -28,11 +30,43 @@ class Input:
     offset: int | None = None
     """Of an image in a container: where its bytes begin there."""
 
+    @property
+    def key(self) -> str:
+        """What a listing is in the order of: a container stands where its members would."""
+        return f"{self.path}/" if self.container else self.path
+
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether this is another file than the one recorded: by size and etag, else by mtime."""
         if self.size != size:
             return True
         return self.etag != etag if self.etag is not None else self.modified != modified
+
+
+class Keyed(Protocol):
+    """Something of a listing, or of what earlier runs recorded of one."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Keyed)
+
+
+def in_order_of_keys(items: Iterable[Item]) -> Iterator[Item]:
+    """Items that come in the order of their paths, in that of their keys, which are no smaller."""
+    held: list[tuple[str, int, Item]] = []
+    for number, item in enumerate(items):
+        while held and held[0][0] <= item.path:
+            yield heapq.heappop(held)[2]
+        if item.key == item.path and not held:
+            yield item
+        else:
+            heapq.heappush(held, (item.key, number, item))
+    while held:
+        yield heapq.heappop(held)[2]
 
 
 def read_input(item: Input, root: Storage, opened: Callable[[Location], Storage]) -> bytes:

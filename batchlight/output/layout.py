@@ -66,6 +66,11 @@ def is_output_path(path: str) -> bool:
     return top in METHODS and bool(below) and ".." not in below
 
 
+def container_output(method: str, container: str) -> str:
+    """Where a container is that a method has made of another."""
+    return f"{method}/{container}"
+
+
 def lock_path(number: int) -> str:
     """The lock of one run."""
     return f"{LOCKS}/{number:010d}.json"

@@ -38,11 +38,12 @@ _CHUNK_SCHEMA = pa.schema(
         ("etag", pa.string()),
         ("defect", pa.string()),
         ("again", pa.bool_()),
+        ("container", pa.bool_()),
     ]
 )
 _INPUT_COLUMNS = {
     name: "path" if name == "input" else name
-    for name in ("input", "source", "size", "modified", "etag", "defect")
+    for name in ("input", "source", "size", "modified", "etag", "defect", "container")
 }
 """Columns of a plan, and the attributes of an ``Input`` in the order in which it is made."""
 
@@ -57,13 +58,20 @@ class PlannedBatch:
 
 @dataclass(frozen=True)
 class PlanCounts:
-    """What planning found: images of the listing, and rows that keep what they have."""
+    """What planning found: images of the listing, and rows that keep what they have.
+
+    A container counts as one wherever images are counted, but for ``inputs``.
+    """
 
     inputs: int = 0
+    """Images that are files."""
+    containers: int = 0
     input_bytes: int = 0
     todo: int = 0
     """Images that some method is still to be run on."""
     todo_bytes: int = 0
+    todo_containers: int = 0
+    """How many of those are containers."""
     batches: int = 0
     new: int = 0
     changed: int = 0
@@ -81,6 +89,9 @@ class PlanCounts:
     def in_words(self) -> str:
         """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
         images = counted(self.inputs, "image")
+        if self.containers:
+            containers = counted(self.containers, "container")
+            images = f"{images} and {containers}" if self.inputs else containers
         if not self.todo:
             return f"{images}, nothing to do"
         kinds = {"new": self.new, "changed": self.changed, "to redo": self.retried}
@@ -101,6 +112,7 @@ class PlanDocument(Document):
     fingerprints: Mapping[Method, Mapping[str, Any]]
     methods: tuple[Method, ...]
     chunks: tuple[BatchRange, ...]
+    member_rules: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,8 @@ class Plan:
     methods: tuple[Method, ...]
     """Those that some of its batches need."""
     chunks: tuple[BatchRange, ...]
+    member_rules: Mapping[str, Any] = field(default_factory=dict)
+    """``JobConfig.member_rules``."""
 
     @property
     def next_batch(self) -> int:
@@ -160,6 +174,14 @@ class Plan:
     ) -> pa.Table:
         """One row per image. Raises ``DamagedRecordsError``."""
         return read_table(storage, chunk_path(self.first, chunk), columns)
+
+    def read_units(self, storage: Storage, chunk: BatchRange) -> pa.Table:
+        """Batch, methods, input and ``again``; the input as ``records.as_units`` names it."""
+        columns = ["batch", "methods", "input", "again"]
+        rows = _with_containers(self.read_chunk(storage, chunk, [*columns, "container"]))
+        folders = pc.binary_join_element_wise(rows["input"], pa.scalar(""), "/")
+        units = pc.if_else(rows["container"], folders, rows["input"])
+        return rows.select(columns).set_column(2, "input", units)
 
     def rows_left(self, storage: Storage, done: Collection[int]) -> Mapping[Method, int]:
         """How many records of each method are still to be made."""
@@ -228,8 +250,16 @@ def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
 
 
 def _as_batches(table: pa.Table) -> Iterator[Batch]:
+    table = _with_containers(table)
     inputs = map(Input, *(table[name].to_pylist() for name in _INPUT_COLUMNS))
     rows = zip(table["batch"].to_pylist(), table["methods"].to_pylist(), inputs, strict=True)
     for number, members in groupby(rows, key=itemgetter(0)):
         _, methods, images = zip(*members, strict=True)
         yield Batch(number, tuple(methods[0]), images)
+
+
+def _with_containers(table: pa.Table) -> pa.Table:
+    """Rows of a plan that may be older than containers."""
+    if "container" in table.schema.names:
+        return table
+    return table.append_column("container", pa.array([False] * table.num_rows, pa.bool_()))

@@ -32,13 +32,13 @@ WRITTEN_BY = b"batchlight"
 """Key of a file's metadata whose value is the version that wrote it."""
 
 
-def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> pa.Table:
+def write_part(storage: Storage, batch: int, records: Iterable[Record] | pa.Table) -> pa.Table:
     """Commit a batch: the step that makes it done. Returns its rows.
 
     The part is created exclusively. If it is there already, then another worker has done this
     batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
     """
-    table = as_table(records)
+    table = records if isinstance(records, pa.Table) else as_table(records)
     path = part_path(batch)
     if storage.create(path, to_parquet(table, path)):
         return table

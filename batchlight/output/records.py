@@ -51,6 +51,12 @@ SCHEMA = pa.schema(
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("fingerprint", pa.string(), nullable=False),
         pa.field("finished_at", _TIME, nullable=False),
+        pa.field("container", pa.string()),
+        pa.field("container_bytes", pa.int64()),
+        pa.field("container_output_bytes", pa.int64()),
+        pa.field("container_output_sha256", pa.string()),
+        pa.field("member_offset", pa.int64()),
+        pa.field("output_offset", pa.int64()),
     ]
 )
 
@@ -70,7 +76,10 @@ ORDER = [(name, "ascending") for name in KEY]
 REQUIRED = frozenset({"input", "method", "status", "batch"})
 """Columns without which a file holds no records."""
 
-TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
+UNIT = [*KEY, "container"]
+"""What tells which input of a plan a row is of."""
+
+TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes", "container")
 """Those that a ``Tally`` is made of."""
 
 
@@ -113,6 +122,12 @@ class Record:
     run_id: str
     fingerprint: str
     finished_at: datetime
+    container: str | None = None
+    container_bytes: int | None = None
+    container_output_bytes: int | None = None
+    container_output_sha256: str | None = None
+    member_offset: int | None = None
+    output_offset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,10 @@ class Tally:
     input_bytes: int = 0
     output_bytes: int = 0
     skipped: int = 0
+    in_containers: int = 0
+    """Of all these rows."""
+    containers: int = 0
+    """How many they are of, each counted once for each method."""
 
     @property
     def failed(self) -> int:
@@ -144,6 +163,8 @@ class Tally:
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
             self.skipped + other.skipped,
+            self.in_containers + other.in_containers,
+            self.containers + other.containers,
         )
 
     def __sub__(self, part: Tally) -> Tally:
@@ -155,20 +176,29 @@ class Tally:
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
             self.skipped - part.skipped,
+            self.in_containers - part.in_containers,
+            self.containers - part.containers,
         )
 
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
-        """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
+        """Count a table that has ``TALLY_COLUMNS`` and, with several methods, ``method``.
+
+        The rows of a container all stand in one file, so that files can be counted one by one.
+        """
         counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
         codes = {entry["values"]: entry["counts"] for entry in counts}
         skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
+        inside = table.filter(pc.is_valid(table["container"]))
+        names = [n for n in ("container", "method") if n in inside.schema.names]
         return cls(
             table.num_rows - skipped - sum(codes.values()),
             tuple(sorted(codes.items())),
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
+            inside.num_rows,
+            inside.group_by(names).aggregate([]).num_rows,
         )
 
 
@@ -217,6 +247,15 @@ def keys_of(table: pa.Table) -> pa.Array:
     """
     keys = pc.binary_join_element_wise(table["input"], table["method"], "\n")
     return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+
+
+def as_units(table: pa.Table) -> pa.Table:
+    """The keys of rows, where those of a container have that container for their input.
+
+    A slash is behind it, as in the order of a listing. ``table`` has the columns of ``UNIT``.
+    """
+    folder = pc.binary_join_element_wise(table["container"], pa.scalar(""), "/")
+    return pa.table({"input": pc.coalesce(folder, table["input"]), "method": table["method"]})
 
 
 def without(table: pa.Table, other: pa.Table) -> pa.Table:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import read_records
-from batchlight.output.records import KEY, keys_of
+from batchlight.output.records import UNIT, as_units, keys_of
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
@@ -55,7 +55,7 @@ class _Open:
 
     def __init__(self, storage: Storage, span: Span) -> None:
         self.span = span
-        self.keys = keys_of(read_records(storage, span.path, KEY))
+        self.keys = keys_of(as_units(read_records(storage, span.path, UNIT)))
         self.replaced = pa.array([False] * len(self.keys), pa.bool_())
 
     def replace(self, keys: pa.Array) -> None:
@@ -84,8 +84,9 @@ def old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
 
 def span_of(storage: Storage, path: str) -> Span:
     """Look at a file of records. Raises ``DamagedRecordsError``."""
-    inputs = read_records(storage, path, KEY)["input"]
-    return Span(path, inputs[0].as_py(), inputs[-1].as_py())
+    inputs = as_units(read_records(storage, path, UNIT))["input"]
+    low, high = pc.min_max(inputs).as_py().values()
+    return Span(path, low, high)
 
 
 def replaced_by(
@@ -129,7 +130,7 @@ def replaced_by(
 
 def _chunks(storage: Storage, plan: Plan, committed: Container[int] | None) -> Iterator[_Chunk]:
     for chunk in plan.chunks:
-        rows = plan.read_chunk(storage, chunk, ["batch", "methods", "input", "again"])
+        rows = plan.read_units(storage, chunk)
         replaced = rows.filter(rows["again"])
         if committed is not None:
             done = [number for number in chunk.numbers() if number in committed]

@@ -42,7 +42,9 @@ class Summary(Document):
     started_at: str
     finished_at: str
     inputs: int = 0
-    """Images of the listing."""
+    """Images of the listing, and those in containers as far as these have records."""
+    containers: int = 0
+    """Of the listing. One that is damaged or without images counts as one image."""
     counted: bool = True
     """False if a run that ended before its time had none left to count the rows that it left:
     then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""

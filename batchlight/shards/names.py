@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from batchlight.config import Method
-
 Kind = Literal["tar", "tar.gz"]
 
 SUFFIXES: dict[str, Kind] = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
@@ -29,11 +27,6 @@ def why_refused(path: str) -> str | None:
     if suffix is None or suffix in SUFFIXES:
         return None
     return f"{suffix} is not read; decompress it, or compress it as .tar.gz"
-
-
-def container_output(method: Method, path: str) -> str:
-    """Where a method's container is, below the output."""
-    return f"{method}/{path}"
 
 
 def _suffix(path: str) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
+from batchlight.errors import StorageError
 from batchlight.storage.folders import opened_folder
 
 BLOCK_BYTES = 8 * 2**20
@@ -70,13 +71,16 @@ class LocalReader:
         self.size = self._found.st_size
 
     def read_at(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
-        while len(data) < size and (more := self._more(offset + len(data), size - len(data))):
+        data = self._some(offset, size)
+        while len(data) < size and (more := self._some(offset + len(data), size - len(data))):
             data += more
         return data
 
-    def _more(self, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
+    def _some(self, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise StorageError(f"cannot read on: {error.strerror}", transient=True) from error
 
     def require_unchanged(self) -> None:
         now, then = os.fstat(self._descriptor), self._found

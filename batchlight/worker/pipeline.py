@@ -97,15 +97,15 @@ def run_batch(
     steps = Steps(context)
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     shares_light = context.config.atmospheric_light == "batch"
-    with _Pipeline(steps, service) as pipeline:
+    with Pipeline(steps, service) as pipeline:
         pipeline.work(images, light=None, wait=shares_light)
-    light = _mean_light(images)
+    light = mean_light(images)
     records = [
         as_record(context, batch.number, image, method, light)
         for image in images
         for method in image.methods
     ]
-    unexpected = _kinds(images)
+    unexpected = kinds_of(images)
     if all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(batch.number, unexpected)
     return BatchResult.of(write_part(steps.output, batch.number, records), unexpected)
@@ -130,16 +130,16 @@ def redo(
     ]
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
-    with _Pipeline(Steps(context), service) as pipeline:
+    with Pipeline(Steps(context), service) as pipeline:
         pipeline.work(images, light=known, wait=shares_light)
     if lights is None:
-        lights = dict.fromkeys(batch.methods, _mean_light(images))
+        lights = dict.fromkeys(batch.methods, mean_light(images))
     records = [
         as_record(context, batch.number, image, method, lights[method])
         for image in images
         for method in image.methods
     ]
-    return Redone(records, _kinds(images))
+    return Redone(records, kinds_of(images))
 
 
 def rehearse(
@@ -155,7 +155,7 @@ def rehearse(
     is enhanced with its own. Raises as ``run_batch``.
     """
     images = [Image.of(item, methods, losses) for item in inputs]
-    with _Pipeline(Steps(context), service, writes=False) as pipeline:
+    with Pipeline(Steps(context), service, writes=False) as pipeline:
         pipeline.work(images, light=None, wait=False)
 
 
@@ -167,13 +167,20 @@ class _Waiting:
     kept: Analysed | bytes | None
 
 
-class _Pipeline:
+class Pipeline:
     """What the images of a batch go through."""
 
-    def __init__(self, steps: Steps, service: Service | None, writes: bool = True) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        service: Service | None,
+        writes: bool = True,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        """``keep_bytes``: budget for images that wait."""
         self._steps = steps
         self._writes = writes
-        self._free_bytes = KEEP_BYTES
+        self._keep_bytes = self._free_bytes = keep_bytes
         self._behind = WriteBehind()
         self._exits = ExitStack()
         at_once = steps.context.pixels_at_once
@@ -245,7 +252,7 @@ class _Pipeline:
         self, data: bytes | None, analysed: Analysed, to_come: int
     ) -> Analysed | bytes | None:
         """What of an image that waits stays in memory; ``to_come``: bytes of files not read yet."""
-        reserved = min(to_come, KEEP_BYTES * (1 - KEEP_DECODED_SHARE))
+        reserved = min(to_come, self._keep_bytes * (1 - KEEP_DECODED_SHARE))
         if self._free_bytes - analysed.nbytes >= reserved:
             self._free_bytes -= analysed.nbytes
             return analysed
@@ -309,12 +316,13 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
         yield waiting.popleft()
 
 
-def _kinds(images: Iterable[Image]) -> tuple[Unexpected, ...]:
+def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     """The unexpected exceptions of some images, one of each kind."""
     return tuple({found.kind: found for image in images for found in image.unexpected}.values())
 
 
-def _mean_light(images: Iterable[Image]) -> float | None:
+def mean_light(images: Iterable[Image]) -> float | None:
+    """Of a batch, as far as its images could be analysed."""
     return batch_light(image.light for image in images)
 
 

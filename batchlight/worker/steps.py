@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -26,10 +26,11 @@ from batchlight.images.measures import is_flat, measure
 from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
-from batchlight.output.inputs import read_input
+from batchlight.output.inputs import Input, read_input
 from batchlight.output.records import Record
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
+from batchlight.storage.streams import ChangedError
 from batchlight.worker.image import Analysed, Image
 
 OPEN_STORAGES = 16
@@ -54,6 +55,8 @@ class BatchContext:
     fingerprints: Mapping[Method, str]
     lock: int
     """The number of the lock under which all is written."""
+    container_fingerprints: Mapping[Method, str] = field(default_factory=dict)
+    """Of containers, which also hold what is chosen of them."""
     pixels_at_once: int = 0
     """How many pixels of images of one shape go through the network together."""
 
@@ -79,18 +82,26 @@ class ImageSteps:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         try:
             with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, self.opened)
+                data = self.bytes_of(item)
         except FileNotFoundError as error:
             raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
         except PermissionError as error:
             raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
-        except NameRefusedError as error:
+        except (NameRefusedError, ChangedError) as error:
             raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
             raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
         return data
+
+    def bytes_of(self, item: Input) -> bytes:
+        """The file of an image. Raises what ``Storage.read`` raises."""
+        return read_input(item, self.input, self.opened)
+
+    def path_of(self, method: Method, item: Input) -> str:
+        """Where the output of an image is."""
+        return names.output_path(method, item.path, self.config.format)
 
     def analyse(self, image: Image, data: bytes) -> Analysed:
         """Decode an image and estimate its light."""
@@ -165,7 +176,7 @@ class ImageSteps:
         self, image: Image, method: Method, decoded: Decoded, data: bytes
     ) -> tuple[str, bytes]:
         """Where an output belongs, with the output itself."""
-        path = names.output_path(method, image.input.path, self.config.format)
+        path = self.path_of(method, image.input)
         image.results[method].columns |= {
             "format": self._format_of(decoded),
             "output": path,
@@ -200,10 +211,14 @@ class Steps(ImageSteps):
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             with _timed(columns, "write_ms"):
-                self.output.write(path, data)
+                self.put(image, method, path, data)
         except NameRefusedError as error:
             raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
         columns["finished_at"] = datetime.now(UTC)
+
+    def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
+        """Store an output. Raises as ``Storage.write``."""
+        self.output.write(path, data)
 
 
 def as_record(

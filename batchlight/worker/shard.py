@@ -1,0 +1,356 @@
+"""One container, from its bytes to its committed records.
+
+Its images go through the pipeline in groups of ``--batch-size``, each with a light of its own. When
+a group is done, what it became is written in the order of the members, with the raw bytes between
+them; the group's rows are kept as columns. So memory is bounded by the budgets below, those of
+``overlap.py`` and ``storage/streams.py``, and the largest image.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.config import Method
+from batchlight.engine.base import Service
+from batchlight.engine.timeout import DEADLINE
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.output.inputs import Batch, Input
+from batchlight.output.layout import container_output
+from batchlight.output.recordfiles import write_part
+from batchlight.output.records import ORDER, SCHEMA, Record, as_table
+from batchlight.shards.names import kind_of
+from batchlight.shards.rewriting import Rewriter, Spool
+from batchlight.shards.selection import Selection, images, key_of
+from batchlight.shards.source import opened_container
+from batchlight.shards.tar import Member, members
+from batchlight.storage.base import NameRefusedError
+from batchlight.storage.streams import ChangedError, Reader
+from batchlight.worker.image import BrokenBatchError, Failure, Image, Losses, Unexpected
+from batchlight.worker.pipeline import BatchResult, Pipeline, Redone, kinds_of, mean_light
+from batchlight.worker.steps import BatchContext, Steps, as_record
+
+KEEP_BYTES = 32 * 2**20
+"""Budget for images that wait for their group's light; smaller than that of a batch of files, since
+a container has budgets of its own."""
+
+
+def run_shard(
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
+) -> BatchResult:
+    """Do a container and commit it. Raises as ``run_batch``."""
+    table, unexpected, steps = _rewritten(context, service, batch, batch.methods, losses)
+    if pc.all(pc.equal(table["error_code"], ErrorCode.ERROR.value)).as_py():
+        raise BrokenBatchError(batch.number, unexpected)
+    return BatchResult.of(write_part(steps.output, batch.number, table), unexpected)
+
+
+def redo_shard(
+    context: BatchContext,
+    service: Service | None,
+    batch: Batch,
+    pairs: Collection[tuple[str, Method]],
+    lights: Mapping[str, float | None] | None,
+    losses: Losses,
+) -> Redone:
+    """Write a container again, with some methods, and commit nothing.
+
+    ``lights`` are found out anew, from its own images. Raises as ``run_batch``.
+    """
+    assert batch.container is not None
+    methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
+    table, unexpected, _ = _rewritten(context, service, batch, methods, losses)
+    return Redone([Record(**row) for row in table.to_pylist()], unexpected)
+
+
+def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
+    """The images of a container, as they are grouped; empty if it cannot be read."""
+    assert batch.container is not None
+    steps = Steps(context)
+    try:
+        with opened_container(batch.container, steps.input, steps.opened) as source:
+            found = _Members(context, batch.container, source)
+            return [[item for _, item in group.images] for group in found.groups()]
+    except (ImageError, OSError):
+        return []
+
+
+def rehearse_shard(
+    context: BatchContext,
+    service: Service | None,
+    container: Input,
+    methods: tuple[Method, ...],
+    losses: Losses,
+    inputs: Collection[Input],
+) -> None:
+    """Do all that could kill a worker with some images of a container, and write nothing."""
+    steps = _ShardSteps(context, container)
+    with opened_container(container, steps.input, steps.opened) as source, steps.reading(source):
+        chosen = [Image.of(item, methods, losses) for item in inputs]
+        with Pipeline(steps, service, writes=False, keep_bytes=KEEP_BYTES) as pipeline:
+            pipeline.work(chosen, light=None, wait=False)
+
+
+def _rewritten(
+    context: BatchContext,
+    service: Service | None,
+    batch: Batch,
+    methods: tuple[Method, ...],
+    losses: Losses,
+) -> tuple[pa.Table, tuple[Unexpected, ...], _ShardSteps]:
+    """Write a container; its rows, and what went wrong that no image should cause."""
+    assert batch.container is not None
+    steps = _ShardSteps(context, batch.container)
+    shard = _Shard(steps, service, batch, methods, losses)
+    try:
+        with opened_container(batch.container, steps.input, steps.opened) as source:
+            while not shard.written(source):
+                shard.start_again()
+        table = shard.rows()
+    except (ImageError, OSError) as error:
+        failure = _failure_of(error)
+        table = as_table(
+            _row_of_container(steps.context, batch, m, losses, failure) for m in methods
+        )
+    steps.output.sync()
+    return table, tuple(shard.unexpected.values()), steps
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Consecutive images that share a light, and the members around them."""
+
+    members: list[tuple[Member, Input | None]]
+    """Those that may be left out: all, or images alone."""
+
+    @property
+    def images(self) -> list[tuple[Member, Input]]:
+        return [(member, item) for member, item in self.members if item is not None]
+
+
+class _Members:
+    """The members of a container, in groups of so many images."""
+
+    def __init__(self, context: BatchContext, container: Input, source: Reader) -> None:
+        config = context.config
+        selection = Selection(config.include, config.exclude)
+        self._found = images(container, members(source), selection)
+        self._size = config.batch_size
+        self._all = config.failed_images == "drop-sample"
+
+    def groups(self) -> Iterator[_Group]:
+        """Raises ``ImageError`` for a container that is damaged."""
+        group = _Group([])
+        count = 0
+        for member, item in self._found:
+            if item is not None or self._all:
+                group.members.append((member, item))
+            count += item is not None
+            if count == self._size:
+                yield group
+                group, count = _Group([]), 0
+        yield group
+
+
+class _ShardSteps(Steps):
+    """Images are read from the container; what they become waits until it is their turn there."""
+
+    def __init__(self, context: BatchContext, container: Input) -> None:
+        super().__init__(replace(context, fingerprints=context.container_fingerprints))
+        self.container = container
+        self.spool: Spool | None = None
+        self._source: Reader | None = None
+
+    @contextmanager
+    def reading(self, source: Reader) -> Iterator[None]:
+        """Let images come from there."""
+        self._source = source
+        try:
+            yield
+        finally:
+            self._source = None
+
+    def bytes_of(self, item: Input) -> bytes:
+        assert self._source is not None
+        assert item.offset is not None
+        return self._source.read_at(item.offset, item.size or 0)
+
+    def path_of(self, method: Method, item: Input) -> str:
+        return container_output(method, self.container.path)
+
+    def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
+        assert self.spool is not None
+        if not image.skipped:  # else the bytes stay where they are
+            self.spool.put((image.input.path, method), data)
+
+
+@dataclass
+class _Shard:
+    """A container that is being written."""
+
+    steps: _ShardSteps
+    service: Service | None
+    batch: Batch
+    methods: tuple[Method, ...]
+    losses: Losses
+    unexpected: dict[str, Unexpected] = field(default_factory=dict)
+    _tables: list[pa.Table] = field(default_factory=list)
+    _rewriters: dict[Method, Rewriter] = field(default_factory=dict)
+    _dropped: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    _kept: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    """Keys of samples of which something is written already."""
+    _too_late: bool = False
+    """A sample was to be left out of which something was written already."""
+
+    def written(self, source: Reader) -> bool:
+        """Write all of it; whether it is to be kept, which else is to be done again."""
+        context = self.steps.context
+        with ExitStack() as exits, self.steps.reading(source):
+            self.steps.spool = Spool()
+            exits.callback(self.steps.spool.close)
+            for method in self.methods:
+                path = container_output(method, self.steps.container.path)
+                compressed = kind_of(path) == "tar.gz"
+                rewriter = Rewriter(source, self.steps.output.open_writer(path), compressed)
+                exits.callback(rewriter.abort)
+                self._rewriters[method] = rewriter
+            for group in _Members(context, self.steps.container, source).groups():
+                DEADLINE.restart()
+                self._do(group)
+            for rewriter in self._rewriters.values():
+                rewriter.finish()
+            source.require_unchanged()
+            if self._too_late:
+                return False
+            for rewriter in self._rewriters.values():
+                rewriter.commit()
+        return True
+
+    def start_again(self) -> None:
+        """Forget everything but which samples are to be left out."""
+        self._tables.clear()
+        self._kept.clear()
+        self._too_late = False
+
+    def rows(self) -> pa.Table:
+        """One for each image and method, or one for each method without any image."""
+        table = pa.concat_tables(self._tables)
+        if not table.num_rows:
+            table = as_table(
+                _row_of_container(self.steps.context, self.batch, m, self.losses, None)
+                for m in self.methods
+            )
+        for name, value in (
+            ("container_output_bytes", {m: r.bytes for m, r in self._rewriters.items()}),
+            ("container_output_sha256", {m: r.sha256 for m, r in self._rewriters.items()}),
+        ):
+            values = [value[method] for method in table["method"].to_pylist()]
+            field_ = SCHEMA.field(name)
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, field_, pa.array(values, field_.type))
+        return table.sort_by(ORDER)
+
+    def _do(self, group: _Group) -> None:
+        steps = self.steps
+        found = [Image.of(item, self.methods, self.losses) for _, item in group.images]
+        for image in found:
+            image.deaths = self.losses.deaths.get(steps.container, 0)
+        with Pipeline(steps, self.service, keep_bytes=KEEP_BYTES) as pipeline:
+            pipeline.work(found, light=None, wait=steps.config.atmospheric_light == "batch")
+        done = {image.input.path: image for image in found}
+        for method in self.methods:
+            self._note_dropped(group, method, done)
+            for member, item in group.members:
+                self._emit(member, None if item is None else done[item.path], method)
+        assert steps.spool is not None
+        steps.spool.clear()
+        self.unexpected |= {error.kind: error for error in kinds_of(found)}
+        light = mean_light(found)
+        for (member, _), image in zip(group.images, found, strict=True):
+            image.facts |= _facts_of(steps.container) | {"member_offset": member.data}
+        self._tables.append(
+            as_table(
+                as_record(steps.context, self.batch.number, image, method, light)
+                for image in found
+                for method in self.methods
+            )
+        )
+
+    def _note_dropped(self, group: _Group, method: Method, done: Mapping[str, Image]) -> None:
+        """Which samples are to be left out, as far as is known by now."""
+        if self.steps.config.failed_images != "drop-sample":
+            return
+        for member, item in group.images:
+            image = done[item.path]
+            if image.failure or image.results[method].failure:
+                key = key_of(member.name)
+                self._dropped[method].add(key)
+                self._too_late |= key in self._kept[method]
+
+    def _emit(self, member: Member, image: Image | None, method: Method) -> None:
+        """Write a member of which something may have changed."""
+        rewriter, config = self._rewriters[method], self.steps.config
+        if config.failed_images == "drop-sample":
+            if key_of(member.name) in self._dropped[method]:
+                rewriter.leave_out(member)
+                return
+            self._kept[method].add(key_of(member.name))
+        if image is None:
+            return
+        result = image.results[method]
+        if image.failure or result.failure:
+            if config.failed_images == "drop":
+                rewriter.leave_out(member)
+        elif image.skipped and config.not_dark == "leave-out":
+            rewriter.leave_out(member)
+        elif image.skipped:
+            result.columns["output_offset"] = rewriter.kept(member)
+        else:
+            assert self.steps.spool is not None
+            data = self.steps.spool.get((image.input.path, method))
+            try:
+                result.columns["output_offset"] = rewriter.replace(member, data)
+            except ValueError as error:
+                reason = f"the header of its member has no room for its size: {error}"
+                result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
+
+
+def _facts_of(container: Input) -> dict[str, Any]:
+    return {"container": container.path, "container_bytes": container.size}
+
+
+def _row_of_container(
+    context: BatchContext, batch: Batch, method: Method, losses: Losses, failure: Failure | None
+) -> Record:
+    """The row of a container that has failed, or that has no image."""
+    assert batch.container is not None
+    image = Image.of(batch.container, (method,), losses)
+    image.facts |= _facts_of(batch.container)
+    image.failure = failure
+    if failure is None:
+        image.skipped = True
+        image.results[method].columns["output"] = container_output(method, batch.container.path)
+    return as_record(context, batch.number, image, method, None)
+
+
+def _failure_of(error: ImageError | OSError) -> Failure:
+    """Why a container as a whole has failed. Raises the error again if it is no container's."""
+    match error:
+        case ImageError():
+            return Failure(error.code, error.message)
+        case FileNotFoundError():
+            return Failure(ErrorCode.MISSING, "vanished since it was listed")
+        case PermissionError():
+            return Failure(ErrorCode.UNREADABLE, "no permission to read it")
+        case ChangedError():
+            return Failure(ErrorCode.UNREADABLE, str(error))
+        case NameRefusedError():
+            return Failure(ErrorCode.WRITE_FAILED, str(error))
+        case _:
+            raise error
