@@ -107,7 +107,7 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in _outside(_apart(_side_by_side(images, earlier), self.config), self.config):
+        for entry in _apart(_outside(_side_by_side(images, earlier), self.config), self.config):
             image, rows = entry.image, entry.rows
             if image is None:
                 self._count_unlisted(rows.values())

@@ -46,11 +46,12 @@ from batchlight.output.recordfiles import DamagedRecordsError, read_records, to_
 from batchlight.output.records import (
     KEY,
     STABLE,
+    UNIT,
     Record,
     as_table,
+    as_units,
     joined,
     keys_of,
-    with_new_rows,
     without,
 )
 from batchlight.output.state import OutputState
@@ -122,8 +123,9 @@ class _Lost:
         cls, batch: Batch, keys: Container[Key], lights: Mapping[str, float | None] | None = None
     ) -> _Lost:
         """Those of a batch's pairs that are among ``keys``."""
-        pairs = ((item.path, method) for item in batch.inputs for method in batch.methods)
-        return cls(batch, frozenset(pair for pair in pairs if pair in keys), lights)
+        pairs = ((item, method) for item in batch.inputs for method in batch.methods)
+        found = frozenset((i.path, m) for i, m in pairs if (i.key, m) in keys)
+        return cls(batch, found, lights)
 
 
 class _Repairer:
@@ -174,10 +176,11 @@ class _Repairer:
         if table is None:
             self._replace(file.path, as_table(records))
             return [replace(problem, repaired=True) for problem in file.problems]
-        made = as_table(record for record in records if record.status != "failed")
-        old = table.filter(pc.is_in(keys_of(table), keys_of(made)))
-        if not joined([old]).select(STABLE).equals(made.select(STABLE)):
-            self._replace(file.path, with_new_rows(table, made))
+        # A container that was written holds its failed images too.
+        made = as_table(r for r in records if r.status != "failed" or r.container_output_sha256)
+        is_old = pc.is_in(keys_of(as_units(table)), keys_of(as_units(made)))
+        if not joined([table.filter(is_old)]).select(STABLE).equals(made.select(STABLE)):
+            self._replace(file.path, joined([table.filter(pc.invert(is_old)), made]))
         reasons: dict[Key, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }
@@ -187,11 +190,11 @@ class _Repairer:
         self, batches: Sequence[Batch], others: Iterable[str]
     ) -> Iterator[_Lost]:
         """What lost its rows: all pairs of the batches that stand in no other file."""
-        pairs = [(i.path, m) for batch in batches for i in batch.inputs for m in batch.methods]
+        pairs = [(i.key, m) for batch in batches for i in batch.inputs for m in batch.methods]
         missing = pa.table(dict(zip(KEY, map(list, zip(*pairs, strict=True)), strict=True)))
         for path in others:
             with suppress(DamagedRecordsError):
-                missing = without(missing, read_records(self._storage, path, KEY))
+                missing = without(missing, as_units(read_records(self._storage, path, UNIT)))
         keys = set(zip(*(missing[name].to_pylist() for name in KEY), strict=True))
         for batch in batches:
             yield _Lost.of(batch, keys)
@@ -214,6 +217,9 @@ class _Repairer:
             output=self._output,
             run_id=self._run_id,
             fingerprints={method: f.digest for method, f in fingerprints.items()},
+            container_fingerprints={
+                method: config.container_digest(f) for method, f in fingerprints.items()
+            },
             lock=self._lock.number,
             pixels_at_once=model.pixels_at_once if model else 0,
         )
@@ -233,6 +239,7 @@ class _Repairer:
         """What decided the pixels of a plan, and where this repair works."""
         options = self._options
         values: dict[str, Any] = {"workers": options.workers, "address": options.address}
+        values |= plan.member_rules
         for method in methods:
             made_with = plan.fingerprints[method].options
             values |= {n: value for n, value in made_with.items() if n not in _NOT_OPTIONS}
@@ -259,9 +266,12 @@ class _Repairer:
 def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> Iterator[_Lost]:
     """What lost its outputs, and the light of its batch, which is on record."""
     rows = defaultdict(list)
-    columns = ["input", "method", "batch", "batch_atmospheric_light"]
+    columns = [*UNIT, "batch", "batch_atmospheric_light"]
     for row in table.select(columns).to_pylist():
-        if (row["input"], row["method"]) in bad:
+        if row["container"] is not None:
+            if (row["container"], row["method"]) in bad:
+                rows[row["batch"]].append({**row, "input": f"{row['container']}/"})
+        elif (row["input"], row["method"]) in bad:
             rows[row["batch"]].append(row)
     for batch in batches:
         mine = rows[batch.number]

@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from typing import Any, Literal
@@ -16,19 +17,25 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.errors import LockedError
-from batchlight.output.layout import BatchRange, is_part, metadata_path, range_of
+from batchlight.errors import LockedError, counted
+from batchlight.output.layout import BatchRange, container_output, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
+from batchlight.shards.names import kind_of
 from batchlight.storage import Storage
 from batchlight.storage.base import NameRefusedError
+from batchlight.storage.streams import Reader
 
 CHECKS_AT_ONCE = 8
 """Outputs read at one time; each is in memory as a whole."""
 CHECKS_AHEAD = 1024
+PIECE_BYTES = 2**20
+"""Of a container, read at once."""
+
+_OF_OUTPUT = ["input", "method", "output", "output_bytes", "output_sha256"]
 
 Trouble = Literal["missing", "unreadable", "truncated", "altered", "damaged"]
 Row = dict[str, Any]
@@ -167,13 +174,28 @@ class Checker:
         except DamagedRecordsError as error:
             file.problems.append(Problem(of.path, "damaged", error.reason))
             return file
-        rows = _rows_with_output(of.kept_rows(file.table))
+        kept = of.kept_rows(file.table)
+        self._check_containers(pool, file, kept)
+        rows = _rows_with_output(kept)
         for start in range(0, len(rows), CHECKS_AHEAD):
             found = pool.map(self._check, rows[start : start + CHECKS_AHEAD])
             file.problems += [problem for problem in found if problem is not None]
         self._result.outputs += len(rows)
         self._result.bytes += sum(row["output_bytes"] or 0 for row in rows)
         return file
+
+    def _check_containers(self, pool: ThreadPoolExecutor, file: RecordFile, kept: pa.Table) -> None:
+        """Those that the rows of a file tell of, each read once."""
+        containers = _containers_of(kept)
+
+        def check(container: Container) -> Problem | None:
+            if self._stopped.is_set():
+                raise Stopped
+            return check_container(self._storage, container)
+
+        file.problems += [found for found in pool.map(check, containers) if found is not None]
+        self._result.outputs += sum(len(container.images) for container in containers)
+        self._result.bytes += sum(container.bytes for container in containers)
 
     def _check(self, row: Row) -> Problem | None:
         if self._stopped.is_set():
@@ -209,7 +231,81 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
     return None
 
 
+@dataclass(frozen=True)
+class Container:
+    """One that was written, as its rows have it."""
+
+    path: str
+    """Of the input."""
+    method: str
+    bytes: int
+    sha256: str
+    images: list[Row]
+    """Those that it holds of its records, where they are known to be."""
+
+
+def check_container(storage: Storage, container: Container) -> Problem | None:
+    """What is wrong with a container that was written; it is read in pieces."""
+    path = container_output(container.method, container.path)
+
+    def problem(trouble: Trouble, detail: str) -> Problem:
+        return Problem(path, trouble, detail, container.path, container.method)
+
+    try:
+        with closing(storage.open_reader(path)) as reader:
+            if reader.size < container.bytes:
+                return problem("truncated", f"{reader.size} bytes instead of {container.bytes}")
+            if _sha256(reader, 0, reader.size) != container.sha256:
+                return problem("altered", _what_differs(reader, container))
+    except FileNotFoundError:
+        return problem("missing", "there is no such file")
+    except PermissionError:
+        return problem("unreadable", "no permission to read it")
+    except NameRefusedError as error:
+        return problem("unreadable", str(error))
+    return None
+
+
+def _what_differs(reader: Reader, container: Container) -> str:
+    words = "its sha256 is not the recorded one"
+    if kind_of(container.path) != "tar":  # the images are inside what is compressed
+        return words
+    bad = [
+        row["input"]
+        for row in container.images
+        if _sha256(reader, row["output_offset"], row["output_bytes"]) != row["output_sha256"]
+    ]
+    if not bad:
+        return f"{words}; its images are as recorded, and something beside them is not"
+    return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
+
+
+def _sha256(reader: Reader, start: int, size: int) -> str:
+    digest = hashlib.sha256()
+    end = start + size
+    while start < end and (data := reader.read_at(start, min(PIECE_BYTES, end - start))):
+        digest.update(data)
+        start += len(data)
+    return digest.hexdigest()
+
+
+def _containers_of(table: pa.Table) -> list[Container]:
+    """The containers that rows tell of, but for those of which none was written."""
+    written = table.filter(pc.is_valid(table["container_output_sha256"]))
+    columns = ["container", "container_output_bytes", "container_output_sha256", "output_offset"]
+    found: dict[tuple[str, str], Container] = {}
+    for row in written.select([*_OF_OUTPUT, *columns]).to_pylist():
+        key = row["container"], row["method"]
+        if key not in found:
+            size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
+            found[key] = Container(*key, size, sha256, [])
+        if row["output_offset"] is not None:
+            found[key].images.append(row)
+    return list(found.values())
+
+
 def _rows_with_output(table: pa.Table) -> list[Row]:
-    columns = ["input", "method", "output", "output_bytes", "output_sha256"]
-    rows: list[Row] = table.filter(pc.is_valid(table["output"])).select(columns).to_pylist()
+    """Rows of images that are files."""
+    there = pc.and_(pc.is_valid(table["output"]), pc.is_null(table["container"]))
+    rows: list[Row] = table.filter(there).select(_OF_OUTPUT).to_pylist()
     return rows

@@ -263,11 +263,6 @@ def without(table: pa.Table, other: pa.Table) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(keys_of(table), keys_of(other))))
 
 
-def with_new_rows(table: pa.Table, new: pa.Table) -> pa.Table:
-    """A file's rows, with those of some (input, method) pairs replaced or added."""
-    return joined([without(table, new), new])
-
-
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
     """The rows of several tables, in the order that every file of records has."""
     return pa.concat_tables(tables, promote_options="default").sort_by(ORDER)

@@ -62,7 +62,7 @@ def _may_match(pattern: str, container: str) -> bool:
             parts, anywhere = parts[: number + 1], False
             break
     else:
-        anywhere = "/" not in pattern.rstrip("/") or parts[0] == "**"
+        anywhere = "/" not in pattern or parts[0] == "**"
     found = globs("--include", ("/".join(parts),))
     return anywhere or (found is not None and found.match_file(container))
 

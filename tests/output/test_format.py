@@ -213,7 +213,8 @@ def test_the_page_describes_what_is_written(kept: Path) -> None:
     assert documented("`locks/`") == keys(max(internal.glob("locks/*")))
     assert documented("`summary.json`") == keys(kept / "out/summary.json")
     assert documented("`plan/*.json`") == list(PlanDocument.model_fields)
-    [chunk, *_] = internal.glob("plan/*/*")
+    run(kept, "new")
+    [chunk] = kept.glob("new/_batchlight/plan/*/*")
     assert documented("Chunks of a plan") == pq.read_schema(chunk).names
     assert all(f"`{name}`" in FORMAT_PAGE for name in ("metadata/", "parts/"))
 

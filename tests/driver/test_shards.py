@@ -1,0 +1,408 @@
+"""Whole runs over tar shards: what comes back, what is recorded, and what dies in between."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+import batchlight
+from batchlight.driver.repair import RepairOptions, repair
+from batchlight.driver.verify import Problem, verify
+from batchlight.errors import UsageError
+from batchlight.storage.local import LocalStorage
+from batchlight.storage.streams import LocalWriter
+from tests.support.dying import Died, die_at
+from tests.support.helpers import batchlight as command
+from tests.support.helpers import (
+    bright_image,
+    deadly,
+    outcomes,
+    rows,
+    stable_rows,
+    tree,
+)
+from tests.support.s3_server import S3Server
+from tests.support.tars import BRIGHT_EVERY, gnu_tar, headers_and_data, jpeg, samples, write_tar
+
+
+def run(folder: Path | str, out: Path | str, **options: Any) -> batchlight.Summary:
+    values: dict[str, Any] = {"workers": 0, "batch_size": 4, "progress": "off"} | options
+    config = batchlight.JobConfig(input=str(folder), output=str(out), **values)
+    return batchlight.run(config)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards beside loose images, with names on both sides of theirs."""
+    folder = tmp_path / "in"
+    write_tar(folder / "00000.tar", samples(11))
+    write_tar(folder / "deep/00001.tar", samples(6, 100), tarfile.GNU_FORMAT)
+    for number, name in enumerate(("00000.jpg", "00000.tar-1.jpg", "00000.tar.jpg", "z.jpg")):
+        (folder / name).write_bytes(jpeg(200 + number))
+    return folder
+
+
+def content(path: Path, name: str) -> bytes:
+    with tarfile.open(path) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read()
+
+
+def problems(out: Path) -> list[Problem]:
+    found: list[Problem] = []
+    verify(str(out), found.append)
+    return found
+
+
+def test_images_change_and_nothing_else(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = run(shards, out)
+    assert (summary.exit_code, summary.inputs, summary.containers) == (0, 21, 2)
+    assert (summary.ok, summary.skipped, summary.missing) == (18, 3, 0)
+    for name in ("00000.tar", "deep/00001.tar"):
+        old, new = headers_and_data(shards / name), headers_and_data(out / "classical" / name)
+        for (told, data), (told_now, data_now) in zip(old, new, strict=True):
+            assert told == told_now
+            number, _, suffix = str(told["name"]).partition(".")
+            is_dark = suffix == "jpg" and int(number) % BRIGHT_EVERY != BRIGHT_EVERY - 1
+            assert (data != data_now) == is_dark
+    luminance = [(r["luminance_before"], r["luminance_after"]) for r in rows(out)]
+    assert sum(after > before for before, after in luminance) == 18
+
+
+def test_a_row_finds_its_image_in_both_containers(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out)
+    inside = [row for row in rows(out) if row["container"]]
+    assert len(inside) == 17
+    for row in inside:
+        path, at = out / row["output"], row["output_offset"]
+        written = path.read_bytes()
+        assert hashlib.sha256(written).hexdigest() == row["container_output_sha256"]
+        assert len(written) == row["container_output_bytes"]
+        image = written[at : at + row["output_bytes"]]
+        assert hashlib.sha256(image).hexdigest() == row["output_sha256"]
+        source = (shards / row["container"]).read_bytes()
+        original = source[row["member_offset"] :][: row["input_bytes"]]
+        assert hashlib.sha256(original).hexdigest() == row["input_sha256"]
+        assert row["input"].startswith(f"{row['container']}/")
+        assert row["container_bytes"] == len(source)
+
+
+def test_the_light_is_that_of_images_in_a_row(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(9))
+    run(tmp_path / "in", tmp_path / "out")
+    found = rows(tmp_path / "out")
+    for first in range(0, 9, 4):
+        group = found[first : first + 4]
+        mean = sum(row["atmospheric_light"] for row in group) / len(group)
+        assert all(row["batch_atmospheric_light"] == pytest.approx(mean) for row in group)
+    assert len({row["batch_atmospheric_light"] for row in found}) == 3
+
+
+@pytest.mark.parametrize("format", ["v7", "ustar", "gnu", "posix"])
+def test_bright_images_alone_come_back_byte_for_byte(format: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(5):
+        cv2.imwrite(str(data / f"{number}.png"), bright_image(number))
+        (data / f"{number}.txt").write_text("text")
+    (tmp_path / "in").mkdir()
+    gnu_tar(tmp_path / "in/a.tar", data, f"--format={format}", "-b1")
+    assert run(tmp_path / "in", tmp_path / "out").skipped == 5
+    assert (tmp_path / "out/classical/a.tar").read_bytes() == (tmp_path / "in/a.tar").read_bytes()
+
+
+def test_both_methods_workers_and_object_stores_agree(
+    shards: Path, tmp_path: Path, shared_ray: str, s3: S3Server
+) -> None:
+    both: dict[str, Any] = {"method": ("classical", "absgn"), "model": "absgn-small"}
+    run(shards, tmp_path / "out", **both, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchlight.storage.streams.BLOCK_BYTES", 1000)
+        s3.put(tree(shards), "in")
+        run("s3://data/in", "s3://data/out", workers=2)
+    expected = tree(tmp_path / "out")
+    on_s3 = s3.tree("out")
+    assert [name for name in on_s3 if name.startswith("classical")] == [
+        name for name in expected if name.startswith("classical")
+    ]
+    for name, data in on_s3.items():
+        if name.startswith("classical"):
+            assert data == expected[name]
+    assert {name.partition("/")[2] for name in expected if name.startswith("absgn/")} == {
+        name.partition("/")[2] for name in expected if name.startswith("classical/")
+    }
+    assert len(rows(tmp_path / "out")) == 42
+    s3_problems: list[Problem] = []
+    assert verify("s3://data/out", s3_problems.append).outputs == 21
+    assert s3_problems == []
+
+
+def test_failed_images_stay_in_their_places(tmp_path: Path) -> None:
+    members = samples(6)
+    members["000000002.jpg"] = members["000000002.jpg"][:60]
+    write_tar(tmp_path / "in/a.tar", members)
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert (summary.exit_code, summary.failed, summary.ok) == (3, 1, 4)
+    assert outcomes(tmp_path / "out")["a.tar/000000002.jpg"].error_code == "corrupt"
+    back = tmp_path / "out/classical/a.tar"
+    assert content(back, "000000002.jpg") == members["000000002.jpg"]
+    with tarfile.open(back) as tar:
+        assert tar.getnames() == list(members)
+    assert problems(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("order", ["by sample", "by kind"])
+@pytest.mark.parametrize("drop", ["drop", "drop-sample"])
+def test_failed_images_are_dropped(drop: str, order: str, tmp_path: Path) -> None:
+    members = samples(6)
+    members["000000002.jpg"] = b"broken"
+    if order == "by kind":  # so that much of a sample is written before its image fails
+        members = dict(sorted(members.items(), key=lambda item: item[0].rpartition(".")[::-1]))
+        members = {n: members[n] for n in sorted(members, key=lambda n: (n.endswith("jpg"), n))}
+    write_tar(tmp_path / "in/a.tar", members)
+    run(tmp_path / "in", tmp_path / "out", failed_images=drop)
+    with tarfile.open(tmp_path / "out/classical/a.tar") as tar:
+        names = tar.getnames()
+    gone = "000000002.jpg" if drop == "drop" else "000000002."
+    assert names == [name for name in members if not name.startswith(gone)]
+    assert outcomes(tmp_path / "out")["a.tar/000000002.jpg"].status == "failed"
+    assert problems(tmp_path / "out") == []
+
+
+def test_a_damaged_container_fails_as_a_whole(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(9))
+    (tmp_path / "in/b.tar").write_bytes((tmp_path / "in/a.tar").read_bytes()[:-30_000])
+    (tmp_path / "in/c.tar").write_bytes(b"")
+    (tmp_path / "in/d.tar.zst").write_bytes(b"(\xb5/\xfd")
+    write_tar(tmp_path / "in/e.tar", {"a.txt": b"no image"})
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert (summary.exit_code, summary.ok, summary.failed, summary.missing) == (3, 8, 3, 0)
+    found = outcomes(tmp_path / "out")
+    assert found["b.tar"].error_code == "corrupt"
+    assert found["c.tar"].error_code == "empty"
+    assert found["d.tar.zst"].error_code == "unsupported"
+    assert found["e.tar"].status == "skipped"
+    assert sorted(tree(tmp_path / "out/classical")) == ["a.tar", "e.tar"]
+    assert tree(tmp_path / "out/_batchlight/tmp") == {}
+    assert problems(tmp_path / "out") == []
+    again = run(tmp_path / "in", tmp_path / "out")
+    assert (again.done_now, again.failed) == (0, 3)
+
+
+def test_odd_members(tmp_path: Path) -> None:
+    """Names twice, hidden ones, links, names that are no text: each is dealt with, none lost."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("./x.jpg", "x.jpg", "._x.jpg", "mask.png", "dir/"):
+            info = tarfile.TarInfo(name)
+            data = b"" if name == "dir/" else jpeg(1)
+            info.size, info.type = len(data), tarfile.DIRTYPE if not data else tarfile.REGTYPE
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "x.jpg"
+        tar.addfile(link)
+        odd = tarfile.TarInfo("bell\x07.jpg")
+        odd.size = len(jpeg(2))
+        tar.addfile(odd, io.BytesIO(jpeg(2)))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.tar").rename(tmp_path / "in/a.tar")
+    run(tmp_path / "in", tmp_path / "out", exclude=("mask.*",))
+    found = {name: row.status for name, row in outcomes(tmp_path / "out").items()}
+    assert found == {
+        "a.tar/x.jpg": "ok",
+        "a.tar/x.jpg#2": "ok",
+        "a.tar/link.jpg": "failed",
+        "a.tar/bell\\x07.jpg": "failed",
+    }
+    old, new = (headers_and_data(tmp_path / p) for p in ("in/a.tar", "out/classical/a.tar"))
+    assert [told for told, _ in old] == [told for told, _ in new]
+    assert [a == b for (_, a), (_, b) in zip(old, new, strict=True)] == [
+        *(False, False, True, True, True, True, True),
+    ]
+
+
+def test_a_compressed_tar_is_exact_inside(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "plain")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "00000.tar.gz").write_bytes(gzip.compress((shards / "00000.tar").read_bytes()))
+    (packed / "bad.tgz").write_bytes(gzip.compress(b"x" * 9000)[:30])
+    run(packed, tmp_path / "out")
+    inside = gzip.decompress((tmp_path / "out/classical/00000.tar.gz").read_bytes())
+    assert inside == (tmp_path / "plain/classical/00000.tar").read_bytes()
+    assert outcomes(tmp_path / "out")["bad.tgz"].error_code == "corrupt"
+    assert problems(tmp_path / "out") == []
+
+
+def test_lists_and_single_shards(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "all")
+    (shards / "list.txt").write_text("deep/00001.tar\nz.jpg\n")
+    assert run(shards / "list.txt", tmp_path / "listed").inputs == 7
+    run(shards / "deep/00001.tar", tmp_path / "one")
+    expected = (tmp_path / "all/classical/deep/00001.tar").read_bytes()
+    assert (tmp_path / "listed/classical/deep/00001.tar").read_bytes() == expected
+    assert (tmp_path / "one/classical/00001.tar").read_bytes() == expected
+
+
+def test_patterns_choose_shards_and_members(shards: Path, tmp_path: Path) -> None:
+    chosen = {
+        "*.tar": ["00000.tar", "deep/00001.tar"],
+        "deep/": ["deep/00001.tar"],
+        "deep/*.tar/*5.jpg": ["deep/00001.tar"],
+        "z.jpg": ["00000.tar", "deep/00001.tar", "z.jpg"],
+    }
+    for number, (pattern, expected) in enumerate(chosen.items()):
+        out = tmp_path / str(number)
+        run(shards, out, include=(pattern,))
+        assert sorted(tree(out / "classical")) == expected, pattern
+    assert [row["input"] for row in rows(tmp_path / "2")] == ["deep/00001.tar/000000105.jpg"]
+
+
+def test_other_formats_and_names_of_members_are_refused(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^00000\.tar is a container, whose images keep"):
+        run(shards, tmp_path / "out", format="png")
+
+
+def test_a_changed_shard_is_done_again_whole(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out)
+    before = {row["input"]: row["run_id"] for row in rows(out)}
+    assert run(shards, out).done_now == 0
+    write_tar(shards / "deep/00001.tar", samples(3, 100))
+    summary = run(shards, out)
+    assert (summary.done_now, summary.inputs, summary.missing) == (3, 18, 0)
+    after = {row["input"]: row["run_id"] for row in rows(out)}
+    assert {n for n in after if after[n] != before[n]} == {n for n in after if "deep" in n}
+    assert len([n for n in after if "deep" in n]) == 3
+    run(shards, tmp_path / "fresh")
+    assert tree(out / "classical") == tree(tmp_path / "fresh/classical")
+    (shards / "00000.tar").unlink()
+    gone = run(shards, out)
+    assert (gone.done_now, gone.gone, gone.missing) == (0, 11, 0)
+
+
+def test_a_shard_that_is_damaged_later_loses_its_output(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out)
+    (shards / "00000.tar").write_bytes(b"damaged" * 1000)
+    assert run(shards, out).failed == 1
+    assert not (out / "classical/00000.tar").exists()
+    assert [row["input"] for row in rows(out) if row["container"] == "00000.tar"] == ["00000.tar"]
+
+
+def test_other_patterns_do_containers_again(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out)
+    summary = run(shards, out, exclude=("*7.jpg",))
+    assert summary.done_now == 16
+    assert "00000.tar/000000007.jpg" not in outcomes(out)
+    assert content(out / "classical/00000.tar", "000000007.jpg") == jpeg(7)
+
+
+def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]:
+    return tree(out / "classical"), stable_rows(out), sorted(tree(out / "metadata"))
+
+
+def test_death_at_every_single_write(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "fresh")
+    for operation in range(1, 100):
+        out = tmp_path / f"out{operation}"
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("write", "commit"):
+                patch.setattr(LocalWriter, name, _counted(LocalWriter, name))
+            count = die_at(patch, LocalStorage, operation)
+            patch.setattr(_Budget, "left", operation)
+            try:
+                run(shards, out)
+            except Died:
+                pass
+            else:
+                assert count() < operation
+                break
+        run(shards, out)
+        assert state(out) == state(tmp_path / "fresh"), operation
+        assert tree(out / "_batchlight/tmp") == {}
+    else:
+        pytest.fail("it never came through")
+
+
+class _Budget:
+    left = 0
+
+
+def _counted(kind: type[Any], name: str) -> Any:
+    original = getattr(kind, name)
+
+    def wrapper(self: Any, *arguments: Any) -> Any:
+        _Budget.left -= 1
+        if _Budget.left <= 0:
+            raise Died
+        return original(self, *arguments)
+
+    return wrapper
+
+
+def test_killers_in_a_shard_are_found(tmp_path: Path) -> None:
+    members = samples(11)
+    write_tar(tmp_path / "in/a.tar", members)
+    orders = {hashlib.sha256(members["000000006.jpg"]).hexdigest(): "segfault"}
+    environment = deadly(tmp_path / "orders", orders)
+    out = tmp_path / "out"
+    done = command(
+        *("run", "--input", tmp_path / "in", "--output", out, "--workers", 1, "--batch-size", 4),
+        *("--progress", "off"),
+        **environment,
+    )
+    assert done.returncode == 3, done.stderr
+    found = {name: row.error_code for name, row in outcomes(out).items() if row.error_code}
+    assert found == {"a.tar/000000006.jpg": "crash"}
+    assert content(out / "classical/a.tar", "000000006.jpg") == members["000000006.jpg"]
+    run(tmp_path / "in", tmp_path / "whole")
+    survivor = content(tmp_path / "whole/classical/a.tar", "000000010.jpg")
+    assert content(out / "classical/a.tar", "000000010.jpg") == survivor
+
+
+def test_verify_and_repair(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out, exclude=("*3.jpg",))
+    expected = state(out)
+    [row] = [r for r in rows(out) if r["input"] == "00000.tar/000000002.jpg"]
+    damaged = bytearray((out / "classical/00000.tar").read_bytes())
+    damaged[row["output_offset"] + 9] ^= 1
+    (out / "classical/00000.tar").write_bytes(damaged)
+    (out / "classical/deep/00001.tar").unlink()
+    found = {problem.path: problem for problem in problems(out)}
+    assert "1 image in it differ, such as 00000.tar/000000002.jpg" in (
+        found["classical/00000.tar"].detail
+    )
+    assert found["classical/deep/00001.tar"].trouble == "missing"
+    repaired: list[Problem] = []
+    assert repair(str(out), repaired.append, print, RepairOptions(workers=0)).sound
+    assert state(out) == expected
+    for file in (out / "metadata").iterdir():
+        file.write_bytes(b"lost")
+    assert repair(str(out), repaired.append, print, RepairOptions(workers=0)).sound
+    assert state(out) == expected
+    assert problems(out) == []
+
+
+def test_gnu_tar_reads_what_comes_back(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "out")
+    listed = subprocess.run(
+        ["tar", "-tvf", str(tmp_path / "out/classical/00000.tar")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stderr == ""
+    assert len(listed.stdout.splitlines()) == 44
