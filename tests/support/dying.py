@@ -12,15 +12,18 @@ class Died(BaseException):
     """Stands for the end of the process: nothing but the test catches it."""
 
 
-def die_at(patch: pytest.MonkeyPatch, storage: type[Any], operation: int) -> Callable[[], int]:
+def die_at(
+    patch: pytest.MonkeyPatch, storage: type[Any], operation: int, writer: type[Any] | None = None
+) -> Callable[[], int]:
     """Let every change to a kind of storage from the given one on fail.
 
+    ``writer``: its writer of files in pieces; nothing is cleaned up after one that has died.
     Returns what tells how many there were.
     """
     seen = 0
 
-    def counted(name: str) -> Callable[..., Any]:
-        original = getattr(storage, name)
+    def counted(kind: type[Any], name: str) -> Callable[..., Any]:
+        original = getattr(kind, name)
 
         def wrapper(self: Any, *arguments: Any) -> Any:
             nonlocal seen
@@ -32,5 +35,9 @@ def die_at(patch: pytest.MonkeyPatch, storage: type[Any], operation: int) -> Cal
         return wrapper
 
     for name in ("write", "create", "delete"):
-        patch.setattr(storage, name, counted(name))
+        patch.setattr(storage, name, counted(storage, name))
+    if writer is not None:
+        for name in ("write", "commit"):
+            patch.setattr(writer, name, counted(writer, name))
+        patch.setattr(writer, "abort", lambda self: None)
     return lambda: seen
