@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,10 @@ from batchlight.cli.console import in_bytes, print_comparison, print_facts, prin
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, counted
+
+if TYPE_CHECKING:
+    from batchlight.driver.dry_run import DryRun
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -65,8 +68,33 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
             "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
             **{name: f"{number:,}" for name, number in counts.items() if number},
+            **_of_containers(found),
         },
     )
+
+
+def _of_containers(found: DryRun) -> dict[str, str]:
+    """What there is to tell of containers, if there are any."""
+    if not found.containers:
+        return {}
+    inside = found.in_containers
+    about = "" if inside.exact else f"about, from {counted(inside.looked_at, 'container')}: "
+    met = {"in them": inside.suffixes, "beside images": inside.others}
+    odd = {"named twice": inside.named_twice, "would fail": len(inside.unreadable)}
+    reasons = (f"{path}: {reason}" for path, reason in inside.unreadable.items())
+    return {
+        "containers": f"{found.containers:,}, to do: {found.todo_containers:,}",
+        "  images": f"{about}{inside.images:,}",
+        **{
+            f"  {name}": ", ".join(
+                f"{number:,} {suffix or 'others'}" for suffix, number in of.items()
+            )
+            for name, of in met.items()
+            if of
+        },
+        **{f"  {name}": f"{number:,}" for name, number in odd.items() if number},
+        **({"  first of them": next(reasons)} if inside.unreadable else {}),
+    }
 
 
 @takes_options_of(JobConfig, PREVIEW_GROUPS)

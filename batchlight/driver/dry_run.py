@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
+from batchlight.driver.census import Census, census
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner
 from batchlight.engine import Engine, make_engine
 from batchlight.output.earlier import earlier_rows
+from batchlight.output.inputs import Input
 from batchlight.output.layout import require_known_format
 from batchlight.output.state import OutputState
 from batchlight.output.status import rows_left
@@ -41,6 +43,8 @@ class DryRun:
     """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
     left_of_stored_plan: int
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
+    in_containers: Census = field(default_factory=Census)
+    """What is in those that are to do."""
 
 
 def dry_run(config: JobConfig) -> DryRun:
@@ -68,7 +72,15 @@ def dry_run(config: JobConfig) -> DryRun:
         # Once it is finished, everything has been overwritten that there was to overwrite.
         config = config.model_copy(update={"overwrite": False})
     planner = Planner(config, fingerprints)
-    for _ in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
-        pass
+    containers: list[Input] = []
+    for chunk in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
+        found = (planned.batch.container for planned in chunk)
+        containers += [container for container in found if container is not None]
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
-    return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)
+    return DryRun(
+        input=str(inputs.given),
+        output=str(output),
+        left_of_stored_plan=left,
+        in_containers=census(containers, inputs.root, config),
+        **counts,
+    )

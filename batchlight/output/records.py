@@ -198,7 +198,7 @@ class Tally:
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
             inside.num_rows,
-            inside.group_by(names).aggregate([]).num_rows,
+            inside.group_by(names).aggregate([]).num_rows if inside.num_rows else 0,
         )
 
 

@@ -31,8 +31,11 @@ _SHOWN = (
     *("input", "method", "output", "batch", "width", "height"),
     *("input_sha256", "output_sha256", "atmospheric_light", "batch_atmospheric_light"),
     *("luminance_before", "luminance_after", "clipped_fraction"),
+    *("container", "input_bytes", "output_bytes", "member_offset", "output_offset"),
 )
-_COLUMNS = (*TALLY_COLUMNS, *_SHOWN, *STAGES, "error", "run_id", "finished_at")
+_COLUMNS = tuple(
+    dict.fromkeys((*TALLY_COLUMNS, *_SHOWN, *STAGES, "error", "run_id", "finished_at"))
+)
 
 _CHANGE = "change"
 _SELECTIONS: Mapping[str, tuple[str, str, str, int]] = {
@@ -178,7 +181,9 @@ def digest(storage: Storage, paths: Sequence[str]) -> Digest:
     for path in paths:
         table = read_records(storage, path, _COLUMNS)
         found = found.added(table)
-        written = table.filter(pc.is_valid(table["output"]))
+        # Containers without images have an output and no input to show.
+        there = pc.and_(*(pc.is_valid(table[name]) for name in ("output", "input_sha256")))
+        written = table.filter(there)
         change = pc.subtract(written["luminance_after"], written["luminance_before"])
         shown = written.append_column(_CHANGE, change)
         for name, (status, key, order, count) in _SELECTIONS.items():

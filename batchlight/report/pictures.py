@@ -12,12 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from batchlight.errors import BatchlightError, ImageError
+from batchlight.errors import BatchlightError, ErrorCode, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.pixels import Pixels, turned
-from batchlight.output.inputs import read_input
+from batchlight.output.inputs import place_of
 from batchlight.output.state import OutputState
+from batchlight.shards.names import kind_of
+from batchlight.shards.source import read_member
 from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
@@ -65,9 +67,9 @@ class Album:
             self._picture("original", row["input"], row["input_sha256"], partial(self._read, row)),
             self._picture(
                 "result",
-                row["output"],
+                f"{row['method']}/{row['input']}",
                 row["output_sha256"],
-                partial(self._output.read, row["output"]),
+                partial(self._read_result, row),
             ),
         )
 
@@ -98,8 +100,23 @@ class Album:
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
         plan = self._state.plan_of(self._output, row["batch"])
-        item = plan.input_of(self._output, row["batch"], row["input"])
-        return read_input(item, self._opened(Location.parse(plan.root)), self._opened)
+        item = plan.input_of(self._output, row["batch"], row["container"] or row["input"])
+        storage, path = place_of(item, self._opened(Location.parse(plan.root)), self._opened)
+        return _read_part(storage, path, row, "member_offset", "input_bytes")
+
+    def _read_result(self, row: Mapping[str, Any]) -> bytes:
+        return _read_part(self._output, row["output"], row, "output_offset", "output_bytes")
+
+
+def _read_part(
+    storage: Storage, path: str, row: Mapping[str, Any], offset: str, size: str
+) -> bytes:
+    """A file, or the image in a container that a row tells of."""
+    if row["container"] is None:
+        return storage.read(path)
+    if kind_of(row["container"]) != "tar" or row[offset] is None:
+        raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
+    return read_member(storage, path, row[offset], row[size])
 
 
 def make_picture(data: bytes) -> Picture:

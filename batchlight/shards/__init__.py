@@ -5,5 +5,6 @@ headers.py     the numbers in a tar header: read, and changed in the notation th
 tar.py         the members of a tar
 selection.py   which members are images, and what their records call them
 source.py      a container that is open for reading
+inventory.py   the images of a container, for whoever reads them without a run
 rewriting.py   the container that is written: raw bytes, and images in their places
 """

@@ -30,6 +30,9 @@ from batchlight.images.image import Header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels, in_colour
 from batchlight.output.layout import is_output
+from batchlight.shards.inventory import images_in
+from batchlight.shards.names import is_container_name
+from batchlight.shards.source import read_member
 from batchlight.storage import Location, Storage, open_source
 from batchlight.training.quality import Quality, quality
 
@@ -165,6 +168,8 @@ class _Side:
     storage: Storage
     files: Mapping[str, str | None]
     """The images in order: relative path, and why its name cannot be used, if so."""
+    members: Mapping[str, tuple[str, int, int]]
+    """Of those in containers: the container, and where in it they begin, and their size."""
 
     @classmethod
     def open(cls, noun: str, option: str, text: str) -> _Side:
@@ -178,17 +183,26 @@ class _Side:
                 f"{location} is the output of a run; give one of its folders, "
                 f"such as {location}/classical, as {option}"
             )
-        files = {info.path: info.defect for info in storage.walk() if is_image_name(info.path)}
+        files: dict[str, str | None] = {}
+        members: dict[str, tuple[str, int, int]] = {}
+        for info in storage.walk():
+            if is_image_name(info.path):
+                files[info.path] = info.defect
+            elif is_container_name(info.path):
+                for item in images_in(storage, info):
+                    files[item.path] = item.defect
+                    if item.offset is not None:
+                        members[item.path] = info.path, item.offset, item.size or 0
         if not files:
             raise UsageError(f"there are no images in {location}; correct {option}")
-        return cls(noun, location, storage, files)
+        return cls(noun, location, storage, files, members)
 
     def read(self, path: str) -> tuple[bytes, Header]:
         """An image before a pixel is decoded. Raises ``_NoScoreError``."""
         if (defect := self.files[path]) is not None:
             raise self.refusal(defect)
         try:
-            data = self.storage.read(path)
+            data = self._bytes_of(path)
             return data, read_header(data, LARGEST_IMAGE)
         except FileNotFoundError:
             raise self.refusal("vanished since it was listed") from None
@@ -200,6 +214,11 @@ class _Side:
             if error.code == ErrorCode.TOO_LARGE:  # its text names an option that we do not have
                 raise self.refusal(f"more than {LARGEST_IMAGE:,} pixels") from error
             raise self.refusal(error.message) from error
+
+    def _bytes_of(self, path: str) -> bytes:
+        if path in self.members:
+            return read_member(self.storage, *self.members[path])
+        return self.storage.read(path)
 
     def decode(self, data: bytes, header: Header) -> Pixels:
         """Its pixels. Raises ``_NoScoreError``."""

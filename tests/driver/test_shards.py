@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import tarfile
@@ -17,14 +18,17 @@ import obstore
 import pytest
 
 import batchlight
+from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import Problem, verify
 from batchlight.errors import UsageError
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalWriter, UploadWriter
+from batchlight.training.evaluate import evaluate
 from tests.support.dying import Died, die_at
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import (
+    batchlight_here,
     bright_image,
     deadly,
     outcomes,
@@ -441,3 +445,48 @@ def test_gnu_tar_reads_what_comes_back(shards: Path, tmp_path: Path) -> None:
     )
     assert listed.stderr == ""
     assert len(listed.stdout.splitlines()) == 44
+
+
+def test_a_plan_tells_what_is_in_containers(shards: Path, tmp_path: Path) -> None:
+    (shards / "bad.tar").write_bytes(b"no tar" * 1000)
+    config = batchlight.JobConfig(input=str(shards), output=str(tmp_path / "out"))
+    found = dry_run(config)
+    assert (found.containers, found.todo_containers, found.inputs) == (3, 3, 4)
+    inside = found.in_containers
+    assert (inside.images, inside.suffixes, inside.looked_at) == (17, {".jpg": 17}, 3)
+    assert inside.others == {".json": 17, ".txt": 17, ".cls": 17}
+    assert inside.unreadable == {"bad.tar": "the content is no tar archive"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_looks_into_some_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlight.driver.census.LOOKED_AT_LOCAL", 2)
+    for number in range(4):
+        write_tar(tmp_path / f"in/{number}.tar", samples(5))
+    config = batchlight.JobConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    inside = dry_run(config).in_containers
+    assert (inside.looked_at, inside.exact, inside.images) == (2, False, 20)
+
+
+def test_failures_and_the_report(tmp_path: Path) -> None:
+    members = samples(5)
+    members["000000002.jpg"] = b"broken"
+    write_tar(tmp_path / "in/a.tar", members)
+    write_tar(tmp_path / "in/b.tar", {"only.txt": b"text"})
+    out = tmp_path / "out"
+    run(tmp_path / "in", out)
+    told = batchlight_here("failures", out, "--json")
+    assert [row["input"] for row in json.loads(told.stdout)] == ["a.tar/000000002.jpg"]
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/webp") >= 8  # three before and after, and one that is skipped
+    assert "has changed since" not in page
+    assert "no longer there" not in page
+
+
+def test_evaluation_of_containers(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(4))
+    run(tmp_path / "in", tmp_path / "out")
+    found = evaluate(str(tmp_path / "out/classical"), str(tmp_path / "in"))
+    assert (found.images, found.scored) == (4, 4)
+    assert [score.path for score in found.scores] == [f"a.tar/{n:09d}.jpg" for n in range(4)]
+    assert evaluate(str(tmp_path / "in"), str(tmp_path / "in")).identical == 4

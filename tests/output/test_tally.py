@@ -18,7 +18,7 @@ ROWS = st.lists(st.tuples(OUTCOMES, BYTES, BYTES))
 
 
 def table(rows: list[Row]) -> pa.Table:
-    columns = [[*outcome, read, written] for outcome, read, written in rows]
+    columns = [[*outcome, read, written, None] for outcome, read, written in rows]
     fields = [SCHEMA.field(name) for name in TALLY_COLUMNS]
     arrays = [pa.array([row[n] for row in columns], f.type) for n, f in enumerate(fields)]
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

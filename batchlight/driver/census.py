@@ -1,0 +1,109 @@
+"""What containers hold, told from their headers before a run reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from batchlight.config import JobConfig
+from batchlight.errors import ImageError
+from batchlight.images.names import is_image_name
+from batchlight.output.inputs import Input
+from batchlight.shards.selection import Selection, images
+from batchlight.shards.source import opened_container
+from batchlight.shards.tar import members
+from batchlight.storage import Location, open_source
+from batchlight.storage.base import escape_controls
+
+LOOKED_AT_LOCAL, LOOKED_AT_REMOTE = 64, 8
+"""Containers, evenly over all of them."""
+HEAD_BYTES = 64 * 2**20
+"""Of an object, how far its headers are read; of a local file, all are."""
+SUFFIX_LENGTH = 8
+"""Longer ones are taken for part of a name."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What is in the containers that there are to do."""
+
+    looked_at: int = 0
+    """How many of them were."""
+    images: int = 0
+    """In all of them; an estimate by size unless ``exact``."""
+    exact: bool = True
+    suffixes: dict[str, int] = field(default_factory=dict)
+    """How many images with which suffix were met."""
+    others: dict[str, int] = field(default_factory=dict)
+    """How many other members."""
+    named_twice: int = 0
+    """Images of a name that their container has already."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Containers that would fail, and why."""
+
+
+def census(containers: Sequence[Input], root: Location, config: JobConfig) -> Census:
+    """Look into some of the containers. Raises ``StorageError``."""
+    most = LOOKED_AT_REMOTE if root.remote else LOOKED_AT_LOCAL
+    step = max(1, -(-len(containers) // most))
+    counter = _Counter(root, config)
+    for container in containers[::step]:
+        counter.look_into(container)
+    total = sum(container.size or 0 for container in containers)
+    exact = step == 1 and counter.all_seen
+    density = counter.images / counter.bytes if counter.bytes else 0
+    return Census(
+        looked_at=len(containers[::step]),
+        images=counter.images if exact else round(total * density),
+        exact=exact,
+        suffixes=dict(counter.suffixes.most_common()),
+        others=dict(counter.others.most_common()),
+        named_twice=counter.named_twice,
+        unreadable=counter.unreadable,
+    )
+
+
+def _suffix(name: bytes) -> str:
+    """As text for a terminal; empty for what is none."""
+    _, dot, suffix = name.rpartition(b"/")[2].rpartition(b".")
+    is_one = dot and len(suffix) <= SUFFIX_LENGTH
+    return escape_controls(f".{suffix.decode(errors='replace').lower()}") if is_one else ""
+
+
+class _Counter:
+    def __init__(self, root: Location, config: JobConfig) -> None:
+        self._opened = lru_cache(open_source)
+        self._root = self._opened(root)
+        self._head = HEAD_BYTES if root.remote else None
+        self._selection = Selection(config.include, config.exclude)
+        self.images = self.bytes = self.named_twice = 0
+        self.all_seen = True
+        self.suffixes: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
+
+    def look_into(self, container: Input) -> None:
+        try:
+            self._count(container)
+        except ImageError as error:
+            self.unreadable[container.path] = error.message
+        except OSError as error:
+            self.unreadable[container.path] = error.strerror or str(error)
+
+    def _count(self, container: Input) -> None:
+        with opened_container(container, self._root, self._opened) as reader:
+            for member, item in images(container, members(reader), self._selection):
+                shown = _suffix(member.name)
+                if item is None:
+                    self.others[shown] += member.is_file
+                else:
+                    self.images += 1
+                    self.suffixes[shown] += 1
+                    self.named_twice += not is_image_name(item.path)  # it has its number
+                if self._head is not None and member.end > self._head:
+                    self.all_seen = False
+                    self.bytes += member.end
+                    return
+        self.bytes += container.size or 0

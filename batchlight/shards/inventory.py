@@ -1,0 +1,29 @@
+"""The images of a container, for whoever reads them without a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batchlight.errors import ImageError, brief
+from batchlight.output.inputs import Input
+from batchlight.shards.names import kind_of, why_refused
+from batchlight.shards.selection import Selection, images
+from batchlight.shards.source import opened_container
+from batchlight.shards.tar import members
+from batchlight.storage import FileInfo, Storage, open_source
+
+
+def images_in(storage: Storage, info: FileInfo) -> list[Input]:
+    """All of them, each with its offset; the container itself, with the reason, if there is one."""
+    defect = info.defect or why_refused(info.path)
+    if defect is None and kind_of(info.path) != "tar":
+        defect = "images in a compressed container are not compared"
+    container = Input(info.path, defect=defect, container=True)
+    if defect is not None:
+        return [container]
+    try:
+        with opened_container(container, storage, open_source) as reader:
+            found = images(container, members(reader), Selection())
+            return [item for _, item in found if item is not None]
+    except (ImageError, OSError) as error:
+        return [replace(container, defect=brief(error))]
