@@ -189,17 +189,22 @@ class Tally:
         counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
         codes = {entry["values"]: entry["counts"] for entry in counts}
         skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
-        inside = table.filter(pc.is_valid(table["container"]))
-        names = [n for n in ("container", "method") if n in inside.schema.names]
+        inside = pc.sum(pc.is_valid(table["container"])).as_py() or 0
         return cls(
             table.num_rows - skipped - sum(codes.values()),
             tuple(sorted(codes.items())),
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
-            inside.num_rows,
-            inside.group_by(names).aggregate([]).num_rows if inside.num_rows else 0,
+            inside,
+            _containers(table) if inside else 0,
         )
+
+
+def _containers(table: pa.Table) -> int:
+    """How many there are, each counted once for each method."""
+    names = [name for name in ("container", "method") if name in table.schema.names]
+    return int(table.filter(pc.is_valid(table["container"])).group_by(names).aggregate([]).num_rows)
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:
