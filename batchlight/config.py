@@ -73,7 +73,10 @@ def _as_methods(value: object) -> object:
     return value
 
 
-Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Globs = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_as_tuple),
+]
 
 
 class JobConfig(BaseModel):
@@ -89,13 +92,19 @@ class JobConfig(BaseModel):
         description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
     )
     output: str | None = Field(
-        default=None, description="Where to write.", json_schema_extra={"default": "INPUT-enhanced"}
+        default=None,
+        min_length=1,
+        description="Where to write.",
+        json_schema_extra={"default": "INPUT-enhanced"},
     )
     include: Globs = Field(
         default=(), description="Only relative paths that match this glob; repeatable."
     )
     exclude: Globs = Field(
         default=(), description="No relative paths that match this glob; repeatable."
+    )
+    follow_links: bool = Field(
+        default=False, description="Also read links that leave the input; links to folders, never."
     )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
@@ -114,6 +123,7 @@ class JobConfig(BaseModel):
     )
     address: str | None = Field(
         default=None,
+        min_length=1,
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
     )
@@ -175,6 +185,9 @@ class JobConfig(BaseModel):
     fail_fast: bool = Field(
         default=False,
         description="Stop as soon as more than --max-failures images have failed in this run.",
+    )
+    allow_empty: bool = Field(
+        default=False, description="An input without images, or with none any more, is no error."
     )
     retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
     overwrite: bool = Field(
@@ -277,6 +290,7 @@ class TrainConfig(BaseModel):
     )
     address: str | None = Field(
         default=None,
+        min_length=1,
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
     )

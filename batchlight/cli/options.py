@@ -14,14 +14,17 @@ from pydantic import BaseModel
 from batchlight.config import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude"),
+    "What and where": ("input", "output", "include", "exclude", "follow_links"),
     "Method": (
         *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
         *("format", "quality", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),
-    "Run control": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
+    "Run control": (
+        *("max_failures", "fail_fast", "allow_empty"),
+        *("retry_failed", "overwrite", "progress"),
+    ),
 }
 
 TRAIN_GROUPS = {

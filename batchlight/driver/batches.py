@@ -19,9 +19,8 @@ from batchlight.engine import Engine, Trials, WorkerDied
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.records import Record
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import BatchResult, redo, rehearse, run_batch
+from batchlight.worker.pipeline import BatchResult, Redone, redo, rehearse, run_batch
 from batchlight.worker.steps import BatchContext
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class BatchRunner:
         batch: Batch,
         pairs: Collection[tuple[str, Method]],
         lights: Mapping[str, float | None] | None,
-    ) -> list[Record]:
+    ) -> Redone:
         """Make the rows and outputs of some (input path, method) pairs again; commit nothing.
 
         ``lights``: the batch's recorded light by method; None to find it out from all its images.
@@ -65,7 +64,7 @@ class BatchRunner:
             batch = replace(batch, inputs=inputs)
         redone = await self._outlast(batch, redo, pairs, lights)
         self._log(redone.unexpected)
-        return redone.records
+        return redone
 
     async def _outlast(self, batch: Batch, function: Callable[..., T], *arguments: object) -> T:
         """Call ``function`` on a worker until one survives it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
+from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner
@@ -65,5 +66,7 @@ def dry_run(config: JobConfig) -> DryRun:
     planner = Planner(config, fingerprints)
     for _ in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
         pass
+    if not config.allow_empty and not left:
+        refuse_nothing(inputs, planner.counts)
     counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
     return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -2,67 +2,70 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pathspec import PathSpec
 
 from batchlight.config import JobConfig
-from batchlight.errors import UsageError, brief
+from batchlight.driver.patterns import Patterns
+from batchlight.errors import UsageError
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import Input
+from batchlight.output.inputs import DataSet, Input, place_of
 from batchlight.output.layout import is_output
-from batchlight.storage import FileInfo, Location, Storage, open_source
-from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
+from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
+from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
+from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
 
 logger = logging.getLogger(__name__)
 
-LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 STAT_THREADS = 16
 STAT_AHEAD = 4096
 
 
+@dataclass
+class PassedOver:
+    """What a listing met beside the images that it gave."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by the end of their names."""
+    linked_folders: list[str] = field(default_factory=list)
+    not_matching: int = 0
+    """Images that ``--include`` and ``--exclude`` leave out."""
+
+
 @dataclass(frozen=True)
 class InputSet:
-    """The data set: where it is, and a way to list it."""
+    """The data set, and a way to list it."""
 
-    root: Location
-    """What the paths are relative to."""
-    given: Location
-    """What was asked for: the root itself, an image in it, or a list in it."""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    data_set: DataSet
+    patterns: Patterns = field(default_factory=Patterns)
+    passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
+    """By the listing, once it is at its end."""
 
     @property
-    def is_folder(self) -> bool:
-        """Whether all that is in the root is asked for."""
-        return self.given == self.root
+    def root(self) -> Location:
+        """What the paths are relative to."""
+        return self.data_set.root
 
     @property
-    def is_list(self) -> bool:
-        """Whether a list names the images."""
-        return not self.is_folder and self.given.name.lower().endswith(LIST_SUFFIXES)
+    def given(self) -> Location:
+        """What was asked for."""
+        return self.data_set.given
 
     def default_output(self) -> Location:
         """The input with ``-enhanced`` appended; ``UsageError`` where that names no place."""
-        if self.is_list or not self.given.name:
-            what = "a list" if self.is_list else "a bucket or a file system as a whole"
+        if self.data_set.is_list or not self.given.name:
+            what = "a list" if self.data_set.is_list else "a bucket or a file system as a whole"
             raise UsageError(f"--output is required when --input is {what}")
         return self.given.with_name_suffix("-enhanced")
 
     def would_lose(self, output: Location) -> bool:
         """Whether an output there would take images of this input out of its listing."""
-        if not self.is_folder or not self.root.encloses(output):
+        if not self.data_set.is_folder or not self.root.encloses(output):
             return False
         storage = open_source(output)
         try:
@@ -72,25 +75,68 @@ class InputSet:
         images = (file for file in storage.walk() if is_image_name(file.path))
         return not is_output(storage) and any(images)
 
+    def readers(self, output: Location) -> int:
+        """Who may read the data set as a whole, as permission bits of an output of it."""
+        if output.remote or self.root.remote:
+            return EVERYONE
+        name = "" if self.data_set.is_folder else self.given.name
+        return open_source(self.root).readers(name, output.path)
+
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
-        storage = open_source(self.root)
-        if self.is_list:
-            found = _from_list(storage, self.given.name, str(self.given))
-        elif not self.is_folder:
-            found = iter([_look_at(storage, self.given.name, None)])
+        if self.data_set.is_list:
+            found = self._listed()
+        elif not self.data_set.is_folder:
+            opened = self._opener()
+            found = iter([_look_at(ListEntry(self.given.name, None), opened(self.root), opened)])
         else:
-            found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
+            found = self._walked()
         return self._matching(found)
 
+    def _opener(self) -> Callable[[Location], Storage]:
+        return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
+
+    def _walked(self) -> Iterator[Input]:
+        met = self.passed_over
+        for info in self._opener()(self.root).walk():
+            if info.defect == LINKED_FOLDER:
+                met.linked_folders.append(info.path)
+            elif is_image_name(info.path) or info.path.endswith("/"):
+                yield _as_input(info)
+            else:
+                self.patterns.note(info.path)
+                name = info.path.rpartition("/")[2]
+                met.suffixes["." + name.rpartition(".")[2].lower() if "." in name else ""] += 1
+        if met.linked_folders:
+            logger.warning(
+                "links to folders in %s are not followed: %d, such as %s; give what they lead to "
+                "as inputs of their own",
+                self.root,
+                len(met.linked_folders),
+                met.linked_folders[0],
+            )
+
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
-        included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)
         for item in found:
-            if included is not None and not included.match_file(item.path):
-                continue
-            if excluded is not None and excluded.match_file(item.path):
-                continue
-            yield item
+            if self.patterns.match(item.path):
+                yield item
+            else:
+                self.passed_over.not_matching += 1
+        self.patterns.warn_of_unused()
+
+    def _listed(self) -> Iterator[Input]:
+        """The entries in order, each looked at; several at once, since each is a request."""
+        entries, duplicates = self.data_set.entries()
+        if duplicates:
+            logger.warning(
+                "%s names %d images more than once; each is done once", self.given, duplicates
+            )
+        ordered = iter(entries)
+        opened = self._opener()
+        look = partial(_look_at, storage=opened(self.root), opened=opened)
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            while ahead := list(islice(ordered, STAT_AHEAD)):
+                yield from pool.map(look, ahead)
 
 
 def open_inputs(config: JobConfig) -> InputSet:
@@ -101,14 +147,13 @@ def open_inputs(config: JobConfig) -> InputSet:
     given = Location.parse(config.input)
     root = given
     if _seems_a_file(given):
-        folder = open_source(given.parent)
+        folder = open_source(given.parent, follow_links=True)
         folder.check(writable=False)
         if folder.is_file(given.name):
             root = given.parent
     storage = open_source(root)
     storage.check(writable=False)
-    for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
-        _globs(option, patterns)
+    patterns = Patterns.of(config.include, config.exclude)
     if root == given and is_output(storage):
         raise UsageError(
             f"{given} is the output of a run and never an input; "
@@ -117,115 +162,28 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(root, given, config.include, config.exclude)
+    return InputSet(DataSet(root, given, config.follow_links), patterns)
 
 
 def _seems_a_file(location: Location) -> bool:
     return is_image_name(location.name) or location.name.lower().endswith(LIST_SUFFIXES)
 
 
-def _globs(option: str, patterns: tuple[str, ...]) -> PathSpec[Any] | None:
-    try:
-        # Unlike in a file of patterns, '#' begins no comment.
-        lines = ["\\" + p if p.startswith("#") else p for p in patterns]
-        return PathSpec.from_lines("gitignore", lines) if lines else None
-    except ValueError as error:
-        raise UsageError(f"{option} is no valid glob pattern: {error}") from error
+def _as_input(info: FileInfo) -> Input:
+    return Input(info.path, None, info.size, info.modified, info.etag, info.defect)
 
 
-def _as_input(info: FileInfo, source: str | None = None) -> Input:
-    return Input(info.path, source, info.size, info.modified, info.etag, info.defect)
-
-
-def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
-    """The entries of a list in order, each looked at; several at once, since each is a request."""
-    try:
-        data = storage.read(name)
-    except (FileNotFoundError, PermissionError) as error:
-        raise UsageError(f"cannot read the list {shown}; check that it is there to be read") from (
-            error
-        )
-    entries: dict[str, tuple[str, str | None]] = {}
-    duplicates = 0
-    for text in _entries(data, name, shown):
-        entry = _resolve(text, shown)
-        earlier = entries.setdefault(escape_controls(entry[0]), entry)
-        duplicates += earlier is not entry
-        if earlier != entry:
-            one, other = (source or path for path, source in (earlier, entry))
-            raise UsageError(
-                f"the list {shown} names {one} and {other}, which would be written to the same "
-                "output; make two lists of it"
-            )
-    if duplicates:
-        logger.warning("%s names %d images more than once; each is done once", shown, duplicates)
-    ordered = iter([entry for _, entry in sorted(entries.items())])
-    opened = lru_cache(open_source)
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
-        while ahead := list(islice(ordered, STAT_AHEAD)):
-            yield from pool.map(lambda entry: _look_at(storage, entry[0], entry[1], opened), ahead)
-
-
-def _entries(data: bytes, name: str, shown: str) -> list[str]:
-    try:
-        if name.lower().endswith(".parquet"):
-            file = pq.ParquetFile(pa.BufferReader(data))
-            if "path" not in file.schema_arrow.names:
-                raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
-            column = file.read(columns=["path"])["path"].cast(pa.string())
-            return [text for text in column.to_pylist() if text]
-        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
-        if name.lower().endswith(".csv"):
-            rows = csv.DictReader(lines)
-            if "path" not in (rows.fieldnames or ()):
-                raise UsageError(f"the list {shown} has no column 'path'; add one with that header")
-            return [row["path"] for row in rows if row["path"]]
-        return [text for line in lines if (text := line.rstrip("\r\n"))]
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the list {shown}: {brief(error)}") from error
-
-
-def _resolve(text: str, shown: str) -> tuple[str, str | None]:
-    """An entry's path below the output, and its source if that is not the list's folder."""
-    source: str | None = None
-    if "/" not in text.partition("://")[0] and "://" in text:
-        try:
-            location = Location.parse(text)
-        except UsageError as error:
-            raise UsageError(f"in the list {shown}: {error}") from error
-        source = str(location)
-        path = f"{location.bucket}/{location.path}" if location.remote else location.path[1:]
-    else:
-        path = posixpath.normpath(text)
-        if path.startswith("/"):
-            path = path.lstrip("/")
-            source = f"/{path}"
-    if ".." in path.split("/"):
-        raise UsageError(
-            f"the list {shown} names {text}, whose output would lie outside the output folder; "
-            "give its absolute path instead"
-        )
-    return path, source
-
-
-def _look_at(
-    storage: Storage,
-    path: str,
-    source: str | None,
-    opened: Callable[[Location], Storage] = open_source,
-) -> Input:
+def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], Storage]) -> Input:
+    path, source = entry.path, entry.source
     shown = escape_controls(path)
     if shown != path:
         return Input(shown, defect=BAD_NAME)
     if not is_image_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
     try:
-        if source is None:
-            return _as_input(storage.stat(path))
-        top, below = Location.parse(source).split_at_top()
-        info = opened(top).stat(below)
+        place, below = place_of(Input(path, source), storage, opened)
+        return replace(_as_input(place.stat(below)), path=path, source=source)
     except (FileNotFoundError, PermissionError):
         return Input(path, source)  # the batch will meet it again, and say so in its row
     except NameRefusedError as error:
         return Input(path, source, defect=str(error))
-    return replace(_as_input(info, source), path=path)

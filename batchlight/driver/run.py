@@ -22,6 +22,7 @@ from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import open_places, plan_to_finish
@@ -69,7 +70,7 @@ def run(config: JobConfig) -> Summary:
     """
     inputs, output = open_places(config)
     weights = weights_of(config)
-    storage = open_storage(output)
+    storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
     run_id = new_run_id()
     with Lock(storage, str(output), run_id) as lock:
@@ -157,6 +158,8 @@ class _Run:
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
             self.state = close_plan(self.storage, self.state)
+        if not config.allow_empty:
+            refuse_nothing(self.inputs, self.counts)
         if plan is not None:
             self.state = store_plan(self.storage, self.state, plan)
             self._do(plan)
@@ -197,6 +200,7 @@ class _Run:
         context = BatchContext(
             config=self.config,
             input=self.inputs.root,
+            follow_links=self.inputs.data_set.follows_links,
             output=self.output,
             run_id=self.run_id,
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
@@ -206,7 +210,8 @@ class _Run:
         runner = BatchRunner(engine, context, self._service)
         total = self.stats.rows + sum(left.values())
         self._show(total)
-        jobs = (runner.run(batch) async for batch in plan.batches(self.storage, skip=done))
+        batches = plan.batches(self.storage, skip=done)
+        jobs = (runner.run(self.inputs.data_set.vetted(batch)) async for batch in batches)
         results = window(jobs, engine.window)
         try:
             async for result in results:
@@ -253,7 +258,7 @@ class _Run:
 
     async def _write_report(self, engine: Engine) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output, self.lock.number)
+        await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""

@@ -32,7 +32,7 @@ from batchlight.output.recordfiles import read_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
 from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage
+from batchlight.storage import EVERYONE, Storage
 
 REQUESTS_AT_ONCE = 16
 
@@ -135,7 +135,8 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
         return
     kept = old.kept_rows(read_records(storage, old.path))
     if kept.num_rows:
-        storage.write(old.path, to_parquet(kept, old.path))
+        readers = storage.readers(old.path)
+        storage.write(old.path, to_parquet(kept, old.path), readers)
     else:
         storage.delete(old.path)
 
@@ -147,7 +148,10 @@ def _move(storage: Storage, state: OutputState, chunk: BatchRange) -> None:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
             tables = list(pool.map(partial(read_records, storage), parts))
         path = metadata_path(chunk)
-        storage.write(path, to_parquet(joined(tables), path))
+        readers = EVERYONE
+        for part in parts:
+            readers &= storage.readers(part)
+        storage.write(path, to_parquet(joined(tables), path), readers)
         storage.sync()
     _delete_all(storage, parts)
 

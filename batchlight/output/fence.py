@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from batchlight.output.lock import require_lock
-from batchlight.storage import FileInfo, Storage
+from batchlight.storage import EVERYONE, FileInfo, Storage
 
 FRESH_FOR_S = 1.0
 """For how long a look at the locks is good enough for what happens often."""
@@ -37,14 +37,14 @@ class FencedStorage:
     writes_often: bool = False
     _looked_at: float = field(default=float("-inf"), init=False)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
         if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
             self._look()
-        self.storage.write(path, data)
+        self.storage.write(path, data, readers)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         self._look()
-        return self.storage.create(path, data)
+        return self.storage.create(path, data, readers)
 
     def delete(self, path: str) -> None:
         self._look()
@@ -68,6 +68,9 @@ class FencedStorage:
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)
 
+    def folders(self, folder: str) -> list[str]:
+        return self.storage.folders(folder)
+
     def is_file(self, path: str) -> bool:
         return self.storage.is_file(path)
 
@@ -76,6 +79,9 @@ class FencedStorage:
 
     def read(self, path: str) -> bytes:
         return self.storage.read(path)
+
+    def readers(self, path: str, beside: str = "") -> int:
+        return self.storage.readers(path, beside)
 
     def sync(self) -> None:
         self.storage.sync()

@@ -25,22 +25,26 @@ from batchlight.output.records import (
     as_table,
     of_methods,
 )
-from batchlight.storage import Storage
+from batchlight.storage import EVERYONE, Storage
 
 ROW_GROUP_ROWS = 16_384
 WRITTEN_BY = b"batchlight"
 """Key of a file's metadata whose value is the version that wrote it."""
 
 
-def write_part(storage: Storage, batch: int, records: Iterable[Record]) -> pa.Table:
+def write_part(
+    storage: Storage, batch: int, records: Iterable[Record], readers: int = EVERYONE
+) -> pa.Table:
     """Commit a batch: the step that makes it done. Returns its rows.
+
+    ``readers``: the permission bits of a local file.
 
     The part is created exclusively. If it is there already, then another worker has done this
     batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
     """
     table = as_table(records)
     path = part_path(batch)
-    if storage.create(path, to_parquet(table, path)):
+    if storage.create(path, to_parquet(table, path), readers):
         return table
     if not read_records(storage, path, STABLE).equals(table.select(STABLE)):
         raise StorageError(
@@ -58,7 +62,7 @@ class DamagedRecordsError(StorageError):
         advice = (
             "restore it, or choose another --output"
             if path.startswith(f"{PLANS}/")
-            else "'batchlight verify OUTPUT --repair' makes them again"
+            else "'batchlight verify OUTPUT --repair --input INPUT' makes them again"
         )
         super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path

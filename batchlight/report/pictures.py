@@ -16,9 +16,9 @@ from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.pixels import turned
-from batchlight.output.inputs import read_input
+from batchlight.output.inputs import DataSet, read_input
 from batchlight.output.state import OutputState
-from batchlight.storage import Location, Storage, open_source
+from batchlight.storage import Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
 SIDE = 480
@@ -51,10 +51,13 @@ class Pair:
 class Album:
     """Makes pictures of recorded images; each file is read once, however often it is shown."""
 
-    def __init__(self, output: Storage, state: OutputState) -> None:
+    def __init__(self, output: Storage, state: OutputState, data_set: DataSet | None) -> None:
+        """``data_set``: where the originals are; None to show none."""
         self._output = output
         self._state = state
-        self._opened = lru_cache(open_source)
+        self._data_set = data_set
+        follow = data_set is not None and data_set.follows_links
+        self._opened = lru_cache(partial(open_source, follow_links=follow))
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._trouble: dict[str, str] = {}
         """Of a whole side, which is not tried again: each time could take minutes."""
@@ -97,9 +100,14 @@ class Album:
             return Picture(missing=self._trouble[side])
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
+        data_set = self._data_set
+        if data_set is None:
+            raise NameRefusedError("'batchlight report OUTPUT --input URI' shows it")
         plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["input"])
-        return read_input(item, self._opened(Location.parse(plan.root)), self._opened)
+        if plan.root != str(data_set.root) or not data_set.names(item):
+            raise NameRefusedError("it is not of this --input")
+        return read_input(item, self._opened(data_set.root), self._opened)
 
 
 def make_picture(data: bytes) -> Picture:

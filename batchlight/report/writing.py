@@ -14,13 +14,14 @@ import numpy as np
 
 from batchlight._version import __version__
 from batchlight.output.fence import fenced_for_worker
+from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
-from batchlight.storage import Location, open_storage
+from batchlight.storage import EVERYONE, Location, open_storage
 
 RUNS_SHOWN = 10
 
@@ -96,18 +97,23 @@ class _Method:
         ]
 
 
-def write_report(output: Location, lock: int | None = None) -> str:
+def write_report(output: Location, data_set: DataSet | None = None, lock: int | None = None) -> str:
     """Make the report of an output and put it there; returns where it is.
 
-    Reads the records and the images that it shows, nothing else. ``lock``: the number of the lock
-    under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is lost.
+    Reads the records and the images that it shows, nothing else; originals only of ``data_set``,
+    since what the output itself says of them may come from anybody. ``lock``: the number of the
+    lock under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is
+    lost.
     """
     storage = open_storage(output)
     if lock is not None:
         storage = fenced_for_worker(storage, lock, str(output))
     state = OutputState.load(storage)
     found = digest(storage, state.record_files)
-    album = Album(storage, state)
+    album = Album(storage, state, data_set)
+    readers = EVERYONE
+    for path in state.record_files:
+        readers &= storage.readers(path)
 
     def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
         rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
@@ -125,6 +131,7 @@ def write_report(output: Location, lock: int | None = None) -> str:
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),
         ).encode(),
+        readers,
     )
     return str(output.joined(REPORT))
 

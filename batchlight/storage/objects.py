@@ -25,6 +25,7 @@ from batchlight.storage.base import FileInfo, NameRefusedError
 from batchlight.storage.connecting import connect
 from batchlight.storage.listing import Pages, sorting_table
 from batchlight.storage.location import Location
+from batchlight.storage.readers import EVERYONE
 
 T = TypeVar("T")
 
@@ -83,6 +84,10 @@ class ObjectStorage:
                 "free some space there, or set TMPDIR to another folder"
             ) from error
 
+    def folders(self, folder: str) -> list[str]:
+        found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         # A store may also list the folder itself: an empty object that some tools create.
@@ -105,10 +110,13 @@ class ObjectStorage:
     def read(self, path: str) -> bytes:
         return self._ask("read", path, lambda: bytes(obstore.get(self._store, path).bytes()))
 
-    def write(self, path: str, data: bytes) -> None:
+    def readers(self, path: str, beside: str = "") -> int:
+        return EVERYONE
+
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
         self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         try:
             self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:

@@ -117,12 +117,15 @@ class Draft:
 
 
 @contextmanager
-def temporary_file(folder: int, data: bytes) -> Iterator[str]:
-    """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails."""
+def temporary_file(folder: int, data: bytes, readers: int) -> Iterator[str]:
+    """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails.
+
+    ``readers``: permission bits that it has at most.
+    """
     name = uuid.uuid4().hex
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+        descriptor = os.open(name, flags, 0o666 & readers, dir_fd=folder)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()

@@ -35,6 +35,7 @@ from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
+from batchlight.storage import EVERYONE
 from batchlight.storage.publishing import temporary_file
 from batchlight.training.pairs import TrainingPair, find_pairs, load_pair, split_by_scene
 from batchlight.training.quality import Quality, quality
@@ -262,7 +263,7 @@ def _write(path: str, data: bytes) -> None:
     try:
         descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with temporary_file(descriptor, data) as temporary:
+            with temporary_file(descriptor, data, EVERYONE) as temporary:
                 os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         finally:
             os.close(descriptor)

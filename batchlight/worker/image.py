@@ -16,6 +16,7 @@ from batchlight.config import Method
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Input
+from batchlight.storage import EVERYONE
 
 T = TypeVar("T")
 
@@ -103,6 +104,8 @@ class Image:
     methods: tuple[Method, ...]
     """Those that are wanted; with none, it is only analysed."""
     deaths: int = 0
+    readers: int = EVERYONE
+    """Who may read it, as permission bits of a file that no more people may read."""
     failure: Failure | None = None
     """Of reading it: no method can do anything with it."""
     facts: dict[str, Any] = field(default_factory=dict)

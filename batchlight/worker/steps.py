@@ -25,7 +25,7 @@ from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
 from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
-from batchlight.output.inputs import read_input
+from batchlight.output.inputs import place_of, read_input
 from batchlight.output.records import Record
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, NameRefusedError
@@ -50,6 +50,8 @@ class BatchContext:
     fingerprints: Mapping[Method, str]
     lock: int
     """The number of the lock under which all is written."""
+    follow_links: bool = False
+    """Whether links that leave the input are followed."""
     pixels_at_once: int = 0
     """How many pixels of images of one shape go through the network together."""
 
@@ -61,7 +63,8 @@ class Steps:
         self.context = context
         self.config = context.config
         _refuse_unshared(context.input, context.output, context.run_id)
-        self.input = _source(context.input, context.run_id)
+        self._opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
+        self.input = self._opened(context.input)
         self.output = _output(context.output, context.run_id, context.lock)
         self.parameters = DehazeParameters(
             self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
@@ -74,13 +77,16 @@ class Steps:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         try:
             with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, partial(_source, run_id=self.context.run_id))
+                data = read_input(item, self.input, self._opened)
         except FileNotFoundError as error:
             raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
         except PermissionError as error:
             raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
         except NameRefusedError as error:
             raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+        if not self.context.output.remote:
+            storage, path = place_of(item, self.input, self._opened)
+            image.readers = storage.readers(path, self.context.output.path)
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
@@ -138,7 +144,7 @@ class Steps:
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             with _timed(columns, "write_ms"):
-                self.output.write(path, data)
+                self.output.write(path, data, image.readers)
         except NameRefusedError as error:
             raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
         columns["finished_at"] = datetime.now(UTC)
@@ -193,9 +199,9 @@ def compile_kernels() -> None:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _source(location: Location, run_id: str) -> Storage:
+def _source(location: Location, follow_links: bool, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
-    return open_source(location)
+    return open_source(location, follow_links)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

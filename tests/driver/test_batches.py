@@ -183,7 +183,7 @@ def test_pairs_that_are_done_again_beside_one_that_kills(job: Job, known: bool) 
     engine = PoisonedEngine({lost[1]}, False, ErrorCode.CRASH)
     pairs: set[tuple[str, Method]] = {(path, "classical") for path in lost}
     lights = {"classical": light} if known else None
-    records = asyncio.run(job.runner(engine).redo(job.batch, pairs, lights))
+    records = asyncio.run(job.runner(engine).redo(job.batch, pairs, lights)).records
     assert [record.input for record in records] == lost
     assert {record.input for record in records if record.status == "failed"} == {lost[1]}
     assert {record.batch_atmospheric_light for record in records} == {light}
