@@ -5,15 +5,30 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from batchlight._version import __version__
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, UsageError
 
 NARROW = 60
 """A terminal with fewer columns gets help without boxes."""
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice, of which only the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option, times in Counter(given).items():
+            # Neither an argument nor a flag, nor one that may be repeated.
+            if times > 1 and not getattr(option, "is_flag", True) and not option.multiple:
+                raise UsageError(f"{option.opts[0]} is given {times} times; give it once")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="batchlight",

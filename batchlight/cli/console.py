@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
 
+from batchlight.errors import shown
+
 if TYPE_CHECKING:
     from batchlight.output.summary import Summary
 
@@ -35,11 +37,13 @@ def print_summary(summary: Summary) -> None:
     optional = ("failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+    reason = escape(shown(summary.reason))
+    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
 
 
 def print_trouble(path: str, *words: str) -> None:
     """What is wrong with an image: tabs between words for a program, two lines for a person."""
+    path, *words = (shown(word) for word in (path, *words))  # type: ignore[assignment]
     if not sys.stdout.isatty():
         print("\t".join(word for word in (path, *words) if word), flush=True)
         return
@@ -51,6 +55,7 @@ def print_trouble(path: str, *words: str) -> None:
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
     """One fact per line; on a terminal, long values wrap."""
+    title, facts = shown(title), {shown(n): shown(value) for n, value in facts.items()}
     if not sys.stdout.isatty():
         width = max(map(len, facts))
         lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]

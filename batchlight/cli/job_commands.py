@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import in_bytes, print_facts, print_summary
 from batchlight.cli.options import GROUPS, takes_options_of
+from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 
 
@@ -25,14 +25,12 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     from batchlight.host.process import keep_freed_memory
 
     keep_freed_memory()
+    forgive_stdout()  # if nobody can read it, the exit code still counts
     summary = run_job(config)
-    try:
-        if config.progress == "json":
-            print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
-        else:
-            print_summary(summary)
-    except (BrokenPipeError, SystemExit):  # nobody reads any more; the exit code still counts
-        _discard_stdout()
+    if config.progress == "json":
+        print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
+    else:
+        print_summary(summary)
     sys.exit(summary.exit_code)
 
 
@@ -75,7 +73,3 @@ def samples(
 
     written = write_samples(folder)
     print(f"{len(written)} dark images are in {folder}; now: batchlight run --input {folder}")
-
-
-def _discard_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

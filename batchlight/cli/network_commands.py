@@ -15,7 +15,9 @@ from rich.table import Table
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
+from batchlight.cli.streams import forgive_stdout
 from batchlight.config import TrainConfig
+from batchlight.errors import shown
 
 
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
@@ -26,6 +28,7 @@ def train(config: TrainConfig, *, debug: Debug = False) -> None:
     """
     from batchlight.training.train import train as train_network
 
+    forgive_stdout()
     train_network(config, functools.partial(print, flush=True))
 
 
@@ -54,7 +57,8 @@ def evaluate(
             "" if value is None else f"{value:.{digits}f}"
             for value, digits in ((score.psnr, 2), (score.ssim, 4))
         ]
-        table.add_row(escape(score.path), *numbers, escape(score.problem or ""))
+        problem = escape(shown(score.problem or ""))
+        table.add_row(escape(shown(score.path)), *numbers, problem)
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
     unmatched = {
         "without reference": found.without_reference,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
 from batchlight.cli.console import in_bytes, print_facts, print_trouble
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, shown
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -151,4 +151,4 @@ def report(
     if input_uri is not None:
         given = {"input": input_uri, "follow_links": follow_links}
         data_set = open_inputs(make_config(JobConfig, given)).data_set
-    print(f"the report is {write_report(Location.parse(output), data_set)}")
+    print(f"the report is {shown(write_report(Location.parse(output), data_set))}")

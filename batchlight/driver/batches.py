@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from batchlight.config import Method
-from batchlight.engine import Engine, Trials, WorkerDied
+from batchlight.engine import Engine, Floor, Trials, WorkerDied
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
@@ -35,6 +35,7 @@ class BatchRunner:
     engine: Engine
     context: BatchContext
     service: Service | None
+    _floor: Floor = field(default_factory=Floor)
     _logged: set[str] = field(default_factory=set)
     """Kinds of unexpected exceptions."""
 
@@ -71,7 +72,7 @@ class BatchRunner:
 
         Raises ``ClusterError`` when that costs more deaths than images can explain.
         """
-        trials = Trials[Input](self.engine, f"batch {batch.number}")
+        trials = Trials[Input](self.engine, f"batch {batch.number}", self._floor)
         killers: dict[tuple[Input, Method | None], ErrorCode] = {}
         parts = 1
         while True:
@@ -95,7 +96,8 @@ class BatchRunner:
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
         """Rehearse a batch that has killed workers, and find what kills: code by image and method.
 
-        The method is None where reading, decoding or analysing the image kills. Writes nothing.
+        The method is None where reading, decoding or analysing the image kills. Suspects that
+        there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
         rehearsal = partial(rehearse, self.context, self.service)
@@ -105,6 +107,9 @@ class BatchRunner:
             for method in (None, *batch.methods):
                 if (item, method) in known:
                     continue
+                if trials.exhausted:
+                    found[item, None] = ErrorCode.ERROR
+                    break
                 methods = () if method is None else (method,)
                 code = await trials.death_alone(partial(rehearsal, methods, losses), item)
                 if code is not None:

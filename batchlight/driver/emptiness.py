@@ -28,7 +28,7 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
     if met.not_matching:
         globs = [*inputs.patterns.include, *inputs.patterns.exclude]
         raise UsageError(
-            f"--include and --exclude leave none of the {counted(met.not_matching, 'image')} in "
+            f"--include and --exclude leave none of {counted(met.not_matching, 'image')} in "
             f"{inputs.given}{hint(globs[0])}"
         )
     if counts.gone:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -13,6 +12,7 @@ from itertools import islice
 from batchlight.config import JobConfig
 from batchlight.driver.patterns import Patterns
 from batchlight.errors import UsageError
+from batchlight.host.given_up import Pool
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import DataSet, Input, place_of
 from batchlight.output.layout import is_output
@@ -134,7 +134,7 @@ class InputSet:
         ordered = iter(entries)
         opened = self._opener()
         look = partial(_look_at, storage=opened(self.root), opened=opened)
-        with ThreadPoolExecutor(STAT_THREADS) as pool:
+        with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(ordered, STAT_AHEAD)):
                 yield from pool.map(look, ahead)
 

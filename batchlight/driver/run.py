@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ from batchlight.errors import (
     UsageError,
     brief,
 )
+from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
@@ -55,8 +57,8 @@ from batchlight.worker.steps import BatchContext, compile_kernels
 if TYPE_CHECKING:
     from batchlight.absgn.loading import WeightsFor
 
-COUNT_WITHIN_S = 5.0
-"""How long a run that ends before its time may count what the output holds."""
+COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
+"""How long a run that ends before its time may count what the output holds, and take to tell."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ def run(config: JobConfig) -> Summary:
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
     done until then is kept, and the same call goes on from there.
     """
+    if config.workers != 0:
+        ray_address(config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
     storage = open_storage(output, inputs.readers(output))
@@ -127,13 +131,18 @@ class _Run:
                 raise  # nothing was done: the last summary stays true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
-            with suppress(BatchlightError, OSError):  # the first error is the one to tell
-                self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
+            # The first error is the one to tell, and soon.
+            with suppress(BatchlightError, OSError, TooLongError):
+                call_in_thread(partial(self._leave_summary, code, reason), LEAVE_WITHIN_S)
             raise
         finally:
             self.display.close()
         summary.write(self.storage)
         return summary
+
+    def _leave_summary(self, code: int, reason: str) -> None:
+        """Of a run that ends before its time."""
+        self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
 
     def _finish_stored_plan(self) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""

@@ -8,6 +8,7 @@ image_format.py  what each of them provides
 formats.py       all of them by name
 
 codec.py         bytes to pixels and back
+effort.py        images that take much longer than their size tells
 header.py        identifies an image before a pixel is decoded; refusals
 image.py         an image: its header and its pixels
 metadata.py      EXIF, XMP, ICC, and the orientation in them

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from batchlight.errors import ErrorCode, ImageError, brief
 from batchlight.images import pillow
+from batchlight.images.effort import has_several_pages, refuse_many_scans
 from batchlight.images.formats import BY_PILLOW_NAME, FORMATS
 from batchlight.images.image import Header, check_size
 from batchlight.images.memory import require_memory
@@ -36,6 +37,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """
     if not data:
         raise ImageError(ErrorCode.EMPTY, "the file is empty")
+    refuse_many_scans(data)
     # Decoders reserve memory for what these say, Pillow's while it reads the header.
     claimed = [size for format in FORMATS.values() for size in format.claimed_sizes(data)]
     for width, height in claimed:
@@ -69,7 +71,7 @@ def _inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
             ErrorCode.UNSUPPORTED, f"the content is {image.format}, which batchlight does not read"
         )
     check_size(image.width, image.height, max_pixels)
-    if getattr(image, "n_frames", 1) > 1:
+    if has_several_pages(image):
         raise ImageError(
             ErrorCode.UNSUPPORTED, f"{format.several} cannot be kept; split the file first"
         )

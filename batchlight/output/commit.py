@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 from batchlight.config import Method
+from batchlight.host.given_up import Pool
 from batchlight.output.layout import (
     BatchRange,
     chunk_folder,
@@ -145,7 +145,7 @@ def _move(storage: Storage, state: OutputState, chunk: BatchRange) -> None:
     """Turn the parts of a chunk into one file of ``metadata/``."""
     parts = _parts_of(state, chunk)
     if parts and chunk not in state.metadata:
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
+        with Pool(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
             tables = list(pool.map(partial(read_records, storage), parts))
         path = metadata_path(chunk)
         readers = EVERYONE
@@ -161,5 +161,5 @@ def _parts_of(state: OutputState, chunk: BatchRange) -> list[str]:
 
 
 def _delete_all(storage: Storage, paths: Iterable[str]) -> None:
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+    with Pool(REQUESTS_AT_ONCE) as pool:
         list(pool.map(storage.delete, paths))

@@ -26,6 +26,7 @@ from typing import Self
 import psutil
 
 from batchlight.errors import BatchlightError, LockedError, StorageError
+from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.layout import LOCKS, lock_path, name_format, numbered, require_known_format
 from batchlight.storage import Storage
@@ -36,6 +37,8 @@ STALE_AFTER = timedelta(seconds=60)
 LOOK_EVERY = timedelta(seconds=1)
 """How often a run that waits for its workers asks whether its lock is lost."""
 ACQUIRE_TRIES = 5
+RELEASE_WITHIN = timedelta(seconds=5)
+"""A storage that does not answer must not keep a process from ending."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +126,14 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
         # If it cannot be released, the end of this process releases it too.
-        with suppress(BatchlightError, OSError):
-            self.require()
-            self._write(self._holder.model_copy(update={"released": True}))
+        with suppress(BatchlightError, OSError, TooLongError):
+            call_in_thread(self._release, RELEASE_WITHIN.total_seconds())
+
+    def _release(self) -> None:
+        self._thread.join()
+        self.require()
+        self._write(self._holder.model_copy(update={"released": True}))
 
     def check(self) -> None:
         """Raise if this run is known to have lost its lock, or must give it up.

@@ -8,8 +8,10 @@ relative to the descriptor of their folder. The root itself may be a link.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
@@ -85,6 +87,27 @@ def reached_inside(root: str, path: str) -> Iterator[tuple[str, int]]:
             yield name, folder
     except LinkRefusedError as error:  # a loop, or put there since
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
+
+
+def open_inside(root: str, path: str, flags: int) -> int:
+    """Open the file ``path``, with the same rule, and see where it was opened."""
+    absolute = os.path.join(root, path)
+    if not leaves(root, path):
+        descriptor = os.open(absolute, flags | os.O_CLOEXEC)
+        if _is_below(os.path.realpath(root), _path_of(descriptor) or os.path.realpath(absolute)):
+            return descriptor
+        os.close(descriptor)
+    raise NameRefusedError(f"cannot read {absolute}: {LEAVES}")
+
+
+def _path_of(descriptor: int) -> str | None:
+    """Where an open file is; None where the system does not tell."""
+    with suppress(OSError):
+        if sys.platform == "darwin":
+            found = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
+            return os.fsdecode(found.rstrip(b"\0"))
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return None
 
 
 def leaves(root: str, path: str) -> bool:

@@ -24,6 +24,7 @@ from batchlight.storage.base import (
 from batchlight.storage.folders import (
     Links,
     open_file,
+    open_inside,
     opened_folder,
     reached_inside,
     refuse_link,
@@ -221,10 +222,14 @@ class LocalStorage:
 
     def _open(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK  # without waiting for the writer of a pipe
-        with self._reached(path) as (name, folder):
-            if folder is None:
-                return os.open(name, flags | os.O_CLOEXEC)
-            return open_file(folder, name, flags, self._absolute(path))
+        absolute = self._absolute(path)
+        if self._links is Links.FOLLOWED:
+            return os.open(absolute, flags | os.O_CLOEXEC)
+        if self._links is Links.INSIDE:
+            return open_inside(self.root, path, flags)
+        parent, _, name = path.rpartition("/")
+        with opened_folder(self.root, parent) as folder:
+            return open_file(folder, name, flags, absolute)
 
     @contextmanager
     def _draft(self, path: str, data: bytes, readers: int) -> Iterator[Draft]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 
 from batchlight.errors import StorageError
+from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
 from batchlight.storage.base import FileInfo, NameRefusedError
 from batchlight.storage.connecting import connect
@@ -155,7 +157,7 @@ class ObjectStorage:
         while True:
             try:
                 with self._trouble(doing, path):
-                    answer = request()
+                    answer = _interruptible(request)
                 self._given_up = False
                 return answer
             except StorageError as error:
@@ -188,3 +190,13 @@ class ObjectStorage:
             raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error
+
+
+def _interruptible(request: Callable[[], T]) -> T:
+    """What the client answers. In the main thread it waits where a signal is heard.
+
+    The client itself hears none until it has its answer, or has waited for it for a minute.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return call_in_thread(request)
+    return request()

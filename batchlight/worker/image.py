@@ -24,6 +24,8 @@ _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",
     ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
     ErrorCode.TIMEOUT: "it did not end within --timeout when tried alone",
+    ErrorCode.ERROR: "it may be one of those that do not end within --timeout; there was no time "
+    "left to try it alone, which a later run does",
 }
 
 

@@ -110,8 +110,9 @@ def run_batch(
         for method in image.methods
     ]
     unexpected = _kinds(images)
-    if all(record.error_code == ErrorCode.ERROR for record in records):
+    if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(batch.number, unexpected)
+    steps.require_wanted()
     rows = write_part(steps.output, batch.number, records, _readers(images))
     return BatchResult.of(rows, unexpected)
 

@@ -19,6 +19,7 @@ from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import JobConfig, Method
 from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
+from batchlight.host.given_up import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
@@ -63,6 +64,8 @@ class Steps:
         self.context = context
         self.config = context.config
         _refuse_unshared(context.input, context.output, context.run_id)
+        self.require_wanted = this_call()
+        """Raises ``GivenUpError`` once nobody waits for this batch."""
         self._opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
         self.input = self._opened(context.input)
         self.output = _output(context.output, context.run_id, context.lock)
@@ -72,6 +75,7 @@ class Steps:
 
     def read(self, image: Image) -> bytes:
         """The image's bytes. Raises ``ImageError``."""
+        self.require_wanted()
         item = image.input
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
@@ -141,6 +145,7 @@ class Steps:
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
         columns = image.results[method].columns
+        self.require_wanted()
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             with _timed(columns, "write_ms"):

@@ -37,7 +37,7 @@ class PoisonedEngine(InProcessEngine):
         self.code = code
         self.calls = 0
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         self.calls += 1
         work: Any = function
         losses = work.args[-1]
@@ -62,7 +62,7 @@ class Unlucky(InProcessEngine):
     def __init__(self, times: int) -> None:
         self.left = times
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         if self.left:
             self.left -= 1
             raise WorkerDied(ErrorCode.CRASH)
@@ -72,7 +72,7 @@ class Unlucky(InProcessEngine):
 class Slow(InProcessEngine):
     """Has time for half a batch."""
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         images = len(arguments[0]) if arguments else IMAGES  # type: ignore[arg-type]
         if images > timeouts * IMAGES / 2:
             raise WorkerDied(ErrorCode.TIMEOUT)

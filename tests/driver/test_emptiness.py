@@ -128,7 +128,7 @@ def test_a_glob_that_matches_nothing(
 ) -> None:
     write_images(tmp_path / "in", 2)
     job = config(tmp_path / "in", tmp_path / "out", include=(glob,))
-    refused(job, 2, f"leave none of the 2 images .*{says}")
+    refused(job, 2, f"leave none of 2 images .*{says}")
     beside = job.model_copy(update={"include": (glob, "*.jpg"), "exclude": ("*.tmp",)})
     caplog.clear()
     with caplog.at_level(logging.WARNING):
