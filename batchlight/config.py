@@ -322,13 +322,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
         node: Any = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UsageError(f"the config file {path} is not valid YAML: {where}") from error
-    except RecursionError as error:
-        raise UsageError(f"the config file {path} is nested too deep; give values, no trees") from (
-            error
-        )
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,6 +45,8 @@ def enhance(
     range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image that
     the network cannot do.
     """
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image is a {type(image).__name__}, but must be a NumPy array")
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"image is {image.dtype}, but must be uint8 or uint16")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
@@ -57,7 +60,7 @@ def enhance(
     if denoise not in ("none", "guided"):
         raise ValueError("denoise must be 'none' or 'guided'")
     if atmospheric_light != "image" and not (
-        isinstance(atmospheric_light, int | float) and 0 < atmospheric_light <= 255
+        isinstance(atmospheric_light, Real) and 0 < atmospheric_light <= 255
     ):
         raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
     if method not in METHODS:

@@ -18,15 +18,25 @@ NARROW = 60
 """A terminal with fewer columns gets help without boxes."""
 
 
+GIVEN_ONCE = frozenset(
+    f"--{name}"
+    for name in (
+        *("input", "output", "config", "address", "weights"),
+        *("data", "out", "enhanced", "reference"),
+    )
+)
+"""Options that name a place: who gives two means both. Of others, a later one overrides."""
+
+
 class Command(TyperCommand):
-    """A command that refuses an option given twice, of which only the last would count."""
+    """A command that refuses two places where only the last would count."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = self.make_parser(ctx).parse_args(args=list(args))[2]
         for option, times in Counter(given).items():
-            # Neither an argument nor a flag, nor one that may be repeated.
-            if times > 1 and not getattr(option, "is_flag", True) and not option.multiple:
-                raise UsageError(f"{option.opts[0]} is given {times} times; give it once")
+            name = option.opts[0]
+            if times > 1 and name in GIVEN_ONCE:
+                raise UsageError(f"{name} is given {times} times; give it once")
         return super().parse_args(ctx, args)
 
 

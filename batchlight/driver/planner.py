@@ -23,7 +23,7 @@ from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage
+from batchlight.storage import Location, Storage
 
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
@@ -232,12 +232,24 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
                     "rename one, exclude one, or use --format same"
                 )
             writers[output] = entry.path
+            above = next((folder for folder in _folders_of(output) if folder in writers), None)
+            if above is not None and not Location.parse(config.output or config.input).remote:
+                defect = (
+                    f"its output would lie in the folder {above}, which is the output of "
+                    f"{writers[above]}; rename one of them"
+                )
             if output in kept and output not in own:
                 defect = (
                     f"{output} is the output of {kept[output]}, which is no longer listed; "
                     "rename this one, or choose another --output"
                 )
         yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """All above a path; each could be the output of an image, as keys of a store may go on."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

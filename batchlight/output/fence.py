@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from batchlight.output.layout import is_output_path, state_trouble
 from batchlight.output.lock import require_lock
 from batchlight.storage import EVERYONE, FileInfo, Storage
 
@@ -40,11 +41,16 @@ class FencedStorage:
     def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
         if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
             self._look()
-        self.storage.write(path, data, readers)
+        if is_output_path(path):  # whose trouble is that of one image
+            self.storage.write(path, data, readers)
+            return
+        with state_trouble(path):
+            self.storage.write(path, data, readers)
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         self._look()
-        return self.storage.create(path, data, readers)
+        with state_trouble(path):
+            return self.storage.create(path, data, readers)
 
     def delete(self, path: str) -> None:
         self._look()

@@ -28,7 +28,14 @@ import psutil
 from batchlight.errors import BatchlightError, LockedError, StorageError
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import LOCKS, lock_path, name_format, numbered, require_known_format
+from batchlight.output.layout import (
+    LOCKS,
+    lock_path,
+    name_format,
+    numbered,
+    require_known_format,
+    state_trouble,
+)
 from batchlight.storage import Storage
 
 HEARTBEAT = timedelta(seconds=15)
@@ -171,7 +178,9 @@ class Lock:
                 except FileNotFoundError:  # replaced while we looked
                     continue
             self.number = numbers[-1] + 1 if numbers else 1
-            if not self._storage.create(lock_path(self.number), serialise(self._holder)):
+            with state_trouble(lock_path(self.number)):
+                created = self._storage.create(lock_path(self.number), serialise(self._holder))
+            if not created:
                 continue
             if lock_numbers(self._storage)[-1] != self.number:
                 # Others have come and gone since we looked, and a later one holds it now.
@@ -268,6 +277,11 @@ def lock_numbers(storage: Storage) -> list[int]:
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     """A lock's holder and when it last gave a sign of life."""
     path = lock_path(number)
+    with state_trouble(path):
+        return _read_lock(storage, path)
+
+
+def _read_lock(storage: Storage, path: str) -> tuple[Holder, datetime]:
     holder = parse(Holder, storage.read(path), path)
     return holder, storage.stat(path).modified or holder.acquired_at
 

@@ -22,7 +22,7 @@ from batchlight.config import Fingerprint, Method
 from batchlight.errors import StorageError, counted
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path
+from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path, state_trouble
 from batchlight.output.recordfiles import read_table, to_parquet
 from batchlight.output.records import Tally
 from batchlight.storage import Storage
@@ -40,11 +40,15 @@ _CHUNK_SCHEMA = pa.schema(
         ("again", pa.bool_()),
     ]
 )
+_REQUIRED = frozenset({"batch", "methods", "input"})
 _INPUT_COLUMNS = {
     name: "path" if name == "input" else name
     for name in ("input", "source", "size", "modified", "etag", "defect")
 }
 """Columns of a plan, and the attributes of an ``Input`` in the order in which it is made."""
+
+
+ADVICE = "restore it, or choose another --output"
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class Plan:
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """One row per image. Raises ``DamagedRecordsError``."""
-        return read_table(storage, chunk_path(self.first, chunk), columns)
+        required = _REQUIRED.intersection(columns or _REQUIRED)
+        path = chunk_path(self.first, chunk)
+        return read_table(storage, path, _CHUNK_SCHEMA, required, columns)
 
     def rows_left(self, storage: Storage, done: Collection[int]) -> Mapping[Method, int]:
         """How many records of each method are still to be made."""
@@ -186,12 +192,13 @@ class Plan:
 def read_plan(storage: Storage, first: int) -> Plan:
     """The plan that begins with a batch. Raises ``StorageError`` if it is damaged."""
     path = plan_path(first)
-    found = parse(
-        PlanDocument,
-        storage.read(path),
-        path,
-        advice="restore it, or choose another --output",
-    )
+    with state_trouble(path):
+        data = storage.read(path)
+    found = parse(PlanDocument, data, path, ADVICE)
+    batches = sum(chunk.last - chunk.first + 1 for chunk in found.chunks)
+    sound = all(chunk.is_sound for chunk in found.chunks) and found.first == first
+    if not sound or found.counts.batches != batches:
+        raise StorageError(f"{path} is damaged; {ADVICE}", transient=False)
     fingerprints = {m: Fingerprint(parameters) for m, parameters in found.fingerprints.items()}
     return Plan(**{**dict(found), "fingerprints": fingerprints})
 

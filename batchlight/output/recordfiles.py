@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from batchlight.output.records import (
     as_recorded,
     as_table,
     of_methods,
+    require_values,
 )
 from batchlight.storage import EVERYONE, Storage
 
@@ -82,10 +83,23 @@ def read_records(storage: Storage, path: str, columns: Sequence[str] | None = No
         return as_recorded(_read(storage.read(path), columns), columns)
 
 
-def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one Parquet file as they are. Raises ``DamagedRecordsError``."""
+def read_table(
+    storage: Storage,
+    path: str,
+    schema: pa.Schema,
+    required: Collection[str],
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Rows of one Parquet file of that schema, some columns of them.
+
+    ``required``: those without nulls. Raises ``DamagedRecordsError``.
+    """
+    names = schema.names if columns is None else columns
+    wanted = pa.schema([schema.field(name) for name in names])
     with _damage(path):
-        return _read(storage.read(path), columns)
+        table = _read(storage.read(path), names).select(wanted.names).cast(wanted)
+        require_values(table, required)
+        return table
 
 
 def read_exactly(storage: Storage, path: str) -> pa.Table:
@@ -148,7 +162,7 @@ def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
 def _damage(path: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 
 

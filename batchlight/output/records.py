@@ -189,13 +189,21 @@ def as_recorded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Tab
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     fields = [
         SCHEMA.field(name).with_nullable(
-            SCHEMA.field(name).nullable or table.schema.field(name).nullable
+            SCHEMA.field(name).nullable or bool(table[name].null_count)
         )
         for name in wanted
     ]
     unknown = [] if columns is not None else [name for name in there if name not in SCHEMA.names]
+    require_values(table, REQUIRED.intersection(wanted))
     schema = pa.schema([*fields, *(table.schema.field(name) for name in unknown)])
     return table.select(schema.names).cast(schema)
+
+
+def require_values(table: pa.Table, names: Iterable[str]) -> None:
+    """Raise ``pa.ArrowInvalid`` if one of these columns holds nulls."""
+    for name in names:
+        if table[name].null_count:
+            raise pa.ArrowInvalid(f"it has rows without {name!r}")
 
 
 def of_methods(table: pa.Table, methods: Iterable[Method]) -> pa.Table:

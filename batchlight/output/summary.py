@@ -12,7 +12,7 @@ from batchlight._version import __version__
 from batchlight.config import JobConfig
 from batchlight.errors import ExitCode, counted
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import SUMMARY
+from batchlight.output.layout import SUMMARY, state_trouble
 from batchlight.storage import Storage
 
 _PACKAGES = (
@@ -114,7 +114,8 @@ class Summary(Document):
 def read_summary(storage: Storage) -> Summary | None:
     """The summary of the last run that came to an end; None if none did."""
     try:
-        data = storage.read(SUMMARY)
+        with state_trouble(SUMMARY):
+            data = storage.read(SUMMARY)
     except FileNotFoundError:
         return None
     return parse(Summary, data, SUMMARY, advice="the next run writes it anew")

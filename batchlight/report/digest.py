@@ -181,7 +181,8 @@ def digest(storage: Storage, paths: Sequence[str]) -> Digest:
         change = pc.subtract(done["luminance_after"], done["luminance_before"])
         done = done.append_column(_CHANGE, change)
         for name, (key, order, count) in _SELECTIONS.items():
-            rows = pa.concat_tables([best[name], done]) if name in best else done
+            both = [best[name], done] if name in best else [done]
+            rows = pa.concat_tables(both, promote_options="default")
             best[name] = _first(rows, key, order, count)
     return replace(found, selections={name: rows.to_pylist() for name, rows in best.items()})
 

@@ -7,6 +7,7 @@ buckets. A put is atomic by nature, so there are no temporary files to sweep.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import tempfile
 import threading
@@ -24,12 +25,14 @@ from batchlight.errors import StorageError
 from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
 from batchlight.storage.base import FileInfo, NameRefusedError
-from batchlight.storage.connecting import connect
+from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.readers import EVERYONE
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=60)
 """How long an operation is tried again while the store is in trouble."""
@@ -51,6 +54,10 @@ LARGE_STALL_TIMEOUT = timedelta(minutes=10)
 """For writes of more than that."""
 
 
+class OddNameError(StorageError):
+    """A listing met a key that the client cannot have, and so ended."""
+
+
 class ObjectStorage:
     """Objects below one prefix of one bucket."""
 
@@ -70,16 +77,23 @@ class ObjectStorage:
 
     def check(self, writable: bool) -> None:
         probe = self._connected(PROBE_RETRIES, STALL_TIMEOUT)
-        self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
+        with suppress(OddNameError):  # which is an answer, too
+            self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
     def walk(self) -> Iterator[FileInfo]:
         pages = Pages(self._store, self.location)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             with sorting_table() as table:
-                while page := next_page():
-                    table.add(page)
-                yield from table.inputs()
+                try:
+                    while page := next_page():
+                        table.add(page)
+                except OddNameError:
+                    if not self._lists_root():
+                        raise
+                    for page in self._by_folder(""):
+                        table.add(page)
+                yield from filter(self._is_no_folder_mark, table.inputs())
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "
@@ -89,6 +103,38 @@ class ObjectStorage:
     def folders(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+    def _lists_root(self) -> bool:
+        """Whether what is directly in the root can be listed, if not all that is below it."""
+        try:
+            self.folders("")
+        except OddNameError:
+            return False
+        return True
+
+    def _by_folder(self, folder: str) -> Iterator[list[FileInfo]]:
+        """All but what is in folders with names that the client refuses, of which it warns."""
+        try:
+            found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
+        except OddNameError as error:
+            logger.warning("what is directly in %s is left out: %s", folder, error)
+            return
+        yield [
+            FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+            for meta in found["objects"]
+        ]
+        for below in found["common_prefixes"]:
+            yield from self._by_folder(below.rstrip("/"))
+
+    def _is_no_folder_mark(self, info: FileInfo) -> bool:
+        """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
+
+        Only where the name has a suffix, as of an image: others are left out anyway.
+        """
+        name = info.path.rpartition("/")[2]
+        return (
+            bool(info.size) or "." not in name or info.defect is not None or self.is_file(info.path)
+        )
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
@@ -151,6 +197,7 @@ class ObjectStorage:
         whether the store has done it already: deletes and exclusive creations. An outage is waited
         out once, not by each operation of a run that is about to end.
         """
+        refuse_fork()
         patience = PROBE_PATIENCE if self._given_up else patience or PATIENCE
         deadline = time.monotonic() + patience.total_seconds()
         pause = FIRST_PAUSE
@@ -174,7 +221,7 @@ class ObjectStorage:
         try:
             yield
         except InvalidPathError as error:
-            raise StorageError(trouble.odd_name(where, error), transient=False) from None
+            raise OddNameError(trouble.odd_name(where, error), transient=False) from None
         except (FileNotFoundError, BaseError) as error:
             reason = trouble.reason_of(error, self.location)
             one_file = doing in ("read", "delete") and "NoSuchBucket" not in str(error)

@@ -142,7 +142,8 @@ def test_a_glob_that_matches_nothing(
 @pytest.mark.parametrize("option", ["input", "output", "include", "exclude", "address", "weights"])
 def test_an_empty_value_is_none(tmp_path: Path, option: str) -> None:
     write_images(tmp_path / "in", 1)
-    done = batchlight_here("run", "--input", tmp_path / "in", "--workers", 0, f"--{option}", "")
+    given = () if option == "input" else ("--input", tmp_path / "in")
+    done = batchlight_here("run", *given, "--workers", 0, f"--{option}", "")
     assert done.returncode == 2
     assert f"--{option} is ''" in done.stderr.replace("('',)", "''")
     assert not (tmp_path / "in-enhanced").exists()
