@@ -223,7 +223,7 @@ def _failures(
             .slice(0, FAILURES_BYTES // MARKUP_BYTES)
             .to_pylist()
         ):
-            image = FailedImage(**row)
+            image = FailedImage(row["input"], row["method"], row["error"] or "")
             left = room.get(code, FAILURES_BYTES) - _size(image)
             if left < 0:
                 break
