@@ -178,7 +178,7 @@ class Plan:
 
     def metadata_when_closed(self, storage: Storage) -> list[BatchRange]:
         """The files that ``metadata/`` held when this plan was closed."""
-        names = storage.read(closed_path(self.first)).decode().split()
+        names = storage.read(closed_path(self.first)).decode(errors="replace").split()
         return [chunk for name in names if (chunk := BatchRange.parse(name)) is not None]
 
     def closed_at(self, storage: Storage) -> datetime | None:

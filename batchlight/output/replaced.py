@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
-from batchlight.output.recordfiles import read_records
+from batchlight.output.recordfiles import DamagedRecordsError, read_records
 from batchlight.output.records import KEY, keys_of
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
@@ -85,6 +85,8 @@ def old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
 def span_of(storage: Storage, path: str) -> Span:
     """Look at a file of records. Raises ``DamagedRecordsError``."""
     inputs = read_records(storage, path, KEY)["input"]
+    if not len(inputs):
+        raise DamagedRecordsError(path, "it has no rows")
     return Span(path, inputs[0].as_py(), inputs[-1].as_py())
 
 
