@@ -29,7 +29,7 @@ from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
 from batchlight.storage import Storage
 
-ALL_DARK: dict[str, str] = {"not_dark": "enhance"}
+ALL_DARK: dict[str, Any] = {"not_dark": "enhance"}
 """Options with which a method enhances what is bright, as all did before there was a choice."""
 
 COMMAND = [sys.executable, "-m", "batchlight"]
