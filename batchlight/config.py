@@ -32,7 +32,10 @@ _UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 """Values that a fingerprint leaves out: what was made before there was the option has them too."""
 
 # Raised whenever a change alters the pixels that unchanged parameters give.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+
+FIRST_LIGHT_WINDOW = 20
+"""Version 2 takes the light from a window of this side where that of the map is smaller."""
 
 
 def _as_tuple(value: object) -> object:
@@ -50,6 +53,19 @@ def _as_light(value: object) -> object:
         number = math.nan
     if not 0 < number <= 255:
         raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
+    return number
+
+
+def _as_omega(value: object) -> object:
+    """A number, which may arrive as text from the command line, or a word."""
+    if value == "auto":
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:
+        raise ValueError("must be 'auto' or a number above 0 and up to 1")
     return number
 
 
@@ -108,7 +124,7 @@ class JobConfig(BaseModel):
         default=0.45,
         gt=0,
         lt=1,
-        description="Mean luminance, 0 to 1, from which on an image is not dark.",
+        description="Mean luminance, 0 to 1, that a dark image is brought to.",
     )
     not_dark: Literal["copy", "leave-out", "enhance"] = Field(
         default="copy",
@@ -139,13 +155,16 @@ class JobConfig(BaseModel):
         Literal["batch", "image"] | float,
         BeforeValidator(_as_light),
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")
-    t0: float = Field(default=0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    omega: Annotated[Literal["auto"] | float, BeforeValidator(_as_omega)] = Field(
+        default="auto",
+        description="Share of the haze to remove; auto: what brings an image to the target.",
+    )
+    t0: float = Field(default=0.05, gt=0, le=1, description="Lower bound of the transmission.")
     window: int = Field(
-        default=20, ge=1, le=255, description="Side of the dark channel's window, pixels."
+        default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
     )
     denoise: Literal["none", "guided"] = Field(
-        default="none", description="Smoothing of the noise that the gain amplifies."
+        default="guided", description="Whether to calm the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
@@ -216,7 +235,7 @@ class JobConfig(BaseModel):
         """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": ALGORITHM_VERSIONS[method],
+            "algorithm": self._algorithm(method),
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
@@ -234,9 +253,17 @@ class JobConfig(BaseModel):
             "window": self.window,
             "denoise": self.denoise,
         }
+        if self.omega == "auto":
+            parameters["target-luminance"] = self.target_luminance
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    def _algorithm(self, method: Method) -> int:
+        """The version that last changed the pixels that these parameters give."""
+        if method == "classical" and self.denoise == "none" and self.window >= FIRST_LIGHT_WINDOW:
+            return 1
+        return ALGORITHM_VERSIONS[method]
 
 
 @dataclass(frozen=True)

@@ -87,20 +87,21 @@ def _before_and_after(folder: Path) -> None:
 
 
 def _how_classical_works(folder: Path) -> None:
-    """Dark, inverted, the transmission of that, the result; and that with ``--denoise guided``."""
+    """Dark, inverted, the transmission of that, the result; and that without noise calmed."""
     dark = _read(folder / "dark/animals/cat.jpg")
-    parameters = DehazeParameters()
-    analysis = analyse(dark, parameters.window)
+    plain, calm = (
+        DehazeParameters.of(JobConfig(input=".", denoise=denoise)) for denoise in ("none", "guided")
+    )
+    analysis = analyse(dark, calm.window)
     light = analysis.atmospheric_light
-    haze = parameters.omega * (255.0 - analysis.own) / light
-    transmission = np.rint(np.clip(1 - haze, parameters.t0, 1) * 255).astype(np.uint8)
+    results = [enhance(dark, analysis, light, some) for some in (plain, calm)]
+    haze = results[0].omega * (255.0 - dark.max(axis=2)) / light
+    transmission = np.rint(np.clip(1 - haze, calm.t0, 1) * 255).astype(np.uint8)
     grey = cv2.cvtColor(transmission, cv2.COLOR_GRAY2BGR)
-    smooth = DehazeParameters(denoise=True)
-    results = [enhance(dark, analysis, light, some).pixels for some in (parameters, smooth)]
-    steps = [dark, 255 - dark, grey, results[0]]
+    steps = [dark, 255 - dark, grey, results[1].pixels]
     small = [cv2.resize(step, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for step in steps]
     _write("classical.jpg", _beside(*map(np.asarray, small)))
-    close = [_cut(image, 60, 160, 150, 350) for image in results]
+    close = [_cut(result.pixels, 60, 160, 150, 350) for result in results]
     _write("denoise.jpg", _beside(*(cv2.resize(i, None, fx=2, fy=2) for i in close)))
 
 

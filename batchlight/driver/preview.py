@@ -120,7 +120,8 @@ class _Maker:
             )
         chance = random.Random(SEED).sample(range(len(listed)), len(listed))
         sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
-        compile_kernels()
+        for setting in self._settings:
+            compile_kernels(setting.config)
         failed: list[FailedImage] = []
         looked = self._look(sample, failed)
         lights = [self._light(setting, looked) for setting in self._settings]

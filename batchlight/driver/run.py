@@ -183,7 +183,7 @@ class _Run:
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             if config.workers != 0 and ray_address(config.address) == "local":
                 # While Ray starts, so that the first image need not wait for it.
-                Thread(target=compile_kernels, daemon=True).start()
+                Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
             self.display.say(f"working in {engine.place}")

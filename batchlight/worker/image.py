@@ -91,8 +91,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        alpha = 0 if self.decoded.alpha is None else self.decoded.alpha.nbytes
-        return self.decoded.pixels.nbytes + alpha + self.analysis.own.nbytes
+        arrays = (self.decoded.pixels, self.decoded.alpha, self.analysis.own)
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 @dataclass

@@ -68,9 +68,7 @@ class ImageSteps:
         self.config = config
         self.opened = opened
         self.input = opened(root)
-        self.parameters = DehazeParameters(
-            self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
-        )
+        self.parameters = DehazeParameters.of(config)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes. Raises ``ImageError``."""
@@ -116,7 +114,7 @@ class ImageSteps:
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
             )
-        columns |= {"omega": self.config.omega, "mean_transmission": enhanced.mean_transmission}
+        columns |= {"omega": enhanced.omega, "mean_transmission": enhanced.mean_transmission}
         return enhanced.pixels
 
     def encode(
@@ -240,14 +238,15 @@ def as_record(
     )
 
 
-def compile_kernels() -> None:
+def compile_kernels(config: JobConfig) -> None:
     """Compile what the pixels of 8-bit images go through: seconds on a new installation.
 
     Later processes find the result in numba's cache.
     """
+    parameters = DehazeParameters.of(config)
     black = np.zeros((1, 1, 3), np.uint8)
-    analysis = dehaze.analyse(black, window=1)
-    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters())
+    analysis = dehaze.analyse(black, parameters.window)
+    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
     measure(enhanced.pixels)
 
 

@@ -83,7 +83,7 @@ class Trial:
             failure = image.failure or result.failure
             assert failure is not None
             return failure
-        milliseconds = image.facts["enhance_ms"] + result.columns["enhance_ms"]
+        milliseconds = image.facts["enhance_ms"] + result.columns.get("enhance_ms", 0.0)
         measured = Measured(
             result.columns["luminance_after"],
             result.columns["clipped_fraction"],
@@ -100,11 +100,16 @@ class Trial:
         analysed = image.attempt(partial(self._steps.analyse, image, data))
         if analysed is None:
             return None
+        if image.skipped:
+            copy = partial(self._steps.copy, image, self._method, analysed.decoded, data)
+            return self._bytes_of(image.attempt(copy, self._method))
         pixels = image.attempt(partial(self._pixels, image, analysed, batch_light), self._method)
         if pixels is None:
             return None
         encode = partial(self._steps.encode, image, self._method, analysed.decoded, pixels)
-        encoded = image.attempt(encode, self._method)
+        return self._bytes_of(image.attempt(encode, self._method))
+
+    def _bytes_of(self, encoded: tuple[str, bytes] | None) -> bytes | None:
         return None if encoded is None else encoded[1]
 
     def _pixels(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:

@@ -219,7 +219,7 @@ def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_changed_parameter_is_refused_naming_it(photos: Path) -> None:
     run(photos)
     before = tree(photos.parent / "out/classical")
-    with pytest.raises(UsageError, match=r"omega 0\.93 -> 0\.5.*--overwrite"):
+    with pytest.raises(UsageError, match=r"omega auto -> 0\.5.*--overwrite"):
         run(photos, omega=0.5)
     assert tree(photos.parent / "out/classical") == before
     summary = run(photos, omega=0.5, overwrite=True)

@@ -14,8 +14,8 @@ from tests.support.browser import CONTRAST, WIDTHS, closely_watched
 from tests.support.helpers import dark_image, write_images
 
 IMAGES = 3
-SETTINGS = ("", "omega=0.6 format=jpeg", "denoise=guided window=9")
-OPTIONS = ["original", "defaults", "--omega 0.6 --format jpeg", "--window 9 --denoise guided"]
+SETTINGS = ("", "omega=0.6 format=jpeg", "denoise=none window=9")
+OPTIONS = ["original", "defaults", "--omega 0.6 --format jpeg", "--window 9 --denoise none"]
 
 
 @pytest.fixture(scope="module")
