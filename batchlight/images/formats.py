@@ -16,7 +16,3 @@ from batchlight.images.webp import WEBP
 FORMATS: Mapping[Format, ImageFormat] = {
     format.name: format for format in (JPEG, PNG, WEBP, TIFF, BMP, AVIF)
 }
-
-BY_PILLOW_NAME: Mapping[str, ImageFormat] = {
-    name: format for format in FORMATS.values() for name in format.pillow_names
-}

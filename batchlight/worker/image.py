@@ -91,8 +91,7 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        alpha = 0 if self.decoded.alpha is None else self.decoded.alpha.nbytes
-        return self.decoded.pixels.nbytes + alpha + self.analysis.own.nbytes
+        return self.decoded.nbytes + self.analysis.own.nbytes
 
 
 @dataclass

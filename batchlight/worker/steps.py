@@ -127,7 +127,8 @@ class Steps:
         wanted = self.config.format
         format = decoded.header.format if wanted == "same" else wanted
         with _timed(columns, "encode_ms"):
-            data = codec.encode(decoded, pixels, format, self.config.quality)
+            encoded = codec.encode(decoded, pixels, format, self.config.quality)
+        data = encoded.data
         path = names.output_path(method, image.input.path, self.config.format)
         columns |= {"format": format, "output": path, "output_bytes": len(data)}
         return path, data
