@@ -157,6 +157,10 @@ class JobConfig(BaseModel):
         default="same", description="Output format; same: whatever the input is."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
+    metadata: Literal["keep", "strict"] = Field(
+        default="keep",
+        description="keep: what cannot be carried over is named; strict: such images fail.",
+    )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
         ge=1,
@@ -200,6 +204,8 @@ class JobConfig(BaseModel):
             "format": self.format,
             "quality": self.quality,
         }
+        if self.metadata == "strict":  # outputs from before there was a choice stay as they are
+            parameters["metadata"] = self.metadata
         if method == "absgn":
             return Fingerprint({**parameters, **(network or {})})
         parameters |= {

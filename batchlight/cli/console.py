@@ -23,6 +23,10 @@ def print_summary(summary: Summary) -> None:
         "ok": f"{summary.ok:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        **{
+            f"without {name}": f"{number:,}"
+            for name, number in sorted(summary.lost_by_name.items())
+        },
         "done by this run": f"{summary.done_now:,}",
         "done before": f"{summary.done_before:,}",
         "gone since": f"{summary.gone:,}",

@@ -17,7 +17,7 @@ GROUPS = {
     "What and where": ("input", "output", "include", "exclude"),
     "Method": (
         *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
-        *("format", "quality", "max_pixels"),
+        *("format", "quality", "metadata", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),

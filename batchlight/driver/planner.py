@@ -136,7 +136,13 @@ class Planner:
                 continue
             self._seen["gone"] += 1
             codes = ((row.failed_with, 1),) if row.failed_with else ()
-            self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
+            self._gone += Tally(
+                ok=0 if codes else 1,
+                failed_by_code=codes,
+                input_bytes=row.size or 0,
+                output_bytes=row.output_bytes or 0,
+                lost_by_name=tuple((name, 1) for name in row.lost),
+            )
 
 
 def draft_plan(

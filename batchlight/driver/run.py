@@ -288,6 +288,7 @@ class _Run:
             ok=rows.ok,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
+            lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
             done_now=done.rows,

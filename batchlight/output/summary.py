@@ -49,6 +49,8 @@ class Summary(Document):
     ok: int = 0
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
+    lost_by_name: Mapping[str, int] = {}
+    """How many outputs do not have what of their input's file: the column ``lost``."""
     missing: int = 0
     """Pairs without a record: inputs x methods - ok - failed."""
     gone: int = 0

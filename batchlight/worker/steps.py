@@ -128,9 +128,14 @@ class Steps:
         format = decoded.header.format if wanted == "same" else wanted
         with _timed(columns, "encode_ms"):
             encoded = codec.encode(decoded, pixels, format, self.config.quality)
+        if encoded.lost and self.config.metadata == "strict":
+            named = ", ".join(encoded.lost)
+            reason = f"would be lost, which --metadata strict does not allow: {named}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
         data = encoded.data
         path = names.output_path(method, image.input.path, self.config.format)
         columns |= {"format": format, "output": path, "output_bytes": len(data)}
+        columns["lost"] = encoded.lost or None
         return path, data
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
