@@ -20,7 +20,7 @@ from batchlight.errors import UsageError
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
 Device = Literal["auto", "cpu", "cuda"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 

@@ -11,6 +11,7 @@ tiff.py          tiff_layout.py, what is refused; tiff_pixels.py, tiff_file.py, 
                  writing; tiff_metadata.py
 avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
                  its streams
+heif.py          the same of the extra of that name
 webp.py, bmp.py
 image_format.py  what each of them provides
 formats.py       all of them by name

@@ -7,6 +7,7 @@ from batchlight.images import foreign, pillow
 from batchlight.images.formats import FORMATS
 from batchlight.images.image import Header, check_size
 from batchlight.images.memory import require_memory
+from batchlight.images.names import HAS_HEIF
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 NOT_READ = tuple(message for format in FORMATS.values() for message in format.not_read)
@@ -47,7 +48,8 @@ def _identify(data: bytes, max_pixels: int) -> Header:
             return header
     name = foreign.name_of(data)
     if name is not None:
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, f"the content is {name}, which batchlight does not read"
-        )
+        reads = "which batchlight does not read"
+        if name == "HEIC" and not HAS_HEIF:
+            reads = "which takes the extra batchlight[heif] to read"
+        raise ImageError(ErrorCode.UNSUPPORTED, f"the content is {name}, {reads}")
     raise ImageError(ErrorCode.CORRUPT, "the content is no image of a known format")

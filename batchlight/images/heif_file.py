@@ -24,20 +24,24 @@ from batchlight.images.items import Item, Items, Reference, read, written
 from batchlight.images.metadata import Cicp, Metadata
 from batchlight.images.thumbnails import Picture
 
+_SIZE = frozenset({b"ispe", b"clap"})
+
 
 def put(
-    carried: Carried, coded: bytes, cicp: Cicp | None, picture: Picture
+    carried: Carried, coded: bytes, cicp: Cicp | None, picture: Picture, resized: bool = False
 ) -> tuple[bytes, list[str]]:
     """The file with another coded picture, a whole file of the encoder's.
 
-    ``cicp``: the meaning of the colours, None for that of the encoder.
+    ``cicp``: the meaning of the colours, None for that of the encoder; ``resized``: the encoder has
+    padded the picture, and says so.
     """
-    new = _coded(coded, cicp)
+    kinds = CODED | _SIZE if resized else CODED
+    new = _coded(coded, cicp, kinds)
     lost = list(carried.left_out)
     properties, items = list(carried.items.properties), dict(carried.items.items)
     for number, source in zip((carried.items.primary, carried.alpha), new, strict=True):
         if number is not None and source is not None:
-            items[number] = _replaced(items[number], source, properties)
+            items[number] = _replaced(items[number], source, properties, kinds)
     for number, item in items.items():
         items[number] = _renewed(item, picture, carried.left_out, lost)
     merged = replace(carried.items, items=items, properties=tuple(properties))
@@ -58,7 +62,7 @@ class _Coded:
     """Whole boxes, and whether a reader has to understand them."""
 
 
-def _coded(data: bytes, cicp: Cicp | None) -> tuple[_Coded, _Coded | None]:
+def _coded(data: bytes, cicp: Cicp | None, kinds: frozenset[bytes]) -> tuple[_Coded, _Coded | None]:
     """The picture and its alpha, as the encoder made them."""
     [meta] = [one for one in boxes(data) if one.kind == b"meta"]
     items = read(data, meta.content, meta.end)
@@ -69,7 +73,7 @@ def _coded(data: bytes, cicp: Cicp | None) -> tuple[_Coded, _Coded | None]:
         if item.data is None or items.targets(b"dimg", number):
             raise ValueError("the encoder's file is of another kind than expected")
         described = ((items.properties[index], must) for index, must in item.properties)
-        wanted = [(p, must) for p, must in described if p[4:8] in CODED or p[4:8] == b"colr"]
+        wanted = [(p, must) for p, must in described if p[4:8] in kinds or p[4:8] == b"colr"]
         if cicp is not None:
             wanted = [(_said(whole, cicp), must) for whole, must in wanted]
         return _Coded(item.kind, item.data, tuple(wanted))
@@ -85,7 +89,7 @@ def _said(whole: bytes, cicp: Cicp) -> bytes:
     return whole[:12] + points + whole[16:]
 
 
-def _replaced(item: Item, new: _Coded, properties: list[bytes]) -> Item:
+def _replaced(item: Item, new: _Coded, properties: list[bytes], kinds: frozenset[bytes]) -> Item:
     """An item with the encoder's bytes and properties; what else describes it stays."""
     mine = [properties[index] for index, _ in item.properties]
     has_profile = any(p[4:8] == b"colr" and p[8:12] in PROFILES for p in mine)
@@ -93,7 +97,7 @@ def _replaced(item: Item, new: _Coded, properties: list[bytes]) -> Item:
     kept = tuple(
         (index, must)
         for index, must in item.properties
-        if properties[index][4:8] not in CODED and properties[index][4:12] != b"colr" + NCLX
+        if properties[index][4:8] not in kinds and properties[index][4:12] != b"colr" + NCLX
     )
     added = []
     for whole, must in new.properties:

@@ -5,6 +5,8 @@ Layouts: ISO/IEC 23008-12; AV1 Codec ISO Media File Format Binding; ISO/IEC 1449
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from batchlight.config import Format
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images.heif_carry import Carried
@@ -68,6 +70,22 @@ def header(
         lossless=lossless,
         carried=carried,
     )
+
+
+def cropped(header: Header, carried: Carried, padding: int) -> Header:
+    """The header of a picture that its decoder crops.
+
+    Raises ``ImageError`` if that is more than the padding of an encoder.
+    """
+    clap = carried.items.property(carried.items.primary, b"clap")
+    if clap is None or len(clap) < 16:
+        return header
+    width, by, height, down = (int.from_bytes(clap[at : at + 4], "big") for at in (0, 4, 8, 12))
+    across, along = header.width - width // max(1, by), header.height - height // max(1, down)
+    if not (0 <= across <= padding and 0 <= along <= padding):
+        reason = f"{header.format.upper()} that is cropped cannot be kept"
+        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+    return replace(header, width=header.width - across, height=header.height - along)
 
 
 def require_depth(bits: int, format: Format) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from batchlight.config import Format, Method
 
+HAS_HEIF = find_spec("pillow_heif") is not None
+"""Whether the extra ``heif`` is installed."""
+
+HEIF_SUFFIXES = (".heic", ".heif")
+
 SUFFIXES: dict[str, Format] = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
     ".png": "png",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
     ".bmp": "bmp",
+    ".dib": "bmp",
     ".avif": "avif",
+    **(dict.fromkeys(HEIF_SUFFIXES, "heif") if HAS_HEIF else {}),
 }
 """The names that are taken for images; what they hold is decided by their content."""
 
@@ -26,6 +36,7 @@ CANONICAL_SUFFIX: dict[Format, str] = {
     "tiff": ".tiff",
     "bmp": ".bmp",
     "avif": ".avif",
+    "heif": ".heic",
 }
 
 

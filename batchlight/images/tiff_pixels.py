@@ -7,6 +7,7 @@ Layout: TIFF, revision 6.0.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ import cv2
 import imagecodecs
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from batchlight.images import opencv
-from batchlight.images.pixels import Pixels, turned
+from batchlight.images.pixels import Pixels, turned_back
 from batchlight.images.segments import APP14, segment
 from batchlight.images.tiff_layout import (
     DEFLATE,
@@ -37,9 +39,6 @@ from batchlight.images.tiff_layout import (
 
 _LSB_FIRST = 2
 """Fill order of bits that are stored the lowest first."""
-_UNDONE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
-"""By an orientation, the one that turns back."""
-
 _DECODERS: Mapping[int, Callable[[bytes], Any]] = {
     NONE: bytes,
     LZW: imagecodecs.lzw_decode,
@@ -65,6 +64,8 @@ def decode(data: bytes, layout: Layout) -> Pixels:
     down = -(-layout.height // layout.rows)
     if len(layout.segments) < across * down * planes:
         raise DamagedError("strips or tiles are missing")
+    if layout.compression == LZW and _is_old_lzw(data, layout):
+        return _by_pillow(data, layout)
     whole_bytes = layout.bits >= 8 and layout.compression in _DECODERS
     if whole_bytes and not layout.tiled and planes == 1:
         samples = _strips(data, layout)
@@ -185,6 +186,24 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     return block[: shape[0], : shape[1]]
 
 
+def _is_old_lzw(data: bytes, layout: Layout) -> bool:
+    """Whether codes are stored as by TIFF before its revision 6, the lowest bit first."""
+    start, end = layout.segments[0]
+    return end - start > 1 and data[start] == 0 and data[start + 1] & 1 == 1
+
+
+def _by_pillow(data: bytes, layout: Layout) -> Pixels:
+    """Pillow's pixels, which it turns upright; it undoes old LZW, and refuses what is damaged."""
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        samples = np.asarray(image.convert("RGB") if layout.mode == "P" else image)
+    if samples.dtype == bool:
+        samples = samples * np.uint8(255)
+    if samples.ndim == 3:
+        kind = cv2.COLOR_RGBA2BGRA if samples.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        samples = cv2.cvtColor(samples, kind)
+    return turned_back(samples, layout.orientation)
+
+
 def _ycbcr(data: bytes, layout: Layout) -> Pixels:
     """OpenCV's pixels, which it turns upright; all strips are checked before."""
     for start, end in layout.segments:
@@ -194,7 +213,7 @@ def _ycbcr(data: bytes, layout: Layout) -> Pixels:
     upright = opencv.decode(data)
     if upright is None:
         raise DamagedError("the pixels are damaged")
-    return turned(upright, _UNDONE.get(layout.orientation, 1))
+    return turned_back(upright, layout.orientation)
 
 
 def _as_read(samples: Pixels, layout: Layout) -> Pixels:
