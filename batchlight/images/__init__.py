@@ -12,7 +12,8 @@ tiff.py          tiff_layout.py, what is refused; tiff_pixels.py, tiff_file.py, 
 avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
                  its streams
 heif.py          the same of the extra of that name
-webp.py, bmp.py
+bmp.py           bmp_runs.py, its run lengths
+webp.py
 image_format.py  what each of them provides
 formats.py       all of them by name
 

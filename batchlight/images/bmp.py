@@ -1,7 +1,7 @@
 """BMP: palettes, run lengths, masks of any kind; resolution, profile and colour space.
 
-OpenCV decodes what it reads as all others do; Pillow decodes run lengths and OS/2's files. The
-header, and what lies around the pixels, is carried over.
+OpenCV decodes what it reads as all others do, Pillow OS/2's files. The header, and what lies around
+the pixels, is carried over.
 Layouts: Microsoft, Bitmap Header Types; OS/2 Presentation Manager, BITMAPINFOHEADER2.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import opencv, pillow
+from batchlight.images import bmp_runs, opencv, pillow
 from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.metadata import Metadata
@@ -28,6 +28,7 @@ _BASIC, _ALPHA_MASK, _WITH_PROFILE = 40, 56, 124
 """Bytes of a header: Windows's, the first with a mask of alpha, the first with a profile."""
 _RGB, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 """Compressions."""
+_HEADERS, _DEPTHS = frozenset({40, 52, 56, 108, 124}), frozenset({1, 4, 8, 16, 24, 32})
 _MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
 _555 = (0x7C00, 0x03E0, 0x001F)
 _EMBEDDED = (b"DEBM", b"KNIL")
@@ -75,11 +76,33 @@ class Carried:
     """What lies between palette and pixels."""
     trailer: bytes
     has_palette: bool
+    is_file: bool
+    """Whether it has the header of a file."""
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         return len(self.head) + len(self.gap) + len(self.trailer)
+
+
+def _whole(data: bytes) -> bytes:
+    """The file with the header of a file, which those from a clipboard do not have."""
+    if data.startswith(b"BM"):
+        return data
+    header, bits = int.from_bytes(data[:4], "little"), int.from_bytes(data[14:16], "little")
+    compression, used = (int.from_bytes(data[at : at + 4], "little") for at in (16, 32))
+    masks = {_BITFIELDS: 3, _ALPHA_BITFIELDS: 4}.get(compression, 0) if header == _BASIC else 0
+    start = _FILE_HEADER + header + 4 * (masks + (used or (2**bits if bits <= 8 else 0)))
+    return b"BM" + struct.pack("<IHHI", _FILE_HEADER + len(data), 0, 0, start) + data
+
+
+def _recognises(data: bytes) -> bool:
+    if data.startswith(b"BM"):
+        return True
+    if len(data) < _BASIC or int.from_bytes(data[:4], "little") not in _HEADERS:
+        return False
+    planes, bits = struct.unpack_from("<HH", data, 12)
+    return planes == 1 and bits in _DEPTHS
 
 
 def layout_of(data: bytes) -> Layout:
@@ -100,7 +123,8 @@ def layout_of(data: bytes) -> Layout:
 
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with all but the pixels."""
-    layout = layout_of(data)
+    whole = _whole(data)
+    layout = layout_of(whole)
     if layout.header != _CORE and not _BASIC <= layout.header <= _WITH_PROFILE:
         raise ImageError(
             ErrorCode.UNSUPPORTED, f"BMP header of {layout.header} bytes cannot be read"
@@ -116,13 +140,13 @@ def inspect(data: bytes, max_pixels: int) -> Header:
             )
         mode = "RGBA" if len(layout.masks) == 4 and layout.masks[3] else "RGB"
     else:
-        with Image.open(io.BytesIO(data), formats=["BMP"]) as image:
+        with Image.open(io.BytesIO(whole), formats=["BMP"]) as image:
             mode = image.mode
-    carried = _take(data, layout, mode == "P")
+    carried = _take(whole, layout, mode == "P", whole is data)
     return Header("bmp", width, height, mode, _metadata(carried), carried=carried)
 
 
-def _take(data: bytes, layout: Layout, has_palette: bool) -> Carried:
+def _take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carried:
     head_end = _FILE_HEADER + layout.header
     entries_at = head_end
     if layout.header == _BASIC and layout.masks and layout.compression:
@@ -139,6 +163,7 @@ def _take(data: bytes, layout: Layout, has_palette: bool) -> Carried:
         data[gap_at : layout.start] if gap_at < layout.start else b"",
         b"" if end is None else data[end:],
         has_palette,
+        is_file,
     )
 
 
@@ -161,12 +186,30 @@ def _metadata(carried: Carried) -> Metadata:
 
 def decode(data: bytes, header: Header) -> Pixels | None:
     """The samples, palettes resolved."""
+    data = _whole(data)
     layout = layout_of(data)
     if layout.masks:
         return _by_masks(data, layout, header.has_alpha)
-    if layout.header == _CORE or layout.compression in (_RLE8, _RLE4):
+    if layout.compression in (_RLE8, _RLE4):
+        indices = bmp_runs.decode(
+            data[layout.start : layout.end], layout.width, abs(layout.height), layout.compression
+        )
+        upward = indices if layout.height < 0 else indices[::-1]
+        colours = _palette(data, layout)
+        return np.ascontiguousarray(colours[upward, 0] if header.mode != "P" else colours[upward])
+    if layout.header == _CORE:
         return pillow.decode(data, header)
     return opencv.decode(data)
+
+
+def _palette(data: bytes, layout: Layout) -> Pixels:
+    """256 colours in blue, green and red; black where the file has fewer."""
+    at = _FILE_HEADER + layout.header
+    count = min(int.from_bytes(data[46:50], "little") or 2**layout.bits, 256)
+    stored = np.frombuffer(data[at : at + 4 * count].ljust(4 * count, b"\0"), np.uint8)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:count] = stored.reshape(-1, 4)[:, :3]
+    return colours
 
 
 def _by_masks(data: bytes, layout: Layout, has_alpha: bool) -> Pixels | None:
@@ -210,8 +253,9 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     end = start + len(rows)
     header = _header(carried, bits, alpha, len(rows), end)
     file_header = b"BM" + struct.pack("<I", end + len(carried.trailer)) + carried.head[6:10]
-    out = [file_header, struct.pack("<I", start), header, *before[1:], rows, carried.trailer]
-    return Encoded.of(b"".join(out), ["palette"] if carried.has_palette else [])
+    parts = [file_header, struct.pack("<I", start), header, *before[1:], rows, carried.trailer]
+    out = b"".join(parts) if carried.is_file else b"".join(parts)[_FILE_HEADER:]
+    return Encoded.of(out, ["palette"] if carried.has_palette else [])
 
 
 def _header(carried: Carried, bits: int, alpha: bool, size: int, end: int) -> bytes:
@@ -252,7 +296,7 @@ def _rows(samples: Pixels, top_first: bool) -> bytes:
 
 BMP = ImageFormat(
     "bmp",
-    recognises=lambda data: data.startswith(b"BM"),
+    recognises=_recognises,
     inspect=inspect,
     encode=encode,
     decode=decode,

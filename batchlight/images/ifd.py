@@ -121,7 +121,9 @@ class Structure:
         next_at = first + count * self.entry_bytes
         found = (self._entry(first + n * self.entry_bytes) for n in range(count))
         entries = {entry.tag: entry for entry in found}
-        following = self.integer(next_at, self.pointer)
+        # Some writers end the file here.
+        whole = next_at + self.pointer_bytes <= len(self.data)
+        following = self.integer(next_at, self.pointer) if whole else 0
         return Directory(at, next_at + self.pointer_bytes, entries, next_at, following)
 
     def _entry(self, at: int) -> Entry:

@@ -49,11 +49,6 @@ what the encoder can write."""
 
 _SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
 """What some encoders leave behind the last block; the image is complete."""
-_ABOUT_HEADER = re.compile(
-    r"Invalid SOS parameters|.*JFIF revision|Unknown Adobe|.*ICC marker|.*extraneous bytes"
-)
-"""What concerns no pixel: the scan of Samsung's phones, marks of versions, and garbage, as long as
-none of it is left where all but the coded image is taken away."""
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
 
@@ -152,8 +147,7 @@ def decode(data: bytes, header: Header) -> Pixels | None:
     except ValueError as error:
         if _OTHER_CODING.match(str(error)):
             return opencv.decode(data)
-        if not _ABOUT_HEADER.match(str(error)):
-            raise
+    # Perhaps it is about no pixel: the scan of Samsung's phones, a mark of a version, garbage.
     return _strictly(_usual(data), colours)
 
 
@@ -176,7 +170,7 @@ def _usual(data: bytes) -> bytes:
             out += data[one.start : one.end]
         elif one.marker == APP0 and one.payload.startswith(jpeg_carry.JFIF_PREFIX):
             out += _JFIF
-        elif one.marker == APP14 and one.payload.startswith(jpeg_carry.ADOBE_PREFIX):
+        elif one.marker == APP14 and jpeg_carry.is_adobe(one):
             out += segment(APP14, one.payload[:11] + bytes([min(one.payload[11], 1)]))
     start = len(out)
     out += data[found[-1].end :]

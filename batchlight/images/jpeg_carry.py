@@ -104,6 +104,12 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
     return b"".join([*out, trailer]), lost
 
 
+def is_adobe(one: Segment) -> bool:
+    """Whether it says how the colours are coded."""
+    payload = one.payload
+    return one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) >= 12
+
+
 def _is_resources(one: Segment) -> bool:
     return one.marker == APP13 and one.payload.startswith(photoshop.APP13_PREFIX)
 
@@ -142,7 +148,7 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
     if one.marker == APP1 and payload.startswith(XMP_PREFIX):
         packet, kept = xmp.with_thumbnails(payload[len(XMP_PREFIX) :], picture)
         return XMP_PREFIX + packet, None if kept else "XMP thumbnail"
-    if one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) > _ADOBE_TRANSFORM:
+    if is_adobe(one):
         transform = bytes([colours == 3])  # as the encoder has stored the colours
         return payload[:_ADOBE_TRANSFORM] + transform + payload[_ADOBE_TRANSFORM + 1 :], None
     if one.marker == APP0 and payload.startswith(JFIF_PREFIX) and len(payload) > _JFIF_HEAD:

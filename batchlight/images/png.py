@@ -29,6 +29,7 @@ _DEPTHS = {
     RGBA: (8, 16),
 }
 _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
+_FRAMES_MAX = 2**31
 _CRITICAL = 0x20
 """The bit of a chunk's first letter that is set if readers may ignore it."""
 
@@ -68,12 +69,12 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 
 def _frames(carried: png_carry.Carried) -> int:
-    control = carried.get(b"acTL")
-    if control is None:
+    controls = [payload for kind, payload in carried.before if kind == b"acTL"]
+    count = int.from_bytes(controls[0][:4], "big") if len(controls) == 1 else 0
+    if not 0 < count <= _FRAMES_MAX:  # readers ignore it
         return 1
     # A picture before the first frame is one more.
-    shown_first = any(kind == b"fcTL" for kind, _ in carried.before)
-    return int.from_bytes(control[:4], "big") + (not shown_first)
+    return count + all(kind != b"fcTL" for kind, _ in carried.before)
 
 
 def is_whole(data: bytes) -> bool:

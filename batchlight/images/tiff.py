@@ -49,13 +49,11 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with all but the pixels."""
     structure = Structure(data)
     first = structure.directory(structure.first)
-    derived = [*_further(structure, first.next), *_inner(structure, first)]
+    derived = [*_further(structure, first), *_inner(structure, first)]
     if _subfile(structure, first) & _REDUCED and tags.SUB_DIRECTORIES in first.entries:
         raise _unsupported(
             "RAW, or a picture behind its own preview, which batchlight does not read"
         )
-    for directory in derived:
-        _refuse_page(structure, directory)
     layout = layout_of(structure, first, max_pixels)
     left_out = ("overviews",) if derived else ()
     metadata = tiff_metadata.read(structure, first, left_out)
@@ -79,15 +77,15 @@ def _unsupported(reason: str) -> ImageError:
     return ImageError(ErrorCode.UNSUPPORTED, reason)
 
 
-def _further(structure: Structure, at: int) -> Iterator[Directory]:
+def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
     """The directories behind the first; each is looked at before the next is."""
-    seen: set[int] = set()
+    at, seen = first.next, {first.at}
     while at and at not in seen:
-        if len(seen) == _OVERVIEWS_MAX:
+        if len(seen) > _OVERVIEWS_MAX:
             raise _unsupported("several pages cannot be kept; split the file first")
         seen.add(at)
         directory = structure.directory(at)
-        _refuse_page(structure, directory)
+        _refuse_page(structure, directory, _subfile(structure, directory))
         yield directory
         at = directory.next
 
@@ -99,7 +97,18 @@ def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
         offsets = structure.integers(entry)
         if len(offsets) > _OVERVIEWS_MAX:
             raise _unsupported("several pages cannot be kept; split the file first")
-        yield from (structure.directory(at) for at in offsets if at)
+        for directory in (structure.directory(at) for at in offsets if at):
+            kind = _subfile(structure, directory)
+            if _sides(structure, directory) < _sides(structure, first):
+                kind |= _REDUCED
+            _refuse_page(structure, directory, kind)
+            yield directory
+
+
+def _sides(structure: Structure, directory: Directory) -> int:
+    """Width and height together."""
+    entries = (directory.entries.get(tag) for tag in (tags.WIDTH, tags.LENGTH))
+    return sum(structure.integers(entry)[0] for entry in entries if entry is not None)
 
 
 def _subfile(structure: Structure, directory: Directory) -> int:
@@ -107,11 +116,13 @@ def _subfile(structure: Structure, directory: Directory) -> int:
     return next(iter(structure.integers(entry)), 0) if entry is not None else 0
 
 
-def _refuse_page(structure: Structure, directory: Directory) -> None:
-    """Raise ``ImageError`` for a page that is not derived from the first."""
+def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
+    """Raise ``ImageError`` for a page that is not derived from the first.
+
+    ``kind``: NewSubfileType.
+    """
     entry = directory.entries.get(tags.PHOTOMETRIC)
     photometric = next(iter(structure.integers(entry)), 0) if entry is not None else 0
-    kind = _subfile(structure, directory)
     if photometric in (32803, 34892):
         raise _unsupported("RAW, which batchlight does not read")
     if kind & _MASK or photometric == tags.MASK:

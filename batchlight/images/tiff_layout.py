@@ -18,6 +18,7 @@ FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 266, 273, 277, 2
 T4_OPTIONS, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_LENGTH = 292, 317, 320, 322, 323
 TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES, EXTRA_SAMPLES = 324, 325, 330, 338
 SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION, CANON_RAW = 339, 347, 50706, 50648
+YCBCR_SUBSAMPLING = 530
 _OLD_SUBFILE = 255
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
@@ -71,6 +72,8 @@ class Layout:
     jpeg_tables: bytes
     fax_options: int
     palette: tuple[int, ...]
+    subsampling: tuple[int, ...]
+    """Of YCbCr: how many pixels share a colour, across and down."""
     order: str
     """Of bytes, as in ``struct``."""
 
@@ -124,7 +127,7 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         tags.one(FILL_ORDER, 1), rows, columns, tiled, _segments(tags, tiled, structure),
         next(iter(tags.all(EXTRA_SAMPLES)), None), tags.one(exif.ORIENTATION, 1),
         b"" if tables is None else structure.raw(tables), tags.one(T4_OPTIONS, 0),
-        tags.all(COLOR_MAP), structure.order,
+        tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
     )  # fmt: skip
     _refuse_layout(found)
     return found
@@ -141,8 +144,8 @@ def _segments(tags: _Tags, tiled: bool, structure: Structure) -> tuple[Range, ..
     lengths = tags.all(TILE_BYTES if tiled else STRIP_BYTES) or tags.all(STRIP_BYTES)
     if not starts:
         raise StructureError("no pixels")
-    if not lengths and len(starts) == 1:
-        lengths = (len(structure.data) - starts[0],)
+    if len(starts) == 1 and not any(lengths):
+        lengths = (max(0, len(structure.data) - starts[0]),)
     if len(lengths) < len(starts):
         raise StructureError("strips or tiles without lengths")
     return tuple((a, a + n) for a, n in zip(starts, lengths, strict=False))
@@ -152,7 +155,8 @@ def _refuse(tags: _Tags, directory: Directory) -> None:
     """Raise ``ImageError`` for a kind of pixel that cannot be kept."""
     photometric, compression = tags.one(PHOTOMETRIC, MIN_IS_WHITE), tags.one(COMPRESSION, NONE)
     raw = photometric in _RAW or {DNG_VERSION, CANON_RAW} & directory.entries.keys()
-    bits, formats = set(tags.all(BITS) or (1,)), set(tags.all(SAMPLE_FORMAT))
+    bits = set(tags.all(BITS)[: _samples(tags)] or (1,))
+    formats = set(tags.all(SAMPLE_FORMAT))
     reason = None
     if raw:
         reason = "RAW, which batchlight does not read"
@@ -190,8 +194,8 @@ def _refuse_layout(layout: Layout) -> None:
         reason = "16-bit TIFF with a palette or YCbCr samples cannot be kept"
     elif layout.bits == 16 and layout.planar:
         reason = "16-bit TIFF in separate planes cannot be kept"
-    elif layout.photometric == YCBCR and (layout.planar or layout.compression in _FAX):
-        reason = "YCbCr in separate planes cannot be read"
+    elif layout.photometric == YCBCR and layout.planar and layout.subsampling != (1, 1):
+        reason = "YCbCr in separate planes of different sizes cannot be read"
     elif layout.compression in _FAX and layout.bits != 1:
         raise StructureError("fax compression of more than 1 bit")
     elif layout.predictor not in (1, HORIZONTAL):

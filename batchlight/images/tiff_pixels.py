@@ -48,6 +48,10 @@ _DECODERS: Mapping[int, Callable[[bytes], Any]] = {
 }
 
 
+_OTHER_CODING = ("Unsupported", "tjDecompressHeader3(): Could not determine subsampling")
+"""How errors begin where simplejpeg does not know the kind of JPEG: lossless, odd samplings."""
+
+
 class DamagedError(ValueError):
     """A strip or tile that is cut short or damaged."""
 
@@ -180,7 +184,15 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     colours = segment(APP14, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
     stream = b"\xff\xd8" + colours + layout.jpeg_tables[2:-2] + raw[2:]
     kind = "GRAY" if shape[2] == 1 else "RGB"
-    block: Pixels = simplejpeg.decode_jpeg(stream, colorspace=kind, strict=True)
+    block: Pixels
+    try:
+        block = simplejpeg.decode_jpeg(stream, colorspace=kind, strict=True)
+    except ValueError as error:
+        if not str(error).startswith(_OTHER_CODING):
+            raise
+        block = imagecodecs.jpeg8_decode(stream).reshape(-1, layout.columns, shape[2])
+    if block.dtype != np.uint8:
+        raise ValueError("Unsupported JPEG of more than 8 bits")
     if block.shape[0] < shape[0] or block.shape[1] < shape[1]:
         raise DamagedError("a strip or tile is cut short")
     return block[: shape[0], : shape[1]]
