@@ -32,7 +32,6 @@ _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 """Boxes that hold boxes, and after how many bytes; only those that are needed."""
 
 _IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
-_BT601_LIKE = frozenset({_UNSPECIFIED, 5, _BT601})
 _FORMATS = {(1, 1): "yuv444", (2, 1): "yuv422", (2, 2): "yuv420"}
 _SPEED = 9
 """OpenCV's, too."""
@@ -96,7 +95,7 @@ def _coded(
 ) -> bytes:
     samples = decoded.samples
     gray = samples.ndim == 2
-    usual = cicp is None or cicp.matrix in _BT601_LIKE
+    usual = cicp is None or cicp.matrix in heif_file.SAME_AS_BT601
     if usual and (gray or sampling == (2, 2)) and not lossless:
         return opencv.encode(".avif", samples, [cv2.IMWRITE_AVIF_QUALITY, quality])
     points = cicp or Cicp(_UNSPECIFIED, _UNSPECIFIED, _IDENTITY if lossless else _BT601)

@@ -24,6 +24,8 @@ from batchlight.images.items import Item, Items, Reference, read, written
 from batchlight.images.metadata import Cicp, Metadata
 from batchlight.images.thumbnails import Picture
 
+SAME_AS_BT601 = frozenset({2, 5, 6})
+"""Matrices with the coefficients of BT.601; unspecified (2) means it, too."""
 _SIZE = frozenset({b"ispe", b"clap"})
 
 
@@ -82,11 +84,14 @@ def _coded(data: bytes, cicp: Cicp | None, kinds: frozenset[bytes]) -> tuple[_Co
 
 
 def _said(whole: bytes, cicp: Cicp) -> bytes:
-    """The encoder's code points with other primaries and another transfer."""
+    """The encoder's code points with other primaries, and another name of the same matrix."""
     if whole[4:12] != b"colr" + NCLX:
         return whole
     points = cicp.primaries.to_bytes(2, "big") + cicp.transfer.to_bytes(2, "big")
-    return whole[:12] + points + whole[16:]
+    matrix = int.from_bytes(whole[16:18], "big")
+    if {matrix, cicp.matrix} <= SAME_AS_BT601:
+        matrix = cicp.matrix
+    return whole[:12] + points + matrix.to_bytes(2, "big") + whole[18:]
 
 
 def _replaced(item: Item, new: _Coded, properties: list[bytes], kinds: frozenset[bytes]) -> Item:

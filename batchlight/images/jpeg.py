@@ -47,8 +47,10 @@ _SAMPLINGS = {
 """(horizontal, vertical) sampling of the luminance relative to the colours, to OpenCV's constant:
 what the encoder can write."""
 
-_SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
-"""What some encoders leave behind the last block; the image is complete."""
+_SURPLUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+"""What some encoders leave behind the last block; the image is complete without it."""
+_SURPLUS_ROUNDS = 8
+"""Stuffed bytes are counted only in part."""
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
 
@@ -152,13 +154,24 @@ def decode(data: bytes, header: Header) -> Pixels | None:
 
 
 def _strictly(data: bytes, colours: str) -> Pixels:
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
-    except ValueError as error:
-        if not _SURPLUS.match(str(error)):
-            raise
-        pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=False)
-    return pixels
+    for _ in range(_SURPLUS_ROUNDS):
+        try:
+            pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+            return pixels
+        except ValueError as error:
+            surplus = _SURPLUS.match(str(error))
+            if not surplus:
+                raise
+            # The same is said where a restart marker is missing, but then no image is left.
+            data = _without_surplus(data, int(surplus[1]))
+    raise ValueError("Corrupt JPEG data: extraneous bytes")
+
+
+def _without_surplus(data: bytes, count: int) -> bytes:
+    """Without so many bytes before the end of the image."""
+    *_, scan = segments(data)
+    *_, last = after_scan(data, scan.end)
+    return data[: max(scan.end, last.start - count)] + data[last.start :]
 
 
 def _usual(data: bytes) -> bytes:

@@ -29,6 +29,7 @@ _DEPTHS = {
     RGBA: (8, 16),
 }
 _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
+_OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _FRAMES_MAX = 2**31
 _CRITICAL = 0x20
 """The bit of a chunk's first letter that is set if readers may ignore it."""
@@ -96,6 +97,15 @@ def is_whole(data: bytes) -> bool:
     return False
 
 
+def decode(data: bytes, header: Header) -> Pixels | None:
+    """The samples of the picture that is no frame, or the only one."""
+    carried = header.carried
+    if isinstance(carried, png_carry.Carried) and carried.get(b"acTL") is not None:
+        kept = (c for c in png_chunks(data) if c.kind not in _OF_ANIMATION)
+        data = PNG_SIGNATURE + b"".join(data[c.start : c.end] for c in kept)
+    return opencv.decode(data)
+
+
 def encode(decoded: Decoded, quality: int) -> Encoded:
     """A PNG of the same channels and depth."""
     if decoded.alpha is not None and decoded.pixels.ndim == 2:
@@ -113,6 +123,7 @@ PNG = ImageFormat(
     recognises=lambda data: data.startswith(PNG_SIGNATURE),
     inspect=inspect,
     encode=encode,
+    decode=decode,
     not_read=("a text or profile of more",),
     holds_16_bit=True,
     holds_orientation=True,
