@@ -11,11 +11,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from batchlight.errors import UsageError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
@@ -30,8 +28,14 @@ LARGEST_IMAGE = 200_000_000
 TIMEOUT_S = 600
 """What a call to a worker may take; unless ``--timeout`` says otherwise."""
 
+_UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
+"""Values that a fingerprint leaves out: what was made before there was the option has them too."""
+
 # Raised whenever a change alters the pixels that unchanged parameters give.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+
+FIRST_LIGHT_WINDOW = 20
+"""Version 2 takes the light from a window of this side where that of the map is smaller."""
 
 
 def _as_tuple(value: object) -> object:
@@ -49,6 +53,19 @@ def _as_light(value: object) -> object:
         number = math.nan
     if not 0 < number <= 255:
         raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
+    return number
+
+
+def _as_omega(value: object) -> object:
+    """A number, which may arrive as text from the command line, or a word."""
+    if value == "auto":
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:
+        raise ValueError("must be 'auto' or a number above 0 and up to 1")
     return number
 
 
@@ -97,8 +114,24 @@ class JobConfig(BaseModel):
     exclude: Globs = Field(
         default=(), description="No relative paths that match this glob; repeatable."
     )
+    limit: int | None = Field(
+        default=None, ge=1, description="Only the first N images of the listing."
+    )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
+    )
+    target_luminance: float = Field(
+        default=0.45,
+        gt=0,
+        lt=1,
+        description="Mean luminance, 0 to 1, that a dark image is brought to.",
+    )
+    not_dark: Literal["copy", "leave-out", "enhance"] = Field(
+        default="copy",
+        description="What becomes of images that are not dark: copy the file, no output, enhance.",
+    )
+    strength: float = Field(
+        default=1, ge=0, le=1, description="From 0, the input, to 1, the method in full."
     )
     workers: int | None = Field(
         default=None,
@@ -122,13 +155,16 @@ class JobConfig(BaseModel):
         Literal["batch", "image"] | float,
         BeforeValidator(_as_light),
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")
-    t0: float = Field(default=0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    omega: Annotated[Literal["auto"] | float, BeforeValidator(_as_omega)] = Field(
+        default="auto",
+        description="Share of the haze to remove; auto: what brings an image to the target.",
+    )
+    t0: float = Field(default=0.05, gt=0, le=1, description="Lower bound of the transmission.")
     window: int = Field(
-        default=20, ge=1, le=255, description="Side of the dark channel's window, pixels."
+        default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
     )
     denoise: Literal["none", "guided"] = Field(
-        default="none", description="Smoothing of the noise that the gain amplifies."
+        default="guided", description="Whether to calm the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
@@ -195,17 +231,25 @@ class JobConfig(BaseModel):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)
 
+    def is_dark(self, luminance: float) -> bool:
+        """Whether an image of this mean luminance, 0..1, is enhanced."""
+        return self.not_dark == "enhance" or luminance < self.target_luminance
+
     def fingerprint(self, method: Method, network: Mapping[str, Any] | None = None) -> Fingerprint:
         """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": ALGORITHM_VERSIONS[method],
+            "algorithm": self._algorithm(method),
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
         }
         if self.metadata == "strict":  # outputs from before there was a choice stay as they are
             parameters["metadata"] = self.metadata
+        if self.strength != _UNNAMED["strength"]:
+            parameters["strength"] = self.strength
+        if self.not_dark != _UNNAMED["not-dark"]:
+            parameters |= {"not-dark": self.not_dark, "target-luminance": self.target_luminance}
         if method == "absgn":
             return Fingerprint({**parameters, **(network or {})})
         parameters |= {
@@ -215,9 +259,17 @@ class JobConfig(BaseModel):
             "window": self.window,
             "denoise": self.denoise,
         }
+        if self.omega == "auto":
+            parameters["target-luminance"] = self.target_luminance
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    def _algorithm(self, method: Method) -> int:
+        """The version that last changed the pixels that these parameters give."""
+        if method == "classical" and self.denoise == "none" and self.window >= FIRST_LIGHT_WINDOW:
+            return 1
+        return ALGORITHM_VERSIONS[method]
 
 
 @dataclass(frozen=True)
@@ -232,10 +284,16 @@ class Fingerprint:
         text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parameters under the names of options, with those that go without saying."""
+        parameters = {**_UNNAMED, **self.parameters}
+        return {name.replace("-", "_"): value for name, value in parameters.items()}
+
     def changes_since(self, earlier: Fingerprint) -> list[str]:
         """Each parameter that differs, as ``omega 0.93 -> 0.5``."""
-        names = sorted({*self.parameters, *earlier.parameters})
-        pairs = ((n, earlier.parameters.get(n), self.parameters.get(n)) for n in names)
+        old, new = ({**_UNNAMED, **some.parameters} for some in (earlier, self))
+        pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
 
 
@@ -286,51 +344,3 @@ class TrainConfig(BaseModel):
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
     )
-
-
-C = TypeVar("C", bound=BaseModel)
-
-
-def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None = None) -> C:
-    """Build a config from a YAML file and the options given on top of it.
-
-    Raises ``UsageError`` with one sentence that names the option, its value and what it may be.
-    """
-    values = {**(_read_yaml(config_file) if config_file else {}), **given}
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        command = "run" if kind is JobConfig else "train"
-        raise UsageError(_one_sentence(error, command)) from error
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    import yaml  # only where a file is given, since --help must be quick
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            loaded = yaml.safe_load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise UsageError(f"the config file {path} is not valid YAML: {where}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"the config file {path} must hold option names and values, one a line")
-    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
-
-
-def _one_sentence(error: ValidationError, command: str) -> str:
-    # A name that is unknown may be the one that is missing, mistyped.
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    option = "--" + str(first["loc"][0]).replace("_", "-")
-    if first["type"] == "missing":
-        return f"{option} is required"
-    if first["type"] == "extra_forbidden":
-        return f"unknown option {option.removeprefix('--')}; see 'batchlight {command} --help'"
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    return f"{option} is {first['input']!r}, but {reason}"

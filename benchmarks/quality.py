@@ -37,6 +37,7 @@ def main(pairs: str) -> None:
                 output=output,
                 atmospheric_light=light,
                 denoise=denoise,
+                not_dark="enhance",
                 workers=0,
                 progress="off",
             )

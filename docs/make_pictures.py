@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from batchlight import JobConfig, run
+from batchlight import JobConfig, preview, run
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
 from batchlight.cli.samples import write_samples
 from batchlight.config import METHODS
@@ -65,6 +65,7 @@ def main() -> None:
             path = next(filter(None, map(shutil.which, CHROMIUM)))
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             _report(browser, folder)
+            _preview(browser, folder)
             _terminal(browser, folder)
             browser.close()
 
@@ -86,20 +87,21 @@ def _before_and_after(folder: Path) -> None:
 
 
 def _how_classical_works(folder: Path) -> None:
-    """Dark, inverted, the transmission of that, the result; and that with ``--denoise guided``."""
+    """Dark, inverted, the transmission of that, the result; and that without noise calmed."""
     dark = _read(folder / "dark/animals/cat.jpg")
-    parameters = DehazeParameters()
-    analysis = analyse(dark, parameters.window)
+    plain, calm = (
+        DehazeParameters.of(JobConfig(input=".", denoise=denoise)) for denoise in ("none", "guided")
+    )
+    analysis = analyse(dark, calm.window)
     light = analysis.atmospheric_light
-    haze = parameters.omega * (255.0 - analysis.own) / light
-    transmission = np.rint(np.clip(1 - haze, parameters.t0, 1) * 255).astype(np.uint8)
+    results = [enhance(dark, analysis, light, some) for some in (plain, calm)]
+    haze = results[0].omega * (255.0 - dark.max(axis=2)) / light
+    transmission = np.rint(np.clip(1 - haze, calm.t0, 1) * 255).astype(np.uint8)
     grey = cv2.cvtColor(transmission, cv2.COLOR_GRAY2BGR)
-    smooth = DehazeParameters(denoise=True)
-    results = [enhance(dark, analysis, light, some).pixels for some in (parameters, smooth)]
-    steps = [dark, 255 - dark, grey, results[0]]
+    steps = [dark, 255 - dark, grey, results[1].pixels]
     small = [cv2.resize(step, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for step in steps]
     _write("classical.jpg", _beside(*map(np.asarray, small)))
-    close = [_cut(image, 60, 160, 150, 350) for image in results]
+    close = [_cut(result.pixels, 60, 160, 150, 350) for result in results]
     _write("denoise.jpg", _beside(*(cv2.resize(i, None, fx=2, fy=2) for i in close)))
 
 
@@ -116,6 +118,17 @@ def _report(browser: Browser, folder: Path) -> None:
     light, dark = (_read(folder / f"{name}.png") for name in ("light", "dark"))
     _write("report.jpg", light)
     _write("report-phone.jpg", dark)
+
+
+def _preview(browser: Browser, folder: Path) -> None:
+    page = str(folder / "preview.html")
+    preview(JobConfig(input=str(folder / "dark"), exclude=("broken/",)), page=page, images=3)
+    context = browser.new_context(viewport={"width": PAGE["width"], "height": PAGE["height"]})
+    tab = context.new_page()
+    tab.goto(Path(page).as_uri())
+    tab.screenshot(path=str(folder / "preview.png"), full_page=True)
+    context.close()
+    _write("preview.jpg", _read(folder / "preview.png"))
 
 
 def _terminal(browser: Browser, folder: Path) -> None:

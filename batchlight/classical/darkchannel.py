@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchlight.classical.planes import split
 from batchlight.images.kernels import kernel
 from batchlight.images.pixels import Pixels
 
@@ -47,8 +48,8 @@ UNSEEN = np.iinfo(np.int64).max
 class Scan:
     """What one pass over the stored values v of an image finds."""
 
-    own: Pixels
-    """(height, width), dtype of the image: each pixel's v in the dark channel."""
+    own: Pixels | None
+    """(height, width), dtype of the image: each pixel's v in the dark channel; None if not kept."""
     darkest: int
     """The smallest sum of a pixel's three channels among the haziest."""
     sums: npt.NDArray[np.int64]
@@ -73,8 +74,10 @@ def definition(pixels: Pixels, window: int) -> Scan:
     return Scan(own, darkest, planes.sum(axis=(0, 1), dtype=np.int64))
 
 
-def scan(pixels: Pixels, window: int) -> Scan:
+def scan(pixels: Pixels, window: int, keep_own: bool = True) -> Scan:
     """Look at all pixels of an image, uint8 or uint16, (height, width) or (height, width, 3).
+
+    ``keep_own``: whether each pixel's own value in the dark channel is wanted.
 
     The haziest are those whose dark channel in He et al.'s sense (the minimum of I = R - v over
     window and channels) is at or above its n-th largest value, n being a thousandth of the pixels
@@ -87,7 +90,7 @@ def scan(pixels: Pixels, window: int) -> Scan:
     size = min(window, 2 * max(height, width) + 1)
     channels = 1 if pixels.ndim == 2 else 3
     top = int(np.iinfo(pixels.dtype).max)
-    own = np.empty((height, width), pixels.dtype)
+    own = np.empty((height if keep_own else 0, width), pixels.dtype)
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
     # As narrow as is fast: no decoder makes rows of 16 million pixels.
     ends = np.empty((size, width), np.uint16 if top == 255 else np.uint32)
@@ -95,7 +98,7 @@ def scan(pixels: Pixels, window: int) -> Scan:
     wanted = max(1, int(HAZIEST * height * width))
     rows = pixels.reshape(height, -1)
     darkest = _scan(rows, tuple(planes), ends, own, sums, top, wanted)
-    return Scan(own, int(darkest), sums.sum(axis=0, dtype=np.int64))
+    return Scan(own if keep_own else None, int(darkest), sums.sum(axis=0, dtype=np.int64))
 
 
 @kernel
@@ -110,11 +113,12 @@ def _scan(
 ) -> int:
     """Fill ``own`` and ``sums``; return the darkest sum of channels of the ``wanted`` haziest.
 
-    ``pixels``: (height, width * channels), up to ``top``. ``planes``: room for the rows in the
+    ``pixels``: (height, width * channels), up to ``top``. ``own``: (height, width), or (0, width)
+    if it is not wanted. ``planes``: room for the rows in the
     window, by channel, each (size, width); row y is in row y % size. ``ends``: (size, width), room
     for keys. ``sums``: (height, channels), the sum of each row.
     """
-    height, width = own.shape
+    height, width = pixels.shape[0], own.shape[1]
     size = ends.shape[0]
     above, below = size // 2, (size - 1) // 2
     start, keys = np.empty(width, ends.dtype), np.empty(width, ends.dtype)
@@ -131,7 +135,8 @@ def _scan(
             start[:] = 0
         _larger(ends[i], start, keys)
         colours = (planes[0][i], planes[1][i], planes[2][i])
-        _pick(colours, keys, own[y])
+        if own.shape[0]:
+            _pick(colours, keys, own[y])
         for channel in range(sums.shape[1]):
             _sum(colours[channel], sums[y, channel : channel + 1])
         threshold, seen = _search(colours, keys, counts, darkest, threshold, seen, wanted)
@@ -198,7 +203,7 @@ def _largest_in_row(
     wide[after:] = 0
     at = y % size
     colours = (planes[0][at], planes[1][at], planes[2][at])
-    _split(pixels[y], colours)
+    split(pixels[y], colours)
     _to_keys(colours, wide[before:after])
     span = 1
     while 2 * span <= size:
@@ -207,19 +212,6 @@ def _largest_in_row(
         wide, spare = spare, wide
         span *= 2
     _widen(wide, size - span, width, out)
-
-
-@kernel
-def _split(row: Pixels, colours: tuple[Pixels, ...]) -> None:
-    """The channels of a row apart; gray as all three."""
-    blue, green, red = colours
-    if row.size == blue.size:
-        blue[:] = row  # which is green and red, too
-        return
-    one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
-    for x in range(blue.size):
-        at = three * np.uintp(x)
-        blue[x], green[x], red[x] = row[at], row[at + one], row[at + two]
 
 
 @kernel

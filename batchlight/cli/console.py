@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +12,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
 
+from batchlight.errors import counted
+
 if TYPE_CHECKING:
+    from batchlight.driver.preview import Preview
     from batchlight.output.summary import Summary
 
 
@@ -21,6 +25,7 @@ def print_summary(summary: Summary) -> None:
     facts = {
         "images": f"{summary.inputs:,}",
         "ok": f"{summary.ok:,}",
+        "skipped, not dark": f"{summary.skipped:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
         **{
@@ -36,10 +41,36 @@ def print_summary(summary: Summary) -> None:
         else "0",
         "output": summary.output,
     }
-    optional = ("failed", "done before", "gone since", "time")
+    optional = ("skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+
+
+def print_comparison(found: Preview) -> None:
+    """How the settings of a preview compare, and where it is."""
+    for image in found.failed:
+        print_trouble(image.name, image.code, image.reason)
+    if found.shown:
+        columns = [Column(name, justify="right") for name in ("luminance", "clipped", "ms/MP")]
+        table = Table(Column("setting", overflow="fold"), *columns, box=None, pad_edge=False)
+        for setting in found.settings:
+            trouble = f" ({setting.failed} of {setting.images} failed)" if setting.failed else ""
+            table.add_row(escape(setting.title + trouble), *setting.facts)
+        Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{counted(found.shown, 'image')} on the page {escape(found.page)}")
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Tell on a terminal, in a line that vanishes, what is being done."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(escape(text))
 
 
 def print_trouble(path: str, *words: str) -> None:

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from batchlight.cli.app import app
-from batchlight.cli.job_commands import plan, run, samples
+from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
 from batchlight.errors import BatchlightError, ExitCode, brief
 
 COMMANDS = {
-    "The job": (run, plan),
+    "The job": (run, plan, preview),
     "An output": (status, verify, failures, report),
     "The network ABSGN": (train, evaluate),
     "To try it": (samples,),

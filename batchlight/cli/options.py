@@ -11,17 +11,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from batchlight.config import make_config
+from batchlight.config_file import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude"),
+    "What and where": ("input", "output", "include", "exclude", "limit"),
     "Method": (
-        *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
+        *("method", "target_luminance", "not_dark", "strength"),
+        *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
         *("format", "quality", "metadata", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),
     "Run control": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
+}
+
+PREVIEW_GROUPS = {
+    "What": ("input", "include", "exclude"),
+    **{name: GROUPS[name] for name in ("Method", "ABSGN")},
 }
 
 TRAIN_GROUPS = {
@@ -98,7 +104,7 @@ def option_default(kind: type[BaseModel], name: str) -> str | None:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
         return str(extra["default"])
-    if info.is_required() or info.default is False or info.default == ():
+    if info.is_required() or info.default in (None, ()) or info.default is False:
         return None
     return ", ".join(info.default) if name == "method" else str(info.default)
 

@@ -34,6 +34,8 @@ class DryRun:
     retried: int
     unchanged: int
     gone: int
+    beyond: int
+    """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
     left_of_stored_plan: int
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
 
@@ -65,5 +67,5 @@ def dry_run(config: JobConfig) -> DryRun:
     planner = Planner(config, fingerprints)
     for _ in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
         pass
-    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
+    counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
     return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

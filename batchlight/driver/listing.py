@@ -42,6 +42,8 @@ class InputSet:
     """What was asked for: the root itself, an image in it, or a list in it."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    """How many images are listed at most, the first ones; all by default."""
 
     @property
     def is_folder(self) -> bool:
@@ -74,14 +76,24 @@ class InputSet:
 
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+        return islice(self._matching(self._found()), self.limit)
+
+    def first_images(self, files: int) -> tuple[list[Input], bool]:
+        """Those among the first so many files, or entries of a list, and whether that is all."""
+        found = list(islice(self._found(files + 1, of_any_kind=True), files + 1))
+        images = [item for item in found[:files] if self.is_list or is_image_name(item.path)]
+        return list(self._matching(images)), len(found) <= files
+
+    def _found(self, at_most: int | None = None, of_any_kind: bool = False) -> Iterator[Input]:
         storage = open_source(self.root)
         if self.is_list:
-            found = _from_list(storage, self.given.name, str(self.given))
+            yield from _from_list(storage, self.given.name, str(self.given))
         elif not self.is_folder:
-            found = iter([_look_at(storage, self.given.name, None)])
+            yield _look_at(storage, self.given.name, None)
         else:
-            found = (_as_input(info) for info in storage.walk() if is_image_name(info.path))
-        return self._matching(found)
+            for info in storage.walk(at_most):
+                if of_any_kind or is_image_name(info.path):
+                    yield _as_input(info)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
         included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)
@@ -117,7 +129,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(root, given, config.include, config.exclude)
+    return InputSet(root, given, config.include, config.exclude, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:

@@ -174,7 +174,7 @@ class _Repairer:
         if table is None:
             self._replace(file.path, as_table(records))
             return [replace(problem, repaired=True) for problem in file.problems]
-        made = as_table(record for record in records if record.status == "ok")
+        made = as_table(record for record in records if record.status != "failed")
         old = table.filter(pc.is_in(keys_of(table), keys_of(made)))
         if not joined([old]).select(STABLE).equals(made.select(STABLE)):
             self._replace(file.path, with_new_rows(table, made))
@@ -234,15 +234,11 @@ class _Repairer:
         options = self._options
         values: dict[str, Any] = {"workers": options.workers, "address": options.address}
         for method in methods:
-            parameters = plan.fingerprints[method].parameters
-            values |= {
-                name.replace("-", "_"): value
-                for name, value in parameters.items()
-                if name not in _NOT_OPTIONS
-            }
+            made_with = plan.fingerprints[method].options
+            values |= {n: value for n, value in made_with.items() if n not in _NOT_OPTIONS}
             if method == "absgn":
                 values["weights"] = options.weights
-                values["model"] = packaged_model(str(parameters.get("weights")))
+                values["model"] = packaged_model(str(made_with.get("weights")))
         return JobConfig(**{**values, "input": plan.root, "method": tuple(methods)})
 
     def _started(self, config: JobConfig) -> Engine:

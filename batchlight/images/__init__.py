@@ -44,5 +44,6 @@ opencv.py        OpenCV's decoders and encoders
 pillow.py        Pillow's decoders
 memory.py        memory for the codecs
 measures.py      luminance, clipping
+mixing.py        an image and its enhancement mixed
 kernels.py       how loops over pixels are compiled
 """

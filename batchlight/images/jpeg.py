@@ -219,4 +219,5 @@ JPEG = ImageFormat(
     encode=encode,
     holds_alpha=False,
     holds_orientation=True,
+    holds_aspect=True,
 )

@@ -26,6 +26,7 @@ class Earlier:
     path: str
     """Of the input."""
     method: Method
+    status: str
     failed_with: str | None
     """A code, perhaps of a later version."""
     size: int | None
@@ -69,7 +70,7 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
-    columns = ("input", "method", "error_code", "fingerprint", *recorded)
+    columns = ("input", "method", "status", "error_code", "fingerprint", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
@@ -82,6 +83,7 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
     return Earlier(
         row["input"],
         row["method"],
+        row["status"],
         row["error_code"],
         row["input_bytes"],
         row["input_modified"],

@@ -73,6 +73,9 @@ class PlanCounts:
     gone: int = 0
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
+    beyond: int = 0
+    """Rows of inputs that ``--limit`` has kept from being looked for."""
+    beyond_tally: Tally = field(default_factory=Tally)
 
     @property
     def in_words(self) -> str:

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         pa.field("batch", pa.int64(), nullable=False),
         pa.field("atmospheric_light", pa.float32()),
         pa.field("batch_atmospheric_light", pa.float32()),
+        pa.field("omega", pa.float32()),
         pa.field("mean_transmission", pa.float32()),
         pa.field("luminance_before", pa.float32()),
         pa.field("luminance_after", pa.float32()),
@@ -99,6 +100,7 @@ class Record:
     batch: int
     atmospheric_light: float | None = None
     batch_atmospheric_light: float | None = None
+    omega: float | None = None
     mean_transmission: float | None = None
     luminance_before: float | None = None
     luminance_after: float | None = None
@@ -123,6 +125,7 @@ class Tally:
     failed_by_code: tuple[tuple[str, int], ...] = ()
     input_bytes: int = 0
     output_bytes: int = 0
+    skipped: int = 0
     lost_by_name: tuple[tuple[str, int], ...] = ()
     """How many outputs do not have what of their input's file."""
 
@@ -134,7 +137,7 @@ class Tally:
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.ok + self.failed
+        return self.ok + self.skipped + self.failed
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -142,6 +145,7 @@ class Tally:
             _summed(self.failed_by_code, other.failed_by_code),
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
+            self.skipped + other.skipped,
             _summed(self.lost_by_name, other.lost_by_name),
         )
 
@@ -151,6 +155,7 @@ class Tally:
             _summed(self.failed_by_code, part.failed_by_code, -1),
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
+            self.skipped - part.skipped,
             _summed(self.lost_by_name, part.lost_by_name, -1),
         )
 
@@ -158,11 +163,13 @@ class Tally:
     def of(cls, table: pa.Table) -> Tally:
         """Count a table that has ``TALLY_COLUMNS``."""
         codes = _counted(table["error_code"])
+        skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
         return cls(
-            table.num_rows - sum(count for _, count in codes),
+            table.num_rows - skipped - sum(count for _, count in codes),
             codes,
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
+            skipped,
             _counted(pc.list_flatten(table["lost"])),
         )
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import islice
 
 from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedError, escape_controls
@@ -68,7 +69,10 @@ class LocalStorage:
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
             )
 
-    def walk(self) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+        return islice(self._files(), at_most)
+
+    def _files(self) -> Iterator[FileInfo]:
         folders = [self._entries("")]
         while folders:
             path = next(folders[-1], None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import obstore
@@ -69,14 +70,16 @@ class ObjectStorage:
         probe = self._connected(PROBE_RETRIES, STALL_TIMEOUT)
         self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
-    def walk(self) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
         pages = Pages(self._store, self.location)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             with sorting_table() as table:
-                while page := next_page():
+                listed = 0
+                while (at_most is None or listed < at_most) and (page := next_page()):
                     table.add(page)
-                yield from table.inputs()
+                    listed += len(page)
+                yield from islice(table.inputs(), at_most)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "

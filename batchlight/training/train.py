@@ -35,7 +35,7 @@ from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
-from batchlight.storage.publishing import temporary_file
+from batchlight.storage.publishing import write_file
 from batchlight.training.pairs import TrainingPair, find_pairs, load_pair, split_by_scene
 from batchlight.training.quality import Quality, quality
 
@@ -142,7 +142,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         training = replace(training, checkpoint=stored)
     else:
         try:  # before hours of work
-            _write(log_file, b"")
+            write_file(log_file, b"")
         except StorageError as error:
             raise UsageError(f"{error.message}; check --out") from error
     on_gpus = training.device == "cuda"
@@ -167,9 +167,9 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
             )
         # A checkpoint of the last epoch would not be gone on from.
         if epoch.number < config.epochs:
-            _write(checkpoint_file, epoch.checkpoint)
+            write_file(checkpoint_file, epoch.checkpoint)
         else:
-            _write(config.out, epoch.weights)
+            write_file(config.out, epoch.weights)
         elapsed = time.monotonic() - started
         left = elapsed / (epoch.number - done) * (config.epochs - epoch.number)
         _append(log_file, _log_line(epoch, elapsed))
@@ -254,20 +254,6 @@ def _read(path: str) -> bytes | None:
         return None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {brief(error)}") from error
-
-
-def _write(path: str, data: bytes) -> None:
-    """Replace a file, whole or not at all."""
-    folder, name = os.path.split(path)
-    try:
-        descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with temporary_file(descriptor, data) as temporary:
-                os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _append(path: str, line: str) -> None:

@@ -91,7 +91,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.decoded.nbytes + self.analysis.own.nbytes
+        own = self.analysis.own
+        return self.decoded.nbytes + (0 if own is None else own.nbytes)
 
 
 @dataclass
@@ -102,6 +103,8 @@ class Image:
     methods: tuple[Method, ...]
     """Those that are wanted; with none, it is only analysed."""
     deaths: int = 0
+    skipped: bool = False
+    """It is not dark: no method is to enhance it."""
     failure: Failure | None = None
     """Of reading it: no method can do anything with it."""
     facts: dict[str, Any] = field(default_factory=dict)

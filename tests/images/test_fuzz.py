@@ -85,7 +85,7 @@ def in_one_process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 def run_job(folder: Path, output: Path, workers: int) -> Run:
     """The real command; the peak is that of the one process, without Ray's."""
     where = ["--input", folder, "--output", output, "--workers", workers]
-    options = ["--max-pixels", MUTANTS_PIXELS, "--progress", "off"]
+    options = ["--max-pixels", MUTANTS_PIXELS, "--not-dark", "enhance", "--progress", "off"]
     log = output.with_suffix(".log")
     with log.open("wb") as file:
         exit_code, peak = measured("run", *where, *options, stderr=file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 from functools import partial
@@ -20,7 +19,6 @@ import torch
 from batchlight.absgn.weights import Weights, parse_weights
 from batchlight.config import TrainConfig
 from batchlight.errors import UsageError
-from batchlight.training import train as training
 from batchlight.training.train import train
 from tests.support.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
 
@@ -406,16 +404,3 @@ def test_a_training_stops_when_asked(pairs: Path, tmp_path: Path) -> None:
     result = interrupt(words(pairs, out, epochs=100_000))
     assert (result.returncode, result.stderr) == (130, "error: interrupted\n")
     assert checkpoint_of(out).exists()
-
-
-def test_no_file_elsewhere_is_written_through_a_link(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "weights").symlink_to(victim)
-    (out / f"weights.{os.getpid()}.tmp").symlink_to(victim)
-    training._write(str(out / "weights"), b"new")
-    assert victim.read_bytes() == b"precious"
-    assert (out / "weights").read_bytes() == b"new"
-    assert len(list(out.iterdir())) == 2
