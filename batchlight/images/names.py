@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Literal
 
@@ -43,6 +44,16 @@ CANONICAL_SUFFIX: dict[Format, str] = {
 def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:
     """Where a method's result for an input is, below the output."""
     return f"{method}/{output_name(path, format)}"
+
+
+def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
+    """As in ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
+    ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
+    return ", ".join(
+        f"{number:,} {suffix or 'without a suffix'}"
+        + (" (which batchlight[heif] reads)" if suffix in HEIF_SUFFIXES and not HAS_HEIF else "")
+        for suffix, number in ordered
+    )
 
 
 def is_image_name(path: str) -> bool:

@@ -57,6 +57,8 @@ class Summary(Document):
     """Pairs without a record: inputs x methods - ok - skipped - failed."""
     gone: int = 0
     """Records whose input is no longer there; in none of the counts above."""
+    passed_over: Mapping[str, int] = {}
+    """Files of the listing that are no images, by suffix."""
     done_now: int = 0
     """Pairs done by this run, well or not."""
     done_before: int = 0
