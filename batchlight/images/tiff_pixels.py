@@ -1,7 +1,8 @@
 """The pixels of a TIFF file: strips and tiles decoded, each in full or not at all.
 
-imagecodecs undoes the compression; for JPEG, simplejpeg, which tells of damage. OpenCV's own
-reader fills what is damaged with black, and says so nowhere.
+imagecodecs undoes the compression; for JPEG, simplejpeg, which tells of damage; for LZW in strips,
+Pillow, which does so, too. OpenCV's own reader fills what is damaged with black, and says so
+nowhere.
 Layout: TIFF, revision 6.0.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from batchlight.images import opencv
+from batchlight.images import opencv, pillow
 from batchlight.images.pixels import Pixels, turned_back
 from batchlight.images.segments import APP14, segment
 from batchlight.images.tiff_layout import (
@@ -28,11 +29,13 @@ from batchlight.images.tiff_layout import (
     HORIZONTAL,
     JPEG,
     LZW,
+    MIN_IS_BLACK,
     MIN_IS_WHITE,
     NONE,
     OLD_DEFLATE,
     PACKBITS,
     PALETTE,
+    RGB,
     YCBCR,
     Layout,
 )
@@ -68,7 +71,7 @@ def decode(data: bytes, layout: Layout) -> Pixels:
     down = -(-layout.height // layout.rows)
     if len(layout.segments) < across * down * planes:
         raise DamagedError("strips or tiles are missing")
-    if layout.compression == LZW and _is_old_lzw(data, layout):
+    if layout.compression == LZW and (_is_old_lzw(data, layout) or _is_usual(layout)):
         return _by_pillow(data, layout)
     whole_bytes = layout.bits >= 8 and layout.compression in _DECODERS
     if whole_bytes and not layout.tiled and planes == 1:
@@ -204,9 +207,18 @@ def _is_old_lzw(data: bytes, layout: Layout) -> bool:
     return end - start > 1 and data[start] == 0 and data[start + 1] & 1 == 1
 
 
+def _is_usual(layout: Layout) -> bool:
+    """Whether Pillow decodes it, in less time than imagecodecs takes."""
+    return (
+        (layout.bits, layout.tiled, layout.planar, layout.fill_order) == (8, False, False, 1)
+        and (layout.photometric, layout.samples) in ((MIN_IS_BLACK, 1), (RGB, 3))
+        and layout.order == "<"
+    )
+
+
 def _by_pillow(data: bytes, layout: Layout) -> Pixels:
     """Pillow's pixels, which it turns upright; it undoes old LZW, and refuses what is damaged."""
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+    with pillow.undisturbed(), Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
         samples = np.asarray(image.convert("RGB") if layout.mode == "P" else image)
     if samples.dtype == bool:
         samples = samples * np.uint8(255)
