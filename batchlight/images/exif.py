@@ -1,6 +1,6 @@
 """EXIF blocks: orientation, resolution, the thumbnail.
 
-All is changed in place, as MakerNotes hold offsets that nobody but their maker knows.
+Nothing is moved, as MakerNotes hold offsets that nobody but their maker knows.
 Layouts: Exif 2.3 (JEITA CP-3451C), TIFF 6.0.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from batchlight.images import ifd
 from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
-from batchlight.images.thumbnails import Picture
+from batchlight.images.thumbnails import GOOD, Picture
 
 PREFIX = b"Exif\x00\x00"
 """What comes before EXIF in a JPEG segment, and by mistake elsewhere."""
@@ -23,6 +23,9 @@ _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
 _METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
 """By the tag ResolutionUnit: inches, centimetres."""
 _COUNT_BYTES = 2
+
+BLOCK_MAX = 65533 - len(PREFIX)
+"""Bytes of a block in a JPEG segment."""
 
 EMPTY = b"II*\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 """A block without tags."""
@@ -146,20 +149,38 @@ def _new_thumbnail(
     def value(tag: int) -> int:
         return next(iter(values.get(tag, ())), 0)
 
-    start, length = value(_THUMBNAIL), value(_THUMBNAIL_BYTES)
-    if start and length:
-        new = picture.like(exif[start : start + length], length)
-        entry = second.entries[_THUMBNAIL_BYTES]
-        if new is None or entry.kind not in (ifd.LONG, ifd.SHORT):
+    if value(_THUMBNAIL) and value(_THUMBNAIL_BYTES):
+        entries = second.entries[_THUMBNAIL], second.entries[_THUMBNAIL_BYTES]
+        if any(entry.kind != ifd.LONG for entry in entries):
             return None
-        size = structure.pack("I" if entry.kind == ifd.LONG else "H", len(new))
-        return _with(_with(exif, start, new.ljust(length, b"\0")), entry.value_at, size)
+        return _new_jpeg(exif, structure, entries, picture)
+    start = value(_THUMBNAIL)
     uncompressed = value(_COMPRESSION) == _UNCOMPRESSED and value(_PHOTOMETRIC) == _RGB
     small = picture.small(value(_WIDTH), value(_HEIGHT)) if uncompressed else None
     lengths = values.get(_STRIP_BYTES, ())
     if small is None or len(lengths) != 1 or lengths[0] != small.nbytes:
         return None if _STRIPS in values or start else exif
     return _with(exif, value(_STRIPS), small[:, :, ::-1].tobytes())
+
+
+def _new_jpeg(
+    exif: bytes, structure: Structure, entries: tuple[Entry, Entry], picture: Picture
+) -> bytes | None:
+    """The block with a new thumbnail in the place of the old or, without room, at its end."""
+    start, length = (structure.integers(entry)[0] for entry in entries)
+    old = exif[start : start + length]
+    new = picture.like(old, length, GOOD)
+    if new is not None:
+        out = _with(exif, start, new.ljust(length, b"\0"))
+    else:
+        is_last = start + length >= len(exif)
+        kept = exif[:start] if is_last else _with(exif, start, bytes(len(old)))
+        kept += bytes(len(kept) & 1)
+        new = picture.like(old, max(0, BLOCK_MAX - len(kept)))
+        if new is None:
+            return None
+        out = _with(kept + new, entries[0].value_at, structure.pack("I", len(kept)))
+    return _with(out, entries[1].value_at, structure.pack("I", len(new)))
 
 
 def _without_second(

@@ -135,9 +135,10 @@ def _renewed(
         old = png_text.raw_profile(kind, payload)
         if old is None:
             return payload
-        block, kept = exif.with_thumbnail(old.removeprefix(exif.PREFIX), picture)
+        prefix = exif.PREFIX if old.startswith(exif.PREFIX) else b""
+        block, kept = exif.with_thumbnail(old[len(prefix) :], picture)
         lost += [] if kept else ["EXIF thumbnail"]
-        return png_text.with_raw_profile(kind, payload, old[: len(old) - len(block)] + block)
+        return png_text.with_raw_profile(kind, payload, prefix + block)
     if kind == b"iTXt" and payload.startswith(png_text.XMP_KEYWORD + b"\0"):
         old = png_text.international(payload)
         if old is None:

@@ -12,6 +12,8 @@ from batchlight.images.pixels import Pixels, in_colour
 from batchlight.images.segments import FRAMES, segments
 
 _QUALITIES = (90, 80, 70, 60, 45, 30)
+GOOD = 70
+"""A quality that shows no flaws at the size of a thumbnail."""
 _SAME_SHAPE = 0.03
 """By how much the shapes of a picture and its thumbnail may differ without bars around it."""
 _SIDE_MAX = 4096
@@ -45,20 +47,23 @@ class Picture:
         out[top : top + inner[1], left : left + inner[0]] = in_colour(resized)
         return out
 
-    def like(self, old: bytes, at_most: int) -> bytes | None:
-        """A JPEG of the size of the old one, of at most so many bytes; None if there is none."""
+    def like(self, old: bytes, at_most: int, quality: int = 0) -> bytes | None:
+        """A JPEG of the size of the old one, of at most so many bytes; None if there is none.
+
+        ``quality``: the lowest that will do.
+        """
         size = jpeg_size(old)
         if size is None:
             return None
         rows, columns = self.pixels.shape[:2]
         aside = (size[0] > size[1]) != (columns > rows) and size[0] != size[1]
         small = self.small(*(size[::-1] if aside else size))
-        return None if small is None else as_jpeg(small, at_most)
+        return None if small is None else as_jpeg(small, at_most, quality)
 
 
-def as_jpeg(small: Pixels, at_most: int) -> bytes | None:
-    """The best JPEG of at most so many bytes; None if even a poor one is longer."""
-    for quality in _QUALITIES:
+def as_jpeg(small: Pixels, at_most: int, lowest: int = 0) -> bytes | None:
+    """The best JPEG of at most so many bytes; None if even the lowest quality takes more."""
+    for quality in (quality for quality in _QUALITIES if quality >= lowest):
         data = opencv.encode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(data) <= at_most:
             return data

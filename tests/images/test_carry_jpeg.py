@@ -78,11 +78,27 @@ def test_the_exif_thumbnail_is_made_anew_and_nothing_else_moves(order: str, room
     assert opened(new[start:]).size == parts.THUMBNAIL
 
 
-def test_a_thumbnail_without_room_is_left_out_with_its_pointer() -> None:
+@pytest.mark.parametrize("behind", [b"", b"something else"])
+def test_a_thumbnail_that_needs_more_room_goes_to_the_end(behind: bytes) -> None:
+    block = parts.exif_with_thumbnail(room=0)
+    start = block.index(b"\xff\xd8")
+    decoded = read(parts.jpeg(segment(0xE1, b"Exif\0\0" + block + behind)))
+    noise = np.random.default_rng(0).integers(0, 255, decoded.pixels.shape, np.uint8)
+    [found] = of(codec.encode(decoded, noise, "jpeg", 95).data, 0xE1, b"Exif")
+    new = found.payload[6:]
+    where, length = (
+        n for n in struct.unpack("<2I", new[start - 20 : start - 16] + new[start - 8 : start - 4])
+    )
+    assert opened(new[where : where + length]).size == parts.THUMBNAIL
+    assert new[: start - 30] == block[: start - 30]
+    assert behind in new
+    assert (where == start) == (not behind)
+
+
+def test_a_thumbnail_that_is_no_picture_is_left_out_with_its_pointer() -> None:
     block = parts.exif_with_thumbnail()
     start = block.index(b"\xff\xd8")
-    count = struct.pack("<I", len(block) - start)
-    tiny = block.replace(count, struct.pack("<I", 200), 1)
+    tiny = block[:start] + b"garbage" + bytes(len(block) - start - 7)
     out = brightened(parts.jpeg(segment(0xE1, b"Exif\0\0" + tiny)))
     assert out.lost == ("EXIF thumbnail",)
     exif = opened(out.data).getexif()

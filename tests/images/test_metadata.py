@@ -58,7 +58,7 @@ def test_any_exif_has_an_orientation(payload: bytes, start: bytes) -> None:
     assert len(upright.exif or b"") == len(start + payload)
     with suppress(StructureError):
         block, _ = exif.with_thumbnail(start + payload, Picture(np.zeros((6, 9, 3), np.uint8)))
-        assert len(block) == len(start + payload)
+        assert block[:8] == (start + payload)[:8]
 
 
 @pytest.mark.parametrize("target", FORMATS)
