@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
 Device = Literal["auto", "cpu", "cuda"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -193,6 +193,10 @@ class JobConfig(BaseModel):
         default="same", description="Output format; same: whatever the input is."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
+    metadata: Literal["keep", "strict"] = Field(
+        default="keep",
+        description="keep: what cannot be carried over is named; strict: such images fail.",
+    )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
         ge=1,
@@ -240,6 +244,8 @@ class JobConfig(BaseModel):
             "format": self.format,
             "quality": self.quality,
         }
+        if self.metadata == "strict":  # outputs from before there was a choice stay as they are
+            parameters["metadata"] = self.metadata
         if self.strength != _UNNAMED["strength"]:
             parameters["strength"] = self.strength
         if self.not_dark != _UNNAMED["not-dark"]:

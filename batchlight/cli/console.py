@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from batchlight.errors import counted
+from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.preview import Preview
@@ -28,16 +29,21 @@ def print_summary(summary: Summary) -> None:
         "skipped, not dark": f"{summary.skipped:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        **{
+            f"without {name}": f"{number:,}"
+            for name, number in sorted(summary.lost_by_name.items())
+        },
         "done by this run": f"{summary.done_now:,}",
         "done before": f"{summary.done_before:,}",
         "gone since": f"{summary.gone:,}",
+        "passed over": passed_over_in_words(summary.passed_over.items()) or "0",
         "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
         "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
         if summary.done_now
         else "0",
         "output": summary.output,
     }
-    optional = ("skipped, not dark", "failed", "done before", "gone since", "time")
+    optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")

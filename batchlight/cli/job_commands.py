@@ -15,6 +15,7 @@ from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
 from batchlight.errors import ExitCode
+from batchlight.images.names import passed_over_in_words
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -59,12 +60,14 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "records beyond --limit": found.beyond,
         "left of a stored plan": found.left_of_stored_plan,
     }
+    others = passed_over_in_words(found.passed_over.items())
     print_facts(
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
             "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
             **{name: f"{number:,}" for name, number in counts.items() if number},
+            **({"passed over": others} if others else {}),
         },
     )
 

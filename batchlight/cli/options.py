@@ -18,7 +18,7 @@ GROUPS = {
     "Method": (
         *("method", "target_luminance", "not_dark", "strength"),
         *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
-        *("format", "quality", "max_pixels"),
+        *("format", "quality", "metadata", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),

@@ -6,9 +6,10 @@ import csv
 import io
 import logging
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -28,8 +29,30 @@ from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
 logger = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
+SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
+"""Of those that are passed over, told apart."""
 STAT_THREADS = 16
 STAT_AHEAD = 4096
+
+
+@dataclass
+class PassedOver:
+    """What a listing met beside the images that it gave."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by the end of their names."""
+
+    def add(self, path: str) -> None:
+        """Count a file. There are never more than ``SUFFIXES_AT_MOST``; all else has none."""
+        name = path.rpartition("/")[2]
+        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        known = suffix in self.suffixes or len(self.suffixes) < SUFFIXES_AT_MOST
+        self.suffixes[suffix if known and len(suffix) <= SUFFIX_LENGTH else ""] += 1
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """By suffix, sorted."""
+        return tuple(sorted(self.suffixes.items()))
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,8 @@ class InputSet:
     exclude: tuple[str, ...] = ()
     limit: int | None = None
     """How many images are listed at most, the first ones; all by default."""
+    passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
+    """By the listing, once it is at its end."""
 
     @property
     def is_folder(self) -> bool:
@@ -76,6 +101,7 @@ class InputSet:
 
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+        self.passed_over.suffixes.clear()
         return islice(self._matching(self._found()), self.limit)
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
@@ -94,6 +120,8 @@ class InputSet:
             for info in storage.walk(at_most):
                 if of_any_kind or is_image_name(info.path):
                     yield _as_input(info)
+                else:
+                    self.passed_over.add(info.path)
 
     def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
         included, excluded = _globs("--include", self.include), _globs("--exclude", self.exclude)

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.driver.listing import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
 from batchlight.output.commit import drop_drafts
@@ -50,7 +51,14 @@ class Entry(NamedTuple):
 class Planner:
     """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
 
-    def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        fingerprints: Mapping[Method, Fingerprint],
+        passed_over: PassedOver | None = None,
+    ) -> None:
+        """``passed_over``: what the listing meets beside the images."""
+        self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
@@ -61,7 +69,12 @@ class Planner:
     @property
     def counts(self) -> PlanCounts:
         """What was found so far."""
-        return PlanCounts(**self._seen, gone_tally=self._gone, beyond_tally=self._beyond)
+        return PlanCounts(
+            **self._seen,
+            gone_tally=self._gone,
+            beyond_tally=self._beyond,
+            passed_over=self._passed_over.counts,
+        )
 
     def chunks(
         self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
@@ -247,7 +260,8 @@ def _tally_of(row: Earlier) -> Tally:
     skipped = row.status == "skipped"
     codes = ((row.failed_with, 1),) if row.failed_with else ()
     ok = not (skipped or codes)
-    return Tally(int(ok), codes, row.size or 0, row.output_bytes or 0, int(skipped))
+    lost = tuple((name, 1) for name in row.lost)
+    return Tally(int(ok), codes, row.size or 0, row.output_bytes or 0, int(skipped), lost)
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

@@ -149,7 +149,7 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints)
+        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
         self.counts = planner.counts
@@ -291,8 +291,10 @@ class _Run:
             skipped=rows.skipped,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
+            lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
+            passed_over=dict(self.counts.passed_over),
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,

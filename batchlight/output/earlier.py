@@ -35,6 +35,7 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    lost: tuple[str, ...] = ()
 
 
 ROWS_AT_ONCE = 4096
@@ -68,7 +69,7 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
+    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
     columns = ("input", "method", "status", "error_code", "fingerprint", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
@@ -90,4 +91,5 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["fingerprint"],
         row["output"],
         row["output_bytes"],
+        tuple(row["lost"] or ()),
     )

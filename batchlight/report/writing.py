@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
@@ -119,6 +120,7 @@ def write_report(output: Location, lock: int | None = None) -> str:
             found,
             output=str(output),
             root=state.plan.root if state.plan else "",
+            passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
             unfinished=state.unfinished is not None,
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),

@@ -91,8 +91,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        arrays = (self.decoded.pixels, self.decoded.alpha, self.analysis.own)
-        return sum(array.nbytes for array in arrays if array is not None)
+        own = self.analysis.own
+        return self.decoded.nbytes + (0 if own is None else own.nbytes)
 
 
 @dataclass

@@ -155,9 +155,15 @@ class ImageSteps:
     def _encoded(
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
-        with _timed(image.results[method].columns, "encode_ms"):
-            data = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
-        return self._named(image, method, decoded, data)
+        columns = image.results[method].columns
+        with _timed(columns, "encode_ms"):
+            encoded = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
+        if encoded.lost and self.config.metadata == "strict":
+            named = ", ".join(encoded.lost)
+            reason = f"would be lost, which --metadata strict does not allow: {named}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        columns["lost"] = encoded.lost or None
+        return self._named(image, method, decoded, encoded.data)
 
     def _named(
         self, image: Image, method: Method, decoded: Decoded, data: bytes
