@@ -16,7 +16,6 @@ from batchlight.classical.dehaze import enhance as dehaze
 from batchlight.config import Device, JobConfig, Method, ModelName
 from batchlight.host.resources import local_gpus
 from batchlight.images.mixing import mix
-from batchlight.images.pixels import Pixels
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
@@ -69,23 +68,24 @@ def enhance(
         weights=weights,
         device=device,
     )
-    pixels = _in_order(image, channel_order)
-    analysis = analyse(pixels, config.window)
+    rgb = channel_order == "rgb" and image.ndim == 3
+    pixels = np.ascontiguousarray(image[..., :3] if image.ndim == 3 else image)
+    analysis = analyse(pixels, config.window, rgb)
     if not config.is_dark(analysis.luminance):
         return image.copy()
     if method == "absgn":
-        result = _enhancer(model, weights, device).enhance([pixels])[0].get()
+        in_order = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if rgb else pixels
+        result = _enhancer(model, weights, device).enhance([in_order])[0].get()
+        result = cv2.cvtColor(result, cv2.COLOR_BGR2RGB) if rgb else result
     else:
         chosen, own = config.atmospheric_light, analysis.atmospheric_light
         light = chosen if isinstance(chosen, float) else own
         result = dehaze(pixels, analysis, light, DehazeParameters.of(config)).pixels
     result = mix(pixels, result, config.strength)
-    if image.ndim == 2:
+    if result.shape == image.shape:
         return result
-    if image.shape[2] == 3:
-        return cv2.cvtColor(result, cv2.COLOR_BGR2RGB) if channel_order == "rgb" else result
     out = image.copy()
-    out[..., :3] = result[..., ::-1] if channel_order == "rgb" else result
+    out[..., :3] = result
     return out
 
 
@@ -118,18 +118,6 @@ def _config(**options: Any) -> JobConfig:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{first['loc'][0]} is {first['input']!r}, but {reason}") from error
-
-
-def _in_order(image: Pixels, channel_order: str) -> Pixels:
-    """The pixels in blue, green, red, which decides ties between channels; without alpha."""
-    if image.ndim == 2 or (image.shape[2] == 3 and channel_order == "bgr"):
-        return np.ascontiguousarray(image)
-    code = {
-        ("rgb", 3): cv2.COLOR_RGB2BGR,
-        ("rgb", 4): cv2.COLOR_RGBA2BGR,
-        ("bgr", 4): cv2.COLOR_BGRA2BGR,
-    }[channel_order, image.shape[2]]
-    return cv2.cvtColor(np.ascontiguousarray(image), code)
 
 
 @lru_cache(maxsize=1)

@@ -25,6 +25,9 @@ from batchlight.images.pixels import LUMINANCE, Pixels
 CELL = 4
 """Side of a cell, pixels. ``_spread`` is written for it."""
 
+ROWS = (0, 3)
+"""Those of a cell that statistics are taken from: all four tell noise no better."""
+
 LUMINANCE_NOISE = 1.5 / 255
 """n, standard deviation of the noise of luminance, on 0..1."""
 
@@ -43,19 +46,19 @@ BLUE, GREEN, RED = (np.float32(weight) for weight in LUMINANCE)
 ZERO, ONE = np.float32(0), np.float32(1)
 _NEAR, _FAR = np.float32(1 / 8), np.float32(3 / 8)
 """Shares of a neighbouring cell in the pixels of a cell, by their distance from its centre."""
-_OF_CELL, _OF_WINDOW = np.float32(1 / CELL**2), np.float32(1 / 9)
+_OF_CELL, _OF_WINDOW = np.float32(1 / (len(ROWS) * CELL)), np.float32(1 / 9)
 
 
-def estimate_by_cells(rows: Pixels, width: int) -> Float32:
+def estimate_by_cells(rows: Pixels, width: int, rgb: bool) -> Float32:
     """The coefficients of all cells.
 
-    ``rows``: (height, width * channels), uint8 or uint16. Returns (cells down, ``COEFFICIENTS``,
-    cells across + 2), the cells at both ends twice.
+    ``rows``: (height, width * channels), uint8 or uint16. ``rgb``: red comes first. Returns
+    (cells down, ``COEFFICIENTS``, cells across + 2), the cells at both ends twice.
     """
     top = np.iinfo(rows.dtype).max
     cells = (-(-rows.shape[0] // CELL), STATISTICS, -(-width // CELL) + 2)
     statistics, coefficients = np.empty(cells, np.float32), np.empty(cells, np.float32)
-    _describe(rows, width, statistics)
+    _describe(rows, width, rgb, statistics)
     noise, colour_noise = (LUMINANCE_NOISE * top) ** 2, (COLOUR_NOISE * top) ** 2
     _fit(statistics, np.float32(noise), np.float32(colour_noise), coefficients)
     return coefficients
@@ -100,20 +103,20 @@ def _spread(cells: Float32, out: Float32) -> None:
 
 
 @kernel
-def _describe(rows: Pixels, width: int, statistics: Float32) -> None:
+def _describe(rows: Pixels, width: int, rgb: bool, statistics: Float32) -> None:
     """Fill in the statistics of all cells.
 
     ``rows``: (height, width * channels). ``statistics``: (cells down, ``STATISTICS``, cells across
     + 2), the cells at both ends twice. Cells that the border cuts repeat its pixels.
     """
     whole = CELL * (statistics.shape[2] - 2)
-    blue = np.empty((CELL, whole), rows.dtype)
+    blue = np.empty((len(ROWS), whole), rows.dtype)
     green, red = np.empty_like(blue), np.empty_like(blue)
     columns = np.empty((STATISTICS, whole), np.float32)
     for cell in range(statistics.shape[0]):
-        for i in range(CELL):
-            row = rows[min(CELL * cell + i, rows.shape[0] - 1)]
-            split(row, (blue[i, :width], green[i, :width], red[i, :width]))
+        for i, below in enumerate(ROWS):
+            row = rows[min(CELL * cell + below, rows.shape[0] - 1)]
+            split(row, (blue[i, :width], green[i, :width], red[i, :width]), rgb)
             for plane in (blue, green, red):
                 plane[i, width:] = plane[i, width - 1]
         _describe_columns(blue, green, red, columns)
@@ -123,19 +126,15 @@ def _describe(rows: Pixels, width: int, statistics: Float32) -> None:
 
 @kernel
 def _describe_columns(blue: Pixels, green: Pixels, red: Pixels, columns: Float32) -> None:
-    """The sums of the statistics over the rows of a cell, for each column of pixels."""
-    blue_0, blue_1, blue_2, blue_3 = blue[0], blue[1], blue[2], blue[3]
-    green_0, green_1, green_2, green_3 = green[0], green[1], green[2], green[3]
-    red_0, red_1, red_2, red_3 = red[0], red[1], red[2], red[3]
+    """The sums of the statistics over the rows of a cell, for each column of pixels.
+
+    ``blue``, ``green``, ``red``: (``len(ROWS)``, width).
+    """
+    pair = (blue[0], green[0], red[0]), (blue[1], green[1], red[1])
     blues, greens, reds, greys, colours = columns[0], columns[1], columns[2], columns[3], columns[4]
     for x in range(blues.size):
         sum_blue, sum_green, sum_red, sum_grey, sum_colour = ZERO, ZERO, ZERO, ZERO, ZERO
-        for one, two, three in (
-            (blue_0, green_0, red_0),
-            (blue_1, green_1, red_1),
-            (blue_2, green_2, red_2),
-            (blue_3, green_3, red_3),
-        ):
+        for one, two, three in pair:
             b, g, r = np.float32(one[x]), np.float32(two[x]), np.float32(three[x])
             y = BLUE * b + GREEN * g + RED * r
             sum_blue += b

@@ -78,6 +78,9 @@ class Analysis:
     luminance: float
     """The mean, 0..1, as ``measures.measure`` has it."""
 
+    rgb: bool = False
+    """Whether red comes first in the pixels."""
+
 
 @dataclass(frozen=True)
 class Enhanced:
@@ -90,19 +93,19 @@ class Enhanced:
     """Mean of t over the image, before t0 bounds it."""
 
 
-def analyse(pixels: Pixels, window: int) -> Analysis:
+def analyse(pixels: Pixels, window: int, rgb: bool = False) -> Analysis:
     """Find each pixel's dark channel, the atmospheric light and the luminance.
 
     The light: the highest mean of the three channels of I among the haziest pixels (``scan``), by a
     window of ``LIGHT_WINDOW`` or ``window``, whichever is larger. Ties between channels are as
-    there.
+    there. ``rgb``: red comes first.
     """
     top = int(np.iinfo(pixels.dtype).max)
-    found = scan(pixels, max(window, LIGHT_WINDOW), keep_own=window >= LIGHT_WINDOW)
-    own = scan(pixels, window).own if 1 < window < LIGHT_WINDOW else found.own
+    found = scan(pixels, max(window, LIGHT_WINDOW), window >= LIGHT_WINDOW, rgb)
+    own = scan(pixels, window, rgb=rgb).own if 1 < window < LIGHT_WINDOW else found.own
     light = (top - found.darkest / 3) * LIGHT_SCALE / top
     size = pixels.shape[0] * pixels.shape[1]
-    return Analysis(own, light, luminance(found.sums, size, top))
+    return Analysis(own, light, luminance(found.sums, size, top), rgb)
 
 
 def enhance(
@@ -115,12 +118,13 @@ def enhance(
     if not atmospheric_light:
         return Enhanced(pixels.copy(), parameters.omega or 0.0, mean_transmission=1.0)
     top = int(np.iinfo(pixels.dtype).max)
-    light, own, t0 = atmospheric_light * top / LIGHT_SCALE, analysis.own, parameters.t0
+    light = atmospheric_light * top / LIGHT_SCALE
+    own, rgb, t0 = analysis.own, analysis.rgb, parameters.t0
     omega = parameters.omega
     if omega is None:
-        omega = omega_for(pixels, own, parameters.target, light, t0)
+        omega = omega_for(pixels, own, parameters.target, light, t0, rgb)
     if parameters.denoise:
-        result, mean = enhance_calmly(pixels, own, Curve(omega, t0, light))
+        result, mean = enhance_calmly(pixels, own, Curve(omega, t0, light), rgb)
     else:
         result, mean = enhance_exactly(pixels, own, atmospheric_light, omega, t0)
     return Enhanced(result, omega, 1 - omega * (top - mean) / light)

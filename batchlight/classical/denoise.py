@@ -73,18 +73,21 @@ class Curve:
     """A, above 0."""
 
 
-def enhance_calmly(pixels: Pixels, own: Pixels | None, curve: Curve) -> tuple[Pixels, float]:
+def enhance_calmly(
+    pixels: Pixels, own: Pixels | None, curve: Curve, rgb: bool = False
+) -> tuple[Pixels, float]:
     """Brighten an image without its noise.
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
     each pixel's v in the dark channel; None where that is the brightest channel of the estimate.
+    ``rgb``: red comes first.
     Returns the enhanced image, of the same shape and dtype, and the mean of what took the place of
     ``own``, on the range of the pixels.
     """
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     top = np.iinfo(pixels.dtype).max
-    coefficients = estimate_by_cells(rows, width)
+    coefficients = estimate_by_cells(rows, width, rgb)
     out = np.empty_like(pixels)
     constants = _Constants(
         np.float32(1 - curve.omega * top / curve.light),
@@ -95,7 +98,7 @@ def enhance_calmly(pixels: Pixels, own: Pixels | None, curve: Curve) -> tuple[Pi
         np.float32(top),
     )
     given = np.empty((0, width), pixels.dtype) if own is None else own
-    total = _enhance(rows, width, given, coefficients, constants, out.reshape(height, -1))
+    total = _enhance(rows, width, rgb, given, coefficients, constants, out.reshape(height, -1))
     return out, total / (height * width)
 
 
@@ -103,29 +106,29 @@ def enhance_calmly(pixels: Pixels, own: Pixels | None, curve: Curve) -> tuple[Pi
 def _enhance(
     rows: Pixels,
     width: int,
+    rgb: bool,
     own: Pixels,
     coefficients: Float32,
     constants: _Constants,
     out: Pixels,
 ) -> float:
     """Fill in the result; returns the sum of the values that the curve was taken at."""
-    wide = coefficients.shape[2]
-    whole = CELL * (wide - 2)
+    whole = CELL * (coefficients.shape[2] - 2)
     blue = np.zeros(whole, rows.dtype)
     green, red = np.zeros_like(blue), np.zeros_like(blue)
     planes = blue[:width], green[:width], red[:width]
-    between = np.empty((COEFFICIENTS, wide), np.float32)
+    between = np.empty((COEFFICIENTS, coefficients.shape[2]), np.float32)
     smooth = np.empty((COEFFICIENTS, whole), np.float32)
     brightest, sums = np.empty(whole, np.float32), np.zeros(whole, np.float32)
     for y in range(rows.shape[0]):
         interpolate(coefficients, y, between, smooth)
-        split(rows[y], planes)
+        split(rows[y], planes, rgb)
         _estimate(blue, green, red, smooth, constants.top, brightest)
         if own.shape[0]:
             brightest[:width] = own[y]
         _add_up(brightest, sums)
         _brighten(blue, green, red, smooth, constants, brightest)
-        merge(planes, out[y])
+        merge(planes, out[y], rgb)
     total = 0.0
     for x in range(width):
         total += sums[x]
@@ -175,8 +178,11 @@ def _brighten(
         e = brightest[x]
         t = at_black + slope * e
         t = t if t > t0 else t0
-        added = ONE / t - ONE
-        of_colour = added * e * e / (e * e + shadow)
+        # added = 1 / t - 1, of_colour = added * k: both from one division, which takes longest
+        squared = e * e
+        whole = squared + shadow
+        share = (ONE - t) / (t * whole)
+        added, of_colour = share * whole, share * squared
         hat_blue, hat_green, hat_red = of_blue[x], of_green[x], of_red[x]
         y = BLUE * hat_blue + GREEN * hat_green + RED * hat_red
         light = added * (y - black) - of_colour * y

@@ -41,39 +41,54 @@ HALVINGS = 24
 
 
 def omega_for(
-    pixels: Pixels, own: Pixels | None, target: float, atmospheric_light: float, t0: float
+    pixels: Pixels,
+    own: Pixels | None,
+    target: float,
+    atmospheric_light: float,
+    t0: float,
+    rgb: bool = False,
 ) -> float:
     """The largest omega that makes an image neither brighter than the target nor burnt.
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
     each pixel's v in the dark channel; None where that is the largest of its own channels.
-    ``target``: mean luminance, 0..1. ``atmospheric_light``: on the range of ``pixels``. Returns a
-    float32 value in 0..``OMEGA_AT_MOST``: what a record can hold.
+    ``target``: mean luminance, 0..1. ``atmospheric_light``: on the range of ``pixels``. ``rgb``:
+    red comes first. Returns a float32 value in 0..``OMEGA_AT_MOST``: what a record can hold.
     """
     height, width = pixels.shape[:2]
     top = int(np.iinfo(pixels.dtype).max)
     step = max(1, int((height * width / SAMPLES) ** 0.5))
     given = np.empty((0, width), pixels.dtype) if own is None else own
     counts, sums = np.zeros(top + 1, np.int64), np.zeros(top + 1)
-    _sum_by_level(pixels.reshape(height, -1), given, step, counts, sums)
+    weights = LUMINANCE[::-1] if rgb else LUMINANCE
+    _sum_by_level(pixels.reshape(height, -1), weights, given, step, counts, sums)
     levels = np.flatnonzero(counts)
     omega = _largest(levels, counts[levels], sums[levels], top, target, atmospheric_light, t0)
     return float(np.float32(omega))
 
 
 @kernel
-def _sum_by_level(rows: Pixels, own: Pixels, step: int, counts: Pixels, sums: Pixels) -> None:
-    """By v in the dark channel: how many pixels of a grid, and the sum of their luminances."""
-    of_blue, of_green, of_red = LUMINANCE
+def _sum_by_level(
+    rows: Pixels,
+    weights: tuple[float, float, float],
+    own: Pixels,
+    step: int,
+    counts: Pixels,
+    sums: Pixels,
+) -> None:
+    """By v in the dark channel: how many pixels of a grid, and the sum of their luminances.
+
+    ``weights``: of the channels in the luminance, in the order of the pixels.
+    """
     width = own.shape[1]
     colour = rows.shape[1] == 3 * width
     for y in range(0, rows.shape[0], step):
         for x in range(0, width, step):
             if colour:
-                blue, green, red = rows[y, 3 * x], rows[y, 3 * x + 1], rows[y, 3 * x + 2]
-                luminance = of_blue * blue + of_green * green + of_red * red
-                level = blue if blue > green else green
-                level = level if level > red else red
+                first, green, last = rows[y, 3 * x], rows[y, 3 * x + 1], rows[y, 3 * x + 2]
+                luminance = weights[0] * first + weights[1] * green + weights[2] * last
+                level = first if first > green else green
+                level = level if level > last else last
             else:
                 level = rows[y, x]
                 luminance = float(level)

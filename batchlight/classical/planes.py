@@ -12,9 +12,9 @@ Planes = tuple[Pixels, Pixels, Pixels]
 
 
 @kernel
-def split(row: Pixels, planes: Planes) -> None:
-    """The channels of a row apart; gray as all three."""
-    blue, green, red = planes
+def split(row: Pixels, planes: Planes, rgb: bool) -> None:
+    """The channels of a row apart; gray as all three. ``rgb``: red comes first in the row."""
+    blue, green, red = (planes[2], planes[1], planes[0]) if rgb else planes
     if row.size == blue.size:
         blue[:] = row
         green[:] = row
@@ -27,9 +27,9 @@ def split(row: Pixels, planes: Planes) -> None:
 
 
 @kernel
-def merge(planes: Planes, row: Pixels) -> None:
+def merge(planes: Planes, row: Pixels, rgb: bool) -> None:
     """The inverse of ``split``; gray is any of the three, which are equal."""
-    blue, green, red = planes
+    blue, green, red = (planes[2], planes[1], planes[0]) if rgb else planes
     if row.size == blue.size:
         row[:] = blue
         return

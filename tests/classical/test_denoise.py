@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.classical.cells import CELL, COLOUR_NOISE, LUMINANCE_NOISE
+from batchlight.classical.cells import CELL, COLOUR_NOISE, LUMINANCE_NOISE, ROWS
 from batchlight.classical.denoise import SHADOW, Curve, enhance_calmly
 from batchlight.classical.exact import enhance_exactly
 from batchlight.images.pixels import LUMINANCE, Pixels
@@ -24,7 +24,8 @@ def of_cells(values: Float) -> Float:
     rest = [(0, -height % CELL), (0, -width % CELL), *[(0, 0)] * (values.ndim - 2)]
     padded = np.pad(values, rest, mode="edge")
     down, across = padded.shape[0] // CELL, padded.shape[1] // CELL
-    means = padded.reshape(down, CELL, across, CELL, *values.shape[2:]).mean(axis=(1, 3))
+    cells = padded.reshape(down, CELL, across, CELL, *values.shape[2:])
+    means = cells[:, list(ROWS)].mean(axis=(1, 3))
     wide = np.pad(means, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)], mode="edge")
     windows = [wide[y : y + down, x : x + across] for y in range(3) for x in range(3)]
     return np.mean(windows, axis=0)  # type: ignore[no-any-return]

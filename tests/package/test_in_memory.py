@@ -39,11 +39,15 @@ def test_help_answers_at_once() -> None:
     assert min(times) < 1.0  # 0.4 s there
 
 
-def test_rgb_is_bgr_turned_round() -> None:
-    bgr = dark_image(1)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    "options", [{}, {"denoise": "none"}, {"window": 5}, {"window": 20, "denoise": "none"}], ids=str
+)
+def test_rgb_is_bgr_turned_round(options: dict[str, Any], dtype: type) -> None:
+    bgr = dark_image(1, dtype=dtype)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
-    turned = batchlight.enhance(bgr, channel_order="bgr")[..., ::-1]
-    assert np.array_equal(batchlight.enhance(rgb), turned)
+    turned = batchlight.enhance(bgr, channel_order="bgr", **options)[..., ::-1]
+    assert np.array_equal(batchlight.enhance(rgb, **options), turned)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
