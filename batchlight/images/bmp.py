@@ -28,6 +28,7 @@ _BASIC, _ALPHA_MASK, _WITH_PROFILE = 40, 56, 124
 """Bytes of a header: Windows's, the first with a mask of alpha, the first with a profile."""
 _RGB, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 """Compressions."""
+_OS2 = 64
 _HEADERS, _DEPTHS = frozenset({40, 52, 56, 108, 124}), frozenset({1, 4, 8, 16, 24, 32})
 _MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
 _555 = (0x7C00, 0x03E0, 0x001F)
@@ -125,7 +126,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with all but the pixels."""
     whole = _whole(data)
     layout = layout_of(whole)
-    if layout.header != _CORE and not _BASIC <= layout.header <= _WITH_PROFILE:
+    if layout.header not in _HEADERS | {_CORE, _OS2}:
         raise ImageError(
             ErrorCode.UNSUPPORTED, f"BMP header of {layout.header} bytes cannot be read"
         )
@@ -269,7 +270,7 @@ def _header(carried: Carried, bits: int, alpha: bool, size: int, end: int) -> by
         compression = _BITFIELDS if layout.header >= _ALPHA_MASK else _ALPHA_BITFIELDS
     struct.pack_into("<HII", header, 14, bits, compression, size)
     struct.pack_into("<II", header, 32, 256 if bits == 8 else 0, 0)
-    if layout.header > _BASIC and layout.header != 64:
+    if layout.header > _BASIC and layout.header != _OS2:
         masks = _MASKS if alpha else (*_MASKS[:3], 0)
         count = min(4, (layout.header - _BASIC) // 4)
         struct.pack_into(f"<{count}I", header, _BASIC, *masks[:count])

@@ -66,6 +66,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     check_size(width, height, max_pixels)
     if frames > 1:
         raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
+    _require_order([chunk.kind for chunk in riff_chunks(data)])
     carried = take(data)
     metadata = _metadata(carried)
     return Header(
@@ -78,6 +79,15 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         lossless=is_lossless(data),
         carried=carried,
     )
+
+
+def _require_order(kinds: list[bytes]) -> None:
+    """Raise ``ImageError`` for a file of which decoders ignore what others would show."""
+    extended = kinds[:1] == [_FEATURES]
+    of_extended = [kind for kind in kinds if kind in (_FEATURES, b"ANIM", _FRAME, b"ALPH")]
+    images = [kind for kind in kinds if kind in (b"VP8 ", b"VP8L", _FRAME)]
+    if len(images) != 1 or (of_extended and not extended) or kinds.count(_FEATURES) > 1:
+        raise ImageError(ErrorCode.CORRUPT, "the chunks are damaged, or in no order")
 
 
 def take(data: bytes) -> Carried:
