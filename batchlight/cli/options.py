@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from batchlight.cli.config_file import make_config
+from batchlight.config_file import make_config
 
 GROUPS = {
     "What and where": ("input", "output", "include", "exclude", "limit"),

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchlight.config import METHODS, JobConfig, Method, make_config
+from batchlight.config import METHODS, JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.errors import UsageError
 
 DEFAULT_SETTINGS = ("", "omega=0.8", "omega=0.98 t0=0.05", "denoise=guided")

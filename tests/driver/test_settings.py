@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchlight.config import JobConfig, make_config
+from batchlight.config import JobConfig
+from batchlight.config_file import make_config
 from batchlight.driver.settings import DEFAULT_SETTINGS, SETTINGS_AT_MOST, make_settings
 from batchlight.errors import UsageError
 

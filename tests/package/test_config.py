@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from batchlight.cli.config_file import make_config
 from batchlight.config import METHODS, JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.errors import UsageError
 
 
