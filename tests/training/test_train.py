@@ -445,6 +445,15 @@ def test_two_processes_train_together(pairs: Path, tmp_path: Path) -> None:
         assert ours["held out"]["psnr"] == pytest.approx(theirs["held out"]["psnr"], abs=0.5)
 
 
+@pytest.mark.nightly
+def test_two_processes_end_at_the_same_time(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    result = batchlight(*words(pairs, out, **TOGETHER, time_limit="3s", epochs=None))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert log_of(out)[-1]["steps"] > 0
+    assert loaded(out).channels == 8
+
+
 def interrupt(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Send SIGINT after the first epoch of a training that would take days."""
     process = subprocess.Popen(
