@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -103,12 +103,16 @@ def survey(
             sights.append(sight)
             if on_sight is not None:
                 on_sight(sight, len(ours.files))
+    return _summed_up(sights, str(ours.location), None if theirs is None else str(theirs.location))
+
+
+def _summed_up(sights: Sequence[Sight], enhanced: str, inputs: str | None) -> Survey:
     return Survey(
-        enhanced=str(ours.location),
-        inputs=None if theirs is None else str(theirs.location),
+        enhanced=enhanced,
+        inputs=inputs,
         images=len(sights),
         seen=sum(sight.problem is None for sight in sights),
-        darker=None if theirs is None else sum(sight.is_darker for sight in sights),
+        darker=None if inputs is None else sum(sight.is_darker for sight in sights),
         luminance=_mean(sight.luminance for sight in sights),
         luminance_before=_mean(sight.luminance_before for sight in sights),
         clipped=_mean(sight.clipped for sight in sights),

@@ -100,13 +100,19 @@ class Training:
             torch.backends.cudnn.benchmark = True
         elif processes > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-        pictures = load_pictures(self.pairs, self.clean, self.size, device)
-        start = load_tensors(self.start)[0] if self.start else None
-        trainer = Trainer(self.recipe, pictures, start, rank, processes)
-        if self.checkpoint:
-            trainer.resume(load_tensors(self.checkpoint)[0])
-        for stop in trainer.train(self.extent):
-            yield self._look(trainer, stop) if rank == 0 else None
+        try:
+            pictures = load_pictures(self.pairs, self.clean, self.size, device)
+            start = load_tensors(self.start)[0] if self.start else None
+            trainer = Trainer(self.recipe, pictures, start, rank, processes)
+            if self.checkpoint:
+                trainer.resume(load_tensors(self.checkpoint)[0])
+            for stop in trainer.train(self.extent):
+                yield self._look(trainer, stop) if rank == 0 else None
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise BatchlightError(
+                f"the training does not fit into the memory of {self.device}; "
+                "give a smaller --size or --batch-size, or fewer pictures"
+            ) from error
 
     def _look(self, trainer: Trainer, stop: Stop) -> Look:
         from batchlight.absgn.weights import dump_tensors, dump_weights
@@ -150,16 +156,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     share_before: float | None = None
     for look in _looks(training, processes, config.address):
-        if math.isnan(look.stop.loss):
-            raise BatchlightError(
-                f"the training diverged in {_round(look.stop, config)}; start anew with a smaller "
-                f"--learning-rate, after removing {checkpoint_file}"
-            )
-        # A checkpoint of the end would not be gone on from.
-        if look.stop.over:
-            write_file(config.out, look.weights)
-        else:
-            write_file(checkpoint_file, look.checkpoint)
+        _store(look, config, checkpoint_file)
         if look.stop.ended:
             _append(log_file, _log_line(look, config))
             left = _left(look, config, began, share_before)
@@ -169,6 +166,19 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
     say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
+
+
+def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
+    if math.isnan(look.stop.loss):
+        raise BatchlightError(
+            f"the training diverged in {_round(look.stop, config)}; start anew with a smaller "
+            f"--learning-rate, after removing {checkpoint_file}"
+        )
+    # A checkpoint of the end would not be gone on from.
+    if look.stop.over:
+        write_file(config.out, look.weights)
+    else:
+        write_file(checkpoint_file, look.checkpoint)
 
 
 def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], exposure: Exposure | None) -> Quality:
@@ -213,24 +223,12 @@ def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], Non
 
 
 def _prepare(config: TrainConfig) -> Training:
-    from batchlight.absgn.exposure import Exposure
     from batchlight.absgn.recipe import Recipe, phases_of
     from batchlight.absgn.weights import EXPOSURE
 
     if config.time_limit is not None and "epochs" in config.model_fields_set:
         raise UsageError("--time-limit and --epochs exclude each other; give one of them")
-    start: bytes | None = None
-    exposure: Exposure | None = Exposure()
-    if config.weights:
-        weights = read_weights(config.weights)
-        if weights.channels != CHANNELS[config.model]:
-            raise UsageError(
-                f"the weights {config.weights} are {weights.channels} channels wide and "
-                f"--model {config.model} is {CHANNELS[config.model]}; "
-                "give the --model that they are of"
-            )
-        # What the weights have learnt, they have learnt of such images.
-        start, exposure = weights.data, weights.exposure
+    start, exposure = _start(config)
     recipe = Recipe(
         channels=CHANNELS[config.model],
         learning_rate=config.learning_rate,
@@ -259,6 +257,23 @@ def _prepare(config: TrainConfig) -> Training:
     return Training(
         recipe, extent, config.size, tuple(pairs), clean, checks, _device(config), about, start
     )
+
+
+def _start(config: TrainConfig) -> tuple[bytes | None, Exposure | None]:
+    """The weights to start from, if any, and the exposure to train at."""
+    from batchlight.absgn.exposure import Exposure
+
+    if config.weights is None:
+        return None, Exposure()
+    weights = read_weights(config.weights)
+    if weights.channels != CHANNELS[config.model]:
+        raise UsageError(
+            f"the weights {config.weights} are {weights.channels} channels wide and "
+            f"--model {config.model} is {CHANNELS[config.model]}; "
+            "give the --model that they are of"
+        )
+    # What the weights have learnt, they have learnt of such images.
+    return weights.data, weights.exposure
 
 
 def _extent(config: TrainConfig) -> Extent:

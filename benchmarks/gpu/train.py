@@ -110,13 +110,7 @@ def main(
         darkening=replace(Darkening(), bright=bright),
     )
     extent = Extent(seconds=seconds, round_s=score_every)
-    about = {
-        "model": f"absgn of {channels} channels",
-        "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
-        "started from": start.name if start else "random weights",
-    }
-    if recipe.exposure is not None:
-        about[EXPOSURE] = recipe.exposure.dump()
+    about = _about(recipe, extent, start)
     typer.echo(f"{time.monotonic() - began:.1f} s to load; {_described(loaded)}; {device}")
     trainer = Trainer(recipe, loaded.pictures, begun.tensors if begun else None)
     lines: list[str] = []
@@ -130,6 +124,18 @@ def main(
     montage = _montage(trainer.averaged, recipe.exposure, loaded.checks)
     cv2.imwrite(str(out / "looked_at.webp"), montage)
     typer.echo(f"{time.monotonic() - began:.1f} s in all")
+
+
+def _about(recipe: Recipe, extent: Extent, start: Path | None) -> dict[str, str]:
+    """What the weights say of themselves."""
+    about = {
+        "model": f"absgn of {recipe.channels} channels",
+        "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
+        "started from": start.name if start else "random weights",
+    }
+    if recipe.exposure is not None:
+        about[EXPOSURE] = recipe.exposure.dump()
+    return about
 
 
 def _facts(trainer: Trainer, stop: Stop) -> dict[str, float]:

@@ -19,7 +19,7 @@ import torch
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.weights import Weights, parse_weights
 from batchlight.config import TrainConfig
-from batchlight.errors import UsageError
+from batchlight.errors import BatchlightError, UsageError
 from batchlight.training.train import train
 from tests.support.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
 
@@ -416,6 +416,18 @@ def test_a_pair_of_two_sizes(tmp_path: Path) -> None:
     assert cv2.imwrite(str(data / "high" / "2.png"), dark_image(2, 24, 33))
     with pytest.raises(UsageError, match=r"low/2\.png and high/2\.png .* differ in size"):
         in_process(data, tmp_path / "x.safetensors", validation=0)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
+def test_a_training_that_does_not_fit(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("batchlight.absgn.training.Trainer.step", full)
+    with pytest.raises(BatchlightError, match=r"memory of cpu; give a smaller --size"):
+        in_process(pairs, tmp_path / "x.safetensors")
 
 
 def test_options_out_of_range(pairs: Path, tmp_path: Path) -> None:
