@@ -133,6 +133,20 @@ class Samples:
         low, high = (torch.cat(side) for side in zip(*parts, strict=True))
         return Batch(low, [(slice(None), high, 1.0)], (phase.batch - made) * processes)
 
+    def largest(self) -> Batch | None:
+        """As many pixels as any batch of whole images has; None if there are no such batches."""
+        phase = self._recipe.phases[-1]
+        if not self._pictures.native or not phase.native:
+            return None
+        sizes = [low.shape[1] * low.shape[2] for low, _ in self._pictures.native]
+        low, high = self._pictures.native[sizes.index(self._largest_native)]
+        count = self._native_count(phase)
+        lows, highs = (x[None].float().expand(count, -1, -1, -1) / 255 for x in (low, high))
+        return Batch(lows, [(slice(None), highs, 1.0)], 0)
+
+    def _native_count(self, phase: Phase) -> int:
+        return max(1, phase.batch * phase.side**2 // self._largest_native)
+
     def _pairs(self, count: int, phase: Phase) -> Pair:
         size = (phase.side, phase.side)
         lows, highs = [], []
@@ -165,7 +179,7 @@ class Samples:
             x[None].float() / 255 for x in self._pictures.native[self._deal("native", 1)[0]]
         )
         size = (low.shape[2], low.shape[3])
-        count = max(1, phase.batch * phase.side**2 // self._largest_native)
+        count = self._native_count(phase)
         parts, real = [self._flipped(low, high)], 1
         for _ in range(count - 1):
             if self._agreed() < 0.5:

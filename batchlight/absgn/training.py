@@ -91,6 +91,8 @@ class Trainer:
 
         ``clock`` gives seconds. What the caller does at a stop counts, too.
         """
+        if self.device.type == "cuda":
+            self._rehearse()
         before, began = self.elapsed, clock()
         saved = scored = before
         while (progress := self._progress(extent)) < 1:
@@ -162,6 +164,13 @@ class Trainer:
             int(numbers[name]) for name in ("steps", "shown", "round", "round_steps")
         )
         self._samples.resume({n: int(v) for n, v in _below("dealt.", numbers).items()})
+
+    def _rehearse(self) -> None:
+        """Do what takes the most memory, so that it fails now if it has to, not near the end."""
+        largest = self._samples.largest()
+        if largest is not None:
+            self._loss(largest).backward()
+            self._optimizer.zero_grad()
 
     def _loss(self, batch: Batch) -> Tensor:
         exposure = self.recipe.exposure

@@ -403,6 +403,20 @@ def test_images_enter_as_the_recipe_says() -> None:
     assert seen["plain"] < 0.15
 
 
+def test_what_takes_the_most_memory_is_tried_first_and_changes_nothing() -> None:
+    recipe = replace(RECIPE, phases=(Phase(1.0, 32, 8, native=1.0),))
+    batch = samples(recipe).largest()
+    assert batch is not None
+    assert batch.low.shape == samples(recipe).draw(0, 0.0).low.shape == (3, 3, 40, 56)
+    assert samples(SQUARE).largest() is None
+    tried, other = (Trainer(recipe, pictures()) for _ in range(2))
+    tried._rehearse()
+    assert_equal(stored(tried.state()), stored(other.state()))
+    for trainer in (tried, other):
+        trainer.step(0.5)
+    assert_equal(stored(tried.state()), stored(other.state()))
+
+
 def test_a_round_without_a_loss_has_diverged() -> None:
     trainer = Trainer(replace(SQUARE, learning_rate=1.0), pictures())
     with torch.no_grad():
