@@ -81,6 +81,22 @@ def _as_max_failures(value: object) -> object:
     return text
 
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def _as_seconds(value: object) -> object:
+    """A time such as ``90s``, ``9m`` or ``1.5h``; a bare number is seconds."""
+    text = str(value)
+    unit = _UNITS_S.get(text[-1:], 0)
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError("must be a time such as 90s, 9m or 1.5h")
+    return seconds
+
+
 def _as_methods(value: object) -> object:
     value = _as_tuple(value)
     if isinstance(value, list | tuple):
@@ -308,6 +324,15 @@ class TrainConfig(BaseModel):
     data: str = Field(
         min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
     )
+    clean: Globs = Field(
+        default=(),
+        description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
+    )
+    validation_data: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Pairs that are only validated on, such as those of another camera.",
+    )
     out: str = Field(min_length=1, description="The weights to write, a local file.")
     model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
     weights: str | None = Field(
@@ -317,6 +342,11 @@ class TrainConfig(BaseModel):
         json_schema_extra={"default": "random ones"},
     )
     epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
+    time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
+        default=None,
+        description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
+        "the learning rate follows what is left of it.",
+    )
     size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
     batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
     learning_rate: float = Field(
@@ -326,7 +356,7 @@ class TrainConfig(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="Share of samples that show whole images; in the last quarter, all do.",
+        description="Share of samples that show whole images; in the last third, all do.",
     )
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."

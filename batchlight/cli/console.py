@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,22 @@ def telling() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as status:
         yield lambda text: status.update(escape(text))
+
+
+Counting = Callable[[str], Callable[[object, int], None]]
+"""For a folder, what is called with each image that is done, and the number of all."""
+
+
+@contextmanager
+def counting() -> Iterator[Counting]:
+    """Tell on a terminal, in a line that vanishes, how many images of a folder are done."""
+    with telling() as tell:
+
+        def of(folder: str) -> Callable[[object, int], None]:
+            done = itertools.count(1)
+            return lambda _, total: tell(f"{folder}: {next(done):,} of {total:,} images")
+
+        yield of
 
 
 def print_trouble(path: str, *words: str) -> None:

@@ -31,17 +31,18 @@ PREVIEW_GROUPS = {
 }
 
 TRAIN_GROUPS = {
-    "What and where": ("data", "out"),
+    "What and where": ("data", "clean", "validation_data", "out"),
     "Network": ("model", "weights"),
     "Recipe": (
-        *("epochs", "size", "batch_size", "learning_rate", "whole"),
+        *("epochs", "time_limit", "size", "batch_size", "learning_rate", "whole"),
         *("validation", "seed"),
     ),
     "Where it runs": ("device", "gpu_workers", "address"),
 }
 
 METAVARS = {
-    **dict.fromkeys(("input", "output", "data"), "URI"),
+    **dict.fromkeys(("input", "output", "data", "clean", "validation_data"), "URI"),
+    "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
     "atmospheric_light": "batch|image|NUMBER",
