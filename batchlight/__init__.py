@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from batchlight._version import __version__
 
-__all__ = ["BatchlightError", "JobConfig", "Summary", "__version__", "enhance", "run"]
+__all__ = [
+    "BatchlightError",
+    "JobConfig",
+    "Preview",
+    "Summary",
+    "__version__",
+    "enhance",
+    "preview",
+    "run",
+]
 
 if TYPE_CHECKING:
     from batchlight.config import JobConfig
+    from batchlight.driver.preview import Preview, preview
     from batchlight.driver.run import run
     from batchlight.errors import BatchlightError
     from batchlight.in_memory import enhance
@@ -25,8 +35,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "BatchlightError": "errors",
     "JobConfig": "config",
+    "Preview": "driver.preview",
     "Summary": "output.summary",
     "enhance": "in_memory",
+    "preview": "driver.preview",
     "run": "driver.run",
 }
 

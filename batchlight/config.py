@@ -11,16 +11,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from batchlight.errors import UsageError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
 Device = Literal["auto", "cpu", "cuda"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -30,8 +28,14 @@ LARGEST_IMAGE = 200_000_000
 TIMEOUT_S = 600
 """What a call to a worker may take; unless ``--timeout`` says otherwise."""
 
+_UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
+"""Values that a fingerprint leaves out: what was made before there was the option has them too."""
+
 # Raised whenever a change alters the pixels that unchanged parameters give.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+
+FIRST_LIGHT_WINDOW = 20
+"""Version 2 takes the light from a window of this side where that of the map is smaller."""
 
 
 def _as_tuple(value: object) -> object:
@@ -52,6 +56,19 @@ def _as_light(value: object) -> object:
     return number
 
 
+def _as_omega(value: object) -> object:
+    """A number, which may arrive as text from the command line, or a word."""
+    if value == "auto":
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:
+        raise ValueError("must be 'auto' or a number above 0 and up to 1")
+    return number
+
+
 def _as_max_failures(value: object) -> object:
     """A number, or a percentage such as ``5%`` or ``0.1%``."""
     text = str(value)
@@ -62,6 +79,22 @@ def _as_max_failures(value: object) -> object:
     if not 0 <= number <= (100 if text.endswith("%") else math.inf):
         raise ValueError("must be a number of images such as 10, or a percentage such as 5%")
     return text
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def _as_seconds(value: object) -> object:
+    """A time such as ``90s``, ``9m`` or ``1.5h``; a bare number is seconds."""
+    text = str(value)
+    unit = _UNITS_S.get(text[-1:], 0)
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError("must be a time such as 90s, 9m or 1.5h")
+    return seconds
 
 
 def _as_methods(value: object) -> object:
@@ -106,8 +139,24 @@ class JobConfig(BaseModel):
     follow_links: bool = Field(
         default=False, description="Also read links that leave the input; links to folders, never."
     )
+    limit: int | None = Field(
+        default=None, ge=1, description="Only the first N images of the listing."
+    )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
+    )
+    target_luminance: float = Field(
+        default=0.45,
+        gt=0,
+        lt=1,
+        description="Mean luminance, 0 to 1, that a dark image is brought to.",
+    )
+    not_dark: Literal["copy", "leave-out", "enhance"] = Field(
+        default="copy",
+        description="What becomes of images that are not dark: copy the file, no output, enhance.",
+    )
+    strength: float = Field(
+        default=1, ge=0, le=1, description="From 0, the input, to 1, the method in full."
     )
     workers: int | None = Field(
         default=None,
@@ -132,13 +181,16 @@ class JobConfig(BaseModel):
         Literal["batch", "image"] | float,
         BeforeValidator(_as_light),
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")
-    t0: float = Field(default=0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    omega: Annotated[Literal["auto"] | float, BeforeValidator(_as_omega)] = Field(
+        default="auto",
+        description="Share of the haze to remove; auto: what brings an image to the target.",
+    )
+    t0: float = Field(default=0.05, gt=0, le=1, description="Lower bound of the transmission.")
     window: int = Field(
-        default=20, ge=1, le=255, description="Side of the dark channel's window, pixels."
+        default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
     )
     denoise: Literal["none", "guided"] = Field(
-        default="none", description="Smoothing of the noise that the gain amplifies."
+        default="guided", description="Whether to calm the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
@@ -167,6 +219,10 @@ class JobConfig(BaseModel):
         default="same", description="Output format; same: whatever the input is."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
+    metadata: Literal["keep", "strict"] = Field(
+        default="keep",
+        description="keep: what cannot be carried over is named; strict: such images fail.",
+    )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
         ge=1,
@@ -204,15 +260,25 @@ class JobConfig(BaseModel):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)
 
+    def is_dark(self, luminance: float) -> bool:
+        """Whether an image of this mean luminance, 0..1, is enhanced."""
+        return self.not_dark == "enhance" or luminance < self.target_luminance
+
     def fingerprint(self, method: Method, network: Mapping[str, Any] | None = None) -> Fingerprint:
         """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": ALGORITHM_VERSIONS[method],
+            "algorithm": self._algorithm(method),
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
         }
+        if self.metadata == "strict":  # outputs from before there was a choice stay as they are
+            parameters["metadata"] = self.metadata
+        if self.strength != _UNNAMED["strength"]:
+            parameters["strength"] = self.strength
+        if self.not_dark != _UNNAMED["not-dark"]:
+            parameters |= {"not-dark": self.not_dark, "target-luminance": self.target_luminance}
         if method == "absgn":
             return Fingerprint({**parameters, **(network or {})})
         parameters |= {
@@ -222,9 +288,17 @@ class JobConfig(BaseModel):
             "window": self.window,
             "denoise": self.denoise,
         }
+        if self.omega == "auto":
+            parameters["target-luminance"] = self.target_luminance
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    def _algorithm(self, method: Method) -> int:
+        """The version that last changed the pixels that these parameters give."""
+        if method == "classical" and self.denoise == "none" and self.window >= FIRST_LIGHT_WINDOW:
+            return 1
+        return ALGORITHM_VERSIONS[method]
 
 
 @dataclass(frozen=True)
@@ -239,10 +313,16 @@ class Fingerprint:
         text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parameters under the names of options, with those that go without saying."""
+        parameters = {**_UNNAMED, **self.parameters}
+        return {name.replace("-", "_"): value for name, value in parameters.items()}
+
     def changes_since(self, earlier: Fingerprint) -> list[str]:
         """Each parameter that differs, as ``omega 0.93 -> 0.5``."""
-        names = sorted({*self.parameters, *earlier.parameters})
-        pairs = ((n, earlier.parameters.get(n), self.parameters.get(n)) for n in names)
+        old, new = ({**_UNNAMED, **some.parameters} for some in (earlier, self))
+        pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
 
 
@@ -257,6 +337,15 @@ class TrainConfig(BaseModel):
     data: str = Field(
         min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
     )
+    clean: Globs = Field(
+        default=(),
+        description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
+    )
+    validation_data: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Pairs that are only validated on, such as those of another camera.",
+    )
     out: str = Field(min_length=1, description="The weights to write, a local file.")
     model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
     weights: str | None = Field(
@@ -266,6 +355,11 @@ class TrainConfig(BaseModel):
         json_schema_extra={"default": "random ones"},
     )
     epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
+    time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
+        default=None,
+        description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
+        "the learning rate follows what is left of it.",
+    )
     size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
     batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
     learning_rate: float = Field(
@@ -275,7 +369,7 @@ class TrainConfig(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="Share of samples that show whole images; in the last quarter, all do.",
+        description="Share of samples that show whole images; in the last third, all do.",
     )
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
@@ -294,56 +388,3 @@ class TrainConfig(BaseModel):
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
     )
-
-
-C = TypeVar("C", bound=BaseModel)
-
-
-def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None = None) -> C:
-    """Build a config from a YAML file and the options given on top of it.
-
-    Raises ``UsageError`` with one sentence that names the option, its value and what it may be.
-    """
-    values = {**(_read_yaml(config_file) if config_file else {}), **given}
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        command = "run" if kind is JobConfig else "train"
-        raise UsageError(_one_sentence(error, command)) from error
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    import yaml  # only where a file is given, since --help must be quick
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        loaded = yaml.safe_load(text)
-        node: Any = yaml.compose(text, yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        where = " ".join(str(error).split())
-        raise UsageError(f"the config file {path} is not valid YAML: {where}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"the config file {path} must hold option names and values, one a line")
-    keys = [str(key.value).replace("-", "_") for key, _ in node.value]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise UsageError(f"the config file {path} gives {twice[0]} more than once; give it once")
-    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
-
-
-def _one_sentence(error: ValidationError, command: str) -> str:
-    # A name that is unknown may be the one that is missing, mistyped.
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    option = "--" + str(first["loc"][0]).replace("_", "-")
-    if first["type"] == "missing":
-        return f"{option} is required"
-    if first["type"] == "extra_forbidden":
-        return f"unknown option {option.removeprefix('--')}; see 'batchlight {command} --help'"
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    return f"{option} is {first['input']!r}, but {reason}"

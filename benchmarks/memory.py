@@ -57,6 +57,7 @@ def peak_of_worker(source: Path, output: Path, batch: int) -> float:
         output=str(output),
         workers=1,
         batch_size=batch,
+        not_dark="enhance",
         progress="off",
         max_failures="100%",
     )

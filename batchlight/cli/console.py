@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,9 +13,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
 
-from batchlight.errors import shown
+from batchlight.errors import counted, shown
+from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
+    from batchlight.driver.preview import Preview
     from batchlight.output.summary import Summary
 
 
@@ -23,22 +27,70 @@ def print_summary(summary: Summary) -> None:
     facts = {
         "images": f"{summary.inputs:,}",
         "ok": f"{summary.ok:,}",
+        "skipped, not dark": f"{summary.skipped:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        **{
+            f"without {name}": f"{number:,}"
+            for name, number in sorted(summary.lost_by_name.items())
+        },
         "done by this run": f"{summary.done_now:,}",
         "done before": f"{summary.done_before:,}",
         "gone since": f"{summary.gone:,}",
+        "passed over": passed_over_in_words(summary.passed_over.items()) or "0",
         "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
         "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
         if summary.done_now
         else "0",
         "output": summary.output,
     }
-    optional = ("failed", "done before", "gone since", "time")
+    optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
+
+
+def print_comparison(found: Preview) -> None:
+    """How the settings of a preview compare, and where it is."""
+    for image in found.failed:
+        print_trouble(image.name, image.code, image.reason)
+    if found.shown:
+        columns = [Column(name, justify="right") for name in ("luminance", "clipped", "ms/MP")]
+        table = Table(Column("setting", overflow="fold"), *columns, box=None, pad_edge=False)
+        for setting in found.settings:
+            trouble = f" ({setting.failed} of {setting.images} failed)" if setting.failed else ""
+            table.add_row(escape(shown(setting.title + trouble)), *setting.facts)
+        Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{counted(found.shown, 'image')} on the page {escape(shown(found.page))}")
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Tell on a terminal, in a line that vanishes, what is being done."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(escape(shown(text)))
+
+
+Counting = Callable[[str], Callable[[object, int], None]]
+"""For a folder, what is called with each image that is done, and the number of all."""
+
+
+@contextmanager
+def counting() -> Iterator[Counting]:
+    """Tell on a terminal, in a line that vanishes, how many images of a folder are done."""
+    with telling() as tell:
+
+        def of(folder: str) -> Callable[[object, int], None]:
+            done = itertools.count(1)
+            return lambda _, total: tell(f"{folder}: {next(done):,} of {total:,} images")
+
+        yield of
 
 
 def print_trouble(path: str, *words: str) -> None:

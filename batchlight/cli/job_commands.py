@@ -1,4 +1,4 @@
-"""``run``, ``plan`` and ``samples``."""
+"""``run``, ``plan``, ``preview`` and ``samples``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_facts, print_summary
-from batchlight.cli.options import GROUPS, takes_options_of
+from batchlight.cli.console import in_bytes, print_comparison, print_facts, print_summary, telling
+from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
+from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
+from batchlight.errors import ExitCode
+from batchlight.images.names import passed_over_in_words
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -50,18 +53,70 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  new": found.new,
         "  changed": found.changed,
         "  to redo": found.retried,
-        "skipped, done before": found.unchanged,
+        "done before": found.unchanged,
         "gone since": found.gone,
+        "records beyond --limit": found.beyond,
         "left of a stored plan": found.left_of_stored_plan,
     }
+    others = passed_over_in_words(found.passed_over.items())
     print_facts(
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
             "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
             **{name: f"{number:,}" for name, number in counts.items() if number},
+            **({"passed over": others} if others else {}),
         },
     )
+
+
+@takes_options_of(JobConfig, PREVIEW_GROUPS)
+def preview(
+    config: JobConfig,
+    *,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="'NAME=VALUE ...'",
+            help="Options of a run to compare, such as 'omega=0.8 t0=0.05'; '': none; repeatable.",
+        ),
+    ] = None,
+    images: Annotated[
+        int,
+        typer.Option(
+            "--images",
+            metavar="N",
+            min=1,
+            max=IMAGES_AT_MOST,
+            help=f"How many to show. (default: {IMAGES})",
+            show_default=False,
+        ),
+    ] = IMAGES,
+    page: Annotated[
+        str | None,
+        typer.Option("--output", metavar="FILE", help="The page. (default: preview.html)"),
+    ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", metavar="", help="A PNG image (preview.png) in its place.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Compare settings on a few images, darkest to brightest, on one page.
+
+    Writes that page and nothing else; without --setting, a few telling ones are compared.
+    """
+    from batchlight.driver.preview import preview as make_preview
+    from batchlight.host.process import keep_freed_memory
+
+    keep_freed_memory()
+    with telling() as on_step:
+        found = make_preview(
+            config, setting or (), page=page, images=images, png=png, on_step=on_step
+        )
+    print_comparison(found)
+    if not found.shown:
+        sys.exit(ExitCode.FAILURES)
 
 
 def samples(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from batchlight.cli.app import Command, app
-from batchlight.cli.job_commands import plan, run, samples
+from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
 from batchlight.cli.streams import Shown, prepare_streams
@@ -21,7 +21,7 @@ from batchlight.errors import BatchlightError, ExitCode, UsageError, brief, show
 from batchlight.host.given_up import any_given_up
 
 COMMANDS = {
-    "The job": (run, plan),
+    "The job": (run, plan, preview),
     "An output": (status, verify, failures, report),
     "The network ABSGN": (train, evaluate),
     "To try it": (samples,),

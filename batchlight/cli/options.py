@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from batchlight.config import make_config
+from batchlight.config_file import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude", "follow_links"),
+    "What and where": ("input", "output", "include", "exclude", "follow_links", "limit"),
     "Method": (
-        *("method", "batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
-        *("format", "quality", "max_pixels"),
+        *("method", "target_luminance", "not_dark", "strength"),
+        *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
+        *("format", "quality", "metadata", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),
@@ -27,18 +28,24 @@ GROUPS = {
     ),
 }
 
+PREVIEW_GROUPS = {
+    "What": ("input", "include", "exclude", "follow_links"),
+    **{name: GROUPS[name] for name in ("Method", "ABSGN")},
+}
+
 TRAIN_GROUPS = {
-    "What and where": ("data", "out"),
+    "What and where": ("data", "clean", "validation_data", "out"),
     "Network": ("model", "weights"),
     "Recipe": (
-        *("epochs", "size", "batch_size", "learning_rate", "whole"),
+        *("epochs", "time_limit", "size", "batch_size", "learning_rate", "whole"),
         *("validation", "seed"),
     ),
     "Where it runs": ("device", "gpu_workers", "address"),
 }
 
 METAVARS = {
-    **dict.fromkeys(("input", "output", "data"), "URI"),
+    **dict.fromkeys(("input", "output", "data", "clean", "validation_data"), "URI"),
+    "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
     "atmospheric_light": "batch|image|NUMBER",
@@ -101,7 +108,7 @@ def option_default(kind: type[BaseModel], name: str) -> str | None:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
         return str(extra["default"])
-    if info.is_required() or info.default is False or info.default == ():
+    if info.is_required() or info.default in (None, ()) or info.default is False:
         return None
     return ", ".join(info.default) if name == "method" else str(info.default)
 

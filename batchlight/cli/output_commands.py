@@ -140,7 +140,8 @@ def report(
 
     One HTML page that needs nothing beside itself; every run makes it at its end.
     """
-    from batchlight.config import JobConfig, make_config
+    from batchlight.config import JobConfig
+    from batchlight.config_file import make_config
     from batchlight.driver.listing import open_inputs
     from batchlight.output.status import open_output
     from batchlight.report import write_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -35,6 +36,10 @@ class DryRun:
     retried: int
     unchanged: int
     gone: int
+    beyond: int
+    """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
+    passed_over: Mapping[str, int]
+    """Files that are no images, by suffix."""
     left_of_stored_plan: int
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
 
@@ -63,10 +68,11 @@ def dry_run(config: JobConfig) -> DryRun:
         left = rows_left(storage, state)
         # Once it is finished, everything has been overwritten that there was to overwrite.
         config = config.model_copy(update={"overwrite": False})
-    planner = Planner(config, fingerprints)
+    planner = Planner(config, fingerprints, inputs.passed_over)
     for _ in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
         pass
     if not config.allow_empty and not left:
         refuse_nothing(inputs, planner.counts)
-    counts = {n: v for n, v in vars(planner.counts).items() if n != "gone_tally"}
+    counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
+    counts["passed_over"] = dict(planner.counts.passed_over)
     return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -22,6 +22,8 @@ from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
 
 logger = logging.getLogger(__name__)
 
+SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
+"""Of those that are passed over, told apart."""
 STAT_THREADS = 16
 STAT_AHEAD = 4096
 
@@ -36,6 +38,24 @@ class PassedOver:
     not_matching: int = 0
     """Images that ``--include`` and ``--exclude`` leave out."""
 
+    def add(self, path: str) -> None:
+        """Count a file. There are never more than ``SUFFIXES_AT_MOST``; all else has none."""
+        name = path.rpartition("/")[2]
+        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        known = suffix in self.suffixes or len(self.suffixes) < SUFFIXES_AT_MOST
+        self.suffixes[suffix if known and len(suffix) <= SUFFIX_LENGTH else ""] += 1
+
+    def clear(self) -> None:
+        """Forget all, before another listing."""
+        self.suffixes.clear()
+        self.linked_folders.clear()
+        self.not_matching = 0
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """By suffix, sorted."""
+        return tuple(sorted(self.suffixes.items()))
+
 
 @dataclass(frozen=True)
 class InputSet:
@@ -43,6 +63,8 @@ class InputSet:
 
     data_set: DataSet
     patterns: Patterns = field(default_factory=Patterns)
+    limit: int | None = None
+    """How many images are listed at most, the first ones; all by default."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """By the listing, once it is at its end."""
 
@@ -84,29 +106,45 @@ class InputSet:
 
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+        self.passed_over.clear()
+        found = self._images_of(self._found())
+        return islice(self._matching(found), self.limit)
+
+    def first_images(self, files: int) -> tuple[list[Input], bool]:
+        """Those among the first so many files, or entries of a list, and whether that is all."""
+        self.passed_over.clear()
+        found = list(islice(self._found(files + 1), files + 1))
+        images = self._images_of(found[:files])
+        is_all = len(found) <= files
+        return list(self._matching(images, is_all)), is_all
+
+    def _found(self, at_most: int | None = None) -> Iterator[Input]:
+        """All that is listed, or so many files; of a folder, of any kind."""
         if self.data_set.is_list:
-            found = self._listed()
+            yield from self._listed()
         elif not self.data_set.is_folder:
             opened = self._opener()
-            found = iter([_look_at(ListEntry(self.given.name, None), opened(self.root), opened)])
+            yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            found = self._walked()
-        return self._matching(found)
+            yield from map(_as_input, self._opener()(self.root).walk(at_most))
 
     def _opener(self) -> Callable[[Location], Storage]:
         return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
 
-    def _walked(self) -> Iterator[Input]:
+    def _images_of(self, found: Iterable[Input]) -> Iterator[Input]:
+        """Without what is passed over, which is counted, and warned of at the end."""
+        if not self.data_set.is_folder:
+            yield from found
+            return
         met = self.passed_over
-        for info in self._opener()(self.root).walk():
-            if info.defect == LINKED_FOLDER:
-                met.linked_folders.append(info.path)
-            elif is_image_name(info.path) or info.path.endswith("/"):
-                yield _as_input(info)
+        for item in found:
+            if item.defect == LINKED_FOLDER:
+                met.linked_folders.append(item.path)
+            elif is_image_name(item.path) or item.path.endswith("/"):
+                yield item
             else:
-                self.patterns.note(info.path)
-                name = info.path.rpartition("/")[2]
-                met.suffixes["." + name.rpartition(".")[2].lower() if "." in name else ""] += 1
+                self.patterns.note(item.path)
+                met.add(item.path)
         if met.linked_folders:
             logger.warning(
                 "links to folders in %s are not followed: %d, such as %s; give what they lead to "
@@ -116,13 +154,14 @@ class InputSet:
                 met.linked_folders[0],
             )
 
-    def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
+    def _matching(self, found: Iterable[Input], is_all: bool = True) -> Iterator[Input]:
         for item in found:
             if self.patterns.match(item.path):
                 yield item
             else:
                 self.passed_over.not_matching += 1
-        self.patterns.warn_of_unused()
+        if is_all:
+            self.patterns.warn_of_unused()
 
     def _listed(self) -> Iterator[Input]:
         """The entries in order, each looked at; several at once, since each is a request."""
@@ -162,7 +201,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(DataSet(root, given, config.follow_links), patterns)
+    return InputSet(DataSet(root, given, config.follow_links), patterns, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:

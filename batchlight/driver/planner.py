@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.driver.listing import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
 from batchlight.output.commit import drop_drafts
@@ -50,17 +51,30 @@ class Entry(NamedTuple):
 class Planner:
     """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
 
-    def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        fingerprints: Mapping[Method, Fingerprint],
+        passed_over: PassedOver | None = None,
+    ) -> None:
+        """``passed_over``: what the listing meets beside the images."""
+        self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
+        self._beyond = Tally()
 
     @property
     def counts(self) -> PlanCounts:
         """What was found so far."""
-        return PlanCounts(**self._seen, gone_tally=self._gone)
+        return PlanCounts(
+            **self._seen,
+            gone_tally=self._gone,
+            beyond_tally=self._beyond,
+            passed_over=self._passed_over.counts,
+        )
 
     def chunks(
         self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
@@ -101,7 +115,7 @@ class Planner:
         for entry in _apart(_side_by_side(images, earlier), self.config):
             image, rows = entry.image, entry.rows
             if image is None:
-                self._count_gone(rows.values())
+                self._count_unlisted(rows.values())
                 continue
             self._seen["inputs"] += 1
             self._seen["input_bytes"] += image.size or 0
@@ -130,13 +144,15 @@ class Planner:
         changed = (image.changed_since(row.size, row.modified, row.etag) for row in rows)
         return "changed" if any(changed) else "retried"
 
-    def _count_gone(self, rows: Iterable[Earlier]) -> None:
-        for row in rows:
-            if row.method not in self.config.method:
-                continue
-            self._seen["gone"] += 1
-            codes = ((row.failed_with, 1),) if row.failed_with else ()
-            self._gone += Tally(0 if codes else 1, codes, row.size or 0, row.output_bytes or 0)
+    def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
+        """Rows of an input that is gone, or that comes after the last one that is listed."""
+        found = [_tally_of(row) for row in rows if row.method in self.config.method]
+        if self._seen["inputs"] == self.config.limit:
+            self._seen["beyond"] += len(found)
+            self._beyond = sum(found, self._beyond)
+        else:
+            self._seen["gone"] += len(found)
+            self._gone = sum(found, self._gone)
 
 
 def draft_plan(
@@ -250,6 +266,14 @@ def _folders_of(path: str) -> Iterator[str]:
     """All above a path; each could be the output of an image, as keys of a store may go on."""
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def _tally_of(row: Earlier) -> Tally:
+    skipped = row.status == "skipped"
+    codes = ((row.failed_with, 1),) if row.failed_with else ()
+    ok = not (skipped or codes)
+    lost = tuple((name, 1) for name in row.lost)
+    return Tally(int(ok), codes, row.size or 0, row.output_bytes or 0, int(skipped), lost)
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

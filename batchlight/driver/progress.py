@@ -34,6 +34,7 @@ class State:
     total: int
     failed: int
     elapsed_s: float
+    skipped: int = 0
 
     @property
     def rate(self) -> float:
@@ -87,7 +88,8 @@ class LineDisplay:
         if self._clock() - self._last < LINE_EVERY_S:
             return
         self._last = self._clock()
-        counts = f"{state.done}/{state.total} images, {state.failed} failed"
+        skipped = f", {state.skipped} skipped" if state.skipped else ""
+        counts = f"{state.done}/{state.total} images{skipped}, {state.failed} failed"
         self.say(f"{counts}, {state.rate:.1f}/s{_left(state)}")
 
     def close(self) -> None:
@@ -113,6 +115,7 @@ class JsonDisplay:
             event="progress",
             done=state.done,
             total=state.total,
+            skipped=state.skipped,
             failed=state.failed,
             elapsed_s=round(state.elapsed_s, 3),
             images_per_s=round(state.rate, 3),
@@ -161,6 +164,8 @@ class BarDisplay:
         if state.eta_s is not None and state.done < state.total:
             facts.append(f"{duration(state.eta_s)} left")
         facts.append(f"{state.rate:.1f}/s")
+        if state.skipped:
+            facts.append(f"{state.skipped:,} skipped")
         while (
             len(facts) > 1
             and cell_len(Text.from_markup("  ".join(facts)).plain) >= self._console.width

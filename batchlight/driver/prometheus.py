@@ -15,6 +15,7 @@ def show(engine: Engine, result: BatchResult) -> None:
     """Count a batch."""
     for method, tally in result.tallies.items():
         engine.count(IMAGES, tally.ok, method=method, status="ok", code="")
+        engine.count(IMAGES, tally.skipped, method=method, status="skipped", code="")
         for code, number in tally.failed_by_code:
             engine.count(IMAGES, number, method=method, status="failed", code=code)
         engine.count(BYTES, tally.input_bytes, direction="read")

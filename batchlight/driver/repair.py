@@ -31,7 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.absgn.loading import packaged_model, weights_of
-from batchlight.config import JobConfig, Method, make_config
+from batchlight.config import JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import fingerprints_of, model_of, serve
@@ -203,7 +204,7 @@ class _Repairer:
         if table is None:
             self._replace(file.path, as_table(records), readers)
             return [replace(problem, repaired=True) for problem in file.problems]
-        made = as_table(record for record in records if record.status == "ok")
+        made = as_table(record for record in records if record.status != "failed")
         old = table.filter(pc.is_in(keys_of(table), keys_of(made)))
         if not joined([old]).select(STABLE).equals(made.select(STABLE)):
             readers &= self._storage.readers(file.path)
@@ -265,15 +266,13 @@ class _Repairer:
         options = self._options
         values: dict[str, Any] = {"workers": options.workers, "address": options.address}
         for method in methods:
-            parameters = plan.fingerprints[method].parameters
+            made_with = plan.fingerprints[method].options
             values |= {
-                name.replace("-", "_"): parameters[name]
-                for name in _options_that_decide(method)
-                if name in parameters
+                name: made_with[name] for name in _options_that_decide(method) if name in made_with
             }
             if method == "absgn":
                 values["weights"] = options.weights
-                values["model"] = packaged_model(str(parameters.get("weights")))
+                values["model"] = packaged_model(str(made_with.get("weights")))
         return make_config(
             JobConfig, {**values, "input": self._options.input, "method": tuple(methods)}
         )
@@ -295,7 +294,7 @@ class _Repairer:
 
 def _options_that_decide(method: Method) -> set[str]:
     """Those that a fingerprint has by right; others in it could decide where code runs."""
-    all_there_are = JobConfig(input="-").fingerprint(method, {"precision": ""}).parameters
+    all_there_are = JobConfig(input="-").fingerprint(method, {"precision": ""}).options
     return set(all_there_are).difference(_NOT_OPTIONS)
 
 

@@ -159,7 +159,7 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints)
+        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
         self.counts = planner.counts
@@ -195,7 +195,7 @@ class _Run:
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             if config.workers != 0 and ray_address(config.address) == "local":
                 # While Ray starts, so that the first image need not wait for it.
-                Thread(target=compile_kernels, daemon=True).start()
+                Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
             self.display.say(f"working in {engine.place}")
@@ -272,7 +272,8 @@ class _Run:
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
         done = self.stats
-        self.display.update(State(done.rows, total, done.tally.failed, done.elapsed_s))
+        tally = done.tally
+        self.display.update(State(done.rows, total, tally.failed, done.elapsed_s, tally.skipped))
 
     @property
     def _expected_rows(self) -> int:
@@ -286,8 +287,9 @@ class _Run:
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
         held = held_rows(self.storage, self.config.method, count_within_s)
-        # Failing rows of vanished inputs are nobody's concern.
-        rows = Tally() if held is None else held - self.counts.gone_tally
+        # Failing rows of inputs that are not listed are nobody's concern.
+        unlisted = self.counts.gone_tally + self.counts.beyond_tally
+        rows = Tally() if held is None else held - unlisted
         done = self.stats
         return Summary(
             run_id=self.run_id,
@@ -300,10 +302,13 @@ class _Run:
             inputs=self.counts.inputs,
             counted=held is not None,
             ok=rows.ok,
+            skipped=rows.skipped,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
+            lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
+            passed_over=dict(self.counts.passed_over),
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,

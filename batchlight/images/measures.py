@@ -36,8 +36,8 @@ def luminance(sums: npt.NDArray[np.int64], size: int, top: int) -> float:
 
 
 def is_flat(pixels: Pixels) -> bool:
-    """Whether all samples are equal; nearly always the first row tells."""
-    first = pixels.flat[0]
+    """Whether all pixels are equal; nearly always the first row tells."""
+    first = pixels[0, 0]
     return bool((pixels[0] == first).all() and (pixels == first).all())
 
 

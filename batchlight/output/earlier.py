@@ -26,6 +26,7 @@ class Earlier:
     path: str
     """Of the input."""
     method: Method
+    status: str
     failed_with: str | None
     """A code, perhaps of a later version."""
     size: int | None
@@ -34,6 +35,7 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    lost: tuple[str, ...] = ()
 
 
 ROWS_AT_ONCE = 4096
@@ -67,8 +69,8 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
-    columns = ("input", "method", "error_code", "fingerprint", *recorded)
+    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
+    columns = ("input", "method", "status", "error_code", "fingerprint", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
@@ -81,6 +83,7 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
     return Earlier(
         row["input"],
         row["method"],
+        row["status"],
         row["error_code"],
         row["input_bytes"],
         row["input_modified"],
@@ -88,4 +91,5 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["fingerprint"],
         row["output"],
         row["output_bytes"],
+        tuple(row["lost"] or ()),
     )

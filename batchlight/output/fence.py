@@ -68,8 +68,8 @@ class FencedStorage:
     def check(self, writable: bool) -> None:
         self.storage.check(writable)
 
-    def walk(self) -> Iterator[FileInfo]:
-        return self.storage.walk()
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+        return self.storage.walk(at_most)
 
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from batchlight.config import Fingerprint, Method
 from batchlight.errors import StorageError, counted
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path, state_trouble
@@ -77,11 +78,18 @@ class PlanCounts:
     gone: int = 0
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
+    beyond: int = 0
+    """Rows of inputs that ``--limit`` has kept from being looked for."""
+    beyond_tally: Tally = field(default_factory=Tally)
+    passed_over: tuple[tuple[str, int], ...] = ()
+    """Files that are no images, by suffix."""
 
     @property
     def in_words(self) -> str:
         """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
         images = counted(self.inputs, "image")
+        if self.passed_over:
+            images += f" (passed over: {passed_over_in_words(self.passed_over)})"
         if not self.todo:
             return f"{images}, nothing to do"
         kinds = {"new": self.new, "changed": self.changed, "to redo": self.retried}

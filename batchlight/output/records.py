@@ -33,9 +33,11 @@ SCHEMA = pa.schema(
         pa.field("channels", pa.int32()),
         pa.field("bit_depth", pa.int32()),
         pa.field("format", pa.string()),
+        pa.field("lost", pa.list_(pa.field("element", pa.string()))),
         pa.field("batch", pa.int64(), nullable=False),
         pa.field("atmospheric_light", pa.float32()),
         pa.field("batch_atmospheric_light", pa.float32()),
+        pa.field("omega", pa.float32()),
         pa.field("mean_transmission", pa.float32()),
         pa.field("luminance_before", pa.float32()),
         pa.field("luminance_after", pa.float32()),
@@ -69,7 +71,7 @@ ORDER = [(name, "ascending") for name in KEY]
 REQUIRED = frozenset({"input", "method", "status", "batch"})
 """Columns without which a file holds no records."""
 
-TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes")
+TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes", "lost")
 """Those that a ``Tally`` is made of."""
 
 
@@ -94,9 +96,11 @@ class Record:
     channels: int | None = None
     bit_depth: int | None = None
     format: str | None = None
+    lost: tuple[str, ...] | None = None
     batch: int
     atmospheric_light: float | None = None
     batch_atmospheric_light: float | None = None
+    omega: float | None = None
     mean_transmission: float | None = None
     luminance_before: float | None = None
     luminance_after: float | None = None
@@ -121,6 +125,9 @@ class Tally:
     failed_by_code: tuple[tuple[str, int], ...] = ()
     input_bytes: int = 0
     output_bytes: int = 0
+    skipped: int = 0
+    lost_by_name: tuple[tuple[str, int], ...] = ()
+    """How many outputs do not have what of their input's file."""
 
     @property
     def failed(self) -> int:
@@ -130,39 +137,57 @@ class Tally:
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.ok + self.failed
+        return self.ok + self.skipped + self.failed
 
     def __add__(self, other: Tally) -> Tally:
-        codes = Counter(dict(self.failed_by_code))
-        codes.update(dict(other.failed_by_code))
         return Tally(
             self.ok + other.ok,
-            tuple(sorted(codes.items())),
+            _summed(self.failed_by_code, other.failed_by_code),
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
+            self.skipped + other.skipped,
+            _summed(self.lost_by_name, other.lost_by_name),
         )
 
     def __sub__(self, part: Tally) -> Tally:
-        codes = Counter(dict(self.failed_by_code))
-        codes.subtract(dict(part.failed_by_code))
         return Tally(
             self.ok - part.ok,
-            tuple(sorted((code, count) for code, count in codes.items() if count)),
+            _summed(self.failed_by_code, part.failed_by_code, -1),
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
+            self.skipped - part.skipped,
+            _summed(self.lost_by_name, part.lost_by_name, -1),
         )
 
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
-        """Count a table that has ``status``, ``error_code`` and the two columns of bytes."""
-        counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
-        codes = {entry["values"]: entry["counts"] for entry in counts}
+        """Count a table that has ``TALLY_COLUMNS``."""
+        codes = _counted(table["error_code"])
+        skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
         return cls(
-            table.num_rows - sum(codes.values()),
-            tuple(sorted(codes.items())),
+            table.num_rows - skipped - sum(count for _, count in codes),
+            codes,
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
+            skipped,
+            _counted(pc.list_flatten(table["lost"])),
         )
+
+
+def _counted(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
+    """How often each value is there, sorted by value; null does not count."""
+    counts = pc.value_counts(column.drop_null()).to_pylist()
+    return tuple(sorted((entry["values"], entry["counts"]) for entry in counts))
+
+
+def _summed(
+    one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], factor: int = 1
+) -> tuple[tuple[str, int], ...]:
+    """Two counts as one; ``factor`` is for the second."""
+    counts = Counter(dict(one))
+    for name, count in other:
+        counts[name] += factor * count
+    return tuple(sorted((name, count) for name, count in counts.items() if count))
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:

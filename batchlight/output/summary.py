@@ -45,14 +45,20 @@ class Summary(Document):
     """Images of the listing."""
     counted: bool = True
     """False if a run that ended before its time had none left to count the rows that it left:
-    then ``ok``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
+    then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
+    skipped: int = 0
+    """Pairs whose image was not dark, and so was copied or left out."""
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
+    lost_by_name: Mapping[str, int] = {}
+    """How many outputs do not have what of their input's file: the column ``lost``."""
     missing: int = 0
-    """Pairs without a record: inputs x methods - ok - failed."""
+    """Pairs without a record: inputs x methods - ok - skipped - failed."""
     gone: int = 0
     """Records whose input is no longer there; in none of the counts above."""
+    passed_over: Mapping[str, int] = {}
+    """Files of the listing that are no images, by suffix."""
     done_now: int = 0
     """Pairs done by this run, well or not."""
     done_before: int = 0

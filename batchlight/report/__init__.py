@@ -1,11 +1,17 @@
-"""The report: one self-contained HTML page about an output, made from its records.
+"""The report, one self-contained HTML page about an output, and the contact sheet of a preview.
 
 bins.py      sums along an axis whose length nobody knows yet
 digest.py    what the records say, in bounded memory
 pictures.py  the images that are shown, read and made small
 charts.py    the curves, as SVG
 writing.py   all of it as one page
-page/        its HTML, style and script
+
+contact_sheet.py   images enhanced with several settings side by side, as one page
+sheet_drawing.py   the same as a PNG
+detail.py          the part of an image that is shown at its own size
+
+rendering.py  how pages are put together
+page/         their HTML, styles and scripts
 """
 
 from __future__ import annotations

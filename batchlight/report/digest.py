@@ -35,13 +35,15 @@ _SHOWN = (
 _COLUMNS = (*TALLY_COLUMNS, *_SHOWN, *STAGES, "error", "run_id", "finished_at")
 
 _CHANGE = "change"
-_SELECTIONS: Mapping[str, tuple[str, str, int]] = {
+_SELECTIONS: Mapping[str, tuple[str, str, str, int]] = {
     # The digest of an image is as good as a number drawn for it, and always drawn the same.
-    "sample": ("input_sha256", "ascending", SAMPLED),
-    "darkest": ("luminance_before", "ascending", EXTREMES),
-    "clipped": ("clipped_fraction", "descending", EXTREMES),
-    "changed": (_CHANGE, "descending", EXTREMES),
+    "sample": ("ok", "input_sha256", "ascending", SAMPLED),
+    "darkest": ("ok", "luminance_before", "ascending", EXTREMES),
+    "clipped": ("ok", "clipped_fraction", "descending", EXTREMES),
+    "changed": ("ok", _CHANGE, "descending", EXTREMES),
+    "skipped": ("skipped", "luminance_before", "ascending", EXTREMES),
 }
+"""Of which status, by which column, in which order, how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,12 +178,12 @@ def digest(storage: Storage, paths: Sequence[str]) -> Digest:
     for path in paths:
         table = read_records(storage, path, _COLUMNS)
         found = found.added(table)
-        written = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["output"]))
-        done = table.filter(written).select(_SHOWN)
-        change = pc.subtract(done["luminance_after"], done["luminance_before"])
-        done = done.append_column(_CHANGE, change)
-        for name, (key, order, count) in _SELECTIONS.items():
-            both = [best[name], done] if name in best else [done]
+        written = table.filter(pc.is_valid(table["output"]))
+        change = pc.subtract(written["luminance_after"], written["luminance_before"])
+        shown = written.append_column(_CHANGE, change)
+        for name, (status, key, order, count) in _SELECTIONS.items():
+            rows = shown.filter(pc.equal(shown["status"], status)).select([*_SHOWN, _CHANGE])
+            both = [best[name], rows] if name in best else [rows]
             rows = pa.concat_tables(both, promote_options="default")
             best[name] = _first(rows, key, order, count)
     return replace(found, selections={name: rows.to_pylist() for name, rows in best.items()})

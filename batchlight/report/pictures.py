@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
-from batchlight.images.pixels import turned
+from batchlight.images.pixels import Pixels, turned
 from batchlight.output.inputs import DataSet, read_input
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage, open_source
@@ -116,18 +116,50 @@ def make_picture(data: bytes) -> Picture:
     Raises ``ImageError`` if it cannot be decoded or is too large to be, and ``MemoryError``.
     """
     header = read_header(data, PIXELS_AT_MOST)
-    pixels = codec.decode(data, header).pixels
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    side = SIDE
+    pixels = _in_8_bits(codec.decode(data, header).pixels)
+    return as_picture(turned(shrunk(pixels, SIDE), header.orientation), BYTES_AT_MOST)
+
+
+def upright(data: bytes, max_pixels: int) -> Pixels:
+    """An encoded image as it is meant to be seen, in 8 bits, without its alpha. Raises as above."""
+    header = read_header(data, max_pixels)
+    return turned(_in_8_bits(codec.decode(data, header).pixels), header.orientation)
+
+
+def shrunk(pixels: Pixels, side: int) -> Pixels:
+    """With a longer side of ``side`` pixels at most."""
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def halved(pixels: Pixels) -> Pixels:
+    """All of it, at half its size."""
+    return shrunk(pixels, max(1, max(pixels.shape[:2]) // 2))
+
+
+def middle(pixels: Pixels) -> Pixels:
+    """Half of its width and height, at its own size."""
+    height, width = pixels.shape[:2]
+    top, left = height // 4, width // 4
+    return pixels[top : top + max(1, height // 2), left : left + max(1, width // 2)]
+
+
+def as_picture(
+    pixels: Pixels,
+    bytes_at_most: int,
+    qualities: Sequence[int] = QUALITIES,
+    smaller: Callable[[Pixels], Pixels] = halved,
+) -> Picture:
+    """Pixels of 8 bits as a WebP of so many bytes at most; ``smaller`` where noise needs more."""
     while True:
-        scale = min(1.0, side / max(pixels.shape[:2]))
-        size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
-        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        upright = turned(small, header.orientation)
-        for quality in QUALITIES:
-            _, encoded = cv2.imencode(".webp", upright, [cv2.IMWRITE_WEBP_QUALITY, quality])
-            if encoded.size <= BYTES_AT_MOST:
+        for quality in qualities:
+            _, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            if encoded.size <= bytes_at_most:
                 uri = "data:image/webp;base64," + base64.b64encode(bytes(encoded)).decode()
-                return Picture(uri, upright.shape[1], upright.shape[0])
-        side //= 2
+                return Picture(uri, pixels.shape[1], pixels.shape[0])
+        pixels = smaller(pixels)
+
+
+def _in_8_bits(pixels: Pixels) -> Pixels:
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from batchlight._version import __version__
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT
@@ -21,6 +18,7 @@ from batchlight.output.state import OutputState
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
+from batchlight.report.rendering import render
 from batchlight.storage import EVERYONE, Location, open_storage
 
 RUNS_SHOWN = 10
@@ -30,6 +28,7 @@ _EXTREMES = {
     "darkest": "The darkest originals",
     "changed": "Those that changed most",
     "clipped": "Those with the most clipped samples",
+    "skipped": "The darkest of those that are not dark",
 }
 
 
@@ -127,6 +126,7 @@ def write_report(output: Location, data_set: DataSet | None = None, lock: int | 
             found,
             output=str(output),
             root=state.plan.root if state.plan else "",
+            passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
             unfinished=state.unfinished is not None,
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),
@@ -137,28 +137,13 @@ def write_report(output: Location, data_set: DataSet | None = None, lock: int | 
 
 
 def _page(found: Digest, **facts: Any) -> str:
-    import jinja2  # late, as matplotlib: only who makes a report waits for it
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    style, script = (
-        files(__package__).joinpath("page", f"page.{suffix}").read_text()
-        for suffix in ("css", "js")
-    )
     counts = dict(found.tally.failed_by_code)
     runs = sorted(found.runs.values(), key=attrgetter("last"), reverse=True)
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
+        ["page.css"],
+        ["page.js"],
         **facts,
-        version=__version__,
-        style=style,
-        script=script,
-        # The page may run this script and no other, and load nothing from anywhere.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         tally=found.tally,
         methods=[
             _Method(name, method, charts.luminance(name, method.before, method.after))

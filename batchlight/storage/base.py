@@ -73,11 +73,12 @@ class Storage(Protocol):
         Raises ``UsageError`` for a local directory that does not exist, else ``StorageError``.
         """
 
-    def walk(self) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
         Left out: hidden names (any part starting with a dot), and folders that hold
-        ``_batchlight``, which are somebody's output.
+        ``_batchlight``, which are somebody's output. ``at_most``: so many files will do, so that a
+        store need not list more.
         """
 
     def names(self, folder: str) -> list[str]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from batchlight.errors import UsageError
 from batchlight.storage.base import (
@@ -79,8 +80,8 @@ class LocalStorage:
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
             )
 
-    def walk(self) -> Iterator[FileInfo]:
-        return walk(self.root, self._links)
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+        return islice(walk(self.root, self._links), at_most)
 
     def names(self, folder: str) -> list[str]:
         absolute = self._absolute(folder)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import obstore
@@ -80,20 +81,23 @@ class ObjectStorage:
         with suppress(OddNameError):  # which is an answer, too
             self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
-    def walk(self) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
         pages = Pages(self._store, self.location)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             with sorting_table() as table:
+                listed = 0
                 try:
-                    while page := next_page():
+                    while (at_most is None or listed < at_most) and (page := next_page()):
                         table.add(page)
+                        listed += len(page)
                 except OddNameError:
                     if not self._lists_root():
                         raise
                     for page in self._by_folder(""):
                         table.add(page)
-                yield from filter(self._is_no_folder_mark, table.inputs())
+                inputs = filter(self._is_no_folder_mark, table.inputs())
+                yield from islice(inputs, at_most)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "

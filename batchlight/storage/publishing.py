@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from batchlight.errors import StorageError
 from batchlight.storage.folders import open_file
+from batchlight.storage.readers import EVERYONE
 
 _OWN_NAME = re.compile("[0-9a-f]{32}")
 _NO_HARD_LINKS = frozenset(
@@ -114,6 +116,20 @@ class Draft:
             found = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Replace a file that belongs to no storage, whole or not at all. Raises ``StorageError``."""
+    folder, name = os.path.split(path)
+    try:
+        descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with temporary_file(descriptor, data, EVERYONE) as temporary:
+                os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

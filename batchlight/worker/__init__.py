@@ -2,6 +2,7 @@
 
 image.py           one image: what is known of it, and its failures
 steps.py           what is done to one image: read, decode, enhance, encode, write, record
+trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
 network_client.py  images to the network and back, in groups of one shape

@@ -94,8 +94,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        alpha = 0 if self.decoded.alpha is None else self.decoded.alpha.nbytes
-        return self.decoded.pixels.nbytes + alpha + self.analysis.own.nbytes
+        own = self.analysis.own
+        return self.decoded.nbytes + (0 if own is None else own.nbytes)
 
 
 @dataclass
@@ -108,6 +108,8 @@ class Image:
     deaths: int = 0
     readers: int = EVERYONE
     """Who may read it, as permission bits of a file that no more people may read."""
+    skipped: bool = False
+    """It is not dark: no method is to enhance it."""
     failure: Failure | None = None
     """Of reading it: no method can do anything with it."""
     facts: dict[str, Any] = field(default_factory=dict)

@@ -206,8 +206,10 @@ class _Pipeline:
             analysed = self._analyse(image, data)
             mean.add(image.light)
             to_come -= _file_bytes(image)
-            if analysed is None:
+            if analysed is None or data is None:
                 pass
+            elif image.skipped:
+                self._skip(image, analysed.decoded, data)
             elif wait and image.wants("classical") and analysed.light < mean.at_most:
                 waiting.append(_Waiting(image, self._kept(data, analysed, to_come)))
             else:
@@ -276,10 +278,20 @@ class _Pipeline:
 
     def _put(self, image: Image, method: Method, decoded: Decoded, pixels: Pixels | None) -> None:
         """Encode and write enhanced pixels; None if there are none."""
-        if pixels is None:
+        if pixels is not None:
+            encode = partial(self._steps.encode, image, method, decoded, pixels)
+            self._write(image, method, image.attempt(encode, method))
+
+    def _skip(self, image: Image, decoded: Decoded, data: bytes) -> None:
+        """Do what becomes of an image that is not dark."""
+        if self._steps.config.not_dark == "leave-out":
             return
-        encode = partial(self._steps.encode, image, method, decoded, pixels)
-        encoded = image.attempt(encode, method)
+        for method in image.methods:
+            copy = partial(self._steps.copy, image, method, decoded, data)
+            self._write(image, method, image.attempt(copy, method))
+
+    def _write(self, image: Image, method: Method, encoded: tuple[str, bytes] | None) -> None:
+        """Write an output to where it belongs; None if there is none."""
         if encoded is None or not self._writes:
             return
         path, data = encoded

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,13 +17,14 @@ import numpy as np
 
 from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
-from batchlight.config import JobConfig, Method
+from batchlight.config import Format, JobConfig, Method
 from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
 from batchlight.host.given_up import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
+from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import place_of, read_input
@@ -38,6 +39,9 @@ OPEN_STORAGES = 16
 DARKER_BY = 0.02
 """How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
 leaves as it is comes back a little darker or brighter, and nobody sees it."""
+
+_OF_FAILED = ("luminance_after", "clipped_fraction")
+"""What the row of a failed image tells of its output, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +61,19 @@ class BatchContext:
     """How many pixels of images of one shape go through the network together."""
 
 
-class Steps:
-    """The steps of a batch's images. Those that can fail are to be run by ``Image.attempt``."""
+class ImageSteps:
+    """All but writing. Steps that can fail are to be run by ``Image.attempt``."""
 
-    def __init__(self, context: BatchContext) -> None:
-        self.context = context
-        self.config = context.config
-        _refuse_unshared(context.input, context.output, context.run_id)
+    def __init__(
+        self, config: JobConfig, root: Location, opened: Callable[[Location], Storage]
+    ) -> None:
+        """``opened`` gives the storage of the root, and of images of a list outside it."""
+        self.config = config
+        self.opened = opened
+        self.input = opened(root)
         self.require_wanted = this_call()
         """Raises ``GivenUpError`` once nobody waits for this batch."""
-        self._opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
-        self.input = self._opened(context.input)
-        self.output = _output(context.output, context.run_id, context.lock)
-        self.parameters = DehazeParameters(
-            self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
-        )
+        self.parameters = DehazeParameters.of(config)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes. Raises ``ImageError``."""
@@ -81,16 +83,13 @@ class Steps:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
         try:
             with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, self._opened)
+                data = read_input(item, self.input, self.opened)
         except FileNotFoundError as error:
             raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
         except PermissionError as error:
             raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
         except NameRefusedError as error:
             raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
-        if not self.context.output.remote:
-            storage, path = place_of(item, self.input, self._opened)
-            image.readers = storage.readers(path, self.context.output.path)
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
@@ -110,6 +109,7 @@ class Steps:
             "atmospheric_light": analysis.atmospheric_light,
             "luminance_before": analysis.luminance,
         }
+        image.skipped = not self.config.is_dark(analysis.luminance)
         return Analysed(decoded, analysis)
 
     def dehaze(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
@@ -120,27 +120,98 @@ class Steps:
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
             )
-        columns["mean_transmission"] = enhanced.mean_transmission
+        columns |= {"omega": enhanced.omega, "mean_transmission": enhanced.mean_transmission}
         return enhanced.pixels
 
     def encode(
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
-        """The output's path and bytes. Raises ``ImageError`` for what must not be written."""
+        """The output's path and bytes. Raises ``ImageError`` for what must not be written.
+
+        ``pixels``: the method's; mixed with those of the image, by ``--strength``.
+        """
         columns = image.results[method].columns
+        with _timed(columns, "enhance_ms"):
+            pixels = mix(decoded.pixels, pixels, self.config.strength)
         brightness, clipped = measure(pixels)
+        columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
         if is_flat(pixels) and not is_flat(decoded.pixels):
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is one flat colour")
-        columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
-        wanted = self.config.format
-        format = decoded.header.format if wanted == "same" else wanted
+        return self._encoded(image, method, decoded, pixels)
+
+    def copy(
+        self, image: Image, method: Method, decoded: Decoded, data: bytes
+    ) -> tuple[str, bytes]:
+        """The path and the bytes of the output of an image that is not dark.
+
+        ``data``: the file, which is the output unless that has another format. Raises
+        ``ImageError`` for what that format cannot hold.
+        """
+        brightness, clipped = measure(decoded.pixels)
+        image.results[method].columns |= {
+            "luminance_after": brightness,
+            "clipped_fraction": clipped,
+        }
+        if self._format_of(decoded) == decoded.header.format:
+            return self._named(image, method, decoded, data)
+        return self._encoded(image, method, decoded, decoded.pixels)
+
+    def _encoded(
+        self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
+    ) -> tuple[str, bytes]:
+        columns = image.results[method].columns
         with _timed(columns, "encode_ms"):
-            data = codec.encode(decoded, pixels, format, self.config.quality)
+            encoded = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
+        if encoded.lost and self.config.metadata == "strict":
+            named = ", ".join(encoded.lost)
+            reason = f"would be lost, which --metadata strict does not allow: {named}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        columns["lost"] = encoded.lost or None
+        return self._named(image, method, decoded, encoded.data)
+
+    def _named(
+        self, image: Image, method: Method, decoded: Decoded, data: bytes
+    ) -> tuple[str, bytes]:
+        """Where an output belongs, with the output itself."""
         path = names.output_path(method, image.input.path, self.config.format)
-        columns |= {"format": format, "output": path, "output_bytes": len(data)}
+        image.results[method].columns |= {
+            "format": self._format_of(decoded),
+            "output": path,
+            "output_bytes": len(data),
+        }
         return path, data
+
+    def _format_of(self, decoded: Decoded) -> Format:
+        """Of the output of an image."""
+        return decoded.header.format if self.config.format == "same" else self.config.format
+
+    def _light_to_use(self, own: float, batch_light: float | None) -> float:
+        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
+        chosen = self.config.atmospheric_light
+        if chosen == "batch":
+            return own if batch_light is None else max(batch_light, own)
+        return own if chosen == "image" else float(chosen)
+
+
+class Steps(ImageSteps):
+    """The steps of a batch's images."""
+
+    def __init__(self, context: BatchContext) -> None:
+        _refuse_unshared(context.input, context.output, context.run_id)
+        opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
+        super().__init__(context.config, context.input, opened)
+        self.context = context
+        self.output = _output(context.output, context.run_id, context.lock)
+
+    def read(self, image: Image) -> bytes:
+        """The image's bytes, and who may read them. Raises ``ImageError``."""
+        data = super().read(image)
+        if not self.context.output.remote:
+            storage, path = place_of(image.input, self.input, self.opened)
+            image.readers = storage.readers(path, self.context.output.path)
+        return data
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
@@ -154,13 +225,6 @@ class Steps:
             raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
         columns["finished_at"] = datetime.now(UTC)
 
-    def _light_to_use(self, own: float, batch_light: float | None) -> float:
-        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
-        chosen = self.config.atmospheric_light
-        if chosen == "batch":
-            return own if batch_light is None else max(batch_light, own)
-        return own if chosen == "image" else float(chosen)
-
 
 def as_record(
     context: BatchContext, number: int, image: Image, method: Method, light: float | None
@@ -168,7 +232,11 @@ def as_record(
     """The row of an image of batch ``number``, as it stands; ``light`` is that of the batch."""
     item, result = image.input, image.results[method]
     failure = image.failure or result.failure
-    of_output = {} if failure else result.columns
+    of_output = {
+        name: value
+        for name, value in result.columns.items()
+        if failure is None or name in _OF_FAILED
+    }
     columns = image.facts | of_output
     if "enhance_ms" in image.facts:  # the analysis is part of it
         columns["enhance_ms"] = image.facts["enhance_ms"] + of_output.get("enhance_ms", 0.0)
@@ -176,7 +244,7 @@ def as_record(
     return Record(
         input=item.path,
         method=method,
-        status="failed" if failure else "ok",
+        status="failed" if failure else "skipped" if image.skipped else "ok",
         error_code=failure.code.value if failure else None,
         error=failure.message if failure else None,
         input_bytes=item.size,
@@ -192,14 +260,15 @@ def as_record(
     )
 
 
-def compile_kernels() -> None:
+def compile_kernels(config: JobConfig) -> None:
     """Compile what the pixels of 8-bit images go through: seconds on a new installation.
 
     Later processes find the result in numba's cache.
     """
+    parameters = DehazeParameters.of(config)
     black = np.zeros((1, 1, 3), np.uint8)
-    analysis = dehaze.analyse(black, window=1)
-    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters())
+    analysis = dehaze.analyse(black, parameters.window)
+    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
     measure(enhanced.pixels)
 
 

@@ -119,6 +119,7 @@ def _config(folder: Path, weights: str | None, device: str) -> JobConfig:
         method=("absgn",),
         weights=weights,
         model="absgn-small",
+        not_dark="enhance",
         device="cuda" if device == "cuda" else "cpu",
         workers=min(WORKERS * 2, _cpus()),
     )
@@ -148,7 +149,8 @@ def _cpus() -> int:
 def _run(photos: Path, output: Path, options: list[str], kill: bool) -> dict[str, Any]:
     """A run from the command line, and how it ended."""
     command = [sys.executable, "-m", "batchlight", "run", "--input", str(photos)]
-    command += ["--output", str(output), "--batch-size", "8", "--progress", "off", *options]
+    command += ["--output", str(output), "--batch-size", "8", "--progress", "off"]
+    command += ["--not-dark", "enhance", *options]
     process = subprocess.Popen(command)
     killed = _kill_actor(process, output) if kill else None
     code = process.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from batchlight import __version__
-from batchlight.driver.progress import LineDisplay, State
+from batchlight.driver.progress import JsonDisplay, LineDisplay, State
 from tests.support.helpers import COMMAND, batchlight, batchlight_here, rows, tree, write_images
 
 
@@ -103,7 +103,7 @@ def test_plan_refuses_what_a_run_would(finished: Path) -> None:
         "plan", "--input", finished / "in", "--output", finished / "out", "--omega", "0.5"
     )
     assert done.returncode == 2
-    assert "omega 0.93 -> 0.5" in done.stderr
+    assert "omega auto -> 0.5" in done.stderr
 
 
 def test_status(finished: Path) -> None:
@@ -193,6 +193,19 @@ def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
     first, last = shown.getvalue().splitlines()
     assert first == "5/10 images, 1 failed, 0.2/s, 30 s left"
     assert last == "10/10 images, 1 failed, 0.2/s"
+
+
+def test_progress_tells_how_many_are_skipped() -> None:
+    shown = [io.StringIO(), io.StringIO()]
+    state = State(30, 40, failed=1, elapsed_s=30.0, skipped=5)
+    now = [0.0]
+    lines = LineDisplay(shown[0], clock=lambda: now[0])
+    now[0] = 30.0
+    lines.update(state)
+    assert shown[0].getvalue() == "30/40 images, 5 skipped, 1 failed, 1.0/s, 10 s left\n"
+    JsonDisplay(shown[1]).update(state)
+    told = json.loads(shown[1].getvalue())
+    assert (told["done"], told["skipped"], told["failed"]) == (30, 5, 1)
 
 
 @pytest.mark.parametrize("done", [0, 5])

@@ -46,6 +46,7 @@ from batchlight.storage.local import LocalStorage
 from batchlight.worker.steps import BatchContext
 from tests.support import helpers
 from tests.support.helpers import (
+    ALL_DARK,
     COMMAND,
     dark_image,
     has_parts,
@@ -274,15 +275,16 @@ def test_a_darker_result_fails_for_its_method_alone(photos: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 6, (24, 32, 3))
     cv2.imwrite(str(photos / "white.png"), (250 + noise).astype(np.uint8))
     out, weights = photos.parent / "out", dimmer_weights(photos.parent / "dimmer.safetensors")
-    summary = run(photos, atmospheric_light="image", weights=weights)
+    summary = run(photos, atmospheric_light="image", weights=weights, **ALL_DARK)
     white = {row["method"]: row for row in rows(out) if row["input"] == "white.png"}
     assert white["absgn"]["error_code"] == "suspicious_output"
     assert white["absgn"]["output"] is None
+    assert white["absgn"]["luminance_after"] < white["absgn"]["luminance_before"] - 0.02
     assert white["classical"]["status"] == "ok"
     assert summary.failed_by_code == {"suspicious_output": 1}
     assert not (out / "absgn/white.png").exists()
     assert (out / "classical/white.png").exists()
-    again = run(photos, atmospheric_light="image", weights=weights)
+    again = run(photos, atmospheric_light="image", weights=weights, **ALL_DARK)
     assert again.done_now == 0  # it is permanent
 
 

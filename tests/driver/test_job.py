@@ -29,16 +29,16 @@ from batchlight.output.state import OutputState
 from batchlight.output.status import read_status
 from batchlight.storage import Location, Storage, open_storage
 from tests.support.helpers import (
-    batchlight as command,
-)
-from tests.support.helpers import (
+    ALL_DARK,
     dark_image,
-    outcomes,
     read_image,
     rows,
     stable_rows,
     tree,
     write_images,
+)
+from tests.support.helpers import (
+    batchlight as command,
 )
 
 
@@ -219,7 +219,7 @@ def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_changed_parameter_is_refused_naming_it(photos: Path) -> None:
     run(photos)
     before = tree(photos.parent / "out/classical")
-    with pytest.raises(UsageError, match=r"omega 0\.93 -> 0\.5.*--overwrite"):
+    with pytest.raises(UsageError, match=r"omega auto -> 0\.5.*--overwrite"):
         run(photos, omega=0.5)
     assert tree(photos.parent / "out/classical") == before
     summary = run(photos, omega=0.5, overwrite=True)
@@ -437,7 +437,10 @@ def test_a_result_that_is_hardly_darker_is_one(
     cv2.imwrite(str(tmp_path / "in/a.png"), image)
     before = measure(image)[0]
     monkeypatch.setattr("batchlight.worker.steps.measure", lambda _: (before - darker_by, 0.0))
-    assert run(tmp_path / "in").failed == failed
+    assert run(tmp_path / "in", **ALL_DARK).failed == failed
+    [row] = rows(tmp_path / "out")
+    assert row["luminance_after"] == pytest.approx(before - darker_by)
+    assert row["clipped_fraction"] == 0
 
 
 def test_suspicious_output_is_no_output(tmp_path: Path) -> None:
@@ -448,7 +451,17 @@ def test_suspicious_output_is_no_output(tmp_path: Path) -> None:
     summary = run(tmp_path / "in", atmospheric_light=60)  # far too low: everything turns black
     assert summary.failed_by_code == {"suspicious_output": 1}
     assert not (tmp_path / "out/classical").exists()
-    assert outcomes(tmp_path / "out")["a.png"].status == "failed"
+    [row] = rows(tmp_path / "out")
+    assert (row["status"], row["output"], row["luminance_after"]) == ("failed", None, 0)
+    assert row["omega"] is None
+
+
+def test_a_flat_image_may_stay_flat(tmp_path: Path) -> None:
+    """Whatever its colour: the result is no more constant than the image."""
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), np.full((20, 30, 3), (2, 1, 0), np.uint8))
+    assert run(tmp_path / "in", atmospheric_light=250).ok == 1
+    assert not read_image(tmp_path / "out/classical/a.png").any()
 
 
 def test_records_have_the_schema_they_promise(photos: Path) -> None:
@@ -460,7 +473,7 @@ def test_records_have_the_schema_they_promise(photos: Path) -> None:
 def test_a_row_that_is_lost_under_way_is_missed(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inputs x methods = ok + failed, or the run says what is missing, and is not 0."""
+    """Inputs x methods = ok + skipped + failed, or the run says what is missing, and is not 0."""
     pytest.importorskip("torch")
 
     def close(storage: Storage, state: OutputState) -> OutputState:

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import ray
 
@@ -15,7 +16,7 @@ from batchlight import JobConfig, run
 from batchlight.config import Method
 from batchlight.engine import InProcessEngine, Meter
 from batchlight.output.records import STAGES
-from tests.support.helpers import rows, write_images
+from tests.support.helpers import bright_image, rows, write_images
 
 PATIENCE_S = 60
 
@@ -79,12 +80,14 @@ def test_the_time_of_the_network_is_counted_apart(
 
 def test_prometheus_sees_what_a_run_does(endpoint: str, tmp_path: Path) -> None:
     write_images(tmp_path / "in", 5)
+    cv2.imwrite(str(tmp_path / "in/bright.png"), bright_image(1))
     (tmp_path / "in/empty.jpg").touch()
     (tmp_path / "in/text.png").write_text("no image")
     run(JobConfig(input=str(tmp_path / "in"), progress="off", batch_size=3))
     records = rows(tmp_path / "in-enhanced")
     wanted = {
         ("images_total", frozenset({("method", "classical"), ("status", "ok")})): 5,
+        ("images_total", frozenset({("method", "classical"), ("status", "skipped")})): 1,
         **{
             (
                 "images_total",

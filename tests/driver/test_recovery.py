@@ -21,6 +21,7 @@ from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     COMMAND,
+    bright_image,
     dark_image,
     deadly,
     has_parts,
@@ -34,6 +35,8 @@ from tests.support.helpers import (
 from tests.support.helpers import batchlight as command
 
 IMAGES = 240
+BRIGHT_EVERY = 7
+"""One of so many is not dark, and so copied."""
 KILL_TIMEOUT_S = 120.0
 SLOW_S = 0.04
 """For each image, so that there is time to strike, however busy the machine is."""
@@ -60,6 +63,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda output: None)
     photos = tmp_path / "in"
     write_images(photos, 7)
+    cv2.imwrite(str(photos / "b/0001.jpg"), bright_image(1))
     first = tmp_path / "first"
     run(photos, first)
 
@@ -68,6 +72,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
     cv2.imwrite(str(photos / "b/0004.jpg"), dark_image(51))
     cv2.imwrite(str(photos / "new.jpg"), dark_image(52))
+    cv2.imwrite(str(photos / "c/0005.jpg"), bright_image(53))
     (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go
     run(photos, tmp_path / "second")
     calm_second = state(tmp_path / "second")
@@ -187,7 +192,9 @@ def assert_no_row_twice(out: Path) -> None:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos") / "in"
-    write_images(folder, IMAGES, height=240, width=320)
+    for number, path in enumerate(write_images(folder, IMAGES, height=240, width=320)):
+        if number % BRIGHT_EVERY == 0:
+            cv2.imwrite(str(path), bright_image(number))
     (folder / "broken.jpg").write_bytes(b"not an image")
     return folder
 

@@ -11,11 +11,18 @@ import pytest
 from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images.effort import SCANS_AT_MOST, refuse_many_scans
+from batchlight.images.effort import SCANS_AT_MOST, bounded_scans
 from batchlight.images.header import read_header
+from batchlight.images.segments import SOS, after_scan, segments
 from tests.support.helpers import dark_image
 
 PIXELS = 10**8
+
+
+def refuse_many_scans(data: bytes) -> None:
+    found = list(segments(data))
+    if found and found[-1].marker == SOS:
+        list(bounded_scans(after_scan(data, found[-1].end)))
 
 
 def segment(marker: int, content: bytes) -> bytes:

@@ -31,7 +31,7 @@ def test_equal_the_formulas(image: npt.NDArray[Any]) -> None:
     brightness, clipped = measure(image)
     assert brightness == pytest.approx(light.mean())
     assert clipped == np.count_nonzero(image == top) / image.size
-    assert is_flat(image) == (image.min() == image.max())
+    assert is_flat(image) == (image == image[0, 0]).all()
 
 
 @pytest.mark.parametrize(("dtype", "rows"), [(np.uint8, 600), (np.uint16, 66_000)])
@@ -40,6 +40,10 @@ def test_tall_white_images_overflow_nothing(dtype: type, rows: int) -> None:
     brightness, clipped = measure(white)
     assert brightness == pytest.approx(1)
     assert clipped == 1
+
+
+def test_a_colour_is_as_flat_as_a_gray() -> None:
+    assert is_flat(np.full((5, 4, 3), (2, 1, 0), np.uint8))
 
 
 def test_one_other_sample_is_enough() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,7 +41,8 @@ def image(path: str, size: int = 10) -> Input:
 def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
     digest = CONFIG.fingerprint("classical").digest
     output = None if code else f"classical/{path}"
-    return Earlier(path, "classical", code, size, WHEN, None, digest, output, 0)
+    status = "failed" if code else "ok"
+    return Earlier(path, "classical", status, code, size, WHEN, None, digest, output, 0)
 
 
 def planned(
@@ -223,6 +225,39 @@ def test_a_refused_plan_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     storage.write("_batchlight/plan/0000000000/0000000007-0000000009.parquet", b"cut off")
     draft_plan(storage, state, Planner(config, FINGERPRINTS), images[:1], "root")
     assert len(list(tmp_path.glob("_batchlight/plan/*/*"))) == 1
+
+
+KINDS = {"ok": None, "skipped": None, "failed": ErrorCode.CORRUPT}
+
+
+@given(
+    listed=st.sets(st.integers(0, 12)),
+    recorded=st.dictionaries(st.integers(0, 12), st.sampled_from(sorted(KINDS))),
+    limit=st.none() | st.integers(1, 12),
+)
+def test_each_row_is_unchanged_gone_or_beyond_the_limit(
+    listed: set[int], recorded: dict[int, str], limit: int | None
+) -> None:
+    earlier = [
+        replace(row(f"{number:02d}.jpg", KINDS[kind]), status=kind)
+        for number, kind in sorted(recorded.items())
+    ]
+    first = sorted(listed)[:limit]
+    config = CONFIG.model_copy(update={"limit": limit})
+    batches, planner = planned([image(f"{n:02d}.jpg") for n in first], earlier, config)
+    new = [f"{number:02d}.jpg" for number in first if number not in recorded]
+    assert [path for batch in paths(batches) for path in batch] == new
+    unlisted = {number: kind for number, kind in recorded.items() if number not in first}
+    looked_at = unlisted if limit is None or len(first) < limit else range(first[-1])
+    gone = Counter(kind for number, kind in unlisted.items() if number in looked_at)
+    beyond = Counter(unlisted.values()) - gone
+    counts = planner.counts
+    assert (counts.inputs, counts.unchanged) == (len(first), len(first) - len(new))
+    assert (counts.gone, counts.beyond) == (gone.total(), beyond.total())
+    for tally, wanted in ((counts.gone_tally, gone), (counts.beyond_tally, beyond)):
+        assert (tally.ok, tally.skipped, tally.failed) == tuple(
+            wanted[kind] for kind in ("ok", "skipped", "failed")
+        )
 
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

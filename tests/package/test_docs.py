@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from batchlight.cli.options import GROUPS, TRAIN_GROUPS, option_default
+from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, TRAIN_GROUPS, option_default
 from batchlight.config import JobConfig, TrainConfig
 from batchlight.errors import ErrorCode
 from tests.support.helpers import batchlight_here
@@ -49,6 +49,13 @@ def test_every_command_is_documented_and_no_other() -> None:
 def test_help_lists_every_option(command: str, kind: type[BaseModel]) -> None:
     text = batchlight_here(command, "--help", COLUMNS="200").stdout
     for name in kind.model_fields:
+        assert f"--{name.replace('_', '-')} " in text
+
+
+def test_help_of_preview_lists_what_it_takes() -> None:
+    text = batchlight_here("preview", "--help", COLUMNS="200").stdout
+    names = [name for names in PREVIEW_GROUPS.values() for name in names]
+    for name in (*names, "setting", "images", "output", "png"):
         assert f"--{name.replace('_', '-')} " in text
 
 

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from batchlight import JobConfig, run
+from tests.support.browser import CONTRAST, WIDTHS, closely_watched
 from tests.support.helpers import write_images
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTHS = (320, 768, 1280)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Whatever Chromium the machine has; ``make browser`` installs one where it can."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("there is no Chromium; `make browser` installs it where it can")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +30,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The report, of which nothing may be complained about and for which nothing is loaded."""
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
-    complaints: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(address)
-    yield page
-    context.close()
-    assert not complaints
-    assert [url for url in requests if not url.startswith("data:")] == [address]
+    with closely_watched(browser, address) as page:
+        yield page
 
 
 def test_the_slider_shows_more_or_less_of_the_original(page: Page) -> None:
@@ -146,28 +121,3 @@ def test_without_scripts_both_pictures_are_seen(browser: Browser, address: str) 
     assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"] + 1
     assert not page.locator(".compare input").first.is_visible()
     context.close()
-
-
-# The contrast of an element's text with what lies behind it, by WCAG 2.
-CONTRAST = """
-element => {
-  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-  const luminance = colour => {
-    const [r, g, b] = channels(colour).map(c => {
-      c /= 255;
-      return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const style = getComputedStyle(element);
-  const text = element instanceof SVGElement ? style.fill : style.color;
-  let behind = element;
-  let back = "";
-  for (; behind; behind = behind.parentElement) {
-    back = getComputedStyle(behind).backgroundColor;
-    if (channels(back)[3] !== 0) break;
-  }
-  const [low, high] = [luminance(text), luminance(back)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-}
-"""

@@ -179,6 +179,11 @@ def test_a_walk_is_in_the_order_of_the_bytes_of_whole_paths(place: Place) -> Non
     assert all(info.modified for info in found)
 
 
+def test_a_walk_ends_after_as_many_files_as_will_do(place: Place) -> None:
+    found = written(place, *reversed(IN_ORDER)).walk(at_most=3)
+    assert [info.path for info in found] == IN_ORDER[:3]
+
+
 def test_a_walk_passes_over_hidden_names_and_outputs(place: Place) -> None:
     seen = ["a/x.jpg", "outer.jpg", "z/z.jpg"]
     hidden = [".h/x.jpg", "a/.h.jpg", "out/_batchlight/plan/x", "out/Z.jpg", "out/deep/y.jpg"]

@@ -16,6 +16,7 @@ from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import TEMPORARY
+from batchlight.storage.publishing import write_file
 from tests.support.helpers import outcomes, tree, write_images
 
 DYING = """
@@ -171,3 +172,17 @@ def test_folders_are_flushed_while_others_are_written_to(
             writer.result()
     storage.sync()
     assert {f"{n}/{i}" for n in range(2) for i in range(200)} < set(flushed)
+
+
+def test_a_file_of_no_storage_is_replaced_and_no_link_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "weights").symlink_to(victim)
+    write_file(str(out / "weights"), b"new")
+    assert victim.read_bytes() == b"precious"
+    assert (out / "weights").read_bytes() == b"new"
+    assert len(list(out.iterdir())) == 1
+    with pytest.raises(StorageError, match="cannot write"):
+        write_file(str(tmp_path / "nowhere/weights"), b"new")

@@ -197,6 +197,13 @@ def test_a_listing_that_breaks_off_goes_on_at_its_last_key(
     assert plan.requests["GET"] == 6
 
 
+def test_no_more_is_listed_than_will_do(
+    storage: Storage, plan: FaultPlan, three_pages: list[str]
+) -> None:
+    assert [info.path for info in storage.walk(at_most=10)] == three_pages[:10]
+    assert plan.requests["GET"] == 1
+
+
 def test_a_listing_that_cannot_go_on_begins_anew(
     storage: Storage, plan: FaultPlan, three_pages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,12 +22,17 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from batchlight.classical.dehaze import DehazeParameters
 from batchlight.cli.main import main
+from batchlight.config import JobConfig
 from batchlight.output.documents import serialise
 from batchlight.output.layout import lock_path
 from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
 from batchlight.storage import Storage
+
+ALL_DARK: dict[str, Any] = {"not_dark": "enhance"}
+"""Options with which a method enhances what is bright, as all did before there was a choice."""
 
 COMMAND = [sys.executable, "-m", "batchlight"]
 
@@ -42,6 +47,18 @@ def dark_image(
     noisy = np.clip(smooth * 0.3 + rng.normal(0.02, 0.01, smooth.shape), 0, 1)
     image: npt.NDArray[Any] = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
     return image[..., 0] if image.ndim == 3 and channels == 1 else image
+
+
+def bright_image(seed: int, height: int = 40, width: int = 56, **kind: Any) -> npt.NDArray[Any]:
+    """An image that is not dark, unless given another size of another one than dark ones have."""
+    dark = dark_image(seed, height, width, **kind)
+    image: npt.NDArray[Any] = np.iinfo(dark.dtype).max - dark
+    return image
+
+
+def parameters(**options: Any) -> DehazeParameters:
+    """Those of the classical method in a run with these options."""
+    return DehazeParameters.of(JobConfig(input="in", **options))
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ SHAPE = (24, 32, 3)
 def compile_kernels() -> None:
     """For both depths, which are compiled apart."""
     for dtype in (np.uint8, np.uint16):
-        batchlight.enhance(np.full(SHAPE, 20, dtype))
+        batchlight.enhance(np.full(SHAPE, 20, dtype), strength=0.5)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,10 @@ async function copy(text) {
   }
 }
 
-for (const button of document.querySelectorAll("[data-paths]")) {
+for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
-    await copy(button.dataset.paths);
-    const count = button.dataset.paths.split("\n").length;
-    document.getElementById("copied").textContent = `${count} ${count === 1 ? "path" : "paths"} copied`;
+    await copy(button.dataset.copy);
+    document.getElementById("copied").textContent = button.dataset.copied;
     button.focus();
   });
 }

@@ -1,0 +1,276 @@
+"""A few images enhanced with a few settings, as one page, before a run on all of them.
+
+Bounded for any data set: so many files of the listing, so many images decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from batchlight.absgn.loading import weights_of
+from batchlight.classical.light import batch_light
+from batchlight.config import JobConfig
+from batchlight.driver.listing import InputSet, open_inputs
+from batchlight.driver.network import model_of
+from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST, Setting, make_settings
+from batchlight.engine import Engine
+from batchlight.errors import UsageError, counted
+from batchlight.host.process import one_opencv_thread
+from batchlight.output.inputs import Input
+from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
+from batchlight.report.sheet_drawing import as_png
+from batchlight.storage import Location, Storage, open_source, open_storage
+from batchlight.storage.publishing import write_file
+from batchlight.worker.image import Failure, Image
+from batchlight.worker.steps import compile_kernels
+from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
+
+FILES_AT_MOST = 10_000
+"""Of the listing, among which the images are chosen."""
+LOOKED_AT = 4
+"""Images decoded for each one that is shown: among them the darkest and the brightest are found."""
+SEED = 0
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a preview found, and where it is."""
+
+    page: str
+    shown: int
+    failed: Sequence[FailedImage]
+    settings: Sequence[Comparison]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """An image that may be shown."""
+
+    item: Input
+    width: int
+    height: int
+    luminance: float
+    lights: Mapping[int, float]
+    """Its own estimate of the atmospheric light, by the side of the window."""
+
+
+def preview(
+    config: JobConfig,
+    settings: Sequence[str] = (),
+    *,
+    page: str | None = None,
+    images: int = IMAGES,
+    png: bool = False,
+    on_step: OnStep = lambda _: None,
+) -> Preview:
+    """Enhance a few images of ``config.input`` with each setting; writes the page and nothing else.
+
+    ``settings``: as ``omega=0.8 t0=0.05``, each on top of the config; none: a default set.
+    ``page``: where, by default ``preview.html`` (or ``.png``) in the current folder. ``on_step``
+    is told what is being done. Raises ``UsageError`` and ``StorageError``.
+    """
+    target = _target(page, png)
+    inputs = open_inputs(config)
+    if inputs.data_set.is_folder and inputs.root.encloses(target):
+        raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
+    sheet = make_sheet(config, inputs, settings, images, on_step)
+    drawn = as_png(sheet) if target.name.lower().endswith(".png") else sheet.as_html().encode()
+    _write(target, drawn)
+    return Preview(str(target), len(sheet.rows), sheet.failed, sheet.settings)
+
+
+def make_sheet(
+    config: JobConfig,
+    inputs: InputSet,
+    settings: Sequence[str] = (),
+    images: int = IMAGES,
+    on_step: OnStep = lambda _: None,
+) -> Sheet:
+    """What ``preview`` draws; writes nothing."""
+    if not 1 <= images <= IMAGES_AT_MOST:
+        raise UsageError(f"--images is {images}, but must be from 1 to {IMAGES_AT_MOST}")
+    compared = make_settings(config, settings)
+    with one_opencv_thread():
+        return _Maker(inputs, compared, on_step).sheet(images)
+
+
+class _Maker:
+    """Chooses the images and tries the settings on them."""
+
+    def __init__(self, inputs: InputSet, settings: Sequence[Setting], on_step: OnStep) -> None:
+        self._inputs = inputs
+        self._settings = settings
+        self._on_step = on_step
+        opened: Callable[[Location], Storage] = lru_cache(
+            partial(open_source, follow_links=inputs.data_set.follows_links)
+        )
+        self._trials = [_trial(setting, inputs.root, opened) for setting in settings]
+
+    def sheet(self, images: int) -> Sheet:
+        """All that is shown. Raises ``UsageError`` if there are no images."""
+        self._on_step("listing")
+        listed, is_all = self._inputs.first_images(FILES_AT_MOST)
+        if not listed:
+            raise UsageError(
+                f"there are no images in {self._inputs.given}; check --input, --include, --exclude"
+            )
+        chance = random.Random(SEED).sample(range(len(listed)), len(listed))
+        sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
+        for setting in self._settings:
+            compile_kernels(setting.config)
+        failed: list[FailedImage] = []
+        looked = self._look(sample, failed)
+        lights = [self._light(setting, looked) for setting in self._settings]
+        rows = self._rows(_spread(looked, images), lights, failed)
+        outcomes = [[row.cells[i].outcome for row in rows] for i in range(len(self._settings))]
+        return Sheet(
+            str(self._inputs.given),
+            self._notes(len(listed), is_all, len(sample), len(rows)),
+            [
+                Comparison.of(setting.label, setting.method, its)
+                for setting, its in zip(self._settings, outcomes, strict=True)
+            ],
+            rows,
+            failed,
+        )
+
+    def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
+        """Decode the sample, in the order of the listing."""
+        by_window = {
+            setting.config.window: trial
+            for setting, trial in zip(self._settings, self._trials, strict=True)
+        }
+        found = []
+        for number, item in enumerate(sample, 1):
+            self._on_step(f"looking at image {number} of {len(sample)}")
+            lights: dict[int, float] = {}
+            image = Image(item, ())
+            data = self._trials[0].read(image)
+            for window, trial in by_window.items():
+                if data is not None:
+                    trial.look(image, data)
+                lights[window] = image.light or 0.0
+            if image.failure is not None:
+                failed.append(_failed(item, image.failure))
+                continue
+            facts = image.facts
+            found.append(
+                _Looked(item, facts["width"], facts["height"], facts["luminance_before"], lights)
+            )
+        return found
+
+    def _rows(
+        self,
+        chosen: Sequence[_Looked],
+        lights: Sequence[float | None],
+        failed: list[FailedImage],
+    ) -> list[Row]:
+        rows = []
+        for trial in self._trials:
+            trial.warm_up()
+        for number, looked in enumerate(chosen, 1):
+            self._on_step(f"enhancing image {number} of {len(chosen)}")
+            image = Image(looked.item, ())
+            data = self._trials[0].read(image)
+            row = None if data is None else self._row(looked, data, lights, image)
+            if row is not None:
+                rows.append(row)
+            else:
+                assert image.failure is not None
+                failed.append(_failed(looked.item, image.failure))
+        return rows
+
+    def _row(
+        self, looked: _Looked, data: bytes, lights: Sequence[float | None], image: Image
+    ) -> Row | None:
+        """An image with all settings; None if the image itself cannot be shown any more."""
+
+        def photograph() -> Photographer:
+            return Photographer(data, self._settings[0].config.max_pixels)
+
+        try:
+            photographer = image.attempt(photograph)
+        except MemoryError:
+            image.failure, photographer = TOO_LITTLE_MEMORY, None
+        if photographer is None:
+            return None
+        self._trials[0].look(image, data)  # else the first setting would seem slower
+        cells: list[Cell] = [
+            photographer.cell(trial.enhance(looked.item, data, light))
+            for trial, light in zip(self._trials, lights, strict=True)
+        ]
+        size = (looked.width, looked.height)
+        return Row(looked.item.path, *size, looked.luminance, photographer.original, cells)
+
+    def _light(self, setting: Setting, looked: Sequence[_Looked]) -> float | None:
+        """That of all images that were looked at, as if they were one batch of a run."""
+        if setting.config.atmospheric_light != "batch":
+            return None
+        return batch_light(image.lights[setting.config.window] for image in looked)
+
+    def _notes(self, listed: int, is_all: bool, looked_at: int, shown: int) -> list[str]:
+        of_all = f"all {counted(listed, 'image')}"
+        if listed > looked_at:
+            of_all = f"a random {looked_at} of {listed:,} images"
+        first = f" (of the first {FILES_AT_MOST:,} files)" if not is_all else ""
+        notes = [f"{shown} shown, from the darkest to the brightest of {of_all}{first}."]
+        shares = [s.config.atmospheric_light == "batch" for s in self._settings]
+        if any(s.method == "classical" and b for s, b in zip(self._settings, shares, strict=True)):
+            notes.append(
+                "The atmospheric light is the mean of all that were looked at, as if "
+                "they were one batch; an image's own where that is larger, as in a run."
+            )
+        return notes
+
+
+def _trial(setting: Setting, root: Location, opened: Callable[[Location], Storage]) -> Trial:
+    here = setting.config.model_copy(update={"workers": 0})
+
+    def no_engine() -> Engine:
+        raise AssertionError("nothing of a preview runs elsewhere")
+
+    model = model_of(here, weights_of(here), no_engine)
+    return Trial(setting.config, root, opened, model.enhancer() if model else None)
+
+
+def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:
+    """So many, the darkest and the brightest among them, the others evenly in between."""
+    ordered = sorted(looked, key=lambda image: image.luminance)
+    if len(ordered) <= images:
+        return ordered
+    if images == 1:
+        return [ordered[len(ordered) // 2]]
+    return [ordered[round(i * (len(ordered) - 1) / (images - 1))] for i in range(images)]
+
+
+def _failed(item: Input, failure: Failure) -> FailedImage:
+    return FailedImage(item.path, failure.code, failure.message)
+
+
+def _target(page: str | None, png: bool) -> Location:
+    """Where the page goes, which must be possible. Raises ``UsageError``."""
+    target = Location.parse(page or ("preview.png" if png else "preview.html"))
+    if png and not target.name.lower().endswith(".png"):
+        raise UsageError(f"with --png, --output must end in .png, but is {target}")
+    if target.remote:
+        open_storage(target.parent).check(writable=True)
+    elif os.path.isdir(target.path):
+        raise UsageError(f"{target} is a folder; name a file in it as --output")
+    elif not os.path.isdir(target.parent.path):
+        raise UsageError(f"there is no folder {target.parent}; make it, or choose another --output")
+    elif not os.access(target.parent.path, os.W_OK):
+        raise UsageError(f"no permission to write to {target.parent}; choose another --output")
+    return target
+
+
+def _write(target: Location, data: bytes) -> None:
+    if target.remote:
+        open_storage(target.parent).write(target.name, data)
+    else:
+        write_file(target.path, data)

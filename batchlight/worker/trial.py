@@ -1,0 +1,121 @@
+"""One setting tried on images, through the steps of a batch; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from batchlight.config import JobConfig
+from batchlight.errors import ErrorCode
+from batchlight.images.pixels import Pixels
+from batchlight.output.inputs import Input
+from batchlight.storage import Location, Storage
+from batchlight.worker.image import Analysed, Failure, Image, Losses
+from batchlight.worker.steps import ImageSteps
+
+if TYPE_CHECKING:
+    from batchlight.absgn.inference import Enhancer
+
+TOO_LITTLE_MEMORY = Failure(ErrorCode.OUT_OF_MEMORY, "it needs more memory than there is")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of an enhanced image."""
+
+    luminance: float
+    """The mean, 0..1."""
+    clipped: float
+    """Share of the samples that have the largest value there is."""
+    ms_per_megapixel: float
+    """Of analysing and enhancing; neither of decoding nor of encoding."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a setting made of an image."""
+
+    encoded: bytes
+    """The file that a run would write."""
+    measured: Measured
+
+
+class Trial:
+    """One setting, with one method."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        root: Location,
+        opened: Callable[[Location], Storage],
+        enhancer: Enhancer | None = None,
+    ) -> None:
+        """``enhancer``: the network, if the method is ``absgn``."""
+        [self._method] = config.method
+        self._steps = ImageSteps(config, root, opened)
+        self._enhancer = enhancer
+
+    def read(self, image: Image) -> bytes | None:
+        """The image's bytes; None if it has failed."""
+        return image.attempt(partial(self._steps.read, image))
+
+    def look(self, image: Image, data: bytes) -> None:
+        """Find out its size, its luminance and its light, or why it fails."""
+        try:
+            image.attempt(partial(self._steps.analyse, image, data))
+        except MemoryError:
+            image.failure = TOO_LITTLE_MEMORY
+
+    def enhance(self, item: Input, data: bytes, batch_light: float | None) -> Tried | Failure:
+        """Do all that a run does with an image, up to the bytes that it would write."""
+        image = Image.of(item, (self._method,), Losses())
+        try:
+            encoded = self._encoded(image, data, batch_light)
+        except MemoryError:
+            return TOO_LITTLE_MEMORY
+        result = image.results[self._method]
+        if encoded is None:
+            failure = image.failure or result.failure
+            assert failure is not None
+            return failure
+        milliseconds = image.facts["enhance_ms"] + result.columns.get("enhance_ms", 0.0)
+        measured = Measured(
+            result.columns["luminance_after"],
+            result.columns["clipped_fraction"],
+            milliseconds / (image.facts["width"] * image.facts["height"] / 1e6),
+        )
+        return Tried(encoded, measured)
+
+    def warm_up(self) -> None:
+        """Let what is compiled or allocated on first use not count for the first image."""
+        _, data = cv2.imencode(".png", np.arange(3 * 64 * 64, dtype=np.uint8).reshape(64, 64, 3))
+        self.enhance(Input("warm-up.png"), data.tobytes(), None)
+
+    def _encoded(self, image: Image, data: bytes, batch_light: float | None) -> bytes | None:
+        analysed = image.attempt(partial(self._steps.analyse, image, data))
+        if analysed is None:
+            return None
+        if image.skipped:
+            copy = partial(self._steps.copy, image, self._method, analysed.decoded, data)
+            return self._bytes_of(image.attempt(copy, self._method))
+        pixels = image.attempt(partial(self._pixels, image, analysed, batch_light), self._method)
+        if pixels is None:
+            return None
+        encode = partial(self._steps.encode, image, self._method, analysed.decoded, pixels)
+        return self._bytes_of(image.attempt(encode, self._method))
+
+    def _bytes_of(self, encoded: tuple[str, bytes] | None) -> bytes | None:
+        return None if encoded is None else encoded[1]
+
+    def _pixels(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
+        if self._method == "classical":
+            return self._steps.dehaze(image, analysed, batch_light)
+        assert self._enhancer is not None
+        [restored] = self._enhancer.enhance([analysed.decoded.pixels])
+        image.results[self._method].columns["enhance_ms"] = restored.milliseconds
+        return restored.get()
