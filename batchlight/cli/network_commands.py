@@ -16,8 +16,8 @@ from rich.table import Table
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import Counting, counting, print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
-from batchlight.config import TrainConfig
 from batchlight.errors import UsageError
+from batchlight.training.config import TrainConfig
 
 
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
