@@ -118,7 +118,8 @@ def enhance(
     if not atmospheric_light:
         return Enhanced(pixels.copy(), parameters.omega or 0.0, mean_transmission=1.0)
     top = int(np.iinfo(pixels.dtype).max)
-    light = atmospheric_light * top / LIGHT_SCALE
+    # As it is recorded, so that a record reproduces its omega.
+    light = float(np.float32(atmospheric_light)) * top / LIGHT_SCALE
     own, rgb, t0 = analysis.own, analysis.rgb, parameters.t0
     omega = parameters.omega
     if omega is None:
