@@ -34,8 +34,9 @@ _UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 # Raised whenever a change alters the pixels that unchanged parameters give.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
 
-FIRST_LIGHT_WINDOW = 20
-"""Version 2 takes the light from a window of this side where that of the map is smaller."""
+LIGHT_WINDOW = 20
+"""Pixels: the side of the window of the atmospheric light, where that of the map is smaller. In a
+window of one pixel, a single dark pixel would pass for the haziest."""
 
 
 def _as_tuple(value: object) -> object:
@@ -43,30 +44,22 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _as_light(value: object) -> object:
-    """A number, which may arrive as text from the command line, or a word."""
-    if value in ("batch", "image"):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 255:
-        raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
-    return number
+def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
+    """A number above 0, which may arrive as text from the command line, or one of some words."""
+    choices = ", ".join(f"'{word}'" for word in words)
 
+    def validate(value: object) -> object:
+        if value in words:
+            return value
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= most:
+            raise ValueError(f"must be {choices} or a number above 0 and up to {most}")
+        return number
 
-def _as_omega(value: object) -> object:
-    """A number, which may arrive as text from the command line, or a word."""
-    if value == "auto":
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise ValueError("must be 'auto' or a number above 0 and up to 1")
-    return number
+    return BeforeValidator(validate)
 
 
 def _as_max_failures(value: object) -> object:
@@ -152,10 +145,9 @@ class JobConfig(BaseModel):
     )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float,
-        BeforeValidator(_as_light),
+        Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: Annotated[Literal["auto"] | float, BeforeValidator(_as_omega)] = Field(
+    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
         default="auto",
         description="Share of the haze to remove; auto: what brings an image to the target.",
     )
@@ -266,8 +258,11 @@ class JobConfig(BaseModel):
         return Fingerprint(parameters)
 
     def _algorithm(self, method: Method) -> int:
-        """The version that last changed the pixels that these parameters give."""
-        if method == "classical" and self.denoise == "none" and self.window >= FIRST_LIGHT_WINDOW:
+        """The version that last changed the pixels that these parameters give.
+
+        Version 2 changed what is smoothed, and brought ``LIGHT_WINDOW``.
+        """
+        if method == "classical" and self.denoise == "none" and self.window >= LIGHT_WINDOW:
             return 1
         return ALGORITHM_VERSIONS[method]
 

@@ -30,13 +30,9 @@ from batchlight.classical.denoise import Curve, enhance_calmly
 from batchlight.classical.exact import enhance_exactly
 from batchlight.classical.light import LIGHT_SCALE
 from batchlight.classical.omega import omega_for
-from batchlight.config import JobConfig
+from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.images.measures import luminance
 from batchlight.images.pixels import Pixels
-
-LIGHT_WINDOW = 20
-"""Of the atmospheric light, at least, whatever that of the map: in a window of one pixel, a single
-dark pixel would pass for the haziest."""
 
 
 @dataclass(frozen=True)
