@@ -1,7 +1,7 @@
-"""``JobConfig`` and ``TrainConfig``: all that ``run`` and ``train`` can be told, validated, frozen.
+"""``JobConfig``: all that ``run`` can be told, validated, frozen.
 
-The command line, the YAML file and the Python API are three ways to fill these models, so each
-option is described once, here. The fingerprints say which of it decides pixels.
+The command line, the YAML file and the Python API are three ways to fill it, so each option is
+described once, here. The fingerprints say which of it decides pixels.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 # Raised whenever a change alters the pixels that unchanged parameters give.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
 
-FIRST_LIGHT_WINDOW = 20
-"""Version 2 takes the light from a window of this side where that of the map is smaller."""
+LIGHT_WINDOW = 20
+"""Pixels: the side of the window of the atmospheric light, where that of the map is smaller. In a
+window of one pixel, a single dark pixel would pass for the haziest."""
 
 
 def _as_tuple(value: object) -> object:
@@ -43,30 +44,22 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _as_light(value: object) -> object:
-    """A number, which may arrive as text from the command line, or a word."""
-    if value in ("batch", "image"):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 255:
-        raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
-    return number
+def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
+    """A number above 0, which may arrive as text from the command line, or one of some words."""
+    choices = ", ".join(f"'{word}'" for word in words)
 
+    def validate(value: object) -> object:
+        if value in words:
+            return value
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= most:
+            raise ValueError(f"must be {choices} or a number above 0 and up to {most}")
+        return number
 
-def _as_omega(value: object) -> object:
-    """A number, which may arrive as text from the command line, or a word."""
-    if value == "auto":
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise ValueError("must be 'auto' or a number above 0 and up to 1")
-    return number
+    return BeforeValidator(validate)
 
 
 def _as_max_failures(value: object) -> object:
@@ -79,22 +72,6 @@ def _as_max_failures(value: object) -> object:
     if not 0 <= number <= (100 if text.endswith("%") else math.inf):
         raise ValueError("must be a number of images such as 10, or a percentage such as 5%")
     return text
-
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
-
-
-def _as_seconds(value: object) -> object:
-    """A time such as ``90s``, ``9m`` or ``1.5h``; a bare number is seconds."""
-    text = str(value)
-    unit = _UNITS_S.get(text[-1:], 0)
-    try:
-        seconds = float(text[:-1] if unit else text) * (unit or 1)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError("must be a time such as 90s, 9m or 1.5h")
-    return seconds
 
 
 def _as_methods(value: object) -> object:
@@ -178,10 +155,9 @@ class JobConfig(BaseModel):
     )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float,
-        BeforeValidator(_as_light),
+        Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: Annotated[Literal["auto"] | float, BeforeValidator(_as_omega)] = Field(
+    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
         default="auto",
         description="Share of the haze to remove; auto: what brings an image to the target.",
     )
@@ -295,8 +271,11 @@ class JobConfig(BaseModel):
         return Fingerprint(parameters)
 
     def _algorithm(self, method: Method) -> int:
-        """The version that last changed the pixels that these parameters give."""
-        if method == "classical" and self.denoise == "none" and self.window >= FIRST_LIGHT_WINDOW:
+        """The version that last changed the pixels that these parameters give.
+
+        Version 2 changed what is smoothed, and brought ``LIGHT_WINDOW``.
+        """
+        if method == "classical" and self.denoise == "none" and self.window >= LIGHT_WINDOW:
             return 1
         return ALGORITHM_VERSIONS[method]
 
@@ -324,67 +303,3 @@ class Fingerprint:
         old, new = ({**_UNNAMED, **some.parameters} for some in (earlier, self))
         pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
-
-
-class TrainConfig(BaseModel):
-    """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
-
-    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    data: str = Field(
-        min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
-    )
-    clean: Globs = Field(
-        default=(),
-        description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
-    )
-    validation_data: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Pairs that are only validated on, such as those of another camera.",
-    )
-    out: str = Field(min_length=1, description="The weights to write, a local file.")
-    model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
-    weights: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Weights to start from.",
-        json_schema_extra={"default": "random ones"},
-    )
-    epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
-    time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
-        default=None,
-        description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
-        "the learning rate follows what is left of it.",
-    )
-    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
-    batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
-    learning_rate: float = Field(
-        default=4e-4, gt=0, le=1, description="Peak of the learning rate, which follows a cosine."
-    )
-    whole: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Share of samples that show whole images; in the last third, all do.",
-    )
-    validation: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
-    gpu_workers: int | None = Field(
-        default=None,
-        ge=1,
-        description="Processes that train together, each with one GPU.",
-        json_schema_extra={"default": "one per GPU of this machine or cluster"},
-    )
-    address: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Address of a Ray cluster.",
-        json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
-    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -169,9 +169,15 @@ def decode(file: Pixels) -> Pixels:
 
 def brightened(pixels: Pixels, options: dict[str, Any]) -> Pixels:
     """By the classical method, with the image's own light."""
-    parameters = DehazeParameters.of(JobConfig(input=".", **options))
+    parameters = parameters_of(tuple(options.items()))
     analysis = analyse(pixels, parameters.window)
     return enhance(pixels, analysis, analysis.atmospheric_light, parameters).pixels
+
+
+@lru_cache
+def parameters_of(options: tuple[tuple[str, Any], ...]) -> DehazeParameters:
+    """Made once, as a worker does."""
+    return DehazeParameters.of(JobConfig(input=".", **dict(options)))
 
 
 def with_numpy(pixels: Pixels) -> Pixels:

@@ -30,13 +30,9 @@ from batchlight.classical.denoise import Curve, enhance_calmly
 from batchlight.classical.exact import enhance_exactly
 from batchlight.classical.light import LIGHT_SCALE
 from batchlight.classical.omega import omega_for
-from batchlight.config import JobConfig
+from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.images.measures import luminance
 from batchlight.images.pixels import Pixels
-
-LIGHT_WINDOW = 20
-"""Of the atmospheric light, at least, whatever that of the map: in a window of one pixel, a single
-dark pixel would pass for the haziest."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,8 @@ def enhance(
     if not atmospheric_light:
         return Enhanced(pixels.copy(), parameters.omega or 0.0, mean_transmission=1.0)
     top = int(np.iinfo(pixels.dtype).max)
-    light = atmospheric_light * top / LIGHT_SCALE
+    # As it is recorded, so that a record reproduces its omega.
+    light = float(np.float32(atmospheric_light)) * top / LIGHT_SCALE
     own, rgb, t0 = analysis.own, analysis.rgb, parameters.t0
     omega = parameters.omega
     if omega is None:

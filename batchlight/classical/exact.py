@@ -26,8 +26,8 @@ def enhance_exactly(
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
     each pixel's v in the dark channel, R - d; None where that is the largest of its own channels.
-    ``atmospheric_light``: 0..255. Returns the result, of the same shape and dtype, and the mean of
-    ``own``.
+    ``atmospheric_light``: above 0, up to 255. Returns the result, of the same shape and dtype, and
+    the mean of ``own``.
     """
     top = int(np.iinfo(pixels.dtype).max)
     curve = _curve(top, atmospheric_light, omega, t0)
@@ -57,8 +57,7 @@ class _Curve:
 def _curve(top: int, light: float, omega: float, t0: float) -> _Curve:
     dark = np.arange(top, -1, -1, dtype=np.float64)
     light_here = light * top / LIGHT_SCALE
-    transmission = 1.0 - omega * dark / light_here if light_here > 0 else np.ones(top + 1)
-    bounded = np.maximum(transmission, t0)
+    bounded = np.maximum(1.0 - omega * dark / light_here, t0)
     table = None
     if top == 255:
         table = np.empty(256 * 256, np.uint8)

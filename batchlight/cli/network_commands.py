@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,8 +17,10 @@ from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import Counting, counting, print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
-from batchlight.config import TrainConfig
 from batchlight.errors import UsageError, shown
+from batchlight.training.config import TrainConfig
+
+Rows = Iterable[Sequence[str]]
 
 
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
@@ -69,71 +71,67 @@ def evaluate(
             _survey(enhanced, inputs, as_json, count)
 
 
+class _Found(Protocol):
+    """What is known of one folder of enhanced images."""
+
+    @property
+    def enhanced(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+F = TypeVar("F", bound=_Found)
+
+
 def _evaluate(
     enhanced: Sequence[str], reference: str, size: int | None, as_json: bool, count: Counting
 ) -> None:
+    from batchlight.training.evaluate import Evaluation
     from batchlight.training.evaluate import evaluate as compare
 
-    found = [compare(folder, reference, count(folder), size) for folder in enhanced]
-    if as_json:
-        _print_json([each.to_dict() for each in found])
-        return
-    for each in found:
-        if len(found) == 1:
-            rows = [
-                (s.path, *_numbers((s.psnr, 2), (s.ssim, 4)), s.problem or "") for s in each.scores
-            ]
-            _print_table(("image", "PSNR", "SSIM", ""), rows)
+    def rows(each: Evaluation) -> Rows:
+        for s in each.scores:
+            yield s.path, *_numbers((s.psnr, 2), (s.ssim, 4)), s.problem or ""
+
+    def facts(each: Evaluation) -> Mapping[str, str]:
         unmatched = {
             "without reference": each.without_reference,
             "without enhanced image": each.without_enhanced,
         }
-        print_facts(
-            each.enhanced if len(found) > 1 else "",
-            {
-                "images": f"{each.images:,}",
-                "PSNR": "" if each.psnr is None else f"{each.psnr:.2f} dB",
-                "SSIM": "" if each.ssim is None else f"{each.ssim:.4f}",
-                **_at_mean(each.psnr_at_mean, each.ssim_at_mean),
-                **(
-                    {"not compared": f"{each.images - each.scored:,}"}
-                    if each.images > each.scored
-                    else {}
-                ),
-                **({"identical": f"{each.identical:,}"} if each.identical else {}),
-                **{
-                    name: f"{some.count:,}, such as {', '.join(some.first)}"
-                    for name, some in unmatched.items()
-                    if some.count
-                },
+        not_compared = each.images - each.scored
+        return {
+            "images": f"{each.images:,}",
+            "PSNR": "" if each.psnr is None else f"{each.psnr:.2f} dB",
+            "SSIM": "" if each.ssim is None else f"{each.ssim:.4f}",
+            **_at_mean(each.psnr_at_mean, each.ssim_at_mean),
+            **({"not compared": f"{not_compared:,}"} if not_compared else {}),
+            **({"identical": f"{each.identical:,}"} if each.identical else {}),
+            **{
+                name: f"{some.count:,}, such as {', '.join(some.first)}"
+                for name, some in unmatched.items()
+                if some.count
             },
-        )
+        }
+
+    found = [compare(folder, reference, count(folder), size) for folder in enhanced]
+    _print_found(found, as_json, ("image", "PSNR", "SSIM", ""), rows, facts)
 
 
 def _survey(enhanced: Sequence[str], inputs: str | None, as_json: bool, count: Counting) -> None:
-    from batchlight.training.survey import survey
+    from batchlight.training.survey import Survey, survey
 
-    found = [survey(folder, inputs, count(folder)) for folder in enhanced]
-    if as_json:
-        _print_json([each.to_dict() for each in found])
-        return
-    for each in found:
-        if len(found) == 1:
-            rows = [
-                (
-                    s.path,
-                    *_numbers(
-                        (s.luminance_before, 3), (s.luminance, 3), (s.clipped, 4), (s.noise, 2)
-                    ),
-                    s.problem or "darker" * s.is_darker,
-                )
-                for s in each.sights
-            ]
-            _print_table(("image", "before", "luminance", "clipped", "noise", ""), rows)
+    def rows(each: Survey) -> Rows:
+        for s in each.sights:
+            numbers = _numbers(
+                (s.luminance_before, 3), (s.luminance, 3), (s.clipped, 4), (s.noise, 2)
+            )
+            yield s.path, *numbers, s.problem or "darker" * s.is_darker
+
+    def facts(each: Survey) -> Mapping[str, str]:
         before, after, clipped, noise = _numbers(
             (each.luminance_before, 3), (each.luminance, 3), (each.clipped, 4), (each.noise, 2)
         )
-        facts = {
+        found = {
             "images": f"{each.images:,}",
             "not seen": f"{each.images - each.seen:,}" if each.images > each.seen else "",
             "became darker": "" if each.darker is None else f"{each.darker:,}",
@@ -142,8 +140,32 @@ def _survey(enhanced: Sequence[str], inputs: str | None, as_json: bool, count: C
             "clipped": f"{clipped}, more than 3 % in {each.much_clipped:,} images",
             "noise": f"{noise} of 255",
         }
-        title = each.enhanced if len(found) > 1 else ""
-        print_facts(title, {name: text for name, text in facts.items() if text})
+        return {name: text for name, text in found.items() if text}
+
+    found = [survey(folder, inputs, count(folder)) for folder in enhanced]
+    header = ("image", "before", "luminance", "clipped", "noise", "")
+    _print_found(found, as_json, header, rows, facts)
+
+
+def _print_found(
+    found: Sequence[F],
+    as_json: bool,
+    header: Sequence[str],
+    rows: Callable[[F], Rows],
+    facts: Callable[[F], Mapping[str, str]],
+) -> None:
+    """What is known of each folder, and of the images of a single one.
+
+    As JSON, an object for one folder, a list for several.
+    """
+    if as_json:
+        known = [each.to_dict() for each in found]
+        print(json.dumps(known[0] if len(known) == 1 else known, indent=2))
+        return
+    for each in found:
+        if len(found) == 1:
+            _print_table(header, rows(each))
+        print_facts(each.enhanced if len(found) > 1 else "", facts(each))
 
 
 def _at_mean(psnr: float | None, ssim: float | None) -> dict[str, str]:
@@ -157,13 +179,8 @@ def _numbers(*values: tuple[float | None, int]) -> list[str]:
     return ["" if value is None else f"{value:.{digits}f}" for value, digits in values]
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: Rows) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(shown(text)) for text in row))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
-
-
-def _print_json(found: Sequence[Mapping[str, Any]]) -> None:
-    """An object for one folder, a list for several."""
-    print(json.dumps(found[0] if len(found) == 1 else found, indent=2))

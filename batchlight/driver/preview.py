@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 
 from batchlight.absgn.loading import weights_of
 from batchlight.classical.light import batch_light
-from batchlight.config import JobConfig
+from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import model_of
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST, Setting, make_settings
@@ -26,7 +26,6 @@ from batchlight.report.sheet_drawing import as_png
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.publishing import write_file
 from batchlight.worker.image import Failure, Image
-from batchlight.worker.steps import compile_kernels
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000
@@ -57,7 +56,7 @@ class _Looked:
     height: int
     luminance: float
     lights: Mapping[int, float]
-    """Its own estimate of the atmospheric light, by the side of the window."""
+    """Its own estimate of the atmospheric light, by the side of that estimate's window."""
 
 
 def preview(
@@ -122,8 +121,6 @@ class _Maker:
             )
         chance = random.Random(SEED).sample(range(len(listed)), len(listed))
         sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
-        for setting in self._settings:
-            compile_kernels(setting.config)
         failed: list[FailedImage] = []
         looked = self._look(sample, failed)
         lights = [self._light(setting, looked) for setting in self._settings]
@@ -143,7 +140,7 @@ class _Maker:
     def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
         """Decode the sample, in the order of the listing."""
         by_window = {
-            setting.config.window: trial
+            _light_window(setting): trial
             for setting, trial in zip(self._settings, self._trials, strict=True)
         }
         found = []
@@ -212,7 +209,7 @@ class _Maker:
         """That of all images that were looked at, as if they were one batch of a run."""
         if setting.config.atmospheric_light != "batch":
             return None
-        return batch_light(image.lights[setting.config.window] for image in looked)
+        return batch_light(image.lights[_light_window(setting)] for image in looked)
 
     def _notes(self, listed: int, is_all: bool, looked_at: int, shown: int) -> list[str]:
         of_all = f"all {counted(listed, 'image')}"
@@ -237,6 +234,10 @@ def _trial(setting: Setting, root: Location, opened: Callable[[Location], Storag
 
     model = model_of(here, weights_of(here), no_engine)
     return Trial(setting.config, root, opened, model.enhancer() if model else None)
+
+
+def _light_window(setting: Setting) -> int:
+    return max(setting.config.window, LIGHT_WINDOW)
 
 
 def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:

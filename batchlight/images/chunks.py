@@ -12,6 +12,35 @@ from dataclasses import dataclass
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
+Part = tuple[bytes, bytes]
+"""A chunk's type and content."""
+
+
+@dataclass(frozen=True)
+class CarriedChunks:
+    """A file without its coded image."""
+
+    before: tuple[Part, ...]
+    """Chunks before the pixels."""
+    after: tuple[Part, ...]
+    trailer: bytes
+    """What follows the end of the image."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(len(payload) for _, payload in self.chunks) + len(self.trailer)
+
+    @property
+    def chunks(self) -> tuple[Part, ...]:
+        """All of them."""
+        return self.before + self.after
+
+    def get(self, kind: bytes) -> bytes | None:
+        """The content of the first chunk of a type."""
+        return next((payload for its, payload in self.chunks if its == kind), None)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A chunk: where it is, and where its content is."""

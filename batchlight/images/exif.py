@@ -22,7 +22,6 @@ _PHOTOMETRIC, _RGB, _UNCOMPRESSED = 262, 2, 1
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
 _METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
 """By the tag ResolutionUnit: inches, centimetres."""
-_COUNT_BYTES = 2
 
 BLOCK_MAX = 65533 - len(PREFIX)
 """Bytes of a block in a JPEG segment."""

@@ -34,9 +34,6 @@ class Cicp:
         return self.primaries in (1, 2) and self.transfer in (13, 2)
 
 
-SRGB = Cicp(1, 13)
-
-
 @dataclass(frozen=True)
 class Metadata:
     """What an image file says about itself beside its pixels."""

@@ -16,7 +16,6 @@ IPTC = 0x0404
 _RESOLUTION = 0x03ED
 _THUMBNAILS = {0x0409: True, 0x040C: False}
 """Resources with a thumbnail: whether red and blue are swapped in its JPEG."""
-_THUMBNAIL_HEADER = 28
 _THUMBNAIL_BYTES = 48 * 1024
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchlight.images import exif, png_text, xmp
-from batchlight.images.chunks import PNG_SIGNATURE, png_chunk, png_chunks
+from batchlight.images.chunks import PNG_SIGNATURE, CarriedChunks, Part, png_chunk, png_chunks
 from batchlight.images.thumbnails import Picture
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -28,35 +28,13 @@ _OF_OLD_PIXELS = {
 }
 """Chunks that would no longer be true, and what their loss is called."""
 
-Part = tuple[bytes, bytes]
-"""A chunk's type and content."""
-
 
 @dataclass(frozen=True)
-class Carried:
+class Carried(CarriedChunks):
     """A PNG file without its coded image."""
 
     kind: int
     depth: int
-    before: tuple[Part, ...]
-    """Chunks before the pixels."""
-    after: tuple[Part, ...]
-    trailer: bytes
-    """What follows the end of the image."""
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return sum(len(payload) for _, payload in self.chunks) + len(self.trailer)
-
-    @property
-    def chunks(self) -> tuple[Part, ...]:
-        """All of them."""
-        return self.before + self.after
-
-    def get(self, kind: bytes) -> bytes | None:
-        """The content of the first chunk of a type."""
-        return next((payload for its, payload in self.chunks if its == kind), None)
 
 
 def take(data: bytes, depth: int, kind: int) -> Carried:
@@ -71,7 +49,7 @@ def take(data: bytes, depth: int, kind: int) -> Carried:
             end = chunk.end
         elif chunk.kind not in _CODED:
             into.append((chunk.kind, data[chunk.content : chunk.content + chunk.size]))
-    return Carried(kind, depth, tuple(before), tuple(after), data[end:])
+    return Carried(tuple(before), tuple(after), data[end:], kind, depth)
 
 
 def put(carried: Carried, coded: bytes, picture: Picture) -> tuple[bytes, list[str]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import exif, opencv, xmp
-from batchlight.images.chunks import riff_chunk, riff_chunks
+from batchlight.images.chunks import CarriedChunks, Part, riff_chunk, riff_chunks
 from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.metadata import Metadata, with_density_in_exif
@@ -29,33 +29,13 @@ _FRAME_HEAD = 16
 _HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
 """Flags in the first byte of VP8X."""
 
-Part = tuple[bytes, bytes]
-"""A chunk's type and content."""
-
 
 @dataclass(frozen=True)
-class Carried:
+class Carried(CarriedChunks):
     """A WebP file without its coded image."""
 
-    before: tuple[Part, ...]
-    after: tuple[Part, ...]
     frame: tuple[bytes, tuple[Part, ...]] | None
     """Of an animation of one frame: its head, and what chunks it has beside the image."""
-    trailer: bytes
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return sum(len(payload) for _, payload in self.chunks) + len(self.trailer)
-
-    @property
-    def chunks(self) -> tuple[Part, ...]:
-        """All of them."""
-        return self.before + self.after
-
-    def get(self, kind: bytes) -> bytes | None:
-        """The content of the first chunk of a type."""
-        return next((payload for its, payload in self.chunks if its == kind), None)
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
@@ -109,7 +89,7 @@ def take(data: bytes) -> Carried:
             into = after
         else:
             into.append((chunk.kind, payload))
-    return Carried(tuple(before), tuple(after), frame, data[end:])
+    return Carried(tuple(before), tuple(after), data[end:], frame)
 
 
 def _metadata(carried: Carried) -> Metadata:
@@ -141,7 +121,7 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     metadata = with_density_in_exif(decoded.header.metadata)
     before = [(_ICC, metadata.icc)] if metadata.icc else []
     after = [(k, v) for k, v in ((_EXIF, metadata.exif), (_XMP, metadata.xmp)) if v]
-    carried = Carried(tuple(before), tuple(after), None, b"")
+    carried = Carried(tuple(before), tuple(after), b"", None)
     out = _file(carried, coded, (width, height), carried.chunks)
     return Encoded.of(out, metadata.lost({"EXIF", "XMP", "colour profile"}))
 

@@ -1,5 +1,6 @@
 """References: measuring against them, training on them.
 
+config.py    the options of a training
 pairs.py     dark and well-lit images that belong together
 pictures.py  what is trained on, in memory
 quality.py   PSNR and SSIM of one image

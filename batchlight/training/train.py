@@ -31,11 +31,11 @@ from batchlight.absgn.loading import (
     read_weights,
     refuse_cuda_without_gpu,
 )
-from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
 from batchlight.storage.publishing import write_file
+from batchlight.training.config import TrainConfig
 from batchlight.training.pairs import (
     TrainingPair,
     find_images,

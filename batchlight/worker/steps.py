@@ -265,11 +265,12 @@ def compile_kernels(config: JobConfig) -> None:
 
     Later processes find the result in numba's cache.
     """
-    parameters = DehazeParameters.of(config)
     black = np.zeros((1, 1, 3), np.uint8)
-    analysis = dehaze.analyse(black, parameters.window)
-    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
-    measure(enhanced.pixels)
+    analysis = dehaze.analyse(black, config.window)
+    if "classical" in config.method:
+        parameters = DehazeParameters.of(config)
+        dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
+    measure(black)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

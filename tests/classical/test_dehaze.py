@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.classical.dehaze import LIGHT_WINDOW, DehazeParameters, analyse, enhance
+from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
 from batchlight.classical.light import MeanLight, batch_light
+from batchlight.config import LIGHT_WINDOW
 from batchlight.images.measures import measure
 from batchlight.images.pixels import Pixels
 from tests.support.helpers import dark_image, parameters

@@ -319,7 +319,7 @@ PROBLEMS: dict[str, tuple[Pixels | bytes, Pixels | bytes, str]] = {
     "text": (b"dark", FLAT, "enhanced image: the content is no image"),
     "cut": (png(dark_image(1))[:-30], FLAT, "enhanced image: the file is cut short"),
     "cmyk": (FLAT, UNSUPPORTED["cmyk.jpg"], "reference: CMYK"),
-    "animated": (UNSUPPORTED["animated.webp"], FLAT, "enhanced image: several pictures"),
+    "animated": (UNSUPPORTED["animated.webp"], FLAT, "enhanced image: an animation cannot be kept"),
     "large": (FLAT, LARGE, "reference: more than 200,000,000 pixels"),
 }
 

@@ -18,8 +18,8 @@ import torch
 
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.weights import Weights, parse_weights
-from batchlight.config import TrainConfig
 from batchlight.errors import BatchlightError, UsageError
+from batchlight.training.config import TrainConfig
 from batchlight.training.train import train
 from tests.support.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
 
