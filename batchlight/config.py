@@ -1,7 +1,7 @@
-"""``JobConfig`` and ``TrainConfig``: all that ``run`` and ``train`` can be told, validated, frozen.
+"""``JobConfig``: all that ``run`` can be told, validated, frozen.
 
-The command line, the YAML file and the Python API are three ways to fill these models, so each
-option is described once, here. The fingerprints say which of it decides pixels.
+The command line, the YAML file and the Python API are three ways to fill it, so each option is
+described once, here. The fingerprints say which of it decides pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
 Device = Literal["auto", "cpu", "cuda"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heif"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -32,7 +32,11 @@ _UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 """Values that a fingerprint leaves out: what was made before there was the option has them too."""
 
 # Raised whenever a change alters the pixels that unchanged parameters give.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 1, "absgn": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+
+LIGHT_WINDOW = 20
+"""Pixels: the side of the window of the atmospheric light, where that of the map is smaller. In a
+window of one pixel, a single dark pixel would pass for the haziest."""
 
 
 def _as_tuple(value: object) -> object:
@@ -40,17 +44,22 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _as_light(value: object) -> object:
-    """A number, which may arrive as text from the command line, or a word."""
-    if value in ("batch", "image"):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 255:
-        raise ValueError("must be 'batch', 'image' or a number above 0 and up to 255")
-    return number
+def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
+    """A number above 0, which may arrive as text from the command line, or one of some words."""
+    choices = ", ".join(f"'{word}'" for word in words)
+
+    def validate(value: object) -> object:
+        if value in words:
+            return value
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= most:
+            raise ValueError(f"must be {choices} or a number above 0 and up to {most}")
+        return number
+
+    return BeforeValidator(validate)
 
 
 def _as_max_failures(value: object) -> object:
@@ -74,7 +83,10 @@ def _as_methods(value: object) -> object:
     return value
 
 
-Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Globs = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_as_tuple),
+]
 
 
 class JobConfig(BaseModel):
@@ -90,13 +102,19 @@ class JobConfig(BaseModel):
         description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
     )
     output: str | None = Field(
-        default=None, description="Where to write.", json_schema_extra={"default": "INPUT-enhanced"}
+        default=None,
+        min_length=1,
+        description="Where to write.",
+        json_schema_extra={"default": "INPUT-enhanced"},
     )
     include: Globs = Field(
         default=(), description="Only relative paths that match this glob; repeatable."
     )
     exclude: Globs = Field(
         default=(), description="No relative paths that match this glob; repeatable."
+    )
+    follow_links: bool = Field(
+        default=False, description="Also read links that leave the input; links to folders, never."
     )
     limit: int | None = Field(
         default=None, ge=1, description="Only the first N images of the listing."
@@ -108,7 +126,7 @@ class JobConfig(BaseModel):
         default=0.45,
         gt=0,
         lt=1,
-        description="Mean luminance, 0 to 1, from which on an image is not dark.",
+        description="Mean luminance, 0 to 1, that a dark image is brought to.",
     )
     not_dark: Literal["copy", "leave-out", "enhance"] = Field(
         default="copy",
@@ -131,21 +149,24 @@ class JobConfig(BaseModel):
     )
     address: str | None = Field(
         default=None,
+        min_length=1,
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
     )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float,
-        BeforeValidator(_as_light),
+        Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
-    omega: float = Field(default=0.93, gt=0, le=1, description="Share of the haze to remove.")
-    t0: float = Field(default=0.1, gt=0, le=1, description="Lower bound of the transmission.")
+    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
+        default="auto",
+        description="Share of the haze to remove; auto: what brings an image to the target.",
+    )
+    t0: float = Field(default=0.05, gt=0, le=1, description="Lower bound of the transmission.")
     window: int = Field(
-        default=20, ge=1, le=255, description="Side of the dark channel's window, pixels."
+        default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
     )
     denoise: Literal["none", "guided"] = Field(
-        default="none", description="Smoothing of the noise that the gain amplifies."
+        default="guided", description="Whether to calm the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
@@ -174,6 +195,10 @@ class JobConfig(BaseModel):
         default="same", description="Output format; same: whatever the input is."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
+    metadata: Literal["keep", "strict"] = Field(
+        default="keep",
+        description="keep: what cannot be carried over is named; strict: such images fail.",
+    )
     failed_images: Literal["keep", "drop", "drop-sample"] = Field(
         default="keep",
         description="In containers: keep the original, drop it, or drop all members of its key.",
@@ -196,6 +221,9 @@ class JobConfig(BaseModel):
     fail_fast: bool = Field(
         default=False,
         description="Stop as soon as more than --max-failures images have failed in this run.",
+    )
+    allow_empty: bool = Field(
+        default=False, description="An input without images, or with none any more, is no error."
     )
     retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
     overwrite: bool = Field(
@@ -220,11 +248,13 @@ class JobConfig(BaseModel):
         """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": ALGORITHM_VERSIONS[method],
+            "algorithm": self._algorithm(method),
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
         }
+        if self.metadata == "strict":  # outputs from before there was a choice stay as they are
+            parameters["metadata"] = self.metadata
         if self.strength != _UNNAMED["strength"]:
             parameters["strength"] = self.strength
         if self.not_dark != _UNNAMED["not-dark"]:
@@ -238,9 +268,20 @@ class JobConfig(BaseModel):
             "window": self.window,
             "denoise": self.denoise,
         }
+        if self.omega == "auto":
+            parameters["target-luminance"] = self.target_luminance
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    def _algorithm(self, method: Method) -> int:
+        """The version that last changed the pixels that these parameters give.
+
+        Version 2 changed what is smoothed, and brought ``LIGHT_WINDOW``.
+        """
+        if method == "classical" and self.denoise == "none" and self.window >= LIGHT_WINDOW:
+            return 1
+        return ALGORITHM_VERSIONS[method]
 
     @property
     def member_rules(self) -> dict[str, Any]:
@@ -282,52 +323,3 @@ class Fingerprint:
         old, new = ({**_UNNAMED, **some.parameters} for some in (earlier, self))
         pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
-
-
-class TrainConfig(BaseModel):
-    """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
-
-    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    data: str = Field(
-        min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
-    )
-    out: str = Field(min_length=1, description="The weights to write, a local file.")
-    model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
-    weights: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Weights to start from.",
-        json_schema_extra={"default": "random ones"},
-    )
-    epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
-    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
-    batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
-    learning_rate: float = Field(
-        default=4e-4, gt=0, le=1, description="Peak of the learning rate, which follows a cosine."
-    )
-    whole: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Share of samples that show whole images; in the last quarter, all do.",
-    )
-    validation: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
-    gpu_workers: int | None = Field(
-        default=None,
-        ge=1,
-        description="Processes that train together, each with one GPU.",
-        json_schema_extra={"default": "one per GPU of this machine or cluster"},
-    )
-    address: str | None = Field(
-        default=None,
-        description="Address of a Ray cluster.",
-        json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
-    )

@@ -16,6 +16,7 @@ that ends in one sentence and an exit code:
 from __future__ import annotations
 
 import signal
+import unicodedata
 from enum import StrEnum
 
 
@@ -115,6 +116,31 @@ def brief(error: BaseException, length: int = 160) -> str:
     """An exception's text on one line, cut to a length that fits a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def shown(text: str) -> str:
+    """Text from anywhere as it may be shown: what would steer a terminal, or turn it, is escaped.
+
+    Control characters, ends of lines, halves of surrogates, and those of ``_BIDI``, which show a
+    name in another order than it has.
+    """
+    return "".join(
+        c if c not in _BIDI and unicodedata.category(c) not in _STEERING else _escaped(c)
+        for c in text
+    )
+
+
+_STEERING = ("Cc", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8
+        number &= 0xFF
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def counted(number: int, thing: str) -> str:

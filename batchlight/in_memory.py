@@ -5,51 +5,93 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from batchlight.absgn.loading import choose_model, weights_of
 from batchlight.classical.dehaze import DehazeParameters, analyse
 from batchlight.classical.dehaze import enhance as dehaze
-from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
+from batchlight.config import Device, JobConfig, Method, ModelName
 from batchlight.host.resources import local_gpus
 from batchlight.images.mixing import mix
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
 
+CONFIGS = 16
+"""How many sets of parameters are kept; validating one takes as long as a small image."""
+
 
 def enhance(
     image: npt.NDArray[Any],
     *,
-    atmospheric_light: float | Literal["image"] = "image",
-    omega: float = 0.93,
-    t0: float = 0.1,
-    window: int = 20,
-    denoise: Literal["none", "guided"] = "none",
     method: Method = "classical",
     target_luminance: float = 0.45,
     not_dark: Literal["copy", "enhance"] = "copy",
-    strength: float = 1,
+    strength: float = 1.0,
+    atmospheric_light: float | Literal["image"] = "image",
+    omega: float | Literal["auto"] = "auto",
+    t0: float = 0.05,
+    window: int = 1,
+    denoise: Literal["none", "guided"] = "guided",
     model: ModelName | None = None,
     weights: str | None = None,
     device: Device = "auto",
     channel_order: Literal["rgb", "bgr"] = "rgb",
 ) -> npt.NDArray[Any]:
-    """Brighten one low-light image.
+    """Brighten one low-light image, as a run on that image alone does.
 
     ``image``: uint8 or uint16 of shape (height, width), (height, width, 3), or (height, width, 4)
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
-    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth;
-    it, ``omega``, ``t0``, ``window`` and ``denoise`` are of the classical method. ``model``,
-    ``weights`` and ``device`` are of ``absgn``, which stays loaded for the next call. An image
-    whose mean luminance, 0..1, is ``target_luminance`` or more is not dark, and comes back as it is
-    unless ``not_dark`` is ``enhance``. ``strength``: from 0, the image, to 1, the method in full.
+    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth.
+    The other parameters, and their defaults, are the options of a run. The network stays loaded for
+    the next call.
 
-    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or a parameter out of
-    range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image that
-    the network cannot do.
+    Raises ``TypeError`` for what is no such array, ``ValueError`` for another shape or a parameter
+    out of range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image
+    that the network cannot do.
     """
+    _check(image, channel_order)
+    config = _config(
+        method=method,
+        target_luminance=target_luminance,
+        not_dark=not_dark,
+        strength=strength,
+        atmospheric_light=atmospheric_light,
+        omega=omega,
+        t0=t0,
+        window=window,
+        denoise=denoise,
+        model=model,
+        weights=weights,
+        device=device,
+    )
+    rgb = channel_order == "rgb" and image.ndim == 3
+    pixels = np.ascontiguousarray(image[..., :3] if image.ndim == 3 else image)
+    analysis = analyse(pixels, config.window, rgb)
+    if not config.is_dark(analysis.luminance):
+        return image.copy()
+    if method == "absgn":
+        in_order = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if rgb else pixels
+        result = _enhancer(model, weights, device).enhance([in_order])[0].get()
+        result = cv2.cvtColor(result, cv2.COLOR_BGR2RGB) if rgb else result
+    else:
+        chosen, own = config.atmospheric_light, analysis.atmospheric_light
+        light = chosen if isinstance(chosen, float) else own
+        result = dehaze(pixels, analysis, light, DehazeParameters.of(config)).pixels
+    result = mix(pixels, result, config.strength)
+    if result.shape == image.shape:
+        return result
+    out = image.copy()
+    out[..., :3] = result
+    return out
+
+
+def _check(image: object, channel_order: str) -> None:
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image is a {type(image).__name__}, but must be a NumPy array")
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"image is {image.dtype}, but must be uint8 or uint16")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
@@ -58,41 +100,24 @@ def enhance(
         )
     if not image.size:
         raise ValueError("image has no pixels")
-    if not (0 < omega <= 1 and 0 < t0 <= 1 and window >= 1):
-        raise ValueError("omega and t0 must be in (0, 1] and window at least 1")
-    if denoise not in ("none", "guided"):
-        raise ValueError("denoise must be 'none' or 'guided'")
-    if atmospheric_light != "image" and not (
-        isinstance(atmospheric_light, int | float) and 0 < atmospheric_light <= 255
-    ):
-        raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
-    if not (0 < target_luminance < 1 and 0 <= strength <= 1):
-        raise ValueError("target_luminance must be in (0, 1) and strength in [0, 1]")
-    if not_dark not in ("copy", "enhance"):
-        raise ValueError("not_dark must be 'copy' or 'enhance'")
-    if method not in METHODS:
-        raise ValueError("method must be 'classical' or 'absgn'")
     if channel_order not in ("rgb", "bgr"):
         raise ValueError("channel_order must be 'rgb' or 'bgr'")
 
-    colour = image[..., :3] if image.ndim == 3 else image
-    # Ties between channels go to blue first, so the order of channels matters.
-    reversed = image.ndim == 3 and channel_order == "rgb"
-    pixels = np.ascontiguousarray(colour[..., ::-1] if reversed else colour)
-    analysis = analyse(pixels, window)
-    if not_dark == "copy" and analysis.luminance >= target_luminance:
-        return image.copy()
-    if method == "absgn":
-        result = _enhancer(model, weights, device).enhance([pixels])[0].get()
-    else:
-        own = analysis.atmospheric_light
-        light = own if atmospheric_light == "image" else float(atmospheric_light)
-        parameters = DehazeParameters(omega, t0, window, denoise == "guided")
-        result = dehaze(pixels, analysis, light, parameters).pixels
-    result = mix(pixels, result, strength)
-    out = image.copy()
-    out[..., : colour.shape[-1]] = result[..., ::-1] if reversed else result
-    return out
+
+@lru_cache(maxsize=CONFIGS)
+def _config(**options: Any) -> JobConfig:
+    """The options validated, NumPy's numbers too. Raises ``ValueError``."""
+    if options["atmospheric_light"] == "batch":
+        raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
+    if options["not_dark"] == "leave-out":
+        raise ValueError("not_dark must be 'copy' or 'enhance'")
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
+    try:
+        return JobConfig(input=".", **plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{first['loc'][0]} is {first['input']!r}, but {reason}") from error
 
 
 @lru_cache(maxsize=1)

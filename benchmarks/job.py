@@ -41,7 +41,7 @@ from benchmarks.measuring import (
 )
 
 BATCH = 64
-PARAMETERS = dehaze.DehazeParameters()
+PARAMETERS = dehaze.DehazeParameters.of(JobConfig(input="."))
 KINDS = {"1920x1080": (256, 1920, 1080), "256x256": (4096, 256, 256)}
 ROUNDS = 3
 HEADER = (

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,29 +20,34 @@ from skimage import metrics
 
 import batchlight
 
-LIGHTS: tuple[Literal["batch", "image"] | float, ...] = ("batch", "image", 255.0)
-DENOISE: tuple[Literal["none", "guided"], ...] = ("none", "guided")
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "all defaults": {},
+    "--denoise none": {"denoise": "none"},
+    "--atmospheric-light image": {"atmospheric_light": "image"},
+    "--atmospheric-light 255": {"atmospheric_light": 255.0},
+    "as published: --omega 0.95 --t0 0.2 --window 20 --denoise none --atmospheric-light 255": {
+        "omega": 0.95,
+        "t0": 0.2,
+        "window": 20,
+        "denoise": "none",
+        "atmospheric_light": 255.0,
+    },
+}
 
 
 def main(pairs: str) -> None:
     """Print a Markdown table."""
-    print("| --atmospheric-light | --denoise | PSNR | SSIM | images |")
-    print("|---|---|---|---|---|")
+    print("| options | PSNR | SSIM | images |")
+    print("|---|---|---|---|")
     low, high = os.path.join(pairs, "low"), os.path.join(pairs, "high")
-    for light, denoise in product(LIGHTS, DENOISE):
+    for name, options in SETTINGS.items():
         with tempfile.TemporaryDirectory() as output:
             config = batchlight.JobConfig(
-                input=low,
-                output=output,
-                atmospheric_light=light,
-                denoise=denoise,
-                not_dark="enhance",
-                workers=0,
-                progress="off",
+                input=low, output=output, workers=0, progress="off", **options
             )
             batchlight.run(config)
             psnr, ssim, count = score(os.path.join(output, "classical"), high)
-        print(f"| {light} | {denoise} | {psnr:.2f} | {ssim:.3f} | {count} |", flush=True)
+        print(f"| {name} | {psnr:.2f} | {ssim:.3f} | {count} |", flush=True)
 
 
 def score(enhanced: str, reference: str) -> tuple[float, float, int]:

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
+from skimage import data
 
 from batchlight import JobConfig, preview, run
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
@@ -41,6 +42,9 @@ COLUMNS = 92
 NARROW = 46
 PAGE = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 900}
+KIND = (330, 220)
+BACKLIT = 1 / 40
+GAMMA = 2.2
 GAP = 6
 """Pixels between two pictures."""
 
@@ -61,6 +65,7 @@ def main() -> None:
         run(config)
         _before_and_after(folder)
         _how_classical_works(folder)
+        _kinds(folder)
         with sync_playwright() as playwright:
             path = next(filter(None, map(shutil.which, CHROMIUM)))
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -87,21 +92,63 @@ def _before_and_after(folder: Path) -> None:
 
 
 def _how_classical_works(folder: Path) -> None:
-    """Dark, inverted, the transmission of that, the result; and that with ``--denoise guided``."""
+    """Dark, inverted, the transmission of that, the result; and that without noise calmed."""
     dark = _read(folder / "dark/animals/cat.jpg")
-    parameters = DehazeParameters()
-    analysis = analyse(dark, parameters.window)
+    plain, calm = (
+        DehazeParameters.of(JobConfig(input=".", denoise=denoise)) for denoise in ("none", "guided")
+    )
+    analysis = analyse(dark, calm.window)
     light = analysis.atmospheric_light
-    haze = parameters.omega * (255.0 - analysis.own) / light
-    transmission = np.rint(np.clip(1 - haze, parameters.t0, 1) * 255).astype(np.uint8)
+    results = [enhance(dark, analysis, light, some) for some in (plain, calm)]
+    haze = results[0].omega * (255.0 - dark.max(axis=2)) / light
+    transmission = np.rint(np.clip(1 - haze, calm.t0, 1) * 255).astype(np.uint8)
     grey = cv2.cvtColor(transmission, cv2.COLOR_GRAY2BGR)
-    smooth = DehazeParameters(denoise=True)
-    results = [enhance(dark, analysis, light, some).pixels for some in (parameters, smooth)]
-    steps = [dark, 255 - dark, grey, results[0]]
+    steps = [dark, 255 - dark, grey, results[1].pixels]
     small = [cv2.resize(step, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for step in steps]
     _write("classical.jpg", _beside(*map(np.asarray, small)))
-    close = [_cut(image, 60, 160, 150, 350) for image in results]
+    close = [_cut(result.pixels, 60, 160, 150, 350) for result in results]
     _write("denoise.jpg", _beside(*(cv2.resize(i, None, fx=2, fy=2) for i in close)))
+
+
+def _kinds(folder: Path) -> None:
+    """What both methods make of a picture in the dark, two with both, and one in the light."""
+    photographs = {
+        "dark": _read(folder / "dark/things/coffee.jpg"),
+        "night": cv2.cvtColor(data.rocket(), cv2.COLOR_RGB2BGR),
+        "backlit": _backlit(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)),
+        "bright": cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR),
+    }
+    (folder / "kinds").mkdir()
+    for name, photograph in photographs.items():
+        cv2.imwrite(str(folder / f"kinds/{name}.png"), photograph)
+    run(
+        JobConfig(
+            input=str(folder / "kinds"), method=METHODS, model="absgn", workers=0, progress="off"
+        )
+    )
+    places = ("kinds", "kinds-enhanced/classical", "kinds-enhanced/absgn")
+    rows = [
+        _beside(*(_fitted(_read(folder / f"{place}/{name}.png")) for place in places))
+        for name in photographs
+    ]
+    _write("kinds.jpg", _below(*rows))
+
+
+def _backlit(photograph: Image) -> Image:
+    """The light of a window behind somebody: at the left a fortieth of that at the right."""
+    across = np.linspace(0, 1, photograph.shape[1])[np.newaxis, :, np.newaxis]
+    light = BACKLIT ** (1 - np.clip(2 * across - 0.5, 0, 1))
+    linear = (photograph / 255) ** GAMMA * light
+    return np.rint(linear ** (1 / GAMMA) * 255).astype(np.uint8)
+
+
+def _fitted(image: Image) -> Image:
+    """The middle, of the shape and size of a row of the picture of kinds."""
+    height, width = image.shape[:2]
+    size = min(height, width * 2 // 3)
+    top, left = (height - size) // 2, (width - size * 3 // 2) // 2
+    part = image[top : top + size, left : left + size * 3 // 2]
+    return np.asarray(cv2.resize(part, KIND, interpolation=cv2.INTER_AREA))
 
 
 def _report(browser: Browser, folder: Path) -> None:
@@ -178,6 +225,12 @@ def _beside(*images: Any) -> Any:
     gap = np.full((images[0].shape[0], GAP, 3), 255, np.uint8)
     joined = [part for image in images for part in (gap, image)]
     return np.hstack(joined[1:])
+
+
+def _below(*images: Any) -> Any:
+    gap = np.full((GAP, images[0].shape[1], 3), 255, np.uint8)
+    joined = [part for image in images for part in (gap, image)]
+    return np.vstack(joined[1:])
 
 
 def _cut(image: Image, top: int, bottom: int, left: int, right: int) -> Image:

@@ -9,9 +9,10 @@ conversion.py  images to tensors and back
 tiles.py       an image in tiles, with the result of the whole image
 transfers.py   images to a GPU and back while it computes
 result.py      what the network made of one image; needs no PyTorch
-training.py    training for a number of epochs, on one device or several
-timed_training.py   training for a given time, with all pictures on one device
-augment.py     more pairs out of the pairs there are
+training.py    the steps of a training, on one device or several
+recipe.py      what decides the weights; the schedule
+losses.py      how far a result is from its truth
+samples.py     what a step sees, made on the device of pairs and well-lit pictures
 synthetic.py   dark pictures made of well-lit ones
 models/        the weights that come with the package
 """

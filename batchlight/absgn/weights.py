@@ -52,12 +52,16 @@ class Weights:
 def parse_weights(data: bytes) -> Weights:
     """Read the content of a weights file. Raises ``ValueError`` saying what is wrong with it."""
     tensors, about = load_tensors(data)
-    channels = len(tensors["s0.0.bias"]) if "s0.0.bias" in tensors else 0
+    bias = tensors.get("s0.0.bias")
+    channels = len(bias) if bias is not None and bias.ndim else 0
     if channels not in CHANNELS or _shapes(tensors) != _shapes(_skeleton(channels).state_dict()):
         raise ValueError("it holds the weights of another network")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("it holds numbers that are not finite")
-    exposure = Exposure.load(about[EXPOSURE]) if EXPOSURE in about else None
+    try:
+        exposure = Exposure.load(about[EXPOSURE]) if EXPOSURE in about else None
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError("what it says of its exposure cannot be read") from error
     return Weights(data, tensors, channels, about, exposure)
 
 
@@ -76,6 +80,8 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         about = tensors_about(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError("it is no safetensors file, or is cut short") from error
+    except (TypeError, AttributeError) as error:  # what it says of itself is of another form
+        raise ValueError("it is no safetensors file, or is cut short") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):
         raise ValueError("it holds other numbers than floats of 16 or 32 bits")
     return tensors, about
@@ -92,7 +98,7 @@ def tensors_about(data: bytes) -> dict[str, str]:
     """What a safetensors file of ours says about its tensors."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return dict(json.loads(metadata.get("about", "{}")))
+    return {str(k): str(v) for k, v in json.loads(metadata.get("about", "{}")).items()}
 
 
 def _skeleton(channels: int) -> ABSGN:

@@ -4,7 +4,8 @@
 
 1. *Keys.* A pixel's key is the largest of its three samples with the channel's rank (blue 2, green
    1, red 0) in two bits below it. So the largest key in a window tells the brightest sample, and
-   of channels that tie the one that comes first. Gray is three equal channels.
+   of channels that tie the one that comes first. Gray is three equal channels. Where nobody asks
+   for the channel, the key is the sample alone, in half of the bits.
 2. *Columns.* The largest key among the columns of each window, for a row of the image: maxima of
    spans 1, 2, 4 ... are doubled up to the window's size (``_largest_in_row``).
 3. *Rows.* The largest of these among the rows of each window, in three comparisons for any size n
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchlight.classical.planes import split
 from batchlight.images.kernels import kernel
 from batchlight.images.pixels import Pixels
 
@@ -47,8 +49,8 @@ UNSEEN = np.iinfo(np.int64).max
 class Scan:
     """What one pass over the stored values v of an image finds."""
 
-    own: Pixels
-    """(height, width), dtype of the image: each pixel's v in the dark channel."""
+    own: Pixels | None
+    """(height, width), dtype of the image: each pixel's v in the dark channel; None if not kept."""
     darkest: int
     """The smallest sum of a pixel's three channels among the haziest."""
     sums: npt.NDArray[np.int64]
@@ -73,8 +75,11 @@ def definition(pixels: Pixels, window: int) -> Scan:
     return Scan(own, darkest, planes.sum(axis=(0, 1), dtype=np.int64))
 
 
-def scan(pixels: Pixels, window: int) -> Scan:
+def scan(pixels: Pixels, window: int, keep_own: bool = True, rgb: bool = False) -> Scan:
     """Look at all pixels of an image, uint8 or uint16, (height, width) or (height, width, 3).
+
+    ``keep_own``: whether each pixel's own value in the dark channel is wanted. ``rgb``: red comes
+    first, not blue; ``Scan.sums`` are of blue, green, red all the same.
 
     The haziest are those whose dark channel in He et al.'s sense (the minimum of I = R - v over
     window and channels) is at or above its n-th largest value, n being a thousandth of the pixels
@@ -87,20 +92,22 @@ def scan(pixels: Pixels, window: int) -> Scan:
     size = min(window, 2 * max(height, width) + 1)
     channels = 1 if pixels.ndim == 2 else 3
     top = int(np.iinfo(pixels.dtype).max)
-    own = np.empty((height, width), pixels.dtype)
+    own = np.empty((height if keep_own else 0, width), pixels.dtype)
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
     # As narrow as is fast: no decoder makes rows of 16 million pixels.
-    ends = np.empty((size, width), np.uint16 if top == 255 else np.uint32)
+    ranked = np.uint16 if top == 255 else np.uint32
+    ends = np.empty((size, width), ranked if keep_own else pixels.dtype)
     sums = np.empty((height, channels), np.uint32 if top == 255 else np.uint64)
     wanted = max(1, int(HAZIEST * height * width))
     rows = pixels.reshape(height, -1)
-    darkest = _scan(rows, tuple(planes), ends, own, sums, top, wanted)
-    return Scan(own, int(darkest), sums.sum(axis=0, dtype=np.int64))
+    darkest = _scan(rows, rgb, tuple(planes), ends, own, sums, top, wanted)
+    return Scan(own if keep_own else None, int(darkest), sums.sum(axis=0, dtype=np.int64))
 
 
 @kernel
 def _scan(
     pixels: Pixels,
+    rgb: bool,
     planes: tuple[Pixels, ...],
     ends: Pixels,
     own: Pixels,
@@ -110,20 +117,21 @@ def _scan(
 ) -> int:
     """Fill ``own`` and ``sums``; return the darkest sum of channels of the ``wanted`` haziest.
 
-    ``pixels``: (height, width * channels), up to ``top``. ``planes``: room for the rows in the
+    ``pixels``: (height, width * channels), up to ``top``. ``own``: (height, width), or (0, width)
+    if it is not wanted, and keys have no rank. ``planes``: room for the rows in the
     window, by channel, each (size, width); row y is in row y % size. ``ends``: (size, width), room
     for keys. ``sums``: (height, channels), the sum of each row.
     """
-    height, width = own.shape
+    height, width = pixels.shape[0], own.shape[1]
     size = ends.shape[0]
     above, below = size // 2, (size - 1) // 2
     start, keys = np.empty(width, ends.dtype), np.empty(width, ends.dtype)
     padded = np.zeros((2, size + width), ends.dtype)
     # By the maximum of their windows: how many pixels, and the smallest sum of their channels.
     counts, darkest = np.zeros(top + 1, np.int64), np.full(top + 1, UNSEEN)
-    threshold, seen = top, 0
+    threshold, seen, shift = top, 0, 2 if own.shape[0] else 0
     for i in range(size):
-        _largest_in_row(pixels, i - above, planes, padded, ends[i])
+        _largest_in_row(pixels, rgb, i - above, shift, planes, padded, ends[i])
     for y in range(height):
         i = y % size
         if i == 0:  # the window is one whole block
@@ -131,12 +139,13 @@ def _scan(
             start[:] = 0
         _larger(ends[i], start, keys)
         colours = (planes[0][i], planes[1][i], planes[2][i])
-        _pick(colours, keys, own[y])
+        if own.shape[0]:
+            _pick(colours, keys, own[y])
         for channel in range(sums.shape[1]):
             _sum(colours[channel], sums[y, channel : channel + 1])
-        threshold, seen = _search(colours, keys, counts, darkest, threshold, seen, wanted)
+        threshold, seen = _search(colours, keys, shift, counts, darkest, threshold, seen, wanted)
         # This place in the block is free for the row that the next window has further down.
-        _largest_in_row(pixels, y + below + 1, planes, padded, ends[i])
+        _largest_in_row(pixels, rgb, y + below + 1, shift, planes, padded, ends[i])
         _raise_to(start, ends[i])
     among_haziest: int = darkest[: threshold + 1].min()
     return among_haziest
@@ -146,6 +155,7 @@ def _scan(
 def _search(
     colours: tuple[Pixels, ...],
     keys: Pixels,
+    shift: int,
     counts: Pixels,
     darkest: Pixels,
     threshold: int,
@@ -154,22 +164,29 @@ def _search(
 ) -> tuple[int, int]:
     """Look for the haziest pixels in one row.
 
-    ``threshold``: upper bound, from the rows so far, of the maximum of a haziest pixel's window; it
-    falls fast, so that few pixels are looked at one by one. ``seen``: how many pixels lie at or
-    below it. Returns both, updated.
+    ``shift``: how many bits of a key are rank. ``threshold``: upper bound, from the rows so far, of
+    the maximum of a haziest pixel's window; it falls fast, so that few pixels are looked at one by
+    one. ``seen``: how many pixels lie at or below it. Returns both, updated.
     """
     blue, green, red = colours
     for first in range(0, keys.size, STRETCH):
         end = min(first + STRETCH, keys.size)
-        if np.int64(_lowest(keys[first:end])) >> 2 > threshold:
+        lowest = np.int64(_lowest(keys[first:end])) >> shift
+        if lowest > threshold:
             continue
-        for x in range(first, end):
-            value = np.int64(keys[x]) >> 2
-            if value <= threshold:
-                seen += 1
-                counts[value] += 1
-                total = np.int64(blue[x]) + green[x] + red[x]
-                darkest[value] = min(darkest[value], total)
+        if lowest == np.int64(_highest(keys[first:end])) >> shift:  # as in most flat places
+            seen += end - first
+            counts[lowest] += end - first
+            total = _lowest_sum(blue[first:end], green[first:end], red[first:end])
+            darkest[lowest] = min(darkest[lowest], total)
+        else:
+            for x in range(first, end):
+                value = np.int64(keys[x]) >> shift
+                if value <= threshold:
+                    seen += 1
+                    counts[value] += 1
+                    total = np.int64(blue[x]) + green[x] + red[x]
+                    darkest[value] = min(darkest[value], total)
         while seen - counts[threshold] >= wanted:
             seen -= counts[threshold]
             threshold -= 1
@@ -185,7 +202,13 @@ def _maxima_to_the_end(ends: Pixels) -> None:
 
 @kernel
 def _largest_in_row(
-    pixels: Pixels, y: int, planes: tuple[Pixels, ...], padded: Pixels, out: Pixels
+    pixels: Pixels,
+    rgb: bool,
+    y: int,
+    shift: int,
+    planes: tuple[Pixels, ...],
+    padded: Pixels,
+    out: Pixels,
 ) -> None:
     """The largest key of each window's columns in row ``y``; 0 where there is no such row."""
     if y < 0 or y >= pixels.shape[0]:
@@ -198,8 +221,11 @@ def _largest_in_row(
     wide[after:] = 0
     at = y % size
     colours = (planes[0][at], planes[1][at], planes[2][at])
-    _split(pixels[y], colours)
-    _to_keys(colours, wide[before:after])
+    split(pixels[y], colours, rgb)
+    if shift:
+        _to_keys(colours, wide[before:after])
+    else:
+        _to_largest(colours, wide[before:after])
     span = 1
     while 2 * span <= size:
         left = wide.size - 2 * span + 1
@@ -207,19 +233,6 @@ def _largest_in_row(
         wide, spare = spare, wide
         span *= 2
     _widen(wide, size - span, width, out)
-
-
-@kernel
-def _split(row: Pixels, colours: tuple[Pixels, ...]) -> None:
-    """The channels of a row apart; gray as all three."""
-    blue, green, red = colours
-    if row.size == blue.size:
-        blue[:] = row  # which is green and red, too
-        return
-    one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
-    for x in range(blue.size):
-        at = three * np.uintp(x)
-        blue[x], green[x], red[x] = row[at], row[at + one], row[at + two]
 
 
 @kernel
@@ -232,6 +245,14 @@ def _to_keys(colours: tuple[Pixels, ...], out: Pixels) -> None:
         of_red = key(key(red[x]) << 2)
         largest = of_blue if of_blue > of_green else of_green
         out[x] = largest if largest > of_red else of_red
+
+
+@kernel
+def _to_largest(colours: tuple[Pixels, ...], out: Pixels) -> None:
+    blue, green, red = colours
+    for x in range(out.size):
+        largest = blue[x] if blue[x] > green[x] else green[x]
+        out[x] = largest if largest > red[x] else red[x]
 
 
 @kernel
@@ -282,3 +303,20 @@ def _lowest(row: Pixels) -> Any:
     for x in range(row.size):
         low = low if low < row[x] else row[x]
     return low
+
+
+@kernel
+def _highest(row: Pixels) -> Any:
+    high = row[0]
+    for x in range(row.size):
+        high = high if high > row[x] else row[x]
+    return high
+
+
+@kernel
+def _lowest_sum(blue: Pixels, green: Pixels, red: Pixels) -> int:
+    low = np.int32(np.iinfo(np.int32).max)
+    for x in range(blue.size):
+        total = np.int32(np.int32(blue[x]) + np.int32(green[x]) + np.int32(red[x]))
+        low = low if low < total else total
+    return int(low)

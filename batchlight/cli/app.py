@@ -5,15 +5,40 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from batchlight._version import __version__
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, UsageError
 
 NARROW = 60
 """A terminal with fewer columns gets help without boxes."""
+
+
+GIVEN_ONCE = frozenset(
+    f"--{name}"
+    for name in (
+        *("input", "output", "config", "address", "weights"),
+        *("data", "out", "enhanced", "reference"),
+    )
+)
+"""Options that name a place: who gives two means both. Of others, a later one overrides."""
+
+
+class Command(TyperCommand):
+    """A command that refuses two places where only the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option, times in Counter(given).items():
+            name = option.opts[0]
+            if times > 1 and name in GIVEN_ONCE:
+                raise UsageError(f"{name} is given {times} times; give it once")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="batchlight",

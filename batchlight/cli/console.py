@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
 
-from batchlight.errors import counted
+from batchlight.errors import counted, shown
+from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.preview import Preview
@@ -28,19 +30,25 @@ def print_summary(summary: Summary) -> None:
         "skipped, not dark": f"{summary.skipped:,}",
         "failed": f"{summary.failed:,}",
         **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
+        **{
+            f"without {name}": f"{number:,}"
+            for name, number in sorted(summary.lost_by_name.items())
+        },
         "done by this run": f"{summary.done_now:,}",
         "done before": f"{summary.done_before:,}",
         "gone since": f"{summary.gone:,}",
+        "passed over": passed_over_in_words(summary.passed_over.items()) or "0",
         "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
         "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
         if summary.done_now
         else "0",
         "output": summary.output,
     }
-    optional = ("skipped, not dark", "failed", "done before", "gone since", "time")
+    optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {escape(summary.reason)}")
+    reason = escape(shown(summary.reason))
+    console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
 
 
 def print_comparison(found: Preview) -> None:
@@ -52,10 +60,10 @@ def print_comparison(found: Preview) -> None:
         table = Table(Column("setting", overflow="fold"), *columns, box=None, pad_edge=False)
         for setting in found.settings:
             trouble = f" ({setting.failed} of {setting.images} failed)" if setting.failed else ""
-            table.add_row(escape(setting.title + trouble), *setting.facts)
+            table.add_row(escape(shown(setting.title + trouble)), *setting.facts)
         Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{counted(found.shown, 'image')} on the page {escape(found.page)}")
+    console.print(f"{counted(found.shown, 'image')} on the page {escape(shown(found.page))}")
 
 
 @contextmanager
@@ -66,11 +74,28 @@ def telling() -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     with console.status("") as status:
-        yield lambda text: status.update(escape(text))
+        yield lambda text: status.update(escape(shown(text)))
+
+
+Counting = Callable[[str], Callable[[object, int], None]]
+"""For a folder, what is called with each image that is done, and the number of all."""
+
+
+@contextmanager
+def counting() -> Iterator[Counting]:
+    """Tell on a terminal, in a line that vanishes, how many images of a folder are done."""
+    with telling() as tell:
+
+        def of(folder: str) -> Callable[[object, int], None]:
+            done = itertools.count(1)
+            return lambda _, total: tell(f"{folder}: {next(done):,} of {total:,} images")
+
+        yield of
 
 
 def print_trouble(path: str, *words: str) -> None:
     """What is wrong with an image: tabs between words for a program, two lines for a person."""
+    path, *words = (shown(word) for word in (path, *words))  # type: ignore[assignment]
     if not sys.stdout.isatty():
         print("\t".join(word for word in (path, *words) if word), flush=True)
         return
@@ -82,6 +107,7 @@ def print_trouble(path: str, *words: str) -> None:
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
     """One fact per line; on a terminal, long values wrap."""
+    title, facts = shown(title), {shown(n): shown(value) for n, value in facts.items()}
     if not sys.stdout.isatty():
         width = max(map(len, facts))
         lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,11 @@ import typer
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import in_bytes, print_comparison, print_facts, print_summary, telling
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
+from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
 from batchlight.errors import ExitCode, counted
+from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.dry_run import DryRun
@@ -30,14 +31,12 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     from batchlight.host.process import keep_freed_memory
 
     keep_freed_memory()
+    forgive_stdout()  # if nobody can read it, the exit code still counts
     summary = run_job(config)
-    try:
-        if config.progress == "json":
-            print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
-        else:
-            print_summary(summary)
-    except (BrokenPipeError, SystemExit):  # nobody reads any more; the exit code still counts
-        _discard_stdout()
+    if config.progress == "json":
+        print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
+    else:
+        print_summary(summary)
     sys.exit(summary.exit_code)
 
 
@@ -62,6 +61,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "records beyond --limit": found.beyond,
         "left of a stored plan": found.left_of_stored_plan,
     }
+    others = passed_over_in_words(found.passed_over.items())
     print_facts(
         f"{found.input} -> {found.output}",
         {
@@ -69,6 +69,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
             "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
             **{name: f"{number:,}" for name, number in counts.items() if number},
             **_of_containers(found),
+            **({"passed over": others} if others else {}),
         },
     )
 
@@ -155,7 +156,3 @@ def samples(
 
     written = write_samples(folder)
     print(f"{len(written)} dark images are in {folder}; now: batchlight run --input {folder}")
-
-
-def _discard_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

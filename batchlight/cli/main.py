@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
-from io import TextIOWrapper
-from typing import cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from batchlight.cli.app import app
+from batchlight.cli.app import Command, app
 from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
-from batchlight.errors import BatchlightError, ExitCode, brief
+from batchlight.cli.streams import Shown, prepare_streams
+from batchlight.errors import BatchlightError, ExitCode, UsageError, brief, shown
+from batchlight.host.given_up import any_given_up
 
 COMMANDS = {
     "The job": (run, plan, preview),
@@ -29,7 +30,7 @@ COMMANDS = {
 
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -37,29 +38,66 @@ INTERRUPTED = 128 + signal.SIGINT
 def main() -> None:
     """Run the command that the words of the command line name."""
     debug = "--debug" in sys.argv
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a name shows its escapes, rather than ending the command.
-        cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s"
-    )
+    prepare_streams()
+    log = logging.StreamHandler()
+    log.setFormatter(Shown("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[log])
     try:
+        _end(_exit_code(debug))
+    finally:
+        sys.stderr.flush()
+
+
+def _exit_code(debug: bool) -> int:
+    try:
+        _require_working_directory()
         if app(standalone_mode=False) == INTERRUPTED:  # so Typer tells that it caught a signal
             raise KeyboardInterrupt
+        sys.stdout.flush()
+    except SystemExit as end:
+        return _flushed(end.code if isinstance(end.code, int) else int(bool(end.code)), debug)
     except BatchlightError as error:
-        _fail(str(error), error.exit_code, debug)
+        return _failed(str(error), error.exit_code, debug)
     except typer.TyperException as error:
-        _fail(error.format_message(), ExitCode.USAGE, debug)
+        return _failed(error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED, debug)
+        return _failed("interrupted", INTERRUPTED, debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
-        _fail(text, ExitCode.FATAL, debug)
+        return _failed(text, ExitCode.FATAL, debug)
+    return ExitCode.OK
 
 
-def _fail(sentence: str, exit_code: int, debug: bool) -> None:
+def _flushed(exit_code: int, debug: bool) -> int:
+    """The exit code, once what was printed has arrived."""
+    try:
+        sys.stdout.flush()
+    except BatchlightError as error:
+        return exit_code or _failed(str(error), error.exit_code, debug)
+    return exit_code
+
+
+def _failed(sentence: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]error:[/] {escape(sentence)}")
+    console.print(f"[bold red]error:[/] {escape(shown(sentence))}")
+    return exit_code
+
+
+def _require_working_directory() -> None:
+    """Raise ``UsageError`` where paths are relative to nothing, and no process can be started."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError("the working directory was deleted; change to one that is there") from (
+            error
+        )
+
+
+def _end(exit_code: int) -> None:
+    if any_given_up():  # threads that wait for a store, or decode for ever, would be waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
     sys.exit(exit_code)

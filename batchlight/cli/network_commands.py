@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,9 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
-from batchlight.cli.console import print_facts
+from batchlight.cli.console import Counting, counting, print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
-from batchlight.config import TrainConfig
+from batchlight.cli.streams import forgive_stdout
+from batchlight.errors import UsageError, shown
+from batchlight.training.config import TrainConfig
+
+Rows = Iterable[Sequence[str]]
 
 
 @takes_options_of(TrainConfig, TRAIN_GROUPS)
@@ -26,56 +31,156 @@ def train(config: TrainConfig, *, debug: Debug = False) -> None:
     """
     from batchlight.training.train import train as train_network
 
+    forgive_stdout()
     train_network(config, functools.partial(print, flush=True))
 
 
 def evaluate(
-    enhanced: Annotated[str, typer.Option("--enhanced", metavar="DIR", help="Enhanced images.")],
-    reference: Annotated[
-        str, typer.Option("--reference", metavar="DIR", help="What they should look like.")
+    enhanced: Annotated[
+        list[str],
+        typer.Option("--enhanced", metavar="DIR", help="Enhanced images; can be repeated."),
     ],
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="DIR", help="What they should look like."),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--input", metavar="DIR", help="What they were made of, if no reference."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=7, metavar="N", help="Compare all of them at N x N pixels."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure PSNR and SSIM against references.
+    """Measure enhanced images: PSNR and SSIM against references, or what can be told without.
 
     Images are compared with those of the same relative path, never by order.
     """
+    end_with_the_reader()
+    if reference is not None and inputs is not None:
+        raise UsageError("--reference and --input exclude each other; give one of them")
+    if reference is None and size is not None:
+        raise UsageError("--size is for comparing with a --reference; leave it out")
+    with counting() as count:
+        if reference is not None:
+            _evaluate(enhanced, reference, size, as_json, count)
+        else:
+            _survey(enhanced, inputs, as_json, count)
+
+
+class _Found(Protocol):
+    """What is known of one folder of enhanced images."""
+
+    @property
+    def enhanced(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+F = TypeVar("F", bound=_Found)
+
+
+def _evaluate(
+    enhanced: Sequence[str], reference: str, size: int | None, as_json: bool, count: Counting
+) -> None:
+    from batchlight.training.evaluate import Evaluation
     from batchlight.training.evaluate import evaluate as compare
 
-    end_with_the_reader()
-    found = compare(enhanced, reference)
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
-        return
-    table = Table("image", "PSNR", "SSIM", "", box=None, pad_edge=False)
-    for score in found.scores:
-        numbers = [
-            "" if value is None else f"{value:.{digits}f}"
-            for value, digits in ((score.psnr, 2), (score.ssim, 4))
-        ]
-        table.add_row(escape(score.path), *numbers, escape(score.problem or ""))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
-    unmatched = {
-        "without reference": found.without_reference,
-        "without enhanced image": found.without_enhanced,
-    }
-    print_facts(
-        "",
-        {
-            "images": f"{found.images:,}",
-            "PSNR": "" if found.psnr is None else f"{found.psnr:.2f} dB",
-            "SSIM": "" if found.ssim is None else f"{found.ssim:.4f}",
-            **(
-                {"not compared": f"{found.images - found.scored:,}"}
-                if found.images > found.scored
-                else {}
-            ),
-            **({"identical": f"{found.identical:,}"} if found.identical else {}),
+    def rows(each: Evaluation) -> Rows:
+        for s in each.scores:
+            yield s.path, *_numbers((s.psnr, 2), (s.ssim, 4)), s.problem or ""
+
+    def facts(each: Evaluation) -> Mapping[str, str]:
+        unmatched = {
+            "without reference": each.without_reference,
+            "without enhanced image": each.without_enhanced,
+        }
+        not_compared = each.images - each.scored
+        return {
+            "images": f"{each.images:,}",
+            "PSNR": "" if each.psnr is None else f"{each.psnr:.2f} dB",
+            "SSIM": "" if each.ssim is None else f"{each.ssim:.4f}",
+            **_at_mean(each.psnr_at_mean, each.ssim_at_mean),
+            **({"not compared": f"{not_compared:,}"} if not_compared else {}),
+            **({"identical": f"{each.identical:,}"} if each.identical else {}),
             **{
                 name: f"{some.count:,}, such as {', '.join(some.first)}"
                 for name, some in unmatched.items()
                 if some.count
             },
-        },
-    )
+        }
+
+    found = [compare(folder, reference, count(folder), size) for folder in enhanced]
+    _print_found(found, as_json, ("image", "PSNR", "SSIM", ""), rows, facts)
+
+
+def _survey(enhanced: Sequence[str], inputs: str | None, as_json: bool, count: Counting) -> None:
+    from batchlight.training.survey import Survey, survey
+
+    def rows(each: Survey) -> Rows:
+        for s in each.sights:
+            numbers = _numbers(
+                (s.luminance_before, 3), (s.luminance, 3), (s.clipped, 4), (s.noise, 2)
+            )
+            yield s.path, *numbers, s.problem or "darker" * s.is_darker
+
+    def facts(each: Survey) -> Mapping[str, str]:
+        before, after, clipped, noise = _numbers(
+            (each.luminance_before, 3), (each.luminance, 3), (each.clipped, 4), (each.noise, 2)
+        )
+        found = {
+            "images": f"{each.images:,}",
+            "not seen": f"{each.images - each.seen:,}" if each.images > each.seen else "",
+            "became darker": "" if each.darker is None else f"{each.darker:,}",
+            "luminance before": before,
+            "luminance": after,
+            "clipped": f"{clipped}, more than 3 % in {each.much_clipped:,} images",
+            "noise": f"{noise} of 255",
+        }
+        return {name: text for name, text in found.items() if text}
+
+    found = [survey(folder, inputs, count(folder)) for folder in enhanced]
+    header = ("image", "before", "luminance", "clipped", "noise", "")
+    _print_found(found, as_json, header, rows, facts)
+
+
+def _print_found(
+    found: Sequence[F],
+    as_json: bool,
+    header: Sequence[str],
+    rows: Callable[[F], Rows],
+    facts: Callable[[F], Mapping[str, str]],
+) -> None:
+    """What is known of each folder, and of the images of a single one.
+
+    As JSON, an object for one folder, a list for several.
+    """
+    if as_json:
+        known = [each.to_dict() for each in found]
+        print(json.dumps(known[0] if len(known) == 1 else known, indent=2))
+        return
+    for each in found:
+        if len(found) == 1:
+            _print_table(header, rows(each))
+        print_facts(each.enhanced if len(found) > 1 else "", facts(each))
+
+
+def _at_mean(psnr: float | None, ssim: float | None) -> dict[str, str]:
+    if psnr is None or ssim is None:
+        return {}
+    return {"at the reference's mean": f"{psnr:.2f} dB, {ssim:.4f}"}
+
+
+def _numbers(*values: tuple[float | None, int]) -> list[str]:
+    """With so many digits each; nothing for what is not known."""
+    return ["" if value is None else f"{value:.{digits}f}" for value, digits in values]
+
+
+def _print_table(columns: Sequence[str], rows: Rows) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(shown(text)) for text in row))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)

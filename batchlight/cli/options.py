@@ -11,37 +11,41 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from batchlight.cli.config_file import make_config
+from batchlight.config_file import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude", "limit"),
+    "What and where": ("input", "output", "include", "exclude", "follow_links", "limit"),
     "Method": (
         *("method", "target_luminance", "not_dark", "strength"),
         *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
-        *("format", "quality", "failed_images", "max_pixels"),
+        *("format", "quality", "metadata", "failed_images", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
     "Workers": ("workers", "gpu_workers", "address", "timeout"),
-    "Run control": ("max_failures", "fail_fast", "retry_failed", "overwrite", "progress"),
+    "Run control": (
+        *("max_failures", "fail_fast", "allow_empty"),
+        *("retry_failed", "overwrite", "progress"),
+    ),
 }
 
 PREVIEW_GROUPS = {
-    "What": ("input", "include", "exclude"),
+    "What": ("input", "include", "exclude", "follow_links"),
     **{name: GROUPS[name] for name in ("Method", "ABSGN")},
 }
 
 TRAIN_GROUPS = {
-    "What and where": ("data", "out"),
+    "What and where": ("data", "clean", "validation_data", "out"),
     "Network": ("model", "weights"),
     "Recipe": (
-        *("epochs", "size", "batch_size", "learning_rate", "whole"),
+        *("epochs", "time_limit", "size", "batch_size", "learning_rate", "whole"),
         *("validation", "seed"),
     ),
     "Where it runs": ("device", "gpu_workers", "address"),
 }
 
 METAVARS = {
-    **dict.fromkeys(("input", "output", "data"), "URI"),
+    **dict.fromkeys(("input", "output", "data", "clean", "validation_data"), "URI"),
+    "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
     "atmospheric_light": "batch|image|NUMBER",

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
 from batchlight.cli.console import in_bytes, print_facts, print_trouble
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, shown
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -40,6 +40,13 @@ def verify(
     output: Output,
     repair: Annotated[
         bool, typer.Option("--repair", metavar="", help="Redo what is missing or differs.")
+    ] = False,
+    input_uri: Annotated[
+        str | None,
+        typer.Option("--input", metavar="URI", help="Of the run, to be read again by a repair."),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
     ] = False,
     workers: Annotated[
         int | None,
@@ -77,7 +84,7 @@ def verify(
         print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
     say = functools.partial(print, file=sys.stderr, flush=True)
-    options = RepairOptions(workers, address, weights)
+    options = RepairOptions(input_uri, follow_links, workers, address, weights)
     found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
     if as_json:
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
@@ -118,14 +125,31 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
         )
 
 
-def report(output: Output, debug: Debug = False) -> None:
+def report(
+    output: Output,
+    input_uri: Annotated[
+        str | None,
+        typer.Option("--input", metavar="URI", help="Of the run, to show its images too."),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Make the report of an output again.
 
     One HTML page that needs nothing beside itself; every run makes it at its end.
     """
+    from batchlight.config import JobConfig
+    from batchlight.config_file import make_config
+    from batchlight.driver.listing import open_inputs
     from batchlight.output.status import open_output
     from batchlight.report import write_report
     from batchlight.storage import Location
 
     open_output(output)
-    print(f"the report is {write_report(Location.parse(output))}")
+    data_set = None
+    if input_uri is not None:
+        given = {"input": input_uri, "follow_links": follow_links}
+        data_set = open_inputs(make_config(JobConfig, given)).data_set
+    print(f"the report is {shown(write_report(Location.parse(output), data_set))}")

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage import data
 
-from batchlight.errors import UsageError
+from batchlight.errors import StorageError, UsageError
+from batchlight.storage.folders import open_file, opened_folder
 
 FULL_WELL = 6000.0
 """Photons of a white pixel; fewer mean more shot noise."""
@@ -63,15 +64,37 @@ def write_samples(folder: str) -> list[str]:
         pixels = dark if sample.gray else cv2.cvtColor(dark, cv2.COLOR_RGB2BGR)
         parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.endswith(".jpg") else []
         _, encoded = cv2.imencode(os.path.splitext(path)[1], pixels, parameters)
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(bytes(encoded))
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {path}: {error.strerror}; choose another DIR"
-            ) from error
+        _write(folder, sample.path, bytes(encoded))
     return [sample.path for sample in SAMPLES]
+
+
+def _write(folder: str, path: str, data: bytes) -> None:
+    """Write a file that is not there yet, through no link below the folder; or leave an equal one.
+
+    Raises ``UsageError``.
+    """
+    parent, _, name = path.rpartition("/")
+    absolute = os.path.join(folder, path)
+    try:
+        with opened_folder(os.path.abspath(folder), parent, make=0o777) as place:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                descriptor = open_file(place, name, flags, absolute)
+            except FileExistsError:
+                with open(open_file(place, name, os.O_RDONLY, absolute), "rb") as file:
+                    if file.read() == data:
+                        return
+                raise
+            with open(descriptor, "wb") as file:
+                file.write(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {absolute}: {error.strerror}; choose another DIR") from (
+            error
+        )
+    except StorageError as error:
+        raise UsageError(f"{absolute} would be written through a link; choose another DIR") from (
+            error
+        )
 
 
 def darken(

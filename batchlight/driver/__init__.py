@@ -2,6 +2,7 @@
 
 run.py         one run, from the lock to the summary
 listing.py     what the input is, and its listing
+emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
 planner.py     a listing compared with earlier records, cut into batches
 batches.py     a batch on a worker, and what becomes of one that kills its worker

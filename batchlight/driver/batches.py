@@ -15,13 +15,12 @@ from functools import partial
 from typing import TypeVar
 
 from batchlight.config import Method
-from batchlight.engine import Engine, Trials, WorkerDied, call_patiently
+from batchlight.engine import Engine, Floor, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.records import Record
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import BatchResult, redo, rehearse, run_batch
+from batchlight.worker.pipeline import BatchResult, Redone, redo, rehearse, run_batch
 from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
 from batchlight.worker.steps import BatchContext
 
@@ -37,6 +36,7 @@ class BatchRunner:
     engine: Engine
     context: BatchContext
     service: Service | None
+    _floor: Floor = field(default_factory=Floor)
     _logged: set[str] = field(default_factory=set)
     """Kinds of unexpected exceptions."""
 
@@ -58,7 +58,7 @@ class BatchRunner:
         batch: Batch,
         pairs: Collection[tuple[str, Method]],
         lights: Mapping[str, float | None] | None,
-    ) -> list[Record]:
+    ) -> Redone:
         """Make the rows and outputs of some (input path, method) pairs again; commit nothing.
 
         ``lights``: the batch's recorded light by method; None to find it out from all its images.
@@ -66,21 +66,21 @@ class BatchRunner:
         if batch.container is not None:
             redone = await self._outlast(batch, redo_shard, pairs, lights)
             self._log(redone.unexpected)
-            return redone.records
+            return redone
         if lights is not None:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
         redone = await self._outlast(batch, redo, pairs, lights)
         self._log(redone.unexpected)
-        return redone.records
+        return redone
 
     async def _outlast(self, batch: Batch, function: Callable[..., T], *arguments: object) -> T:
         """Call ``function`` on a worker until one survives it.
 
         Raises ``ClusterError`` when that costs more deaths than images can explain.
         """
-        trials = Trials[Input](self.engine, f"batch {batch.number}")
+        trials = Trials[Input](self.engine, f"batch {batch.number}", self._floor)
         killers: dict[tuple[Input, Method | None], ErrorCode] = {}
         parts = 1
         while True:
@@ -104,7 +104,8 @@ class BatchRunner:
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
         """Rehearse a batch that has killed workers, and find what kills: code by image and method.
 
-        The method is None where reading, decoding or analysing the image kills. Writes nothing.
+        The method is None where reading, decoding or analysing the image kills. Suspects that
+        there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
         rehearsal = partial(rehearse, self.context, self.service)
@@ -121,6 +122,9 @@ class BatchRunner:
             for method in (None, *batch.methods):
                 if (item, method) in known:
                     continue
+                if trials.exhausted:
+                    found[item, None] = ErrorCode.ERROR
+                    break
                 methods = () if method is None else (method,)
                 code = await trials.death_alone(partial(rehearsal, methods, losses), item)
                 if code is not None:

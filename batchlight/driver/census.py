@@ -11,11 +11,12 @@ from batchlight.config import JobConfig
 from batchlight.errors import ImageError
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
-from batchlight.shards.selection import Selection, images
+from batchlight.shards.selection import images
 from batchlight.shards.source import opened_container
 from batchlight.shards.tar import members
 from batchlight.storage import Location, open_source
 from batchlight.storage.base import escape_controls
+from batchlight.storage.patterns import Patterns
 
 LOOKED_AT_LOCAL, LOOKED_AT_REMOTE = 64, 8
 """Containers, evenly over all of them."""
@@ -77,7 +78,7 @@ class _Counter:
         self._opened = lru_cache(open_source)
         self._root = self._opened(root)
         self._head = HEAD_BYTES if root.remote else None
-        self._selection = Selection(config.include, config.exclude)
+        self._patterns = Patterns(config.include, config.exclude)
         self.images = self.bytes = self.named_twice = 0
         self.all_seen = True
         self.suffixes: Counter[str] = Counter()
@@ -94,7 +95,7 @@ class _Counter:
 
     def _count(self, container: Input) -> None:
         with opened_container(container, self._root, self._opened) as reader:
-            for member, item in images(container, members(reader), self._selection):
+            for member, item in images(container, members(reader), self._patterns):
                 shown = _suffix(member.name)
                 if item is None:
                     self.others[shown] += member.is_file

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
 from batchlight.driver.census import Census, census
+from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner
@@ -41,6 +43,8 @@ class DryRun:
     gone: int
     beyond: int
     """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
+    passed_over: Mapping[str, int]
+    """Files that are no images, by suffix."""
     left_of_stored_plan: int
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
     in_containers: Census = field(default_factory=Census)
@@ -71,12 +75,15 @@ def dry_run(config: JobConfig) -> DryRun:
         left = rows_left(storage, state)
         # Once it is finished, everything has been overwritten that there was to overwrite.
         config = config.model_copy(update={"overwrite": False})
-    planner = Planner(config, fingerprints)
+    planner = Planner(config, fingerprints, inputs.passed_over)
     containers: list[Input] = []
     for chunk in planner.chunks(inputs.images(), earlier_rows(storage, state), first=0):
         found = (planned.batch.container for planned in chunk)
         containers += [container for container in found if container is not None]
+    if not config.allow_empty and not left:
+        refuse_nothing(inputs, planner.counts)
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
+    counts["passed_over"] = dict(planner.counts.passed_over)
     return DryRun(
         input=str(inputs.given),
         output=str(output),

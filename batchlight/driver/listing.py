@@ -2,69 +2,94 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import islice
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from batchlight.config import JobConfig
-from batchlight.errors import UsageError, brief
+from batchlight.errors import UsageError
+from batchlight.host.given_up import Pool
+from batchlight.images.container_names import is_container_name, why_refused
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import Input, in_order_of_keys
+from batchlight.output.inputs import DataSet, Input, in_order_of_keys, place_of
 from batchlight.output.layout import is_output
-from batchlight.shards.names import is_container_name, why_refused
-from batchlight.shards.selection import Selection, globs
-from batchlight.storage import FileInfo, Location, Storage, open_source
-from batchlight.storage.base import BAD_NAME, NameRefusedError, escape_controls
+from batchlight.shards.selection import note_inside, takes_some_of
+from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
+from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
+from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
+from batchlight.storage.patterns import Patterns
 
 logger = logging.getLogger(__name__)
 
-LIST_SUFFIXES = (".txt", ".csv", ".parquet")
+SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
+"""Of those that are passed over, told apart."""
 STAT_THREADS = 16
 STAT_AHEAD = 4096
 
 
+@dataclass
+class PassedOver:
+    """What a listing met beside the images that it gave."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by the end of their names."""
+    linked_folders: list[str] = field(default_factory=list)
+    not_matching: int = 0
+    """Images that ``--include`` and ``--exclude`` leave out."""
+
+    def add(self, path: str) -> None:
+        """Count a file. There are never more than ``SUFFIXES_AT_MOST``; all else has none."""
+        name = path.rpartition("/")[2]
+        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        known = suffix in self.suffixes or len(self.suffixes) < SUFFIXES_AT_MOST
+        self.suffixes[suffix if known and len(suffix) <= SUFFIX_LENGTH else ""] += 1
+
+    def clear(self) -> None:
+        """Forget all, before another listing."""
+        self.suffixes.clear()
+        self.linked_folders.clear()
+        self.not_matching = 0
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """By suffix, sorted."""
+        return tuple(sorted(self.suffixes.items()))
+
+
 @dataclass(frozen=True)
 class InputSet:
-    """The data set: where it is, and a way to list it."""
+    """The data set, and a way to list it."""
 
-    root: Location
-    """What the paths are relative to."""
-    given: Location
-    """What was asked for: the root itself, an image in it, or a list in it."""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    data_set: DataSet
+    patterns: Patterns = field(default_factory=Patterns)
     limit: int | None = None
     """How many images are listed at most, the first ones; all by default."""
+    passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
+    """By the listing, once it is at its end."""
 
     @property
-    def is_folder(self) -> bool:
-        """Whether all that is in the root is asked for."""
-        return self.given == self.root
+    def root(self) -> Location:
+        """What the paths are relative to."""
+        return self.data_set.root
 
     @property
-    def is_list(self) -> bool:
-        """Whether a list names the images."""
-        return not self.is_folder and self.given.name.lower().endswith(LIST_SUFFIXES)
+    def given(self) -> Location:
+        """What was asked for."""
+        return self.data_set.given
 
     def default_output(self) -> Location:
         """The input with ``-enhanced`` appended; ``UsageError`` where that names no place."""
-        if self.is_list or not self.given.name:
-            what = "a list" if self.is_list else "a bucket or a file system as a whole"
+        if self.data_set.is_list or not self.given.name:
+            what = "a list" if self.data_set.is_list else "a bucket or a file system as a whole"
             raise UsageError(f"--output is required when --input is {what}")
         return self.given.with_name_suffix("-enhanced")
 
     def would_lose(self, output: Location) -> bool:
         """Whether an output there would take images of this input out of its listing."""
-        if not self.is_folder or not self.root.encloses(output):
+        if not self.data_set.is_folder or not self.root.encloses(output):
             return False
         storage = open_source(output)
         try:
@@ -74,34 +99,94 @@ class InputSet:
         images = (file for file in storage.walk() if _is_input_name(file.path))
         return not is_output(storage) and any(images)
 
+    def readers(self, output: Location) -> int:
+        """Who may read the data set as a whole, as permission bits of an output of it."""
+        if output.remote or self.root.remote:
+            return EVERYONE
+        name = "" if self.data_set.is_folder else self.given.name
+        return open_source(self.root).readers(name, output.path)
+
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
-        return islice(in_order_of_keys(self._matching(self._found())), self.limit)
+        self.passed_over.clear()
+        found = self._images_of(self._found())
+        return islice(in_order_of_keys(self._matching(found)), self.limit)
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
-        """Those among the first so many files, or entries of a list, and whether that is all."""
-        found = list(islice(self._found(files + 1, of_any_kind=True), files + 1))
-        images = [item for item in found[:files] if self.is_list or is_image_name(item.path)]
-        alone = (item for item in images if not item.container)
-        return list(self._matching(alone)), len(found) <= files
+        """Those among the first so many files, or entries of a list, and whether that is all.
 
-    def _found(self, at_most: int | None = None, of_any_kind: bool = False) -> Iterator[Input]:
-        storage = open_source(self.root)
-        if self.is_list:
-            yield from _from_list(storage, self.given.name, str(self.given))
-        elif not self.is_folder:
-            yield _look_at(storage, self.given.name, None)
+        Images that are files; containers are left out.
+        """
+        self.passed_over.clear()
+        found = list(islice(self._found(files + 1), files + 1))
+        images = self._images_of(item for item in found[:files] if not item.container)
+        is_all = len(found) <= files
+        return list(self._matching(images, is_all)), is_all
+
+    def _found(self, at_most: int | None = None) -> Iterator[Input]:
+        """All that is listed, or so many files; of a folder, of any kind."""
+        if self.data_set.is_list:
+            yield from self._listed()
+        elif not self.data_set.is_folder:
+            opened = self._opener()
+            yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            for info in storage.walk(at_most):
-                if of_any_kind or _is_input_name(info.path):
-                    yield _as_input(info)
+            yield from map(_as_input, self._opener()(self.root).walk(at_most))
 
-    def _matching(self, found: Iterable[Input]) -> Iterator[Input]:
-        selection = Selection(self.include, self.exclude)
+    def _opener(self) -> Callable[[Location], Storage]:
+        return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
+
+    def _images_of(self, found: Iterable[Input]) -> Iterator[Input]:
+        """Without what is passed over, which is counted, and warned of at the end."""
+        if not self.data_set.is_folder:
+            yield from found
+            return
+        met = self.passed_over
         for item in found:
-            takes = selection.may_take_of if item.container else selection.takes
-            if takes(item.path):
+            if item.defect == LINKED_FOLDER:
+                met.linked_folders.append(item.path)
+            elif _is_input_name(item.path) or item.path.endswith("/"):
                 yield item
+            else:
+                self.patterns.note(item.path)
+                met.add(item.path)
+        if met.linked_folders:
+            logger.warning(
+                "links to folders in %s are not followed: %d, such as %s; give what they lead to "
+                "as inputs of their own",
+                self.root,
+                len(met.linked_folders),
+                met.linked_folders[0],
+            )
+
+    def _matching(self, found: Iterable[Input], is_all: bool = True) -> Iterator[Input]:
+        for item in found:
+            if self._takes(item):
+                yield item
+            else:
+                self.passed_over.not_matching += 1
+        if is_all:
+            self.patterns.warn_of_unused()
+
+    def _takes(self, item: Input) -> bool:
+        if not item.container:
+            return self.patterns.match(item.path)
+        note_inside(self.patterns, item.path)
+        return takes_some_of(self.patterns, item.path)
+
+    def _listed(self) -> Iterator[Input]:
+        """The entries in order, each looked at; several at once, since each is a request."""
+        entries, duplicates = self.data_set.entries()
+        if duplicates:
+            logger.warning(
+                "%s names %d images more than once; each is done once", self.given, duplicates
+            )
+        ordered = iter(entries)
+        opened = self._opener()
+        look = partial(_look_at, storage=opened(self.root), opened=opened)
+        with Pool(STAT_THREADS) as pool:
+            while ahead := list(islice(ordered, STAT_AHEAD)):
+                yield from pool.map(look, ahead)
 
 
 def open_inputs(config: JobConfig) -> InputSet:
@@ -112,14 +197,13 @@ def open_inputs(config: JobConfig) -> InputSet:
     given = Location.parse(config.input)
     root = given
     if _seems_a_file(given):
-        folder = open_source(given.parent)
+        folder = open_source(given.parent, follow_links=True)
         folder.check(writable=False)
         if folder.is_file(given.name):
             root = given.parent
     storage = open_source(root)
     storage.check(writable=False)
-    for option, patterns in (("--include", config.include), ("--exclude", config.exclude)):
-        globs(option, patterns)
+    patterns = Patterns.of(config.include, config.exclude)
     if root == given and is_output(storage):
         raise UsageError(
             f"{given} is the output of a run and never an input; "
@@ -128,7 +212,7 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(root, given, config.include, config.exclude, config.limit)
+    return InputSet(DataSet(root, given, config.follow_links), patterns, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:
@@ -139,102 +223,24 @@ def _is_input_name(path: str) -> bool:
     return is_image_name(path) or is_container_name(path)
 
 
-def _as_input(info: FileInfo, source: str | None = None) -> Input:
+def _as_input(info: FileInfo) -> Input:
     container = is_container_name(info.path)
     defect = info.defect or (why_refused(info.path) if container else None)
-    return Input(info.path, source, info.size, info.modified, info.etag, defect, container)
+    return Input(info.path, None, info.size, info.modified, info.etag, defect, container)
 
 
-def _from_list(storage: Storage, name: str, shown: str) -> Iterator[Input]:
-    """The entries of a list in order, each looked at; several at once, since each is a request."""
-    try:
-        data = storage.read(name)
-    except (FileNotFoundError, PermissionError) as error:
-        raise UsageError(f"cannot read the list {shown}; check that it is there to be read") from (
-            error
-        )
-    entries: dict[str, tuple[str, str | None]] = {}
-    duplicates = 0
-    for text in _entries(data, name, shown):
-        entry = _resolve(text, shown)
-        earlier = entries.setdefault(escape_controls(entry[0]), entry)
-        duplicates += earlier is not entry
-        if earlier != entry:
-            one, other = (source or path for path, source in (earlier, entry))
-            raise UsageError(
-                f"the list {shown} names {one} and {other}, which would be written to the same "
-                "output; make two lists of it"
-            )
-    if duplicates:
-        logger.warning("%s names %d images more than once; each is done once", shown, duplicates)
-    ordered = iter([entry for _, entry in sorted(entries.items())])
-    opened = lru_cache(open_source)
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
-        while ahead := list(islice(ordered, STAT_AHEAD)):
-            yield from pool.map(lambda entry: _look_at(storage, entry[0], entry[1], opened), ahead)
-
-
-def _entries(data: bytes, name: str, shown: str) -> list[str]:
-    try:
-        if name.lower().endswith(".parquet"):
-            file = pq.ParquetFile(pa.BufferReader(data))
-            if "path" not in file.schema_arrow.names:
-                raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
-            column = file.read(columns=["path"])["path"].cast(pa.string())
-            return [text for text in column.to_pylist() if text]
-        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
-        if name.lower().endswith(".csv"):
-            rows = csv.DictReader(lines)
-            if "path" not in (rows.fieldnames or ()):
-                raise UsageError(f"the list {shown} has no column 'path'; add one with that header")
-            return [row["path"] for row in rows if row["path"]]
-        return [text for line in lines if (text := line.rstrip("\r\n"))]
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the list {shown}: {brief(error)}") from error
-
-
-def _resolve(text: str, shown: str) -> tuple[str, str | None]:
-    """An entry's path below the output, and its source if that is not the list's folder."""
-    source: str | None = None
-    if "/" not in text.partition("://")[0] and "://" in text:
-        try:
-            location = Location.parse(text)
-        except UsageError as error:
-            raise UsageError(f"in the list {shown}: {error}") from error
-        source = str(location)
-        path = f"{location.bucket}/{location.path}" if location.remote else location.path[1:]
-    else:
-        path = posixpath.normpath(text)
-        if path.startswith("/"):
-            path = path.lstrip("/")
-            source = f"/{path}"
-    if ".." in path.split("/"):
-        raise UsageError(
-            f"the list {shown} names {text}, whose output would lie outside the output folder; "
-            "give its absolute path instead"
-        )
-    return path, source
-
-
-def _look_at(
-    storage: Storage,
-    path: str,
-    source: str | None,
-    opened: Callable[[Location], Storage] = open_source,
-) -> Input:
+def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], Storage]) -> Input:
+    path, source = entry.path, entry.source
     shown = escape_controls(path)
     if shown != path:
         return Input(shown, defect=BAD_NAME)
     if not _is_input_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
     try:
-        if source is None:
-            return _as_input(storage.stat(path))
-        top, below = Location.parse(source).split_at_top()
-        info = opened(top).stat(below)
+        place, below = place_of(Input(path, source), storage, opened)
+        return replace(_as_input(place.stat(below)), path=path, source=source)
     except (FileNotFoundError, PermissionError):
         # The batch will meet it again, and say so in its row.
         return Input(path, source, container=is_container_name(path))
     except NameRefusedError as error:
         return Input(path, source, defect=str(error), container=is_container_name(path))
-    return _as_input(replace(info, path=path), source)

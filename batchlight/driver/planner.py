@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.driver.listing import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
 from batchlight.output.commit import drop_drafts
@@ -23,7 +24,7 @@ from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage
+from batchlight.storage import Location, Storage
 
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
@@ -58,7 +59,14 @@ class Entry(NamedTuple):
 class Planner:
     """Compares a listing with earlier records; counts as it goes. Read ``counts`` at the end."""
 
-    def __init__(self, config: JobConfig, fingerprints: Mapping[Method, Fingerprint]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        fingerprints: Mapping[Method, Fingerprint],
+        passed_over: PassedOver | None = None,
+    ) -> None:
+        """``passed_over``: what the listing meets beside the images."""
+        self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
@@ -70,7 +78,12 @@ class Planner:
     @property
     def counts(self) -> PlanCounts:
         """What was found so far."""
-        return PlanCounts(**self._seen, gone_tally=self._gone, beyond_tally=self._beyond)
+        return PlanCounts(
+            **self._seen,
+            gone_tally=self._gone,
+            beyond_tally=self._beyond,
+            passed_over=self._passed_over.counts,
+        )
 
     def chunks(
         self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
@@ -269,12 +282,24 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
                     "rename one, exclude one, or use --format same"
                 )
             writers[output] = entry.path
+            above = next((folder for folder in _folders_of(output) if folder in writers), None)
+            if above is not None and not Location.parse(config.output or config.input).remote:
+                defect = (
+                    f"its output would lie in the folder {above}, which is the output of "
+                    f"{writers[above]}; rename one of them"
+                )
             if output in kept and output not in own:
                 defect = (
                     f"{output} is the output of {kept[output]}, which is no longer listed; "
                     "rename this one, or choose another --output"
                 )
         yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """All above a path; each could be the output of an image, as keys of a store may go on."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _rows_of(item: Input) -> int:

@@ -9,11 +9,11 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from batchlight.absgn.loading import weights_of
 from batchlight.classical.light import batch_light
-from batchlight.config import JobConfig
+from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import model_of
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST, Setting, make_settings
@@ -26,7 +26,6 @@ from batchlight.report.sheet_drawing import as_png
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.publishing import write_file
 from batchlight.worker.image import Failure, Image
-from batchlight.worker.steps import compile_kernels
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000
@@ -57,7 +56,7 @@ class _Looked:
     height: int
     luminance: float
     lights: Mapping[int, float]
-    """Its own estimate of the atmospheric light, by the side of the window."""
+    """Its own estimate of the atmospheric light, by the side of that estimate's window."""
 
 
 def preview(
@@ -77,7 +76,7 @@ def preview(
     """
     target = _target(page, png)
     inputs = open_inputs(config)
-    if inputs.is_folder and inputs.root.encloses(target):
+    if inputs.data_set.is_folder and inputs.root.encloses(target):
         raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
     sheet = make_sheet(config, inputs, settings, images, on_step)
     drawn = as_png(sheet) if target.name.lower().endswith(".png") else sheet.as_html().encode()
@@ -107,7 +106,9 @@ class _Maker:
         self._inputs = inputs
         self._settings = settings
         self._on_step = on_step
-        opened: Callable[[Location], Storage] = lru_cache(open_source)
+        opened: Callable[[Location], Storage] = lru_cache(
+            partial(open_source, follow_links=inputs.data_set.follows_links)
+        )
         self._trials = [_trial(setting, inputs.root, opened) for setting in settings]
 
     def sheet(self, images: int) -> Sheet:
@@ -120,7 +121,6 @@ class _Maker:
             )
         chance = random.Random(SEED).sample(range(len(listed)), len(listed))
         sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
-        compile_kernels()
         failed: list[FailedImage] = []
         looked = self._look(sample, failed)
         lights = [self._light(setting, looked) for setting in self._settings]
@@ -140,7 +140,7 @@ class _Maker:
     def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
         """Decode the sample, in the order of the listing."""
         by_window = {
-            setting.config.window: trial
+            _light_window(setting): trial
             for setting, trial in zip(self._settings, self._trials, strict=True)
         }
         found = []
@@ -209,7 +209,7 @@ class _Maker:
         """That of all images that were looked at, as if they were one batch of a run."""
         if setting.config.atmospheric_light != "batch":
             return None
-        return batch_light(image.lights[setting.config.window] for image in looked)
+        return batch_light(image.lights[_light_window(setting)] for image in looked)
 
     def _notes(self, listed: int, is_all: bool, looked_at: int, shown: int) -> list[str]:
         of_all = f"all {counted(listed, 'image')}"
@@ -234,6 +234,10 @@ def _trial(setting: Setting, root: Location, opened: Callable[[Location], Storag
 
     model = model_of(here, weights_of(here), no_engine)
     return Trial(setting.config, root, opened, model.enhancer() if model else None)
+
+
+def _light_window(setting: Setting) -> int:
+    return max(setting.config.window, LIGHT_WINDOW)
 
 
 def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:

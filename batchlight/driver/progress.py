@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from batchlight.errors import shown
+
 LINE_EVERY_S = 30.0
 JSON_EVERY_S = 1.0
 
@@ -80,7 +82,7 @@ class LineDisplay:
         self._last = clock()
 
     def say(self, text: str) -> None:
-        _print(text, self._stream)
+        _print(shown(text), self._stream)
 
     def update(self, state: State) -> None:
         if self._clock() - self._last < LINE_EVERY_S:
@@ -141,7 +143,7 @@ class BarDisplay:
         self._started = False
 
     def say(self, text: str) -> None:
-        self._console.print(text, style="dim", highlight=False, markup=False)
+        self._console.print(shown(text), style="dim", highlight=False, markup=False)
 
     def update(self, state: State) -> None:
         if not self._started:
@@ -184,8 +186,8 @@ def duration(seconds: float) -> str:
 
 
 def _print(line: str, stream: IO[str]) -> None:
-    """Print a line, unless nobody reads any more: a closed pipe must not end the job."""
-    with suppress(BrokenPipeError):
+    """Print a line, unless nobody can read it: a closed pipe or a full disk ends no job."""
+    with suppress(OSError):
         print(line, file=stream, flush=True)
 
 
@@ -202,5 +204,6 @@ def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
     if mode == "json":
         return JsonDisplay(sys.stdout)
     console = Console(stderr=True)
-    drawable = console.is_terminal and not console.is_dumb_terminal
+    # Rich takes FORCE_COLOR, which logs of CI set, for a terminal.
+    drawable = sys.stderr.isatty() and not console.is_dumb_terminal
     return BarDisplay(console) if drawable else LineDisplay(sys.stderr)

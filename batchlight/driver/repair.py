@@ -23,6 +23,8 @@ from collections.abc import (
 )
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +32,9 @@ import pyarrow.compute as pc
 
 from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.verify import Checker, Key, Problem, RecordFile, Verification
 from batchlight.engine import Engine, make_engine, window
@@ -47,7 +51,6 @@ from batchlight.output.records import (
     KEY,
     STABLE,
     UNIT,
-    Record,
     as_table,
     as_units,
     joined,
@@ -56,7 +59,8 @@ from batchlight.output.records import (
 )
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
-from batchlight.storage import Location, Storage
+from batchlight.storage import EVERYONE, Location, Storage
+from batchlight.worker.pipeline import Redone
 from batchlight.worker.steps import BatchContext
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
@@ -67,6 +71,9 @@ _NOT_OPTIONS = ("method", "algorithm", "weights")
 class RepairOptions:
     """Where a repair works, and with what; never what the output itself says of that."""
 
+    input: str | None = None
+    """What the run was given; nothing is read again without it."""
+    follow_links: bool = False
     workers: int | None = None
     address: str | None = None
     weights: str | None = None
@@ -148,20 +155,22 @@ class _Repairer:
         self._options = options
         self._interrupt = interrupt
         self._exits = exits
+        self._inputs: InputSet | None = None
         self._engine: Engine | None = None
         self._service: Service | None = None
 
     async def repaired(self, file: RecordFile) -> list[Problem]:
         """The problems of a file, with what became of them."""
         plan, lost = await asyncio.to_thread(self._look_up, file)
-        records = await self._redo(plan, lost) if lost else []
-        return await asyncio.to_thread(self._record, file, records)
+        redone = await self._redo(plan, lost) if lost else []
+        return await asyncio.to_thread(self._record, file, redone)
 
     def _look_up(self, file: RecordFile) -> tuple[Plan, list[_Lost]]:
         """The plan of a file, and what of its batches is lost."""
         state = OutputState.load(self._storage)
         plan = state.plan_of(self._storage, file.chunk.first)
-        batches = plan.batches_of(self._storage, file.chunk)
+        data_set = self._opened_inputs(plan).data_set
+        batches = [data_set.vetted(b) for b in plan.batches_of(self._storage, file.chunk)]
         if file.table is None:
             # The old rows of a part's pairs are about to be removed.
             others = [] if is_part(file.path) else state.record_files
@@ -170,17 +179,40 @@ class _Repairer:
             lost = _lost_outputs(batches, file.table, {problem.key for problem in file.problems})
         return plan, [some for some in lost if some.pairs]
 
-    def _record(self, file: RecordFile, records: Sequence[Record]) -> list[Problem]:
+    def _opened_inputs(self, plan: Plan) -> InputSet:
+        """What ``--input`` names. Raises ``UsageError`` if the plan was made of something else."""
+        if self._options.input is None:
+            raise UsageError(
+                f"what is missing or differs in {self._output} is made again from the input, which "
+                "must be named: batchlight verify OUTPUT --repair --input URI (the output says "
+                f"that it was {plan.root})"
+            )
+        if self._inputs is None:
+            self._inputs = open_inputs(
+                JobConfig(input=self._options.input, follow_links=self._options.follow_links)
+            )
+        if plan.root != str(self._inputs.root):
+            raise UsageError(
+                f"{self._output} holds the images of {plan.root}, not of {self._inputs.root}; "
+                "give the --input of that run"
+            )
+        return self._inputs
+
+    def _record(self, file: RecordFile, redone: Sequence[Redone]) -> list[Problem]:
         """Put the rows of what was redone in the place of the old ones."""
         table = file.table
+        records = [record for done in redone for record in done.records]
+        readers = reduce(and_, (done.readers for done in redone), EVERYONE)
         if table is None:
-            self._replace(file.path, as_table(records))
+            self._replace(file.path, as_table(records), readers)
             return [replace(problem, repaired=True) for problem in file.problems]
         # A container that was written holds its failed images too.
         made = as_table(r for r in records if r.status != "failed" or r.container_output_sha256)
         is_old = pc.is_in(keys_of(as_units(table)), keys_of(as_units(made)))
         if not joined([table.filter(is_old)]).select(STABLE).equals(made.select(STABLE)):
-            self._replace(file.path, joined([table.filter(pc.invert(is_old)), made]))
+            readers &= self._storage.readers(file.path)
+            rows = joined([table.filter(pc.invert(is_old)), made])
+            self._replace(file.path, rows, readers)
         reasons: dict[Key, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }
@@ -199,7 +231,7 @@ class _Repairer:
         for batch in batches:
             yield _Lost.of(batch, keys)
 
-    async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Record]:
+    async def _redo(self, plan: Plan, lost: Sequence[_Lost]) -> list[Redone]:
         methods = {method for some in lost for _, method in some.pairs}
         config = self._config(plan, methods)
         model = model_of(config, weights_of(config), lambda: self._started(config))
@@ -213,7 +245,8 @@ class _Repairer:
                 )
         context = BatchContext(
             config=config,
-            input=Location.parse(plan.root),
+            input=self._opened_inputs(plan).root,
+            follow_links=self._opened_inputs(plan).data_set.follows_links,
             output=self._output,
             run_id=self._run_id,
             fingerprints={method: f.digest for method, f in fingerprints.items()},
@@ -229,11 +262,11 @@ class _Repairer:
             self._service = await serve(engine, config, model, images)
         runner = BatchRunner(engine, context, self._service)
 
-        async def jobs() -> AsyncIterator[Coroutine[Any, Any, list[Record]]]:
+        async def jobs() -> AsyncIterator[Coroutine[Any, Any, Redone]]:
             for some in lost:
                 yield runner.redo(some.batch, some.pairs, some.lights)
 
-        return [record async for done in window(jobs(), engine.window) for record in done]
+        return [done async for done in window(jobs(), engine.window)]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
         """What decided the pixels of a plan, and where this repair works."""
@@ -242,11 +275,15 @@ class _Repairer:
         values |= plan.member_rules
         for method in methods:
             made_with = plan.fingerprints[method].options
-            values |= {n: value for n, value in made_with.items() if n not in _NOT_OPTIONS}
+            values |= {
+                name: made_with[name] for name in _options_that_decide(method) if name in made_with
+            }
             if method == "absgn":
                 values["weights"] = options.weights
                 values["model"] = packaged_model(str(made_with.get("weights")))
-        return JobConfig(**{**values, "input": plan.root, "method": tuple(methods)})
+        return make_config(
+            JobConfig, {**values, "input": self._options.input, "method": tuple(methods)}
+        )
 
     def _started(self, config: JobConfig) -> Engine:
         if self._engine is None:
@@ -256,11 +293,17 @@ class _Repairer:
                 self._engine = self._exits.enter_context(engine)
         return self._engine
 
-    def _replace(self, path: str, table: pa.Table) -> None:
+    def _replace(self, path: str, table: pa.Table, readers: int) -> None:
         if table.num_rows:
-            self._storage.write(path, to_parquet(table, path))
+            self._storage.write(path, to_parquet(table, path), readers)
         else:
             self._storage.delete(path)
+
+
+def _options_that_decide(method: Method) -> set[str]:
+    """Those that a fingerprint has by right; others in it could decide where code runs."""
+    all_there_are = JobConfig(input="-").fingerprint(method, {"precision": ""}).options
+    return set(all_there_are).difference(_NOT_OPTIONS)
 
 
 def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> Iterator[_Lost]:

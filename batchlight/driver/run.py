@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import open_places, plan_to_finish
@@ -38,6 +40,7 @@ from batchlight.errors import (
     UsageError,
     brief,
 )
+from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
@@ -54,8 +57,8 @@ from batchlight.worker.steps import BatchContext, compile_kernels
 if TYPE_CHECKING:
     from batchlight.absgn.loading import WeightsFor
 
-COUNT_WITHIN_S = 5.0
-"""How long a run that ends before its time may count what the output holds."""
+COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
+"""How long a run that ends before its time may count what the output holds, and take to tell."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +70,11 @@ def run(config: JobConfig) -> Summary:
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
     done until then is kept, and the same call goes on from there.
     """
+    if config.workers != 0:
+        ray_address(config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
-    storage = open_storage(output)
+    storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
     run_id = new_run_id()
     with Lock(storage, str(output), run_id) as lock:
@@ -126,13 +131,18 @@ class _Run:
                 raise  # nothing was done: the last summary stays true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
-            with suppress(BatchlightError, OSError):  # the first error is the one to tell
-                self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
+            # The first error is the one to tell, and soon.
+            with suppress(BatchlightError, OSError, TooLongError):
+                call_in_thread(partial(self._leave_summary, code, reason), LEAVE_WITHIN_S)
             raise
         finally:
             self.display.close()
         summary.write(self.storage)
         return summary
+
+    def _leave_summary(self, code: int, reason: str) -> None:
+        """Of a run that ends before its time."""
+        self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
 
     def _finish_stored_plan(self) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
@@ -149,7 +159,7 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints)
+        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
         self.counts = planner.counts
@@ -157,6 +167,8 @@ class _Run:
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
             self.state = close_plan(self.storage, self.state)
+        if not config.allow_empty:
+            refuse_nothing(self.inputs, self.counts)
         if plan is not None:
             self.state = store_plan(self.storage, self.state, plan)
             self._do(plan)
@@ -183,7 +195,7 @@ class _Run:
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             if config.workers != 0 and ray_address(config.address) == "local":
                 # While Ray starts, so that the first image need not wait for it.
-                Thread(target=compile_kernels, daemon=True).start()
+                Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
             self.display.say(f"working in {engine.place}")
@@ -197,6 +209,7 @@ class _Run:
         context = BatchContext(
             config=self.config,
             input=self.inputs.root,
+            follow_links=self.inputs.data_set.follows_links,
             output=self.output,
             run_id=self.run_id,
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
@@ -209,7 +222,8 @@ class _Run:
         runner = BatchRunner(engine, context, self._service)
         goal = Goal.of(plan, self.stats.tally, sum(left.values()))
         self._show(goal.rows(self.stats.tally))
-        jobs = (runner.run(batch) async for batch in plan.batches(self.storage, skip=done))
+        batches = plan.batches(self.storage, skip=done)
+        jobs = (runner.run(self.inputs.data_set.vetted(batch)) async for batch in batches)
         results = window(jobs, engine.window)
         try:
             async for result in results:
@@ -257,7 +271,7 @@ class _Run:
 
     async def _write_report(self, engine: Engine) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output, self.lock.number)
+        await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
@@ -300,8 +314,10 @@ class _Run:
             skipped=rows.skipped,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
+            lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else missing,
             gone=self.counts.gone,
+            passed_over=dict(self.counts.passed_over),
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchlight.config import METHODS, JobConfig, Method, make_config
+from batchlight.config import METHODS, JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.errors import UsageError
 
-DEFAULT_SETTINGS = ("", "omega=0.8", "omega=0.98 t0=0.05", "denoise=guided")
+DEFAULT_SETTINGS = ("", "target-luminance=0.35", "target-luminance=0.55", "denoise=none")
 """What is compared unless told otherwise; an empty one is the options of the command line alone."""
 
 IMAGES, IMAGES_AT_MOST = 8, 24
@@ -101,7 +102,7 @@ def _parsed(text: str) -> dict[str, str]:
 def _deciding(config: JobConfig) -> tuple[str, ...]:
     """The options that decide the pixels of the config's method, in the order of the config."""
     [method] = config.method
-    names = {name.replace("-", "_") for name in config.fingerprint(method).parameters} - {"method"}
+    names = set(config.fingerprint(method).options) - {"method"}
     if method == "absgn":
         names.update(_OF_THE_NETWORK)
     return tuple(name for name in JobConfig.model_fields if name in names)

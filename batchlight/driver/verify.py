@@ -18,16 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.errors import LockedError, counted
+from batchlight.images.container_names import kind_of
 from batchlight.output.layout import BatchRange, container_output, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
-from batchlight.shards.names import kind_of
 from batchlight.storage import Storage
-from batchlight.storage.base import NameRefusedError
-from batchlight.storage.streams import Reader
+from batchlight.storage.base import NameRefusedError, Reader
 
 CHECKS_AT_ONCE = 8
 """Outputs read at one time; each is in memory as a whole."""

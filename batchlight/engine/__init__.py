@@ -13,6 +13,7 @@ actor_process.py   such an actor, inside
 deaths.py    what a failed call was: an exception, a death to blame it for, or bad luck
 marks.py     the file that tells what became of a call
 timeout.py   the time that a call may take
+own_ray.py   what a Ray of our own needs, and what keeps others out of it
 head.py      whether the head of the cluster still answers
 training.py  training in several processes
 """
@@ -20,12 +21,13 @@ training.py  training in several processes
 from __future__ import annotations
 
 from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
-from batchlight.engine.calls import Trials, call_patiently, window
+from batchlight.engine.calls import Floor, Trials, call_patiently, window
 from batchlight.engine.tasks import RayEngine, make_engine, ray_address
 from batchlight.engine.training import train_together
 
 __all__ = [
     "Engine",
+    "Floor",
     "InProcessEngine",
     "Meter",
     "RayEngine",

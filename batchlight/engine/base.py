@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from batchlight.errors import ErrorCode
+from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import interruptible
 from batchlight.host.turns import in_turns
 
@@ -57,7 +59,7 @@ class Engine(Protocol):
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         """Add to what whoever watches the cluster sees of this run."""
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises.
 
         ``timeouts``: how many times the usual timeout the call may take.
@@ -103,20 +105,31 @@ class _InProcessService:
 
 
 class InProcessEngine:
-    """``--workers 0``: calls run here, one after the other, and a crash is this process's crash."""
+    """``--workers 0``: calls run here, one after the other, and a crash is this process's crash.
+
+    A call that takes too long is given up: its thread goes on, but writes nothing more.
+    """
 
     workers = window = 1
     nodes = 1
     gpus = 0
     place = "this process"
+    _timeout: float | None = None
+
+    def __init__(self, timeout: float | None = None) -> None:
+        """``timeout``: seconds that a call may take."""
+        self._timeout = timeout
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         """Nobody watches a process."""
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
+        seconds = None if self._timeout is None else self._timeout * timeouts
         try:
             with interruptible():
-                return function(*arguments)
+                return call_in_thread(partial(function, *arguments), seconds)
+        except TooLongError as error:
+            raise WorkerDied(ErrorCode.TIMEOUT) from error
         except MemoryError as error:
             raise WorkerDied(ErrorCode.OUT_OF_MEMORY) from error
 

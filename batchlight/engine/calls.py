@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from batchlight.engine.base import Engine, WorkerDied
@@ -29,6 +30,12 @@ DEATHS_AT_MOST = 64
 """Budget of deaths of one piece of work, which is enough to find eight killers among 64 items.
 Beyond it, what kills is taken to be the environment and not the items."""
 
+HUNG_AT_MOST = 8
+"""Timeouts that may pass in the search for what hangs in one piece of work: enough to find one item
+among 64. Each takes ten minutes by default, and whoever hands in images must not take days."""
+LEAST_TIMEOUT = 0.25
+"""Of a timeout, for a small part of what has hung as a whole."""
+
 _ADVICE = {
     ErrorCode.CRASH: "check the installation on the workers",
     ErrorCode.OUT_OF_MEMORY: "give the workers more memory, or give a smaller --workers",
@@ -39,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 async def call_patiently(
-    engine: Engine, function: Callable[..., T], *arguments: object, timeouts: int = 1
+    engine: Engine, function: Callable[..., T], *arguments: object, timeouts: float = 1
 ) -> T:
     """A call that is tried again after storage trouble, if that is transient."""
     for attempt in range(TRIES_ON_STORAGE_TROUBLE):
@@ -54,36 +61,78 @@ async def call_patiently(
     raise AssertionError("unreachable")
 
 
+class Floor:
+    """Where calls run: many side by side, or one with all the room, such as memory, for itself."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._inside = 0
+        self._alone = 0
+        """Calls that are, or wait to be, alone."""
+
+    @asynccontextmanager
+    async def entered(self, alone: bool) -> AsyncIterator[None]:
+        """Wait to be let in."""
+        async with self._changed:
+            self._alone += alone
+            try:
+                await self._changed.wait_for(lambda: not self._inside if alone else not self._alone)
+                self._inside += 1
+            except BaseException:
+                self._alone -= alone
+                self._changed.notify_all()
+                raise
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._inside -= 1
+                self._alone -= alone
+                self._changed.notify_all()
+
+
 class Trials(Generic[Item]):
     """Runs work on some items as a whole, in parts or one by one, and counts what dies of it."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        """``name``: of the work, for a person."""
+    def __init__(self, engine: Engine, name: str, floor: Floor | None = None) -> None:
+        """``name``: of the work, for a person; ``floor``: that it shares with other work."""
         self._engine = engine
+        self._floor = floor or Floor()
         self._name = name
         self.deaths: Counter[Item] = Counter()
         """How many deaths each item took part in."""
         self.total = 0
         """Deaths of workers."""
+        self.hung = 0.0
+        """What waiting for calls that did not end has taken, in timeouts."""
         self.survived = 0
         """Calls that did not die."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether too much time has gone into what hangs to go on searching."""
+        return self.hung >= HUNG_AT_MOST
 
     async def call(
         self,
         items: Sequence[Item],
         function: Callable[..., T],
         *arguments: object,
-        timeouts: int = 1,
+        timeouts: float = 1,
+        alone: bool = False,
     ) -> T:
-        """Call ``function``, which works on ``items``.
+        """Call ``function``, which works on ``items``; ``alone``: with no other call beside it.
 
         Raises ``WorkerDied``, or ``ClusterError`` when there are too many deaths to go on.
         """
         try:
-            result = await call_patiently(self._engine, function, *arguments, timeouts=timeouts)
+            async with self._floor.entered(alone):
+                call = call_patiently(self._engine, function, *arguments, timeouts=timeouts)
+                result = await call
         except WorkerDied as death:
             self.deaths.update(items)
             self.total += 1
+            self.hung += timeouts if death.code is ErrorCode.TIMEOUT else 0
             if self.total > DEATHS_AT_MOST:
                 raise ClusterError(
                     f"{self._name} has killed {self.total} workers, the last by {death.code}, "
@@ -95,39 +144,53 @@ class Trials(Generic[Item]):
         return result
 
     async def suspects(
-        self, function: Callable[[Sequence[Item]], object], items: Sequence[Item]
+        self,
+        function: Callable[[Sequence[Item]], object],
+        items: Sequence[Item],
+        whole: int | None = None,
     ) -> list[Item]:
         """Of items that have killed a worker together, those that are worth trying alone.
 
         Halves that survive are dropped, and halves that die are halved again: k killers among n
-        items cost about k log2(n) deaths.
+        items cost about k log2(n) deaths. ``whole``: of how many the items are a part.
         """
-        if len(items) <= 1:
+        if len(items) <= 1 or self.exhausted:
             return list(items)
+        whole = whole or len(items)
         middle = len(items) // 2
         found: list[Item] = []
         for half in (items[:middle], items[middle:]):
-            if len(half) == 1 or await self.dies(function, half):
-                found += await self.suspects(function, half)
+            # Of what hangs, small parts are soon found out.
+            timeouts = min(1.0, max(LEAST_TIMEOUT, 2 * len(half) / whole))
+            if len(half) == 1 or self.exhausted or await self.dies(function, half, timeouts):
+                found += await self.suspects(function, half, whole)
         return found
 
     async def death_alone(
         self, function: Callable[[Sequence[Item]], object], item: Item
     ) -> ErrorCode | None:
-        """What an item dies of, alone and each time; None if it survives."""
+        """What an item dies of, alone and each time; None if it survives.
+
+        The last time, nothing else runs either, which might have taken the memory.
+        """
         code: ErrorCode | None = None
-        for _ in range(DEATHS_ALONE):
-            code = await self.dies(function, [item])
+        for last in (False,) * (DEATHS_ALONE - 1) + (True,):
+            alone = last and code is not ErrorCode.TIMEOUT
+            code = await self.dies(function, [item], alone=alone)
             if code is None:
                 return None
         return code
 
     async def dies(
-        self, function: Callable[[Sequence[Item]], object], items: Sequence[Item]
+        self,
+        function: Callable[[Sequence[Item]], object],
+        items: Sequence[Item],
+        timeouts: float = 1,
+        alone: bool = False,
     ) -> ErrorCode | None:
         """What a worker dies of that works on some items together; None if it survives."""
         try:
-            await self.call(items, function, items)
+            await self.call(items, function, items, timeouts=timeouts, alone=alone)
         except WorkerDied as death:
             return death.code
         return None

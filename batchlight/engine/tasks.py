@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -16,6 +17,7 @@ from batchlight.engine.actors import RayService, nodes_with_cpus
 from batchlight.engine.base import Engine, InProcessEngine, Meter, Service
 from batchlight.engine.deaths import Lost
 from batchlight.engine.head import Head
+from batchlight.engine.own_ray import private_folder, private_token, workers_that_fit
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker
 from batchlight.errors import (
     BatchlightError,
@@ -84,6 +86,8 @@ class RayEngine:
 
     def __enter__(self) -> Self:
         self._settings.enter_context(_variables(RAY_SETTINGS))
+        if self._address == "local":
+            self._settings.enter_context(private_token())  # which Ray asks for as it is imported
         import ray
 
         self._started = not ray.is_initialized()  # a program may have a Ray of its own already
@@ -116,6 +120,7 @@ class RayEngine:
                 "num_cpus": workers,
                 "object_store_memory": self._object_store_bytes(workers),
                 "include_dashboard": False,
+                "_temp_dir": self._settings.enter_context(private_folder()),
             }
         _refuse_silence(self._address)
         its_logger = logging.getLogger("ray")
@@ -177,7 +182,7 @@ class RayEngine:
         if amount:  # a counter refuses zero
             self._counters[meter].inc(amount, tags)
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         timeout = self._timeout * timeouts
         for _ in range(RESENDS_AT_MOST):
             stream = self._remote.remote(__version__, timeout, function, *arguments)
@@ -223,16 +228,27 @@ class RayEngine:
 
 
 def ray_address(address: str | None) -> str:
-    """What ``--address`` stands for; ``local`` is a Ray of our own."""
-    return address or os.environ.get("RAY_ADDRESS") or "local"
+    """What ``--address`` stands for; ``local`` is a Ray of our own. Raises ``UsageError``."""
+    found = address or os.environ.get("RAY_ADDRESS") or "local"
+    if found.startswith("ray://"):
+        raise UsageError(
+            f"--address (or RAY_ADDRESS) is {found}, but a run needs a connection of its own, not "
+            "the Ray Client; run it on a machine of the cluster with --address auto, or hand it in "
+            "as a job (jobs/submit.sh)"
+        )
+    return found
 
 
 def make_engine(
     workers: int | None, address: str | None, timeout: float, hosts: bool = False
 ) -> Engine:
     """The engine that ``--workers`` and ``--address`` ask for."""
-    if workers == 0:
-        return InProcessEngine()
+    if workers == 0 or _holds_all_cpus():
+        return InProcessEngine(timeout)
+    if ray_address(address) == "local" and not _is_running():
+        workers = workers_that_fit(workers or usable_cpus())
+        if workers == 0:
+            return InProcessEngine(timeout)
     return RayEngine(workers, address, timeout, hosts)
 
 
@@ -260,6 +276,39 @@ def _refuse_silence(address: str) -> None:
             f"nothing answers at {address} ({error.strerror or error}); check --address and "
             "RAY_ADDRESS, and whether the cluster runs"
         ) from error
+
+
+def _is_running() -> bool:
+    """Whether the program that this is a part of has a Ray already."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _holds_all_cpus() -> bool:
+    """Whether this is a task or an actor with all CPUs of its cluster, which says so.
+
+    No call could ever begin then, as none of them is given back while this waits.
+    """
+    if not _is_running():
+        return False
+    import ray
+
+    if ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return False
+    held = ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    if cpus - held >= TASK_OPTIONS["num_cpus"]:
+        return False
+    logger.warning(
+        "this runs in a Ray task or actor that holds %g of the %g CPUs of the cluster itself, so "
+        "that the work is done in its process; with num_cpus=0 it would be done by workers",
+        held,
+        cpus,
+    )
+    return True
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

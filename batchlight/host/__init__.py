@@ -4,5 +4,6 @@ resources.py  the CPUs, GPUs and memory that this process may use
 cgroups.py    what a container grants its processes
 process.py    settings of a process that works on images
 signals.py    how a run is asked to stop
+given_up.py   calls that can be given up but not ended
 turns.py      a processor that several threads share
 """

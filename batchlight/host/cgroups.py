@@ -26,6 +26,16 @@ def granted_memory() -> float:
     return min(map(_memory_of, _groups("memory")), default=math.inf)
 
 
+def free_memory() -> float:
+    """Bytes of it that nobody uses yet, files that are only cached left out."""
+    return min(map(_free_memory_of, _groups("memory")), default=math.inf)
+
+
+def free_processes() -> float:
+    """How many more processes and threads may be started."""
+    return min(map(_free_processes_of, _groups("pids")), default=math.inf)
+
+
 def _cpus_of(group: Path) -> float:
     # What is not there is of the other version, and what is no number tells that all is granted.
     with suppress(OSError, ValueError):
@@ -41,6 +51,24 @@ def _memory_of(group: Path) -> float:
     for name in ("memory.max", "memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             return int((group / name).read_text())
+    return math.inf
+
+
+def _free_memory_of(group: Path) -> float:
+    for usage, prefix in (("memory.current", ""), ("memory.usage_in_bytes", "total_")):
+        with suppress(OSError, ValueError):
+            used = int((group / usage).read_text())
+            lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            cached = (
+                int(v) for n, v in lines if n in (f"{prefix}inactive_file", f"{prefix}active_file")
+            )
+            return _memory_of(group) - max(0, used - sum(cached))
+    return math.inf
+
+
+def _free_processes_of(group: Path) -> float:
+    with suppress(OSError, ValueError):
+        return int((group / "pids.max").read_text()) - int((group / "pids.current").read_text())
     return math.inf
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 
 import psutil
 
+from batchlight.host import cgroups
 from batchlight.host.cgroups import granted_cpus, granted_memory
+
+COUNTED_BELOW = 20_000
+"""Limits of processes that nobody reaches are not compared with all processes that there are."""
 
 
 def usable_cpus() -> int:
@@ -21,6 +26,22 @@ def usable_cpus() -> int:
 def usable_memory() -> int:
     """Bytes of memory that there are for this process and those beside it."""
     return int(min(psutil.virtual_memory().total, granted_memory()))
+
+
+def free_memory() -> int:
+    """Bytes of memory that nobody uses yet."""
+    return int(min(psutil.virtual_memory().available, cgroups.free_memory()))
+
+
+def free_processes() -> float:
+    """How many more processes and threads this user may start here."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    left = math.inf
+    if limit != resource.RLIM_INFINITY and limit < COUNTED_BELOW and os.geteuid():
+        found = psutil.process_iter(["uids", "num_threads"])
+        mine = (p.info for p in found if p.info["uids"] and p.info["uids"].real == os.getuid())
+        left = limit - sum(info["num_threads"] or 1 for info in mine)
+    return min(left, cgroups.free_processes())
 
 
 def local_gpus() -> int:

@@ -1,25 +1,50 @@
 """Bytes to pixels and back, and all else that an image file holds.
 
 The way of an image: ``read_header`` (header.py), ``decode`` and ``encode`` (codec.py). What differs
-between formats is in one file for each:
+between formats is in one file for each, which knows its codec and what it refuses; beside it,
+``..._carry`` takes all but the coded image out of a file and puts it into the output, and
+``..._metadata`` says it in the terms that all formats share (metadata.py), and back:
 
-jpeg.py, png.py, webp.py, tiff.py, bmp.py, avif.py
+jpeg.py          jpeg_carry.py, jpeg_metadata.py; mpf.py, files of several pictures
+png.py           png_carry.py, png_metadata.py; png_text.py, texts in it
+tiff.py          tiff_layout.py, what is refused; tiff_pixels.py, tiff_file.py, decoding and
+                 writing; tiff_metadata.py
+avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
+                 its streams
+heif.py          the same of the extra of that name
+bmp.py           bmp_runs.py, its run lengths
+webp.py
 image_format.py  what each of them provides
 formats.py       all of them by name
 
 codec.py         bytes to pixels and back
+effort.py        images that take much longer than their size tells
 header.py        identifies an image before a pixel is decoded; refusals
+foreign.py       names of formats that are not read
 image.py         an image: its header and its pixels
-metadata.py      EXIF, XMP, ICC, and the orientation in them
 pixels.py        arrays of pixels
 names.py         which names are taken for images, and how outputs are named; loads no codec
+container_names.py  which are taken for containers of images
+
+Structures, without any meaning:
+
+segments.py      JPEG
+chunks.py        PNG and RIFF
+boxes.py         ISO base media; items.py, the items in them
+ifd.py           TIFF's directories of tags, also in EXIF and MPF
+holed.py         a file without its coded pixels
+
+Their meaning:
+
+metadata.py      what files say beside their pixels
+conversion.py    what of it goes along into another format
+exif.py, xmp.py, photoshop.py
+colour.py        code points and profiles
+thumbnails.py    small copies of a picture in its own file
 
 opencv.py        OpenCV's decoders and encoders
-pillow.py        Pillow's headers and decoders
+pillow.py        Pillow's decoders
 memory.py        memory for the codecs
-ifd.py           the directories of tags in TIFF and EXIF
-av1.py           the size of the picture in an AV1 stream
-
 measures.py      luminance, clipping
 mixing.py        an image and its enhancement mixed
 kernels.py       how loops over pixels are compiled

@@ -1,9 +1,11 @@
-"""The size of the picture in an AV1 stream, from its sequence header.
+"""What the sequence header of an AV1 stream says: the size of its picture, and its colours.
 
 Layouts: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.5.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 _SEQUENCE_HEADER = 1
 _SEQUENCE_HEADER_BYTES = 256
@@ -12,8 +14,19 @@ _LOOKED_AT = 64
 """Bytes at the start of a stream among which its sequence header begins."""
 
 
-def picture_size(data: bytes, at: int) -> tuple[int, int] | None:
-    """From the sequence header, the first unit of a stream or after some short ones.
+@dataclass(frozen=True)
+class Sequence:
+    """What a sequence header says."""
+
+    width: int
+    height: int
+    points: tuple[int, int, int] = (2, 2, 2)
+    """Primaries, transfer, matrix, as in ITU-T H.273."""
+    full_range: bool = False
+
+
+def sequence(data: bytes, at: int) -> Sequence | None:
+    """The sequence header, the first unit of a stream or after some short ones.
 
     A unit (OBU, AV1 5.3.2) begins with a byte that holds its type and two flags: 4, a second byte
     follows; 2, its length follows, as LEB128.
@@ -31,38 +44,84 @@ def picture_size(data: bytes, at: int) -> tuple[int, int] | None:
                 if data[at - 1] < 128:
                     break
         if header >> 3 & 15 == _SEQUENCE_HEADER:
-            return _sequence_size(Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
+            return _sequence(Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
         if not header & 2:
             return None
         at += length
     return None
 
 
-def _sequence_size(bits: Bits) -> tuple[int, int] | None:
-    bits.skip(4)  # profile, still picture
-    if bits.take(1):  # the short form
+def _sequence(bits: Bits) -> Sequence | None:
+    profile = bits.take(3)
+    bits.skip(1)  # still picture
+    short = bits.take(1)
+    if short:
         bits.skip(5)
     else:
-        delay = 0
-        if bits.take(1):  # timing
-            bits.skip(64)
-            if bits.take(1):
-                bits.skip_variable()
-            if bits.take(1):  # decoder model
-                delay = bits.take(5) + 1
-                bits.skip(42)
-        display_delay = bits.take(1)
-        for _ in range(bits.take(5) + 1):
-            bits.skip(12)
-            if bits.take(5) > 7:
-                bits.skip(1)
-            if delay and bits.take(1):
-                bits.skip(2 * delay + 1)
-            if display_delay and bits.take(1):
-                bits.skip(4)
+        _skip_operating_points(bits)
     width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
-    size = bits.take(width_bits) + 1, bits.take(height_bits) + 1
-    return None if bits.spent else size
+    width, height = bits.take(width_bits) + 1, bits.take(height_bits) + 1
+    if bits.spent:
+        return None
+    _skip_tools(bits, bool(short))
+    points, full_range = _colours(bits, profile)
+    if bits.spent:
+        return Sequence(width, height)
+    return Sequence(width, height, points, full_range)
+
+
+def _skip_operating_points(bits: Bits) -> None:
+    delay = 0
+    if bits.take(1):  # timing
+        bits.skip(64)
+        if bits.take(1):
+            bits.skip_variable()
+        if bits.take(1):  # decoder model
+            delay = bits.take(5) + 1
+            bits.skip(42)
+    display_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.skip(12)
+        if bits.take(5) > 7:
+            bits.skip(1)
+        if delay and bits.take(1):
+            bits.skip(2 * delay + 1)
+        if display_delay and bits.take(1):
+            bits.skip(4)
+
+
+def _skip_tools(bits: Bits, short: bool) -> None:
+    """What a decoder may use, between the size and the colours (AV1 5.5.1)."""
+    if not short and bits.take(1):  # numbers of frames
+        bits.skip(7)
+    bits.skip(3)  # superblocks of 128, filters within a frame, smoothed edges
+    if not short:
+        bits.skip(4)  # compounds, warped motion, dual filter
+        if bits.take(1):  # order hints
+            bits.skip(2)
+            hints = True
+        else:
+            hints = False
+        screen = 2 if bits.take(1) else bits.take(1)
+        if screen and not bits.take(1):
+            bits.skip(1)
+        if hints:
+            bits.skip(3)
+    bits.skip(3)  # super-resolution, CDEF, restoration
+
+
+def _colours(bits: Bits, profile: int) -> tuple[tuple[int, int, int], bool]:
+    """The colour configuration (AV1 5.5.2)."""
+    deep = bits.take(1)
+    if profile == 2 and deep:
+        bits.skip(1)
+    mono = 0 if profile == 1 else bits.take(1)
+    points = (2, 2, 2)
+    if bits.take(1):
+        points = (bits.take(8), bits.take(8), bits.take(8))
+    if not mono and points == (1, 13, 0):
+        return points, True
+    return points, bool(bits.take(1))
 
 
 class Bits:

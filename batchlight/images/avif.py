@@ -1,4 +1,8 @@
-"""AVIF: 8 bits. OpenCV decodes and encodes the pixels, and writes the metadata.
+"""AVIF: still pictures of 8 bits.
+
+imagecodecs (libavif) decodes the pixels; OpenCV encodes those of the usual kind (4:2:0, BT.601),
+imagecodecs other samplings and matrices, and what is lossless. All else in the file is carried
+over.
 
 The size that the file states is in a box (``ispe``); what a decoder reserves memory for is in the
 AV1 stream of each picture: a file of 3 kB can make it take 3 GB. Rotation and mirroring are boxes
@@ -9,30 +13,110 @@ Layouts: ISO/IEC 14496-12 (boxes), ISO/IEC 23000-22 (MIAF).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import cv2
-from PIL import Image
+import imagecodecs
 
-from batchlight.images import av1, opencv, pillow
-from batchlight.images.image import Decoded, Header
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images import av1, heif_carry, heif_file, heif_header, opencv
+from batchlight.images.boxes import boxes
+from batchlight.images.heif_carry import Carried
+from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
-from batchlight.images.metadata import ORIENTATION_TAG
+from batchlight.images.metadata import Cicp, with_density_in_exif
+from batchlight.images.pixels import Pixels
+from batchlight.images.thumbnails import Picture
 
+_BRANDS = frozenset({b"avif", b"avis"})
 _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 """Boxes that hold boxes, and after how many bytes; only those that are needed."""
 
+_IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
+_FORMATS = {(1, 1): "yuv444", (2, 1): "yuv422", (2, 2): "yuv420"}
+_SPEED = 9
+"""OpenCV's, too."""
+_LOSSLESS = 100
 
-def inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
-    """The header; Pillow makes the orientation of the boxes."""
-    header = pillow.header_of(image, "avif", pillow.metadata_of(image))
-    return replace(header, orientation=image.getexif().get(ORIENTATION_TAG, 1))
+
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header, with all but the coded picture."""
+    carried = heif_carry.take(data)
+    configuration = carried.configuration(b"av1C")
+    if configuration is None or len(configuration) < 4:
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no configuration of AV1")
+    flags = configuration[2]
+    heif_header.require_depth(12 if flags & 0x20 else 10 if flags & 0x40 else 8, "avif")
+    sampling = (1 + (flags >> 3 & 1), 1 + (flags >> 2 & 1))
+    mono = bool(flags & 0x10)
+    lossless = sampling == (1, 1) and not mono and _points(carried, data).matrix == _IDENTITY
+    return heif_header.header("avif", carried, max_pixels, mono, sampling, lossless)
 
 
-def encode(decoded: Decoded, quality: int) -> bytes:
-    """A lossy AVIF."""
-    metadata, parameters = decoded.header.metadata, [cv2.IMWRITE_AVIF_QUALITY, quality]
-    return opencv.encode_with_metadata(".avif", decoded.samples, metadata, parameters)
+def _points(carried: Carried, data: bytes) -> Cicp:
+    """The code points of the picture: the file's, else the stream's."""
+    if carried.cicp is not None:
+        return carried.cicp
+    for kind, start, end in _inner(data, 0, len(data)):
+        if kind == b"iloc":
+            found = (av1.sequence(data, at) for at in _item_offsets(data[start:end]))
+            for sequence in found:
+                if sequence is not None:
+                    return Cicp(*sequence.points, sequence.full_range)
+    return Cicp(_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
+
+
+def decode(data: bytes, header: Header) -> Pixels:
+    """The samples, as stored."""
+    samples: Pixels = imagecodecs.avif_decode(data, numthreads=1)
+    if samples.ndim == 2:
+        return samples
+    kind = cv2.COLOR_RGB2BGR if samples.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    return cv2.cvtColor(samples, kind)
+
+
+def encode(decoded: Decoded, quality: int) -> Encoded:
+    """An AVIF of the same sampling, lossless if the image came from one; else 4:2:0."""
+    header, picture = decoded.header, Picture(decoded.pixels)
+    if isinstance(header.carried, Carried) and header.format == "avif":
+        cicp = header.carried.cicp
+        coded = _coded(decoded, quality, cicp, header.sampling, header.lossless)
+        return Encoded.of(*heif_file.put(header.carried, coded, cicp, picture))
+    metadata = with_density_in_exif(header.metadata)
+    cicp = metadata.cicp
+    if cicp is not None:
+        cicp = Cicp(cicp.primaries, cicp.transfer, _BT2020 if cicp.primaries == 9 else _BT601)
+    coded = _coded(decoded, quality, cicp, (2, 2), lossless=False)
+    lost = metadata.lost({"EXIF", "XMP", "colour profile"})
+    return Encoded.of(heif_file.converted(coded, metadata, cicp), lost)
+
+
+def _coded(
+    decoded: Decoded, quality: int, cicp: Cicp | None, sampling: tuple[int, int], lossless: bool
+) -> bytes:
+    samples = decoded.samples
+    gray = samples.ndim == 2
+    usual = cicp is None or cicp.matrix in heif_file.SAME_AS_BT601
+    if usual and (gray or sampling == (2, 2)) and not lossless:
+        return opencv.encode(".avif", samples, [cv2.IMWRITE_AVIF_QUALITY, quality])
+    points = cicp or Cicp(_UNSPECIFIED, _UNSPECIFIED, _IDENTITY if lossless else _BT601)
+    if not gray:
+        kind = cv2.COLOR_BGR2RGB if samples.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        samples = cv2.cvtColor(samples, kind)
+    try:
+        return bytes(
+            imagecodecs.avif_encode(
+                samples,
+                _LOSSLESS if lossless else quality,
+                speed=_SPEED,
+                pixelformat="yuv400" if gray else _FORMATS[sampling],
+                primaries=points.primaries,
+                transfer=points.transfer,
+                matrix=points.matrix,
+                numthreads=1,
+            )
+        )
+    except (imagecodecs.AvifError, KeyError) as error:
+        raise ValueError(f"its colours or their sampling: {error}") from error
 
 
 def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
@@ -40,41 +124,35 @@ def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
     if data[4:8] != b"ftyp":
         return []
     sizes = []
-    for kind, start, end in boxes(data, 0, len(data)):
+    for kind, start, end in _inner(data, 0, len(data)):
         if kind == b"av1C":
             streams = [start + 4]
         elif kind == b"iloc":
             streams = list(_item_offsets(data[start:end]))
         else:
             continue
-        found = [av1.picture_size(data, at) for at in streams]
-        sizes += [size for size in found if size is not None]
+        found = [av1.sequence(data, at) for at in streams]
+        sizes += [(one.width, one.height) for one in found if one is not None]
     return sizes
 
 
 AVIF = ImageFormat(
     "avif",
-    pillow_names=("AVIF",),
+    recognises=lambda data: bool(heif_header.brands(data) & _BRANDS),
     inspect=inspect,
     encode=encode,
+    decode=decode,
     claimed_sizes=claimed_sizes,
-    not_read=("Failed to decode image: Not implemented",),
+    holds_cicp=True,
 )
 
 
-def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _inner(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(type, start, end of the content) of each box, and of those inside it."""
-    while at + 8 <= end:
-        size, kind, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
-        if size == 1:
-            size, start = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
-        until = min(at + size, end) if size else end
-        if until <= at + 8:
-            return
-        yield kind, start, until
-        if kind in _BOXES_OF_BOXES:
-            yield from boxes(data, start + _BOXES_OF_BOXES[kind], until)
-        at = until
+    for one in boxes(data, at, end):
+        yield one.kind, one.content, one.end
+        if one.kind in _BOXES_OF_BOXES:
+            yield from _inner(data, one.content + _BOXES_OF_BOXES[one.kind], one.end)
 
 
 def _item_offsets(iloc: bytes) -> Iterator[int]:

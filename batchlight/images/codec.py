@@ -12,8 +12,9 @@ import numpy as np
 
 from batchlight.config import Format
 from batchlight.errors import ErrorCode, ImageError, brief
+from batchlight.images import conversion
 from batchlight.images.formats import FORMATS
-from batchlight.images.image import Decoded, Header
+from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.memory import require_memory
 from batchlight.images.pixels import Pixels
@@ -30,6 +31,9 @@ def decode(data: bytes, header: Header) -> Decoded:
         raise
     except Exception as error:  # the decoders' own failures, whatever their type
         _blame_memory(error, header)
+        if str(error).startswith(FORMATS[header.format].not_read):
+            reason = f"this kind cannot be read: {brief(error)}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
         raise ImageError(ErrorCode.CORRUPT, f"cannot be decoded: {brief(error)}") from error
     if samples is None:
         require_memory(header.width * header.height)
@@ -43,7 +47,7 @@ def decode(data: bytes, header: Header) -> Decoded:
     return Decoded(header, np.ascontiguousarray(samples), alpha)
 
 
-def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> bytes:
+def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> Encoded:
     """Encode enhanced pixels with all that came along with the decoded image.
 
     ``pixels``: as ``decoded.pixels`` in shape and dtype. Raises ``MemoryError``, and
@@ -51,20 +55,23 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> by
     """
     source, target = FORMATS[decoded.header.format], FORMATS[format]
     _check_target(decoded, target)
-    enhanced = replace(decoded, pixels=pixels)
-    if not (source.holds_orientation and target.holds_orientation):
-        # No tag would carry the orientation, so the pixels are turned instead.
-        enhanced = enhanced.upright()
+    enhanced, lost = replace(decoded, pixels=pixels), tuple[str, ...]()
     try:
-        return target.encode(enhanced, quality)
+        if source is not target:
+            if not (source.holds_orientation and target.holds_orientation):
+                # No tag would carry the orientation, so the pixels are turned instead.
+                enhanced = enhanced.upright()
+            enhanced, lost = conversion.converted(enhanced, target)
+        encoded = target.encode(enhanced, quality)
     except (cv2.error, ValueError) as error:
         _blame_memory(error, decoded.header)
         reason = f"cannot be written as {format.upper()}: {brief(error)}"
         raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
+    return Encoded.of(encoded.data, (*encoded.lost, *lost))
 
 
 def _check_samples(samples: Pixels, header: Header) -> None:
-    if {*samples.shape[:2]} != {header.width, header.height}:  # TIFF may be turned
+    if samples.shape[:2] != (header.height, header.width):
         raise ImageError(ErrorCode.CORRUPT, "the pixels are of another size than the header says")
     if samples.dtype not in (np.uint8, np.uint16):
         raise ImageError(ErrorCode.UNSUPPORTED, f"{samples.dtype} samples cannot be kept")

@@ -9,14 +9,21 @@ from batchlight.images.avif import AVIF
 from batchlight.images.bmp import BMP
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.jpeg import JPEG
+from batchlight.images.names import HAS_HEIF
 from batchlight.images.png import PNG
 from batchlight.images.tiff import TIFF
 from batchlight.images.webp import WEBP
 
-FORMATS: Mapping[Format, ImageFormat] = {
-    format.name: format for format in (JPEG, PNG, WEBP, TIFF, BMP, AVIF)
-}
 
-BY_PILLOW_NAME: Mapping[str, ImageFormat] = {
-    name: format for format in FORMATS.values() for name in format.pillow_names
+def _optional() -> tuple[ImageFormat, ...]:
+    """Those of which the codec is an extra."""
+    if not HAS_HEIF:
+        return ()
+    from batchlight.images.heif import HEIF
+
+    return (HEIF,)
+
+
+FORMATS: Mapping[Format, ImageFormat] = {
+    format.name: format for format in (JPEG, PNG, WEBP, TIFF, BMP, AVIF, *_optional())
 }

@@ -1,31 +1,16 @@
-"""Identify an image before a pixel is decoded, and refuse what cannot be kept.
-
-Pillow's headers tell size, mode and frames in under a millisecond; the rest is each format's own.
-"""
+"""Identify an image before a pixel is decoded, and refuse what cannot be kept."""
 
 from __future__ import annotations
 
-import io
-
-from PIL import Image, UnidentifiedImageError
-
 from batchlight.errors import ErrorCode, ImageError, brief
-from batchlight.images import pillow
-from batchlight.images.formats import BY_PILLOW_NAME, FORMATS
+from batchlight.images import foreign, pillow
+from batchlight.images.formats import FORMATS
 from batchlight.images.image import Header, check_size
 from batchlight.images.memory import require_memory
+from batchlight.images.names import HAS_HEIF
 
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16L", "I;16B"})
-_WHY_NOT: dict[str, str] = {
-    "CMYK": "CMYK colours",
-    "LAB": "LAB colours",
-    "F": "floating-point samples",
-    "I": "32-bit or signed samples",
-    "YCbCr": "YCbCr samples",
-    "RGBa": "premultiplied alpha",
-    "La": "premultiplied alpha",
-}
-_NOT_READ = tuple(message for format in FORMATS.values() for message in format.not_read)
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+NOT_READ = tuple(message for format in FORMATS.values() for message in format.not_read)
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
@@ -46,7 +31,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # parsers meet hostile bytes: any failure means a damaged header
-        if str(error).startswith(_NOT_READ):
+        if str(error).startswith(NOT_READ):
             reason = f"this kind cannot be read: {brief(error)}"
             raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
         require_memory(max((width * height for width, height in claimed), default=0))
@@ -54,33 +39,17 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 
 def _identify(data: bytes, max_pixels: int) -> Header:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _inspect(image, data, max_pixels)
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-
-
-def _inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
-    """The checks that are the same for all formats, then those of the image's own."""
-    format = BY_PILLOW_NAME.get(image.format or "")
-    if format is None:
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, f"the content is {image.format}, which batchlight does not read"
-        )
-    check_size(image.width, image.height, max_pixels)
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, f"{format.several} cannot be kept; split the file first"
-        )
-    if image.mode not in _MODES:
-        kind = _WHY_NOT.get(image.mode, f"pixels of the kind {image.mode}")
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
-    return format.inspect(image, data, max_pixels)
-
-
-def _unidentified(data: bytes) -> ImageError:
     for format in FORMATS.values():
-        if reason := format.why_unidentified(data):
-            return ImageError(ErrorCode.UNSUPPORTED, reason)
-    return ImageError(ErrorCode.CORRUPT, "the content is no image of a known format")
+        if format.recognises(data):
+            header = format.inspect(data, max_pixels)
+            if header.mode not in _MODES:
+                reason = f"pixels of the kind {header.mode} cannot be kept"
+                raise ImageError(ErrorCode.UNSUPPORTED, reason)
+            return header
+    name = foreign.name_of(data)
+    if name is not None:
+        reads = "which batchlight does not read"
+        if name == "HEIC" and not HAS_HEIF:
+            reads = "which takes the extra batchlight[heif] to read"
+        raise ImageError(ErrorCode.UNSUPPORTED, f"the content is {name}, {reads}")
+    raise ImageError(ErrorCode.CORRUPT, "the content is no image of a known format")

@@ -1,67 +1,203 @@
-"""TIFF structures: directories of tags (IFD), as in TIFF files and in EXIF.
+"""TIFF structures: directories of tags (IFD), as in TIFF files, EXIF and MPF.
 
-Layout: TIFF, revision 6.0, section 2. An entry is 12 bytes: tag, type, count, and the value itself
-or, if it takes more than four bytes, the offset of the value.
+Layouts: TIFF, revision 6.0, section 2; BigTIFF, Aware Systems. An entry holds tag, type, count, and
+the value itself or, if it is too long for that, its offset from the start of the structure.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-BYTE, SHORT, UNDEFINED = 1, 3, 7
+from batchlight.images.holed import Range
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 """Types of a value."""
 
-ENTRY_BYTES = 12
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+
+ENTRIES_AT_MOST = 4096
+"""Of one directory; a damaged count is no reason to read on."""
 
 
-def find_value(structure: bytes, tag: int) -> tuple[int, str] | None:
-    """Offset of a tag's value or value offset in the first directory; and the byte order.
+class StructureError(ValueError):
+    """The bytes are no TIFF structure, or are cut short."""
 
-    The byte order is that of ``struct``: ``<`` or ``>``. None if there is no such tag, or if the
-    structure is cut short.
+
+@dataclass(frozen=True)
+class Entry:
+    """One tag of a directory."""
+
+    tag: int
+    kind: int
+    count: int
+    at: int
+    """Where the entry itself is."""
+    value_at: int
+    """Where its value is, in the entry or elsewhere."""
+    nbytes: int
+    """Of the value; zero for an unknown type."""
+    inline: bool
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory of tags."""
+
+    at: int
+    end: int
+    """Behind the pointer to the next directory."""
+    entries: Mapping[int, Entry]
+    next_at: int
+    """Where the pointer to the next directory is."""
+    next: int
+    """Where the next directory is; 0 for none."""
+
+
+class Structure:
+    """Reads a TIFF structure; offsets are from its start.
+
+    Raises ``StructureError`` for what is none, or lies outside.
     """
-    order = {b"II": "<", b"MM": ">"}.get(structure[:2])
-    if order is None or len(structure) < 10:
-        return None
-    directory = struct.unpack_from(order + "I", structure, 4)[0]
-    if directory + 2 > len(structure):
-        return None
-    for index in range(struct.unpack_from(order + "H", structure, directory)[0]):
-        entry = directory + 2 + ENTRY_BYTES * index
-        if entry + ENTRY_BYTES > len(structure):
-            return None
-        if struct.unpack_from(order + "H", structure, entry)[0] == tag:
-            return entry + 8, order
-    return None
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        orders = {b"II": "<", b"MM": ">"}
+        if data[:2] not in orders or len(data) < 8:
+            raise StructureError("no TIFF structure")
+        self.order = orders[data[:2]]
+        self.big = self.integer(2, "H") == 43
+        self.pointer = "Q" if self.big else "I"
+        self.pointer_bytes = 8 if self.big else 4
+        self.first_at = 8 if self.big else 4
+        """Where the pointer to the first directory is."""
+
+    @property
+    def first(self) -> int:
+        """Where the first directory is; 0 for none."""
+        return self.integer(self.first_at, self.pointer)
+
+    @property
+    def entry_bytes(self) -> int:
+        return 20 if self.big else 12
+
+    def integer(self, at: int, format: str) -> int:
+        """The integer of a ``struct`` format at an offset."""
+        try:
+            value: int = struct.unpack_from(self.order + format, self.data, at)[0]
+        except struct.error as error:
+            raise StructureError("the directory of tags is cut short") from error
+        return value
+
+    def pack(self, format: str, *values: int) -> bytes:
+        """Integers in the structure's byte order."""
+        return struct.pack(self.order + format, *values)
+
+    def directory(self, at: int) -> Directory:
+        """The directory at an offset."""
+        many = "Q" if self.big else "H"
+        count, first = self.integer(at, many), at + struct.calcsize(many)
+        if count > ENTRIES_AT_MOST:
+            raise StructureError(f"a directory of {count} tags")
+        next_at = first + count * self.entry_bytes
+        found = (self._entry(first + n * self.entry_bytes) for n in range(count))
+        entries = {entry.tag: entry for entry in found}
+        # Some writers end the file here.
+        whole = next_at + self.pointer_bytes <= len(self.data)
+        following = self.integer(next_at, self.pointer) if whole else 0
+        return Directory(at, next_at + self.pointer_bytes, entries, next_at, following)
+
+    def _entry(self, at: int) -> Entry:
+        tag, kind = self.integer(at, "H"), self.integer(at + 2, "H")
+        count, field = self.integer(at + 4, self.pointer), at + 4 + self.pointer_bytes
+        nbytes = _TYPE_BYTES.get(kind, 0) * count
+        inline = nbytes <= self.pointer_bytes
+        value_at = field if inline else self.integer(field, self.pointer)
+        return Entry(tag, kind, count, at, value_at, nbytes, inline)
+
+    def raw(self, entry: Entry) -> bytes:
+        """The bytes of a value; raises if they are not all there."""
+        if entry.value_at + entry.nbytes > len(self.data):
+            raise StructureError(f"the value of tag {entry.tag} lies outside the file")
+        return self.data[entry.value_at : entry.value_at + entry.nbytes]
+
+    def integers(self, entry: Entry) -> tuple[int, ...]:
+        """The values of a tag, as far as they are integers."""
+        format = _INTEGERS.get(entry.kind)
+        if format is None:
+            return ()
+        return struct.unpack(f"{self.order}{entry.count}{format}", self.raw(entry))
+
+    def rationals(self, entry: Entry) -> tuple[float, ...]:
+        """The values of a tag of unsigned fractions."""
+        if entry.kind != RATIONAL:
+            return ()
+        parts = struct.unpack(f"{self.order}{2 * entry.count}I", self.raw(entry))
+        return tuple(a / b if b else 0.0 for a, b in zip(parts[::2], parts[1::2], strict=True))
+
+    def used_by(self, directory: Directory) -> Iterator[Range]:
+        """The directory itself, and its values that lie elsewhere."""
+        yield directory.at, directory.end
+        for entry in directory.entries.values():
+            if not entry.inline:
+                yield entry.value_at, entry.value_at + entry.nbytes
 
 
-def with_tags(structure: bytes, tags: Mapping[int, tuple[int, bytes]]) -> bytes:
-    """Set tags in the only directory of a classic little-endian TIFF.
+@dataclass(frozen=True)
+class NewTag:
+    """A tag to write."""
 
-    ``tags``: by number, type (``BYTE``, ``SHORT`` or ``UNDEFINED``) and little-endian value.
-    Raises ``ValueError`` for other kinds of TIFF.
+    kind: int
+    count: int
+    value: bytes
+    """In the byte order of the structure."""
+
+
+def table(structure: Structure, tags: Mapping[int, NewTag], at: int, next: int = 0) -> bytes:
+    """A directory to lie at offset ``at``, with its values right behind it.
+
+    Raises ``StructureError`` for what a classic TIFF cannot point to.
     """
-    if structure[:4] != b"II*\x00":
-        raise ValueError("the encoder's TIFF is not of the classic little-endian kind")
-    (directory,) = struct.unpack_from("<I", structure, 4)
-    (count,) = struct.unpack_from("<H", structure, directory)
-    first = directory + 2
-    entries = {
-        struct.unpack_from("<H", structure, at)[0]: structure[at : at + ENTRY_BYTES]
-        for at in range(first, first + ENTRY_BYTES * count, ENTRY_BYTES)
-    }
-    # Long values and the new directory are appended, so that no offset in the file changes.
-    out = bytearray(structure)
-    for tag, (kind, value) in tags.items():
-        items = len(value) // (2 if kind == SHORT else 1)
-        field = value.ljust(4, b"\x00")
-        if len(value) > 4:
-            out += b"\x00" * (len(out) & 1)
-            field = struct.pack("<I", len(out))
-            out += value
-        entries[tag] = struct.pack("<HHI", tag, kind, items) + field
-    out += b"\x00" * (len(out) & 1)
-    struct.pack_into("<I", out, 4, len(out))
-    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
-    return bytes(out + b"\x00" * 4)
+    wide = structure.big
+    head = structure.pack("Q" if wide else "H", len(tags))
+    size = structure.pointer_bytes
+    behind = at + len(head) + len(tags) * structure.entry_bytes + size
+    entries, values = bytearray(), bytearray()
+    for tag, new in sorted(tags.items()):
+        entries += structure.pack("HH" + structure.pointer, tag, new.kind, new.count)
+        if len(new.value) <= size:
+            entries += new.value.ljust(size, b"\0")
+            continue
+        values += bytes((behind + len(values)) & 1)
+        entries += pointer(structure, behind + len(values))
+        values += new.value
+    return bytes(head + entries + pointer(structure, next) + values)
+
+
+def pointer(structure: Structure, offset: int) -> bytes:
+    """An offset as it is stored."""
+    try:
+        return structure.pack(structure.pointer, offset)
+    except struct.error as error:
+        raise StructureError("the file would be larger than 4 GB, which TIFF cannot hold") from (
+            error
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 
@@ -12,6 +14,28 @@ from batchlight.images.metadata import Metadata
 from batchlight.images.pixels import Pixels, in_colour, turned
 
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
+
+
+class Carried(Protocol):
+    """A file without its coded image, in a form that its format knows."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An output."""
+
+    data: bytes
+    lost: tuple[str, ...] = ()
+    """Names of what of the input's file it does not have."""
+
+    @classmethod
+    def of(cls, data: bytes, lost: Iterable[str]) -> Encoded:
+        """Each name once, sorted."""
+        return cls(data, tuple(sorted(set(lost))))
 
 
 @dataclass(frozen=True)
@@ -26,17 +50,15 @@ class Header:
     """Pillow's name for the kind of pixel."""
     metadata: Metadata
     orientation: int = 1
-    """1..8; from EXIF, or from AVIF's rotation and mirror boxes; TIFF is decoded upright."""
+    """1..8; from EXIF, TIFF's tag, or AVIF's rotation and mirror boxes."""
     transparent_colour: bool = False
     """Alpha is stored apart from the samples (PNG's tRNS)."""
     sampling: tuple[int, int] = (1, 1)
-    """JPEG: horizontal and vertical sampling of the luminance relative to the colours."""
+    """JPEG and AVIF: horizontal and vertical sampling of the luminance relative to the colours."""
     lossless: bool = False
-    """WebP: the pixels are stored losslessly."""
-    extra_samples: int | None = None
-    """TIFF: the kind of alpha, as in the tag ExtraSamples; None where the file does not say."""
-    pillow_pixels: bool = False
-    """Pillow decodes the pixels, since OpenCV would do so wrongly or not at all; 8 bit only."""
+    """WebP and AVIF: the pixels are stored losslessly."""
+    carried: Carried | None = None
+    """All of the file but its coded image, for an output of the same format."""
 
     @property
     def has_alpha(self) -> bool:
@@ -65,6 +87,13 @@ class Decoded:
         return self.pixels.dtype.itemsize * 8
 
     @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        alpha = 0 if self.alpha is None else self.alpha.nbytes
+        carried = 0 if self.header.carried is None else self.header.carried.nbytes
+        return self.pixels.nbytes + alpha + carried
+
+    @property
     def samples(self) -> Pixels:
         """All channels in one array, as OpenCV encodes them; gray with alpha becomes colour."""
         if self.alpha is None:
@@ -75,7 +104,12 @@ class Decoded:
         """The same image with its pixels turned as they are meant to be seen."""
         orientation, alpha = self.header.orientation, self.alpha
         return Decoded(
-            replace(self.header, metadata=self.header.metadata.upright(), orientation=1),
+            replace(
+                self.header,
+                metadata=self.header.metadata.upright(turned_aside=orientation >= 5),
+                orientation=1,
+                carried=None,
+            ),
             turned(self.pixels, orientation),
             None if alpha is None else turned(alpha, orientation),
         )

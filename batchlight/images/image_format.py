@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
-
 from batchlight.config import Format
 from batchlight.images import opencv
-from batchlight.images.image import Decoded, Header
+from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.pixels import Pixels
 
 
@@ -21,34 +19,30 @@ def _claims_nothing(data: bytes) -> list[tuple[int, int]]:
     return []
 
 
-def _knows_nothing(data: bytes) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class ImageFormat:
     """One image format: how it is read and written, and what it can hold.
 
-    Files are identified by Pillow. The checks that are the same for all formats are in ``header``
-    and ``codec``.
+    The checks that are the same for all formats are in ``header`` and ``codec``.
     """
 
     name: Format
 
-    pillow_names: tuple[str, ...]
-    """Pillow's names for content of this format."""
+    recognises: Callable[[bytes], bool]
+    """Whether content begins like that of this format; never raises."""
 
-    inspect: Callable[[Image.Image, bytes, int], Header]
-    """The header, given Pillow's view of the file, its bytes, and ``max_pixels``.
+    inspect: Callable[[bytes, int], Header]
+    """The header, given the file's bytes and ``max_pixels``.
 
     Refuses what cannot be kept: raises ``ImageError``. Any other exception means a damaged header.
     """
 
-    encode: Callable[[Decoded, int], bytes]
+    encode: Callable[[Decoded, int], Encoded]
     """The file, given the image with its enhanced pixels, and the quality, 1..100.
 
-    The metadata to write is that of the header; its other fields describe the file that the image
-    came from, of any format. Raises ``cv2.error`` or ``ValueError`` for what cannot be written.
+    Of an image of the same format, all is carried over that the header holds; of another, the
+    metadata of the header are written, as far as there is a place for them. Raises ``cv2.error`` or
+    ``ValueError`` for what cannot be written.
     """
 
     decode: Callable[[bytes, Header], Pixels | None] = _decode
@@ -60,18 +54,18 @@ class ImageFormat:
     Called with content of any format, before anything else sees it; never raises.
     """
 
-    why_unidentified: Callable[[bytes], str | None] = _knows_nothing
-    """Why Pillow does not identify content of this format that may be whole; else None."""
-
     not_read: tuple[str, ...] = ()
-    """How Pillow's errors begin for files that may be whole, but of a kind that it cannot read."""
-
-    several: str = "several pictures or an animation"
-    """What a file of this format with more than one picture has."""
+    """How decoders' errors begin for files that may be whole, but of a kind that is not read."""
 
     holds_alpha: bool = True
     holds_gray_alpha: bool = True
     """Gray with alpha can be written, if need be as colour."""
     holds_16_bit: bool = False
+    holds_cicp: bool = False
+    """Colours can be described by code points (``Cicp``)."""
+    holds_aspect: bool = False
+    """Pixels that are not square can be described."""
+    always_colour: bool = False
+    """Gray is written as colour."""
     holds_orientation: bool = False
     """Readers turn the pixels as the orientation tag in EXIF says."""

@@ -1,32 +1,42 @@
-"""JPEG: sampling of the colours; metadata segments, taken out and put in.
+"""JPEG: 8 bits, gray or colour, sequential or progressive.
 
-OpenCV decodes and encodes the pixels. It would lose profiles over 64 KB, the resolution and
-comments, so the metadata is spliced in here: verbatim from another JPEG, else as EXIF, XMP and ICC.
-Layouts: ITU-T T.81 annex B, Exif 2.3, ICC.1 annex B.4, XMP part 3.
+simplejpeg (libjpeg-turbo) decodes, as it alone tells of damage that libjpeg only warns of; OpenCV
+encodes. All else in the file is carried over (``jpeg_carry``), or converted (``jpeg_metadata``).
+Layout: ITU-T T.81 annex B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
-from PIL import Image, JpegImagePlugin
+import simplejpeg
 
-from batchlight.images import opencv, pillow
-from batchlight.images.image import Decoded, Header
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images import jpeg_carry, jpeg_metadata, mpf, opencv
+from batchlight.images.effort import bounded_scans
+from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
-from batchlight.images.metadata import EXIF_PREFIX, Metadata
+from batchlight.images.pixels import Pixels
+from batchlight.images.segments import (
+    APP0,
+    APP2,
+    APP14,
+    EOI,
+    FRAMES,
+    SOS,
+    Segment,
+    after_scan,
+    segment,
+    segments,
+)
+from batchlight.images.thumbnails import Picture
 
-XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
-ICC_PREFIX = b"ICC_PROFILE\x00"
-SEGMENT_MAX = 65533
-"""Bytes of content; the length field counts itself."""
-
-_SOS, _COMMENT = 0xDA, 0xFE
-_APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
-_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
-"""Markers that no length follows: stuffing, TEM and the restarts."""
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
+_LS_FRAME = b"\xff\xf7"
+_MODES = {1: "L", 3: "RGB"}
 
 _SAMPLINGS = {
     (1, 1): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
@@ -35,117 +45,180 @@ _SAMPLINGS = {
     (1, 2): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
     (4, 1): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
 }
-"""(horizontal, vertical) sampling of the luminance, to OpenCV's constant; 4:4:4 for all others."""
+"""(horizontal, vertical) sampling of the luminance relative to the colours, to OpenCV's constant:
+what the encoder can write."""
+
+_SURPLUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+"""What some encoders leave behind the last block; the image is complete without it."""
+_SURPLUS_ROUNDS = 8
+"""Stuffed bytes are counted only in part."""
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
 
 
-def inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
-    """The header with its sampling."""
-    metadata = replace(pillow.metadata_of(image), native={"jpeg": metadata_segments(data)})
-    return replace(pillow.header_of(image, "jpeg", metadata), sampling=_sampling(image))
+@dataclass(frozen=True)
+class _Frame:
+    """The header of the coded image: its kind, size, and the sampling of each component."""
+
+    marker: int
+    width: int
+    height: int
+    samplings: tuple[tuple[int, int], ...]
 
 
-def encode(decoded: Decoded, quality: int) -> bytes:
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header with its sampling, and all but the coded image."""
+    found = list(segments(data))
+    frame = _frame(found, data)
+    if not found or found[-1].marker != SOS:
+        raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
+    check_size(frame.width, frame.height, max_pixels)
+    later = list(bounded_scans(after_scan(data, found[-1].end)))
+    end = later[-1].start + 2 if later and later[-1].marker == EOI else len(data)
+    pictures = _pictures(found, data, (frame.width, frame.height))
+    if any(one.name is None for one in pictures):
+        raise ImageError(
+            ErrorCode.UNSUPPORTED, "several pictures cannot be kept; split the file first"
+        )
+    carried = jpeg_carry.take(data, [*found, *later], end, pictures)
+    metadata = jpeg_metadata.read(carried)
+    return Header(
+        "jpeg",
+        frame.width,
+        frame.height,
+        _MODES[len(frame.samplings)],
+        metadata,
+        orientation=metadata.orientation,
+        sampling=_sampling(frame.samplings),
+        carried=carried,
+    )
+
+
+def _frame(found: Sequence[Segment], data: bytes) -> _Frame:
+    """The frame's header. Raises ``ImageError`` for a kind that is not read."""
+    if _LS_FRAME in data[:64]:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED, "the content is JPEG-LS, which batchlight does not read"
+        )
+    header = next((one for one in found if one.marker in FRAMES), None)
+    if header is None or len(header.payload) < 6:
+        raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
+    payload, marker = header.payload, header.marker
+    if marker not in _SEQUENTIAL | _PROGRESSIVE:
+        kind = "lossless" if marker & 3 == 3 else "hierarchical"
+        raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} JPEG cannot be read")
+    if payload[0] != 8:
+        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG of {payload[0]} bits cannot be read")
+    parts = payload[6 : 6 + 3 * payload[5]]
+    samplings = tuple((parts[at] >> 4, parts[at] & 15) for at in range(1, len(parts), 3))
+    height, width = (int.from_bytes(payload[at : at + 2], "big") for at in (1, 3))
+    if not (width and height) or len(parts) != 3 * payload[5] or (0 in sum(samplings, ())):
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")
+    if len(samplings) not in _MODES:
+        kind = "CMYK colours" if len(samplings) == 4 else f"{len(samplings)} channels"
+        raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
+    return _Frame(marker, width, height, samplings)
+
+
+def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """That of the luminance relative to the colours. Raises ``ImageError`` if none can be kept."""
+    if len(samplings) == 1:
+        return (1, 1)
+    (across, down), *colours = samplings
+    one = colours[0]
+    relative = (across // one[0], down // one[1])
+    exact = across % one[0] == 0 and down % one[1] == 0 and len({*colours}) == 1
+    if not exact or relative not in _SAMPLINGS:
+        shown = ", ".join(f"{a}x{b}" for a, b in samplings)
+        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG of the sampling {shown} cannot be kept")
+    return relative
+
+
+def _pictures(found: Sequence[Segment], data: bytes, size: tuple[int, int]) -> list[mpf.Further]:
+    for one in found:
+        if one.marker == APP2 and one.payload.startswith(mpf.PREFIX):
+            start = one.start + 4 + len(mpf.PREFIX)
+            return mpf.further(one.payload[len(mpf.PREFIX) :], start, data, size)
+    return []
+
+
+def decode(data: bytes, header: Header) -> Pixels | None:
+    """The samples. Raises ``ValueError`` for what libjpeg warns of, unless it is harmless."""
+    colours = "GRAY" if header.mode == "L" else "BGR"
+    try:
+        return _strictly(data, colours)
+    except ValueError as error:
+        if _OTHER_CODING.match(str(error)):
+            return opencv.decode(data)
+    # Perhaps it is about no pixel: the scan of Samsung's phones, a mark of a version, garbage.
+    return _strictly(_usual(data), colours)
+
+
+def _strictly(data: bytes, colours: str) -> Pixels:
+    for _ in range(_SURPLUS_ROUNDS):
+        try:
+            pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+            return pixels
+        except ValueError as error:
+            surplus = _SURPLUS.match(str(error))
+            if not surplus:
+                raise
+            # The same is said where a restart marker is missing, but then no image is left.
+            data = _without_surplus(data, int(surplus[1]))
+    raise ValueError("Corrupt JPEG data: extraneous bytes")
+
+
+def _without_surplus(data: bytes, count: int) -> bytes:
+    """Without so many bytes before the end of the image."""
+    *_, scan = segments(data)
+    *_, last = after_scan(data, scan.end)
+    return data[: max(scan.end, last.start - count)] + data[last.start :]
+
+
+def _usual(data: bytes) -> bytes:
+    """The same image with parameters as other encoders write them, without metadata and garbage."""
+    found = list(segments(data))
+    out = bytearray(b"\xff\xd8")
+    for one in found:
+        if one.is_coding:
+            out += data[one.start : one.end]
+        elif one.marker == APP0 and one.payload.startswith(jpeg_carry.JFIF_PREFIX):
+            out += _JFIF
+        elif one.marker == APP14 and jpeg_carry.is_adobe(one):
+            out += segment(APP14, one.payload[:11] + bytes([min(one.payload[11], 1)]))
+    start = len(out)
+    out += data[found[-1].end :]
+    if any(one.marker in _SEQUENTIAL for one in found):
+        scans = [one for one in after_scan(bytes(out), start) if one.marker == SOS]
+        for end in (start, *(one.end for one in scans)):
+            out[end - 3 : end] = bytes([0, 63, 0])
+    return bytes(out)
+
+
+def encode(decoded: Decoded, quality: int) -> Encoded:
     """A baseline JPEG of the same sampling."""
-    sampling = _SAMPLINGS.get(decoded.header.sampling, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    header = decoded.header
+    sampling = _SAMPLINGS.get(header.sampling, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    if header.format != "jpeg":
+        sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     data = opencv.encode(".jpg", decoded.samples, parameters)
-    return with_metadata(data, decoded.header.metadata)
+    jfif = next(segments(data))
+    if isinstance(header.carried, jpeg_carry.Carried):
+        colours = 1 if decoded.pixels.ndim == 2 else 3
+        picture = Picture(decoded.pixels)
+        return Encoded.of(*jpeg_carry.put(header.carried, data[jfif.end :], colours, picture))
+    head, lost = jpeg_metadata.converted(header.metadata, data[2 : jfif.end])
+    return Encoded(data[:2] + head + data[jfif.end :], lost)
 
 
 JPEG = ImageFormat(
     "jpeg",
-    pillow_names=("JPEG", "MPO"),
+    recognises=lambda data: data.startswith(b"\xff\xd8\xff"),
     inspect=inspect,
+    decode=decode,
     encode=encode,
     holds_alpha=False,
     holds_orientation=True,
+    holds_aspect=True,
 )
-
-
-def metadata_segments(data: bytes) -> bytes:
-    """The segments with metadata as they stand, JFIF first."""
-    kept = [
-        (marker, data[start:end])
-        for start, end, marker in segments(data)
-        if _is_metadata(data, start, marker)
-    ]
-    # JFIF must come first, but some cameras write it after EXIF.
-    kept.sort(key=lambda segment: segment[0] != _APP0)
-    return b"".join(segment for _, segment in kept)
-
-
-def with_metadata(data: bytes, metadata: Metadata) -> bytes:
-    """Put metadata into a freshly encoded JPEG that has none.
-
-    Raises ``ValueError`` for EXIF or XMP too long for a JPEG segment (64 KB).
-    """
-    new = metadata.native.get("jpeg")
-    if new is None:
-        new = b"".join(_new_segments(metadata))
-    if not new:
-        return data
-    # The encoder's JFIF header comes first and stays first, unless the original brings its own.
-    _, header_end, _ = next(segments(data))
-    own_header = b"" if new[1] == _APP0 else data[2:header_end]
-    return data[:2] + own_header + new + data[header_end:]
-
-
-def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, end, marker) of each segment before the pixels."""
-    at = 2
-    # Decoders skip padding, markers without content, and garbage between segments.
-    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _BARE:
-            at += 2
-            continue
-        if marker == _SOS:
-            return
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        end = at + 2 + max(2, length)
-        if end > len(data):
-            return
-        if length >= 2:
-            yield at, end, marker
-        at = end
-
-
-def _is_metadata(data: bytes, start: int, marker: int) -> bool:
-    payload = data[start + 4 : start + 4 + len(XMP_PREFIX)]
-    if marker == _APP0:
-        return payload.startswith(b"JFIF\x00")
-    if marker == _APP2:  # not the index of a multi-picture file
-        return payload.startswith(ICC_PREFIX)
-    return marker in (_APP1, _APP13, _COMMENT)
-
-
-def _new_segments(metadata: Metadata) -> Iterator[bytes]:
-    if metadata.exif:
-        yield _segment(_APP1, EXIF_PREFIX + metadata.exif)
-    if metadata.xmp:
-        yield _segment(_APP1, XMP_PREFIX + metadata.xmp)
-    if metadata.icc:
-        size = SEGMENT_MAX - len(ICC_PREFIX) - 2
-        parts = [metadata.icc[at : at + size] for at in range(0, len(metadata.icc), size)]
-        if len(parts) > 255:
-            raise ValueError("the colour profile is too long for a JPEG file")
-        for number, part in enumerate(parts, 1):
-            yield _segment(_APP2, ICC_PREFIX + bytes([number, len(parts)]) + part)
-
-
-def _segment(marker: int, payload: bytes) -> bytes:
-    if len(payload) > SEGMENT_MAX:
-        raise ValueError("its EXIF or XMP is over 64 KB, which a JPEG file cannot hold")
-    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
-
-
-def _sampling(image: Image.Image) -> tuple[int, int]:
-    assert isinstance(image, JpegImagePlugin.JpegImageFile)
-    layers = image.layer  # (identifier, horizontal, vertical, table) of each channel
-    if len(layers) < 3:
-        return (1, 1)
-    # A damaged header may say 0; decoding refuses it.
-    return (layers[0][1] // max(1, layers[1][1]), layers[0][2] // max(1, layers[1][2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numba
@@ -13,10 +14,13 @@ Kernel = TypeVar("Kernel", bound=Callable[..., object])
 def kernel(function: Kernel) -> Kernel:
     """Compile a function; what comes out is kept for later processes.
 
-    Where neither the package nor a home can be written to, each process compiles for itself.
+    Division by zero gives infinity, as in NumPy: a check for it would keep a loop from becoming
+    vector instructions. Where neither the package nor a home can be written to, each process
+    compiles for itself.
     """
+    compiler = partial(numba.njit, nogil=True, error_model="numpy")
     try:
-        compiled: Any = numba.njit(cache=True, nogil=True)(function)
+        compiled: Any = compiler(cache=True)(function)
     except RuntimeError:  # "no locator available"
-        compiled = numba.njit(nogil=True)(function)
+        compiled = compiler()(function)
     return compiled  # type: ignore[no-any-return]

@@ -1,18 +1,37 @@
-"""Metadata of an image file: EXIF, XMP, ICC, and the orientation that they state."""
+"""What an image file says beside its pixels, in the terms that all formats share.
+
+Each format makes it of its own structures and, of an image of another format, writes what it can
+hold; with the same format the structures themselves are carried over (``holed``).
+"""
 
 from __future__ import annotations
 
-import re
-import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from batchlight.images import ifd
+from batchlight.images import exif, ifd, xmp
+from batchlight.images.ifd import NewTag
 
-EXIF_PREFIX = b"Exif\x00\x00"
-"""What comes before EXIF in a JPEG segment, and by mistake elsewhere."""
+COMMENT = "Comment"
+"""The keyword of a text that has none of its own."""
 
-ORIENTATION_TAG = 0x0112
-_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
+_RESOLUTION_SCALE = 1000
+_METRES_PER_INCH = 0.0254
+
+
+@dataclass(frozen=True)
+class Cicp:
+    """Colours by code points. Source: ITU-T H.273."""
+
+    primaries: int
+    transfer: int
+    matrix: int = 0
+    full_range: bool = True
+
+    @property
+    def is_srgb(self) -> bool:
+        """Whether it is what all readers take a picture for that says nothing."""
+        return self.primaries in (1, 2) and self.transfer in (13, 2)
 
 
 @dataclass(frozen=True)
@@ -23,32 +42,91 @@ class Metadata:
     """A TIFF structure, without JPEG's ``Exif`` prefix."""
 
     xmp: bytes | None = None
-    """The XMP packet, without JPEG's namespace prefix."""
+    """The whole XMP packet, without JPEG's namespace prefix."""
 
     icc: bytes | None = None
     """The whole colour profile."""
 
-    native: dict[str, bytes] = field(default_factory=dict)
-    """By format, the metadata blocks of the file, to go verbatim into a file of that format."""
+    iptc: bytes | None = None
+    """IPTC records (IIM)."""
+
+    texts: tuple[tuple[str, str], ...] = ()
+    """Keyword and text, as in PNG; a comment has the keyword ``COMMENT``."""
+
+    density: tuple[float, float] | None = None
+    """Pixels per metre, across and down, where EXIF does not say the same."""
+
+    aspect: tuple[int, int] | None = None
+    """Pixels per length of an unknown unit, across and down, where they differ."""
+
+    cicp: Cicp | None = None
+    """Colours where there is no profile; None for sRGB, or for what nobody has said."""
+
+    others: tuple[str, ...] = ()
+    """Names of what else the file holds, for which no other format has a place."""
 
     @property
     def orientation(self) -> int:
         """EXIF orientation, 1..8; 1 where there is none."""
-        place = ifd.find_value(self.exif or b"", ORIENTATION_TAG)
-        if place is None or self.exif is None:
-            return 1
-        offset, order = place
-        value: int = struct.unpack_from(order + "H", self.exif, offset)[0]
-        return value if 1 <= value <= 8 else 1
+        return exif.orientation(self.exif)
 
-    def upright(self) -> Metadata:
-        """The same for pixels that have been turned: orientation 1, no native blocks.
+    def upright(self, turned_aside: bool = False) -> Metadata:
+        """The same for pixels that have been turned: orientation 1.
 
-        XMP may repeat the orientation, and some readers use it where EXIF has none.
+        ``turned_aside``: by a quarter, so that across and down have changed places.
         """
-        exif = self.exif
-        if exif is not None and (place := ifd.find_value(exif, ORIENTATION_TAG)) is not None:
-            offset, order = place
-            exif = exif[:offset] + struct.pack(order + "H", 1) + exif[offset + 2 :]
-        xmp = None if self.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
-        return Metadata(exif, xmp, self.icc)
+        density, aspect = self.density, self.aspect
+        if turned_aside:
+            density = density and (density[1], density[0])
+            aspect = aspect and (aspect[1], aspect[0])
+        return replace(
+            self,
+            exif=exif.upright(self.exif),
+            xmp=xmp.upright(self.xmp),
+            density=density,
+            aspect=aspect,
+        )
+
+    def named(self) -> Mapping[str, bool]:
+        """By the names that ``lost`` uses, what there is of the parts that all formats share."""
+        return {
+            "EXIF": self.exif is not None,
+            "XMP": self.xmp is not None,
+            "colour profile": self.icc is not None,
+            "IPTC": self.iptc is not None,
+            "comment": any(keyword == COMMENT for keyword, _ in self.texts),
+            "text": any(keyword != COMMENT for keyword, _ in self.texts),
+            "resolution": self.density is not None,
+        }
+
+    def lost(self, kept: set[str]) -> tuple[str, ...]:
+        """What a format loses that can hold only the parts that are named."""
+        mine = (name for name, there in self.named().items() if there and name not in kept)
+        return (*mine, *self.others)
+
+
+def with_density_in_exif(metadata: Metadata) -> Metadata:
+    """The same with the resolution as tags of EXIF, for formats that have no other place for it.
+
+    Raises ``ifd.StructureError`` if the EXIF is damaged.
+    """
+    if metadata.density is None:
+        return metadata
+    block = metadata.exif or exif.EMPTY
+    tags = density_tags(ifd.Structure(block), metadata.density)
+    return replace(metadata, exif=exif.with_tags(block, tags), density=None)
+
+
+def density_tags(structure: ifd.Structure, density: tuple[float, float]) -> dict[int, NewTag]:
+    """The tags of a resolution, in pixels per inch."""
+    tags = {
+        tag: NewTag(
+            ifd.RATIONAL,
+            1,
+            structure.pack(
+                "II", round(value * _METRES_PER_INCH * _RESOLUTION_SCALE), _RESOLUTION_SCALE
+            ),
+        )
+        for tag, value in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), density, strict=True)
+    }
+    return tags | {exif.RESOLUTION_UNIT: NewTag(ifd.SHORT, 1, structure.pack("H", 2))}

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Literal
 
 from batchlight.config import Format, Method
 
+HAS_HEIF = find_spec("pillow_heif") is not None
+"""Whether the extra ``heif`` is installed."""
+
+HEIF_SUFFIXES = (".heic", ".heif")
+
 SUFFIXES: dict[str, Format] = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
     ".png": "png",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
     ".bmp": "bmp",
+    ".dib": "bmp",
     ".avif": "avif",
+    **(dict.fromkeys(HEIF_SUFFIXES, "heif") if HAS_HEIF else {}),
 }
 """The names that are taken for images; what they hold is decided by their content."""
 
@@ -26,12 +37,23 @@ CANONICAL_SUFFIX: dict[Format, str] = {
     "tiff": ".tiff",
     "bmp": ".bmp",
     "avif": ".avif",
+    "heif": ".heic",
 }
 
 
 def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:
     """Where a method's result for an input is, below the output."""
     return f"{method}/{output_name(path, format)}"
+
+
+def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
+    """As in ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
+    ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
+    return ", ".join(
+        f"{number:,} {suffix or 'without a suffix'}"
+        + (" (which batchlight[heif] reads)" if suffix in HEIF_SUFFIXES and not HAS_HEIF else "")
+        for suffix, number in ordered
+    )
 
 
 def is_image_name(path: str) -> bool:

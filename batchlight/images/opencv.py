@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from cv2.utils import logging
 
-from batchlight.images.metadata import Metadata
 from batchlight.images.pixels import Pixels
 
 
@@ -55,21 +54,6 @@ def encode(suffix: str, samples: Pixels, parameters: Sequence[int] = ()) -> byte
     """
     with _silenced:
         return _file(*cv2.imencode(suffix, samples, parameters))
-
-
-def encode_with_metadata(
-    suffix: str, samples: Pixels, metadata: Metadata, parameters: Sequence[int]
-) -> bytes:
-    """As ``encode``, with EXIF, XMP and ICC; for WebP and AVIF."""
-    blocks = {
-        cv2.IMAGE_METADATA_EXIF: metadata.exif,
-        cv2.IMAGE_METADATA_XMP: metadata.xmp,
-        cv2.IMAGE_METADATA_ICCP: metadata.icc,
-    }
-    kinds = [kind for kind, block in blocks.items() if block]
-    payloads = [np.frombuffer(block, np.uint8) for block in blocks.values() if block]
-    with _silenced:
-        return _file(*cv2.imencodeWithMetadata(suffix, samples, kinds, payloads, parameters))
 
 
 def _file(done: bool, buffer: Any) -> bytes:

@@ -30,3 +30,8 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels.swapaxes(0, 1)
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     return np.ascontiguousarray(np.flip(pixels, flips))
+
+
+def turned_back(pixels: Pixels, orientation: int) -> Pixels:
+    """The pixels as they are stored, given how they are meant to be seen."""
+    return turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))

@@ -1,67 +1,81 @@
-"""PNG: gray with alpha; metadata chunks, taken out and put in.
+"""PNG: every kind of pixel but animations.
 
-OpenCV decodes and encodes the pixels. It would lose XMP, texts and the resolution, so the metadata
-is spliced in here: verbatim from another PNG, else as EXIF, XMP and ICC.
-Layouts: W3C, Portable Network Graphics, third edition.
+OpenCV decodes and encodes the pixels. All else in the file is carried over (``png_carry``), or
+converted (``png_metadata``). Layout: W3C, Portable Network Graphics, third edition.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import opencv, pillow
-from batchlight.images.image import Decoded, Header
+from batchlight.images import opencv, png_carry, png_metadata
+from batchlight.images.chunks import PNG_SIGNATURE, png_chunk, png_chunks
+from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
-from batchlight.images.metadata import EXIF_PREFIX, Metadata
-from batchlight.images.pillow import PNG_TEXT_MAX
 from batchlight.images.pixels import Pixels
+from batchlight.images.png_carry import GRAY, GRAY_ALPHA, PALETTE, RGB, RGBA
+from batchlight.images.thumbnails import Picture
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER_END = len(PNG_SIGNATURE) + 25
-"""IHDR is always first and always 13 bytes long."""
-_DEPTH_AND_KIND = slice(24, 26)
-_GRAY_ALPHA = 4
-"""Kind of pixel (IHDR's colour type)."""
+_HEADER = slice(16, 29)
+_DEPTHS = {
+    GRAY: (1, 2, 4, 8, 16),
+    RGB: (8, 16),
+    PALETTE: (1, 2, 4, 8),
+    GRAY_ALPHA: (8, 16),
+    RGBA: (8, 16),
+}
+_MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
+_OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_FRAMES_MAX = 2**31
+_CRITICAL = 0x20
+"""The bit of a chunk's first letter that is set if readers may ignore it."""
 
-# Everything about an image but its pixels, its palette and its transparency.
-_METADATA = frozenset(b"gAMA cHRM sRGB iCCP cICP mDCV cLLI pHYs eXIf tEXt zTXt iTXt tIME".split())
-_XMP_KEYWORD = b"XML:com.adobe.xmp"
 
-
-def inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
-    """The header, with metadata from before and after the pixels."""
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header, with all but the coded image."""
+    chunks = list(png_chunks(data))
+    if chunks and chunks[0].kind == b"CgBI":
+        raise ImageError(
+            ErrorCode.UNSUPPORTED,
+            "the content is CgBI, Apple's kind of PNG, which batchlight does not read",
+        )
+    if len(data) < 33 or chunks[0].kind != b"IHDR" or chunks[0].size != 13:
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged or cut short")
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: its checksum is wrong")
+    width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", data[_HEADER])
+    if not (width and height) or depth not in _DEPTHS.get(kind, ()):
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no such kind of pixel")
+    check_size(width, height, max_pixels)
     if not is_whole(data):
         raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
-    header = pillow.header_of(image, "png", _metadata(image, data))
-    # Pillow calls 16-bit gray with alpha RGBA.
-    gray_alpha = data[_DEPTH_AND_KIND] == bytes([16, _GRAY_ALPHA])
-    return replace(header, mode="LA") if gray_alpha else header
+    carried = png_carry.take(data, depth, kind)
+    if _frames(carried) > 1:
+        raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
+    metadata = png_metadata.read(carried)
+    return Header(
+        "png",
+        width,
+        height,
+        _MODES[kind],
+        metadata,
+        orientation=metadata.orientation,
+        transparent_colour=carried.get(b"tRNS") is not None,
+        carried=carried,
+    )
 
 
-def encode(decoded: Decoded, quality: int) -> bytes:
-    """A PNG of the same channels and depth."""
-    if decoded.alpha is not None and decoded.pixels.ndim == 2:
-        data = _gray_alpha_png(decoded.pixels, decoded.alpha)
-    else:
-        data = opencv.encode(".png", decoded.samples)
-    return with_metadata(data, decoded.header.metadata)
-
-
-PNG = ImageFormat(
-    "png",
-    pillow_names=("PNG",),
-    inspect=inspect,
-    encode=encode,
-    not_read=("Decompressed data too large",),
-    holds_16_bit=True,
-    holds_orientation=True,
-)
+def _frames(carried: png_carry.Carried) -> int:
+    controls = [payload for kind, payload in carried.before if kind == b"acTL"]
+    count = int.from_bytes(controls[0][:4], "big") if len(controls) == 1 else 0
+    if not 0 < count <= _FRAMES_MAX:  # readers ignore it
+        return 1
+    # A picture before the first frame is one more.
+    return count + all(kind != b"fcTL" for kind, _ in carried.before)
 
 
 def is_whole(data: bytes) -> bool:
@@ -72,105 +86,50 @@ def is_whole(data: bytes) -> bool:
     their decoders do not mind.
     """
     has_pixels = False
-    for kind, at, end in _places(data):
-        if kind == b"IEND":
-            return has_pixels and end <= len(data)
-        has_pixels |= kind == b"IDAT"
-        if kind in _METADATA:
-            checked = memoryview(data)[at + 4 : end - 4]
-            if data[end - 4 : end] != zlib.crc32(checked).to_bytes(4, "big"):
+    for chunk in png_chunks(data):
+        if chunk.kind == b"IEND":
+            return has_pixels and chunk.end <= len(data)
+        has_pixels |= chunk.kind == b"IDAT"
+        if chunk.kind != b"IDAT" and chunk.kind[0] & _CRITICAL:
+            checked = memoryview(data)[chunk.start + 4 : chunk.end - 4]
+            if data[chunk.end - 4 : chunk.end] != zlib.crc32(checked).to_bytes(4, "big"):
                 return False
     return False
 
 
-def metadata_chunks(data: bytes) -> bytes:
-    """The chunks with metadata as they stand."""
-    return b"".join(chunk for kind, chunk in chunks(data) if kind in _METADATA)
+def decode(data: bytes, header: Header) -> Pixels | None:
+    """The samples of the picture that is no frame, or the only one."""
+    carried = header.carried
+    if isinstance(carried, png_carry.Carried) and carried.get(b"acTL") is not None:
+        kept = (c for c in png_chunks(data) if c.kind not in _OF_ANIMATION)
+        data = PNG_SIGNATURE + b"".join(data[c.start : c.end] for c in kept)
+    return opencv.decode(data)
 
 
-def payloads(data: bytes) -> tuple[bytes | None, bytes | None]:
-    """EXIF and XMP, wherever they stand: before or after the pixels."""
-    exif = xmp = None
-    for kind, chunk in chunks(data):
-        if kind == b"eXIf":
-            exif = chunk[8:-4].removeprefix(EXIF_PREFIX)
-        elif kind == b"iTXt" and chunk[8:].startswith(_XMP_KEYWORD + b"\x00"):
-            xmp = _international_text(chunk[8 + len(_XMP_KEYWORD) + 1 : -4])
-    return exif or None, xmp or None
+def encode(decoded: Decoded, quality: int) -> Encoded:
+    """A PNG of the same channels and depth."""
+    if decoded.alpha is not None and decoded.pixels.ndim == 2:
+        data = _gray_alpha_png(decoded.pixels, decoded.alpha)
+    else:
+        data = opencv.encode(".png", decoded.samples)
+    if isinstance(decoded.header.carried, png_carry.Carried):
+        return Encoded.of(*png_carry.put(decoded.header.carried, data, Picture(decoded.pixels)))
+    chunks, lost = png_metadata.converted(decoded.header.metadata)
+    return Encoded.of(data[:33] + chunks + data[33:], lost)
 
 
-def with_metadata(data: bytes, metadata: Metadata) -> bytes:
-    """Put metadata into a freshly encoded PNG that has none."""
-    new = metadata.native.get("png")
-    if new is None:
-        new = b"".join(_new_chunks(metadata))
-    return data[:_HEADER_END] + new + data[_HEADER_END:]
-
-
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, whole chunk) of each chunk, up to the end of the image."""
-    for kind, at, end in _places(data):
-        if kind == b"IEND":
-            return
-        yield kind, data[at:end]
-
-
-def _places(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of each chunk, even if its end lies behind that of the file."""
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at, end
-        at = end
-
-
-def _chunk(kind: bytes, payload: bytes) -> bytes:
-    check = zlib.crc32(kind + payload).to_bytes(4, "big")
-    return len(payload).to_bytes(4, "big") + kind + payload + check
-
-
-def _metadata(image: Image.Image, data: bytes) -> Metadata:
-    found = pillow.metadata_of(image)
-    exif, xmp = payloads(data)  # Pillow has not yet seen what comes after the pixels
-    return Metadata(
-        found.exif or exif or _raw_profile(image),
-        found.xmp or xmp,
-        found.icc,
-        native={"png": metadata_chunks(data)},
-    )
-
-
-def _raw_profile(image: Image.Image) -> bytes | None:
-    """EXIF as ImageMagick puts it into PNG text: a blank line, its name, its length, hex digits."""
-    text = image.info.get("Raw profile type exif")
-    if not isinstance(text, str):
-        return None
-    try:
-        return bytes.fromhex("".join(text.split("\n")[3:])).removeprefix(EXIF_PREFIX) or None
-    except ValueError:
-        return None
-
-
-def _international_text(data: bytes) -> bytes | None:
-    """The text of an iTXt chunk, given what follows its keyword; None if it is damaged."""
-    try:
-        _language, _translation, text = data[2:].split(b"\x00", 2)
-        if data[0]:
-            inflater = zlib.decompressobj()
-            text = inflater.decompress(text, PNG_TEXT_MAX)
-            return text if inflater.eof else None
-    except (ValueError, IndexError, zlib.error):
-        return None
-    return text
-
-
-def _new_chunks(metadata: Metadata) -> Iterator[bytes]:
-    if metadata.icc:
-        yield _chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(metadata.icc))
-    if metadata.exif:
-        yield _chunk(b"eXIf", metadata.exif)
-    if metadata.xmp:
-        yield _chunk(b"iTXt", _XMP_KEYWORD + b"\x00\x00\x00\x00\x00" + metadata.xmp)
+PNG = ImageFormat(
+    "png",
+    recognises=lambda data: data.startswith(PNG_SIGNATURE),
+    inspect=inspect,
+    encode=encode,
+    decode=decode,
+    not_read=("a text or profile of more",),
+    holds_16_bit=True,
+    holds_orientation=True,
+    holds_cicp=True,
+    holds_aspect=True,
+)
 
 
 def _gray_alpha_png(gray: Pixels, alpha: Pixels) -> bytes:
@@ -178,13 +137,13 @@ def _gray_alpha_png(gray: Pixels, alpha: Pixels) -> bytes:
     samples = np.stack([gray, alpha], axis=2)
     samples = samples.astype(samples.dtype.newbyteorder(">"), copy=False)
     header = bytearray(opencv.encode(".png", gray)[16:29])
-    header[9] = _GRAY_ALPHA
+    header[9] = GRAY_ALPHA
     unfiltered = b"".join(b"\x00" + row.tobytes() for row in samples)
     return b"".join(
         [
             PNG_SIGNATURE,
-            _chunk(b"IHDR", bytes(header)),
-            _chunk(b"IDAT", zlib.compress(unfiltered, 6)),
-            _chunk(b"IEND", b""),
+            png_chunk(b"IHDR", bytes(header)),
+            png_chunk(b"IDAT", zlib.compress(unfiltered, 6)),
+            png_chunk(b"IEND", b""),
         ]
     )

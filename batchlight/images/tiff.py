@@ -1,131 +1,193 @@
-"""TIFF: one page of 1, 8 or 16 bits per sample; decoded upright; XMP, ICC and the kind of alpha.
+"""TIFF: one page of 1, 8 or 16 bits per sample.
 
-OpenCV decodes and encodes the pixels; Pillow decodes the kinds that OpenCV gets wrong. XMP and ICC
-are written as tags beside those of the encoder; EXIF is not kept.
-Layouts: TIFF, revision 6.0.
+imagecodecs decodes the pixels (``tiff_pixels``); they are written into the structure of the file
+that they came from (``tiff_file``), with all its tags. Previews and overviews are derived from the
+page and left out. Layouts: TIFF, revision 6.0; BigTIFF; GDAL, Cloud Optimized GeoTIFF.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import replace
-from typing import Any
-
-from PIL import Image, TiffImagePlugin
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import ifd, opencv, pillow
-from batchlight.images.image import Decoded, Header, check_size
+from batchlight.images import tiff_file, tiff_metadata, tiff_pixels
+from batchlight.images import tiff_layout as tags
+from batchlight.images.holed import Holed, Range, subtract
+from batchlight.images.ifd import Directory, Structure, StructureError
+from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
-from batchlight.images.metadata import Metadata
 from batchlight.images.pixels import Pixels
+from batchlight.images.thumbnails import Picture
+from batchlight.images.tiff_layout import layout_of
 
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 258, 259, 262, 277
-_PLANAR_CONFIGURATION, _TILE_WIDTH, _TILE_LENGTH, _EXTRA_SAMPLES = 284, 322, 323, 338
-_XMP, _ICC = 700, 34675
-
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
-"""None, CCITT (three kinds), LZW, JPEG, Deflate (two numbers), PackBits: what OpenCV decodes."""
-_BITS = frozenset({1, 8, 16})
-_MIN_IS_WHITE = 0
-"""Photometric interpretation of inverted gray."""
-_SEPARATE = 2
-"""Planar configuration of channels that are stored one after the other."""
-_ASSOCIATED, UNASSOCIATED = 1, 2
-"""Kinds of alpha (ExtraSamples): colours multiplied by alpha, or not."""
+_REDUCED, _MASK = 1, 4
+"""Bits of NewSubfileType."""
+_OVERVIEWS_MAX = 64
+_POINTERS = (34665, 34853, 40965)
+_PIXELS_UNCHECKED = 2**62
+"""The header has been checked before."""
 
 
-def inspect(image: Image.Image, data: bytes, max_pixels: int) -> Header:
-    """The header, with the kind of alpha and which decoder to use."""
-    metadata = replace(pillow.metadata_of(image), exif=None).upright()
-    header = pillow.header_of(image, "tiff", metadata)
-    tags: Any = image.getexif()
-    # A tile takes memory by what it claims to be, however small the image is.
-    width, height = (_values(tags.get(tag, 1))[0] for tag in (_TILE_WIDTH, _TILE_LENGTH))
-    check_size(width, height, max_pixels, " in a tile")
-    bits = set(_values(tags.get(_BITS_PER_SAMPLE, 1)))
-    extra = next(iter(_values(tags.get(_EXTRA_SAMPLES, ()))), None)
-    if reason := _refusal(tags, bits, extra, header.mode):
-        raise ImageError(ErrorCode.UNSUPPORTED, reason)
-    # OpenCV reads 8 bit through an interface that multiplies colours by an unassociated alpha,
-    # and that fails for small tiles.
-    straight = header.mode == "RGBA" and extra == UNASSOCIATED
-    tiled = header.mode in ("L", "RGB") and _TILE_WIDTH in tags
-    return replace(header, extra_samples=extra, pillow_pixels=bits == {8} and (straight or tiled))
+@dataclass(frozen=True)
+class Carried:
+    """A TIFF file without its pixels, previews and overviews."""
+
+    file: Holed
+    extra: int | None
+    """The kind of alpha; None where the file does not say."""
+    left_out: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.file.nbytes
 
 
-def _refusal(tags: Any, bits: set[Any], extra: Any, mode: str) -> str | None:
-    """Why this kind of TIFF cannot be kept, by its tags; None if it can."""
-    if not bits <= _BITS:
-        return f"TIFF of {max(bits)} bits per sample cannot be kept"
-    compression = tags.get(_COMPRESSION, 1)
-    if compression not in _COMPRESSIONS:
-        return f"TIFF compression {compression} cannot be decoded"
-    samples = tags.get(_SAMPLES_PER_PIXEL, 1)
-    if samples > Image.getmodebands(mode):
-        return f"the TIFF's {samples} samples per pixel cannot all be kept"
-    # The next two are decoded without a complaint, to the wrong pixels.
-    if 16 in bits and tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE:
-        return "16-bit TIFF with inverted gray cannot be kept"
-    if 16 in bits and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE and mode != "I;16":
-        return "16-bit TIFF in separate planes cannot be kept"
-    if extra == _ASSOCIATED:  # enhanced, a colour would exceed its alpha
-        return "premultiplied alpha cannot be kept"
-    return None
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header, with all but the pixels."""
+    structure = Structure(data)
+    first = structure.directory(structure.first)
+    derived = [*_further(structure, first), *_inner(structure, first)]
+    if _subfile(structure, first) & _REDUCED and tags.SUB_DIRECTORIES in first.entries:
+        raise _unsupported(
+            "RAW, or a picture behind its own preview, which batchlight does not read"
+        )
+    layout = layout_of(structure, first, max_pixels)
+    left_out = ("overviews",) if derived else ()
+    metadata = tiff_metadata.read(structure, first, left_out)
+    holes = list(layout.segments)
+    for directory in derived:
+        holes += [*structure.used_by(directory), *_pixels_of(structure, directory)]
+    protected = [*_used(structure, first), (0, 16 if structure.big else 8)]
+    carried = Holed.of(data, subtract(holes, protected, len(data)))
+    return Header(
+        "tiff",
+        layout.width,
+        layout.height,
+        layout.mode,
+        metadata,
+        orientation=layout.orientation if 1 <= layout.orientation <= 8 else 1,
+        carried=Carried(carried, layout.extra, left_out),
+    )
 
 
-def why_unidentified(data: bytes) -> str | None:
-    """Pillow says nothing of pixels that it cannot read; its TIFF plugin alone does."""
-    if data.startswith(_MAGIC):
-        try:
-            TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
-        except SyntaxError as error:
-            if "pixel mode" in str(error):
-                return "this kind of TIFF pixel cannot be kept"
-    return None
+def _unsupported(reason: str) -> ImageError:
+    return ImageError(ErrorCode.UNSUPPORTED, reason)
 
 
-def decode(data: bytes, header: Header) -> Pixels | None:
-    """The samples, upright."""
-    return pillow.decode(data, header) if header.pillow_pixels else opencv.decode(data)
+def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
+    """The directories behind the first; each is looked at before the next is."""
+    at, seen = first.next, {first.at}
+    while at and at not in seen:
+        if len(seen) > _OVERVIEWS_MAX:
+            raise _unsupported("several pages cannot be kept; split the file first")
+        seen.add(at)
+        directory = structure.directory(at)
+        _refuse_page(structure, directory, _subfile(structure, directory))
+        yield directory
+        at = directory.next
 
 
-def encode(decoded: Decoded, quality: int) -> bytes:
-    """A TIFF in strips, compressed with LZW; the alpha is of the kind that it was."""
-    header = decoded.header
-    kind = header.extra_samples if header.format == "tiff" else UNASSOCIATED
-    data = opencv.encode(".tiff", decoded.samples)
-    return with_metadata(data, header.metadata, None if decoded.alpha is None else kind)
+def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
+    """The directories that the first one holds."""
+    entry = first.entries.get(tags.SUB_DIRECTORIES)
+    if entry is not None:
+        offsets = structure.integers(entry)
+        if len(offsets) > _OVERVIEWS_MAX:
+            raise _unsupported("several pages cannot be kept; split the file first")
+        for directory in (structure.directory(at) for at in offsets if at):
+            kind = _subfile(structure, directory)
+            if _sides(structure, directory) < _sides(structure, first):
+                kind |= _REDUCED
+            _refuse_page(structure, directory, kind)
+            yield directory
+
+
+def _sides(structure: Structure, directory: Directory) -> int:
+    """Width and height together."""
+    entries = (directory.entries.get(tag) for tag in (tags.WIDTH, tags.LENGTH))
+    return sum(structure.integers(entry)[0] for entry in entries if entry is not None)
+
+
+def _subfile(structure: Structure, directory: Directory) -> int:
+    entry = directory.entries.get(tags.SUBFILE)
+    return next(iter(structure.integers(entry)), 0) if entry is not None else 0
+
+
+def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
+    """Raise ``ImageError`` for a page that is not derived from the first.
+
+    ``kind``: NewSubfileType.
+    """
+    entry = directory.entries.get(tags.PHOTOMETRIC)
+    photometric = next(iter(structure.integers(entry)), 0) if entry is not None else 0
+    if photometric in (32803, 34892):
+        raise _unsupported("RAW, which batchlight does not read")
+    if kind & _MASK or photometric == tags.MASK:
+        raise _unsupported("a transparency mask as a page of its own cannot be kept")
+    if not kind & _REDUCED:
+        raise _unsupported("several pages cannot be kept; split the file first")
+
+
+def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
+    """Where the pixels of a page that is left out are."""
+    for starts, lengths in (
+        (tags.STRIP_OFFSETS, tags.STRIP_BYTES),
+        (tags.TILE_OFFSETS, tags.TILE_BYTES),
+        (513, 514),
+    ):
+        found = directory.entries.get(starts), directory.entries.get(lengths)
+        if found[0] is not None and found[1] is not None:
+            pairs = zip(structure.integers(found[0]), structure.integers(found[1]), strict=False)
+            yield from ((start, start + length) for start, length in pairs)
+
+
+def _used(structure: Structure, directory: Directory, depth: int = 0) -> Iterator[Range]:
+    """What a directory takes, and those of EXIF below it."""
+    yield from structure.used_by(directory)
+    for tag in _POINTERS:
+        entry = directory.entries.get(tag)
+        if entry is not None and depth < len(_POINTERS):
+            try:
+                yield from _used(
+                    structure, structure.directory(structure.integers(entry)[0]), depth + 1
+                )
+            except (StructureError, IndexError):
+                continue
+
+
+def decode(data: bytes, header: Header) -> Pixels:
+    """The samples as stored."""
+    structure = Structure(data)
+    directory = structure.directory(structure.first)
+    return tiff_pixels.decode(data, layout_of(structure, directory, _PIXELS_UNCHECKED))
+
+
+def encode(decoded: Decoded, quality: int) -> Encoded:
+    """A TIFF in strips; the alpha is of the kind that it was."""
+    carried, has_alpha = decoded.header.carried, decoded.alpha is not None
+    if isinstance(carried, Carried):
+        structure = Structure(carried.file.restored())
+        first = structure.directory(structure.first)
+        picture = Picture(decoded.pixels)
+        changed, lost = tiff_metadata.renewed(structure, first, picture, carried.left_out)
+        extra = carried.extra if has_alpha else None
+        return Encoded.of(tiff_file.put(carried.file, decoded.samples, extra, changed), lost)
+    file, changed, names = tiff_metadata.converted(decoded.header.metadata)
+    extra = tags.UNASSOCIATED if has_alpha else None
+    return Encoded.of(tiff_file.put(file, decoded.samples, extra, changed), names)
 
 
 TIFF = ImageFormat(
     "tiff",
-    pillow_names=("TIFF",),
+    recognises=lambda data: data.startswith(_MAGIC),
     inspect=inspect,
     encode=encode,
     decode=decode,
-    why_unidentified=why_unidentified,
-    several="several pages",
+    not_read=("Unsupported JPEG",),
     holds_gray_alpha=False,
     holds_16_bit=True,
+    holds_aspect=True,
 )
-
-
-def with_metadata(data: bytes, metadata: Metadata, extra_samples: int | None) -> bytes:
-    """Put XMP, ICC and the kind of alpha into a freshly encoded TIFF of one page.
-
-    ``extra_samples``: the value of the tag of that name; None for none.
-    """
-    tags: dict[int, tuple[int, bytes]] = {}
-    if extra_samples is not None:
-        tags[_EXTRA_SAMPLES] = (ifd.SHORT, extra_samples.to_bytes(2, "little"))
-    if metadata.xmp:
-        tags[_XMP] = (ifd.BYTE, metadata.xmp)
-    if metadata.icc:
-        tags[_ICC] = (ifd.UNDEFINED, metadata.icc)
-    return ifd.with_tags(data, tags) if tags else data
-
-
-def _values(tag: Any) -> tuple[Any, ...]:
-    return tag if isinstance(tag, tuple) else (tag,)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.config import Method
+from batchlight.host.given_up import Pool
 from batchlight.output.layout import (
     BatchRange,
     chunk_folder,
@@ -36,7 +36,7 @@ from batchlight.output.recordfiles import read_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
 from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage
+from batchlight.storage import EVERYONE, Storage
 
 REQUESTS_AT_ONCE = 16
 
@@ -149,7 +149,8 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
         return
     kept = old.kept_rows(read_records(storage, old.path))
     if kept.num_rows:
-        storage.write(old.path, to_parquet(kept, old.path))
+        readers = storage.readers(old.path)
+        storage.write(old.path, to_parquet(kept, old.path), readers)
     else:
         storage.delete(old.path)
 
@@ -158,10 +159,13 @@ def _move(storage: Storage, state: OutputState, chunk: BatchRange) -> None:
     """Turn the parts of a chunk into one file of ``metadata/``."""
     parts = _parts_of(state, chunk)
     if parts and chunk not in state.metadata:
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
+        with Pool(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
             tables = list(pool.map(partial(read_records, storage), parts))
         path = metadata_path(chunk)
-        storage.write(path, to_parquet(joined(tables), path))
+        readers = EVERYONE
+        for part in parts:
+            readers &= storage.readers(part)
+        storage.write(path, to_parquet(joined(tables), path), readers)
         storage.sync()
     _delete_all(storage, parts)
 
@@ -171,5 +175,5 @@ def _parts_of(state: OutputState, chunk: BatchRange) -> list[str]:
 
 
 def _delete_all(storage: Storage, paths: Iterable[str]) -> None:
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+    with Pool(REQUESTS_AT_ONCE) as pool:
         list(pool.map(storage.delete, paths))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +40,7 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    lost: tuple[str, ...] = ()
     of_container: Tally | None = None
     """Of a container: what its rows come to."""
 
@@ -55,7 +57,8 @@ class Earlier:
         skipped = self.status == "skipped"
         codes = ((self.failed_with, 1),) if self.failed_with else ()
         ok = not (skipped or codes)
-        return Tally(int(ok), codes, self.size or 0, self.output_bytes or 0, int(skipped))
+        lost = tuple((name, 1) for name in self.lost)
+        return Tally(int(ok), codes, self.size or 0, self.output_bytes or 0, int(skipped), lost)
 
 
 ROWS_AT_ONCE = 4096
@@ -89,7 +92,7 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
+    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
     columns = (*UNIT, "status", "error_code", "fingerprint", "container_bytes", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
@@ -124,11 +127,28 @@ def _containers(rows: pa.Table) -> list[Earlier]:
     found: dict[tuple[str, Method], list[dict[str, Any]]] = {}
     for row in kinds.to_pylist():
         found.setdefault((row["container"], row["method"]), []).append(row)
-    earlier = [_as_container(path, method, rows) for (path, method), rows in found.items()]
+    lost = _lost_in_containers(rows)
+    earlier = [_as_container(*key, kinds, tuple(lost[key])) for key, kinds in found.items()]
     return sorted(earlier, key=lambda item: (item.key, item.method))
 
 
-def _as_container(path: str, method: Method, kinds: list[dict[str, Any]]) -> Earlier:
+def _lost_in_containers(rows: pa.Table) -> dict[tuple[str, Method], list[tuple[str, int]]]:
+    """How many images lost what, for each container and method."""
+    keys = rows.select(["container", "method"]).take(pc.list_parent_indices(rows["lost"]))
+    table = keys.append_column("name", pc.list_flatten(rows["lost"]))
+    counts = table.group_by(["container", "method", "name"]).aggregate([([], "count_all")])
+    found: defaultdict[tuple[str, Method], list[tuple[str, int]]] = defaultdict(list)
+    for row in counts.sort_by("name").to_pylist():
+        found[row["container"], row["method"]].append((row["name"], row["count_all"]))
+    return found
+
+
+def _as_container(
+    path: str,
+    method: Method,
+    kinds: list[dict[str, Any]],
+    lost: tuple[tuple[str, int], ...],
+) -> Earlier:
     """``kinds``: rows of one container, counted by status and code."""
     counts = {row["error_code"]: row["input_count"] for row in kinds if row["status"] == "failed"}
     # One that is redone by every run decides.
@@ -141,6 +161,7 @@ def _as_container(path: str, method: Method, kinds: list[dict[str, Any]]) -> Ear
         sum(row["input_bytes_sum"] or 0 for row in kinds),
         sum(row["output_bytes_sum"] or 0 for row in kinds),
         by_status.get("skipped", 0),
+        lost,
         in_containers=rows,
         containers=1,
     )
@@ -155,7 +176,7 @@ def _as_container(path: str, method: Method, kinds: list[dict[str, Any]]) -> Ear
         kinds[0]["fingerprint_first"],
         container_output(method, path),
         tally.output_bytes,
-        tally,
+        of_container=tally,
     )
 
 
@@ -171,4 +192,5 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["fingerprint"],
         row["output"],
         row["output_bytes"],
+        tuple(row["lost"] or ()),
     )

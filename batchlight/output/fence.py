@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from batchlight.output.layout import is_output_path, state_trouble
 from batchlight.output.lock import require_lock
-from batchlight.storage import FileInfo, Storage
-from batchlight.storage.streams import Reader, Writer
+from batchlight.storage import EVERYONE, FileInfo, Storage
+from batchlight.storage.base import Reader, Writer
 
 FRESH_FOR_S = 1.0
 """For how long a look at the locks is good enough for what happens often."""
@@ -38,18 +39,23 @@ class FencedStorage:
     writes_often: bool = False
     _looked_at: float = field(default=float("-inf"), init=False)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
         if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
             self._look()
-        self.storage.write(path, data)
+        if is_output_path(path):  # whose trouble is that of one image
+            self.storage.write(path, data, readers)
+            return
+        with state_trouble(path):
+            self.storage.write(path, data, readers)
 
-    def open_writer(self, path: str) -> Writer:
+    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
         self._look()
-        return _FencedWriter(self.storage.open_writer(path), self._look)
+        return _FencedWriter(self.storage.open_writer(path, readers), self._look)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         self._look()
-        return self.storage.create(path, data)
+        with state_trouble(path):
+            return self.storage.create(path, data, readers)
 
     def delete(self, path: str) -> None:
         self._look()
@@ -73,6 +79,9 @@ class FencedStorage:
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)
 
+    def folders(self, folder: str) -> list[str]:
+        return self.storage.folders(folder)
+
     def is_file(self, path: str) -> bool:
         return self.storage.is_file(path)
 
@@ -84,6 +93,9 @@ class FencedStorage:
 
     def open_reader(self, path: str) -> Reader:
         return self.storage.open_reader(path)
+
+    def readers(self, path: str, beside: str = "") -> int:
+        return self.storage.readers(path, beside)
 
     def sync(self) -> None:
         self.storage.sync()

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from batchlight.config import Method
-from batchlight.storage import Location, Storage
+from batchlight.errors import UsageError
+from batchlight.images.container_names import is_container_name
+from batchlight.images.names import is_image_name
+from batchlight.storage import Location, Storage, open_source
+from batchlight.storage.base import INTERNAL
+from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
+
+NOT_NAMED = "the input does not name it any more"
 
 
 @dataclass(frozen=True)
@@ -69,25 +77,6 @@ def in_order_of_keys(items: Iterable[Item]) -> Iterator[Item]:
         yield heapq.heappop(held)[2]
 
 
-def read_input(item: Input, root: Storage, opened: Callable[[Location], Storage]) -> bytes:
-    """An image's bytes, wherever it is. Raises what ``Storage.read`` raises."""
-    storage, path = place_of(item, root, opened)
-    return storage.read(path)
-
-
-def place_of(
-    item: Input, root: Storage, opened: Callable[[Location], Storage]
-) -> tuple[Storage, str]:
-    """Where an input is, and its path there.
-
-    ``opened`` gives the storage of a place outside the root.
-    """
-    if item.source is None:
-        return root, item.path
-    top, below = Location.parse(item.source).split_at_top()
-    return opened(top), below
-
-
 @dataclass(frozen=True)
 class Batch:
     """The unit of the average, of a task and of a commit."""
@@ -100,3 +89,95 @@ class Batch:
     def container(self) -> Input | None:
         """The container that it consists of; None for a batch of images."""
         return self.inputs[0] if self.inputs and self.inputs[0].container else None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What ``--input`` names, and so all that may be read.
+
+    Plans lie in the output, which may come from anybody: what they name is read only if this
+    names it too.
+    """
+
+    root: Location
+    """What the paths are relative to."""
+    given: Location
+    """What was asked for: the root itself, an image in it, or a list in it."""
+    follow_links: bool = False
+    """Also links that leave the root."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether all that is in the root is asked for."""
+        return self.given == self.root
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a list names the images."""
+        return not self.is_folder and self.given.name.lower().endswith(LIST_SUFFIXES)
+
+    @property
+    def follows_links(self) -> bool:
+        """Whether links may leave the root; that of a single image, which is named itself, may."""
+        return self.follow_links or not (self.is_folder or self.is_list)
+
+    def names(self, item: Input) -> bool:
+        """Whether this image of a plan is one of the data set."""
+        if self.is_list:
+            return item.path in _listed(self) and _listed(self)[item.path] == item.source
+        if not self.is_folder:
+            return item.source is None and item.path == self.given.name
+        parts = item.path.split("/")
+        return (
+            item.source is None
+            and (is_container_name if item.container else _may_be_image)(item.path)
+            and not any(part.startswith(".") or part == INTERNAL for part in parts)
+        )
+
+    def vetted(self, batch: Batch) -> Batch:
+        """A batch of a plan, in which what this data set does not name fails and is not read.
+
+        Without size and age, so that it counts as changed once it is named again.
+        """
+        inputs = tuple(
+            item
+            if item.defect is not None or self.names(item)
+            else Input(item.path, defect=NOT_NAMED, container=item.container)
+            for item in batch.inputs
+        )
+        return batch if inputs == batch.inputs else replace(batch, inputs=inputs)
+
+    def entries(self) -> tuple[list[ListEntry], int]:
+        """What the list names, and how many entries name an image again. Raises ``UsageError``."""
+        try:
+            data = open_source(self.root, follow_links=True).read(self.given.name)
+        except OSError as error:
+            raise UsageError(
+                f"cannot read the list {self.given}; check that it is there to be read"
+            ) from error
+        return read_list(data, self.given.name, str(self.given))
+
+
+def _may_be_image(path: str) -> bool:
+    return is_image_name(path) or path.endswith("/")
+
+
+@lru_cache(maxsize=1)
+def _listed(data_set: DataSet) -> dict[str, str | None]:
+    return {entry.path: entry.source for entry in data_set.entries()[0]}
+
+
+def place_of(
+    item: Input, root: Storage, opened: Callable[[Location], Storage]
+) -> tuple[Storage, str]:
+    """The storage of an image, and its path there; ``opened`` gives that of a place elsewhere."""
+    if item.source is None:
+        return root, item.path
+    top, below = Location.parse(item.source).split()
+    return opened(top), below
+
+
+def read_input(item: Input, root: Storage, opened: Callable[[Location], Storage]) -> bytes:
+    """An image's bytes, wherever it is. Raises what ``Storage.read`` raises."""
+    storage, path = place_of(item, root, opened)
+    return storage.read(path)

@@ -7,11 +7,13 @@ changes makes a new version, which earlier programs refuse.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from batchlight._version import __version__
 from batchlight.config import METHODS
-from batchlight.errors import UsageError
+from batchlight.errors import StorageError, UsageError, brief
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
@@ -24,6 +26,10 @@ LOCKS = f"{INTERNAL}/locks"
 """Of all that a run writes, this comes first and stays: a folder with it is an output."""
 PLANS = f"{INTERNAL}/plan"
 PARTS = f"{INTERNAL}/parts"
+BATCHES_AT_MOST = 1_000_000
+"""Of one file; a chunk has far fewer."""
+DIGITS_AT_MOST = 18
+"""Of a number in a name."""
 METADATA = "metadata"
 SUMMARY = "summary.json"
 REPORT = "report.html"
@@ -50,7 +56,12 @@ class BatchRange:
         if len(numbers) != 2:
             return None
         found = cls(*map(int, numbers))
-        return found if found.file_name == file_name and found.first <= found.last else None
+        return found if found.file_name == file_name and found.is_sound else None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether there can be such a range; those that anybody has made up fill no memory."""
+        return 0 <= self.first <= self.last < self.first + BATCHES_AT_MOST
 
     def numbers(self) -> range:
         """The batches' numbers."""
@@ -58,6 +69,21 @@ class BatchRange:
 
     def __contains__(self, batch: int) -> bool:
         return self.first <= batch <= self.last
+
+
+@contextmanager
+def state_trouble(path: str) -> Iterator[None]:
+    """Trouble with a file that is no image is that of the whole output: ``StorageError``."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot use {path} of the output: {brief(error)}; correct that, or choose another "
+            "--output",
+            transient=False,
+        ) from error
 
 
 def is_output_path(path: str) -> bool:
@@ -123,12 +149,12 @@ def range_of(path: str) -> BatchRange:
 def numbered(names: list[str], suffix: str) -> list[int]:
     """The numbers that name files of one kind; files of other names are none of them."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return [int(stem) for stem in stems if is_number(stem)]
+    return [int(stem) for stem in stems if is_number(stem) and stem == f"{int(stem):010d}"]
 
 
 def is_number(text: str) -> bool:
     """Whether this is a number as in the names of files here."""
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_AT_MOST
 
 
 def is_output(storage: Storage) -> bool:
@@ -150,7 +176,8 @@ def require_known_format(storage: Storage) -> bool:
     Outputs without one are older than the file, and of version 1.
     """
     try:
-        data = storage.read(FORMAT)
+        with state_trouble(FORMAT):
+            data = storage.read(FORMAT)
     except FileNotFoundError:
         return False
     found = parse(FormatDocument, data, FORMAT)

@@ -26,8 +26,16 @@ from typing import Self
 import psutil
 
 from batchlight.errors import BatchlightError, LockedError, StorageError
+from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import LOCKS, lock_path, name_format, numbered, require_known_format
+from batchlight.output.layout import (
+    LOCKS,
+    lock_path,
+    name_format,
+    numbered,
+    require_known_format,
+    state_trouble,
+)
 from batchlight.storage import Storage
 
 HEARTBEAT = timedelta(seconds=15)
@@ -36,6 +44,8 @@ STALE_AFTER = timedelta(seconds=60)
 LOOK_EVERY = timedelta(seconds=1)
 """How often a run that waits for its workers asks whether its lock is lost."""
 ACQUIRE_TRIES = 5
+RELEASE_WITHIN = timedelta(seconds=5)
+"""A storage that does not answer must not keep a process from ending."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +133,14 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
         # If it cannot be released, the end of this process releases it too.
-        with suppress(BatchlightError, OSError):
-            self.require()
-            self._write(self._holder.model_copy(update={"released": True}))
+        with suppress(BatchlightError, OSError, TooLongError):
+            call_in_thread(self._release, RELEASE_WITHIN.total_seconds())
+
+    def _release(self) -> None:
+        self._thread.join()
+        self.require()
+        self._write(self._holder.model_copy(update={"released": True}))
 
     def check(self) -> None:
         """Raise if this run is known to have lost its lock, or must give it up.
@@ -165,7 +178,9 @@ class Lock:
                 except FileNotFoundError:  # replaced while we looked
                     continue
             self.number = numbers[-1] + 1 if numbers else 1
-            if not self._storage.create(lock_path(self.number), serialise(self._holder)):
+            with state_trouble(lock_path(self.number)):
+                created = self._storage.create(lock_path(self.number), serialise(self._holder))
+            if not created:
                 continue
             if lock_numbers(self._storage)[-1] != self.number:
                 # Others have come and gone since we looked, and a later one holds it now.
@@ -262,6 +277,11 @@ def lock_numbers(storage: Storage) -> list[int]:
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
     """A lock's holder and when it last gave a sign of life."""
     path = lock_path(number)
+    with state_trouble(path):
+        return _read_lock(storage, path)
+
+
+def _read_lock(storage: Storage, path: str) -> tuple[Holder, datetime]:
     holder = parse(Holder, storage.read(path), path)
     return holder, storage.stat(path).modified or holder.acquired_at
 

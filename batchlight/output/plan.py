@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 
 from batchlight.config import Fingerprint, Method
 from batchlight.errors import StorageError, counted
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path
+from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path, state_trouble
 from batchlight.output.recordfiles import read_table, to_parquet
 from batchlight.output.records import Tally
 from batchlight.storage import Storage
@@ -41,11 +42,15 @@ _CHUNK_SCHEMA = pa.schema(
         ("container", pa.bool_()),
     ]
 )
+_REQUIRED = frozenset({"batch", "methods", "input"})
 _INPUT_COLUMNS = {
     name: "path" if name == "input" else name
     for name in ("input", "source", "size", "modified", "etag", "defect", "container")
 }
 """Columns of a plan, and the attributes of an ``Input`` in the order in which it is made."""
+
+
+ADVICE = "restore it, or choose another --output"
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class PlanCounts:
     beyond: int = 0
     """Rows of inputs that ``--limit`` has kept from being looked for."""
     beyond_tally: Tally = field(default_factory=Tally)
+    passed_over: tuple[tuple[str, int], ...] = ()
+    """Files that are no images, by suffix."""
 
     @property
     def in_words(self) -> str:
@@ -92,6 +99,8 @@ class PlanCounts:
         if self.containers:
             containers = counted(self.containers, "container")
             images = f"{images} and {containers}" if self.inputs else containers
+        if self.passed_over:
+            images += f" (passed over: {passed_over_in_words(self.passed_over)})"
         if not self.todo:
             return f"{images}, nothing to do"
         kinds = {"new": self.new, "changed": self.changed, "to redo": self.retried}
@@ -173,7 +182,9 @@ class Plan:
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """One row per image. Raises ``DamagedRecordsError``."""
-        return read_table(storage, chunk_path(self.first, chunk), columns)
+        required = _REQUIRED.intersection(columns or _REQUIRED)
+        path = chunk_path(self.first, chunk)
+        return read_table(storage, path, _CHUNK_SCHEMA, required, columns)
 
     def read_units(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """Batch, methods, input and ``again``; the input as ``records.as_units`` names it."""
@@ -197,7 +208,7 @@ class Plan:
 
     def metadata_when_closed(self, storage: Storage) -> list[BatchRange]:
         """The files that ``metadata/`` held when this plan was closed."""
-        names = storage.read(closed_path(self.first)).decode().split()
+        names = storage.read(closed_path(self.first)).decode(errors="replace").split()
         return [chunk for name in names if (chunk := BatchRange.parse(name)) is not None]
 
     def closed_at(self, storage: Storage) -> datetime | None:
@@ -211,12 +222,13 @@ class Plan:
 def read_plan(storage: Storage, first: int) -> Plan:
     """The plan that begins with a batch. Raises ``StorageError`` if it is damaged."""
     path = plan_path(first)
-    found = parse(
-        PlanDocument,
-        storage.read(path),
-        path,
-        advice="restore it, or choose another --output",
-    )
+    with state_trouble(path):
+        data = storage.read(path)
+    found = parse(PlanDocument, data, path, ADVICE)
+    batches = sum(chunk.last - chunk.first + 1 for chunk in found.chunks)
+    sound = all(chunk.is_sound for chunk in found.chunks) and found.first == first
+    if not sound or found.counts.batches != batches:
+        raise StorageError(f"{path} is damaged; {ADVICE}", transient=False)
     fingerprints = {m: Fingerprint(parameters) for m, parameters in found.fingerprints.items()}
     return Plan(**{**dict(found), "fingerprints": fingerprints})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,23 +24,28 @@ from batchlight.output.records import (
     as_recorded,
     as_table,
     of_methods,
+    require_values,
 )
-from batchlight.storage import Storage
+from batchlight.storage import EVERYONE, Storage
 
 ROW_GROUP_ROWS = 16_384
 WRITTEN_BY = b"batchlight"
 """Key of a file's metadata whose value is the version that wrote it."""
 
 
-def write_part(storage: Storage, batch: int, records: Iterable[Record] | pa.Table) -> pa.Table:
+def write_part(
+    storage: Storage, batch: int, records: Iterable[Record] | pa.Table, readers: int = EVERYONE
+) -> pa.Table:
     """Commit a batch: the step that makes it done. Returns its rows.
+
+    ``readers``: the permission bits of a local file.
 
     The part is created exclusively. If it is there already, then another worker has done this
     batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
     """
     table = records if isinstance(records, pa.Table) else as_table(records)
     path = part_path(batch)
-    if storage.create(path, to_parquet(table, path)):
+    if storage.create(path, to_parquet(table, path), readers):
         return table
     if not read_records(storage, path, STABLE).equals(table.select(STABLE)):
         raise StorageError(
@@ -58,7 +63,7 @@ class DamagedRecordsError(StorageError):
         advice = (
             "restore it, or choose another --output"
             if path.startswith(f"{PLANS}/")
-            else "'batchlight verify OUTPUT --repair' makes them again"
+            else "'batchlight verify OUTPUT --repair --input INPUT' makes them again"
         )
         super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path
@@ -78,10 +83,23 @@ def read_records(storage: Storage, path: str, columns: Sequence[str] | None = No
         return as_recorded(_read(storage.read(path), columns), columns)
 
 
-def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one Parquet file as they are. Raises ``DamagedRecordsError``."""
+def read_table(
+    storage: Storage,
+    path: str,
+    schema: pa.Schema,
+    required: Collection[str],
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Rows of one Parquet file of that schema, some columns of them.
+
+    ``required``: those without nulls. Raises ``DamagedRecordsError``.
+    """
+    names = schema.names if columns is None else columns
+    wanted = pa.schema([schema.field(name) for name in names])
     with _damage(path):
-        return _read(storage.read(path), columns)
+        table = _read(storage.read(path), names).select(wanted.names).cast(wanted)
+        require_values(table, required)
+        return table
 
 
 def read_exactly(storage: Storage, path: str) -> pa.Table:
@@ -144,7 +162,7 @@ def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
 def _damage(path: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 
 

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         pa.field("channels", pa.int32()),
         pa.field("bit_depth", pa.int32()),
         pa.field("format", pa.string()),
+        pa.field("lost", pa.list_(pa.field("element", pa.string()))),
         pa.field("batch", pa.int64(), nullable=False),
         pa.field("atmospheric_light", pa.float32()),
         pa.field("batch_atmospheric_light", pa.float32()),
@@ -79,7 +80,7 @@ REQUIRED = frozenset({"input", "method", "status", "batch"})
 UNIT = [*KEY, "container"]
 """What tells which input of a plan a row is of."""
 
-TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes", "container")
+TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes", "lost", "container")
 """Those that a ``Tally`` is made of."""
 
 
@@ -104,6 +105,7 @@ class Record:
     channels: int | None = None
     bit_depth: int | None = None
     format: str | None = None
+    lost: tuple[str, ...] | None = None
     batch: int
     atmospheric_light: float | None = None
     batch_atmospheric_light: float | None = None
@@ -139,6 +141,8 @@ class Tally:
     input_bytes: int = 0
     output_bytes: int = 0
     skipped: int = 0
+    lost_by_name: tuple[tuple[str, int], ...] = ()
+    """How many outputs do not have what of their input's file."""
     in_containers: int = 0
     """Of all these rows."""
     containers: int = 0
@@ -155,27 +159,25 @@ class Tally:
         return self.ok + self.skipped + self.failed
 
     def __add__(self, other: Tally) -> Tally:
-        codes = Counter(dict(self.failed_by_code))
-        codes.update(dict(other.failed_by_code))
         return Tally(
             self.ok + other.ok,
-            tuple(sorted(codes.items())),
+            _summed(self.failed_by_code, other.failed_by_code),
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
             self.skipped + other.skipped,
+            _summed(self.lost_by_name, other.lost_by_name),
             self.in_containers + other.in_containers,
             self.containers + other.containers,
         )
 
     def __sub__(self, part: Tally) -> Tally:
-        codes = Counter(dict(self.failed_by_code))
-        codes.subtract(dict(part.failed_by_code))
         return Tally(
             self.ok - part.ok,
-            tuple(sorted((code, count) for code, count in codes.items() if count)),
+            _summed(self.failed_by_code, part.failed_by_code, -1),
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
             self.skipped - part.skipped,
+            _summed(self.lost_by_name, part.lost_by_name, -1),
             self.in_containers - part.in_containers,
             self.containers - part.containers,
         )
@@ -186,16 +188,16 @@ class Tally:
 
         The rows of a container all stand in one file, so that files can be counted one by one.
         """
-        counts = pc.value_counts(table["error_code"].drop_null()).to_pylist()
-        codes = {entry["values"]: entry["counts"] for entry in counts}
+        codes = _counted(table["error_code"])
         skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
         inside = pc.sum(pc.is_valid(table["container"])).as_py() or 0
         return cls(
-            table.num_rows - skipped - sum(codes.values()),
-            tuple(sorted(codes.items())),
+            table.num_rows - skipped - sum(count for _, count in codes),
+            codes,
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
+            _counted(pc.list_flatten(table["lost"])),
             inside,
             _containers(table) if inside else 0,
         )
@@ -205,6 +207,22 @@ def _containers(table: pa.Table) -> int:
     """How many there are, each counted once for each method."""
     names = [name for name in ("container", "method") if name in table.schema.names]
     return int(table.filter(pc.is_valid(table["container"])).group_by(names).aggregate([]).num_rows)
+
+
+def _counted(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
+    """How often each value is there, sorted by value; null does not count."""
+    counts = pc.value_counts(column.drop_null()).to_pylist()
+    return tuple(sorted((entry["values"], entry["counts"]) for entry in counts))
+
+
+def _summed(
+    one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], factor: int = 1
+) -> tuple[tuple[str, int], ...]:
+    """Two counts as one; ``factor`` is for the second."""
+    counts = Counter(dict(one))
+    for name, count in other:
+        counts[name] += factor * count
+    return tuple(sorted((name, count) for name, count in counts.items() if count))
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:
@@ -231,13 +249,21 @@ def as_recorded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Tab
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     fields = [
         SCHEMA.field(name).with_nullable(
-            SCHEMA.field(name).nullable or table.schema.field(name).nullable
+            SCHEMA.field(name).nullable or bool(table[name].null_count)
         )
         for name in wanted
     ]
     unknown = [] if columns is not None else [name for name in there if name not in SCHEMA.names]
+    require_values(table, REQUIRED.intersection(wanted))
     schema = pa.schema([*fields, *(table.schema.field(name) for name in unknown)])
     return table.select(schema.names).cast(schema)
+
+
+def require_values(table: pa.Table, names: Iterable[str]) -> None:
+    """Raise ``pa.ArrowInvalid`` if one of these columns holds nulls."""
+    for name in names:
+        if table[name].null_count:
+            raise pa.ArrowInvalid(f"it has rows without {name!r}")
 
 
 def of_methods(table: pa.Table, methods: Iterable[Method]) -> pa.Table:

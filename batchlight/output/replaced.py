@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
-from batchlight.output.recordfiles import read_records
+from batchlight.output.recordfiles import DamagedRecordsError, read_records
 from batchlight.output.records import UNIT, as_units, keys_of
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
@@ -85,6 +85,8 @@ def old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
 def span_of(storage: Storage, path: str) -> Span:
     """Look at a file of records. Raises ``DamagedRecordsError``."""
     inputs = as_units(read_records(storage, path, UNIT))["input"]
+    if not len(inputs):
+        raise DamagedRecordsError(path, "it has no rows")
     low, high = pc.min_max(inputs).as_py().values()
     return Span(path, low, high)
 

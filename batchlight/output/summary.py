@@ -12,7 +12,7 @@ from batchlight._version import __version__
 from batchlight.config import JobConfig
 from batchlight.errors import ExitCode, counted
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import SUMMARY
+from batchlight.output.layout import SUMMARY, state_trouble
 from batchlight.storage import Storage
 
 _PACKAGES = (
@@ -53,10 +53,14 @@ class Summary(Document):
     """Pairs whose image was not dark, and so was copied or left out."""
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
+    lost_by_name: Mapping[str, int] = {}
+    """How many outputs do not have what of their input's file: the column ``lost``."""
     missing: int = 0
     """Pairs without a record: inputs x methods - ok - skipped - failed."""
     gone: int = 0
     """Records whose input is no longer there; in none of the counts above."""
+    passed_over: Mapping[str, int] = {}
+    """Files of the listing that are no images, by suffix."""
     done_now: int = 0
     """Pairs done by this run, well or not."""
     done_before: int = 0
@@ -118,7 +122,8 @@ class Summary(Document):
 def read_summary(storage: Storage) -> Summary | None:
     """The summary of the last run that came to an end; None if none did."""
     try:
-        data = storage.read(SUMMARY)
+        with state_trouble(SUMMARY):
+            data = storage.read(SUMMARY)
     except FileNotFoundError:
         return None
     return parse(Summary, data, SUMMARY, advice="the next run writes it anew")

@@ -188,7 +188,8 @@ def digest(storage: Storage, paths: Sequence[str]) -> Digest:
         shown = written.append_column(_CHANGE, change)
         for name, (status, key, order, count) in _SELECTIONS.items():
             rows = shown.filter(pc.equal(shown["status"], status)).select([*_SHOWN, _CHANGE])
-            rows = pa.concat_tables([best[name], rows]) if name in best else rows
+            both = [best[name], rows] if name in best else [rows]
+            rows = pa.concat_tables(both, promote_options="default")
             best[name] = _first(rows, key, order, count)
     return replace(found, selections={name: rows.to_pylist() for name, rows in best.items()})
 
@@ -229,7 +230,7 @@ def _failures(
             .slice(0, FAILURES_BYTES // MARKUP_BYTES)
             .to_pylist()
         ):
-            image = FailedImage(**row)
+            image = FailedImage(row["input"], row["method"], row["error"] or "")
             left = room.get(code, FAILURES_BYTES) - _size(image)
             if left < 0:
                 break

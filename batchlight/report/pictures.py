@@ -14,13 +14,13 @@ import numpy as np
 
 from batchlight.errors import BatchlightError, ErrorCode, ImageError
 from batchlight.images import codec
+from batchlight.images.container_names import kind_of
 from batchlight.images.header import read_header
 from batchlight.images.pixels import Pixels, turned
-from batchlight.output.inputs import place_of
+from batchlight.output.inputs import DataSet, place_of
 from batchlight.output.state import OutputState
-from batchlight.shards.names import kind_of
 from batchlight.shards.source import read_member
-from batchlight.storage import Location, Storage, open_source
+from batchlight.storage import Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
 SIDE = 480
@@ -53,10 +53,13 @@ class Pair:
 class Album:
     """Makes pictures of recorded images; each file is read once, however often it is shown."""
 
-    def __init__(self, output: Storage, state: OutputState) -> None:
+    def __init__(self, output: Storage, state: OutputState, data_set: DataSet | None) -> None:
+        """``data_set``: where the originals are; None to show none."""
         self._output = output
         self._state = state
-        self._opened = lru_cache(open_source)
+        self._data_set = data_set
+        follow = data_set is not None and data_set.follows_links
+        self._opened = lru_cache(partial(open_source, follow_links=follow))
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._trouble: dict[str, str] = {}
         """Of a whole side, which is not tried again: each time could take minutes."""
@@ -99,9 +102,14 @@ class Album:
             return Picture(missing=self._trouble[side])
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
+        data_set = self._data_set
+        if data_set is None:
+            raise NameRefusedError("'batchlight report OUTPUT --input URI' shows it")
         plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["container"] or row["input"])
-        storage, path = place_of(item, self._opened(Location.parse(plan.root)), self._opened)
+        if plan.root != str(data_set.root) or not data_set.names(item):
+            raise NameRefusedError("it is not of this --input")
+        storage, path = place_of(item, self._opened(data_set.root), self._opened)
         return _read_part(storage, path, row, "member_offset", "input_bytes")
 
     def _read_result(self, row: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
+from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
@@ -17,7 +19,7 @@ from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
 from batchlight.report.rendering import render
-from batchlight.storage import Location, open_storage
+from batchlight.storage import EVERYONE, Location, open_storage
 
 RUNS_SHOWN = 10
 
@@ -94,18 +96,23 @@ class _Method:
         ]
 
 
-def write_report(output: Location, lock: int | None = None) -> str:
+def write_report(output: Location, data_set: DataSet | None = None, lock: int | None = None) -> str:
     """Make the report of an output and put it there; returns where it is.
 
-    Reads the records and the images that it shows, nothing else. ``lock``: the number of the lock
-    under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is lost.
+    Reads the records and the images that it shows, nothing else; originals only of ``data_set``,
+    since what the output itself says of them may come from anybody. ``lock``: the number of the
+    lock under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is
+    lost.
     """
     storage = open_storage(output)
     if lock is not None:
         storage = fenced_for_worker(storage, lock, str(output))
     state = OutputState.load(storage)
     found = digest(storage, state.record_files)
-    album = Album(storage, state)
+    album = Album(storage, state, data_set)
+    readers = EVERYONE
+    for path in state.record_files:
+        readers &= storage.readers(path)
 
     def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
         rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
@@ -119,10 +126,12 @@ def write_report(output: Location, lock: int | None = None) -> str:
             found,
             output=str(output),
             root=state.plan.root if state.plan else "",
+            passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
             unfinished=state.unfinished is not None,
             sample=shown(_SAMPLE),
             extremes=shown(_EXTREMES),
         ).encode(),
+        readers,
     )
     return str(output.joined(REPORT))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batchlight.errors import ImageError, brief
+from batchlight.images.container_names import kind_of, why_refused
 from batchlight.output.inputs import Input
-from batchlight.shards.names import kind_of, why_refused
-from batchlight.shards.selection import Selection, images
+from batchlight.shards.selection import images
 from batchlight.shards.source import opened_container
 from batchlight.shards.tar import members
 from batchlight.storage import FileInfo, Storage, open_source
+from batchlight.storage.patterns import Patterns
 
 
 def images_in(storage: Storage, info: FileInfo) -> list[Input]:
@@ -23,7 +24,7 @@ def images_in(storage: Storage, info: FileInfo) -> list[Input]:
         return [container]
     try:
         with opened_container(container, storage, open_source) as reader:
-            found = images(container, members(reader), Selection())
+            found = images(container, members(reader), Patterns())
             return [item for _, item in found if item is not None]
     except (ImageError, OSError) as error:
         return [replace(container, defect=brief(error))]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from batchlight.errors import StorageError, brief
 from batchlight.shards.headers import BLOCK, with_size
 from batchlight.shards.tar import Member
-from batchlight.storage.streams import Reader, Writer
+from batchlight.storage.base import Reader, Writer
 
 SPOOL_BYTES = 16 * 2**20
 """Of new images that wait for their turn in memory; others wait in a temporary file."""

@@ -4,71 +4,51 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from pathspec import PathSpec
 
-from batchlight.errors import UsageError
+from batchlight.images.container_names import is_container_name
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
-from batchlight.shards.names import is_container_name
 from batchlight.shards.tar import Member
 from batchlight.storage.base import BAD_NAME, escape_controls
+from batchlight.storage.patterns import Patterns, spec_of
+
+
+def takes_some_of(patterns: Patterns, container: str) -> bool:
+    """Whether any member of a container may be wanted, judged by the container's path alone."""
+    if patterns.excludes(container):
+        return False
+    return not patterns.include or any(_may_match(glob, container) for glob in patterns.include)
+
+
+def note_inside(patterns: Patterns, container: str) -> None:
+    """Remember which patterns may match members of a container, which no listing shows."""
+    patterns.note_where(lambda glob: _may_match(glob, container))
+
+
+def _may_match(glob: str, container: str) -> bool:
+    """Whether a glob may match a member of a container.
+
+    One with a part that ends like a container speaks of containers of that name; one without a
+    slash, or that begins with ``**``, of members anywhere.
+    """
+    parts = glob.split("/")
+    named = [number for number, part in enumerate(parts) if is_container_name(part)]
+    if not named and ("/" not in glob or parts[0] == "**"):
+        return True
+    return _spec("/".join(parts[: named[0] + 1] if named else parts)).match_file(container)
 
 
 @lru_cache
-def globs(option: str, patterns: tuple[str, ...]) -> PathSpec[Any] | None:
-    """What matches any of the patterns; None without any. Raises ``UsageError``."""
-    try:
-        # Unlike in a file of patterns, '#' begins no comment.
-        lines = ["\\" + p if p.startswith("#") else p for p in patterns]
-        return PathSpec.from_lines("gitignore", lines) if lines else None
-    except ValueError as error:
-        raise UsageError(f"{option} is no valid glob pattern: {error}") from error
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What ``--include`` and ``--exclude`` leave."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def takes(self, path: str) -> bool:
-        """Whether an image of this path, in a container or not, is to be worked on."""
-        included, excluded = globs("--include", self.include), globs("--exclude", self.exclude)
-        if included is not None and not included.match_file(path):
-            return False
-        return excluded is None or not excluded.match_file(path)
-
-    def may_take_of(self, container: str) -> bool:
-        """Whether anything of a container is, judged by its path alone.
-
-        Patterns with a part that ends like a container speak of containers, those without a slash
-        of members anywhere.
-        """
-        excluded = globs("--exclude", self.exclude)
-        if excluded is not None and excluded.match_file(container):
-            return False
-        return not self.include or any(_may_match(p, container) for p in self.include)
-
-
-def _may_match(pattern: str, container: str) -> bool:
-    parts = pattern.split("/")
-    for number, part in enumerate(parts):
-        if is_container_name(part):
-            parts, anywhere = parts[: number + 1], False
-            break
-    else:
-        anywhere = "/" not in pattern or parts[0] == "**"
-    found = globs("--include", ("/".join(parts),))
-    return anywhere or (found is not None and found.match_file(container))
+def _spec(glob: str) -> PathSpec[Any]:
+    return spec_of("--include", (glob,))
 
 
 def images(
-    container: Input, members: Iterable[Member], selection: Selection
+    container: Input, members: Iterable[Member], patterns: Patterns
 ) -> Iterator[tuple[Member, Input | None]]:
     """Each member, with what is to be worked on if it is an image.
 
@@ -82,7 +62,7 @@ def images(
             continue
         shown = escape_controls(name)
         path = f"{container.path}/{shown}"
-        if not selection.takes(path):
+        if not patterns.match(path):
             yield member, None
             continue
         seen[path] += 1

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from batchlight.errors import ErrorCode, ImageError, StorageError, brief
+from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Input, place_of
-from batchlight.shards.names import kind_of
 from batchlight.storage import Location, Storage
-from batchlight.storage.streams import LocalReader, Reader
+from batchlight.storage.base import Reader
+from batchlight.storage.streams import LocalReader
 
 COPY_BYTES = 2**20
 

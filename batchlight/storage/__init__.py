@@ -2,36 +2,47 @@
 
 base.py      what both can do, and the value that describes one file
 local.py     directories of this machine
+local_trouble.py  what their exceptions mean
+walking.py   their listings
 folders.py   their folders, reached through no link
+readers.py   who may read them
 publishing.py   their files, which appear whole or not at all
 streams.py   large files in pieces, here and there
 objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk
 trouble.py   what their exceptions mean
+lists.py     lists of paths: .txt, .csv, .parquet
+patterns.py  globs on paths
 location.py  URIs, split literally: '#', '%', '?' and spaces are ordinary characters
 """
 
 from __future__ import annotations
 
 from batchlight.storage.base import FileInfo, Storage
+from batchlight.storage.folders import Links
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.location import Location
 from batchlight.storage.objects import ObjectStorage
+from batchlight.storage.readers import EVERYONE
 
-__all__ = ["FileInfo", "Location", "Storage", "open_source", "open_storage"]
+__all__ = ["EVERYONE", "FileInfo", "Location", "Storage", "open_source", "open_storage"]
 
 
-def open_storage(location: Location) -> Storage:
+def open_storage(location: Location, readers: int = EVERYONE) -> Storage:
     """The storage rooted at ``location``, which may be a directory that does not exist yet.
 
-    No link below a local directory is followed, so this is how outputs are opened.
+    No link below a local directory is followed, so this is how outputs are opened. ``readers``: the
+    permission bits of the directory if it has to be made.
     """
-    return ObjectStorage(location) if location.remote else LocalStorage(location)
+    return ObjectStorage(location) if location.remote else LocalStorage(location, readers=readers)
 
 
-def open_source(location: Location) -> Storage:
-    """The same for data that is only read: links to files are followed."""
+def open_source(location: Location, follow_links: bool = False) -> Storage:
+    """The same for data that is only read: links to files are followed.
+
+    Those that leave the directory only with ``follow_links``.
+    """
     if location.remote:
         return ObjectStorage(location)
-    return LocalStorage(location, follow_links=True)
+    return LocalStorage(location, Links.FOLLOWED if follow_links else Links.INSIDE)

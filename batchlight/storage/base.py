@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from batchlight.storage.streams import Reader, Writer
+from batchlight.storage.readers import EVERYONE
 
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that holds it is an output and never an input."""
 
 BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
+
+LINKED_FOLDER = "it is a link to a folder, and none is followed"
 
 
 def escape_controls(name: str) -> str:
@@ -27,7 +29,11 @@ def escape_controls(name: str) -> str:
 
 
 class NameRefusedError(OSError):
-    """The storage works, but no file can have this name (too long, a folder is in its place)."""
+    """The storage works, but not with this one file.
+
+    Its name is too long, a folder is in its place, it lies on a bad sector, or it is a link that
+    is not followed.
+    """
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,10 @@ class FileInfo:
     """One file of a listing."""
 
     path: str
-    """Relative to the storage's root, separated by ``/``; always valid, printable text."""
+    """Relative to the storage's root, separated by ``/``; always valid, printable text.
+
+    A folder that is not gone into, since it cannot be listed or is a link, ends in a slash.
+    """
 
     size: int | None = None
     """Bytes; None for a file that vanished between being named and being looked at."""
@@ -48,6 +57,42 @@ class FileInfo:
 
     defect: str | None = None
     """Why this name cannot be processed; ``path`` is then its readable, escaped form."""
+
+
+class ChangedError(OSError):
+    """A file is no longer the one that was opened."""
+
+
+class Reader(Protocol):
+    """A file that is open for reading, from any thread."""
+
+    size: int
+    """Bytes."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes, fewer only at the end of the file.
+
+        Raises ``ChangedError`` if that is found out, else what ``Storage.read`` raises.
+        """
+
+    def require_unchanged(self) -> None:
+        """Raise ``ChangedError`` if it is known that the file changed while it was open."""
+
+    def close(self) -> None:
+        """Read no more of it."""
+
+
+class Writer(Protocol):
+    """A file that is being written."""
+
+    def write(self, data: bytes) -> None:
+        """Append to it. Raises ``StorageError``."""
+
+    def commit(self) -> None:
+        """Put it at its path, flushed. Raises as ``Storage.write``."""
+
+    def abort(self) -> None:
+        """Leave nothing of it, unless it is committed."""
 
 
 class Storage(Protocol):
@@ -67,13 +112,16 @@ class Storage(Protocol):
     def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
-        Left out: hidden names (any part starting with a dot), links to directories, and folders
-        that hold ``_batchlight``, which are somebody's output. ``at_most``: so many files will do,
-        so that a store need not list more.
+        Left out: hidden names (any part starting with a dot), and folders that hold
+        ``_batchlight``, which are somebody's output. ``at_most``: so many files will do, so that a
+        store need not list more.
         """
 
     def names(self, folder: str) -> list[str]:
         """Names of the files directly in ``folder``, sorted; empty if there is no such folder."""
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in ``folder``, sorted; empty if there is no such folder."""
 
     def is_file(self, path: str) -> bool:
         """Whether there is a file of this name."""
@@ -87,13 +135,26 @@ class Storage(Protocol):
     def open_reader(self, path: str) -> Reader:
         """A file to be read in pieces. Raises as ``read``."""
 
-    def open_writer(self, path: str) -> Writer:
-        """A file to be written in pieces, replacing what is there once it is whole."""
+    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+        """A file to be written in pieces, replacing what is there once it is whole.
 
-    def write(self, path: str, data: bytes) -> None:
-        """Put ``data`` at ``path``, replacing what is there; whole or not at all."""
+        ``readers``: as of ``write``.
+        """
 
-    def create(self, path: str, data: bytes) -> bool:
+    def readers(self, path: str, beside: str = "") -> int:
+        """Who may read a file, as permission bits for a local file below the folder ``beside``.
+
+        That is the root if none is given. Those of everyone where there are no such bits, or no
+        such file.
+        """
+
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+        """Put ``data`` at ``path``, replacing what is there; whole or not at all.
+
+        ``readers``: permission bits that a local file has at most.
+        """
+
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         """Like ``write``, but only if there is no such file yet; says whether it was created.
 
         A file that is there already with this very content may count as created: the answer to an

@@ -42,6 +42,8 @@ _ONE_LINE = {
     ),
 }
 """Variables whose values go into the headers and addresses of requests."""
+_used_by: int | None = None
+"""The process in which a client was made first."""
 _REASON_LENGTH = 160
 _QUOTED_AT_LEAST = 12
 """Characters at the start of a value by which a quotation of it is recognized."""
@@ -62,6 +64,7 @@ def connect(
     ``stall_timeout``: how long nothing may come from the store. Raises ``UsageError`` for a prefix
     that the client cannot use, ``StorageError`` for an environment that it cannot use.
     """
+    refuse_fork()
     _check_prefix(location)
     _check_variables(location)
     endpoint = endpoint_of(location)
@@ -87,6 +90,21 @@ def connect(
             f"check the {_PREFIXES[location.scheme]}* variables of the environment",
             transient=False,
         ) from None
+
+
+def refuse_fork() -> None:
+    """Raise ``StorageError`` in a process that was forked from one that has used a client.
+
+    The threads of the client are not there, so that it would wait for ever.
+    """
+    global _used_by
+    if _used_by not in (None, os.getpid()):
+        raise StorageError(
+            "this process was forked from one that has used an object store, which its client "
+            "does not survive; start it with multiprocessing's 'spawn' or 'forkserver' instead",
+            transient=False,
+        )
+    _used_by = os.getpid()
 
 
 def endpoint_of(location: Location) -> str:

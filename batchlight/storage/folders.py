@@ -1,4 +1,4 @@
-"""Folders of a local output, reached without following a symbolic link.
+"""Folders of a local output, reached without following a symbolic link; and files of an input.
 
 A link below the root would lead reads, writes and deletions elsewhere, and one may appear between a
 check and a use. Hence every folder is opened relative to the one above it, and files are addressed
@@ -8,36 +8,57 @@ relative to the descriptor of their folder. The root itself may be a link.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum, auto
 
 from batchlight.errors import StorageError
+from batchlight.storage.base import NameRefusedError
 
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
 """O_PATH needs no permission to list the folder; macOS does not have it."""
+LEAVES = "it is a link that leaves the input, which only --follow-links reads"
 _MAY_BE_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 """Answers to opening a link with O_NOFOLLOW; which one depends on the system."""
 
 
+class Links(Enum):
+    """Which symbolic links below a root are followed, all of them to files only."""
+
+    REFUSED = auto()
+    """None: nothing is read, written or deleted through one. ``StorageError``."""
+    INSIDE = auto()
+    """Those that lead to what lies below the root; others are one file's trouble."""
+    FOLLOWED = auto()
+
+
+class LinkRefusedError(StorageError):
+    """A link where none is followed."""
+
+
 @contextmanager
-def opened_folder(
-    root: str, path: str, *, make: bool = False, listed: bool = False
-) -> Iterator[int]:
+def opened_folder(root: str, path: str, *, make: int = 0, listed: bool = False) -> Iterator[int]:
     """A descriptor of the folder ``path`` below ``root``.
 
-    ``make`` creates what is missing; ``listed`` opens it for listing and fsync. Raises
+    ``make`` creates what is missing: the root with these permission bits, what is below it with
+    those of the root. ``listed`` opens it for listing and fsync. Raises
     ``StorageError`` if a part of ``path`` is a link, else ``OSError``.
     """
     names = [name for name in path.split("/") if name]
     mode = os.O_RDONLY if listed else _SEARCH
     folder = _open_root(root, make, mode if not names else _SEARCH)
+    inherited = (os.fstat(folder).st_mode & 0o777 | 0o700) if make else 0
     try:
         for depth, name in enumerate(names, 1):
             try:
-                below = _open_below(folder, name, make, mode if depth == len(names) else _SEARCH)
+                below = _open_below(
+                    folder, name, inherited, mode if depth == len(names) else _SEARCH
+                )
             except OSError as error:
                 if error.errno in _MAY_BE_LINK:
                     refuse_link(os.path.join(root, *names[:depth]), name, folder)
@@ -47,6 +68,56 @@ def opened_folder(
         yield folder
     finally:
         os.close(folder)
+
+
+@contextmanager
+def reached_inside(root: str, path: str) -> Iterator[tuple[str, int]]:
+    """The name of the file ``path``, and a descriptor of the folder that it is really in.
+
+    Links are followed as long as they lead to what lies below ``root``: they are resolved first,
+    and then nothing is reached through a link. Raises ``NameRefusedError`` for those that leave.
+    """
+    top = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(top, path))
+    if not _is_below(top, real):
+        raise NameRefusedError(f"cannot read {os.path.join(root, path)}: {LEAVES}")
+    parent, _, name = real[len(top.rstrip("/")) + 1 :].rpartition("/")
+    try:
+        with opened_folder(top, parent) as folder:
+            yield name, folder
+    except LinkRefusedError as error:  # a loop, or put there since
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
+
+
+def open_inside(root: str, path: str, flags: int) -> int:
+    """Open the file ``path``, with the same rule, and see where it was opened."""
+    absolute = os.path.join(root, path)
+    if not leaves(root, path):
+        descriptor = os.open(absolute, flags | os.O_CLOEXEC)
+        if _is_below(os.path.realpath(root), _path_of(descriptor) or os.path.realpath(absolute)):
+            return descriptor
+        os.close(descriptor)
+    raise NameRefusedError(f"cannot read {absolute}: {LEAVES}")
+
+
+def _path_of(descriptor: int) -> str | None:
+    """Where an open file is; None where the system does not tell."""
+    with suppress(OSError):
+        if sys.platform == "darwin":
+            found = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
+            return os.fsdecode(found.rstrip(b"\0"))
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return None
+
+
+def leaves(root: str, path: str) -> bool:
+    """Whether a link below ``root`` leads to what does not lie there."""
+    top = os.path.realpath(root)
+    return not _is_below(top, os.path.realpath(os.path.join(top, path)))
+
+
+def _is_below(top: str, real: str) -> bool:
+    return real.startswith(top.rstrip("/") + "/")
 
 
 def open_file(folder: int, name: str, flags: int, absolute: str) -> int:
@@ -63,24 +134,26 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
     """Raise ``StorageError`` if ``name`` in ``folder`` is a link."""
     with suppress(OSError):
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            raise StorageError(
+            raise LinkRefusedError(
                 f"{absolute} is a symbolic link, and none is followed inside an output; "
                 "put what it points to in its place, or choose another --output",
                 transient=False,
             )
 
 
-def _open_root(root: str, make: bool, mode: int) -> int:
+def _open_root(root: str, make: int, mode: int) -> int:
     try:
         return os.open(root, mode | _FOLDER)
     except FileNotFoundError:
         if not make:
             raise
-    os.makedirs(root, exist_ok=True)
+    os.makedirs(os.path.dirname(root), exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(root, make)
     return os.open(root, mode | _FOLDER)
 
 
-def _open_below(folder: int, name: str, make: bool, mode: int) -> int:
+def _open_below(folder: int, name: str, make: int, mode: int) -> int:
     flags = mode | _FOLDER | os.O_NOFOLLOW
     try:
         return os.open(name, flags, dir_fd=folder)
@@ -88,5 +161,5 @@ def _open_below(folder: int, name: str, make: bool, mode: int) -> int:
         if not make:
             raise
     with suppress(FileExistsError):  # another worker makes it too
-        os.mkdir(name, dir_fd=folder)
+        os.mkdir(name, make, dir_fd=folder)
     return os.open(name, flags, dir_fd=folder)

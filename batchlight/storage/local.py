@@ -11,47 +11,58 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 
-from batchlight.errors import StorageError, UsageError
-from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, NameRefusedError, escape_controls
-from batchlight.storage.folders import open_file, opened_folder, refuse_link
+from batchlight.errors import UsageError
+from batchlight.storage.base import (
+    INTERNAL,
+    FileInfo,
+    NameRefusedError,
+)
+from batchlight.storage.folders import (
+    Links,
+    open_file,
+    open_inside,
+    opened_folder,
+    reached_inside,
+    refuse_link,
+)
+from batchlight.storage.local_trouble import (
+    CANNOT_SYNC,
+    DENIED,
+    GONE,
+    NAME_TROUBLE,
+    NO_FILE,
+    is_bad_sector,
+    one_file_of,
+    storage_trouble,
+)
 from batchlight.storage.location import Location
 from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
+from batchlight.storage.readers import EVERYONE, readers_of
 from batchlight.storage.streams import LocalReader, LocalWriter
+from batchlight.storage.walking import time_of, walk
 
 TEMPORARY = f"{INTERNAL}/tmp"
 
-_NAME_TROUBLE = frozenset(
-    {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
-)
-"""The trouble of one name; whatever else happens on writing is trouble of the whole storage."""
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""Nothing is there any more."""
-_NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
-"""What is there is nothing that can be read."""
-_DENIED = frozenset({errno.EACCES, errno.EPERM})
-"""It can be read, but not by this user."""
-_TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
-"""What disks of a network do when they are in trouble, and a second try may find well again."""
-_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
-"""Folders of file systems that know no such thing, that this user cannot read, or that are gone."""
+LOOK_AGAIN_AFTER_S = 0.5
+"""Before a file that cannot be read is taken for the trouble, and not the disk."""
 
 
 class LocalStorage:
-    """Files below a local directory, which is made when the first file is written.
+    """Files below a local directory, which is made when the first file is written."""
 
-    With ``follow_links``, links to files are read as the files, as suits inputs. Without, nothing
-    below the root is read, written or deleted through a link: ``StorageError``.
-    """
-
-    def __init__(self, location: Location, follow_links: bool = False) -> None:
+    def __init__(
+        self, location: Location, links: Links = Links.REFUSED, readers: int = EVERYONE
+    ) -> None:
+        """``readers``: the permission bits of the root if it has to be made."""
         self.root = location.path
-        self._follow_links = follow_links
+        self._readers = readers
+        self._links = links
         self._changed_folders: set[str] = set()
         """Folders whose entries a power cut may still undo."""
         self._lock = threading.Lock()
@@ -60,8 +71,8 @@ class LocalStorage:
     def check(self, writable: bool) -> None:
         if writable:
             with (
-                _storage_trouble(f"cannot write to {self.root}"),
-                opened_folder(self.root, TEMPORARY, make=True),
+                storage_trouble(f"cannot write to {self.root}"),
+                opened_folder(self.root, TEMPORARY, make=self._readers),
             ):
                 pass
         elif not os.path.lexists(self.root):
@@ -72,68 +83,30 @@ class LocalStorage:
             )
 
     def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
-        return islice(self._files(), at_most)
-
-    def _files(self) -> Iterator[FileInfo]:
-        folders = [self._entries("")]
-        while folders:
-            path = next(folders[-1], None)
-            if path is None:
-                folders.pop()
-            elif path.endswith("/"):
-                folders.append(self._entries(path))
-            elif (info := self._describe(path)) is not None:
-                yield info
-
-    def _entries(self, prefix: str) -> Iterator[str]:
-        """Paths in one folder, in order; those of folders, like ``prefix``, end in a slash.
-
-        They may hold bytes that are not UTF-8.
-        """
-        folder = os.path.join(self.root, prefix)
-        try:
-            with _storage_trouble(f"cannot list {folder}", _GONE), os.scandir(folder) as scan:
-                # A folder sorts as its name with the slash that follows it in every path below it.
-                names = [e.name + "/" * e.is_dir(follow_symlinks=False) for e in scan]
-        except (FileNotFoundError, NotADirectoryError):
-            if prefix:  # deleted while we listed
-                return iter(())
-            raise StorageError(f"there is no {folder} any more", transient=False) from None
-        if INTERNAL + "/" in names:
-            return iter(())
-        names = sorted((name for name in names if not name.startswith(".")), key=_readable)
-        return (prefix + name for name in names)
-
-    def _describe(self, path: str) -> FileInfo | None:
-        """None for what is no file: sockets, pipes, links that are not followed."""
-        absolute = os.path.join(self.root, path)
-        shown = _readable(path)
-        defect = BAD_NAME if shown != path else None
-        try:
-            with _storage_trouble(f"cannot read {absolute}", _GONE | _DENIED | _NO_FILE):
-                found = os.stat(absolute, follow_symlinks=self._follow_links)
-        except OSError as error:
-            if error.errno in _NO_FILE:  # a loop of links
-                defect = defect or f"cannot be looked at: {(error.strerror or '').lower()}"
-            # Else gone since, or a link to nothing or to what is closed: the batch will say so.
-            return FileInfo(shown, defect=defect)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return FileInfo(shown, found.st_size, _time(found.st_mtime_ns), defect=defect)
+        return islice(walk(self.root, self._links), at_most)
 
     def names(self, folder: str) -> list[str]:
         absolute = self._absolute(folder)
-        with _storage_trouble(f"cannot list {absolute}"):
+        with storage_trouble(f"cannot list {absolute}"):
             try:
                 with self._listed(folder) as place, os.scandir(place) as scan:
                     return sorted(entry.name for entry in scan if self._may_be_file(entry))
             except FileNotFoundError:
                 return []
 
+    def folders(self, folder: str) -> list[str]:
+        absolute = self._absolute(folder)
+        with storage_trouble(f"cannot list {absolute}"):
+            try:
+                with self._listed(folder) as place, os.scandir(place) as scan:
+                    return sorted(e.name for e in scan if e.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                return []
+
     def is_file(self, path: str) -> bool:
         try:
             with self._reached(path) as (name, folder):
-                found = os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links)
+                found = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
         except OSError:
             return False
         return stat.S_ISREG(found.st_mode)
@@ -141,54 +114,76 @@ class LocalStorage:
     def stat(self, path: str) -> FileInfo:
         absolute = self._absolute(path)
         with (
-            _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE, refused=_NO_FILE),
+            one_file_of(self.root, absolute),
+            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE, refused=NO_FILE),
             self._reached(path) as (name, folder),
         ):
-            found = os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links)
+            found = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
             if folder is not None and stat.S_ISLNK(found.st_mode):
                 refuse_link(absolute, name, folder)
         if not stat.S_ISREG(found.st_mode):
             raise NameRefusedError(f"cannot read {absolute}: it is no regular file")
-        return FileInfo(path, found.st_size, _time(found.st_mtime_ns))
+        return FileInfo(path, found.st_size, time_of(found.st_mtime_ns))
 
     def read(self, path: str) -> bytes:
+        try:
+            return self._read(path)
+        except NameRefusedError as error:
+            if not is_bad_sector(error):
+                raise
+            # A disk of the network may be well again a moment later.
+            time.sleep(LOOK_AGAIN_AFTER_S)
+            return self._read(path)
+
+    def _read(self, path: str) -> bytes:
         absolute = self._absolute(path)
-        with (
-            _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE | _NO_FILE),
-            open(self._open(path), "rb") as file,
-        ):
+        with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return file.read()
 
+    @contextmanager
+    def _reading(self, absolute: str) -> Iterator[None]:
+        with (
+            one_file_of(self.root, absolute),
+            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE),
+        ):
+            yield
+
     def open_reader(self, path: str) -> LocalReader:
         absolute = self._absolute(path)
-        with _storage_trouble(f"cannot read {absolute}", _DENIED, gone=_GONE | _NO_FILE):
+        reading = partial(self._reading, absolute)
+        with reading():
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
-            return LocalReader(descriptor)
+            return LocalReader(descriptor, reading)
 
-    def open_writer(self, path: str) -> LocalWriter:
+    def open_writer(self, path: str, readers: int = EVERYONE) -> LocalWriter:
         target = self._absolute(path)
         self._note_change(path.rpartition("/")[0])
-        trouble = partial(_storage_trouble, f"cannot write {target}", refused=_NAME_TROUBLE)
-        return LocalWriter(self.root, TEMPORARY, path, trouble)
+        trouble = partial(storage_trouble, f"cannot write {target}", refused=NAME_TROUBLE)
+        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), trouble)
 
-    def write(self, path: str, data: bytes) -> None:
-        with self._draft(path, data) as draft:
+    def readers(self, path: str, beside: str = "") -> int:
+        with suppress(OSError):
+            return readers_of(self._absolute(path), beside or self.root)
+        return EVERYONE
+
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+        with self._draft(path, data, readers) as draft:
             draft.replace()
 
-    def create(self, path: str, data: bytes) -> bool:
-        with self._draft(path, data) as draft:
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+        with self._draft(path, data, readers) as draft:
             return draft.create()
 
     def delete(self, path: str) -> None:
         absolute = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
-            _storage_trouble(f"cannot delete {absolute}"),
+            storage_trouble(f"cannot delete {absolute}"),
             suppress(FileNotFoundError),
             opened_folder(self.root, parent) as folder,
         ):
@@ -208,7 +203,7 @@ class LocalStorage:
 
     def sweep(self) -> None:
         with (
-            _storage_trouble(f"cannot delete {os.path.join(self.root, TEMPORARY)}"),
+            storage_trouble(f"cannot delete {os.path.join(self.root, TEMPORARY)}"),
             suppress(FileNotFoundError),
             opened_folder(self.root, TEMPORARY, listed=True) as folder,
         ):
@@ -223,17 +218,20 @@ class LocalStorage:
     def _reached(self, path: str) -> Iterator[tuple[str, int | None]]:
         """The name of a file, and the folder that the name is relative to."""
         absolute = self._absolute(path)
-        if self._follow_links:
+        if self._links is Links.FOLLOWED:
             yield absolute, None
-            return
-        parent, _, name = path.rpartition("/")
-        with opened_folder(self.root, parent) as folder:
-            yield name, folder
+        elif self._links is Links.INSIDE:
+            with reached_inside(self.root, path) as reached:
+                yield reached
+        else:
+            parent, _, name = path.rpartition("/")
+            with opened_folder(self.root, parent) as folder:
+                yield name, folder
 
     @contextmanager
     def _listed(self, folder: str) -> Iterator[int | str]:
         """A folder, for ``os.scandir``."""
-        if self._follow_links:
+        if self._links is not Links.REFUSED:
             yield self._absolute(folder)
             return
         with opened_folder(self.root, folder, listed=True) as descriptor:
@@ -241,27 +239,31 @@ class LocalStorage:
 
     def _may_be_file(self, entry: os.DirEntry[str]) -> bool:
         """Whether it is a file, or a link whose use will be refused."""
-        if self._follow_links:
+        if self._links is not Links.REFUSED:
             return entry.is_file()
         return entry.is_symlink() or entry.is_file(follow_symlinks=False)
 
     def _open(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK  # without waiting for the writer of a pipe
-        with self._reached(path) as (name, folder):
-            if folder is None:
-                return os.open(name, flags | os.O_CLOEXEC)
-            return open_file(folder, name, flags, self._absolute(path))
+        absolute = self._absolute(path)
+        if self._links is Links.FOLLOWED:
+            return os.open(absolute, flags | os.O_CLOEXEC)
+        if self._links is Links.INSIDE:
+            return open_inside(self.root, path, flags)
+        parent, _, name = path.rpartition("/")
+        with opened_folder(self.root, parent) as folder:
+            return open_file(folder, name, flags, absolute)
 
     @contextmanager
-    def _draft(self, path: str, data: bytes) -> Iterator[Draft]:
+    def _draft(self, path: str, data: bytes, readers: int) -> Iterator[Draft]:
         """``data`` in a temporary file, flushed to the disk, to be moved to its path."""
         target = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
-            _storage_trouble(f"cannot write {target}", refused=_NAME_TROUBLE),
-            opened_folder(self.root, TEMPORARY, make=True) as temporaries,
-            temporary_file(temporaries, data) as temporary,
-            opened_folder(self.root, parent, make=True) as folder,
+            storage_trouble(f"cannot write {target}", refused=NAME_TROUBLE),
+            opened_folder(self.root, TEMPORARY, make=self._readers) as temporaries,
+            temporary_file(temporaries, data, readers) as temporary,
+            opened_folder(self.root, parent, make=self._readers) as folder,
         ):
             yield Draft(data, temporary, temporaries, name, folder, path)
         self._note_change(parent)
@@ -280,50 +282,7 @@ class LocalStorage:
         absolute = os.path.join(self.root, folder)
         with (
             suppress(OSError),
-            _storage_trouble(f"cannot write to {absolute}", _CANNOT_SYNC),
+            storage_trouble(f"cannot write to {absolute}", CANNOT_SYNC),
             opened_folder(self.root, folder, listed=True) as descriptor,
         ):
             os.fsync(descriptor)
-
-
-@contextmanager
-def _storage_trouble(
-    what: str,
-    keep: frozenset[int] = frozenset(),
-    *,
-    gone: frozenset[int] = frozenset(),
-    refused: frozenset[int] = frozenset(),
-) -> Iterator[None]:
-    """Turn ``OSError`` into ``StorageError``, but for the kinds that are one file's trouble."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in keep:
-            raise
-        if error.errno in gone:
-            raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
-        if error.errno in refused:
-            raise NameRefusedError(f"{what}: {reason}") from error
-        advice = {
-            errno.ENOSPC: "; free some space and run the same command again",
-            errno.EDQUOT: "; free some of your quota and run the same command again",
-            errno.EACCES: "; give this user the permission and run the same command again",
-            errno.EPERM: "; give this user the permission and run the same command again",
-            errno.EROFS: "; choose an --output that can be written to",
-        }.get(error.errno or 0, "")
-        transient = error.errno in _TRANSIENT
-        raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
-
-
-def _readable(name: str) -> str:
-    """The name as printable text; what is not UTF-8 becomes a backslash escape."""
-    return escape_controls(os.fsencode(name).decode("utf-8", "backslashreplace"))
-
-
-def _time(nanoseconds: int) -> datetime | None:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    try:
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-    except (ValueError, OverflowError, OSError):  # beyond the year 9999
-        return None

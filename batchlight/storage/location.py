@@ -78,10 +78,14 @@ class Location:
         """The last part of the path; empty for a bucket's or a file system's root."""
         return self.path.rpartition("/")[2]
 
-    def split_at_top(self) -> tuple[Location, str]:
-        """The bucket or the local file system's root, and the path below it."""
-        top = Location(self.scheme, self.bucket, "" if self.remote else "/")
-        return top, self.path.lstrip("/")
+    def split(self) -> tuple[Location, str]:
+        """Where to open a storage for this one file, and its path there.
+
+        The bucket, or the local folder, which links that are not followed do not leave.
+        """
+        if self.remote:
+            return Location(self.scheme, self.bucket, ""), self.path
+        return self.parent, self.name
 
     @property
     def parent(self) -> Location:

@@ -7,8 +7,10 @@ buckets. A put is atomic by nature, so there are no temporary files to sweep.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,14 +23,18 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 
 from batchlight.errors import StorageError
+from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import FileInfo, NameRefusedError
-from batchlight.storage.connecting import connect
+from batchlight.storage.base import ChangedError, FileInfo, NameRefusedError
+from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, sorting_table
 from batchlight.storage.location import Location
-from batchlight.storage.streams import PART_BYTES, BlockReader, ChangedError, UploadWriter
+from batchlight.storage.readers import EVERYONE
+from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=60)
 """How long an operation is tried again while the store is in trouble."""
@@ -50,6 +56,10 @@ LARGE_STALL_TIMEOUT = timedelta(minutes=10)
 """For writes of more than that."""
 
 
+class OddNameError(StorageError):
+    """A listing met a key that the client cannot have, and so ended."""
+
+
 class ObjectStorage:
     """Objects below one prefix of one bucket."""
 
@@ -69,7 +79,8 @@ class ObjectStorage:
 
     def check(self, writable: bool) -> None:
         probe = self._connected(PROBE_RETRIES, STALL_TIMEOUT)
-        self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
+        with suppress(OddNameError):  # which is an answer, too
+            self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
     def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
         pages = Pages(self._store, self.location)
@@ -77,15 +88,58 @@ class ObjectStorage:
         try:
             with sorting_table() as table:
                 listed = 0
-                while (at_most is None or listed < at_most) and (page := next_page()):
-                    table.add(page)
-                    listed += len(page)
-                yield from islice(table.inputs(), at_most)
+                try:
+                    while (at_most is None or listed < at_most) and (page := next_page()):
+                        table.add(page)
+                        listed += len(page)
+                except OddNameError:
+                    if not self._lists_root():
+                        raise
+                    for page in self._by_folder(""):
+                        table.add(page)
+                inputs = filter(self._is_no_folder_mark, table.inputs())
+                yield from islice(inputs, at_most)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "
                 "free some space there, or set TMPDIR to another folder"
             ) from error
+
+    def folders(self, folder: str) -> list[str]:
+        found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+    def _lists_root(self) -> bool:
+        """Whether what is directly in the root can be listed, if not all that is below it."""
+        try:
+            self.folders("")
+        except OddNameError:
+            return False
+        return True
+
+    def _by_folder(self, folder: str) -> Iterator[list[FileInfo]]:
+        """All but what is in folders with names that the client refuses, of which it warns."""
+        try:
+            found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
+        except OddNameError as error:
+            logger.warning("what is directly in %s is left out: %s", folder, error)
+            return
+        yield [
+            FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+            for meta in found["objects"]
+        ]
+        for below in found["common_prefixes"]:
+            yield from self._by_folder(below.rstrip("/"))
+
+    def _is_no_folder_mark(self, info: FileInfo) -> bool:
+        """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
+
+        Only where the name has a suffix, as of an image: others are left out anyway.
+        """
+        name = info.path.rpartition("/")[2]
+        return (
+            bool(info.size) or "." not in name or info.defect is not None or self.is_file(info.path)
+        )
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
@@ -124,7 +178,7 @@ class ObjectStorage:
 
         return BlockReader(info.size or 0, asked)
 
-    def open_writer(self, path: str) -> UploadWriter:
+    def open_writer(self, path: str, readers: int = EVERYONE) -> UploadWriter:
         options: dict[str, Any] = {"use_multipart": True, "max_concurrency": 1}
 
         def upload(pieces: Iterator[bytes]) -> None:
@@ -133,10 +187,13 @@ class ObjectStorage:
 
         return UploadWriter(upload)
 
-    def write(self, path: str, data: bytes) -> None:
+    def readers(self, path: str, beside: str = "") -> int:
+        return EVERYONE
+
+    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
         self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         try:
             self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:
@@ -169,13 +226,14 @@ class ObjectStorage:
         whether the store has done it already: deletes and exclusive creations. An outage is waited
         out once, not by each operation of a run that is about to end.
         """
+        refuse_fork()
         patience = PROBE_PATIENCE if self._given_up else patience or PATIENCE
         deadline = time.monotonic() + patience.total_seconds()
         pause = FIRST_PAUSE
         while True:
             try:
                 with self._trouble(doing, path):
-                    answer = request()
+                    answer = _interruptible(request)
                 self._given_up = False
                 return answer
             except StorageError as error:
@@ -192,7 +250,7 @@ class ObjectStorage:
         try:
             yield
         except InvalidPathError as error:
-            raise StorageError(trouble.odd_name(where, error), transient=False) from None
+            raise OddNameError(trouble.odd_name(where, error), transient=False) from None
         except (FileNotFoundError, BaseError) as error:
             reason = trouble.reason_of(error, self.location)
             one_file = doing in ("read", "delete") and "NoSuchBucket" not in str(error)
@@ -208,3 +266,13 @@ class ObjectStorage:
             raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error
+
+
+def _interruptible(request: Callable[[], T]) -> T:
+    """What the client answers. In the main thread it waits where a signal is heard.
+
+    The client itself hears none until it has its answer, or has waited for it for a minute.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return call_in_thread(request)
+    return request()

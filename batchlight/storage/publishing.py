@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from batchlight.errors import StorageError
 from batchlight.storage.folders import open_file
+from batchlight.storage.readers import EVERYONE
 
 _OWN_NAME = re.compile("[0-9a-f]{32}")
 _NO_HARD_LINKS = frozenset(
@@ -123,7 +124,7 @@ def write_file(path: str, data: bytes) -> None:
     try:
         descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with temporary_file(descriptor, data) as temporary:
+            with temporary_file(descriptor, data, EVERYONE) as temporary:
                 os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         finally:
             os.close(descriptor)
@@ -132,12 +133,15 @@ def write_file(path: str, data: bytes) -> None:
 
 
 @contextmanager
-def temporary_file(folder: int, data: bytes) -> Iterator[str]:
-    """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails."""
+def temporary_file(folder: int, data: bytes, readers: int) -> Iterator[str]:
+    """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails.
+
+    ``readers``: permission bits that it has at most.
+    """
     name = uuid.uuid4().hex
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+        descriptor = os.open(name, flags, 0o666 & readers, dir_fd=folder)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()

@@ -11,10 +11,9 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext, suppress
 
-from batchlight.errors import StorageError
+from batchlight.storage.base import ChangedError
 from batchlight.storage.folders import opened_folder
 
 BLOCK_BYTES = 8 * 2**20
@@ -25,48 +24,15 @@ PART_BYTES = 32 * 2**20
 PIECES_WAITING = 2
 
 
-class ChangedError(OSError):
-    """A file is no longer the one that was opened."""
-
-
-class Reader(Protocol):
-    """A file that is open for reading, from any thread."""
-
-    size: int
-    """Bytes."""
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """So many bytes, fewer only at the end of the file.
-
-        Raises ``ChangedError`` if that is found out, else what ``Storage.read`` raises.
-        """
-
-    def require_unchanged(self) -> None:
-        """Raise ``ChangedError`` if it is known that the file changed while it was open."""
-
-    def close(self) -> None:
-        """Read no more of it."""
-
-
-class Writer(Protocol):
-    """A file that is being written."""
-
-    def write(self, data: bytes) -> None:
-        """Append to it. Raises ``StorageError``."""
-
-    def commit(self) -> None:
-        """Put it at its path, flushed. Raises as ``Storage.write``."""
-
-    def abort(self) -> None:
-        """Leave nothing of it, unless it is committed."""
-
-
 class LocalReader:
     """A local file; what is in the page cache is not kept here."""
 
-    def __init__(self, descriptor: int) -> None:
-        """``descriptor`` is closed with it."""
+    def __init__(
+        self, descriptor: int, trouble: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """``descriptor`` is closed with it. ``trouble`` translates ``OSError``."""
         self._descriptor = descriptor
+        self._trouble = trouble
         self._found = os.fstat(descriptor)
         self.size = self._found.st_size
 
@@ -77,10 +43,8 @@ class LocalReader:
         return data
 
     def _some(self, offset: int, size: int) -> bytes:
-        try:
+        with self._trouble():
             return os.pread(self._descriptor, size, offset)
-        except OSError as error:
-            raise StorageError(f"cannot read on: {error.strerror}", transient=True) from error
 
     def require_unchanged(self) -> None:
         now, then = os.fstat(self._descriptor), self._found
@@ -139,15 +103,21 @@ class LocalWriter:
         root: str,
         temporaries: str,
         path: str,
+        readers: tuple[int, int],
         trouble: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``temporaries``: folder below ``root``. ``trouble`` translates ``OSError``."""
+        """``temporaries``: folder below ``root``; ``readers``: permission bits of root and file.
+
+        ``trouble`` translates ``OSError``.
+        """
         self._root, self._temporaries, self._path = root, temporaries, path
+        self._readers = readers
         self._trouble = trouble
         self._name = uuid.uuid4().hex
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with trouble(), opened_folder(root, temporaries, make=True) as folder:
-            self._file = open(os.open(self._name, flags, 0o666, dir_fd=folder), "wb")  # noqa: SIM115
+        with trouble(), opened_folder(root, temporaries, make=readers[0]) as folder:
+            descriptor = os.open(self._name, flags, 0o666 & readers[1], dir_fd=folder)
+            self._file = open(descriptor, "wb")  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
         with self._trouble():
@@ -158,7 +128,7 @@ class LocalWriter:
         with (
             self._trouble(),
             opened_folder(self._root, self._temporaries) as source,
-            opened_folder(self._root, parent, make=True) as target,
+            opened_folder(self._root, parent, make=self._readers[0]) as target,
         ):
             self._file.flush()
             os.fsync(self._file.fileno())

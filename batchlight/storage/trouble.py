@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import urllib.error
+import urllib.request
 
 from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
 
@@ -21,6 +23,10 @@ _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
 )
 """Metadata services of cloud machines, asked where the environment holds no credentials."""
+_CERTIFICATE = re.compile(r"certificate|UnknownIssuer|self-signed", re.IGNORECASE)
+_REDIRECTED = re.compile("PermanentRedirect|BareRedirect|Received redirect")
+"""S3's answer for a bucket of another region."""
+_REGION_WITHIN_S = 4
 _REASON_LENGTH = 200
 
 
@@ -37,8 +43,9 @@ def is_bad_key(error: BaseException) -> bool:
 def is_transient(error: BaseException) -> bool:
     """Whether a second try may help: not with no such bucket, no permission, a bad request."""
     text = str(error)
-    refused = re.search(r"status code: (4\d\d|501)", text) and not _PASSING.search(text)
-    return not (_is_denied(error) or refused)
+    refused = re.search(r"status code: (3\d\d|4\d\d|501)", text) and not _PASSING.search(text)
+    wrong = _CERTIFICATE.search(text) or _REDIRECTED.search(text)
+    return not (_is_denied(error) or refused or wrong)
 
 
 def is_denied_one_object(error: BaseException) -> bool:
@@ -71,6 +78,15 @@ def reason_of(error: BaseException, location: Location) -> str:
         return f"there is no bucket {location.bucket}; create it or correct its name"
     if _NO_CREDENTIALS.search(text):
         return f"no credentials were found; {credentials}"
+    if _CERTIFICATE.search(text):
+        return (
+            "the certificate of the endpoint is not trusted; add its authority to those of the "
+            "system, or name a file of authorities in SSL_CERT_FILE (AWS_CA_BUNDLE is not read)"
+        )
+    if _REDIRECTED.search(text):
+        region = _region_of(location)
+        where = f"the region {region}" if region else "another region"
+        return f"the bucket is in {where}; set AWS_REGION to {region or 'it'}"
     if "error sending request" in text or "dns error" in text:
         endpoint = _without_password(endpoint_of(location)) or f"the {location.scheme}:// service"
         return f"cannot reach {endpoint}; check the endpoint and the network"
@@ -86,6 +102,21 @@ def reason_of(error: BaseException, location: Location) -> str:
     if status:
         return f"the store answers {status.group(1)}"
     return _without_password(text.partition("\n")[0])[:_REASON_LENGTH]
+
+
+def _region_of(location: Location) -> str | None:
+    """Where a bucket of S3 is, as S3 tells anybody; the client does not pass that on."""
+    url = f"{endpoint_of(location) or 'https://s3.amazonaws.com'}/{location.bucket}"
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_REGION_WITHIN_S) as answer:
+            found = answer.headers
+    except urllib.error.HTTPError as error:
+        found = error.headers
+    except (OSError, ValueError):
+        return None
+    region = found.get("x-amz-bucket-region", "")
+    return region if re.fullmatch("[a-z0-9-]{4,40}", region) else None
 
 
 def _without_password(endpoint: str) -> str:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Gray = npt.NDArray[Any]
 """As ``Rgb``, but (height, width)."""
 
-LOW, HIGH = "low", "high"
+LOW, HIGH, NATIVE = "low", "high", "native"
 THUMBNAIL = 24
 SAME_SCENE = 0.9
 """Correlation of two thumbnails from which on they show one scene. In LOL-v1, nearly all pairs of
@@ -41,7 +41,8 @@ class TrainingPair:
     name: str
     low: str
     high: str
-    """Paths relative to the folder."""
+    native: str | None = None
+    """Paths relative to the folder; ``native`` is the dark one before it was shrunk, if there."""
 
 
 def find_pairs(folder: str) -> list[TrainingPair]:
@@ -49,7 +50,7 @@ def find_pairs(folder: str) -> list[TrainingPair]:
     root = Location.parse(folder)
     storage = open_source(root)
     storage.check(writable=False)
-    sides: dict[str, dict[str, str]] = {LOW: {}, HIGH: {}}
+    sides: dict[str, dict[str, str]] = {LOW: {}, HIGH: {}, NATIVE: {}}
     for info in storage.walk():
         side, _, path = info.path.partition("/")
         if side in sides and is_image_name(path):
@@ -65,7 +66,11 @@ def find_pairs(folder: str) -> list[TrainingPair]:
             "%d images in %s have no counterpart and are left out, such as %s",
             len(alone), root, alone[0],
         )  # fmt: skip
-    pairs = [TrainingPair(str(root), n, low[n], high[n]) for n in sorted(low.keys() & high.keys())]
+    native = sides[NATIVE]
+    pairs = [
+        TrainingPair(str(root), n, low[n], high[n], native.get(n))
+        for n in sorted(low.keys() & high.keys())
+    ]
     if not pairs:
         raise UsageError(
             f"{root} holds no pairs; put the dark images into its folder low/ and the "
@@ -74,9 +79,20 @@ def find_pairs(folder: str) -> list[TrainingPair]:
     return pairs
 
 
+def find_images(folder: str) -> list[tuple[str, str]]:
+    """The images below a folder or prefix, as (folder, path). Raises ``UsageError`` if none."""
+    root = Location.parse(folder)
+    storage = open_source(root)
+    storage.check(writable=False)
+    found = [(str(root), info.path) for info in storage.walk() if is_image_name(info.path)]
+    if not found:
+        raise UsageError(f"there are no images in {root}; correct --clean")
+    return found
+
+
 def load_pair(pair: TrainingPair) -> tuple[Rgb, Rgb]:
     """Both images, of one size. Raises ``UsageError``."""
-    low, high = (_load(pair.folder, path) for path in (pair.low, pair.high))
+    low, high = (load_image(pair.folder, path, "the pair") for path in (pair.low, pair.high))
     if low.shape != high.shape:
         raise UsageError(
             f"{pair.low} and {pair.high} in {pair.folder} differ in size; remove the pair"
@@ -127,13 +143,14 @@ def _thumbnail(image: Rgb) -> Gray:
     return small
 
 
-def _load(folder: str, path: str) -> Rgb:
+def load_image(folder: str, path: str, to_remove: str) -> Rgb:
+    """In 0..1, at full size. Raises ``UsageError``."""
     storage = open_source(Location.parse(folder))
     try:
         data = storage.read(path)
         pixels = codec.decode(data, read_header(data, LARGEST_IMAGE)).pixels
     except (ImageError, OSError) as error:
-        raise UsageError(f"cannot use {path} in {folder}: {error}; remove the pair") from error
+        raise UsageError(f"cannot use {path} in {folder}: {error}; remove {to_remove}") from error
     top = np.float32(np.iinfo(pixels.dtype).max)
     rgb: Rgb = in_colour(pixels)[:, :, ::-1].astype(np.float32) / top
     return rgb

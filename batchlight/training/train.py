@@ -2,10 +2,10 @@
 
     FILE.safetensors               the weights, when the training is done
     FILE.checkpoint.safetensors    all that a killed training needs to go on; gone when it is done
-    FILE.log.jsonl                 loss, PSNR and SSIM of each epoch
+    FILE.log.jsonl                 loss, PSNR and SSIM of each round: an epoch, or some minutes
 
 The processes that train are given all they need and give back what is to be stored, so that only
-this one, the driver, knows files of its own; the others read pairs.
+this one, the driver, knows files of its own; the others read pictures.
 """
 
 from __future__ import annotations
@@ -31,31 +31,41 @@ from batchlight.absgn.loading import (
     read_weights,
     refuse_cuda_without_gpu,
 )
-from batchlight.config import TrainConfig
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
 from batchlight.storage.publishing import write_file
-from batchlight.training.pairs import TrainingPair, find_pairs, load_pair, split_by_scene
+from batchlight.training.config import TrainConfig
+from batchlight.training.pairs import (
+    TrainingPair,
+    find_images,
+    find_pairs,
+    load_pair,
+    split_by_scene,
+)
 from batchlight.training.quality import Quality, quality
 
 if TYPE_CHECKING:
+    from batchlight.absgn.exposure import Exposure
     from batchlight.absgn.network import ABSGN
-    from batchlight.absgn.training import Recipe
+    from batchlight.absgn.recipe import Extent, Recipe
+    from batchlight.absgn.training import Stop, Trainer
 
-LOADERS_ON_GPU = 6
-"""Processes that read and augment pairs for one GPU; a CPU is busy enough with the training."""
+SHORTEST_ROUND_S, LONGEST_ROUND_S = 20.0, 600.0
+ROUNDS = 10
+"""Of a training of limited time, unless they become too short or too long."""
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one epoch brought."""
+class Look:
+    """What there is when a training stops for a moment."""
 
-    number: int
-    """From 1."""
-    loss: float
-    quality: Quality | None
-    """Of the averaged weights, over the pairs held out."""
+    stop: Stop
+    elapsed_s: float
+    """Of training, earlier parts included."""
+    steps: int
+    scores: Mapping[str, Quality]
+    """Of the averaged weights at the end of a round, by what was scored."""
     checkpoint: bytes = field(repr=False)
     weights: bytes = field(repr=False)
 
@@ -65,185 +75,256 @@ class Training:
     """All that a process needs to train; the same for all that train together."""
 
     recipe: Recipe
+    extent: Extent
+    size: int
     pairs: tuple[TrainingPair, ...]
-    held_out: tuple[TrainingPair, ...]
+    clean: tuple[tuple[str, str], ...]
+    """Folder and path."""
+    checks: Mapping[str, tuple[TrainingPair, ...]]
+    """What is scored, never trained on."""
     device: str
     about: Mapping[str, str]
     start: bytes | None = field(repr=False, default=None)
     checkpoint: bytes | None = field(repr=False, default=None)
 
-    def epochs(self, rank: int = 0, processes: int = 1) -> Iterator[Epoch | None]:
-        """Train; the first process gives an ``Epoch`` each time, the others None."""
+    def looks(self, rank: int = 0, processes: int = 1) -> Iterator[Look | None]:
+        """Train; the first process gives a ``Look`` at each stop, the others None."""
         import torch
 
         from batchlight.absgn.training import Trainer
-        from batchlight.absgn.weights import dump_tensors, dump_weights, load_tensors
+        from batchlight.absgn.weights import load_tensors
+        from batchlight.training.pictures import load_pictures
 
-        on_gpu = self.device == "cuda"
-        if processes > 1 and not on_gpu:
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        elif processes > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-        trainer = Trainer(
-            self.recipe,
-            self.pairs,
-            load_pair,
-            torch.device(self.device),
-            loaders=LOADERS_ON_GPU if on_gpu else 0,
-            start=load_tensors(self.start)[0] if self.start else None,
-            rank=rank,
-            processes=processes,
-        )
-        if self.checkpoint:
-            state, about = load_tensors(self.checkpoint)
-            trainer.resume(state, int(about["epoch"]))
-        for loss in trainer.epochs():
-            if rank > 0:
-                yield None
-                continue
-            score = validate(trainer.averaged, self.held_out) if math.isfinite(loss) else None
-            about = dict(self.about) | {"epoch": str(trainer.epoch)}
-            if score is not None:
-                about |= {"psnr": f"{score.psnr:.3f}", "ssim": f"{score.ssim:.4f}"}
-            yield Epoch(
-                trainer.epoch,
-                loss,
-                score,
-                dump_tensors(trainer.state(), about),
-                dump_weights(trainer.weights, about),
-            )
+        try:
+            pictures = load_pictures(self.pairs, self.clean, self.size, device)
+            start = load_tensors(self.start)[0] if self.start else None
+            trainer = Trainer(self.recipe, pictures, start, rank, processes)
+            if self.checkpoint:
+                trainer.resume(load_tensors(self.checkpoint)[0])
+            for stop in trainer.train(self.extent):
+                yield self._look(trainer, stop) if rank == 0 else None
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise BatchlightError(
+                f"the training does not fit into the memory of {self.device}; "
+                "give a smaller --size or --batch-size, or fewer pictures"
+            ) from error
+
+    def _look(self, trainer: Trainer, stop: Stop) -> Look:
+        from batchlight.absgn.weights import dump_tensors, dump_weights
+
+        scores = {}
+        if stop.ended and math.isfinite(stop.loss):
+            for name, pairs in self.checks.items():
+                scores[name] = validate(trainer.averaged, pairs, self.recipe.exposure)
+        about = dict(self.about) | {"round": str(stop.round), "steps": str(trainer.steps)}
+        about |= {f"{name} PSNR": f"{score.psnr:.3f}" for name, score in scores.items()}
+        about |= {f"{name} SSIM": f"{score.ssim:.4f}" for name, score in scores.items()}
+        checkpoint = dump_tensors(trainer.state(), about)
+        weights = dump_weights(trainer.weights, about)
+        return Look(stop, trainer.elapsed, trainer.steps, scores, checkpoint, weights)
 
 
 def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     """Train and write the weights; the same as ``batchlight train``.
 
-    ``say`` gets a line for each epoch. Raises ``BatchlightError``.
+    ``say`` gets a line for each round. Raises ``BatchlightError``.
     """
     with needing_pytorch("batchlight train"):
-        from batchlight.absgn.weights import load_tensors
+        import batchlight.absgn.training  # noqa: F401
     if os.path.isdir(config.out):
         raise UsageError(f"--out {config.out} is a folder; name a file")
     stem = config.out.removesuffix(".safetensors")
     checkpoint_file, log_file = f"{stem}.checkpoint.safetensors", f"{stem}.log.jsonl"
-    training = _prepare(config)
-    stored = _read(checkpoint_file)
-    done = 0
-    if stored is not None:
-        try:
-            about = load_tensors(stored)[1]
-        except ValueError as error:
-            raise UsageError(f"{checkpoint_file} is damaged; remove it to start anew") from error
-        changes = [name for name, value in training.about.items() if about.get(name) != value]
-        if changes:
-            raise UsageError(
-                f"{checkpoint_file} is of a training with another {' and '.join(changes)}; "
-                "give the same options to go on with it, or remove it to start anew"
-            )
-        done = int(about["epoch"])
-        say(f"going on after epoch {done}")
-        training = replace(training, checkpoint=stored)
-    else:
+    training = _going_on(_prepare(config), checkpoint_file, say)
+    if training.checkpoint is None:
         try:  # before hours of work
             write_file(log_file, b"")
         except StorageError as error:
             raise UsageError(f"{error.message}; check --out") from error
     on_gpus = training.device == "cuda"
     processes = config.gpu_workers or (max(1, local_gpus()) if on_gpus else 1)
+    checked = sum(map(len, training.checks.values()))
     say(
-        f"{len(training.pairs)} pairs to train on, {len(training.held_out)} to validate with; "
+        f"{len(training.pairs)} pairs to train on, {checked} to validate with; "
         f"{config.model} on {training.device}" + (f" x {processes}" if processes > 1 else "")
     )
-    started = time.monotonic()
-    epochs = (
-        training.epochs()
-        if processes == 1 and ray_address(config.address) == "local"
-        else train_together(training.epochs, processes, on_gpus, config.address)
-    )
-    for epoch in epochs:
-        if epoch is None:
-            continue
-        if not math.isfinite(epoch.loss):
-            raise BatchlightError(
-                f"the training diverged in epoch {epoch.number}; start anew with a smaller "
-                f"--learning-rate, after removing {checkpoint_file}"
-            )
-        # A checkpoint of the last epoch would not be gone on from.
-        if epoch.number < config.epochs:
-            write_file(checkpoint_file, epoch.checkpoint)
-        else:
-            write_file(config.out, epoch.weights)
-        elapsed = time.monotonic() - started
-        left = elapsed / (epoch.number - done) * (config.epochs - epoch.number)
-        _append(log_file, _log_line(epoch, elapsed))
-        say(f"{_sentence(epoch, config.epochs)}, {timedelta(seconds=round(left))} left")
+    began = time.monotonic()
+    share_before: float | None = None
+    for look in _looks(training, processes, config.address):
+        _store(look, config, checkpoint_file)
+        if look.stop.ended:
+            _append(log_file, _log_line(look, config))
+            left = _left(look, config, began, share_before)
+            say(f"{_sentence(look, config)}, {timedelta(seconds=round(left))} left")
+        if share_before is None:  # what came before it included loading
+            began, share_before = time.monotonic(), look.stop.progress
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
     say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
 
 
-def validate(network: ABSGN, pairs: tuple[TrainingPair, ...]) -> Quality | None:
-    """Mean quality of a network on whole images, as 8 bits; None without pairs."""
+def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
+    if math.isnan(look.stop.loss):
+        raise BatchlightError(
+            f"the training diverged in {_round(look.stop, config)}; start anew with a smaller "
+            f"--learning-rate, after removing {checkpoint_file}"
+        )
+    # A checkpoint of the end would not be gone on from.
+    if look.stop.over:
+        write_file(config.out, look.weights)
+    else:
+        write_file(checkpoint_file, look.checkpoint)
+
+
+def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], exposure: Exposure | None) -> Quality:
+    """Mean quality of a network on whole images, as 8 bits."""
     from batchlight.absgn.inference import restore
 
-    if not pairs:
-        return None
     scores = []
     for pair in pairs:
         # Pairs are RGB; inference takes and gives BGR, as it is decoded.
         low, high = (np.rint(image * 255).astype(np.uint8)[..., ::-1] for image in load_pair(pair))
-        scores.append(quality(restore(network, low[None])[0], high))
+        scores.append(quality(restore(network, low[None], exposure)[0], high))
     return Quality(fmean(s.psnr for s in scores), fmean(s.ssim for s in scores))
 
 
-def _prepare(config: TrainConfig) -> Training:
-    from batchlight.absgn.augment import Augmentation
-    from batchlight.absgn.training import Recipe
+def _looks(training: Training, processes: int, address: str | None) -> Iterator[Look]:
+    if processes == 1 and ray_address(address) == "local":
+        found = training.looks()
+    else:
+        found = train_together(training.looks, processes, training.device == "cuda", address)
+    return (look for look in found if look is not None)
 
+
+def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], None]) -> Training:
+    """With what an earlier training of the same options has left, if it has."""
+    from batchlight.absgn.weights import load_tensors
+
+    stored = _read(checkpoint_file)
+    if stored is None:
+        return training
+    try:
+        about = load_tensors(stored)[1]
+    except ValueError as error:
+        raise UsageError(f"{checkpoint_file} is damaged; remove it to start anew") from error
+    changes = [name for name, value in training.about.items() if about.get(name) != value]
+    if changes:
+        raise UsageError(
+            f"{checkpoint_file} is of a training with another {' and '.join(changes)}; "
+            "give the same options to go on with it, or remove it to start anew"
+        )
+    say(f"going on after step {about['steps']}")
+    return replace(training, checkpoint=stored)
+
+
+def _prepare(config: TrainConfig) -> Training:
+    from batchlight.absgn.recipe import Recipe, phases_of
+    from batchlight.absgn.weights import EXPOSURE
+
+    if config.time_limit is not None and "epochs" in config.model_fields_set:
+        raise UsageError("--time-limit and --epochs exclude each other; give one of them")
+    start, exposure = _start(config)
     recipe = Recipe(
         channels=CHANNELS[config.model],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        whole=config.whole,
+        phases=phases_of(config.size, config.batch_size, config.whole),
         seed=config.seed,
-        augmentation=Augmentation(size=config.size),
+        exposure=exposure,
     )
-    start = None
-    if config.weights:
-        weights = read_weights(config.weights)
-        if weights.channels != recipe.channels:
-            raise UsageError(
-                f"the weights {config.weights} are {weights.channels} channels wide and "
-                f"--model {config.model} is {recipe.channels}; give the --model that they are of"
-            )
-        start = weights.data
     pairs, held_out = split_by_scene(find_pairs(config.data), config.validation, config.seed)
+    checks = {"held out": tuple(held_out)} if held_out else {}
+    if config.validation_data is not None:
+        checks["validation data"] = tuple(find_pairs(config.validation_data))
+    clean = tuple(image for folder in config.clean for image in find_images(folder))
     names = json.dumps([[pair.name for pair in side] for side in (pairs, held_out)])
+    extent = _extent(config)
+    about = {
+        "batchlight": __version__,
+        "model": config.model,
+        "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
+        "pairs": hashlib.sha256(names.encode()).hexdigest(),
+        "started from": hashlib.sha256(start).hexdigest() if start else "random weights",
+    }
+    if clean:
+        about["clean"] = hashlib.sha256(json.dumps(clean).encode()).hexdigest()
+    if exposure is not None:
+        about[EXPOSURE] = exposure.dump()
+    return Training(
+        recipe, extent, config.size, tuple(pairs), clean, checks, _device(config), about, start
+    )
+
+
+def _start(config: TrainConfig) -> tuple[bytes | None, Exposure | None]:
+    """The weights to start from, if any, and the exposure to train at."""
+    from batchlight.absgn.exposure import Exposure
+
+    if config.weights is None:
+        return None, Exposure()
+    weights = read_weights(config.weights)
+    if weights.channels != CHANNELS[config.model]:
+        raise UsageError(
+            f"the weights {config.weights} are {weights.channels} channels wide and "
+            f"--model {config.model} is {CHANNELS[config.model]}; "
+            "give the --model that they are of"
+        )
+    # What the weights have learnt, they have learnt of such images.
+    return weights.data, weights.exposure
+
+
+def _extent(config: TrainConfig) -> Extent:
+    from batchlight.absgn.recipe import Extent
+
+    if config.time_limit is None:
+        return Extent(config.epochs)
+    longest = min(LONGEST_ROUND_S, config.time_limit / ROUNDS)
+    return Extent(seconds=config.time_limit, round_s=max(SHORTEST_ROUND_S, longest))
+
+
+def _device(config: TrainConfig) -> str:
     device = config.device
     if device == "auto":
         device = "cuda" if local_gpus() or config.gpu_workers else "cpu"
     if ray_address(config.address) == "local":
         refuse_cuda_without_gpu(device)
-    about = {
-        "batchlight": __version__,
-        "model": config.model,
-        "recipe": json.dumps(asdict(recipe), sort_keys=True),
-        "pairs": hashlib.sha256(names.encode()).hexdigest(),
-        "started from": hashlib.sha256(start).hexdigest() if start else "random weights",
-    }
-    return Training(recipe, tuple(pairs), tuple(held_out), device, about, start)
+    return device
 
 
-def _sentence(epoch: Epoch, epochs: int) -> str:
-    text = f"epoch {epoch.number} of {epochs}: loss {epoch.loss:.4f}"
-    if epoch.quality is not None:
-        text += f", PSNR {epoch.quality.psnr:.2f} dB, SSIM {epoch.quality.ssim:.4f}"
+def _left(look: Look, config: TrainConfig, began: float, share_before: float | None) -> float:
+    """Seconds until the training is over, as far as can be told."""
+    if config.time_limit is not None:
+        return max(0.0, config.time_limit - look.elapsed_s)
+    done = look.stop.progress - (share_before or 0.0)
+    if done <= 0:
+        return 0.0
+    return (time.monotonic() - began) / done * (1 - look.stop.progress)
+
+
+def _round(stop: Stop, config: TrainConfig) -> str:
+    if config.time_limit is None:
+        return f"epoch {stop.round} of {config.epochs}"
+    return f"round {stop.round}"
+
+
+def _sentence(look: Look, config: TrainConfig) -> str:
+    text = f"{_round(look.stop, config)}: loss {look.stop.loss:.4f}"
+    for name, score in look.scores.items():
+        text += f", {name} PSNR {score.psnr:.2f} dB, SSIM {score.ssim:.4f}"
     return text
 
 
-def _log_line(epoch: Epoch, elapsed: float) -> str:
-    facts: dict[str, Any] = {"epoch": epoch.number, "loss": round(epoch.loss, 5)}
-    if epoch.quality is not None:
-        facts |= {"psnr": round(epoch.quality.psnr, 3), "ssim": round(epoch.quality.ssim, 4)}
-    return json.dumps({**facts, "elapsed_s": round(elapsed, 1)})
+def _log_line(look: Look, config: TrainConfig) -> str:
+    kind = "round" if config.time_limit is not None else "epoch"
+    facts: dict[str, Any] = {kind: look.stop.round, "steps": look.steps}
+    facts["loss"] = round(look.stop.loss, 5)
+    facts["elapsed_s"] = round(look.elapsed_s, 1)
+    for name, score in look.scores.items():
+        facts[name] = {"psnr": round(score.psnr, 3), "ssim": round(score.ssim, 4)}
+    return json.dumps(facts)
 
 
 def _read(path: str) -> bytes | None:

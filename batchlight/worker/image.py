@@ -16,6 +16,7 @@ from batchlight.config import Method
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Input
+from batchlight.storage import EVERYONE
 
 T = TypeVar("T")
 
@@ -23,6 +24,8 @@ _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",
     ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
     ErrorCode.TIMEOUT: "it did not end within --timeout when tried alone",
+    ErrorCode.ERROR: "it may be one of those that do not end within --timeout; there was no time "
+    "left to try it alone, which a later run does",
 }
 
 
@@ -91,8 +94,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        alpha = 0 if self.decoded.alpha is None else self.decoded.alpha.nbytes
-        return self.decoded.pixels.nbytes + alpha + self.analysis.own.nbytes
+        own = self.analysis.own
+        return self.decoded.nbytes + (0 if own is None else own.nbytes)
 
 
 @dataclass
@@ -103,6 +106,8 @@ class Image:
     methods: tuple[Method, ...]
     """Those that are wanted; with none, it is only analysed."""
     deaths: int = 0
+    readers: int = EVERYONE
+    """Who may read it, as permission bits of a file that no more people may read."""
     skipped: bool = False
     """It is not dark: no method is to enhance it."""
     failure: Failure | None = None

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.recordfiles import write_part
 from batchlight.output.records import STAGES, Record, Tally
+from batchlight.storage import EVERYONE
 from batchlight.worker.image import Analysed, BrokenBatchError, Image, Losses, Unexpected
 from batchlight.worker.network_client import Feeder
 from batchlight.worker.overlap import WriteBehind, read_ahead
@@ -84,6 +86,8 @@ class Redone:
     records: list[Record]
     unexpected: tuple[Unexpected, ...]
     """As of a batch."""
+    readers: int
+    """Who may read all of the images, as permission bits."""
 
 
 def run_batch(
@@ -106,9 +110,11 @@ def run_batch(
         for method in image.methods
     ]
     unexpected = kinds_of(images)
-    if all(record.error_code == ErrorCode.ERROR for record in records):
+    if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(batch.number, unexpected)
-    return BatchResult.of(write_part(steps.output, batch.number, records), unexpected)
+    steps.require_wanted()
+    rows = write_part(steps.output, batch.number, records, _readers(images))
+    return BatchResult.of(rows, unexpected)
 
 
 def redo(
@@ -139,7 +145,7 @@ def redo(
         for image in images
         for method in image.methods
     ]
-    return Redone(records, kinds_of(images))
+    return Redone(records, kinds_of(images), _readers(images))
 
 
 def rehearse(
@@ -319,6 +325,10 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
 def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     """The unexpected exceptions of some images, one of each kind."""
     return tuple({found.kind: found for image in images for found in image.unexpected}.values())
+
+
+def _readers(images: Iterable[Image]) -> int:
+    return reduce(and_, (image.readers for image in images), EVERYONE)
 
 
 def mean_light(images: Iterable[Image]) -> float | None:

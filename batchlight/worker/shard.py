@@ -21,17 +21,18 @@ from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import ErrorCode, ImageError
+from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import write_part
 from batchlight.output.records import ORDER, SCHEMA, Record, as_table
-from batchlight.shards.names import kind_of
+from batchlight.shards.groups import Group, groups_in
 from batchlight.shards.rewriting import Rewriter, Spool
-from batchlight.shards.selection import Selection, images, key_of
+from batchlight.shards.selection import key_of
 from batchlight.shards.source import opened_container
-from batchlight.shards.tar import Member, members
-from batchlight.storage.base import NameRefusedError
-from batchlight.storage.streams import ChangedError, Reader
+from batchlight.shards.tar import Member
+from batchlight.storage import EVERYONE
+from batchlight.storage.base import ChangedError, NameRefusedError, Reader
 from batchlight.worker.image import BrokenBatchError, Failure, Image, Losses, Unexpected
 from batchlight.worker.pipeline import BatchResult, Pipeline, Redone, kinds_of, mean_light
 from batchlight.worker.steps import BatchContext, Steps, as_record
@@ -46,9 +47,12 @@ def run_shard(
 ) -> BatchResult:
     """Do a container and commit it. Raises as ``run_batch``."""
     table, unexpected, steps = _rewritten(context, service, batch, batch.methods, losses)
-    if pc.all(pc.equal(table["error_code"], ErrorCode.ERROR.value)).as_py():
+    failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
+    if unexpected and pc.all(failed).as_py():
         raise BrokenBatchError(batch.number, unexpected)
-    return BatchResult.of(write_part(steps.output, batch.number, table), unexpected)
+    steps.require_wanted()
+    rows = write_part(steps.output, batch.number, table, steps.readers)
+    return BatchResult.of(rows, unexpected)
 
 
 def redo_shard(
@@ -65,8 +69,8 @@ def redo_shard(
     """
     assert batch.container is not None
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
-    table, unexpected, _ = _rewritten(context, service, batch, methods, losses)
-    return Redone([Record(**row) for row in table.to_pylist()], unexpected)
+    table, unexpected, steps = _rewritten(context, service, batch, methods, losses)
+    return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.readers)
 
 
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
@@ -75,8 +79,8 @@ def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
     steps = Steps(context)
     try:
         with opened_container(batch.container, steps.input, steps.opened) as source:
-            found = _Members(context, batch.container, source)
-            return [[item for _, item in group.images] for group in found.groups()]
+            found = groups_in(source, batch.container, context.config)
+            return [[item for _, item in group.images] for group in found]
     except (ImageError, OSError):
         return []
 
@@ -122,42 +126,6 @@ def _rewritten(
     return table, tuple(shard.unexpected.values()), steps
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Consecutive images that share a light, and the members around them."""
-
-    members: list[tuple[Member, Input | None]]
-    """Those that may be left out: all, or images alone."""
-
-    @property
-    def images(self) -> list[tuple[Member, Input]]:
-        return [(member, item) for member, item in self.members if item is not None]
-
-
-class _Members:
-    """The members of a container, in groups of so many images."""
-
-    def __init__(self, context: BatchContext, container: Input, source: Reader) -> None:
-        config = context.config
-        selection = Selection(config.include, config.exclude)
-        self._found = images(container, members(source), selection)
-        self._size = config.batch_size
-        self._all = config.failed_images == "drop-sample"
-
-    def groups(self) -> Iterator[_Group]:
-        """Raises ``ImageError`` for a container that is damaged."""
-        group = _Group([])
-        count = 0
-        for member, item in self._found:
-            if item is not None or self._all:
-                group.members.append((member, item))
-            count += item is not None
-            if count == self._size:
-                yield group
-                group, count = _Group([]), 0
-        yield group
-
-
 class _ShardSteps(Steps):
     """Images are read from the container; what they become waits until it is their turn there."""
 
@@ -166,11 +134,14 @@ class _ShardSteps(Steps):
         self.container = container
         self.spool: Spool | None = None
         self._source: Reader | None = None
+        self.readers = EVERYONE
+        """Who may read the container, as permission bits; once it is opened."""
 
     @contextmanager
     def reading(self, source: Reader) -> Iterator[None]:
         """Let images come from there."""
         self._source = source
+        self.readers = super().readers_of(self.container)
         try:
             yield
         finally:
@@ -180,6 +151,9 @@ class _ShardSteps(Steps):
         assert self._source is not None
         assert item.offset is not None
         return self._source.read_at(item.offset, item.size or 0)
+
+    def readers_of(self, item: Input) -> int:
+        return self.readers
 
     def path_of(self, method: Method, item: Input) -> str:
         return container_output(method, self.container.path)
@@ -210,17 +184,17 @@ class _Shard:
 
     def written(self, source: Reader) -> bool:
         """Write all of it; whether it is to be kept, which else is to be done again."""
-        context = self.steps.context
         with ExitStack() as exits, self.steps.reading(source):
             self.steps.spool = Spool()
             exits.callback(self.steps.spool.close)
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
-                compressed = kind_of(path) == "tar.gz"
-                rewriter = Rewriter(source, self.steps.output.open_writer(path), compressed)
+                with _failing_by_name():
+                    writer = self.steps.output.open_writer(path, self.steps.readers)
+                rewriter = Rewriter(source, writer, compress=kind_of(path) == "tar.gz")
                 exits.callback(rewriter.abort)
                 self._rewriters[method] = rewriter
-            for group in _Members(context, self.steps.container, source).groups():
+            for group in groups_in(source, self.steps.container, self.steps.config):
                 DEADLINE.restart()
                 self._do(group)
             for rewriter in self._rewriters.values():
@@ -228,8 +202,10 @@ class _Shard:
             source.require_unchanged()
             if self._too_late:
                 return False
-            for rewriter in self._rewriters.values():
-                rewriter.commit()
+            self.steps.require_wanted()
+            with _failing_by_name():
+                for rewriter in self._rewriters.values():
+                    rewriter.commit()
         return True
 
     def start_again(self) -> None:
@@ -256,7 +232,7 @@ class _Shard:
             table = table.set_column(at, field_, pa.array(values, field_.type))
         return table.sort_by(ORDER)
 
-    def _do(self, group: _Group) -> None:
+    def _do(self, group: Group) -> None:
         steps = self.steps
         found = [Image.of(item, self.methods, self.losses) for _, item in group.images]
         for image in found:
@@ -282,7 +258,7 @@ class _Shard:
             )
         )
 
-    def _note_dropped(self, group: _Group, method: Method, done: Mapping[str, Image]) -> None:
+    def _note_dropped(self, group: Group, method: Method, done: Mapping[str, Image]) -> None:
         """Which samples are to be left out, as far as is known by now."""
         if self.steps.config.failed_images != "drop-sample":
             return
@@ -339,6 +315,15 @@ def _row_of_container(
     return as_record(context, batch.number, image, method, None)
 
 
+@contextmanager
+def _failing_by_name() -> Iterator[None]:
+    """Take an output that cannot have its name for a failure of its container."""
+    try:
+        yield
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+
+
 def _failure_of(error: ImageError | OSError) -> Failure:
     """Why a container as a whole has failed. Raises the error again if it is no container's."""
     match error:
@@ -348,9 +333,7 @@ def _failure_of(error: ImageError | OSError) -> Failure:
             return Failure(ErrorCode.MISSING, "vanished since it was listed")
         case PermissionError():
             return Failure(ErrorCode.UNREADABLE, "no permission to read it")
-        case ChangedError():
+        case ChangedError() | NameRefusedError():
             return Failure(ErrorCode.UNREADABLE, str(error))
-        case NameRefusedError():
-            return Failure(ErrorCode.WRITE_FAILED, str(error))
         case _:
             raise error

@@ -19,6 +19,7 @@ from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import Format, JobConfig, Method
 from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
+from batchlight.host.given_up import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
@@ -26,11 +27,10 @@ from batchlight.images.measures import is_flat, measure
 from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
-from batchlight.output.inputs import Input, read_input
+from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
-from batchlight.storage import Location, Storage, open_source, open_storage
-from batchlight.storage.base import INTERNAL, NameRefusedError
-from batchlight.storage.streams import ChangedError
+from batchlight.storage import EVERYONE, Location, Storage, open_source, open_storage
+from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
 
 OPEN_STORAGES = 16
@@ -55,6 +55,8 @@ class BatchContext:
     fingerprints: Mapping[Method, str]
     lock: int
     """The number of the lock under which all is written."""
+    follow_links: bool = False
+    """Whether links that leave the input are followed."""
     container_fingerprints: Mapping[Method, str] = field(default_factory=dict)
     """Of containers, which also hold what is chosen of them."""
     pixels_at_once: int = 0
@@ -71,12 +73,13 @@ class ImageSteps:
         self.config = config
         self.opened = opened
         self.input = opened(root)
-        self.parameters = DehazeParameters(
-            self.config.omega, self.config.t0, self.config.window, self.config.denoise == "guided"
-        )
+        self.require_wanted = this_call()
+        """Raises ``GivenUpError`` once nobody waits for this batch."""
+        self.parameters = DehazeParameters.of(config)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes. Raises ``ImageError``."""
+        self.require_wanted()
         item = image.input
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
@@ -127,7 +130,7 @@ class ImageSteps:
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
             )
-        columns |= {"omega": self.config.omega, "mean_transmission": enhanced.mean_transmission}
+        columns |= {"omega": enhanced.omega, "mean_transmission": enhanced.mean_transmission}
         return enhanced.pixels
 
     def encode(
@@ -168,9 +171,15 @@ class ImageSteps:
     def _encoded(
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
-        with _timed(image.results[method].columns, "encode_ms"):
-            data = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
-        return self._named(image, method, decoded, data)
+        columns = image.results[method].columns
+        with _timed(columns, "encode_ms"):
+            encoded = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
+        if encoded.lost and self.config.metadata == "strict":
+            named = ", ".join(encoded.lost)
+            reason = f"would be lost, which --metadata strict does not allow: {named}"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        columns["lost"] = encoded.lost or None
+        return self._named(image, method, decoded, encoded.data)
 
     def _named(
         self, image: Image, method: Method, decoded: Decoded, data: bytes
@@ -201,13 +210,28 @@ class Steps(ImageSteps):
 
     def __init__(self, context: BatchContext) -> None:
         _refuse_unshared(context.input, context.output, context.run_id)
-        super().__init__(context.config, context.input, partial(_source, run_id=context.run_id))
+        opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
+        super().__init__(context.config, context.input, opened)
         self.context = context
         self.output = _output(context.output, context.run_id, context.lock)
+
+    def read(self, image: Image) -> bytes:
+        """The image's bytes, and who may read them. Raises ``ImageError``."""
+        data = super().read(image)
+        image.readers = self.readers_of(image.input)
+        return data
+
+    def readers_of(self, item: Input) -> int:
+        """Who may read the file of an image, as permission bits of its output."""
+        if self.context.output.remote:
+            return EVERYONE
+        storage, path = place_of(item, self.input, self.opened)
+        return storage.readers(path, self.context.output.path)
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
         columns = image.results[method].columns
+        self.require_wanted()
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             with _timed(columns, "write_ms"):
@@ -218,7 +242,7 @@ class Steps(ImageSteps):
 
     def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Store an output. Raises as ``Storage.write``."""
-        self.output.write(path, data)
+        self.output.write(path, data, image.readers)
 
 
 def as_record(
@@ -255,21 +279,23 @@ def as_record(
     )
 
 
-def compile_kernels() -> None:
+def compile_kernels(config: JobConfig) -> None:
     """Compile what the pixels of 8-bit images go through: seconds on a new installation.
 
     Later processes find the result in numba's cache.
     """
     black = np.zeros((1, 1, 3), np.uint8)
-    analysis = dehaze.analyse(black, window=1)
-    enhanced = dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters())
-    measure(enhanced.pixels)
+    analysis = dehaze.analyse(black, config.window)
+    if "classical" in config.method:
+        parameters = DehazeParameters.of(config)
+        dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
+    measure(black)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _source(location: Location, run_id: str) -> Storage:
+def _source(location: Location, follow_links: bool, run_id: str) -> Storage:
     """One connection pool for each place, process and run, not for each batch."""
-    return open_source(location)
+    return open_source(location, follow_links)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)

@@ -83,29 +83,35 @@ class Trial:
             failure = image.failure or result.failure
             assert failure is not None
             return failure
-        milliseconds = image.facts["enhance_ms"] + result.columns["enhance_ms"]
+        milliseconds = image.facts["enhance_ms"] + result.columns.get("enhance_ms", 0.0)
         measured = Measured(
             result.columns["luminance_after"],
             result.columns["clipped_fraction"],
             milliseconds / (image.facts["width"] * image.facts["height"] / 1e6),
         )
-        return Tried(encoded, measured)
+        _, data = encoded
+        return Tried(data, measured)
 
     def warm_up(self) -> None:
         """Let what is compiled or allocated on first use not count for the first image."""
-        _, data = cv2.imencode(".png", np.arange(3 * 64 * 64, dtype=np.uint8).reshape(64, 64, 3))
+        dark = np.arange(3 * 64 * 64).reshape(64, 64, 3) % 16
+        _, data = cv2.imencode(".png", dark.astype(np.uint8))
         self.enhance(Input("warm-up.png"), data.tobytes(), None)
 
-    def _encoded(self, image: Image, data: bytes, batch_light: float | None) -> bytes | None:
+    def _encoded(
+        self, image: Image, data: bytes, batch_light: float | None
+    ) -> tuple[str, bytes] | None:
         analysed = image.attempt(partial(self._steps.analyse, image, data))
         if analysed is None:
             return None
+        if image.skipped:
+            copy = partial(self._steps.copy, image, self._method, analysed.decoded, data)
+            return image.attempt(copy, self._method)
         pixels = image.attempt(partial(self._pixels, image, analysed, batch_light), self._method)
         if pixels is None:
             return None
         encode = partial(self._steps.encode, image, self._method, analysed.decoded, pixels)
-        encoded = image.attempt(encode, self._method)
-        return None if encoded is None else encoded[1]
+        return image.attempt(encode, self._method)
 
     def _pixels(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
         if self._method == "classical":

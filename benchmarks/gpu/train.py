@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,17 +30,27 @@ import typer
 from torch import Tensor
 
 from batchlight.absgn.exposure import Exposure
-from batchlight.absgn.network import ABSGN, MULTIPLE
+from batchlight.absgn.losses import resized, ssim
+from batchlight.absgn.network import ABSGN
+from batchlight.absgn.recipe import Extent, Phase, Recipe, phases_of
+from batchlight.absgn.samples import (
+    LARGEST_NATIVE,
+    LARGEST_PICTURE,
+    Pair,
+    Pictures,
+    as_picture,
+    fitted,
+)
 from batchlight.absgn.synthetic import Darkening
-from batchlight.absgn.timed_training import Budget, Phase, Pictures, resized, train_for
-from batchlight.absgn.training import ssim
-from batchlight.absgn.weights import EXPOSURE, dump_weights, load_tensors
+from batchlight.absgn.training import Stop, Trainer
+from batchlight.absgn.weights import EXPOSURE, dump_weights, parse_weights
 from benchmarks.gpu.pack import CONTENTS
 
 Rgb = npt.NDArray[np.uint8]
 Images = dict[str, Rgb]
 """By name: (height, width, 3)."""
 
+SIDE, BATCH = 256, 8
 REHEARSAL = (
     Phase(0.6, side=96, batch=6),
     Phase(0.9, side=160, batch=2),
@@ -54,10 +64,10 @@ LOOKED_AT_WIDTH = 360
 
 @dataclass(frozen=True)
 class Pack:
-    """What ``pack`` packed: uint8 RGB, (N, 3, H, W)."""
+    """What ``pack`` packed."""
 
     pictures: Pictures
-    checks: dict[str, tuple[Tensor, Tensor]]
+    checks: dict[str, list[Pair]]
     """By name: dark pictures, and their truth, perhaps shrunk."""
 
 
@@ -87,60 +97,75 @@ def main(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     loaded = _load(pack, device)
     out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(
-        seconds,
+    begun = parse_weights(start.read_bytes()) if start else None
+    phases = phases_of(SIDE, BATCH) if device.type == "cuda" else REHEARSAL
+    recipe = Recipe(
         channels,
         learning_rate=rate,
         average=average,
         synthetic=synthetic,
-        darkening=replace(Darkening(), bright=bright),
+        phases=phases if side is None else (Phase(1.0, side, batch),),
         seed=seed,
+        exposure=begun.exposure if begun else Exposure(),
+        darkening=replace(Darkening(), bright=bright),
     )
-    if side is not None:
-        budget = replace(budget, phases=(Phase(1.0, side, batch),))
-    elif device.type == "cpu":
-        budget = replace(budget, phases=REHEARSAL)
-    tensors = load_tensors(start.read_bytes())[0] if start else None
-    about = {
-        "model": f"absgn of {channels} channels",
-        "recipe": json.dumps(asdict(budget), sort_keys=True),
-        EXPOSURE: budget.exposure.dump(),
-        "started from": start.name if start else "random weights",
-    }
+    extent = Extent(seconds=seconds, round_s=score_every)
+    about = _about(recipe, extent, start)
     typer.echo(f"{time.monotonic() - began:.1f} s to load; {_described(loaded)}; {device}")
-    facts: dict[str, float] = {}
+    trainer = Trainer(recipe, loaded.pictures, begun.tensors if begun else None)
     lines: list[str] = []
-    for network in train_for(budget, loaded.pictures, facts.update, tensors, score_every):
-        scores = {
-            name: _score(network, budget.exposure, *check) for name, check in loaded.checks.items()
-        }
-        data = dump_weights(network.state_dict(), {**about, "scores": json.dumps(scores)})
+    for stop in trainer.train(extent):
+        scores = _scores(trainer.averaged, recipe.exposure, loaded)
+        data = dump_weights(trainer.weights, {**about, "scores": json.dumps(scores)})
         (out / "absgn.safetensors").write_bytes(data)
-        figures = {name: round(value, 5) for name, value in facts.items()}
-        lines.append(json.dumps(figures | scores))
+        lines.append(json.dumps(_facts(trainer, stop) | scores))
         (out / "log.jsonl").write_text("\n".join(lines) + "\n")
         typer.echo(lines[-1])
-    cv2.imwrite(str(out / "looked_at.webp"), _montage(network, budget.exposure, loaded.checks))
+    montage = _montage(trainer.averaged, recipe.exposure, loaded.checks)
+    cv2.imwrite(str(out / "looked_at.webp"), montage)
     typer.echo(f"{time.monotonic() - began:.1f} s in all")
+
+
+def _about(recipe: Recipe, extent: Extent, start: Path | None) -> dict[str, str]:
+    """What the weights say of themselves."""
+    about = {
+        "model": f"absgn of {recipe.channels} channels",
+        "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
+        "started from": start.name if start else "random weights",
+    }
+    if recipe.exposure is not None:
+        about[EXPOSURE] = recipe.exposure.dump()
+    return about
+
+
+def _facts(trainer: Trainer, stop: Stop) -> dict[str, float]:
+    rate = trainer.recipe.rate_at(stop.progress)
+    facts = {"elapsed_s": trainer.elapsed, "step": trainer.steps, "rate": rate, "loss": stop.loss}
+    return {name: round(value, 5) for name, value in facts.items()}
+
+
+def _scores(network: ABSGN, exposure: Exposure | None, pack: Pack) -> dict[str, dict[str, float]]:
+    return {name: _score(network, exposure, pairs) for name, pairs in pack.checks.items()}
 
 
 @torch.inference_mode()
 def _results(
-    network: ABSGN, exposure: Exposure, low: Tensor, high: Tensor
+    network: ABSGN, exposure: Exposure | None, pairs: Sequence[Pair]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of (1, 3, H, W) in 0..1: 8-bit results, shrunk as their truth is, and the truth."""
-    for one, truth in zip(low, high, strict=True):
-        dark, truth = one[None].float() / 255, truth[None].float() / 255
-        x = exposure.of(dark).contiguous(memory_format=torch.channels_last)
+    """8-bit results, (1, 3, H, W) in 0..1, shrunk as their truth is, and the truth."""
+    for low, high in pairs:
+        dark, truth = low[None].float() / 255, high[None].float() / 255
+        x = dark if exposure is None else exposure.of(dark)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.float16, enabled=x.device.type == "cuda"):
             restored = network(x)
         restored = (restored.float() * 255).round() / 255
         yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 
-def _score(network: ABSGN, exposure: Exposure, low: Tensor, high: Tensor) -> dict[str, float]:
+def _score(network: ABSGN, exposure: Exposure | None, pairs: Sequence[Pair]) -> dict[str, float]:
     rows = []
-    for restored, truth in _results(network, exposure, low, high):
+    for restored, truth in _results(network, exposure, pairs):
         aligned = (restored * (truth.mean() / restored.mean().clamp(min=1e-3))).clamp(0, 1)
         errors = torch.stack([((x - truth) ** 2).mean() for x in (restored, aligned)])
         rows.append(torch.cat([-10 * errors.log10(), ssim(restored, truth)[None]]))
@@ -148,13 +173,15 @@ def _score(network: ABSGN, exposure: Exposure, low: Tensor, high: Tensor) -> dic
     return {"psnr": round(psnr, 3), "ssim": round(likeness, 4), "aligned": round(aligned_psnr, 3)}
 
 
-def _montage(network: ABSGN, exposure: Exposure, checks: dict[str, tuple[Tensor, Tensor]]) -> Rgb:
+def _montage(
+    network: ABSGN, exposure: Exposure | None, checks: Mapping[str, Sequence[Pair]]
+) -> Rgb:
     columns = []
-    for low, high in checks.values():
-        step = max(1, len(low) // LOOKED_AT)
-        low, high = low[::step][:LOOKED_AT], high[::step][:LOOKED_AT]
-        results = _results(network, exposure, low, high)
-        for dark, (restored, truth) in zip(low, results, strict=True):
+    for pairs in checks.values():
+        pairs = pairs[:: max(1, len(pairs) // LOOKED_AT)][:LOOKED_AT]
+        for (dark, _), (restored, truth) in zip(
+            pairs, _results(network, exposure, pairs), strict=True
+        ):
             shown = [dark[None].float() / 255, restored, truth]
             size = (LOOKED_AT_WIDTH * 2 // 3, LOOKED_AT_WIDTH)
             column = torch.cat([_shrunk(x, size)[0] for x in shown], 1)
@@ -180,55 +207,46 @@ def _refuse_incomplete(pack: Path) -> None:
 def _load(pack: Path, device: torch.device) -> Pack:
     _refuse_incomplete(pack)
     low, high = _read(pack / "pairs/low"), _read(pack / "pairs/high")
-    native = _read(pack / "native/low")
+    native = _read(pack / "native/low", LARGEST_NATIVE)
     square = next(iter(high.values())).shape[:2]
     for name, image in native.items():
         if name not in low:  # the same, shrunk
             floats = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
             low[name] = (_shrunk(floats, square)[0] * 255).byte().permute(1, 2, 0).numpy()
     held_out = set((pack / "held_out.txt").read_text().split())
-    names, natives = sorted(low.keys() - held_out), sorted(native.keys() - held_out)
 
-    def put(images: Images, names: Sequence[str]) -> Tensor:
-        stacked = np.stack([images[name] for name in names])
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous().to(device)
+    def put(dark: Images, truth: Images, names: Iterable[str]) -> list[Pair]:
+        both = ((dark[name], truth[name]) for name in sorted(names))
+        return [(as_picture(one, device), as_picture(other, device)) for one, other in both]
 
-    highs = put(high, names)
-    clean = [put(images, list(images)) for images in _well_lit(pack / "clean")]
+    pairs = put(low, high, low.keys() - held_out)
+    clean = [
+        as_picture(image, device)
+        for folder in (sorted((pack / "clean").iterdir()) if (pack / "clean").exists() else ())
+        for image in _read(folder).values()
+    ]
     pictures = Pictures(
-        put(low, names),
-        highs,
-        (*clean, highs),
-        put(native, natives) if natives else None,
-        put(high, natives) if natives else None,
+        pairs, [*clean, *(truth for _, truth in pairs)], put(native, high, native.keys() - held_out)
     )
-    checks = {}
-    for kind, dark in (("held out", low), ("native", native)):
-        if apart := sorted(held_out & dark.keys()):
-            checks[kind] = put(dark, apart), put(high, apart)
-    if dark := _read(pack / "check/low"):
-        checks["check"] = put(dark, sorted(dark)), put(_read(pack / "check/high"), sorted(dark))
-    return Pack(pictures, checks)
+    dark, truth = (
+        _read(pack / "check/low", LARGEST_NATIVE),
+        _read(pack / "check/high", LARGEST_NATIVE),
+    )
+    checks = {
+        "held out": put(low, high, held_out & low.keys()),
+        "native": put(native, high, held_out & native.keys()),
+        "check": put(dark, truth, dark.keys()),
+    }
+    return Pack(pictures, {name: pairs for name, pairs in checks.items() if pairs})
 
 
-def _well_lit(folder: Path) -> list[Images]:
-    """Pictures of one size each time, all of them lying."""
-    sizes: dict[tuple[int, ...], Images] = {}
-    for below in sorted(folder.iterdir()) if folder.exists() else ():
-        for name, image in _read(below).items():
-            lying = np.rot90(image) if image.shape[0] > image.shape[1] else image
-            sizes.setdefault(lying.shape, {})[f"{below.name}/{name}"] = lying
-    return list(sizes.values())
-
-
-def _read(folder: Path) -> Images:
-    """The images of a folder, if it is there, cut to what the network takes."""
+def _read(folder: Path, samples: int = LARGEST_PICTURE) -> Images:
+    """The images of a folder, if it is there, as they are held."""
 
     def read(path: Path) -> Rgb:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         assert image is not None, path
-        height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
-        return np.ascontiguousarray(image[:height, :width, ::-1])
+        return fitted(np.ascontiguousarray(image[..., ::-1], np.uint8), SIDE, samples)
 
     paths = sorted(folder.iterdir()) if folder.exists() else []
     with ThreadPoolExecutor() as pool:
@@ -237,11 +255,10 @@ def _read(folder: Path) -> Images:
 
 def _described(pack: Pack) -> str:
     pictures = pack.pictures
-    natives = 0 if pictures.native_low is None else len(pictures.native_low)
-    checks = ", ".join(f"{len(low)} {name}" for name, (low, _) in pack.checks.items())
+    checks = ", ".join(f"{len(pairs)} {name}" for name, pairs in pack.checks.items())
     return (
-        f"{len(pictures.low)} pairs, {natives} native, "
-        f"{sum(map(len, pictures.clean))} well-lit; to score: {checks}"
+        f"{len(pictures.pairs)} pairs, {len(pictures.native)} native, "
+        f"{len(pictures.clean)} well-lit; to score: {checks}"
     )
 
 

@@ -15,10 +15,14 @@ from tests.support.helpers import dark_image
 
 def assert_as_defined(image: Pixels, window: int) -> None:
     found, expected = scan(image, window), definition(image, window)
+    assert found.own is not None
+    assert expected.own is not None
     np.testing.assert_array_equal(found.own, expected.own)
     assert found.own.dtype == image.dtype
     assert found.darkest == expected.darkest
     np.testing.assert_array_equal(found.sums, expected.sums)
+    spared = scan(image, window, keep_own=False)
+    assert (spared.own, spared.darkest) == (None, expected.darkest)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -103,7 +103,7 @@ def test_plan_refuses_what_a_run_would(finished: Path) -> None:
         "plan", "--input", finished / "in", "--output", finished / "out", "--omega", "0.5"
     )
     assert done.returncode == 2
-    assert "omega 0.93 -> 0.5" in done.stderr
+    assert "omega auto -> 0.5" in done.stderr
 
 
 def test_status(finished: Path) -> None:

@@ -30,7 +30,7 @@ from batchlight.absgn.inference import Enhancer
 from batchlight.absgn.loading import Model, choose_model, weights_of
 from batchlight.absgn.result import Restored
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
-from batchlight.config import JobConfig, Method
+from batchlight.config import METHODS, JobConfig, Method
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of, serve
@@ -60,7 +60,7 @@ from tests.support.helpers import (
 )
 from tests.support.helpers import batchlight as command
 
-BOTH: tuple[Method, ...] = ("classical", "absgn")
+BOTH = METHODS
 MODELS = Path(str(resources.files("batchlight.absgn") / "models"))
 SMALL = MODELS / "absgn-small.safetensors"
 ENDS_WITHIN_S = 90.0
@@ -445,10 +445,10 @@ def die_after_a_batch(photos: Path, monkeypatch: pytest.MonkeyPatch, **options: 
     with monkeypatch.context() as patch:
         write = LocalStorage.create
 
-        def create(self: LocalStorage, path: str, data: bytes) -> Any:
+        def create(self: LocalStorage, path: str, data: bytes, readers: int) -> Any:
             if "/parts/" in path and tree(out / "_batchlight/parts"):
                 raise Died
-            return write(self, path, data)
+            return write(self, path, data, readers)
 
         patch.setattr(LocalStorage, "create", create)
         with pytest.raises(Died):

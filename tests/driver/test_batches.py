@@ -37,7 +37,7 @@ class PoisonedEngine(InProcessEngine):
         self.code = code
         self.calls = 0
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         self.calls += 1
         work: Any = function
         losses = work.args[-1]
@@ -62,7 +62,7 @@ class Unlucky(InProcessEngine):
     def __init__(self, times: int) -> None:
         self.left = times
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         if self.left:
             self.left -= 1
             raise WorkerDied(ErrorCode.CRASH)
@@ -72,7 +72,7 @@ class Unlucky(InProcessEngine):
 class Slow(InProcessEngine):
     """Has time for half a batch."""
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         images = len(arguments[0]) if arguments else IMAGES  # type: ignore[arg-type]
         if images > timeouts * IMAGES / 2:
             raise WorkerDied(ErrorCode.TIMEOUT)
@@ -183,7 +183,7 @@ def test_pairs_that_are_done_again_beside_one_that_kills(job: Job, known: bool) 
     engine = PoisonedEngine({lost[1]}, False, ErrorCode.CRASH)
     pairs: set[tuple[str, Method]] = {(path, "classical") for path in lost}
     lights = {"classical": light} if known else None
-    records = asyncio.run(job.runner(engine).redo(job.batch, pairs, lights))
+    records = asyncio.run(job.runner(engine).redo(job.batch, pairs, lights)).records
     assert [record.input for record in records] == lost
     assert {record.input for record in records if record.status == "failed"} == {lost[1]}
     assert {record.batch_atmospheric_light for record in records} == {light}

@@ -18,7 +18,7 @@ from batchlight.errors import LockedError, StorageError
 from batchlight.output import lock as lock_module
 from batchlight.output.fence import FencedStorage
 from batchlight.output.lock import Lock, while_held
-from batchlight.storage import Location, open_storage
+from batchlight.storage import EVERYONE, Location, open_storage
 from batchlight.storage.local import LocalStorage
 from tests.support.helpers import tree, write_images
 
@@ -109,8 +109,9 @@ def test_a_repair_that_loses_its_lock_writes_nothing_more(
         return read(self, path)
 
     monkeypatch.setattr(LocalStorage, "read", taken_over)
+    options = RepairOptions(input=str(folder / "in"), workers=0)
     with pytest.raises(LockedError):
-        repair(str(out), lambda _: None, lambda _: None, RepairOptions(workers=0))
+        repair(str(out), lambda _: None, lambda _: None, options)
     assert written(out) == then
 
 
@@ -130,7 +131,7 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
 
         stalled = False
 
-        def write(self, path: str, data: bytes) -> None:
+        def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
             if self.stalled:
                 time.sleep(1)
             super().write(path, data)

@@ -77,7 +77,7 @@ def test_a_full_disk_stops_the_run_at_once_and_is_no_images_fault(
     calm, out = photos.parent / "calm", photos.parent / "small"
     run("--input", photos, "--output", calm, "--workers", 0)
     where = ("--input", photos, "--output", out, "--workers", workers)
-    with mounted(out, "size=256k") as mount:
+    with mounted(out, "size=192k") as mount:
         done = run(*where)
         assert done.returncode == 1
         assert "no space left on device; free some space and run the same command" in done.stderr

@@ -34,7 +34,8 @@ SETTINGS = (
     "",
     "omega=0.5 t0=0.3",
     "window=5",
-    "denoise=guided",
+    "denoise=none",
+    "not-dark=enhance strength=0.5",
     "atmospheric-light=image",
     "atmospheric-light=255",
 )

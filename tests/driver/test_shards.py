@@ -426,11 +426,12 @@ def test_verify_and_repair(shards: Path, tmp_path: Path) -> None:
     )
     assert found["classical/deep/00001.tar"].trouble == "missing"
     repaired: list[Problem] = []
-    assert repair(str(out), repaired.append, print, RepairOptions(workers=0)).sound
+    options = RepairOptions(input=str(shards), workers=0)
+    assert repair(str(out), repaired.append, print, options).sound
     assert state(out) == expected
     for file in (out / "metadata").iterdir():
         file.write_bytes(b"lost")
-    assert repair(str(out), repaired.append, print, RepairOptions(workers=0)).sound
+    assert repair(str(out), repaired.append, print, options).sound
     assert state(out) == expected
     assert problems(out) == []
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import batchlight
-from batchlight.config import JobConfig, Method
+from batchlight.config import METHODS, JobConfig, Method
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import Problem, verify
@@ -41,7 +41,7 @@ from tests.support.helpers import (
     write_images,
 )
 
-BOTH: tuple[Method, ...] = ("classical", "absgn")
+BOTH = METHODS
 DARK = 4
 OUTPUT_COLUMNS = (
     *("output", "output_bytes", "output_sha256", "format"),

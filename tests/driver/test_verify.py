@@ -46,7 +46,8 @@ def check(out: Path, *, mend: bool = False) -> tuple[bool, list[Problem]]:
     """Whether all is well in the end, and what was not."""
     found: list[Problem] = []
     if mend:
-        return repair(str(out), found.append, print, RepairOptions(workers=0)).sound, found
+        options = RepairOptions(input=str(out.parent / "in"), workers=0)
+        return repair(str(out), found.append, print, options).sound, found
     return verify(str(out), found.append).sound, found
 
 
@@ -139,7 +140,7 @@ def test_damaged_records_are_made_again(
     if damage is truncate:
         again = command("run", "--input", out.parent / "in", "--output", out, "--batch-size", 4)
         assert again.returncode == 1
-        assert "'batchlight verify OUTPUT --repair' makes them again" in again.stderr
+        assert "'batchlight verify OUTPUT --repair --input INPUT' makes them again" in again.stderr
     assert check(out, mend=True)[0]
     assert state(out)[0] == calm[0]
     assert state(out)[1].keys() == calm[1].keys()
@@ -224,14 +225,19 @@ def test_the_command(out: Path) -> None:
         "classical/a/0000.jpg\tmissing\tthere is no such file\n"
     )
     assert f"{out}: not as recorded" in done.stdout
-    done = command("verify", out, "--repair", "--workers", 0, "--json")
+    repairing: tuple[object, ...] = ("verify", out, "--repair", "--workers", 0)
+    done = command(*repairing)
+    assert done.returncode == 2
+    assert f"--repair --input URI (the output says that it was {out.parent}/in)" in done.stderr
+    repairing = (*repairing, "--input", out.parent / "in")
+    done = command(*repairing, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["outputs"], told["problems"], told["repaired"]) == (IMAGES + 1, 2, 2)
     assert [p["repaired"] for p in told["found"]] == [True, True]
     (out / "classical/a/0000.jpg").unlink()
     (out.parent / "in/a/0000.jpg").unlink()
-    done = command("verify", out, "--repair", "--workers", 0)
+    done = command(*repairing)
     assert done.returncode == 3
     assert "cannot be made again: vanished since it was listed\tnot repaired\n" in done.stdout
 
@@ -304,9 +310,10 @@ def test_weights_of_ones_own_are_given_again(photos: Path) -> None:
     run(photos.parent / "few", out, method="absgn", device="cpu", weights=str(mine))
     calm = tree(out / "absgn")
     (out / "absgn/0000.jpg").unlink()
+    few = RepairOptions(input=str(photos.parent / "few"), workers=0)
     with pytest.raises(UsageError, match="give --weights if it is the weights that differ"):
-        check(out, mend=True)
-    options = RepairOptions(workers=0, weights=str(mine))
+        repair(str(out), lambda _: None, print, few)
+    options = RepairOptions(input=str(photos.parent / "few"), workers=0, weights=str(mine))
     assert repair(str(out), lambda _: None, print, options).sound
     assert tree(out / "absgn") == calm
 

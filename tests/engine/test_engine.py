@@ -114,7 +114,7 @@ def test_bisection_finds_the_killers(
 class DeadlyEngine(InProcessEngine):
     """Kills whatever it is given, in no time."""
 
-    async def call(self, function: Callable[..., T], *arguments: object, timeouts: int = 1) -> T:
+    async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         raise WorkerDied(ErrorCode.OUT_OF_MEMORY)
 
 

@@ -50,6 +50,14 @@ def test_bmp_of_every_kind_of_header(name: str) -> None:
     np.testing.assert_array_equal(before.pixels, after.pixels)
 
 
-def test_bmp_of_a_kind_that_is_not_read() -> None:
+def test_bmp_masks_in_another_order() -> None:
     swapped = bmp_file(bmp_header(8, 6, 16, 3), SHADES, 0x001F, 0x07E0, 0xF800)
-    assert refusal(lambda: read(swapped)) == "unsupported"
+    np.testing.assert_array_equal(read(swapped).pixels, read(BMPS["565"]).pixels[:, :, ::-1])
+
+
+@pytest.mark.parametrize("size", [16, 99, 5000])
+def test_bmp_with_a_header_of_no_known_length(size: int) -> None:
+    header = bmp_header(8, 6, 24, 0, size) if size > 40 else bmp_header(8, 6, 24, 0)
+    data = bmp_file(header, SHADES)
+    data = data[:14] + struct.pack("<I", size) + data[18:]
+    assert refusal(lambda: read(data)) in ("unsupported", "corrupt")

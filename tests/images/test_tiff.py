@@ -64,15 +64,20 @@ def test_premultiplied_alpha_is_unsupported(dtype: type) -> None:
 @pytest.mark.parametrize("alpha", [None, "unassalpha"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiff_of_every_kind_comes_upright(orientation: int, dtype: type, alpha: str | None) -> None:
+def test_tiff_of_every_kind_keeps_its_orientation(
+    orientation: int, dtype: type, alpha: str | None
+) -> None:
     array: Pixels = np.full((32, 48, 4), np.iinfo(dtype).max, dtype)
     array[:, :, :3] = np.asarray(patches())
     array = array if alpha else array[:, :, :3]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     turned = np.asarray(ImageOps.exif_transpose(opened(saved(patches(), "PNG", exif=exif))))
-    out = again(tiff(array, alpha, extratags=[(274, 3, 1, orientation, True)]))
-    np.testing.assert_array_equal(read(out).pixels, turned[:, :, ::-1])
+    source = tiff(array, alpha, extratags=[(274, 3, 1, orientation, True)])
+    out = again(source)
+    assert read(out).header.orientation == orientation
+    assert_holds(read(out), array)
+    np.testing.assert_array_equal(read(again(source, "png")).pixels[:, :, ::-1], turned)
 
 
 @pytest.mark.parametrize("target", ["tiff", "png", "jpeg"])

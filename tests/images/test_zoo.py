@@ -17,7 +17,16 @@ from PIL import Image
 
 from batchlight import JobConfig, run
 from batchlight.images.pixels import Pixels
-from tests.support.helpers import Row, batchlight, dark_image, outcomes, rows, stable_rows, tree
+from tests.support.helpers import (
+    ALL_DARK,
+    Row,
+    batchlight,
+    dark_image,
+    outcomes,
+    rows,
+    stable_rows,
+    tree,
+)
 from tests.support.image_files import (
     ORIENTATION,
     UNSUPPORTED,
@@ -151,9 +160,13 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (facts.st_size, facts.st_mtime_ns) for name, facts in found}
 
 
-def run_zoo(folder: Path, output: Path, *options: object) -> CompletedProcess[str]:
+def run_zoo(
+    folder: Path, output: Path, *options: object, not_dark: str = "enhance"
+) -> CompletedProcess[str]:
+    """Whatever is bright goes through the encoders too, unless told otherwise."""
     where = ("--input", folder, "--output", output, "--atmospheric-light", LIGHT)
-    return batchlight("run", *where, "--workers", 0, "--progress", "off", *options)
+    how = ("--not-dark", not_dark, "--workers", 0, "--progress", "off")
+    return batchlight("run", *where, *how, *options)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +212,7 @@ def test_neighbours_change_nothing(zoo: Zoo, name: str, tmp_path: Path) -> None:
         atmospheric_light=LIGHT,
         workers=0,
         progress="off",
+        **ALL_DARK,
     )
     assert run(config).exit_code == 0
     assert (tmp_path / "classical" / Path(name).name).read_bytes() == zoo.good_output(name)
@@ -258,6 +272,17 @@ def test_a_second_run_reads_no_finished_file(zoo: Zoo) -> None:
 
 def without_batch(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("batch", "batch_atmospheric_light")}
+
+
+def test_of_any_kind_what_is_not_dark_is_copied(tmp_path: Path) -> None:
+    for name, data in GOOD.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    options = ("--target-luminance", "0.001")
+    result = run_zoo(tmp_path / "in", tmp_path / "out", *options, not_dark="copy")
+    assert result.returncode == 0, result.stderr
+    assert set(outcomes(tmp_path / "out").values()) == {Row("skipped", None)}
+    assert tree(tmp_path / "out/classical") == GOOD
 
 
 def test_another_format_refuses_what_it_cannot_hold(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from batchlight import __version__
-from batchlight.cli.config_file import make_config
 from batchlight.config import JobConfig
+from batchlight.config_file import make_config
 from batchlight.errors import ExitCode
 from batchlight.output.lock import Lock, new_run_id
 from batchlight.storage import Location, open_storage
@@ -79,6 +79,9 @@ def test_cluster_is_one_that_ray_takes() -> None:
     assert "InstanceMarketOptions" not in types["head"]["node_config"]
     assert types["cpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert [t["min_workers"] for t in types.values()] == [0, 0, 0]
+    # Workers decode images from anybody, and so must not be able to start nodes.
+    profiles = {n: t["node_config"]["IamInstanceProfile"]["Arn"] for n, t in types.items()}
+    assert profiles["cpu"] == profiles["gpu"] != profiles["head"]
     assert config["max_workers"] == sum(t["max_workers"] for t in types.values())
 
 
@@ -140,6 +143,19 @@ def test_rayjob_is_one_that_kuberay_takes() -> None:
 def test_a_misspelled_rayjob_is_refused(path: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(misspelled(rayjob(), path), rayjob_schema())
+
+
+def test_pods_of_a_rayjob_have_the_least_rights() -> None:
+    _, *workers = groups()
+    assert all(g["template"]["spec"]["automountServiceAccountToken"] is False for g in workers)
+    for group in groups():
+        [container] = group["template"]["spec"]["containers"]
+        rights = container["securityContext"]
+        assert rights["runAsNonRoot"]
+        assert rights["readOnlyRootFilesystem"]
+        assert not rights["allowPrivilegeEscalation"]
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 @pytest.mark.parametrize("name", ["access.yaml", "cronjob.yaml"])

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from batchlight.cli.config_file import make_config
 from batchlight.config import METHODS, JobConfig, Method
+from batchlight.config_file import make_config
 from batchlight.errors import UsageError
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"omega": "7"}, "--omega is '7', but input should be less than or equal to 1"),
+        ({"omega": "7"}, "--omega is '7', but must be 'auto' or a number above 0 and up to 1"),
         ({"workers": "-1"}, "--workers is '-1', but input should be greater than or equal to 0"),
         ({"atmospheric_light": "300"}, "a number above 0 and up to 255"),
         ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
@@ -91,7 +91,7 @@ BASE = JobConfig(input="in")
         {"omega": 0.5},
         {"t0": 0.2},
         {"window": 15},
-        {"denoise": "guided"},
+        {"denoise": "none"},
         {"atmospheric_light": "image"},
         {"atmospheric_light": 255},
         {"batch_size": 32},
@@ -122,7 +122,7 @@ def test_what_decides_pixels_changes_the_fingerprint(change: dict[str, Any]) -> 
         {"include": ("*.jpg",)},
         {"limit": 3},
         {"strength": 1},
-        {"omega": 0.93},
+        {"omega": "auto"},
     ],
 )
 def test_what_does_not_leaves_it(same: dict[str, Any]) -> None:
@@ -133,11 +133,13 @@ def test_what_does_not_leaves_it(same: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_used_is_not_named(method: Method) -> None:
     """So that outputs of versions without an option can be gone on with."""
-    plain = JobConfig(input="in", not_dark="enhance").fingerprint(method)
+    plain = JobConfig(input="in", not_dark="enhance", omega=0.93).fingerprint(method)
     assert not {"strength", "not-dark", "target-luminance"} & {*plain.parameters}
-    other = JobConfig(input="in", not_dark="enhance", target_luminance=0.2, strength=1.0)
+    other = JobConfig(
+        input="in", not_dark="enhance", omega=0.93, target_luminance=0.2, strength=1.0
+    )
     assert other.fingerprint(method).digest == plain.digest
-    copying = JobConfig(input="in", strength=0.5).fingerprint(method)
+    copying = JobConfig(input="in", omega=0.93, strength=0.5).fingerprint(method)
     assert copying.parameters["not-dark"] == "copy"
     assert copying.parameters["target-luminance"] == 0.45
     assert copying.changes_since(plain)[0] == "not-dark enhance -> copy"
@@ -166,6 +168,29 @@ def test_a_fingerprint_tells_its_options(method: Method, not_dark: Any) -> None:
 )
 def test_who_is_dark(not_dark: Any, luminance: float, dark: bool) -> None:
     assert JobConfig(input="in", not_dark=not_dark).is_dark(luminance) == dark
+
+
+@pytest.mark.parametrize(
+    ("options", "algorithm"),
+    [
+        ({"window": 20, "denoise": "none"}, 1),
+        ({"window": 19, "denoise": "none"}, 2),  # its light is that of a window of 20
+        ({"window": 20, "denoise": "guided"}, 2),
+    ],
+)
+def test_pixels_that_never_changed_keep_their_fingerprint(
+    options: dict[str, Any], algorithm: int
+) -> None:
+    found = JobConfig(input="in", **options).fingerprint("classical")
+    assert found.parameters["algorithm"] == algorithm
+
+
+def test_the_target_matters_to_an_omega_that_follows_it() -> None:
+    one, other = (
+        JobConfig(input="in", not_dark="enhance", target_luminance=target) for target in (0.4, 0.5)
+    )
+    assert one.fingerprint("classical").digest != other.fingerprint("classical").digest
+    assert one.fingerprint("absgn").digest == other.fingerprint("absgn").digest
 
 
 def test_batch_size_matters_only_to_the_light_of_the_batch() -> None:

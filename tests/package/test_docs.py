@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, TRAIN_GROUPS, option_default
-from batchlight.config import JobConfig, TrainConfig
+from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode
+from batchlight.training.config import TrainConfig
 from tests.support.helpers import batchlight_here
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,13 @@ import cv2
 import pytest
 from typer.testing import CliRunner
 
+from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import Enhancer
+from batchlight.absgn.weights import parse_weights
 from benchmarks.gpu import pack, train
 from tests.support.helpers import dark_image
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write(folder: Path, count: int, height: int, width: int, bright: bool, kind: str) -> None:
@@ -59,9 +63,9 @@ def test_a_pack_that_lost_files_on_the_way_is_refused(packed: Path, tmp_path: Pa
     assert str(done.exception or done.output).startswith(f"{tmp_path}/pack/clean/0 holds 0 of 3")
 
 
-@pytest.mark.nightly
 def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Path) -> None:
-    arguments = [packed, tmp_path, "--seconds", "4", "--channels", "8", "--score-every", "1"]
+    small = ["--channels", "8", "--side", "32", "--batch", "2"]
+    arguments = [packed, tmp_path, "--seconds", "1", "--score-every", "0.4", *small]
     done = CliRunner().invoke(train.app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -75,6 +79,11 @@ def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Pat
     [restored] = Enhancer(weights, "cpu", "fp32").enhance([image])
     assert restored.get().shape == image.shape
 
-    again = [*arguments, "--start", tmp_path / "absgn.safetensors", "--side", "32", "--batch", "2"]
+    assert json.loads(parse_weights(weights).about["scores"]) == {
+        name: lines[-1][name] for name in ("held out", "native", "check")
+    }
+    assert parse_weights(weights).exposure == Exposure()
+
+    again = [*arguments, "--start", tmp_path / "absgn.safetensors"]
     done = CliRunner().invoke(train.app, [str(argument) for argument in again])
     assert done.exit_code == 0, done.output

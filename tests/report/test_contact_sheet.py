@@ -18,7 +18,7 @@ from batchlight.report.sheet_drawing import CELL, GAP
 from tests.support.helpers import dark_image
 
 LARGEST = 3_000_000
-SETTINGS = ("", "omega=0.8", "omega=0.5", "denoise=guided")
+SETTINGS = ("", "omega=0.8", "omega=0.5", "denoise=none")
 
 
 def write_noise(folder: Path, count: int) -> None:

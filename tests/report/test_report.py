@@ -19,6 +19,7 @@ from PIL import Image
 
 from batchlight import JobConfig, run
 from batchlight.errors import ErrorCode
+from batchlight.output.inputs import DataSet
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import Record, as_table
@@ -84,8 +85,9 @@ def page_of(output: Path) -> str:
     return (output / "report.html").read_text()
 
 
-def report(output: Path) -> str:
-    write_report(Location.parse(str(output)))
+def report(output: Path, input: Path | None = None) -> str:
+    place = Location.parse(str(input))
+    write_report(Location.parse(str(output)), DataSet(place, place) if input else None)
     return page_of(output)
 
 
@@ -214,9 +216,12 @@ def test_the_command_makes_it_again(tmp_path: Path) -> None:
     page = tmp_path / "in-enhanced/report.html"
     before = page.read_bytes()
     page.unlink()
-    done = batchlight_here("report", tmp_path / "in-enhanced")
+    done = batchlight_here("report", tmp_path / "in-enhanced", "--input", tmp_path / "in")
     assert (done.returncode, done.stdout) == (0, f"the report is {page}\n")
     assert page.read_bytes() == before
+    assert batchlight_here("report", tmp_path / "in-enhanced").returncode == 0
+    told = "the original is not shown: &#39;batchlight report OUTPUT --input URI&#39; shows it"
+    assert told in page.read_text()
     assert batchlight_here("report", tmp_path / "in").returncode == 2
 
 
@@ -253,7 +258,7 @@ def test_images_that_are_gone_or_changed_are_told(tmp_path: Path) -> None:
     paths[0].unlink()
     paths[1].write_bytes(paths[2].read_bytes())
     (output / "classical" / paths[2].relative_to(tmp_path / "in")).write_bytes(b"no image")
-    page = report(output)
+    page = report(output, tmp_path / "in")
     for told in (
         "the original is no longer there",
         "the original has changed since",
@@ -305,7 +310,7 @@ def test_it_is_small_for_any_data_set(tmp_path: Path) -> None:
     many = [failed(n * 2000 + i, code) for n, code in enumerate(ErrorCode) for i in range(2000)]
     others = [Record(**row | {"method": "absgn"}) for row in rows(output)]
     write_records(output, others, many)
-    page = report(output)
+    page = report(output, tmp_path / "in")
     assert len(page.encode()) < LARGEST
     assert page.count("data:image/webp") > 40
     assert page.count("<summary>") == len(ErrorCode)

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from batchlight import JobConfig, run
-from tests.support.browser import CONTRAST, WIDTHS, closely_watched
+from tests.support.browser import CONTRAST, WIDTHS, closely_watched, fitting
 from tests.support.helpers import write_images
 
 
@@ -95,16 +95,9 @@ def test_who_listens_learns_what_is_there(page: Page) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(browser: Browser, address: str, width: int, scheme: str) -> None:
-    context = browser.new_context(
-        viewport={"width": width, "height": 800},
-        color_scheme="dark" if scheme == "dark" else "light",
-    )
-    page = context.new_page()
-    page.goto(address)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for selector in ("h1", "dd", ".facts", ".charts svg text", ".count", "footer", "th"):
-        assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5 - 1e-6, selector
-    context.close()
+    with fitting(browser, address, width, scheme) as page:
+        for selector in ("h1", "dd", ".facts", ".charts svg text", ".count", "footer", "th"):
+            assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5 - 1e-6, selector
 
 
 def test_without_scripts_both_pictures_are_seen(browser: Browser, address: str) -> None:

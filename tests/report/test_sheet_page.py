@@ -10,12 +10,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from batchlight import JobConfig
 from batchlight.driver.preview import preview
-from tests.support.browser import CONTRAST, WIDTHS, closely_watched
+from tests.support.browser import CONTRAST, WIDTHS, closely_watched, fitting
 from tests.support.helpers import dark_image, write_images
 
 IMAGES = 3
-SETTINGS = ("", "omega=0.6 format=jpeg", "denoise=guided window=9")
-OPTIONS = ["original", "defaults", "--omega 0.6 --format jpeg", "--window 9 --denoise guided"]
+SETTINGS = ("", "omega=0.6 format=jpeg", "denoise=none window=9")
+OPTIONS = ["original", "defaults", "--omega 0.6 --format jpeg", "--window 9 --denoise none"]
 
 
 @pytest.fixture(scope="module")
@@ -103,23 +103,24 @@ def test_a_detail_is_shown_at_its_own_size(page: Page) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(browser: Browser, address: str, width: int, scheme: str) -> None:
-    context = browser.new_context(
-        viewport={"width": width, "height": 800},
-        color_scheme="dark" if scheme == "dark" else "light",
-    )
-    page = context.new_page()
-    page.goto(address)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    narrow = width <= 768
-    assert page.locator(".heads").is_visible() != narrow
-    label = page.locator("figcaption").nth(1).bounding_box()
-    assert label is not None
-    assert (label["width"] > 10) == narrow
-    for selector in ("h1", "td", "h3 .facts", "figure .facts", ".failed .facts", "footer", "th"):
-        assert page.locator(selector).last.evaluate(CONTRAST) >= 4.5 - 1e-6, selector
-    page.locator(".enlarge").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    box = page.locator("#enlarged").bounding_box()
-    assert box is not None
-    assert box["x"] + box["width"] <= width
-    context.close()
+    with fitting(browser, address, width, scheme) as page:
+        narrow = width <= 768
+        assert page.locator(".heads").is_visible() != narrow
+        label = page.locator("figcaption").nth(1).bounding_box()
+        assert label is not None
+        assert (label["width"] > 10) == narrow
+        for selector in (
+            "h1",
+            "td",
+            "h3 .facts",
+            "figure .facts",
+            ".failed .facts",
+            "footer",
+            "th",
+        ):
+            assert page.locator(selector).last.evaluate(CONTRAST) >= 4.5 - 1e-6, selector
+        page.locator(".enlarge").first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("#enlarged").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width

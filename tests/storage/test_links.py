@@ -1,4 +1,4 @@
-"""Symbolic links below an output lead nowhere; links to files in an input are read."""
+"""Symbolic links below an output lead nowhere; those of an input are read if they stay in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,8 +15,9 @@ import pytest
 import batchlight
 from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_source, open_storage
+from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import TEMPORARY
-from tests.support.helpers import tree, write_images
+from tests.support.helpers import rows, tree, write_images
 
 USES: dict[str, Callable[[Storage, str], object]] = {
     "read": lambda storage, folder: storage.read(f"{folder}/file"),
@@ -119,13 +121,13 @@ def test_the_root_itself_may_be_a_link(out: Path, tmp_path: Path) -> None:
     storage.sync()
 
 
-def test_a_source_is_read_through_links_to_files(tmp_path: Path) -> None:
+def test_with_follow_links_a_source_is_read_through_any_link_to_a_file(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/real").write_bytes(b"12345")
     link(tmp_path / "in/link", tmp_path / "elsewhere/real")
     link(tmp_path / "in/folder", tmp_path / "elsewhere")
-    storage = open_source(Location.parse(str(tmp_path / "in")))
-    assert [info.path for info in storage.walk()] == ["link"]
+    storage = open_source(Location.parse(str(tmp_path / "in")), follow_links=True)
+    assert [info.path for info in storage.walk()] == ["folder/", "link"]
     assert storage.read("link") == storage.read("folder/real") == b"12345"
     assert storage.stat("link").size == 5
     assert storage.is_file("link")
@@ -199,3 +201,86 @@ def test_a_run_refuses_an_output_with_links(
     with pytest.raises(StorageError, match=f"{folder} is a symbolic link.*another --output$"):
         batchlight.run(config)
     assert tree(victim) == before
+
+
+@pytest.fixture
+def inside(tmp_path: Path, victim: Path) -> Path:
+    """A folder with links of all kinds, named like images."""
+    folder = tmp_path / "in"
+    (folder / "real").mkdir(parents=True)
+    (folder / "real/a.jpg").write_bytes(b"12345")
+    link(folder / "near.jpg", Path("real/a.jpg"))
+    link(folder / "absolute.jpg", folder / "real/a.jpg")
+    link(folder / "twice.jpg", folder / "near.jpg")
+    link(folder / "up.jpg", Path("../in/real/a.jpg"))
+    link(folder / "leaves.jpg", victim / "file")
+    link(folder / "later.jpg", folder / "leaves.jpg")
+    link(folder / "proc.jpg", Path("/proc/self/environ"))
+    link(folder / "dangling.jpg", Path("../nothing"))
+    link(folder / "folder", victim)
+    return folder
+
+
+def test_links_that_leave_an_input_are_not_read(inside: Path, victim: Path) -> None:
+    storage = open_source(Location.parse(str(inside)))
+    found = {info.path: info for info in storage.walk()}
+    leaving = {"leaves.jpg", "later.jpg", "proc.jpg", "dangling.jpg"}
+    staying = {"near.jpg", "absolute.jpg", "twice.jpg", "up.jpg", "real/a.jpg"}
+    assert set(found) == {*leaving, *staying, "folder/"}
+    for name in staying:
+        assert (found[name].defect, found[name].size) == (None, 5)
+        assert storage.read(name) == b"12345"
+        assert storage.stat(name).size == 5
+    for name in (*leaving, "folder/file"):
+        assert name == "folder/file" or "--follow-links" in str(found[name].defect)
+        assert not storage.is_file(name)
+        for use in (storage.read, storage.stat):
+            with pytest.raises(NameRefusedError, match="leaves the input"):
+                use(name)
+    assert open_source(Location.parse(str(inside)), True).read("leaves.jpg") == b"precious"
+
+
+def test_a_link_of_an_input_that_changes_its_mind_is_never_read(inside: Path) -> None:
+    storage = open_source(Location.parse(str(inside)))
+    name = inside / "near.jpg"
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for target in ("../victim/file", "real/a.jpg"):
+                (inside / "next").symlink_to(target)
+                os.replace(inside / "next", name)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(2000):
+            with suppress(NameRefusedError):
+                assert storage.read("near.jpg") == b"12345"
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_run_reads_no_link_that_leaves_unless_told(tmp_path: Path) -> None:
+    write_images(tmp_path / "secret", 1)
+    write_images(tmp_path / "in", 1)
+    link(tmp_path / "in/x.jpg", tmp_path / "secret/a/0000.jpg")
+
+    def run(**options: Any) -> batchlight.Summary:
+        config: dict[str, Any] = {
+            "input": str(tmp_path / "in"),
+            "output": str(tmp_path / "out"),
+            "workers": 0,
+        }
+        return batchlight.run(batchlight.JobConfig(**config, progress="off", **options))
+
+    assert run().failed_by_code == {"unsupported": 1}
+    [row] = [row for row in rows(tmp_path / "out") if row["input"] == "x.jpg"]
+    assert (row["input_sha256"], row["input_bytes"]) == (None, None)
+    assert run(follow_links=True).exit_code == 0
+    assert (tmp_path / "out/classical/x.jpg").exists()
+    named = batchlight.JobConfig(
+        input=str(tmp_path / "in/x.jpg"), output=str(tmp_path / "one"), workers=0, progress="off"
+    )
+    assert batchlight.run(named).ok == 1  # a link that is named itself

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_source, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import LINKED_FOLDER, NameRefusedError
 from tests.support.helpers import tree
 
 TEMPORARY = "_batchlight/tmp"
@@ -90,8 +90,10 @@ def test_walk_takes_files_and_links_to_files_only(tmp_path: Path) -> None:
         found = {info.path: info for info in source(tmp_path).walk()}
     sizes = {path: info.size for path, info in found.items()}
     files = {"real.jpg": 5, "link.jpg": 5, "sub/x.jpg": 1}
-    assert sizes == {**files, "broken.jpg": None, "through.jpg": None, "loop.jpg": None}
-    assert [path for path, info in found.items() if info.defect] == ["loop.jpg"]
+    links = {"folder.jpg/": None, "up/": None}
+    assert {path for path in found if found[path].defect == LINKED_FOLDER} == set(links)
+    assert sizes == {**files, **links, "broken.jpg": None, "through.jpg": None, "loop.jpg": None}
+    assert [p for p in found if found[p].defect and p not in links] == ["loop.jpg"]
     modified = found["real.jpg"].modified
     assert modified is not None
     assert modified.timestamp() == pytest.approx((tmp_path / "real.jpg").stat().st_mtime)

@@ -28,6 +28,20 @@ def closely_watched(browser: Browser, address: str) -> Iterator[Page]:
     assert [url for url in requests if not url.startswith("data:")] == [address]
 
 
+@contextmanager
+def fitting(browser: Browser, address: str, width: int, scheme: str) -> Iterator[Page]:
+    """A page, light or dark, in a window of so many pixels, out of which nothing reaches."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    yield page
+    context.close()
+
+
 # The contrast of an element's text with what lies behind it, by WCAG 2.
 CONTRAST = """
 element => {

@@ -22,14 +22,16 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from batchlight.classical.dehaze import DehazeParameters
 from batchlight.cli.main import main
+from batchlight.config import JobConfig
 from batchlight.output.documents import serialise
 from batchlight.output.layout import lock_path
 from batchlight.output.lock import Holder
 from batchlight.output.records import VOLATILE
 from batchlight.storage import Storage
 
-ALL_DARK: dict[str, str] = {"not_dark": "enhance"}
+ALL_DARK: dict[str, Any] = {"not_dark": "enhance"}
 """Options with which a method enhances what is bright, as all did before there was a choice."""
 
 COMMAND = [sys.executable, "-m", "batchlight"]
@@ -52,6 +54,11 @@ def bright_image(seed: int, height: int = 40, width: int = 56, **kind: Any) -> n
     dark = dark_image(seed, height, width, **kind)
     image: npt.NDArray[Any] = np.iinfo(dark.dtype).max - dark
     return image
+
+
+def parameters(**options: Any) -> DehazeParameters:
+    """Those of the classical method in a run with these options."""
+    return DehazeParameters.of(JobConfig(input="in", **options))
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:

@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from batchlight.config import Format
 from batchlight.images import codec
+from batchlight.images.chunks import PNG_SIGNATURE
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
-from batchlight.images.png import PNG_SIGNATURE
 
 FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
 MAX_PIXELS = 200_000_000
@@ -129,7 +129,7 @@ def read(data: bytes) -> Decoded:
 def again(data: bytes, format: Format | None = None, quality: int = 95) -> bytes:
     """Decoded and encoded, with the pixels left alone."""
     decoded = read(data)
-    return codec.encode(decoded, decoded.pixels, format or decoded.header.format, quality)
+    return codec.encode(decoded, decoded.pixels, format or decoded.header.format, quality).data
 
 
 UNSUPPORTED: dict[str, bytes] = {

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from batchlight.config import Format
+from batchlight.images.chunks import PNG_SIGNATURE
 from batchlight.images.pixels import Pixels
-from batchlight.images.png import PNG_SIGNATURE
 from tests.support import image_files as images
 from tests.support.helpers import dark_image
 from tests.support.image_files import (

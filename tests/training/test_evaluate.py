@@ -23,13 +23,15 @@ from batchlight.errors import StorageError, UsageError
 from batchlight.images.pixels import Pixels
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
-from batchlight.training.evaluate import Evaluation, Score, Unmatched, evaluate
-from batchlight.training.quality import Quality
+from batchlight.training.evaluate import Evaluation, Score, evaluate
+from batchlight.training.folders import Unmatched
+from batchlight.training.quality import Quality, at_mean_of, shrunk
 from tests.support.helpers import dark_image, read_image, write_images
 from tests.support.image_files import ORIENTATION, UNSUPPORTED, png, png_start, saved, tiff
 from tests.support.s3_server import BUCKET, S3Server
 
 MODULE = "batchlight.training.evaluate"
+FOLDERS = "batchlight.training.folders"
 ANY_BYTES = sys.platform == "linux"  # macOS takes only names in UTF-8
 FLAT = np.full((8, 9, 3), 100, np.uint8)
 
@@ -143,7 +145,37 @@ def test_pixels_are_compared_as_stored(folders: Folders) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     folders.put("a.png", saved(Image.fromarray(FLAT), "PNG", exif=exif), FLAT)
-    assert folders.score() == Score("a.png", math.inf, 1.0, None)
+    assert folders.score() == Score("a.png", math.inf, 1.0, math.inf, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_image_at_the_mean_of_its_reference(folders: Folders, dtype: type) -> None:
+    reference: Pixels = dark_image(1, 32, 40).astype(dtype) * 2
+    folders.put("a.png", (reference // 2).astype(dtype), reference)
+    score = folders.score()
+    assert score.psnr is not None
+    assert score.psnr_at_mean is not None
+    assert score.ssim_at_mean is not None
+    assert score.psnr_at_mean > score.psnr + 10
+    assert score.ssim_at_mean > 0.99
+    black = np.zeros((8, 9), np.uint8)
+    assert (at_mean_of(black, black + 5) == black).all()
+    assert at_mean_of(black + 200, black + 255).max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("gray", [True, False])
+def test_images_of_two_sizes_compared_at_a_third(folders: Folders, dtype: type, gray: bool) -> None:
+    large: Pixels = dark_image(1, 48, 72).astype(dtype)
+    if gray:
+        large = large[..., 0].copy()
+    folders.put("a.png", large, shrunk(large, 24))
+    assert folders.score().problem is not None
+    found = evaluate(str(folders.enhanced), str(folders.reference), size=24)
+    assert (found.psnr, found.size) == (math.inf, 24)
+    if dtype is np.uint8:
+        whole = Image.fromarray(large).resize((24, 24), Image.Resampling.BILINEAR)
+        assert (shrunk(large, 24) == np.asarray(whole)).all()
 
 
 def test_means(folders: Folders) -> None:
@@ -170,7 +202,14 @@ def test_an_identical_image_does_not_hide_the_others(folders: Folders) -> None:
     shown = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert shown["identical"] == 1
     assert shown["psnr"] == found.psnr
-    assert shown["scores"][0] == {"path": "a.png", "psnr": None, "ssim": 1.0, "problem": None}
+    assert shown["scores"][0] == {
+        "path": "a.png",
+        "psnr": None,
+        "ssim": 1.0,
+        "psnr_at_mean": None,
+        "ssim_at_mean": 1.0,
+        "problem": None,
+    }
     assert shown["scores"][1]["psnr"] == other.psnr
 
 
@@ -190,13 +229,11 @@ def test_the_json_object(folders: Folders) -> None:
         "images": 1,
         "scored": 0,
         "identical": 0,
-        "psnr": None,
-        "ssim": None,
+        **dict.fromkeys(("psnr", "ssim", "psnr_at_mean", "ssim_at_mean", "size")),
         "scores": [
             {
                 "path": "a.png",
-                "psnr": None,
-                "ssim": None,
+                **dict.fromkeys(("psnr", "ssim", "psnr_at_mean", "ssim_at_mean")),
                 "problem": "enhanced image: the file is empty",
             }
         ],
@@ -282,7 +319,7 @@ PROBLEMS: dict[str, tuple[Pixels | bytes, Pixels | bytes, str]] = {
     "text": (b"dark", FLAT, "enhanced image: the content is no image"),
     "cut": (png(dark_image(1))[:-30], FLAT, "enhanced image: the file is cut short"),
     "cmyk": (FLAT, UNSUPPORTED["cmyk.jpg"], "reference: CMYK"),
-    "animated": (UNSUPPORTED["animated.webp"], FLAT, "enhanced image: several pictures"),
+    "animated": (UNSUPPORTED["animated.webp"], FLAT, "enhanced image: an animation cannot be kept"),
     "large": (FLAT, LARGE, "reference: more than 200,000,000 pixels"),
 }
 
@@ -352,7 +389,7 @@ def test_trouble_of_one_file(
         folders.put(name, FLAT, FLAT)
     fail_at(monkeypatch, "a.png", error)
     bad, good = folders.evaluate().scores
-    assert bad == Score("a.png", None, None, problem)
+    assert bad == Score("a.png", problem=problem)
     assert good.problem is None
 
 
@@ -378,7 +415,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) ->
 def test_many_pairs_come_in_the_order_of_their_paths(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.AHEAD", 7)
+    monkeypatch.setattr(f"{FOLDERS}.AHEAD", 7)
     write_images(folders.reference, 30, height=8, width=8)
     write_images(folders.enhanced, 30, height=8, width=8)
     told: list[tuple[Score, int]] = []
@@ -416,7 +453,7 @@ class Comparisons:
 def comparisons(monkeypatch: pytest.MonkeyPatch) -> Comparisons:
     watched = Comparisons()
     monkeypatch.setattr(f"{MODULE}.quality", watched)
-    monkeypatch.setattr(f"{MODULE}.usable_cpus", lambda: 4)
+    monkeypatch.setattr(f"{FOLDERS}.usable_cpus", lambda: 4)
     return watched
 
 
@@ -428,11 +465,11 @@ def test_memory_is_bounded_by_the_pixels_at_one_time(
     room: int,
     most: int,
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.PIXELS_AT_ONCE", room)
+    monkeypatch.setattr(f"{FOLDERS}.PIXELS_AT_ONCE", room)
     for folder in (folders.enhanced, folders.reference):
         write_images(folder, 20, height=8, width=8)
     assert folders.evaluate().psnr == 20.0
-    assert (comparisons.count, comparisons.most) == (20, most)
+    assert (comparisons.count, comparisons.most) == (2 * 20, most)  # each as it is and at the mean
 
 
 def test_whoever_listens_can_stop_it(folders: Folders, comparisons: Comparisons) -> None:

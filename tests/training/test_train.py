@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.weights import Weights, parse_weights
-from batchlight.config import TrainConfig
-from batchlight.errors import UsageError
+from batchlight.errors import BatchlightError, UsageError
+from batchlight.training.config import TrainConfig
 from batchlight.training.train import train
 from tests.support.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
 
@@ -54,7 +55,12 @@ def words(data: Path, out: Path, **changes: Any) -> list[str]:
     given = options(data, out, **changes)
     return [
         "train",
-        *(w for k, v in given.items() for w in ("--" + k.replace("_", "-"), str(v))),
+        *(
+            word
+            for name, value in given.items()
+            if value is not None
+            for word in ("--" + name.replace("_", "-"), str(value))
+        ),
     ]
 
 
@@ -125,18 +131,19 @@ def test_a_training_from_end_to_end(trained: tuple[Path, str]) -> None:
     weights = loaded(out)
     assert weights.channels == 8
     about = dict(weights.about)
-    assert (about["model"], about["epoch"]) == ("absgn-small", "2")
+    assert (about["model"], about["round"]) == ("absgn-small", "2")
     assert about["started from"] == "random weights"
-    assert json.loads(about["recipe"])["augmentation"]["size"] == 16
+    assert json.loads(about["recipe"])["phases"][-1]["side"] == 16
+    assert weights.exposure == Exposure()
 
     log = log_of(out)
     assert [line["epoch"] for line in log] == [1, 2]
     for line in log:
         assert 0 < line["loss"] < 2
-        assert 0 < line["psnr"] < 60
-        assert -1 <= line["ssim"] <= 1
+        assert 0 < line["held out"]["psnr"] < 60
+        assert -1 <= line["held out"]["ssim"] <= 1
         assert line["elapsed_s"] > 0
-    assert float(about["psnr"]) == log[-1]["psnr"]
+    assert float(about["held out PSNR"]) == log[-1]["held out"]["psnr"]
 
     lines = printed.splitlines()
     assert lines[0] == "4 pairs to train on, 2 to validate with; absgn-small on cpu"
@@ -170,7 +177,59 @@ def test_without_validation(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     said = in_process(pairs, out, validation=0, epochs=1)
     assert said[0].startswith("6 pairs to train on, 0 to validate with")
-    assert log_of(out)[0].keys() == {"epoch", "loss", "elapsed_s"}
+    assert log_of(out)[0].keys() == {"epoch", "steps", "loss", "elapsed_s"}
+
+
+# More to train on, and for a given time
+
+
+def test_well_lit_pictures_native_ones_and_pairs_to_validate_on(
+    pairs: Path, tmp_path: Path
+) -> None:
+    data = write_pairs(tmp_path / "pairs")
+    (data / "native").mkdir()
+    for number in range(3):  # the dark side before it was shrunk
+        dark = dark_image(number, 48, 72)
+        assert cv2.imwrite(str(data / "native" / f"{number}.png"), dark)
+    write_images(tmp_path / "clean", 2)
+    (tmp_path / "more").mkdir()
+    assert cv2.imwrite(str(tmp_path / "more" / "x.jpg"), dark_image(9, 50, 60) * 3)
+    out = tmp_path / "x.safetensors"
+    result = batchlight(
+        *words(data, out, clean=tmp_path / "clean", epochs=3),
+        *("--clean", tmp_path / "more", "--validation-data", pairs),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("4 pairs to train on, 8 to validate with; ")
+    log = log_of(out)
+    assert set(log[-1]) >= {"held out", "validation data"}
+    assert "validation data PSNR" in loaded(out).about
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match=r"no images in .*--clean"):
+        in_process(data, out, clean=[str(tmp_path / "none")])
+
+
+def test_a_training_of_limited_time(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    result = batchlight(*words(pairs, out, time_limit="2s", epochs=None))
+    assert (result.returncode, result.stderr) == (0, "")
+    [line] = log_of(out)
+    assert line["round"] == 1
+    assert line["steps"] > 1
+    assert 2 <= line["elapsed_s"] < 20
+    assert result.stdout.splitlines()[1].startswith("round 1: loss ")
+    assert loaded(out).exposure == Exposure()
+
+
+@pytest.mark.parametrize("wrong", ["soon", "0", "-3m", "5d", "infh"])
+def test_a_time_that_is_none(pairs: Path, tmp_path: Path, wrong: str) -> None:
+    result = batchlight(*words(pairs, tmp_path / "x.safetensors", time_limit=wrong, epochs=None))
+    assert_refused(result, "--time-limit", "9m")
+
+
+def test_time_and_epochs_exclude_each_other(pairs: Path, tmp_path: Path) -> None:
+    result = batchlight(*words(pairs, tmp_path / "x.safetensors", time_limit="9m"))
+    assert_refused(result, "--time-limit", "--epochs")
 
 
 # Going on
@@ -195,7 +254,7 @@ def test_a_killed_training_goes_on_as_if_it_never_was(pairs: Path, tmp_path: Pat
 
     result = batchlight(*words(pairs, killed, epochs=12))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("going on after epoch ")
+    assert result.stdout.startswith("going on after step ")
     assert killed.read_bytes() == through.read_bytes()
     assert not checkpoint_of(killed).exists()
     assert losses_of(killed).items() <= losses_of(through).items()
@@ -281,6 +340,16 @@ def test_weights_to_start_from(pairs: Path, tmp_path: Path) -> None:
         assert torch.allclose(after.tensors[name].float(), tensor.float(), atol=1e-4), name
 
 
+def test_weights_go_on_at_the_exposure_that_they_were_trained_at(
+    pairs: Path, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    for start, exposure in ((SMALL, None), (trained[0], Exposure())):
+        assert loaded(start).exposure == exposure
+        out = tmp_path / "on.safetensors"
+        in_process(pairs, out, weights=str(start), epochs=1)
+        assert loaded(out).exposure == exposure
+
+
 def test_weights_of_another_width(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     result = batchlight(*words(pairs, out, model="absgn", weights=SMALL))
@@ -349,6 +418,18 @@ def test_a_pair_of_two_sizes(tmp_path: Path) -> None:
         in_process(data, tmp_path / "x.safetensors", validation=0)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
+def test_a_training_that_does_not_fit(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("batchlight.absgn.training.Trainer.step", full)
+    with pytest.raises(BatchlightError, match=r"memory of cpu; give a smaller --size"):
+        in_process(pairs, tmp_path / "x.safetensors")
+
+
 def test_options_out_of_range(pairs: Path, tmp_path: Path) -> None:
     assert_refused(batchlight(*words(pairs, tmp_path / "x.safetensors", size=20)), "--size", "20")
 
@@ -373,7 +454,16 @@ def test_two_processes_train_together(pairs: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.safetensors"
     in_process(pairs, alone)
     for ours, theirs in zip(log_of(out), log_of(alone), strict=True):
-        assert ours["psnr"] == pytest.approx(theirs["psnr"], abs=0.5)
+        assert ours["held out"]["psnr"] == pytest.approx(theirs["held out"]["psnr"], abs=0.5)
+
+
+@pytest.mark.nightly
+def test_two_processes_end_at_the_same_time(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    result = batchlight(*words(pairs, out, **TOGETHER, time_limit="3s", epochs=None))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert log_of(out)[-1]["steps"] > 0
+    assert loaded(out).channels == 8
 
 
 def interrupt(command: list[str]) -> subprocess.CompletedProcess[str]:

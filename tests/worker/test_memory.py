@@ -50,7 +50,8 @@ def test_large_files_are_not_read_far_ahead(tmp_path: Path) -> None:
         peaks[count] = peak_memory(photos, tmp_path / f"out{count}")
     assert READ_AHEAD_BYTES < FILE_BYTES
     assert WRITE_BEHIND_BYTES < FILE_BYTES
-    assert peaks[FILES] - peaks[1] < FILE_BYTES / 2  # one at a time
+    # One at a time, beside what waits for the light of the batch, which has a budget.
+    assert peaks[FILES] - peaks[1] < KEEP_BYTES < 2 * FILE_BYTES
 
 
 def test_small_files_are_read_ahead_within_the_budget(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Python imports this at its start where PYTHONPATH leads here, in every worker of a run.
 
-It makes OpenCV deadly for some images, as ``orders.json`` in the folder $DEADLY says: by the
-SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels that are encoded.
-Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
+It makes decoders and OpenCV's encoder deadly for some images, as ``orders.json`` in the folder
+$DEADLY says: by the SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels
+that are encoded. Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -55,25 +55,33 @@ def do(how: str | None) -> None:
 def make_deadly() -> None:
     """Put OpenCV's functions behind others."""
     import cv2
+    import simplejpeg
 
     folder = Path(os.environ["DEADLY"])
     orders = json.loads((folder / "orders.json").read_text())
-    decode, encode = cv2.imdecode, cv2.imencode
+    encode = cv2.imencode
 
-    def imdecode(data: Any, flags: int) -> Any:
+    def touch(data: Any) -> None:
         digest = hashlib.sha256(data).hexdigest()
         with (folder / "decoded").open("a") as log:
             log.write(f"{digest} {os.getpid()}\n")
         time.sleep(orders["slow_s"])
         do(orders["deadly"].get(digest))
-        return decode(data, flags)
+
+    def touching(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def touch_and_decode(data: Any, *settings: Any, **named: Any) -> Any:
+            touch(data)
+            return decode(data, *settings, **named)
+
+        return touch_and_decode
 
     def imencode(suffix: str, pixels: Any, *settings: Any) -> Any:
         height, width = pixels.shape[:2]
         do(orders["deadly"].get(f"{height}x{width}"))
         return encode(suffix, pixels, *settings)
 
-    vars(cv2).update(imdecode=imdecode, imencode=imencode)
+    vars(cv2).update(imdecode=touching(cv2.imdecode), imencode=imencode)
+    vars(simplejpeg).update(decode_jpeg=touching(simplejpeg.decode_jpeg))
 
 
 class AfterCodec(MetaPathFinder):

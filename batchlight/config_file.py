@@ -31,16 +31,21 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            loaded = yaml.safe_load(file)
+            text = file.read()
+        loaded = yaml.safe_load(text)
+        node: Any = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UsageError(f"the config file {path} is not valid YAML: {where}") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"the config file {path} must hold option names and values, one a line")
+    keys = [str(key.value).replace("-", "_") for key, _ in node.value]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UsageError(f"the config file {path} gives {twice[0]} more than once; give it once")
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 

@@ -1,0 +1,85 @@
+"""A listing without images: an error, unless somebody says that it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from difflib import get_close_matches
+
+from batchlight.driver.listing import InputSet
+from batchlight.errors import BatchlightError, UsageError, counted
+from batchlight.output.plan import PlanCounts
+from batchlight.storage import Location, open_source
+from batchlight.storage.lists import LIST_SUFFIXES
+from batchlight.storage.patterns import hint
+
+NAMES_AT_MOST = 3
+
+
+def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
+    """Raise if a listing gave no image: ``UsageError`` if there never were any.
+
+    ``BatchlightError`` if earlier runs have found some, since the place may be out of reach. Both
+    name the nearest thing that there is.
+    """
+    if counts.inputs or counts.containers:
+        return
+    met = inputs.passed_over
+    if met.not_matching:
+        globs = [*inputs.patterns.include, *inputs.patterns.exclude]
+        raise UsageError(
+            f"--include and --exclude leave none of {counted(met.not_matching, 'image')} in "
+            f"{inputs.given}{hint(globs[0])}"
+        )
+    if counts.gone:
+        raise BatchlightError(
+            f"{inputs.given} holds no image any more, of {counts.gone} that earlier runs have "
+            "recorded; is the place mounted, and the path right? --allow-empty says that they "
+            "are gone for good"
+        )
+    raise UsageError(
+        f"there are no images in {inputs.given}: {'; '.join(_nearest(inputs))}; "
+        "check --input, or give --allow-empty"
+    )
+
+
+def _nearest(inputs: InputSet) -> Iterator[str]:
+    met, given = inputs.passed_over, inputs.given
+    if inputs.data_set.is_list:
+        yield "the list names none"
+        return
+    if met.linked_folders:
+        first = met.linked_folders[0]
+        yield f"its link to a folder, {first}, is not followed: give what it leads to"
+    if met.suffixes:
+        kinds = ", ".join(
+            f"{number} {suffix or 'without a suffix'}"
+            for suffix, number in met.suffixes.most_common(NAMES_AT_MOST)
+        )
+        which = (
+            "part files of a list: give one of them, or join them"
+            if (
+                given.name.lower().endswith(LIST_SUFFIXES)
+                and met.suffixes["." + given.name.rpartition(".")[2].lower()]
+            )
+            else "none of them an image"
+        )
+        yield f"it holds {kinds}, {which}"
+    if not met.linked_folders and not met.suffixes:
+        yield from _beside(given)
+
+
+def _beside(given: Location) -> Iterator[str]:
+    """What is there in place of a folder that is empty, or a prefix that is not there."""
+    yield "it is empty" if not given.remote else "no object's key begins so"
+    place = given
+    while place.path and place.path != "/":
+        name, place = place.name, place.parent
+        names: list[str] = []
+        with suppress(BatchlightError, OSError):
+            storage = open_source(place)
+            names = [f"{n}/" for n in storage.folders("")] + storage.names("")
+        if names:
+            near = get_close_matches(name, names, NAMES_AT_MOST, 0.4) or names[:NAMES_AT_MOST]
+            yield f"in {place} there is {', '.join(near)}"
+            return

@@ -1,0 +1,134 @@
+"""A Ray of our own: what it needs of this machine, and what keeps others out of it.
+
+Its sockets and logs lie in a folder that only this user may enter, and whatever talks to it over
+the network needs a token that is made for this process and handed on in the environment of its
+processes, so that nothing is left behind in a home.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from batchlight.errors import ClusterError, counted
+from batchlight.host.resources import free_memory, free_processes
+
+TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
+
+SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+"""Of the path of a socket; a system's limit."""
+PATH_BELOW = "/bl-12345678/r/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store"
+
+FREE_BYTES = 50 * 2**20
+"""Of a disk, for Ray's sockets and logs."""
+FILES = 1024
+"""Open files of a process; Ray's own need some hundreds."""
+RAY_BYTES, WORKER_BYTES = 450 * 2**20, 350 * 2**20
+"""What the processes of a Ray take that do no work, and what a worker takes for images as cameras
+make them."""
+
+RAY_PROCESSES, WORKER_PROCESSES = 180, 28
+"""Processes and threads of a Ray without workers, and of a worker."""
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """A new folder for Ray, below one that only this user may enter. Raises ``ClusterError``."""
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(base + PATH_BELOW) > SOCKET_PATH_BYTES and "RAY_TMPDIR" not in os.environ:
+        base = "/tmp"
+    advice = "set RAY_TMPDIR to another folder, or give --workers 0, which does without Ray"
+    try:
+        free = shutil.disk_usage(base).free
+        if free < FREE_BYTES:
+            raise ClusterError(
+                f"no space left in {base}, where Ray keeps sockets and logs: {free // 2**20} MB "
+                f"are free and {FREE_BYTES // 2**20} MB are needed; free some, {advice}"
+            )
+        # Ray gives its folder to everybody.
+        private = tempfile.mkdtemp(prefix="bl-", dir=base)
+    except OSError as error:
+        raise ClusterError(
+            f"cannot make a folder for Ray in {base}: {error.strerror}; {advice}"
+        ) from error
+    try:
+        yield str(Path(private, "r"))
+    finally:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("the logs of Ray are in %s", private)
+        else:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+@contextmanager
+def private_token() -> Iterator[None]:
+    """Let Ray demand a token, unless its own variables say what it demands."""
+    before = {name: os.environ.get(name) for name in (TOKEN, MODE)}
+    if before[MODE] is None:
+        os.environ[TOKEN] = _token()
+        if "ray" not in sys.modules:
+            # Else it is Ray that sets this, and reads again what it has read once.
+            os.environ[MODE] = "token"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@cache
+def _token() -> str:
+    """One for all that this process starts, since Ray reads it only once."""
+    return secrets.token_hex(32)
+
+
+def workers_that_fit(wanted: int) -> int:
+    """At most ``wanted`` workers, fewer if this machine grants what fewer need; says so.
+
+    With none, not even a Ray fits.
+    """
+    memory, processes, files = free_memory(), free_processes(), _raised_file_limit()
+    by_memory = (memory - RAY_BYTES) // WORKER_BYTES
+    by_processes = (processes - RAY_PROCESSES) // WORKER_PROCESSES
+    by_files = wanted if files >= FILES else 0
+    fit = max(0, int(min(wanted, by_memory, by_processes, by_files)))
+    if fit == wanted:
+        return wanted
+    left = f"{memory // 2**20} MB of memory are free here"
+    if by_files == fit:
+        left = f"a process may open {files:.0f} files here (ulimit -n), and Ray needs {FILES}"
+    elif by_processes < by_memory:
+        left = f"{processes:.0f} more processes and threads may be started here (ulimit -u, pids)"
+    logger.warning(
+        "%s, enough for %s, not for %d",
+        left,
+        counted(fit, "worker") if fit else "work in this process, as with --workers 0",
+        wanted,
+    )
+    return fit
+
+
+def _raised_file_limit() -> float:
+    """How many files this process, and so those of Ray, may open; as many as Ray needs, if any."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FILES:
+        return FILES
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft

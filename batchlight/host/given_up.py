@@ -1,0 +1,117 @@
+"""Calls in threads of this process, which can be given up but not ended.
+
+A decoder that never returns cannot be interrupted, and nor can a store that does not answer. So
+whoever waits goes on without them. A call that was given up must not write: ``this_call`` tells.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+from batchlight.errors import BatchlightError
+
+T = TypeVar("T")
+
+_local = threading.local()
+_given_up: list[Callable[[], bool]] = []
+"""Of what nobody waits for any more, whether it has ended."""
+
+
+class GivenUpError(BatchlightError):
+    """Nobody waits for this call any more."""
+
+
+class TooLongError(Exception):
+    """A call has not ended in its time."""
+
+
+class _Call:
+    """One call in a thread, and what came of it."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._ended = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def wait(self, seconds: float | None) -> Any:
+        """Its result. Raises what it raised; ``TooLongError``; and what a signal handler raises."""
+        self._thread.start()
+        try:
+            if not self._ended.wait(seconds):
+                raise TooLongError
+        except BaseException:
+            self._given_up = True
+            _given_up.append(self._ended.is_set)
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def require_wanted(self) -> None:
+        if self._given_up:
+            raise GivenUpError("this call was given up")
+
+    def _run(self) -> None:
+        _local.call = self
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+
+def call_in_thread(function: Callable[[], T], seconds: float | None = None) -> T:
+    """Call a function in a thread of its own; a signal or the time ends the wait for it.
+
+    Raises what the function raises, and ``TooLongError``.
+    """
+    result: T = _Call(function).wait(seconds)
+    return result
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that nobody waits for if a signal, or a failure, ends the block that uses them."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._futures: list[Future[Any]] = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.shutdown()
+            return
+        self.shutdown(wait=False, cancel_futures=True)
+        _given_up.extend(future.done for future in self._futures)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self._futures = [other for other in self._futures if not other.done()] + [future]
+        return future
+
+
+def this_call() -> Callable[[], None]:
+    """What raises ``GivenUpError`` once nobody waits for the call that this thread runs."""
+    call: _Call | None = getattr(_local, "call", None)
+    return _never if call is None else call.require_wanted
+
+
+def any_given_up() -> bool:
+    """Whether a thread of this process may be stuck, so that it cannot end in the usual way."""
+    return not all(has_ended() for has_ended in _given_up)
+
+
+def _never() -> None:
+    """Of calls that nobody gives up."""

@@ -1,0 +1,234 @@
+"""What an AVIF or HEIF file holds beside its coded picture, and how it goes into another one.
+
+Layouts: ISO/IEC 23008-12, ISO/IEC 23000-22 (MIAF), AVIF 1.2 (gain maps), C2PA 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images import exif
+from batchlight.images.boxes import UUID, Reader, box, boxes
+from batchlight.images.items import Items, read
+from batchlight.images.metadata import Cicp, Metadata
+
+_ALPHA = (
+    b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
+    b"urn:mpeg:hevc:2015:auxid:1",
+    b"urn:mpeg:avc:2015:auxid:1",
+)
+_GAIN_MAP = b"hdrgainmap"
+_C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
+"""Properties that describe the coded picture."""
+_PICTURES = frozenset({b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"tmap", b"jpeg", b"avc1"})
+NCLX, PROFILES = b"nclx", (b"prof", b"rICC")
+XMP_TYPE = b"application/rdf+xml"
+EXIF_HEAD = 4
+"""Bytes of the offset of the TIFF structure, from behind itself."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A file without its coded picture."""
+
+    top: tuple[tuple[bytes, bytes], ...]
+    """Type and whole box of all at the top; without content where ``meta`` and ``mdat`` go."""
+    items: Items
+    """Those of the picture have no data."""
+    alpha: int | None
+    left_out: tuple[str, ...]
+    trailer: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        data = (len(item.data or b"") for item in self.items.items.values())
+        return sum(data) + sum(len(whole) for _, whole in self.top) + len(self.trailer)
+
+    @property
+    def cicp(self) -> Cicp | None:
+        """The code points of the picture; None where there are none."""
+        for payload in self._colours(NCLX):
+            if len(payload) >= 7:
+                a, b, c = (int.from_bytes(payload[n : n + 2], "big") for n in (0, 2, 4))
+                return Cicp(a, b, c, bool(payload[6] & 0x80))
+        return None
+
+    @property
+    def icc(self) -> bytes | None:
+        """The colour profile of the picture."""
+        found = (payload for kind in PROFILES for payload in self._colours(kind))
+        return next(found, None) or None
+
+    def _colours(self, kind: bytes) -> Iterator[bytes]:
+        for index, _ in self.items.items[self.items.primary].properties:
+            whole = self.items.properties[index]
+            if whole[4:8] == b"colr" and whole[8:12] == kind:
+                yield whole[12:]
+
+    def metadata(self) -> Metadata:
+        """In the terms that all formats share."""
+        block = packet = None
+        others = set(self.left_out)
+        for item in self.items.items.values():
+            if item.kind == b"Exif" and item.data:
+                block = block or exif_block(item.data)[1]
+            elif item.kind == b"mime" and item.content_type == XMP_TYPE:
+                packet = packet or item.data
+            elif item.kind not in _PICTURES:
+                others.add(f"{item.kind.decode('latin-1')} item")
+            elif item.number not in (self.items.primary, self.alpha):
+                others.add("auxiliary picture")
+        known = (b"ftyp", b"meta", b"mdat", b"free", b"skip")
+        others |= {f"{k.decode('latin-1')} box" for k, _ in self.top if k not in known}
+        others |= {"data behind the image"} if self.trailer else set()
+        cicp = None if self.icc else self.cicp
+        cicp = None if cicp is None or cicp.is_srgb else cicp
+        return Metadata(block, packet, self.icc, cicp=cicp, others=tuple(sorted(others)))
+
+    def configuration(self, kind: bytes) -> bytes | None:
+        """The content of a property of the coded picture, or of its first tile."""
+        tiles = self.items.targets(b"dimg", self.items.primary)
+        for number in (self.items.primary, *tiles):
+            if number in self.items.items:
+                found = self.items.property(number, kind)
+                if found is not None:
+                    return found
+        return None
+
+
+def take(data: bytes) -> Carried:
+    """All but the coded picture, and but what would no longer be true of the new one.
+
+    Raises ``ImageError`` for several pictures, ``ValueError`` for a damaged file.
+    """
+    top: list[tuple[bytes, bytes]] = []
+    items, end = None, 0
+    left_out = set()
+    for one in boxes(data):
+        end = one.end
+        if one.kind == b"moov":
+            raise _unsupported("an animation cannot be kept; split the file first")
+        if one.kind == UUID and data[one.content : one.content + 16] == _C2PA_BOX:
+            left_out.add("Content Credentials")
+        elif one.kind == b"meta" and items is None:
+            items = read(data, one.content, one.end)
+            top.append((one.kind, b""))
+        elif one.kind == b"mdat":
+            top.append((one.kind, b""))
+        else:
+            top.append((one.kind, data[one.start : one.end]))
+    if items is None:
+        raise ValueError("no box 'meta'")
+    alpha = alpha_of(items)
+    if items.sources(b"prem", items.primary) or items.targets(b"prem", items.primary):
+        raise _unsupported("premultiplied alpha cannot be kept")
+    gone = dict(_derived(items))
+    _refuse_others(items, gone, alpha)
+    left_out |= set(gone.values()) - {""}
+    kept = _without(items, gone.keys())
+    return Carried(tuple(top), kept, alpha, tuple(sorted(left_out)), data[end:])
+
+
+def _unsupported(reason: str) -> ImageError:
+    return ImageError(ErrorCode.UNSUPPORTED, reason)
+
+
+def _auxiliary(items: Items, number: int) -> bytes:
+    """What an auxiliary picture is, as a URN."""
+    return (items.property(number, b"auxC") or bytes(4))[4:].split(b"\0")[0]
+
+
+def alpha_of(items: Items) -> int | None:
+    """The item that holds the transparency of the picture; None without any."""
+    found = items.sources(b"auxl", items.primary)
+    return next((number for number in found if _auxiliary(items, number) in _ALPHA), None)
+
+
+def _derived(items: Items) -> Iterator[tuple[int, str]]:
+    """The items to leave out, and what their loss is called; empty for parts of the picture."""
+    alpha = alpha_of(items)
+    for number in (items.primary, *([alpha] if alpha is not None else [])):
+        yield from ((tile, "") for tile in items.targets(b"dimg", number))
+    for number in items.sources(b"thmb", items.primary):
+        yield from _with_tiles(items, number, "thumbnail")
+    for number in items.sources(b"auxl", items.primary):
+        if _GAIN_MAP in _auxiliary(items, number):
+            yield from _with_tiles(items, number, "gain map")
+    for number, item in items.items.items():
+        if item.kind == b"tmap":
+            yield number, "gain map"
+            for part in items.targets(b"dimg", number):
+                if part != items.primary:
+                    yield from _with_tiles(items, part, "gain map")
+
+
+def _with_tiles(items: Items, number: int, name: str) -> Iterator[tuple[int, str]]:
+    yield number, name
+    yield from ((tile, name) for tile in items.targets(b"dimg", number))
+
+
+def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> None:
+    """Raise ``ImageError`` for pictures of their own right, and for what is made of several."""
+    main = items.items[items.primary]
+    if main.kind in (b"iden", b"iovl", b"tmap"):
+        raise _unsupported(f"a picture made of others ({main.kind.decode()}) cannot be kept")
+    for number, item in items.items.items():
+        belongs = number in gone or number in (items.primary, alpha) or item.hidden
+        if item.kind in _PICTURES and not belongs and not items.targets(b"auxl", number):
+            raise _unsupported("several pictures cannot be kept; split the file first")
+
+
+def _without(items: Items, gone: Iterable[int]) -> Items:
+    """Without some items, without metadata of theirs alone, and without all that points to them."""
+    dropped = set(gone)
+    for one in items.references:
+        if one.kind == b"cdsc" and one.targets and dropped.issuperset(one.targets):
+            dropped.add(one.source)
+    tiled = {items.primary, alpha_of(items)}
+    references = []
+    for one in items.references:
+        targets = tuple(number for number in one.targets if number not in dropped)
+        if one.source in dropped or not targets or (one.kind == b"dimg" and one.source in tiled):
+            continue
+        references.append(replace(one, targets=targets))
+    kept = {}
+    for number, item in items.items.items():
+        if number in dropped:
+            continue
+        coded = number in tiled and item.data is not None
+        kept[number] = replace(item, data=b"" if coded else item.data)
+    groups = tuple(_group(whole, dropped) for whole in items.groups)
+    return replace(
+        items,
+        items=kept,
+        references=tuple(references),
+        groups=tuple(whole for whole in groups if whole),
+    )
+
+
+def _group(whole: bytes, gone: set[int]) -> bytes:
+    """A group of items without some; empty if that leaves no two."""
+    reader = Reader(whole[8:])
+    head, identifier, count = reader.take(4), reader.take(4), reader.integer(4)
+    members = [reader.integer(4) for _ in range(min(count, reader.left // 4))]
+    left = [number for number in members if number not in gone]
+    if len(left) == len(members):
+        return whole
+    if len(left) < 2:
+        return b""
+    body = len(left).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in left)
+    return box(whole[4:8], head + identifier + body + reader.rest())
+
+
+def exif_block(payload: bytes) -> tuple[bytes, bytes]:
+    """What comes before the TIFF structure of an EXIF item, and the structure."""
+    start = EXIF_HEAD + int.from_bytes(payload[:EXIF_HEAD], "big")
+    if start > len(payload):
+        start = EXIF_HEAD
+    if payload[start : start + len(exif.PREFIX)] == exif.PREFIX:
+        start += len(exif.PREFIX)
+    return payload[:start], payload[start:]

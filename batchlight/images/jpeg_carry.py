@@ -1,0 +1,219 @@
+"""What a JPEG file holds beside its coded image, and how it goes into another one.
+
+Layouts: Exif 2.3, ICC.1 annex B.4, XMP part 3, Adobe Photoshop File Formats, ISO/IEC 19566-5
+(JUMBF), JFIF 1.02; AFCP by its description in ExifTool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from batchlight.images import exif, mpf, photoshop, xmp
+from batchlight.images.holed import merge, subtract
+from batchlight.images.segments import (
+    APP0,
+    APP1,
+    APP11,
+    APP13,
+    APP14,
+    SEGMENT_MAX,
+    Segment,
+    segment,
+)
+from batchlight.images.thumbnails import Picture, as_jpeg
+
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
+ICC_PREFIX = b"ICC_PROFILE\x00"
+JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX = b"JFIF\x00", b"JFXX\x00", b"Adobe"
+_JUMBF, _C2PA, _JUMBF_HEAD = b"JP", b"c2pa", 128
+_ADOBE_TRANSFORM = 11
+_JFIF_HEAD = 14
+"""Bytes of JFIF's segment before its thumbnail; the last two are the thumbnail's size."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A JPEG file without its coded image."""
+
+    segments: tuple[Segment, ...]
+    trailer: bytes
+    """What follows the image; absolute offsets in it count from its own start."""
+    left_out: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(len(one.payload) for one in self.segments) + len(self.trailer)
+
+
+def take(
+    data: bytes, found: Sequence[Segment], end: int, pictures: Sequence[mpf.Further]
+) -> Carried:
+    """All but the coded image, and but what would no longer be true of the new one.
+
+    ``found``: the segments; ``end``: where the image ends; ``pictures``: what the index names.
+    """
+    left_out = {one.name for one in pictures if one.name}
+    kept = [one for one in found if one.is_metadata]
+    if any(not one.is_coding for one in found if not one.is_metadata):
+        left_out.add("unknown segment")
+    gone = {id(one) for one in kept if one.payload.startswith(mpf.PREFIX) and pictures}
+    gain_map = "gain map" in left_out
+    if gain_map:
+        gone |= {id(one) for one in kept if one.payload.startswith(mpf.GAIN_MAP_URN)}
+    credentials = {id(one) for one in _credentials(kept)}
+    if credentials:
+        left_out.add("Content Credentials")
+    kept = [
+        _cleaned(one, gain_map, bool(credentials))
+        for one in kept
+        if id(one) not in gone | credentials
+    ]
+    cut = merge(((one.start, one.end) for one in pictures), len(data))
+    rest = subtract([(end, len(data))], cut, len(data))
+    trailer = b"".join(data[a:b] for a, b in rest)
+    if not cut:
+        trailer = _shifted(trailer, -end)
+    return Carried(tuple(kept), trailer, tuple(sorted(left_out)))
+
+
+def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple[bytes, list[str]]:
+    """The file with another coded image, thumbnails made anew; and the names of what is lost.
+
+    ``coded``: from the encoder's tables to EOI; ``colours``: 1 or 3.
+    """
+    lost, out = list(carried.left_out), [b"\xff\xd8"]
+    resources = [one for one in carried.segments if _is_resources(one)]
+    joined = b"".join(one.payload[len(photoshop.APP13_PREFIX) :] for one in resources)
+    if photoshop.has_thumbnail(joined):
+        joined, kept = photoshop.with_thumbnail(joined, picture)
+        lost += [] if kept else ["Photoshop thumbnail"]
+    else:
+        resources = []
+    for one in carried.segments:
+        if one in resources:
+            out += _resource_segments(joined) if one is resources[0] else []
+            continue
+        payload, name = _renewed(one, colours, picture)
+        lost += [name] if name else []
+        if payload is not None:
+            out.append(segment(one.marker, payload))
+    out.append(coded)
+    trailer = _shifted(carried.trailer, sum(map(len, out)))
+    return b"".join([*out, trailer]), lost
+
+
+def is_adobe(one: Segment) -> bool:
+    """Whether it says how the colours are coded."""
+    payload = one.payload
+    return one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) >= 12
+
+
+def _is_resources(one: Segment) -> bool:
+    return one.marker == APP13 and one.payload.startswith(photoshop.APP13_PREFIX)
+
+
+def _resource_segments(resources: bytes) -> list[bytes]:
+    size = SEGMENT_MAX - len(photoshop.APP13_PREFIX)
+    parts = [resources[at : at + size] for at in range(0, len(resources), size)]
+    return [segment(APP13, photoshop.APP13_PREFIX + part) for part in parts]
+
+
+def _credentials(found: Sequence[Segment]) -> Iterator[Segment]:
+    """The segments of C2PA manifests: JUMBF boxes, each of which may take several segments."""
+    boxes = [one for one in found if one.marker == APP11 and one.payload.startswith(_JUMBF)]
+    numbers = {one.payload[2:4] for one in boxes if _C2PA in one.payload[:_JUMBF_HEAD]}
+    return (one for one in boxes if one.payload[2:4] in numbers)
+
+
+def _cleaned(one: Segment, gain_map: bool, credentials: bool) -> Segment:
+    """A segment without pointers to what is left out."""
+    if one.marker != APP1 or not one.payload.startswith(XMP_PREFIX):
+        return one
+    packet = one.payload[len(XMP_PREFIX) :]
+    if gain_map:
+        packet = xmp.without_gain_map(packet)
+    if credentials:
+        packet = xmp.without_provenance(packet)
+    return Segment(one.marker, one.start, XMP_PREFIX + packet)
+
+
+def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None, str | None]:
+    """A segment's content for the new image, None to leave it out; and the name of a loss."""
+    payload = one.payload
+    if one.marker == APP1 and payload.startswith(exif.PREFIX):
+        block, kept = exif.with_thumbnail(payload[len(exif.PREFIX) :], picture)
+        return exif.PREFIX + block, None if kept else "EXIF thumbnail"
+    if one.marker == APP1 and payload.startswith(XMP_PREFIX):
+        packet, kept = xmp.with_thumbnails(payload[len(XMP_PREFIX) :], picture)
+        return XMP_PREFIX + packet, None if kept else "XMP thumbnail"
+    if is_adobe(one):
+        transform = bytes([colours == 3])  # as the encoder has stored the colours
+        return payload[:_ADOBE_TRANSFORM] + transform + payload[_ADOBE_TRANSFORM + 1 :], None
+    if one.marker == APP0 and payload.startswith(JFIF_PREFIX) and len(payload) > _JFIF_HEAD:
+        return _jfif(payload, picture)
+    if one.marker == APP0 and payload.startswith(JFXX_PREFIX):
+        return _jfxx(payload, picture)
+    return payload, None
+
+
+def _jfif(payload: bytes, picture: Picture) -> tuple[bytes, str | None]:
+    """JFIF's own thumbnail: its width, its height, and red, green, blue."""
+    small = picture.small(payload[12], payload[13])
+    if small is None or len(payload) < _JFIF_HEAD + small.nbytes:
+        return payload, None
+    return payload[:_JFIF_HEAD] + small[:, :, ::-1].tobytes(), None
+
+
+def _jfxx(payload: bytes, picture: Picture) -> tuple[bytes | None, str | None]:
+    """JFIF's extension: a thumbnail as a JPEG (10), with a palette (11), or as colours (13)."""
+    kind = payload[5:6]
+    if kind == b"\x10":
+        new = picture.like(payload[6:], SEGMENT_MAX - 6)
+        if new is not None:
+            return payload[:6] + new, None
+    elif kind == b"\x13" and len(payload) >= 8:
+        small = picture.small(payload[6], payload[7])
+        if small is not None:
+            return payload[:8] + small[:, :, ::-1].tobytes(), None
+    elif kind == b"\x11" and len(payload) >= 8:
+        small = picture.small(payload[6], payload[7])
+        jpeg = None if small is None else as_jpeg(small, SEGMENT_MAX - 6)
+        if jpeg is not None:
+            return JFXX_PREFIX + b"\x10" + jpeg, None
+    return None, "JFIF thumbnail"
+
+
+def _shifted(trailer: bytes, by: int) -> bytes:
+    """A trailer with ``by`` added to the offsets of its AFCP records, from the file's start.
+
+    They are a footer (mark, offset of the header, reserved) and a header of entries (tag, size,
+    offset).
+    """
+    order = {b"AXS!": "big", b"AXS*": "little"}.get(trailer[-12:-8])
+    if order is None:
+        return trailer
+    big = order == "big"
+    out = bytearray(trailer)
+
+    def read(at: int, size: int) -> int:
+        return int.from_bytes(out[at : at + size], "big" if big else "little")
+
+    def add(at: int) -> int:
+        value = read(at, 4) + by
+        if not 0 <= value < 2**32:
+            return -1
+        out[at : at + 4] = value.to_bytes(4, "big" if big else "little")
+        return value
+
+    before = read(len(out) - 8, 4)
+    after = add(len(out) - 8)
+    start = after if by < 0 else before  # within the trailer
+    if after < 0 or out[start : start + 4] != trailer[-12:-8]:
+        return trailer
+    for number in range(read(start + 6, 2)):
+        at = start + 12 + 12 * number + 8
+        if at + 4 > len(out) or add(at) < 0:
+            return trailer
+    return bytes(out)

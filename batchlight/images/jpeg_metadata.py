@@ -1,0 +1,145 @@
+"""A JPEG file's metadata in the terms that all formats share, and those written as segments.
+
+Layouts: Exif 2.3, ICC.1 annex B.4, XMP part 3, JFIF 1.02, Adobe Photoshop File Formats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from batchlight.images import exif, photoshop, xmp
+from batchlight.images.jpeg_carry import (
+    ADOBE_PREFIX,
+    ICC_PREFIX,
+    JFIF_PREFIX,
+    JFXX_PREFIX,
+    XMP_PREFIX,
+    Carried,
+)
+from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
+from batchlight.images.metadata import Metadata
+from batchlight.images.segments import APP0, APP1, APP2, APP13, COMMENT, SEGMENT_MAX, segment
+
+_METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
+"""By JFIF's unit: inches, centimetres."""
+_JFIF_DENSITY_MAX = 65535
+_KNOWN = (exif.PREFIX, XMP_PREFIX, xmp.EXTENSION_PREFIX, ICC_PREFIX, photoshop.APP13_PREFIX)
+_OF_CODING = (JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX)
+
+
+def read(carried: Carried) -> Metadata:
+    """The metadata of a file."""
+
+    def payloads(marker: int, prefix: bytes) -> list[bytes]:
+        return [
+            one.payload[len(prefix) :]
+            for one in carried.segments
+            if one.marker == marker and one.payload.startswith(prefix)
+        ]
+
+    block = b"".join(payloads(APP1, exif.PREFIX)) or None
+    packet, whole = None, True
+    if packets := payloads(APP1, XMP_PREFIX):
+        packet, whole = xmp.joined(packets[0], payloads(APP1, xmp.EXTENSION_PREFIX))
+    resources = b"".join(payloads(APP13, photoshop.APP13_PREFIX))
+    comments = [one.payload for one in carried.segments if one.marker == COMMENT]
+    others = [*carried.left_out, *_others(carried)]
+    others += [] if whole else ["extended XMP"]
+    others += ["Photoshop resources"] if photoshop.numbers(resources) else []
+    density, aspect = _density(payloads(APP0, JFIF_PREFIX), block)
+    return Metadata(
+        exif=block,
+        xmp=packet,
+        icc=_joined_profile(payloads(APP2, ICC_PREFIX)),
+        iptc=photoshop.iptc(resources),
+        texts=tuple((COMMENT_KEYWORD, _text(comment)) for comment in comments),
+        density=density,
+        aspect=aspect,
+        others=tuple(others),
+    )
+
+
+def _others(carried: Carried) -> Iterator[str]:
+    names = {
+        f"APP{one.marker - APP0} segment"
+        for one in carried.segments
+        if one.marker != COMMENT and not one.payload.startswith((*_KNOWN, *_OF_CODING))
+    }
+    yield from sorted(names)
+    if carried.trailer:
+        yield "data behind the image"
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _density(
+    headers: Sequence[bytes], block: bytes | None
+) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
+    """From JFIF (version, unit, across, down), unless EXIF says it; or the shape of a pixel."""
+    if exif.density(block) is not None or not headers or len(headers[0]) < 7:
+        return None, None
+    metres = _METRES_PER_UNIT.get(headers[0][2])
+    x, y = (int.from_bytes(headers[0][at : at + 2], "big") for at in (3, 5))
+    if not (x and y):
+        return None, None
+    if metres is None:
+        return None, None if x == y else (x, y)
+    return (x / metres, y / metres), None
+
+
+def _joined_profile(parts: Sequence[bytes]) -> bytes | None:
+    """A profile in the order that its parts state; None if one is missing."""
+    ordered = sorted(parts, key=lambda part: part[:1])
+    if [part[0] for part in ordered if part] != list(range(1, len(parts) + 1)):
+        return None
+    return b"".join(part[2:] for part in ordered) or None
+
+
+def converted(metadata: Metadata, jfif: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The segments for an image of another format, and the names of what they do not hold.
+
+    ``jfif``: the segment of the encoder. Raises ``ValueError`` for EXIF over 64 KB.
+    """
+    held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
+    density = metadata.density
+    if density is not None and max(density) * _METRES_PER_UNIT[1] > _JFIF_DENSITY_MAX:
+        held.remove("resolution")
+    elif density is not None:
+        x, y = (max(1, math.floor(value * _METRES_PER_UNIT[1] + 0.5)) for value in density)
+        jfif = jfif[:11] + b"\1" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + jfif[16:]
+    elif metadata.aspect is not None and max(metadata.aspect) <= _JFIF_DENSITY_MAX:
+        x, y = metadata.aspect
+        jfif = jfif[:11] + b"\0" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + jfif[16:]
+    return jfif + b"".join(_segments(metadata)), metadata.lost(held)
+
+
+def _segments(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.exif:
+        yield segment(APP1, exif.PREFIX + metadata.exif)
+    if metadata.xmp:
+        packet, parts = metadata.xmp, list[bytes]()
+        if len(XMP_PREFIX + packet) > SEGMENT_MAX:
+            packet, parts = xmp.split(packet, SEGMENT_MAX)
+        yield segment(APP1, XMP_PREFIX + packet)
+        yield from (segment(APP1, part) for part in parts)
+    if metadata.icc:
+        size = SEGMENT_MAX - len(ICC_PREFIX) - 2
+        profile = [metadata.icc[at : at + size] for at in range(0, len(metadata.icc), size)]
+        if len(profile) > 255:
+            raise ValueError("the colour profile is too long for a JPEG file")
+        for number, part in enumerate(profile, 1):
+            yield segment(APP2, ICC_PREFIX + bytes([number, len(profile)]) + part)
+    if metadata.iptc:
+        data = photoshop.APP13_PREFIX + photoshop.resource(photoshop.IPTC, metadata.iptc)
+        yield segment(APP13, data)
+    for keyword, text in metadata.texts:
+        shown = text if keyword == COMMENT_KEYWORD else f"{keyword}: {text}"
+        encoded = shown.encode()
+        for at in range(0, len(encoded), SEGMENT_MAX):
+            yield segment(COMMENT, encoded[at : at + SEGMENT_MAX])

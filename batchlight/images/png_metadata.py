@@ -1,0 +1,157 @@
+"""A PNG file's metadata in the terms that all formats share, and those written as chunks.
+
+Layout: W3C, Portable Network Graphics, third edition.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+
+from batchlight.images import colour, exif, png_text
+from batchlight.images.chunks import png_chunk
+from batchlight.images.metadata import Cicp, Metadata
+from batchlight.images.png_carry import GRAY, GRAY_ALPHA, Carried
+
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_KNOWN = frozenset({*_TEXTS, b"eXIf", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs"})
+_NAMES = {
+    b"PLTE": "palette",
+    b"sPLT": "suggested palette",
+    b"hIST": "suggested palette",
+    b"tIME": "modification time",
+    b"caBX": "Content Credentials",
+}
+_METRE = 1
+_SRGB_GAMMA = 45455
+_SCALE = 100_000
+"""Of gAMA and cHRM."""
+_SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+_KEYWORD_MAX = 79
+_DENSITY_MAX = 2**31 - 1
+
+
+def read(carried: Carried) -> Metadata:
+    """The metadata of a file, from before and after the pixels."""
+    block = carried.get(b"eXIf")
+    block = block.removeprefix(exif.PREFIX) if block else None
+    packet = iptc = None
+    texts: list[tuple[str, str]] = []
+    others = [
+        _NAMES.get(k, f"{k.decode('latin-1')} chunk")
+        for k, _ in carried.chunks
+        if k not in _KNOWN and k != b"tRNS"
+    ]
+    for kind, payload in carried.chunks:
+        if kind not in _TEXTS:
+            continue
+        if payload.startswith(png_text.RAW_EXIF):
+            raw = png_text.raw_profile(kind, payload)
+            block = block or (raw and raw.removeprefix(exif.PREFIX)) or None
+        elif payload.startswith(png_text.RAW_IPTC):
+            iptc = png_text.raw_profile(kind, payload)
+        elif kind == b"iTXt" and payload.startswith(png_text.XMP_KEYWORD + b"\0"):
+            packet = packet or png_text.international(payload)
+        elif (text := _text(kind, payload)) is not None:
+            texts.append(text)
+        else:
+            others.append("text")
+    density, aspect = _density(carried.get(b"pHYs"), block)
+    icc, cicp = _colours(carried)
+    others += ["data behind the image"] if carried.trailer else []
+    return Metadata(
+        block, packet or None, icc, iptc, tuple(texts), density, aspect, cicp, tuple(others)
+    )
+
+
+def _text(kind: bytes, payload: bytes) -> tuple[str, str] | None:
+    if kind == b"iTXt":
+        text = png_text.international(payload)
+        if text is None:
+            return None
+        return payload.split(b"\0", 1)[0].decode("latin-1"), text.decode(errors="replace")
+    found = png_text.plain(kind, payload)
+    return None if found is None else (found[0].decode("latin-1"), found[1].decode("latin-1"))
+
+
+def _density(
+    phys: bytes | None, block: bytes | None
+) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
+    """Pixels per metre; or, of an unknown unit, the shape of a pixel, if it is not square."""
+    if phys is None or len(phys) != 9:
+        return None, None
+    x, y, unit = struct.unpack(">IIB", phys)
+    if not (x and y):
+        return None, None
+    if unit == _METRE:
+        return (None if exif.density(block) else (float(x), float(y))), None
+    return None, None if x == y else (x, y)
+
+
+def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
+    """A profile or code points, by the precedence of the chunks that say it."""
+    cicp = carried.get(b"cICP")
+    if cicp is not None and len(cicp) == 4:
+        found = Cicp(cicp[0], cicp[1], cicp[2], bool(cicp[3]))
+        if not found.is_srgb:
+            return None, found
+    iccp = carried.get(b"iCCP")
+    if iccp is not None:
+        _name, _, rest = iccp.partition(b"\0")
+        return png_text.inflated(rest[1:]) or None, None
+    if carried.get(b"sRGB") is not None:
+        return None, None
+    return _made_profile(carried), None
+
+
+def _made_profile(carried: Carried) -> bytes | None:
+    """A profile that says what gAMA and cHRM say; None where that is sRGB."""
+    gama, chrm = carried.get(b"gAMA") or b"", carried.get(b"cHRM") or b""
+    gamma = int.from_bytes(gama, "big") if len(gama) == 4 else _SRGB_GAMMA
+    points = struct.unpack(">8I", chrm) if len(chrm) == 32 else _SRGB_CHROMATICITIES
+    if not gamma or (gamma == _SRGB_GAMMA and points == _SRGB_CHROMATICITIES):
+        return None
+    curve = colour.CURVES[13] if gamma == _SRGB_GAMMA else (_SCALE / gamma,)
+    if carried.kind in (GRAY, GRAY_ALPHA):
+        return None if gamma == _SRGB_GAMMA else colour.gray_profile(curve)
+    a, b, c, d, e, f, g, h = (point / _SCALE for point in points)
+    return colour.profile(colour.Colours((a, b, c, d, e, f, g, h), curve))
+
+
+def converted(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
+    """The chunks for an image of another format, and the names of what they do not hold."""
+    held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
+    if metadata.density is not None and max(metadata.density) > _DENSITY_MAX:
+        held.remove("resolution")
+    return b"".join(chain(_described(metadata), _texts(metadata))), metadata.lost(held)
+
+
+def _described(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.cicp is not None:
+        points = bytes([metadata.cicp.primaries, metadata.cicp.transfer, 0, 1])
+        yield png_chunk(b"cICP", points)
+    if metadata.icc:
+        yield png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.density is not None and max(metadata.density) <= _DENSITY_MAX:
+        x, y = (max(1, round(value)) for value in metadata.density)
+        yield png_chunk(b"pHYs", struct.pack(">IIB", x, y, _METRE))
+    elif metadata.aspect is not None:
+        yield png_chunk(b"pHYs", struct.pack(">IIB", *metadata.aspect, 0))
+    if metadata.exif:
+        yield png_chunk(b"eXIf", metadata.exif)
+
+
+def _texts(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.xmp:
+        yield png_chunk(b"iTXt", png_text.XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp)
+    if metadata.iptc:
+        profile = png_text.new_raw_profile(png_text.RAW_IPTC, b"iptc", metadata.iptc)
+        yield png_chunk(b"zTXt", profile)
+    for keyword, text in metadata.texts:
+        name = keyword.encode("latin-1", "replace")[:_KEYWORD_MAX] or b"Comment"
+        try:
+            yield png_chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
+        except UnicodeEncodeError:
+            yield png_chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode())

@@ -1,0 +1,203 @@
+"""How a TIFF file stores its pixels: what the first directory says of it, and what is refused.
+
+Layout: TIFF, revision 6.0, and its technical notes on JPEG and on Deflate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images import exif
+from batchlight.images.holed import Range
+from batchlight.images.ifd import Directory, Structure, StructureError
+from batchlight.images.image import check_size
+
+SUBFILE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 266, 273, 277, 278, 279, 284
+T4_OPTIONS, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_LENGTH = 292, 317, 320, 322, 323
+TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES, EXTRA_SAMPLES = 324, 325, 330, 338
+SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION, CANON_RAW = 339, 347, 50706, 50648
+YCBCR_SUBSAMPLING = 530
+
+MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
+_RAW = frozenset({32803, 34892})
+_COLOURS = {5: "CMYK colours", 8: "LAB colours", 9: "LAB colours", 10: "LAB colours"}
+NONE, FAX_RLE, FAX3, FAX4, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = (
+    *(1, 2, 3, 4, 5, 7, 8, 32946, 32773),
+)
+_COMPRESSIONS = frozenset({NONE, FAX_RLE, FAX3, FAX4, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS})
+_FAX = frozenset({FAX_RLE, FAX3, FAX4})
+_NAMES = {
+    6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA",
+    34926: "Zstandard", 34927: "WebP", 34933: "PNG", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+SEPARATE = 2
+UNSIGNED = 1
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""Kinds of alpha (ExtraSamples): colours multiplied by alpha, or not."""
+HORIZONTAL = 2
+"""Predictor: differences between neighbours."""
+_SIDE_MAX = 2**31
+_SEGMENTS_MAX = 2**22
+_KINDS = {2: "signed", 3: "floating-point", 4: "undefined", 5: "complex", 6: "complex"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pixels of a directory."""
+
+    width: int
+    height: int
+    bits: int
+    samples: int
+    compression: int
+    photometric: int
+    predictor: int
+    planar: bool
+    """Channels are stored one after the other."""
+    fill_order: int
+    rows: int
+    """Of a strip, or of a tile."""
+    columns: int
+    """Of a strip, or of a tile."""
+    tiled: bool
+    segments: tuple[Range, ...]
+    """Strips or tiles: where each lies in the file."""
+    extra: int | None
+    """The kind of alpha; None where the file does not say."""
+    orientation: int
+    jpeg_tables: bytes
+    fax_options: int
+    palette: tuple[int, ...]
+    subsampling: tuple[int, ...]
+    """Of YCbCr: how many pixels share a colour, across and down."""
+    order: str
+    """Of bytes, as in ``struct``."""
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for the kind of pixel."""
+        if self.photometric == PALETTE:
+            return "P"
+        return {1: "L", 3: "RGB", 4: "RGBA"}[self.samples]
+
+
+class _Tags:
+    """The tags of a directory as integers, with TIFF's defaults."""
+
+    def __init__(self, structure: Structure, directory: Directory) -> None:
+        self._structure, self._directory = structure, directory
+
+    def all(self, tag: int) -> tuple[int, ...]:
+        entry = self._directory.entries.get(tag)
+        if entry is None:
+            return ()
+        if entry.count > _SEGMENTS_MAX:
+            raise StructureError(f"tag {tag} has {entry.count} values")
+        return self._structure.integers(entry)
+
+    def one(self, tag: int, default: int) -> int:
+        return next(iter(self.all(tag)), default)
+
+
+def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> Layout:
+    """Raises ``ImageError`` for what cannot be kept, ``StructureError`` for what is damaged."""
+    tags = _Tags(structure, directory)
+    width, height = tags.one(WIDTH, 0), tags.one(LENGTH, 0)
+    if not (0 < width < _SIDE_MAX and 0 < height < _SIDE_MAX):
+        raise StructureError("an image without pixels")
+    check_size(width, height, max_pixels)
+    _refuse(tags, directory)
+    tiled = TILE_WIDTH in directory.entries
+    columns = tags.one(TILE_WIDTH, width) if tiled else width
+    rows = tags.one(TILE_LENGTH, 0) if tiled else min(tags.one(ROWS, height), height)
+    if columns < 1 or rows < 1:
+        raise StructureError("strips or tiles without pixels")
+    # A tile takes memory by what it claims to be, however small the image is.
+    check_size(columns, rows, max_pixels, " in a tile")
+    samples, bits = _samples(tags), tags.one(BITS, 1)
+    tables = directory.entries.get(JPEG_TABLES)
+    photometric = tags.one(PHOTOMETRIC, RGB if samples >= 3 else MIN_IS_WHITE)
+    found = Layout(
+        width, height, bits, samples, tags.one(COMPRESSION, NONE), photometric,
+        tags.one(PREDICTOR, 1), tags.one(PLANAR, 1) == SEPARATE and samples > 1,
+        tags.one(FILL_ORDER, 1), rows, columns, tiled, _segments(tags, tiled, structure),
+        next(iter(tags.all(EXTRA_SAMPLES)), None), tags.one(exif.ORIENTATION, 1),
+        b"" if tables is None else structure.raw(tables), tags.one(T4_OPTIONS, 0),
+        tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
+    )  # fmt: skip
+    _refuse_layout(found)
+    return found
+
+
+def _samples(tags: _Tags) -> int:
+    return tags.one(SAMPLES, max(1, len(tags.all(BITS))))
+
+
+def _segments(tags: _Tags, tiled: bool, structure: Structure) -> tuple[Range, ...]:
+    starts = tags.all(TILE_OFFSETS if tiled else STRIP_OFFSETS)
+    if not starts and tiled:  # some writers give tiles the tags of strips
+        starts = tags.all(STRIP_OFFSETS)
+    lengths = tags.all(TILE_BYTES if tiled else STRIP_BYTES) or tags.all(STRIP_BYTES)
+    if not starts:
+        raise StructureError("no pixels")
+    if len(starts) == 1 and not any(lengths):
+        lengths = (max(0, len(structure.data) - starts[0]),)
+    if len(lengths) < len(starts):
+        raise StructureError("strips or tiles without lengths")
+    return tuple((a, a + n) for a, n in zip(starts, lengths, strict=False))
+
+
+def _refuse(tags: _Tags, directory: Directory) -> None:
+    """Raise ``ImageError`` for a kind of pixel that cannot be kept."""
+    photometric, compression = tags.one(PHOTOMETRIC, MIN_IS_WHITE), tags.one(COMPRESSION, NONE)
+    raw = photometric in _RAW or {DNG_VERSION, CANON_RAW} & directory.entries.keys()
+    bits = set(tags.all(BITS)[: _samples(tags)] or (1,))
+    formats = set(tags.all(SAMPLE_FORMAT))
+    reason = None
+    if raw:
+        reason = "RAW, which batchlight does not read"
+    elif photometric in _COLOURS:
+        reason = f"{_COLOURS[photometric]} cannot be kept"
+    elif photometric == MASK:
+        reason = "a transparency mask cannot be kept"
+    elif photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, YCBCR):
+        reason = f"TIFF of the photometric interpretation {photometric} cannot be kept"
+    elif compression not in _COMPRESSIONS:
+        name = _NAMES.get(compression, str(compression))
+        reason = f"TIFF compression {name} cannot be decoded"
+    elif formats - {UNSIGNED}:
+        reason = f"{_KINDS.get(max(formats), 'unknown')} samples cannot be kept"
+    elif len(bits) > 1 or not bits <= {1, 8, 16}:
+        reason = f"TIFF of {max(bits)} bits per sample cannot be kept"
+    if reason:
+        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+
+
+def _refuse_layout(layout: Layout) -> None:
+    """Raise ``ImageError`` for a combination that cannot be kept."""
+    colours = {RGB: 3, YCBCR: 3}.get(layout.photometric, 1)
+    alpha = layout.samples == 4 and layout.photometric == RGB and layout.extra != 0
+    reason = None
+    if layout.samples != colours and not alpha:
+        reason = f"the TIFF's {layout.samples} samples per pixel cannot all be kept"
+    elif layout.extra == ASSOCIATED and alpha:  # enhanced, a colour would exceed its alpha
+        reason = "premultiplied alpha cannot be kept"
+    elif layout.bits == 1 and layout.samples > 1:
+        reason = "TIFF of 1 bit per sample cannot be kept in colour"
+    elif layout.bits == 16 and layout.photometric == MIN_IS_WHITE:
+        reason = "16-bit TIFF with inverted gray cannot be kept"
+    elif layout.bits == 16 and layout.photometric in (PALETTE, YCBCR):
+        reason = "16-bit TIFF with a palette or YCbCr samples cannot be kept"
+    elif layout.bits == 16 and layout.planar:
+        reason = "16-bit TIFF in separate planes cannot be kept"
+    elif layout.photometric == YCBCR and layout.planar and layout.subsampling != (1, 1):
+        reason = "YCbCr in separate planes of different sizes cannot be read"
+    elif layout.compression in _FAX and layout.bits != 1:
+        raise StructureError("fax compression of more than 1 bit")
+    elif layout.predictor not in (1, HORIZONTAL):
+        reason = f"TIFF predictor {layout.predictor} cannot be decoded"
+    if reason:
+        raise ImageError(ErrorCode.UNSUPPORTED, reason)

@@ -1,0 +1,222 @@
+"""A TIFF file's metadata in the terms that all formats share, and those written as tags.
+
+Layouts: TIFF, revision 6.0; Exif 2.3; XMP part 3; ICC.1 annex B.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from batchlight.images import exif, ifd, photoshop, xmp
+from batchlight.images import tiff_layout as layout
+from batchlight.images.holed import Holed, Range
+from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
+from batchlight.images.metadata import COMMENT, Metadata, density_tags
+from batchlight.images.thumbnails import Picture
+
+XMP, IPTC, PHOTOSHOP, ICC, LAYERS, C2PA = 700, 33723, 34377, 34675, 37724, 52545
+_EXIF, _GPS, _INTEROPERABILITY, _MAKER_NOTE = 34665, 34853, 40965, 37500
+_POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
+_DESCRIPTIVE = frozenset(
+    {*(269, 270, 271, 272, 305, 306, 315, 316, 33432), exif.ORIENTATION, 282, 283, 296}
+)
+"""Tags of the first directory that EXIF has, too."""
+_OF_PIXELS = frozenset(
+    {*(254, 255, *range(256, 263), 263, 264, 265, 266, 273, 277, 278, 279, 284), 317, 320},
+) | frozenset({*range(322, 326), 330, 338, 339, 347, 292, 293, 326, 327, 328, *range(512, 522)})
+_SHARED = _DESCRIPTIVE | _OF_PIXELS | {XMP, IPTC, ICC, _EXIF, _GPS, PHOTOSHOP}
+_NAMES = {
+    **dict.fromkeys((33550, 33922, 34264, 34735, 34736, 34737), "GeoTIFF tags"),
+    **dict.fromkeys((42112, 42113), "GDAL tags"),
+    **dict.fromkeys((50838, 50839), "ImageJ tags"),
+    LAYERS: "Photoshop layers",
+    C2PA: "Content Credentials",
+    **dict.fromkeys((318, 319, 301), "TIFF's colour description"),
+}
+_TEXTS = {
+    "Title": 269, COMMENT: 270, "Description": 270, "Software": 305, "Author": 315,
+    "Copyright": 33432,
+}  # fmt: skip
+"""By a keyword of PNG, the tag that says the same."""
+
+
+def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) -> Metadata:
+    """The metadata of a file."""
+
+    def payload(tag: int) -> bytes | None:
+        entry = directory.entries.get(tag)
+        return None if entry is None else structure.raw(entry) or None
+
+    others = {*left_out}
+    others |= {_NAMES.get(t, f"TIFF tag {t}") for t in directory.entries.keys() - _SHARED}
+    resources = payload(PHOTOSHOP) or b""
+    if photoshop.numbers(resources):
+        others.add("Photoshop resources")
+    block, whole = as_exif(structure, directory)
+    if not whole:
+        others.add("MakerNote")
+    return Metadata(
+        exif=block,
+        xmp=payload(XMP),
+        icc=payload(ICC),
+        iptc=payload(IPTC) or photoshop.iptc(resources),
+        aspect=_aspect(structure, directory),
+        others=tuple(sorted(others)),
+    )
+
+
+def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | None:
+    """The shape of a pixel, where the unit of the resolution is none."""
+    unit = directory.entries.get(exif.RESOLUTION_UNIT)
+    if unit is None or structure.integers(unit) != (1,):
+        return None
+    entries = [directory.entries.get(tag) for tag in (exif.X_RESOLUTION, exif.Y_RESOLUTION)]
+    values = [structure.rationals(entry) for entry in entries if entry is not None]
+    if len(values) != 2 or not (values[0] and values[1]):
+        return None
+    x, y = round(values[0][0] * 1000), round(values[1][0] * 1000)
+    return None if x == y or x <= 0 or y <= 0 else (x, y)
+
+
+def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, bool]:
+    """The descriptive tags and EXIF's own as a block; False if a MakerNote had to be left out.
+
+    The offsets inside a MakerNote are known to its maker only, and would be wrong elsewhere.
+    """
+    tags = _copied(structure, directory, _DESCRIPTIVE)
+    found = {t: e for t, e in directory.entries.items() if t in (_EXIF, _GPS)}
+    if not found and not tags:
+        return None, True
+    block = bytearray(b"II*\0" if structure.order == "<" else b"MM\0*") + bytes(4)
+    classic = Structure(bytes(block))
+    whole = True
+    for tag, entry in found.items():
+        at, is_whole = _append(structure, entry, classic, block)
+        whole &= is_whole
+        if at:
+            tags[tag] = NewTag(ifd.LONG, 1, classic.pack("I", at))
+    block[4:8] = classic.pack("I", len(block))
+    block += ifd.table(classic, tags, len(block))
+    return bytes(block), whole
+
+
+def _append(
+    structure: Structure, pointer: Entry, classic: Structure, block: bytearray
+) -> tuple[int, bool]:
+    """Copy a directory, and those it points to, to the end of a block; where it is there."""
+    try:
+        directory = structure.directory(structure.integers(pointer)[0])
+        tags = _copied(structure, directory, None)
+    except (StructureError, IndexError):
+        return 0, False
+    whole = _MAKER_NOTE not in directory.entries
+    inner = directory.entries.get(_INTEROPERABILITY)
+    if inner is not None:
+        at, _ = _append(structure, inner, classic, block)
+        tags[_INTEROPERABILITY] = NewTag(ifd.LONG, 1, classic.pack("I", at))
+    block += bytes(len(block) & 1)
+    at = len(block)
+    block += ifd.table(classic, tags, at)
+    return at, whole
+
+
+def _copied(
+    structure: Structure, directory: Directory, wanted: frozenset[int] | None
+) -> dict[int, NewTag]:
+    return {
+        tag: NewTag(entry.kind, entry.count, structure.raw(entry))
+        for tag, entry in directory.entries.items()
+        if (wanted is None or tag in wanted) and tag not in (*_POINTERS, _MAKER_NOTE)
+        if entry.nbytes and entry.kind not in (13, 16, 17, 18)
+    }
+
+
+def renewed(
+    structure: Structure, directory: Directory, picture: Picture, left_out: tuple[str, ...]
+) -> tuple[dict[int, NewTag | None], list[str]]:
+    """The tags to change with the pixels: thumbnails, and what no longer holds; what is lost."""
+    changed: dict[int, NewTag | None] = {}
+    lost = [*left_out]
+    for tag in (LAYERS, C2PA):
+        if tag in directory.entries:
+            changed[tag] = None
+            lost.append(_NAMES[tag])
+    if entry := directory.entries.get(PHOTOSHOP):
+        resources = structure.raw(entry)
+        if photoshop.has_thumbnail(resources):
+            new, kept = photoshop.with_thumbnail(resources, picture)
+            changed[PHOTOSHOP] = NewTag(entry.kind, len(new), new)
+            lost += [] if kept else ["Photoshop thumbnail"]
+    if entry := directory.entries.get(XMP):
+        old = structure.raw(entry)
+        packet, kept = xmp.with_thumbnails(old, picture)
+        packet = xmp.without_provenance(packet) if C2PA in changed else packet
+        lost += [] if kept else ["XMP thumbnail"]
+        if packet != old:
+            changed[XMP] = NewTag(entry.kind, len(packet), packet)
+    palette = directory.entries.get(layout.COLOR_MAP)
+    if palette is not None:
+        lost.append("palette")
+    return changed, lost
+
+
+def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tuple[str, ...]]:
+    """A TIFF without pixels, of an image of another format; its tags; the names of what is lost.
+
+    The EXIF block is a TIFF structure, and stays where it is, so that all its offsets hold.
+    """
+    block, held = metadata.exif or exif.EMPTY, {"XMP", "colour profile", "IPTC", "resolution"}
+    try:
+        structure = Structure(block)
+        first = structure.directory(structure.first)
+        held.add("EXIF")
+    except StructureError:
+        block = exif.EMPTY
+        structure = Structure(block)
+        first = structure.directory(structure.first)
+    lost, holes = [], list[Range]()
+    if first.next:
+        lost.append("EXIF thumbnail")
+        holes += _second(structure, first)
+    tags: dict[int, NewTag | None] = {exif.ORIENTATION: None}
+    for tag, value in ((XMP, metadata.xmp), (ICC, metadata.icc), (IPTC, metadata.iptc)):
+        if value:
+            tags[tag] = NewTag(ifd.BYTE if tag == XMP else ifd.UNDEFINED, len(value), value)
+    if metadata.density is not None:
+        tags |= density_tags(structure, metadata.density)
+    elif metadata.aspect is not None:
+        tags |= _aspect_tags(structure, metadata.aspect)
+    lost += _texts(metadata, first.entries, tags)
+    names = metadata.lost(held | {"comment", "text"})
+    return Holed.of(block, holes), tags, (*lost, *names)
+
+
+def _aspect_tags(structure: Structure, aspect: tuple[int, int]) -> Mapping[int, NewTag]:
+    x, y = (NewTag(ifd.RATIONAL, 1, structure.pack("II", value, 1)) for value in aspect)
+    unit = NewTag(ifd.SHORT, 1, structure.pack("H", 1))
+    return {exif.X_RESOLUTION: x, exif.Y_RESOLUTION: y, exif.RESOLUTION_UNIT: unit}
+
+
+def _texts(
+    metadata: Metadata, there: Mapping[int, Entry], tags: dict[int, NewTag | None]
+) -> list[str]:
+    """Put texts into the tags that say the same; the names of what has none."""
+    lost = []
+    for keyword, text in metadata.texts:
+        tag = _TEXTS.get(keyword)
+        if tag is None or tag in there or tag in tags:
+            lost.append("comment" if keyword == COMMENT else "text")
+            continue
+        value = text.encode() + b"\0"
+        tags[tag] = NewTag(ifd.ASCII, len(value), value)
+    return lost
+
+
+def _second(structure: Structure, first: Directory) -> list[Range]:
+    """Where the second directory of EXIF and its thumbnail are."""
+    try:
+        second = structure.directory(first.next)
+        values = [structure.integers(second.entries[tag])[0] for tag in (513, 514)]
+    except (StructureError, KeyError, IndexError):
+        return []
+    return [*structure.used_by(second), (values[0], values[0] + values[1])]

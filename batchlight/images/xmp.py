@@ -1,0 +1,148 @@
+"""XMP packets, changed as text so that all else in them stays byte for byte.
+
+Layouts: XMP specification parts 1 and 3; Ultra HDR Image Format 1.1 and its GContainer; C2PA 2.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from batchlight.images.thumbnails import Picture
+
+EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\x00"
+_EXTENSION_HEAD = 40
+"""Bytes of identifier, total length and offset before each part."""
+
+_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
+_ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
+_OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
+_GAIN_MAP_NAMES = rb"(?:hdrgm|HDRGainMap):\w+"
+_PARTS = rb"(?:G?Camera:(?:MotionPhoto|MicroVideo)\w*|G?Container:Directory)"
+"""Names of a motion photo, and of the list of a file's parts."""
+_HAS_GAIN_MAP = re.compile(rb"hdrgm:|HDRGainMap:|hdrgainmap")
+_EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
+_THUMBNAIL = re.compile(rb"(<xmpGImg:image>|xmpGImg:image=\")([^<\"]*)")
+_RDF, _RDF_END = b"<rdf:RDF", b"</rdf:RDF>"
+
+_STUB = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/></rdf:RDF>'
+    b"</x:xmpmeta>"
+)
+
+
+def upright(packet: bytes | None) -> bytes | None:
+    """The same with orientation 1, which some readers use where EXIF has none."""
+    return None if packet is None else _ORIENTATION.sub(rb"\g<1>1", packet)
+
+
+def tells_of_gain_map(packet: bytes) -> bool:
+    """Whether it describes a gain map: its parameters, or an item of the file that is one."""
+    return bool(_HAS_GAIN_MAP.search(packet) or _OF_GAIN_MAP.search(packet))
+
+
+def without_gain_map(packet: bytes) -> bytes:
+    """Without the parameters of a gain map, and without the entry that points to it."""
+    return _without_property(_without_items(packet), _GAIN_MAP_NAMES)
+
+
+def without_provenance(packet: bytes) -> bytes:
+    """Without the pointer to a C2PA manifest."""
+    return _without_property(packet, rb"dcterms:provenance")
+
+
+def of_a_single_picture(packet: bytes) -> bytes:
+    """Without all that points to what only the file that it comes from holds."""
+    return without_gain_map(without_provenance(_without_property(packet, _PARTS)))
+
+
+def _without_items(packet: bytes) -> bytes:
+    """Without the entries of gain maps in lists of the file's parts."""
+    out, at = bytearray(), 0
+    while (start := packet.find(_ITEM, at)) >= 0:
+        out += packet[at:start]
+        tag_end = packet.find(b">", start)
+        closed = packet[tag_end - 1 : tag_end] == b"/"
+        end = tag_end + 1 if closed else packet.find(_ITEM_END, start) + len(_ITEM_END)
+        if tag_end < 0 or end < start:
+            return bytes(out + packet[start:])
+        if not _OF_GAIN_MAP.search(packet, start, end):
+            out += packet[start:end]
+        at = end
+    return bytes(out + packet[at:])
+
+
+def _without_property(packet: bytes, name: bytes) -> bytes:
+    """Without attributes and elements of a name, given as a pattern."""
+    packet = re.sub(rb"\s+" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
+    opening, out, at = re.compile(rb"<(" + name + rb")(?=[\s/>])[^>]*>"), bytearray(), 0
+    while found := opening.search(packet, at):
+        closing = b"</" + found[1] + b">"
+        end = found.end() if found[0].endswith(b"/>") else packet.find(closing, found.end())
+        if end < 0:
+            break
+        out += packet[at : found.start()]
+        at = end if found[0].endswith(b"/>") else end + len(closing)
+    return bytes(out + packet[at:])
+
+
+def with_thumbnails(packet: bytes, picture: Picture) -> tuple[bytes, bool]:
+    """The packet with its thumbnails made anew; False if one had to be emptied."""
+    kept = True
+
+    def remade(found: re.Match[bytes]) -> bytes:
+        nonlocal kept
+        text = found[2].replace(b"&#xA;", b"").replace(b"&#10;", b"")
+        try:
+            old = base64.b64decode(text)
+        except ValueError:
+            old = b""
+        new = picture.like(old, len(old))
+        kept &= new is not None
+        return found[1] + base64.b64encode(new or b"")
+
+    return _THUMBNAIL.sub(remade, packet), kept
+
+
+def extension_of(packet: bytes) -> bytes | None:
+    """The identifier of the packet's extension, which JPEG files hold apart; None without one."""
+    at = packet.find(b"HasExtendedXMP")
+    found = _EXTENDED.search(packet, at, at + 80) if at >= 0 else None
+    return found[1] if found else None
+
+
+def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
+    """A packet and the parts of its extension as one; False if the extension is not whole.
+
+    ``parts``: what follows the prefix of each extension segment.
+    """
+    identifier = extension_of(packet)
+    plain = _without_property(packet, rb"xmpNote:HasExtendedXMP")
+    if identifier is None:
+        return packet, not parts
+    mine = [part for part in parts if part[:32].upper() == identifier.upper()]
+    mine.sort(key=lambda part: part[36:_EXTENSION_HEAD])
+    extension = b"".join(part[_EXTENSION_HEAD:] for part in mine)
+    start = extension.find(b">", extension.find(_RDF)) + 1
+    end, target = extension.rfind(_RDF_END), plain.rfind(_RDF_END)
+    length = int.from_bytes(mine[0][32:36], "big") if mine else -1
+    if not 0 < start <= end or target < 0 or len(extension) != length:
+        return plain, False
+    return plain[:target] + extension[start:end] + plain[target:], True
+
+
+def split(packet: bytes, at_most: int) -> tuple[bytes, list[bytes]]:
+    """A packet that is too long for a JPEG segment, as a main packet and extension segments.
+
+    ``at_most``: bytes of a segment; the segments come with their prefix.
+    """
+    identifier = hashlib.md5(packet, usedforsecurity=False).hexdigest().upper().encode()
+    size = at_most - len(EXTENSION_PREFIX) - _EXTENSION_HEAD
+    head = EXTENSION_PREFIX + identifier + len(packet).to_bytes(4, "big")
+    parts = [
+        head + at.to_bytes(4, "big") + packet[at : at + size] for at in range(0, len(packet), size)
+    ]
+    return _STUB % identifier, parts

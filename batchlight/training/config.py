@@ -1,0 +1,89 @@
+"""``TrainConfig``: all that ``train`` can be told, validated, frozen."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from batchlight.config import Device, Globs, ModelName
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def _as_seconds(value: object) -> object:
+    """A time such as ``90s``, ``9m`` or ``1.5h``; a bare number is seconds."""
+    text = str(value)
+    unit = _UNITS_S.get(text[-1:], 0)
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError("must be a time such as 90s, 9m or 1.5h")
+    return seconds
+
+
+class TrainConfig(BaseModel):
+    """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
+
+    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    data: str = Field(
+        min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
+    )
+    clean: Globs = Field(
+        default=(),
+        description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
+    )
+    validation_data: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Pairs that are only validated on, such as those of another camera.",
+    )
+    out: str = Field(min_length=1, description="The weights to write, a local file.")
+    model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Weights to start from.",
+        json_schema_extra={"default": "random ones"},
+    )
+    epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
+    time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
+        default=None,
+        description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
+        "the learning rate follows what is left of it.",
+    )
+    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
+    batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
+    learning_rate: float = Field(
+        default=4e-4, gt=0, le=1, description="Peak of the learning rate, which follows a cosine."
+    )
+    whole: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of samples that show whole images; in the last third, all do.",
+    )
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
+    gpu_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train together, each with one GPU.",
+        json_schema_extra={"default": "one per GPU of this machine or cluster"},
+    )
+    address: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Address of a Ray cluster.",
+        json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
+    )

@@ -1,0 +1,178 @@
+"""An input that holds no images, or none any more, and globs that match nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import batchlight
+from batchlight.driver.dry_run import dry_run
+from batchlight.errors import BatchlightError
+from tests.support.helpers import batchlight_here, rows, write_images
+from tests.support.s3_server import BUCKET, S3Server
+
+
+def config(place: object, out: object, **options: Any) -> batchlight.JobConfig:
+    settings: dict[str, Any] = {"workers": 0, "progress": "off"} | options
+    return batchlight.JobConfig(input=str(place), output=str(out), **settings)
+
+
+def refused(job: batchlight.JobConfig, code: int, says: str) -> None:
+    """By a run and by its plan alike; unless it is allowed."""
+    for command in (dry_run, batchlight.run):
+        with pytest.raises(BatchlightError, match=says) as caught:
+            command(job)
+        assert caught.value.exit_code == code
+    allowed = job.model_copy(update={"allow_empty": True})
+    assert dry_run(allowed).inputs == 0
+    assert batchlight.run(allowed).exit_code == 0
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "photos").mkdir()
+    refused(config(tmp_path / "in", tmp_path / "out"), 2, "no images in .*/in: it is empty; in ")
+
+
+def test_what_is_there_instead(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.heif2", "b.heif2", "notes.txt", "README"):
+        (folder / name).write_bytes(b"1")
+    says = r"it holds 2 \.heif2, 1 .*none of them an image; check --input"
+    refused(config(folder, tmp_path / "out"), 2, says)
+
+
+def test_folders_that_are_links(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path / "real", 1)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/train").symlink_to(tmp_path / "real")
+    refused(config(tmp_path / "in", tmp_path / "out"), 2, r"link to a folder, train/, is not")
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "in/test").symlink_to("train")
+    with caplog.at_level(logging.WARNING):
+        assert batchlight.run(config(tmp_path / "in", tmp_path / "out")).exit_code == 0
+    assert "are not followed: 2, such as test/" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "txt"])
+def test_a_list_that_is_a_folder(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / f"list.{suffix}"
+    folder.mkdir()
+    (folder / f"part-00000.{suffix}").write_text("path\na.jpg\n")
+    refused(config(folder, tmp_path / "out"), 2, "part files of a list: give one of them")
+
+
+def test_an_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\n")
+    refused(config(tmp_path / "list.csv", tmp_path / "out"), 2, "the list names none")
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("rwa", r"there is raw/"),
+        ("raw/*", r"in s3://.*/raw there is "),
+        ("raw/a/00", r"in s3://.*/raw/a there is 0000\.jpg"),
+        ("nothing/at/all", r"no object's key begins so"),
+    ],
+)
+def test_a_prefix_that_is_not_there(s3: S3Server, tmp_path: Path, place: str, says: str) -> None:
+    base = f"emptiness/{uuid4()}"
+    [image] = write_images(tmp_path / "in", 1)
+    s3.put({"raw/a/0000.jpg": image.read_bytes(), "raw/b.txt": b""}, base)
+    refused(config(f"s3://{BUCKET}/{base}/{place}", tmp_path / "out"), 2, says)
+
+
+def test_all_images_gone(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "in", 2)
+    job = config(tmp_path / "in", tmp_path / "out")
+    assert batchlight.run(job).ok == 2
+    for path in paths:
+        path.unlink()
+    refused(job, 1, "holds no image any more, of 2 .* is the place mounted")
+    assert len(rows(tmp_path / "out")) == 2
+    write_images(tmp_path / "in", 1)  # one is there again
+    assert batchlight.run(job).exit_code == 0
+
+
+def test_a_killed_run_of_an_input_that_is_gone_is_finished_first(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "in", 3)
+    (tmp_path / "in/broken.jpg").write_bytes(b"")
+    job = config(tmp_path / "in", tmp_path / "out", batch_size=1, fail_fast=True)
+    batchlight.run(job)
+    for path in (*paths, tmp_path / "in/broken.jpg"):
+        path.unlink(missing_ok=True)
+    with pytest.raises(BatchlightError, match="is the place mounted"):
+        batchlight.run(job.model_copy(update={"fail_fast": False}))
+    assert len(rows(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize(
+    ("glob", "says"),
+    [
+        ("*.{jpg,png}", "braces and commas have no meaning"),
+        ("*.jpg,*.png", "braces and commas have no meaning"),
+        ("./*.jpg", "relative to the input, without"),
+        ("in/*.jpg", "relative to the input"),
+        ("*.JPG", "with their case"),
+    ],
+)
+def test_a_glob_that_matches_nothing(
+    tmp_path: Path, glob: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "in", 2)
+    job = config(tmp_path / "in", tmp_path / "out", include=(glob,))
+    refused(job, 2, f"leave none of 2 images .*{says}")
+    beside = job.model_copy(update={"include": (glob, "*.jpg"), "exclude": ("*.tmp",)})
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert batchlight.run(beside).ok == 2
+    told = [r.getMessage() for r in caplog.records]
+    assert sum(repr(glob) in text and "matches nothing" in text for text in told) == 1
+    assert any("--exclude '*.tmp' matches nothing" in text for text in told)
+    assert not any("'*.jpg'" in text for text in told)
+
+
+@pytest.mark.parametrize("option", ["input", "output", "include", "exclude", "address", "weights"])
+def test_an_empty_value_is_none(tmp_path: Path, option: str) -> None:
+    write_images(tmp_path / "in", 1)
+    given = () if option == "input" else ("--input", tmp_path / "in")
+    done = batchlight_here("run", *given, "--workers", 0, f"--{option}", "")
+    assert done.returncode == 2
+    assert f"--{option} is ''" in done.stderr.replace("('',)", "''")
+    assert not (tmp_path / "in-enhanced").exists()
+
+
+def test_a_folder_that_may_not_be_listed_costs_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "in", 2)
+    (tmp_path / "in/lost+found").mkdir()
+    scandir, opened = os.scandir, os.open
+
+    def denied(path: Any) -> Any:
+        if str(path).endswith("lost+found/"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    def not_opened(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).rstrip("/").endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    monkeypatch.setattr(os, "open", not_opened)
+    for options in ({"exclude": ("lost+found/",)}, {"include": ("*.jpg",)}):
+        job = config(tmp_path / "in", tmp_path / f"out{len(options)}", **options)
+        assert batchlight.run(job).exit_code == 0
+    job = config(tmp_path / "in", tmp_path / "out")
+    assert batchlight.run(job).failed_by_code == {"unreadable": 1}
+    assert batchlight.run(job).failed_by_code == {"unreadable": 1}
+    monkeypatch.undo()
+    assert batchlight.run(job).exit_code == 0

@@ -1,0 +1,68 @@
+"""Files that are no images leave a trace: counted by suffix wherever a run is told of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batchlight import JobConfig, run
+from batchlight.driver.listing import SUFFIXES_AT_MOST, PassedOver
+from batchlight.images import names
+from tests.support.helpers import batchlight_here, write_images
+
+OTHERS = ["a.txt", "b.txt", "c/d.NEF", "photo.jpg_large", "photo.jpg ", "README", "x.gif"]
+COUNTS = {".txt": 2, ".nef": 1, ".jpg_large": 1, ".jpg ": 1, "": 1, ".gif": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    write_images(folder, 3)
+    for name in OTHERS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"none")
+    (folder / ".hidden").write_bytes(b"none")
+    return folder
+
+
+def test_they_are_counted_everywhere(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    where = ["--input", folder, "--output", output]
+    planned = json.loads(batchlight_here("plan", *where, "--json").stdout)
+    assert planned["passed_over"] == COUNTS
+    assert "2 .txt, 1 without a suffix, 1 .gif" in batchlight_here("plan", *where).stdout
+    done = batchlight_here("run", *where, "--workers", 0)
+    assert "2 .txt, 1 without a suffix, 1 .gif" in done.stdout
+    assert json.loads((output / "summary.json").read_text())["passed_over"] == COUNTS
+    assert "2 .txt, 1 without a suffix" in (output / "report.html").read_text()
+    again = run(JobConfig(input=str(folder), output=str(output), workers=0, progress="off"))
+    assert again.passed_over == COUNTS
+
+
+def test_without_any_nothing_is_said(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    where = ["--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert "passed over" not in batchlight_here("run", *where, "--workers", 0).stdout
+    assert "passed over" not in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "JFIF", "dib", "heic", "HEIF"])
+def test_names_that_are_taken_for_images(suffix: str) -> None:
+    assert names.is_image_name(f"a/photo.{suffix}")
+
+
+def test_heic_without_its_extra_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "HAS_HEIF", False)
+    said = names.passed_over_in_words([(".heic", 17), (".txt", 3)])
+    assert said == "17 .heic (which batchlight[heif] reads), 3 .txt"
+
+
+def test_ever_new_suffixes_take_no_more_memory() -> None:
+    met = PassedOver()
+    for number in range(10 * SUFFIXES_AT_MOST):
+        met.add(f"part.{number:06d}")
+    met.add("x." + "y" * 99)
+    assert len(met.counts) == SUFFIXES_AT_MOST + 1
+    assert sum(count for _, count in met.counts) == 10 * SUFFIXES_AT_MOST + 1

@@ -1,0 +1,208 @@
+"""A Ray of our own: nobody else gets into it, it leaves nothing, and says what it lacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlight.engine import InProcessEngine, make_engine, own_ray, ray_address
+from batchlight.errors import ClusterError, UsageError
+from tests.support.helpers import batchlight, batchlight_here, under_way, wait_until, write_images
+
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40)
+print("inside", ray.get(ray.remote(lambda: 1).remote()))
+"""
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=CLEAN | environment
+    )
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        {},
+        pytest.param(
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, marks=pytest.mark.nightly
+        ),
+    ],
+)
+def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str, str]) -> None:
+    home, base = tmp_path / "home", Path("/tmp")
+    home.mkdir()
+    before = set(base.glob("bl-*"))
+    code = (
+        "import os, sys\n"
+        "from batchlight.engine import make_engine\n"
+        "with make_engine(1, None, 60):\n"
+        "    import ray\n"
+        "    print(ray.get_runtime_context().gcs_address, flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "assert 'RAY_AUTH_TOKEN' not in os.environ and 'RAY_AUTH_MODE' not in os.environ\n"
+    )
+    environment = {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=CLEAN | environment,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        address = holder.stdout.readline().strip()
+        [folder] = set(base.glob("bl-*")) - before
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert (folder / "r/session_latest").exists()
+        done = python(STRANGER, address, HOME=str(home), **token)
+        assert done.returncode != 0
+        assert "inside" not in done.stdout
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        holder.stdin.close()
+        assert holder.wait(60) == 0
+    assert not folder.exists()
+    assert not list(home.iterdir())
+
+
+def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    environment = {"HOME": "/nonexistent", "RAY_AUTH_MODE": ""}
+    code = (
+        "import os, sys\nos.environ.pop('RAY_AUTH_MODE')\n"
+        "from batchlight.cli.main import main\n"
+        f"sys.argv = ['batchlight', 'run', '--input', {str(tmp_path / 'in')!r}, '--workers', '1']\n"
+        "main()\n"
+    )
+    done = python(code, PYTHONPATH=str(Path(__file__).parents[2]), **environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("trouble", ["full", "nowhere", "closed"])
+def test_a_folder_that_ray_cannot_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("nowhere" if trouble == "nowhere" else "")))
+    if trouble == "full":
+        monkeypatch.setattr(own_ray, "FREE_BYTES", 2**60)
+    if trouble == "closed":
+        monkeypatch.setattr("tempfile.mkdtemp", _denied)
+    with (
+        pytest.raises(ClusterError, match=r"RAY_TMPDIR.*--workers 0") as caught,
+        own_ray.private_folder(),
+    ):
+        pass
+    says = {"full": "no space left in", "nowhere": "No such file", "closed": "Permission denied"}
+    assert says[trouble] in str(caught.value)
+
+
+def _denied(**_: Any) -> str:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_long_path_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    with own_ray.private_folder() as folder:
+        assert folder.startswith("/tmp/")
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "processes", "wanted", "fit", "says"),
+    [
+        (100_000, 10**6, 4, 4, ""),
+        (1000, 10**6, 4, 1, "1000 MB of memory are free here, enough for 1 worker, not for 4"),
+        (2000, 10**6, 8, 4, "enough for 4 workers, not for 8"),
+        (750, 10**6, 2, 0, "enough for work in this process, as with --workers 0, not for 2"),
+        (100_000, 250, 8, 2, "250 more processes and threads may be started here"),
+        (100_000, 100, 1, 0, "100 more processes and threads may be started here"),
+    ],
+)
+def test_as_many_workers_as_fit(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    memory_mb: int,
+    processes: int,
+    wanted: int,
+    fit: int,
+    says: str,
+) -> None:
+    monkeypatch.setattr(own_ray, "free_memory", lambda: memory_mb * 2**20)
+    monkeypatch.setattr(own_ray, "free_processes", lambda: float(processes))
+    with caplog.at_level(logging.WARNING):
+        assert own_ray.workers_that_fit(wanted) == fit
+    assert (says in caplog.text) if says else not caplog.records
+    if fit == 0:
+        assert isinstance(make_engine(wanted, "local", 5), InProcessEngine)
+
+
+def test_few_open_files(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    code = "import sys\nfrom batchlight.cli.main import main\nmain()\n"
+    line = f"ulimit -n 200; exec {sys.executable} -c '{code}' run --input {tmp_path}/in --workers 1"
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0
+    assert "a process may open 200 files here (ulimit -n), and Ray needs 1024" in done.stderr
+
+
+def test_the_ray_client_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "in", 1)
+    done = batchlight_here("run", "--input", tmp_path / "in", "--address", "ray://here:10001")
+    assert done.returncode == 2
+    assert "not the Ray Client" in done.stderr
+    done = batchlight_here("run", "--input", tmp_path / "in", RAY_ADDRESS="ray://here:10001")
+    assert done.returncode == 2
+    assert not (tmp_path / "in-enhanced").exists()
+    monkeypatch.setenv("RAY_ADDRESS", "ray://here:10001")
+    with pytest.raises(UsageError):
+        ray_address(None)
+
+
+def test_a_run_inside_of_a_task_that_holds_the_only_cpu(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    code = (
+        "import sys, ray\n"
+        "ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=40,\n"
+        "         object_store_memory=100 * 2**20, _temp_dir=sys.argv[2])\n"
+        "@ray.remote(num_cpus=1)\n"
+        "def night():\n"
+        "    import batchlight\n"
+        "    return batchlight.run(batchlight.JobConfig(input=sys.argv[1])).exit_code\n"
+        "sys.exit(ray.get(night.remote(), timeout=90))\n"
+    )
+    code = code.replace("sys.argv[1])).exit", f"{str(tmp_path / 'in')!r})).exit")
+    with own_ray.private_folder() as folder:
+        done = python(
+            code, "", folder, RAY_AUTH_MODE="disabled", PYTHONPATH=str(Path(__file__).parents[2])
+        )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_killed_run_is_found_out_about(tmp_path: Path) -> None:
+    """The folder of a run that was killed outright stays; it is that of this user alone."""
+    write_images(tmp_path / "in", 1)
+    words = [sys.executable, "-m", "batchlight", "run", "--input", tmp_path / "in", "--workers", 1]
+    before = set(Path("/tmp").glob("bl-*"))
+    with under_way(words, {}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: set(Path("/tmp").glob("bl-*")) - before, process, 60)
+        [folder] = set(Path("/tmp").glob("bl-*")) - before
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        process.wait(100)
+    assert not folder.exists()
+    assert batchlight("status", tmp_path / "in-enhanced").returncode == 0

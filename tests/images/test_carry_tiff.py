@@ -1,0 +1,219 @@
+"""TIFF files come back with all their tags, at their places; only the page's pixels are other."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from batchlight.config import Format
+from batchlight.images import exif
+from batchlight.images.ifd import Structure
+from tests.images.test_carry_jpeg import brightened, mean
+from tests.support import image_parts as parts
+from tests.support.image_checks import refusal
+from tests.support.image_files import ICC, again, opened, read, saved, tiff
+
+GEO = [
+    (33550, 12, 3, (0.5, 0.5, 0.0)),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0)),
+    (34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 1)),
+    (34736, 12, 1, (6378137.0,)),
+    (34737, 2, 8, b"UTM 11N|"),
+    (42112, 2, 30, b"<GDALMetadata></GDALMetadata>\0"),
+    (42113, 2, 6, b"-9999\0"),
+]
+SCAN = [
+    (270, 2, 11, b"by lantern\0"),
+    (269, 2, 7, b"page 7\0"),
+    (315, 2, 4, b"Zoe\0"),
+    (33432, 2, 8, b"(c) Zoe\0"),
+    (306, 2, 20, b"2026:01:02 03:04:05\0"),
+    (33723, 7, len(parts.IPTC), parts.IPTC),
+    (34675, 7, len(ICC), ICC),
+    (700, 1, len(parts.xmp()), parts.xmp()),
+    (65000, 5, 2, (1, 2, 3, 4)),
+    (65001, 16, 1, (2**40,)),
+]
+OF_PIXELS = {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339}
+
+
+def tags(data: bytes) -> dict[int, Any]:
+    """Of the first page, by tifffile, but for those that say how pixels are stored."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        found = file.pages[0].tags  # type: ignore[union-attr]
+        return {t.code: (t.dtype, t.count, t.value) for t in found if t.code not in OF_PIXELS}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+def test_every_tag_stays(order: str, big: bool, compression: str | None) -> None:
+    own = [tag for tag in [*GEO, *SCAN] if big or tag[1] != 16]
+    options: dict[str, Any] = {"byteorder": order, "bigtiff": big, "compression": compression}
+    source = parts.tiff_with(own, resolution=(204, 98), **options)
+    out = brightened(source)
+    assert tags(out.data) == tags(source)
+    assert out.data[:4] == source[:4]
+    assert out.lost == ()
+    with tifffile.TiffFile(io.BytesIO(out.data)) as file:
+        assert set(np.unique(file.asarray())) == {parts.BRIGHT}
+    if not (big and order == ">"):  # which Pillow does not read
+        assert np.asarray(opened(out.data)).min() == parts.BRIGHT
+
+
+def test_what_was_not_compressed_takes_no_more_room() -> None:
+    for data in (parts.tiff_with(SCAN[:3]), saved(Image.fromarray(parts.DARK), "TIFF")):
+        assert len(again(data)) <= len(data) + 400
+        assert opened(again(data)).info["compression"] == "raw"
+
+
+def test_exif_and_its_makernote_stay_at_their_offsets() -> None:
+    block = parts.exif_with_thumbnail()
+    jpeg = parts.jpeg(b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block)
+    moved = brightened(jpeg, "tiff")
+    assert moved.lost == ("EXIF thumbnail",)
+    for data in (moved.data, again(moved.data)):
+        assert data.index(parts.MAKER_NOTE) == block.index(parts.MAKER_NOTE)
+        assert opened(data).getexif().get_ifd(0x8769)[37500] == parts.MAKER_NOTE
+    assert getattr(opened(moved.data), "n_frames", 1) == 1
+    back = again(moved.data, "jpeg")
+    assert read(moved.data).header.metadata.others == ("MakerNote",)
+    assert opened(back).getexif().get_ifd(0x8769) == {}
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_overviews_are_no_pages_but_masks_are(mask: bool) -> None:
+    source = parts.with_overview(mask)
+    if mask:
+        assert refusal(lambda: read(source)) == "unsupported"
+        return
+    out = brightened(source)
+    assert out.lost == ("overviews",)
+    with tifffile.TiffFile(io.BytesIO(out.data)) as file:
+        assert len(file.pages) == 1
+
+
+def test_the_layout_of_a_cloud_optimized_file_is_not_promised_any_more() -> None:
+    ghost = b"LAYOUT=IFDS_BEFORE_DATA\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+    ghost = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(ghost) + ghost
+    plain = parts.tiff_with(SCAN)
+    structure = Structure(plain)
+    first = structure.directory(structure.first)
+    assert (first.at, first.end - first.at > len(ghost)) == (8, True)
+    moved = exif.relocated(structure, first, {}, len(plain), 0)
+    source = plain[:4] + struct.pack("<I", len(plain)) + ghost + plain[8 + len(ghost) :] + moved
+    out = again(source)
+    assert tags(out) == tags(source)
+    assert out[8 : 8 + len(ghost)] == ghost.replace(b"EDITION=NO\n ", b"EDITION=YES\n")
+
+
+def test_raw_is_no_picture() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        half = np.ascontiguousarray(parts.DARK[::2, ::2])
+        file.write(half, photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        cfa = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, b"\0\1\1\2", True)]
+        file.write(
+            parts.DARK[:, :, 0].astype(np.uint16), photometric="cfa", metadata=None, extratags=cfa
+        )
+    assert refusal(lambda: read(buffer.getvalue())) == "unsupported"
+    marked = parts.tiff_with([(50706, 1, 4, b"\1\4\0\0")])
+    assert refusal(lambda: read(marked)) == "unsupported"
+
+
+def test_photoshops_thumbnail_and_layers() -> None:
+    blocks = parts.resource(0x03ED, bytes(16)) + parts.photoshop_thumbnail()
+    own = [
+        (34377, 7, len(blocks), blocks),
+        (37724, 7, 40, b"Adobe Photoshop Document Data Block\0" + bytes(4)),
+    ]
+    out = brightened(parts.tiff_with(own))
+    assert out.lost == ("Photoshop layers",)
+    assert 37724 not in tags(out.data)
+    new = bytes(tags(out.data)[34377][2]) if 34377 in tags(out.data) else b""
+    assert mean(new[new.index(b"\xff\xd8") :]) == pytest.approx(parts.BRIGHT, abs=3)
+
+
+def test_content_credentials_are_left_out() -> None:
+    out = brightened(parts.tiff_with([(52545, 7, 9, b"c2pa data")]))
+    assert out.lost == ("Content Credentials",)
+    assert 52545 not in tags(out.data)
+
+
+def test_a_palette_of_two_colours() -> None:
+    image = Image.fromarray(parts.DARK[:, :, 0]).convert("1")
+    indices = np.asarray(image).astype(np.uint8)
+    colours = np.array([[65535, 10 << 8], [0, 200 << 8], [32768, 99 << 8]], np.uint16)
+    source = saved(image, "TIFF")
+    structure = Structure(source)
+    assert structure.first
+    data = tiff(
+        indices.astype(np.uint8),
+        photometric="palette",
+        colormap=np.pad(colours, ((0, 0), (0, 254))),
+    )
+    expected = (colours >> 8).T[indices]
+    np.testing.assert_array_equal(read(data).pixels[:, :, ::-1], expected)
+    assert brightened(data).lost == ("palette",)
+    assert 320 not in tags(again(data))
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (16, 32)}])
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_strips_of_zeros_are_corrupt(
+    compression: str, dtype: type, layout: dict[str, Any], share: float
+) -> None:
+    source = tiff(parts.DARK.astype(dtype), compression=compression, **layout)
+    with tifffile.TiffFile(io.BytesIO(source)) as file:
+        page = file.pages[0]
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    data = bytearray(source)
+    for start, length in places[-max(1, int(len(places) * share)) :]:
+        data[start : start + length] = bytes(length)
+    assert refusal(lambda: read(bytes(data))) == "corrupt"
+
+
+def test_old_lzw() -> None:
+    """The lowest bit first, codes of nine bits: each row starts anew, and holds no repetition."""
+    gray = np.arange(64 * 8, dtype=np.uint8).reshape(8, 64)
+    codes = [code for row in gray for code in (256, *map(int, row))] + [257]
+    bits = sum(code << 9 * n for n, code in enumerate(codes))
+    packed = bits.to_bytes((9 * len(codes) + 7) // 8, "little")
+    plain = tiff(gray)
+    structure = Structure(plain)
+    out = bytearray(plain + packed)
+    for tag, value in ((259, 5), (273, len(plain)), (279, len(packed))):
+        entry = structure.directory(structure.first).entries[tag]
+        size = "<H" if entry.kind == 3 else "<I"
+        struct.pack_into(size, out, entry.value_at, value)
+    np.testing.assert_array_equal(read(bytes(out)).pixels, gray)
+
+
+@pytest.mark.parametrize("name", ["JPEG 2000", "LERC", "PNG", "JPEG XL"])
+def test_compressions_are_named(name: str) -> None:
+    number = {"JPEG 2000": 34712, "LERC": 34887, "PNG": 34933, "JPEG XL": 50002}[name]
+    plain = parts.tiff_with([])
+    structure = Structure(plain)
+    entry = structure.directory(structure.first).entries[259]
+    data = plain[: entry.value_at] + struct.pack("<H", number) + plain[entry.value_at + 2 :]
+    with pytest.raises(Exception, match=name) as caught:
+        read(data)
+    assert getattr(caught.value, "code", None) == "unsupported"
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif"])
+def test_what_tiff_says_goes_along(target: Format) -> None:
+    out = brightened(parts.tiff_with([*GEO, *SCAN[:-1]], resolution=(300, 300)), target)
+    block = opened(out.data).getexif()
+    assert (block[315], block[270], block[282]) == ("Zoe", "by lantern", 300)
+    assert opened(out.data).info["icc_profile"] == ICC
+    lost = {"GDAL tags", "GeoTIFF tags", "TIFF tag 65000"}
+    assert set(out.lost) == lost | ({"IPTC"} if target in ("webp", "avif") else set())

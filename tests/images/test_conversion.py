@@ -1,0 +1,204 @@
+"""Into another format goes what has a counterpart there; the rest is named, and nothing dangles."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from batchlight.config import Format
+from batchlight.images import colour
+from batchlight.images.metadata import Cicp
+from batchlight.images.segments import segment
+from tests.images.test_carry_boxes import properties
+from tests.images.test_carry_jpeg import brightened, of
+from tests.images.test_carry_png import PLAIN, with_chunks
+from tests.support import image_parts as parts
+from tests.support.image_checks import assert_looks_like, refusal
+from tests.support.image_files import again, opened, patches, read, saved
+
+OTHERS: list[Format] = ["png", "webp", "tiff", "avif"]
+P3 = [struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)]
+
+
+def shown(data: bytes) -> Image.Image:
+    """As a reader shows it that heeds the profile."""
+    image = opened(data).convert("RGB")
+    profile = opened(data).info.get("icc_profile")
+    if profile is None:
+        return image
+    srgb = ImageCms.createProfile("sRGB")
+    made = ImageCms.profileToProfile(
+        image, io.BytesIO(profile), srgb, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("target", OTHERS)
+def test_extended_xmp_is_one_packet_elsewhere(target: Format) -> None:
+    depth = b'<GDepth:Data xmlns:GDepth="d">' + b"QUJD" * 25_000 + b"</GDepth:Data>"
+    identifier = b"0123456789ABCDEF0123456789abcdef"
+    packet = parts.xmp(b'xmpNote:HasExtendedXMP="' + identifier + b'"')
+    extension = parts.xmp(inner=depth)
+    pieces = [extension[at : at + 60_000] for at in range(0, len(extension), 60_000)]
+    own = [
+        segment(
+            0xE1,
+            b"http://ns.adobe.com/xmp/extension/\0"
+            + identifier
+            + struct.pack(">II", len(extension), 60_000 * number)
+            + piece,
+        )
+        for number, piece in enumerate(pieces)
+    ]
+    source = parts.jpeg(segment(0xE1, parts.XMP_PREFIX + packet), *own[::-1])
+    out = brightened(source, target)
+    assert out.lost == ()
+    found = read(out.data).header.metadata.xmp or b""
+    assert depth in found
+    assert b"HasExtendedXMP" not in found
+    back = read(again(out.data, "jpeg")).header.metadata.xmp or b""
+    assert depth in back
+    missing = parts.jpeg(segment(0xE1, parts.XMP_PREFIX + packet), own[0])
+    assert brightened(missing, target).lost == ("extended XMP",)
+    assert b"HasExtendedXMP" not in brightened(missing, target).data
+
+
+@pytest.mark.parametrize("target", ["jpeg", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("gamma", [100_000, 55_000])
+@pytest.mark.parametrize("chromaticities", [[], P3])
+def test_gamma_and_primaries_become_a_profile(
+    target: Format, gamma: int, chromaticities: list[bytes]
+) -> None:
+    own = [(b"gAMA", struct.pack(">I", gamma)), *((b"cHRM", one) for one in chromaticities)]
+    source = with_chunks(saved(patches(), "PNG"), own)
+    out = again(source, target, quality=100)
+    linear = (np.asarray(patches()) / 255.0) ** (100_000 / gamma)
+    if chromaticities:
+        to_srgb = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+        linear = np.clip(linear @ to_srgb.T, 0, 1)
+    low = linear <= 0.0031308
+    expected = np.where(low, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(np.asarray(shown(out)) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("chunk", [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 45455))])
+def test_srgb_needs_no_profile(chunk: tuple[bytes, bytes]) -> None:
+    assert "icc_profile" not in opened(again(with_chunks(PLAIN, [chunk]), "jpeg")).info
+
+
+@pytest.mark.parametrize("target", ["jpeg", "webp", "tiff"])
+def test_code_points_go_along_or_become_a_profile(target: Format) -> None:
+    source = with_chunks(PLAIN, [(b"cICP", b"\x0c\x0d\0\1")])
+    colours = colour.Colours.of(Cicp(12, 13))
+    assert colours is not None
+    assert opened(again(source, target)).info["icc_profile"] == colour.profile(colours)
+    in_avif = again(source, "avif")
+    assert properties(in_avif)[b"nclx"][12:16] == b"\0\x0c\0\x0d"
+    assert read(again(in_avif, "png")).header.metadata.cicp == Cicp(12, 13, 0)
+    assert opened(again(in_avif, target)).info["icc_profile"] == colour.profile(colours)
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_what_no_profile_says_is_unsupported(transfer: int) -> None:
+    source = with_chunks(PLAIN, [(b"cICP", bytes([9, transfer, 0, 1]))])
+    targets: list[Format] = ["jpeg", "webp", "tiff"]
+    for target in targets:
+        assert refusal(partial(again, source, target)) == "unsupported"
+    assert properties(again(source, "avif"))[b"nclx"][12:16] == bytes([0, 9, 0, transfer])
+
+
+def test_a_gray_profile_becomes_one_of_colours() -> None:
+    gray = Image.fromarray(parts.DARK).convert("L")
+    profile = colour.gray_profile((1.0,))
+    source = saved(gray, "JPEG", icc_profile=profile, quality=95)
+    for target in ("png", "tiff", "avif"):
+        assert opened(again(source, target)).info["icc_profile"] == profile
+    out = again(source, "webp", quality=100)
+    linear = np.asarray(gray) / 255.0
+    low = linear <= 0.0031308
+    expected = np.where(low, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(np.asarray(shown(out))[:, :, 0] - expected).mean() < 5
+    broken = saved(gray, "JPEG", icc_profile=profile.replace(b"kTRC", b"A2B0"))
+    assert refusal(lambda: again(broken, "webp")) == "unsupported"
+
+
+@pytest.mark.parametrize("target", OTHERS)
+def test_iptc_comments_and_resolution(target: Format) -> None:
+    blocks = parts.PHOTOSHOP + parts.resource(0x0404, parts.IPTC)
+    comment = "Zoë by night"
+    options = {"dpi": (300, 150), "comment": comment.encode()}
+    plain = saved(Image.fromarray(parts.DARK), "JPEG", **options)
+    source = plain[:2] + segment(0xED, blocks) + plain[2:]
+    out = brightened(source, target)
+    found = read(out.data).header.metadata
+    if target in ("webp", "avif"):
+        assert out.lost == ("IPTC", "comment")
+    else:
+        assert out.lost == ()
+        assert found.iptc == parts.IPTC
+        assert comment.encode() in out.data or comment.encode("latin-1") in out.data
+    if found.density is None:
+        assert _in_exif(out.data) == pytest.approx((300, 150), abs=0.1)
+    else:
+        assert found.density == pytest.approx((11811, 5906), abs=1)
+
+
+def _in_exif(data: bytes) -> tuple[float, float]:
+    exif = opened(data).getexif()
+    return float(exif[282]), float(exif[283])
+
+
+def test_texts_of_png() -> None:
+    own = [
+        (b"tEXt", b"Title\0night"),
+        (b"zTXt", b"Author\0\0" + zlib.compress(b"Zoe")),
+        (b"iTXt", "Copyright\0\0\0\0\0© Zoë".encode()),
+        (b"tIME", bytes(7)),
+    ]
+    source = with_chunks(PLAIN, own)
+    jpeg = brightened(source, "jpeg")
+    comments = [one.payload.decode() for one in of(jpeg.data, 0xFE, b"")]
+    assert comments == ["Title: night", "Author: Zoe", "Copyright: © Zoë"]
+    assert jpeg.lost == ("modification time",)
+    tiff = opened(brightened(source, "tiff").data).getexif()
+    assert (tiff[269], tiff[315]) == ("night", "Zoe")
+
+
+def test_pixels_that_are_not_square() -> None:
+    source = with_chunks(PLAIN, [(b"pHYs", struct.pack(">IIB", 2, 1, 0))])
+    jpeg = again(source, "jpeg")
+    assert opened(jpeg).info["jfif_density"] == (2, 1)
+    assert opened(jpeg).info["jfif_unit"] == 0
+    assert read(again(jpeg, "png")).header.metadata.aspect == (2, 1)
+    tiff = opened(again(source, "tiff")).getexif()
+    assert (tiff[296], float(tiff[282]) / float(tiff[283])) == (1, 2)
+    targets: list[Format] = ["webp", "avif"]
+    for target in targets:
+        assert refusal(partial(again, source, target)) == "unsupported"
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "format"), [(1, "B"), (3, "H"), (4, "I")])
+@pytest.mark.parametrize("target", ["jpeg", *OTHERS])
+def test_an_orientation_of_any_type(order: str, kind: int, format: str, target: Format) -> None:
+    value = struct.pack(order + format, 6).ljust(4, b"\0")
+    block = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    block += struct.pack(order + "HHHI", 1, 0x0112, kind, 1) + value + bytes(4)
+    plain = saved(patches(), "JPEG", subsampling="4:4:4")
+    source = plain[:2] + segment(0xE1, b"Exif\0\0" + block) + plain[2:]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    expected = saved(patches(), "JPEG", exif=exif, subsampling="4:4:4")
+    header = read(source).header
+    assert header.orientation == 6
+    if target in ("tiff", "avif"):
+        assert_looks_like(again(source, target, quality=100), expected)
+    else:
+        assert read(again(source, target)).header.orientation == 6

@@ -1,0 +1,105 @@
+"""Images that are made to take much longer than their size tells are refused in no time."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.images.effort import SCANS_AT_MOST, bounded_scans
+from batchlight.images.header import read_header
+from batchlight.images.segments import SOS, after_scan, segments
+from tests.support.helpers import dark_image
+
+PIXELS = 10**8
+
+
+def refuse_many_scans(data: bytes) -> None:
+    found = list(segments(data))
+    if found and found[-1].marker == SOS:
+        list(bounded_scans(after_scan(data, found[-1].end)))
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def progressive(scans: int, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Gray and black, of one scan for the mean and ``scans`` more of almost nothing."""
+    data = b"\xff\xd8" + before + segment(0xDB, b"\0" + b"\x01" * 64)
+    data += segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1) + bytes([1, 0x11, 0]))
+    data += segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\x00")
+    data += segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\x00")
+    data += segment(0xDA, bytes([1, 1, 0, 0, 0, 0])) + b"\x00"
+    return (
+        data + (segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + b"\x00") * scans + b"\xff\xd9" + after
+    )
+
+
+def jpeg(**options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(dark_image(1)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_scans_are_bounded() -> None:
+    refuse_many_scans(progressive(SCANS_AT_MOST - 1))
+    for data in (progressive(SCANS_AT_MOST), progressive(20_000)):
+        began = time.monotonic()
+        with pytest.raises(ImageError, match="more than 100 scans") as caught:
+            read_header(data, PIXELS)
+        assert caught.value.code is ErrorCode.UNSUPPORTED
+        assert time.monotonic() - began < 1
+
+
+def test_only_scans_of_the_image_itself_count() -> None:
+    many = b"\xff\xda" * 200
+    for data in (
+        jpeg(progressive=True),
+        jpeg() + many,  # a video that follows
+        progressive(3, before=segment(0xE1, b"Exif\0\0" + many)),
+        progressive(3, after=progressive(200)),
+        b"\xff\xd8\xff\xff\xff" + progressive(3)[3:],  # fill bytes
+    ):
+        refuse_many_scans(data)
+    read_header(jpeg(progressive=True), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\x00", b"GIF"]
+)
+def test_what_is_cut_short_is_left_to_others(data: bytes) -> None:
+    refuse_many_scans(data)
+
+
+@pytest.mark.parametrize("pages", [2, 30_000])
+def test_pages_are_not_counted(pages: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(ImageError, match="cannot be kept") as caught:
+        read_header(chain(pages), PIXELS)
+    assert caught.value.code is ErrorCode.UNSUPPORTED
+    assert time.monotonic() - began < 2
+
+
+def test_a_chain_of_pages_that_bites_its_tail() -> None:
+    data = bytearray(chain(2))
+    struct.pack_into("<I", data, len(data) - 4, struct.unpack_from("<I", data, 4)[0])
+    with pytest.raises(ImageError):
+        read_header(bytes(data), PIXELS)
+
+
+def chain(pages: int) -> bytes:
+    """A TIFF of so many pages, all of the same pixels."""
+    pixels = np.full((16, 16), 20, np.uint8).tobytes()
+    body = bytearray(b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels)
+    tags = [(256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (273, 8), (278, 16), (279, 256)]
+    for page in range(pages):
+        body += struct.pack("<H", len(tags))
+        body += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        body += struct.pack("<I", len(body) + 4 if page < pages - 1 else 0)
+    return bytes(body)
