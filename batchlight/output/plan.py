@@ -43,6 +43,8 @@ _CHUNK_SCHEMA = pa.schema(
     ]
 )
 _REQUIRED = frozenset({"batch", "methods", "input"})
+_CONTAINER = "container"
+"""Plans of earlier versions have no such column, and no containers."""
 _INPUT_COLUMNS = {
     name: "path" if name == "input" else name
     for name in ("input", "source", "size", "modified", "etag", "defect", "container")
@@ -184,14 +186,18 @@ class Plan:
         """One row per image. Raises ``DamagedRecordsError``."""
         required = _REQUIRED.intersection(columns or _REQUIRED)
         path = chunk_path(self.first, chunk)
-        return read_table(storage, path, _CHUNK_SCHEMA, required, columns)
+        table = read_table(storage, path, _CHUNK_SCHEMA, required, columns, later=[_CONTAINER])
+        at = table.schema.get_field_index(_CONTAINER)
+        if at < 0:
+            return table
+        return table.set_column(at, _CONTAINER, pc.fill_null(table[_CONTAINER], False))
 
     def read_units(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """Batch, methods, input and ``again``; the input as ``records.as_units`` names it."""
         columns = ["batch", "methods", "input", "again"]
-        rows = _with_containers(self.read_chunk(storage, chunk, [*columns, "container"]))
+        rows = self.read_chunk(storage, chunk, [*columns, _CONTAINER])
         folders = pc.binary_join_element_wise(rows["input"], pa.scalar(""), "/")
-        units = pc.if_else(rows["container"], folders, rows["input"])
+        units = pc.if_else(rows[_CONTAINER], folders, rows["input"])
         return rows.select(columns).set_column(2, "input", units)
 
     def rows_left(self, storage: Storage, done: Collection[int]) -> Mapping[Method, int]:
@@ -262,16 +268,8 @@ def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
 
 
 def _as_batches(table: pa.Table) -> Iterator[Batch]:
-    table = _with_containers(table)
     inputs = map(Input, *(table[name].to_pylist() for name in _INPUT_COLUMNS))
     rows = zip(table["batch"].to_pylist(), table["methods"].to_pylist(), inputs, strict=True)
     for number, members in groupby(rows, key=itemgetter(0)):
         _, methods, images = zip(*members, strict=True)
         yield Batch(number, tuple(methods[0]), images)
-
-
-def _with_containers(table: pa.Table) -> pa.Table:
-    """Rows of a plan that may be older than containers."""
-    if "container" in table.schema.names:
-        return table
-    return table.append_column("container", pa.array([False] * table.num_rows, pa.bool_()))

@@ -89,15 +89,22 @@ def read_table(
     schema: pa.Schema,
     required: Collection[str],
     columns: Sequence[str] | None = None,
+    later: Collection[str] = (),
 ) -> pa.Table:
     """Rows of one Parquet file of that schema, some columns of them.
 
-    ``required``: those without nulls. Raises ``DamagedRecordsError``.
+    ``required``: those without nulls; ``later``: those that are null in files of earlier versions,
+    which do not have them. Raises ``DamagedRecordsError``.
     """
     names = schema.names if columns is None else columns
     wanted = pa.schema([schema.field(name) for name in names])
     with _damage(path):
-        table = _read(storage.read(path), names).select(wanted.names).cast(wanted)
+        table = _read(storage.read(path), names)
+        for name in set(later).intersection(names).difference(table.schema.names):
+            table = table.append_column(
+                wanted.field(name), pa.nulls(len(table), wanted.field(name).type)
+            )
+        table = table.select(wanted.names).cast(wanted)
         require_values(table, required)
         return table
 
