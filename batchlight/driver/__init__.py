@@ -10,6 +10,7 @@ network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do
 census.py      what is in containers, told from their headers
+sidecars.py    files beside containers, which go along
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 verify.py, repair.py   outputs compared with their records; what differs is redone

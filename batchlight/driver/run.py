@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.driver import prometheus
+from batchlight.driver import prometheus, sidecars
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
@@ -39,6 +39,7 @@ from batchlight.errors import (
     LockedError,
     UsageError,
     brief,
+    counted,
 )
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
@@ -51,7 +52,7 @@ from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
 from batchlight.report import write_report
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class _Run:
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
+                if not self.stopped_early:
+                    self._copy_sidecars()
                 self._make_report()
             summary = self._summary_of_outcome()
         except LockedError:  # the output is another run's, and so is its summary
@@ -206,20 +209,7 @@ class _Run:
         if self.model is not None and self._service is None and left.get("absgn"):
             self._service = await serve(engine, self.config, self.model, left["absgn"])
         self.stats.begin()
-        context = BatchContext(
-            config=self.config,
-            input=self.inputs.root,
-            follow_links=self.inputs.data_set.follows_links,
-            output=self.output,
-            run_id=self.run_id,
-            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
-            container_fingerprints={
-                m: self.config.container_digest(f) for m, f in self.fingerprints.items()
-            },
-            lock=self.lock.number,
-            pixels_at_once=self.model.pixels_at_once if self.model else 0,
-        )
-        runner = BatchRunner(engine, context, self._service)
+        runner = BatchRunner(engine, self._context, self._service)
         goal = Goal.of(plan, self.stats.tally, sum(left.values()))
         self._show(goal.rows(self.stats.tally))
         batches = plan.batches(self.storage, skip=done)
@@ -238,6 +228,33 @@ class _Run:
                     return
         finally:
             await results.aclose()
+
+    @property
+    def _context(self) -> BatchContext:
+        return BatchContext(
+            config=self.config,
+            input=self.inputs.root,
+            follow_links=self.inputs.data_set.follows_links,
+            output=self.output,
+            run_id=self.run_id,
+            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
+            container_fingerprints={
+                m: self.config.container_digest(f) for m, f in self.fingerprints.items()
+            },
+            lock=self.lock.number,
+            pixels_at_once=self.model.pixels_at_once if self.model else 0,
+        )
+
+    def _copy_sidecars(self) -> None:
+        """Files beside containers, where these were written."""
+        if not self.counts.containers or not self.inputs.data_set.is_folder:
+            return
+        source = open_source(self.inputs.root, self.inputs.data_set.follows_links)
+        patterns, methods = self.inputs.patterns, self.config.method
+        if found := list(sidecars.due(source, self.output, methods, patterns)):
+            self.display.say(f"copying {counted(len(found), 'file')} beside containers")
+            copying = sidecars.copy(found, self._started_engine(), self._context, source)
+            self._interrupt.run(while_held(self.lock, copying))
 
     def _make_report(self) -> None:
         """Unless it is up to date. On a worker, for no image ever passes through the driver.

@@ -21,6 +21,11 @@ def kind_of(path: str) -> Kind:
     return SUFFIXES[_suffix(path) or ".tar"]
 
 
+def stem_of(path: str) -> str:
+    """The path of a container without its suffix."""
+    return path[: -len(_suffix(path) or "")]
+
+
 def why_refused(path: str) -> str | None:
     """Why a container of this name is not read; None if it is."""
     suffix = _suffix(path)

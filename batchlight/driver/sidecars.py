@@ -1,0 +1,143 @@
+"""Which files beside containers are to go along to the output, and having that done.
+
+A file that begins like a container of its folder, as ``00000_stats.json`` beside ``00000.tar``,
+belongs to that one; any other to all of its folder. It is written once what it belongs to is in the
+output, and again when it, or for an index its container, is newer than what was written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from batchlight.config import Method
+from batchlight.engine import Engine, call_patiently, window
+from batchlight.images.container_names import is_container_name, stem_of
+from batchlight.images.names import is_image_name
+from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
+from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage.patterns import Patterns
+from batchlight.worker.sidecars import Refused, Sidecar, copy_sidecars
+from batchlight.worker.steps import BatchContext
+
+SIDECARS_PER_CALL = 32
+
+ENERGON_FILES = (".nv-meta/.info.json", ".nv-meta/.info.yaml")
+"""One of them is there where a data set was prepared for Energon."""
+
+_BETWEEN = "._-"
+"""What stands between the name of a container and the rest of that of its sidecar."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Tree:
+    """What a method's folder of the output holds: containers, and files beside them."""
+
+    containers: dict[str, FileInfo] = field(default_factory=dict)
+    others: dict[str, FileInfo] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    """Those with containers."""
+
+    @classmethod
+    def of(cls, storage: Storage) -> _Tree:
+        tree = cls()
+        for info in storage.walk():
+            if is_container_name(info.path):
+                tree.containers[info.path] = info
+                tree.folders.add(_folder_of(info.path))
+            elif not is_image_name(info.path):
+                tree.others[info.path] = info
+        return tree
+
+    def lacks(self, file: FileInfo, container: str | None) -> bool:
+        """Whether a file, which belongs to this container or to all of them, is to be written."""
+        if container is not None and container not in self.containers:
+            return False
+        if container is None and _folder_of(file.path) not in self.folders:
+            return False
+        written = self.others.get(file.path)
+        if written is None or _is_newer(file, written):
+            return True
+        if not file.path.endswith(SUFFIX):
+            return written.size != file.size
+        return container is not None and _is_newer(self.containers[container], written)
+
+
+def due(
+    root: Storage, output: Location, methods: Sequence[Method], patterns: Patterns
+) -> Iterator[Sidecar]:
+    """What is to be written, from one root to the other. Raises ``StorageError``."""
+    there = set(open_storage(output).folders(""))
+    found = {m: _Tree.of(open_storage(output.joined(m))) for m in methods if m in there}
+    wanted = set().union(*(tree.folders for tree in found.values()))
+    listed: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    files = []
+    for info in root.walk():
+        folder = _folder_of(info.path)
+        if info.defect is not None or folder not in wanted or is_image_name(info.path):
+            continue
+        if is_container_name(info.path):
+            listed[folder][stem_of(info.path)] = info.path
+        elif not patterns.excludes(info.path):
+            files.append(info)
+    for info in files:
+        container = _owner_of(info.path, listed[_folder_of(info.path)])
+        lacking = tuple(m for m, tree in found.items() if tree.lacks(info, container))
+        if lacking:
+            yield Sidecar(info.path, container, lacking)
+
+
+async def copy(
+    sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, root: Storage
+) -> None:
+    """Have them written on workers, and warn of those that were not."""
+    parts = [
+        sidecars[start : start + SIDECARS_PER_CALL]
+        for start in range(0, len(sidecars), SIDECARS_PER_CALL)
+    ]
+
+    async def jobs() -> AsyncIterator[Coroutine[Any, Any, list[Refused]]]:
+        for part in parts:
+            yield call_patiently(engine, copy_sidecars, context, part)
+
+    refused = [item async for found in window(jobs(), engine.window) for item in found]
+    _warn_of(refused, root)
+
+
+def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
+    """Tell which files are not in the output, and what makes them: one warning for each reason."""
+    if any(root.is_file(path) for path in ENERGON_FILES):
+        refused = [*refused, Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON)]
+    by_reason: defaultdict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for item in refused:
+        by_reason[item.reason, item.command].append(item.path)
+    for (reason, command), paths in by_reason.items():
+        logger.warning(
+            "not in the output: %d files beside containers, such as %s: %s%s",
+            len(paths),
+            min(paths),
+            reason,
+            f"; '{command}' makes them for the new ones" if command else "",
+        )
+
+
+def _owner_of(path: str, containers: Mapping[str, str]) -> str | None:
+    """The container, of some by stem, that a file belongs to."""
+    start = len(_folder_of(path)) + 1
+    ends = (at for at in range(len(path) - 1, start, -1) if path[at] in _BETWEEN)
+    return next((containers[path[:at]] for at in ends if path[:at] in containers), None)
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _is_newer(file: FileInfo, than: FileInfo) -> bool:
+    times: tuple[datetime | None, datetime | None] = file.modified, than.modified
+    return times[0] is not None and times[1] is not None and times[0] > times[1]

@@ -1,0 +1,82 @@
+"""Indices beside a tar, which hold offsets into it: written anew, or refused.
+
+DALI's ``wds2idx`` writes a text: ``v1.2`` and the number of samples, then a line for each sample
+with suffix, offset of the data, size and name of each of its members; ``v1.1`` has no names.
+Energon's ``.tar.idx`` is a row of offsets, 64 bits each, the least significant byte first: where
+the headers of each sample's first member begin, and at last where the members end. The index of
+``wids`` is a JSON object with sizes and hashes of shards; that of ``.nv-meta`` is Energon's too.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+from batchlight.shards.tar import Member
+
+SUFFIX = ".idx"
+MAKES_DALI = "wds2idx SHARD"
+MAKES_ENERGON = "energon prepare FOLDER"
+MAKES_WIDS = "widsindex create SHARDS"
+
+_DALI = b"v1."
+_WIDS = b"wids-shard-index"
+_OF_COMPONENT = {b"v1.1": 3, b"v1.2": 4}
+"""How many words tell of a member, by version."""
+
+Move = tuple[int, int]
+"""Offset and size."""
+
+
+def command_for(data: bytes) -> str | None:
+    """What makes an index of shards as a whole; None if this is none."""
+    return MAKES_WIDS if _WIDS in data else None
+
+
+def command_of(index: bytes) -> str:
+    """What makes the index of one shard."""
+    return MAKES_DALI if index.startswith(_DALI) else MAKES_ENERGON
+
+
+def moved(index: bytes, old: Sequence[Member], new: Sequence[Member]) -> bytes | None:
+    """The index of a shard as that of another with the same members, which differ in size.
+
+    None if it tells of what the old shard does not have, or if the new one lacks members.
+    """
+    if len(old) != len(new):
+        return None
+    if index.startswith(_DALI):
+        pairs = zip(old, new, strict=True)
+        return _moved_lines(index, {(o.data, o.size): (n.data, n.size) for o, n in pairs})
+    starts = {o.start: n.start for o, n in zip(old, new, strict=True)}
+    if old:
+        starts[old[-1].end] = new[-1].end
+    return _moved_offsets(index, starts)
+
+
+def _moved_offsets(index: bytes, starts: Mapping[int, int]) -> bytes | None:
+    if len(index) % 8:
+        return None
+    offsets = [starts.get(offset) for (offset,) in struct.iter_unpack("<Q", index)]
+    known = [offset for offset in offsets if offset is not None]
+    return struct.pack(f"<{len(known)}Q", *known) if len(known) == len(offsets) else None
+
+
+def _moved_lines(index: bytes, moves: Mapping[Move, Move]) -> bytes | None:
+    first, *samples = index.split(b"\n")
+    words_each = _OF_COMPONENT.get(first.partition(b" ")[0])
+    if words_each is None:
+        return None
+    lines = [first]
+    for sample in samples:
+        words = sample.split(b" ") if sample else []
+        if len(words) % words_each:
+            return None  # a name with spaces
+        for at in range(1, len(words), words_each):
+            offset, size = words[at : at + 2]
+            move = moves.get((int(offset), int(size))) if (offset + size).isdigit() else None
+            if move is None:
+                return None
+            words[at : at + 2] = (b"%d" % number for number in move)
+        lines.append(b" ".join(words))
+    return b"\n".join(lines)

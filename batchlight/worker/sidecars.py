@@ -1,0 +1,108 @@
+"""Files beside containers, which go along to the output byte for byte.
+
+But not those that tell where in a container something is, or what its hash is, since that is no
+longer true: an index is written anew if all that it tells of is known, else it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from batchlight.config import Method
+from batchlight.errors import ImageError, brief
+from batchlight.images.container_names import kind_of
+from batchlight.output.inputs import Input
+from batchlight.output.layout import container_output
+from batchlight.shards import indices
+from batchlight.shards.tar import members
+from batchlight.storage.base import Reader
+from batchlight.worker.steps import BatchContext, Steps
+
+PIECE_BYTES = 2**20
+HEAD_BYTES = 2**16
+"""Of a file, what is looked at to tell an index."""
+LARGEST_INDEX = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A file beside containers."""
+
+    path: str
+    container: str | None
+    """Whose index it may be."""
+    methods: tuple[Method, ...]
+    """Those whose tree is to have it."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One that is not in the output."""
+
+    path: str
+    reason: str
+    command: str | None = None
+    """What makes it for the new containers."""
+
+
+def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Refused]:
+    """Write some of them. Raises ``StorageError`` for trouble that is no fault of theirs."""
+    steps = Steps(context)
+    refused = []
+    for sidecar in sidecars:
+        steps.require_wanted()
+        try:
+            found = _copied(steps, sidecar)
+        except OSError as error:  # vanished, or not to be read, or a name that cannot be
+            found = Refused(sidecar.path, brief(error))
+        if found is not None:
+            refused.append(found)
+    steps.output.sync()
+    return refused
+
+
+def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
+    readers = steps.readers_of(Input(sidecar.path))
+    with closing(steps.input.open_reader(sidecar.path)) as source:
+        if sidecar.path.endswith(indices.SUFFIX):
+            return _written_anew(steps, sidecar, source, readers)
+        command = indices.command_for(source.read_at(0, HEAD_BYTES))
+        if command is not None:
+            return Refused(sidecar.path, "it describes the containers as they were", command)
+        for method in sidecar.methods:
+            _copy(steps, source, f"{method}/{sidecar.path}", readers)
+    return None
+
+
+def _copy(steps: Steps, source: Reader, path: str, readers: int) -> None:
+    writer = steps.output.open_writer(path, readers)
+    try:
+        for start in range(0, source.size, PIECE_BYTES):
+            writer.write(source.read_at(start, PIECE_BYTES))
+        source.require_unchanged()
+        writer.commit()
+    finally:
+        writer.abort()
+
+
+def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) -> Refused | None:
+    index = source.read_at(0, LARGEST_INDEX)
+    container = sidecar.container
+    refused = Refused(sidecar.path, "it holds offsets into another file", indices.command_of(index))
+    if container is None or kind_of(container) != "tar":
+        return refused
+    try:
+        with closing(steps.input.open_reader(container)) as reader:
+            old = list(members(reader))
+        for method in sidecar.methods:
+            with closing(steps.output.open_reader(container_output(method, container))) as reader:
+                new = list(members(reader))
+            moved = indices.moved(index, old, new)
+            if moved is None:
+                return refused
+            steps.output.write(f"{method}/{sidecar.path}", moved, readers)
+    except ImageError:
+        return refused
+    return None

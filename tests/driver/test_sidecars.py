@@ -1,0 +1,154 @@
+"""Files beside containers: copied, written anew where they hold offsets, or refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import batchlight
+from tests.support.helpers import rows, tree
+from tests.support.s3_server import S3Server
+from tests.support.tars import headers_and_data, samples, write_tar
+
+WIDS = {"__kind__": "wids-shard-index-v1", "shardlist": [{"url": "00000.tar", "md5sum": "0"}]}
+
+
+def run(folder: Path | str, out: Path | str, **options: Any) -> batchlight.Summary:
+    values: dict[str, Any] = {"workers": 0, "batch_size": 4, "progress": "off"} | options
+    config = batchlight.JobConfig(input=str(folder), output=str(out), **values)
+    return batchlight.run(config)
+
+
+def dali_index(path: Path) -> bytes:
+    """As DALI's ``wds2idx`` writes it."""
+    bundles: dict[str, list[str]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            told = f"{suffix} {member.offset_data} {member.size} {member.name}"
+            bundles.setdefault(key, []).append(told)
+    lines = [f"v1.2 {len(bundles)}", *map(" ".join, bundles.values())]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def energon_index(path: Path) -> bytes:
+    """As ``energon prepare`` writes it."""
+    offsets, last = [], None
+    with tarfile.open(path) as tar:
+        for member in tar:
+            key = member.name.partition(".")[0]
+            if key != last:
+                offsets.append(member.offset)
+                last = key
+        offsets.append(tar.offset)
+    return struct.pack(f"<{len(offsets)}Q", *offsets)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards as img2dataset leaves them, with the indices of readers, and labels of the set."""
+    folder = tmp_path / "in"
+    for number in range(2):
+        write_tar(folder / f"{number:05d}.tar", samples(5, 10 * number))
+        (folder / f"{number:05d}.parquet").write_bytes(b"PAR1 rows PAR1")
+        (folder / f"{number:05d}_stats.json").write_bytes(b'{"successes": 5}')
+        (folder / f"{number:05d}.idx").write_bytes(dali_index(folder / f"{number:05d}.tar"))
+        (folder / f"{number:05d}.tar.idx").write_bytes(energon_index(folder / f"{number:05d}.tar"))
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    return folder
+
+
+def test_sidecars_come_along_and_indices_are_true(shards: Path, tmp_path: Path) -> None:
+    (shards / "other").mkdir()
+    (shards / "other/notes.txt").write_text("in a folder without containers")
+    assert run(shards, tmp_path / "out").exit_code == 0
+    out = tmp_path / "out/classical"
+    found = tree(out)
+    for name in ("00000.parquet", "00001_stats.json", "labels.txt"):
+        assert found[name] == (shards / name).read_bytes()
+    for number in range(2):
+        shard = out / f"{number:05d}.tar"
+        assert found[f"{number:05d}.idx"] == dali_index(shard)
+        assert found[f"{number:05d}.idx"] != (shards / f"{number:05d}.idx").read_bytes()
+        assert found[f"{number:05d}.tar.idx"] == energon_index(shard)
+    assert len(found) == 11
+    assert {row["container"] for row in rows(tmp_path / "out")} == {"00000.tar", "00001.tar"}
+
+
+def test_what_cannot_be_true_is_refused(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shards / "index.json").write_text(json.dumps(WIDS))
+    (shards / "00000.idx").write_bytes(b"v1.2 1\njpg 7 7 none.jpg\n")
+    (shards / "00001.tar.idx").write_bytes(struct.pack("<2Q", 0, 11))
+    (shards / "of-no-shard.idx").write_bytes(b"v1.1 0\n")
+    (shards / ".nv-meta").mkdir()
+    (shards / ".nv-meta/.info.yaml").write_text("shard_counts: {}")
+    run(shards, tmp_path / "out")
+    absent = ("index.json", "00000.idx", "00001.tar.idx", "of-no-shard.idx", ".nv-meta")
+    assert not any((tmp_path / "out/classical" / name).exists() for name in absent)
+    told = " ".join(record.getMessage() for record in caplog.records)
+    for command in ("widsindex create", "wds2idx", "energon prepare"):
+        assert command in told
+
+
+def test_dropped_members_leave_no_index_that_lies(shards: Path, tmp_path: Path) -> None:
+    members = samples(5)
+    members["000000002.jpg"] = b"broken"
+    write_tar(shards / "00000.tar", members)
+    (shards / "00000.idx").write_bytes(dali_index(shards / "00000.tar"))
+    run(shards, tmp_path / "out", failed_images="drop-sample", max_failures=1)
+    out = tmp_path / "out/classical"
+    assert len(headers_and_data(out / "00000.tar")) == 16
+    assert not (out / "00000.idx").exists()
+    assert (out / "00001.idx").read_bytes() == dali_index(out / "00001.tar")
+
+
+def test_only_sidecars_of_what_is_there(shards: Path, tmp_path: Path) -> None:
+    (shards / "00001.tar").write_bytes(b"damaged" * 1000)
+    run(shards, tmp_path / "out", exclude=("*.parquet",), max_failures=1)
+    assert sorted(tree(tmp_path / "out/classical")) == [
+        *("00000.idx", "00000.tar", "00000.tar.idx", "00000_stats.json", "labels.txt")
+    ]
+
+
+def test_later_runs_copy_what_is_new(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(shards, out)
+    before = {p: p.stat().st_mtime_ns for p in (out / "classical").iterdir()}
+    run(shards, out)
+    assert {p: p.stat().st_mtime_ns for p in (out / "classical").iterdir()} == before
+    (shards / "labels.txt").write_text("cat\ncow\n")
+    write_tar(shards / "00001.tar", samples(3, 50))
+    (shards / "00001.idx").write_bytes(dali_index(shards / "00001.tar"))
+    run(shards, out)
+    assert (out / "classical/labels.txt").read_text() == "cat\ncow\n"
+    assert (out / "classical/00001.idx").read_bytes() == dali_index(out / "classical/00001.tar")
+
+
+def test_sidecars_on_an_object_store(shards: Path, tmp_path: Path, s3: S3Server) -> None:
+    run(shards, tmp_path / "out")
+    s3.put(tree(shards), "sidecars/in")
+    run("s3://data/sidecars/in", "s3://data/sidecars/out")
+    found = s3.tree("sidecars/out")
+    expected = tree(tmp_path / "out/classical")
+    assert {n: found[f"classical/{n}"] for n in expected} == expected
+
+
+def test_compressed_files_that_are_no_tars_are_nobody_s_failure(
+    shards: Path, tmp_path: Path
+) -> None:
+    for name in ("captions.jsonl.zst", "a.xz", "b.bz2", "c.lz4"):
+        (shards / name).write_bytes(b"compressed")
+    assert run(shards, tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out/classical/captions.jsonl.zst").read_bytes() == b"compressed"
+    (shards / "00002.tar.zst").write_bytes(b"compressed")
+    summary = run(shards, tmp_path / "out")
+    assert (summary.exit_code, summary.failed_by_code) == (3, {"unsupported": 1})
+    [failed] = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
+    assert failed["error"] == ".tar.zst is not read; decompress it, or compress it as .tar.gz"
