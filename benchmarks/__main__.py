@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks import core, job, memory, s3, scale, startup
+from benchmarks import core, job, memory, s3, scale, shards, startup
 from benchmarks.measuring import Table
 
 PLOT = Path(__file__).with_name("speed.svg")
@@ -22,7 +22,7 @@ DRIVER_LIMIT_MB = 500
 def main(folder: str | None) -> None:
     """Measure one after the other, each table as soon as it is there."""
     found: dict[str, Table] = {}
-    for module in (core, job, s3, memory, startup):
+    for module in (core, job, shards, s3, memory, startup):
         for table in module.tables(folder):
             found[table.title] = table
             print(f"### {table.title}\n\n{table}\n", flush=True)

@@ -91,6 +91,9 @@ class FencedStorage:
     def read(self, path: str) -> bytes:
         return self.storage.read(path)
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        return self.storage.read_part(path, start, size)
+
     def open_reader(self, path: str) -> Reader:
         return self.storage.open_reader(path)
 

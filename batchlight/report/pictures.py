@@ -19,7 +19,6 @@ from batchlight.images.header import read_header
 from batchlight.images.pixels import Pixels, turned
 from batchlight.output.inputs import DataSet, place_of
 from batchlight.output.state import OutputState
-from batchlight.shards.source import read_member
 from batchlight.storage import Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
@@ -124,7 +123,7 @@ def _read_part(
         return storage.read(path)
     if kind_of(row["container"]) != "tar" or row[offset] is None:
         raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
-    return read_member(storage, path, row[offset], row[size])
+    return storage.read_part(path, row[offset], row[size])
 
 
 def make_picture(data: bytes) -> Picture:

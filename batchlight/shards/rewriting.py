@@ -12,7 +12,7 @@ from contextlib import suppress
 from batchlight.errors import StorageError, brief
 from batchlight.shards.headers import BLOCK, with_size
 from batchlight.shards.tar import Member
-from batchlight.storage.base import Reader, Writer
+from batchlight.storage.base import ChangedError, Reader, Writer
 
 SPOOL_BYTES = 16 * 2**20
 """Of new images that wait for their turn in memory; others wait in a temporary file."""
@@ -101,7 +101,7 @@ class Rewriter:
         while self._read < end:
             data = self._source.read_at(self._read, min(PIECE_BYTES, end - self._read))
             if not data:
-                raise EOFError(f"the container ends at byte {self._read}, before {end}")
+                raise ChangedError("the file became shorter while it was being worked on")
             self._put(data)
             self._read += len(data)
 

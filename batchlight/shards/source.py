@@ -41,12 +41,6 @@ def opened_container(
             yield tar
 
 
-def read_member(storage: Storage, path: str, offset: int, size: int) -> bytes:
-    """Some bytes of a container that is not compressed. Raises what ``Storage.read`` raises."""
-    with closing(storage.open_reader(path)) as reader:
-        return reader.read_at(offset, size)
-
-
 @contextmanager
 def _unpacked(reader: Reader) -> Iterator[Reader]:
     with tempfile.TemporaryFile() as file:

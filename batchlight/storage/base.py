@@ -132,6 +132,9 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes:
         """The whole file."""
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        """So many bytes of a file, fewer only at its end. Raises as ``read``."""
+
     def open_reader(self, path: str) -> Reader:
         """A file to be read in pieces. Raises as ``read``."""
 

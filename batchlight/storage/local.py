@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 
@@ -159,6 +159,10 @@ class LocalStorage:
                 os.close(descriptor)
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return LocalReader(descriptor, reading)
+
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        with closing(self.open_reader(path)) as reader:
+            return reader.read_at(start, size)
 
     def open_writer(self, path: str, readers: int = EVERYONE) -> LocalWriter:
         target = self._absolute(path)

@@ -163,6 +163,12 @@ class ObjectStorage:
     def read(self, path: str) -> bytes:
         return self._ask("read", path, lambda: bytes(obstore.get(self._store, path).bytes()))
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        def request() -> bytes:
+            return bytes(obstore.get_range(self._store, path, start=start, length=size))
+
+        return self._ask("read", path, request) if size else b""
+
     def open_reader(self, path: str) -> BlockReader:
         info = self.stat(path)
 

@@ -19,7 +19,7 @@ from batchlight.storage.folders import opened_folder
 BLOCK_BYTES = 8 * 2**20
 """Of an object, read with one request."""
 BLOCKS_KEPT = 3
-PART_BYTES = 32 * 2**20
+PART_BYTES = 16 * 2**20
 """Of a multipart upload, sent with one request."""
 PIECES_WAITING = 2
 

@@ -25,7 +25,6 @@ from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels
 from batchlight.output.layout import is_output
 from batchlight.shards.inventory import images_in
-from batchlight.shards.source import read_member
 from batchlight.storage import Location, Storage, open_source
 
 T = TypeVar("T")
@@ -105,7 +104,7 @@ class Side:
 
     def _bytes_of(self, path: str) -> bytes:
         if path in self.members:
-            return read_member(self.storage, *self.members[path])
+            return self.storage.read_part(*self.members[path])
         return self.storage.read(path)
 
     def decode(self, data: bytes, header: Header) -> Pixels:

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import obstore
 import pytest
+import webdataset
 
 import batchlight
 from batchlight.driver.dry_run import dry_run
@@ -446,6 +447,32 @@ def test_gnu_tar_reads_what_comes_back(shards: Path, tmp_path: Path) -> None:
     )
     assert listed.stderr == ""
     assert len(listed.stdout.splitlines()) == 44
+
+
+# Of shards that webdataset reads it leaves one open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_writes_what_goes_in_and_reads_what_comes_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for bright in (False, True):
+        with webdataset.TarWriter(str(tmp_path / f"in/{bright:d}.tar")) as writer:
+            for number in range(6):
+                writer.write(
+                    {"__key__": f"{number:06d}", "jpg": jpeg(number, bright), "json": {"n": number}}
+                )
+    run(tmp_path / "in", tmp_path / "out")
+
+    def read(folder: Path, name: str) -> list[dict[str, Any]]:
+        data_set = webdataset.WebDataset(str(folder / name), shardshuffle=False)
+        skipped = ("__url__", "__local_path__")
+        return [{k: v for k, v in sample.items() if k not in skipped} for sample in data_set]
+
+    before, after = (read(tmp_path / place, "0.tar") for place in ("in", "out/classical"))
+    assert len(before) == len(after) == 6
+    for old, new in zip(before, after, strict=True):
+        assert old.pop("jpg") != new.pop("jpg")
+        assert old == new
+    same = [(tmp_path / place / "1.tar").read_bytes() for place in ("in", "out/classical")]
+    assert same[0] == same[1]
 
 
 def test_a_plan_tells_what_is_in_containers(shards: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from tests.support.helpers import (
     write_images,
 )
 from tests.support.s3_server import S3Server
+from tests.support.tars import samples, write_tar
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -146,10 +147,19 @@ def write_manifest(folder: Path) -> None:
     write_table(folder / "manifest.csv", ("path", "split", "label"), *rows)
 
 
+def write_shards(folder: Path) -> None:
+    for number in range(2):
+        shard = folder / f"shards/{number:05d}"
+        write_tar(shard.with_suffix(".tar"), samples(5, 10 * number))
+        write_table(shard.with_suffix(".parquet"), ("key", "url"))
+        (folder / f"shards/{number:05d}_stats.json").write_text('{"successes": 5}')
+
+
 PREPARED: dict[str, Callable[[Path], None]] = {
     "photos": write_photos,
     "well-lit": write_well_lit,
     "pairs": write_pairs,
+    "shards": write_shards,
     "nightly.yaml": write_config,
     "list.csv": write_list,
     "manifest.csv": write_manifest,

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import core, job, scale
-from benchmarks.measuring import photographs, ratio, rounds, write_photographs
+from benchmarks import core, job, scale, shards
+from benchmarks.measuring import (
+    new_folder,
+    photographs,
+    ratio,
+    rounds,
+    write_photographs,
+)
 
 pytestmark = pytest.mark.nightly
 
@@ -44,6 +50,20 @@ def test_the_job_beside_its_pixels(photos: Path, tmp_path: Path) -> None:
     whole = partial(job.run_on_files, photos, tmp_path, 0)
     seconds = rounds({"bare": pixels, "job": whole}, 5)
     assert ratio(seconds["job"], seconds["bare"]) < JOB_TO_BARE_PIXELS * WORSE_BY_HALF
+
+
+def test_shards_beside_their_pixels(tmp_path: Path) -> None:
+    images = photographs(None, tmp_path)
+    files = write_photographs(images, tmp_path / "files", 256, shards.SIDE, shards.SIDE)
+    tars = shards.write_shards(files, tmp_path / "tars", 2)
+
+    def pixels() -> None:
+        for tar in tars.iterdir():
+            shards.bare_shard(tars, new_folder(tmp_path), tar.name)
+
+    whole = partial(job.run_on_files, tars, tmp_path, 0)
+    seconds = rounds({"bare": pixels, "job": whole}, 5)
+    assert ratio(seconds["job"], seconds["bare"]) < shards.BAR * WORSE_BY_HALF
 
 
 def test_the_memory_of_the_driver() -> None:
