@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
 import cv2
 from PIL import Image, ImageDraw, ImageFont
@@ -141,7 +141,6 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's, which knows more scripts than Pillow's own."""
-    import matplotlib as mpl
-
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    """DejaVu Sans, which knows more scripts than Pillow's own font."""
+    file = resources.files("batchlight.report") / "fonts" / "DejaVuSans.ttf"
+    return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)

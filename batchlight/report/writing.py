@@ -146,12 +146,12 @@ def _page(found: Digest, **facts: Any) -> str:
         **facts,
         tally=found.tally,
         methods=[
-            _Method(name, method, charts.luminance(name, method.before, method.after))
+            _Method(name, method, charts.luminance(method.before, method.after))
             for name, method in sorted(found.methods.items())
             if method.tally.ok
         ],
         light=_described_light(found),
-        light_chart=charts.light(found.light) if found.light.index.size else "",
+        light_chart=charts.light(found.light),
         last_run=found.last_run,
         pace=_pace(found.last_run),
         pace_chart=charts.pace(found.pace) if found.pace.index.size else "",
