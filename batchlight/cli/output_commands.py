@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_facts, print_trouble
+from batchlight.cli.console import in_bytes, plain_console, print_facts, print_trouble
 from batchlight.errors import ExitCode, shown
 
 
@@ -83,7 +81,9 @@ def verify(
         outcome = "repaired" if problem.repaired else "not repaired" if repair else ""
         print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
-    say = functools.partial(print, file=sys.stderr, flush=True)
+    def say(text: str) -> None:
+        print(shown(text), file=sys.stderr, flush=True)
+
     options = RepairOptions(input_uri, follow_links, workers, address, weights)
     found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
     if as_json:
@@ -120,9 +120,7 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
         failed += 1
         print_trouble(*(row[name] for name in columns))
     if sys.stdout.isatty():
-        Console(highlight=False).print(
-            f"[dim]{failed:,} failed[/]" if failed else "no image failed"
-        )
+        plain_console().print(f"[dim]{failed:,} failed[/]" if failed else "no image failed")
 
 
 def report(

@@ -20,6 +20,7 @@ from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDiges
 from batchlight.report.pictures import Album, Pair
 from batchlight.report.rendering import render
 from batchlight.storage import EVERYONE, Location, open_storage
+from batchlight.storage.base import escape_controls
 
 RUNS_SHOWN = 10
 
@@ -69,7 +70,7 @@ class _Failures:
     @property
     def paths(self) -> str:
         """What the button copies, a path a line."""
-        return "\n".join(dict.fromkeys(image.input for image in self.listed))
+        return "\n".join(dict.fromkeys(escape_controls(image.input) for image in self.listed))
 
 
 @dataclass(frozen=True)
