@@ -138,16 +138,6 @@ def report(
 
     One HTML page that needs nothing beside itself; every run makes it at its end.
     """
-    from batchlight.config import JobConfig
-    from batchlight.config_file import make_config
-    from batchlight.driver.listing import open_inputs
-    from batchlight.output.status import open_output
-    from batchlight.report import write_report
-    from batchlight.storage import Location
+    from batchlight.driver.report import make_report
 
-    open_output(output)
-    data_set = None
-    if input_uri is not None:
-        given = {"input": input_uri, "follow_links": follow_links}
-        data_set = open_inputs(make_config(JobConfig, given)).data_set
-    print(f"the report is {shown(write_report(Location.parse(output), data_set))}")
+    print(f"the report is {shown(make_report(output, input_uri, follow_links))}")
