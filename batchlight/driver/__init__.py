@@ -13,5 +13,6 @@ census.py      what is in containers, told from their headers
 sidecars.py    files beside containers, which go along
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
+report.py      the report, made again
 verify.py, repair.py   outputs compared with their records; what differs is redone
 """

@@ -119,6 +119,8 @@ class InputSet:
         """
         self.passed_over.clear()
         found = list(islice(self._found(files + 1), files + 1))
+        for container in (item for item in found[:files] if item.container):
+            self.passed_over.add(container.path)
         images = self._images_of(item for item in found[:files] if not item.container)
         is_all = len(found) <= files
         return list(self._matching(images, is_all)), is_all
