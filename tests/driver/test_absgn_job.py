@@ -445,10 +445,10 @@ def die_after_a_batch(photos: Path, monkeypatch: pytest.MonkeyPatch, **options: 
     with monkeypatch.context() as patch:
         write = LocalStorage.create
 
-        def create(self: LocalStorage, path: str, data: bytes, readers: int) -> Any:
+        def create(self: LocalStorage, path: str, data: bytes, *readers: int) -> Any:
             if "/parts/" in path and tree(out / "_batchlight/parts"):
                 raise Died
-            return write(self, path, data, readers)
+            return write(self, path, data, *readers)
 
         patch.setattr(LocalStorage, "create", create)
         with pytest.raises(Died):
