@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,13 +43,35 @@ def print_summary(summary: Summary) -> None:
         "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
         if summary.done_now
         else "0",
-        "output": summary.output,
+        **_places(summary),
     }
     optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
     console = Console(soft_wrap=True, highlight=False)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
+    console.print(f"next: {escape(shown(_next_command(summary)))}")
+
+
+def _places(summary: Summary) -> dict[str, str]:
+    """Where what was made is to be found."""
+    from batchlight.output.layout import REPORT  # late: --help need not wait for it
+    from batchlight.storage import Location
+
+    output = Location.parse(summary.output)
+    methods = summary.config.get("method", [])
+    return {
+        "enhanced images": ", ".join(str(output.joined(method)) for method in methods),
+        "report": str(output.joined(REPORT)),
+    }
+
+
+def _next_command(summary: Summary) -> str:
+    """What most people want to do now."""
+    output = shlex.quote(summary.output)
+    if summary.failed:
+        return f"batchlight failures {output}"
+    return f"batchlight status {output}; or the same run again, for images that are new by then"
 
 
 def print_comparison(found: Preview) -> None:

@@ -180,6 +180,8 @@ def digest(storage: Storage, paths: Sequence[str]) -> Digest:
 
 
 def _read_bytes(table: pa.Table) -> int:
+    if len(pc.unique(table["method"])) == 1:
+        return pc.sum(table["input_bytes"]).as_py() or 0
     once = table.group_by(["batch", "input"]).aggregate([("input_bytes", "max")])
     return pc.sum(once["input_bytes_max"]).as_py() or 0
 

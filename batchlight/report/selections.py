@@ -91,6 +91,15 @@ class Selections:
                 found.setdefault(image, []).append(reason)
         return found
 
+    def rows(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The rows of the images that are shown; all there are if there is only one method."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {image: {} for image in self.reasons}
+        for rows in self.best.values():
+            for row in rows.select(SHOWN).to_pylist():
+                if row["input"] in found:
+                    found[row["input"]][row["method"]] = row
+        return {image: list(rows.values()) for image, rows in found.items()}
+
 
 def rows_of(
     storage: Storage, paths: Sequence[str], images: Sequence[str]

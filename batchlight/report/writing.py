@@ -105,7 +105,9 @@ def _page(
 ) -> str:
     found = digest(storage, state.record_files)
     reasons = found.selections.reasons
-    rows = rows_of(storage, state.record_files, list(reasons))
+    rows = found.selections.rows()
+    if len(found.methods) > 1:
+        rows = rows_of(storage, state.record_files, list(reasons))
     names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
     pictures = cards.pictures_of(rows) + failures.pictures_of(found)
     album = Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))
