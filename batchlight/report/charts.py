@@ -149,18 +149,18 @@ def _only_errors(logger: logging.Logger) -> Iterator[None]:
 
 def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     """``name`` keeps the ids of charts on one page apart; equal records make equal charts."""
-    buffer = io.StringIO()
     with _only_errors(logging.getLogger("matplotlib")):
-        # It warns where it cannot keep its caches, and tells --debug of every font there is.
+        # It warns where it cannot keep its caches; readers of the page need not know.
         import matplotlib as mpl  # late: it takes a third of a second
         from matplotlib.figure import Figure
 
-        with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-            figure = Figure(figsize=SIZE_INCHES)
-            draw(figure.add_axes(AXES))
-            figure.savefig(
-                buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-            )
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=SIZE_INCHES)
+        draw(figure.add_axes(AXES))
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for pattern, replacement in _FOR_A_PAGE:
