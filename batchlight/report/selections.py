@@ -34,16 +34,17 @@ class _Wish:
     key: str
     order: str
     count: int = EXTREMES
-    below: float | None = None
-    """Only rows whose key is less."""
+    beyond: float | None = None
+    """Only rows whose key is less, or more if the largest come first."""
 
     def first(self, rows: pa.Table) -> pa.Table:
         """Of rows with ``SHOWN`` and the change; none more than can make the count of images."""
         rows = rows.filter(
             pc.and_(pc.equal(rows["status"], self.status), pc.is_valid(rows[self.key]))
         )
-        if self.below is not None:
-            rows = rows.filter(pc.less(rows[self.key], self.below))
+        if self.beyond is not None:
+            is_beyond = pc.less if self.order == "ascending" else pc.greater
+            rows = rows.filter(is_beyond(rows[self.key], self.beyond))
         if not rows.num_rows:  # which PyArrow up to 22 cannot select from
             return rows
         keys = [(self.key, self.order), ("input", "ascending"), ("method", "ascending")]
@@ -55,9 +56,9 @@ _WISHES: Mapping[str, _Wish] = {
     "sample": _Wish("ok", "input_sha256", "ascending", SAMPLED),
     "darkest": _Wish("ok", "luminance_before", "ascending"),
     "changed most": _Wish("ok", _CHANGE, "descending"),
-    "most clipped": _Wish("ok", "clipped_fraction", "descending"),
-    "still dark": _Wish("ok", "luminance_after", "ascending"),
-    "became darker": _Wish("ok", _CHANGE, "ascending", below=-0.005),  # as far as it is seen
+    "most clipped": _Wish("ok", "clipped_fraction", "descending", beyond=0.001),
+    "still dark": _Wish("ok", "luminance_after", "ascending", beyond=0.3),
+    "became darker": _Wish("ok", _CHANGE, "ascending", beyond=-0.005),  # as far as it is seen
     "left as it is": _Wish("skipped", "luminance_before", "ascending"),
 }
 """By the word that says why."""
