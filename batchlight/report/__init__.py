@@ -10,7 +10,8 @@ cards.py       the images that are shown, before and after
 meanings.py    what the codes of failed images mean
 failures.py    the failed images, by code
 ending.py      how a run ended, with which options
-charts.py      the curves, as SVG
+axes.py        axes and what is drawn between them, as SVG
+charts.py      the curves
 writing.py     all of it as one page
 
 contact_sheet.py   images enhanced with several settings side by side, as one page
@@ -19,6 +20,7 @@ detail.py          the part of an image that is shown at its own size
 
 rendering.py  how pages are put together
 page/         their HTML, styles and scripts
+fonts/        the font of the PNG
 """
 
 from __future__ import annotations

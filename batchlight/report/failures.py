@@ -10,6 +10,7 @@ from batchlight.report.cards import Links
 from batchlight.report.digest import Digest, FailedImage
 from batchlight.report.meanings import meaning, what_next
 from batchlight.report.pictures import Album, Picture
+from batchlight.storage.base import escape_controls
 
 PICTURES = 4
 """Of the images of one code."""
@@ -60,7 +61,7 @@ class Failures:
     @property
     def paths(self) -> str:
         """What the button copies, a path a line."""
-        return "\n".join(dict.fromkeys(image.name for image in self.images))
+        return "\n".join(dict.fromkeys(escape_controls(image.name) for image in self.images))
 
 
 def failures_of(found: Digest, album: Album, links: Links) -> Sequence[Failures]:

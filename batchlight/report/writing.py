@@ -138,7 +138,7 @@ def _numbers(found: Digest) -> dict[str, Any]:
         "read_bytes": found.read_bytes,
         "images": max((method.tally.rows for method in found.methods.values()), default=0),
         "methods": [
-            _Method(name, method, charts.luminance(name, method.before, method.after))
+            _Method(name, method, charts.luminance(method.before, method.after))
             for name, method in sorted(found.methods.items())
         ],
         "folders": folders,
@@ -152,7 +152,7 @@ def _curves(found: Digest) -> dict[str, Any]:
     """What changes over batches and time; one value alone is no curve."""
     return {
         "light": _described_light(found),
-        "light_chart": charts.light(found.light) if found.light.index.size > 1 else "",
+        "light_chart": charts.light(found.light),
         "pace": _pace(found.last_run),
         "pace_chart": charts.pace(found.pace) if found.pace.index.size > 1 else "",
     }

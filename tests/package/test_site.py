@@ -56,4 +56,4 @@ def test_all_that_programs_may_use_is_described(site: Path) -> None:
     described = (site / "api.html").read_text()
     for name in batchlight.__all__:
         if name != "__version__":
-            assert re.search(rf"<h2 id=\"?batchlight\.{name}\"?", described), name
+            assert re.search(rf"<h3 id=\"?batchlight\.{name}\"?", described), name
