@@ -142,7 +142,7 @@ def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
     assert classical.before.sum() == classical.after.sum() == 640
     assert classical.luminance[0] == pytest.approx(sum(n % 50 / 100 for n in range(640)))
     assert [total / 640 for total in classical.stages_ms] == [1, 2, 3, 4, 5]
-    assert found.light.count.sum() == 640  # the network has no light
+    assert found.light.count.sum() == 644  # the network has no light
     assert found.light.mean.tolist()[:11] == [200.0 + n % 10 for n in range(11)]
     assert found.last_run is not None
     assert (found.last_run.run_id, found.last_run.images, found.last_run.failed) == ("run-2", 64, 4)
