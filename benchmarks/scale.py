@@ -154,7 +154,7 @@ def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
         fingerprint=fingerprint.digest,
         finished_at=TAKEN,
     )
-    alike: pa.Table = as_table([record] * config.batch_size)
+    alike: pa.Table = as_table([record] * (plan.batch_size or 0))
     for chunk in plan.chunks:
         for batch in plan.batches_of(storage, chunk):
             path = part_path(batch.number)

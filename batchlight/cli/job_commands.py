@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
 from batchlight.errors import ExitCode
 from batchlight.images.names import passed_over_in_words
+
+if TYPE_CHECKING:
+    from batchlight.driver.dry_run import DryRun
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -63,11 +66,18 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
-            "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
+            "to do": _todo(found),
             **{name: f"{number:,}" for name, number in counts.items() if number},
             **({"passed over": others} if others else {}),
         },
     )
+
+
+def _todo(found: DryRun) -> str:
+    if not found.todo:
+        return "0"
+    batches = f"{found.batches:,} batch" + "es" * (found.batches != 1)
+    return f"{found.todo:,}, {in_bytes(found.todo_bytes)}, in {batches} of {found.batch_size}"
 
 
 @takes_options_of(JobConfig, PREVIEW_GROUPS)

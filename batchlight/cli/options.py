@@ -48,6 +48,7 @@ METAVARS = {
     "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
+    "batch_size": "auto|N",
     "atmospheric_light": "batch|image|NUMBER",
     "max_failures": "N|P%",
 }

@@ -10,7 +10,7 @@ from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.network import fingerprints_of, model_of
-from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.places import as_begun, open_places, plan_to_finish
 from batchlight.driver.planner import Planner
 from batchlight.engine import Engine, make_engine
 from batchlight.output.earlier import earlier_rows
@@ -31,6 +31,8 @@ class DryRun:
     todo: int
     todo_bytes: int
     batches: int
+    batch_size: int
+    """Images in each of them, but for the last."""
     new: int
     changed: int
     retried: int
@@ -56,12 +58,14 @@ def dry_run(config: JobConfig) -> DryRun:
         def engine() -> Engine:
             return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
 
-        fingerprints = fingerprints_of(config, model_of(config, weights_of(config), engine))
+        model = model_of(config, weights_of(config), engine)
     storage = open_storage(output)
     if output.remote:
         storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
     require_known_format(storage)
     state = OutputState.load(storage)
+    config = as_begun(config, state)
+    fingerprints = fingerprints_of(config, model)
     left = 0
     stored = plan_to_finish(config, fingerprints, inputs, output, state)
     if stored is not None:
@@ -74,5 +78,6 @@ def dry_run(config: JobConfig) -> DryRun:
     if not config.allow_empty and not left:
         refuse_nothing(inputs, planner.counts)
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
+    counts["batch_size"] = planner.batch_size
     counts["passed_over"] = dict(planner.counts.passed_over)
     return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

@@ -9,11 +9,17 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import NamedTuple
 
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import (
+    BATCH_SIZE,
+    BATCHES_OF_A_SMALL_PLAN,
+    Fingerprint,
+    JobConfig,
+    Method,
+)
 from batchlight.driver.listing import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
@@ -62,6 +68,8 @@ class Planner:
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self.batch_size = 0
+        """Of what is cut; known once the first batch is."""
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
         self._beyond = Tally()
@@ -88,11 +96,15 @@ class Planner:
         chunk: list[PlannedBatch] = []
         rows = 0
         growing: dict[tuple[Method, ...], list[Task]] = {}
-        for task in self._tasks(images, earlier):
+        tasks = self._tasks(images, earlier)
+        # As many as make a difference to the size of the batches.
+        ahead = list(islice(tasks, BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN))
+        self.batch_size = self.config.images_per_batch(len(ahead))
+        for task in chain(ahead, tasks):
             members = growing.setdefault(task.methods, [])
             members.append(task)
             rows += 1
-            if len(members) < self.config.batch_size:
+            if len(members) < self.batch_size:
                 continue
             chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
             self._seen["batches"] += 1
@@ -188,6 +200,7 @@ def draft_plan(
         fingerprints={**earlier, **planner.fingerprints},
         methods=tuple(sorted(rows)),
         chunks=tuple(written),
+        batch_size=planner.batch_size,
     )
 
 

@@ -26,7 +26,7 @@ from batchlight.driver.batches import BatchRunner
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.places import as_begun, open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
 from batchlight.driver.stats import RunStats
@@ -118,7 +118,6 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                self.fingerprints = fingerprints_of(self.config, self.model)
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
@@ -148,6 +147,8 @@ class _Run:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        self.config = as_begun(self.config, self.state)
+        self.fingerprints = fingerprints_of(self.config, self.model)
         plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
         if plan is None:
             return False

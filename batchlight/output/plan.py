@@ -110,6 +110,7 @@ class PlanDocument(Document):
     fingerprints: Mapping[Method, Mapping[str, Any]]
     methods: tuple[Method, ...]
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Plan:
     methods: tuple[Method, ...]
     """Those that some of its batches need."""
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
+    """Images per batch at most; None if that was not recorded."""
 
     @property
     def next_batch(self) -> int:
