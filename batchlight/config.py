@@ -232,7 +232,8 @@ class JobConfig(BaseModel):
         description="Seconds after which a batch counts as hung.",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
-        default="0", description="Failed images, a number or P%, that still make exit code 0."
+        default="0",
+        description="Failures in what this run does that still make exit code 0: a number or P%.",
     )
     fail_fast: bool = Field(
         default=False,
@@ -251,7 +252,7 @@ class JobConfig(BaseModel):
     ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
 
     def allows_failures(self, failed: int, total: int) -> bool:
-        """Whether ``failed`` of ``total`` (input, method) pairs still make a good run."""
+        """Whether ``failed`` of ``total`` (input, method) pairs of a run still make a good one."""
         if self.max_failures.endswith("%"):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)

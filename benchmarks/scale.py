@@ -106,9 +106,9 @@ def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
 
 def held(storage: Storage, config: JobConfig) -> Tally:
     """What the run counts at its end."""
-    rows = held_rows(storage, config.method)
-    assert rows is not None
-    return rows
+    found = held_rows(storage, config.method)
+    assert found is not None
+    return found.rows
 
 
 def listing(count: int) -> Iterator[Input]:

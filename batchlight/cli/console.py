@@ -24,31 +24,41 @@ if TYPE_CHECKING:
 def print_summary(summary: Summary) -> None:
     """How a run ended."""
     colour = "green" if summary.exit_code == 0 else "yellow"
-    facts = {
-        "images": f"{summary.inputs:,}",
-        "ok": f"{summary.ok:,}",
-        "skipped, not dark": f"{summary.skipped:,}",
-        "failed": f"{summary.failed:,}",
-        **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
-        **{
-            f"without {name}": f"{number:,}"
-            for name, number in sorted(summary.lost_by_name.items())
-        },
-        "done by this run": f"{summary.done_now:,}",
-        "done before": f"{summary.done_before:,}",
-        "gone since": f"{summary.gone:,}",
-        "passed over": passed_over_in_words(summary.passed_over.items()) or "0",
-        "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
-        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
-        if summary.done_now
-        else "0",
-        "output": summary.output,
-    }
-    optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
-    print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
+    print_facts("", facts_of(summary))
     console = Console(soft_wrap=True, highlight=False)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
+
+
+def facts_of(summary: Summary) -> dict[str, str]:
+    """What a person is told of a run, a line each; not what there is none of."""
+    unit = "" if summary.pairs == summary.inputs else " pairs"
+
+    def some(number: int, of: str = unit) -> str:
+        return f"{number:,}{of}" if number else ""
+
+    read, written = in_bytes(summary.read_bytes), in_bytes(summary.written_bytes)
+    rate = f"{summary.images_per_s:.1f}{unit or ' images'}/s"
+    facts = {
+        "images": f"{summary.inputs:,}",
+        "(image, method)": some(summary.pairs if unit else 0),
+        "ok": f"{summary.ok:,}{unit}",
+        "skipped, not dark": some(summary.skipped),
+        "failed": some(summary.failed),
+        **{f"  {code}": some(number) for code, number in summary.failed_by_code.items()},
+        **{
+            f"without {name}": some(number, " outputs" if unit else "")
+            for name, number in sorted(summary.lost_by_name.items())
+        },
+        "done by this run": f"{summary.done_now:,}{unit}",
+        "done before": some(summary.done_before),
+        "gone since": some(summary.gone),
+        "passed over": passed_over_in_words(summary.passed_over.items()),
+        "read, written": f"{read}, {written}",
+        "time": f"{summary.elapsed_s:.1f} s, {rate}" if summary.done_now else "",
+        "output": summary.output,
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def print_comparison(found: Preview) -> None:

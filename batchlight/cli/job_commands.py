@@ -57,9 +57,9 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  changed": found.changed,
         "  to redo": found.retried,
         "done before": found.unchanged,
-        "gone since": found.gone,
+        "records of images gone since": found.gone,
         "records beyond --limit": found.beyond,
-        "left of a stored plan": found.left_of_stored_plan,
+        "pairs left of a stored plan": found.left_of_stored_plan,
     }
     others = passed_over_in_words(found.passed_over.items())
     print_facts(
@@ -77,7 +77,9 @@ def _todo(found: DryRun) -> str:
     if not found.todo:
         return "0"
     batches = f"{found.batches:,} batch" + "es" * (found.batches != 1)
-    return f"{found.todo:,}, {in_bytes(found.todo_bytes)}, in {batches} of {found.batch_size}"
+    pairs = "" if found.todo_pairs == found.todo else f" ({found.todo_pairs:,} pairs)"
+    what = f"{found.todo:,}{pairs}, {in_bytes(found.todo_bytes)}"
+    return f"{what}, in {batches} of {found.batch_size}"
 
 
 @takes_options_of(JobConfig, PREVIEW_GROUPS)

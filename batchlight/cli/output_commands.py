@@ -26,10 +26,11 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
+    unit = "images" if found.planned == found.images else "(image, method) pairs"
     print_facts(
         f"{found.output}: {found.state}",
         {
-            "of the last plan": f"{found.done:,} of {found.planned:,} images in committed batches",
+            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} in committed batches",
             "held by": found.holder or "nobody",
             "last run ended": found.ended or "no run has ended yet",
         },

@@ -33,11 +33,14 @@ class DryRun:
     batches: int
     batch_size: int
     """Images in each of them, but for the last."""
+    todo_pairs: int
+    """(image, method) pairs, each of which makes a record."""
     new: int
     changed: int
     retried: int
     unchanged: int
     gone: int
+    """Records of images that are no longer there."""
     beyond: int
     """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
     passed_over: Mapping[str, int]
@@ -78,6 +81,6 @@ def dry_run(config: JobConfig) -> DryRun:
     if not config.allow_empty and not left:
         refuse_nothing(inputs, planner.counts)
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
-    counts["batch_size"] = planner.batch_size
+    counts |= {"batch_size": planner.batch_size, "todo_pairs": planner.pairs}
     counts["passed_over"] = dict(planner.counts.passed_over)
     return DryRun(input=str(inputs.given), output=str(output), left_of_stored_plan=left, **counts)

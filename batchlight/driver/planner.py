@@ -6,6 +6,7 @@ Both are streams in the same order, so that comparing them is a merge and memory
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,12 +63,21 @@ class Planner:
         config: JobConfig,
         fingerprints: Mapping[Method, Fingerprint],
         passed_over: PassedOver | None = None,
+        since: float = math.inf,
     ) -> None:
-        """``passed_over``: what the listing meets beside the images."""
+        """``passed_over``: what the listing meets beside the images.
+
+        ``since``: the first batch that this run has done before it lists.
+        """
         self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self._since = since
+        self.unlisted_since = Tally()
+        """Of rows that this run has made of inputs that are not listed any more."""
+        self.pairs = 0
+        """(input, method) pairs that are to be done."""
         self.batch_size = 0
         """Of what is cut; known once the first batch is."""
         self._seen: Counter[str] = Counter()
@@ -138,6 +148,7 @@ class Planner:
             self._seen["todo"] += 1
             self._seen["todo_bytes"] += image.size or 0
             self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
+            self.pairs += len(methods)
             yield Task(image, methods, any(m in rows for m in methods))
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
@@ -158,7 +169,10 @@ class Planner:
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
         """Rows of an input that is gone, or that comes after the last one that is listed."""
-        found = [_tally_of(row) for row in rows if row.method in self.config.method]
+        mine = [row for row in rows if row.method in self.config.method]
+        found = [_tally_of(row) for row in mine]
+        new = (t for t, row in zip(found, mine, strict=True) if row.batch >= self._since)
+        self.unlisted_since = sum(new, self.unlisted_since)
         if self._seen["inputs"] == self.config.limit:
             self._seen["beyond"] += len(found)
             self._beyond = sum(found, self._beyond)

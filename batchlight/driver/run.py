@@ -104,6 +104,8 @@ class _Run:
         self.state: OutputState
         """As it was looked at last, or left by this run."""
         self.counts = PlanCounts()
+        self._unlisted = Tally()
+        """Of rows that this run has made and that do not count."""
         self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
@@ -160,10 +162,12 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
+        planner = Planner(
+            config, self.fingerprints, self.inputs.passed_over, self.stats.first_batch
+        )
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
-        self.counts = planner.counts
+        self.counts, self._unlisted = planner.counts, planner.unlisted_since
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
@@ -177,6 +181,7 @@ class _Run:
     def _do(self, plan: Plan) -> None:
         """Do the batches of the last plan that are not done yet, and close it."""
         done = self.state.done
+        self.stats.take_on(plan)
         if len(done) < plan.counts.batches:
             left = [method for method in plan.methods if method not in self.config.method]
             if left:
@@ -225,11 +230,11 @@ class _Run:
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                self.stats.add(result.tally)
+                self.stats.add(result.tally, result.read_bytes)
                 self._show(total)
                 prometheus.show(engine, result)
                 failed = self.stats.tally.failed
-                allowed = self.config.allows_failures(failed, self._expected_rows)
+                allowed = self.config.allows_failures(failed, self.stats.planned)
                 if self.config.fail_fast and not allowed and self.stats.rows < total:
                     self.stopped_early = True
                     return
@@ -287,11 +292,12 @@ class _Run:
 
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
-        held = held_rows(self.storage, self.config.method, count_within_s)
+        done = self.stats
+        held = held_rows(self.storage, self.config.method, count_within_s, done.first_batch)
         # Failing rows of inputs that are not listed are nobody's concern.
         unlisted = self.counts.gone_tally + self.counts.beyond_tally
-        rows = Tally() if held is None else held - unlisted
-        done = self.stats
+        rows = Tally() if held is None else held.rows - unlisted
+        new = Tally() if held is None else held.new - self._unlisted
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -301,6 +307,7 @@ class _Run:
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs=self.counts.inputs,
+            pairs=self._expected_rows,
             counted=held is not None,
             ok=rows.ok,
             skipped=rows.skipped,
@@ -310,10 +317,14 @@ class _Run:
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
             passed_over=dict(self.counts.passed_over),
+            pairs_now=new.rows,
+            failed_now=new.failed,
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,
             output_bytes=rows.output_bytes,
+            read_bytes=done.read_bytes,
+            written_bytes=done.tally.output_bytes,
             elapsed_s=round(done.elapsed_s, 3),
             images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
             report_s=round(done.report_s, 3),

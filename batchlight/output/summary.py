@@ -30,7 +30,7 @@ _PACKAGES = (
 class Summary(Document):
     """How a run ended: the fields of ``summary.json``.
 
-    Counts are of (input, method) pairs unless they say otherwise.
+    Counts are of (image, method) pairs unless they say otherwise.
     """
 
     run_id: str
@@ -43,6 +43,8 @@ class Summary(Document):
     finished_at: str
     inputs: int = 0
     """Images of the listing."""
+    pairs: int = 0
+    """Images x methods; as many as images with one method."""
     counted: bool = True
     """False if a run that ended before its time had none left to count the rows that it left:
     then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
@@ -59,12 +61,21 @@ class Summary(Document):
     """Records whose input is no longer there; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
     """Files of the listing that are no images, by suffix."""
+    pairs_now: int = 0
+    """Pairs in the plans of this run, also what was done of them before it went on with one."""
+    failed_now: int = 0
+    """Those of them that failed, which the exit code is about."""
     done_now: int = 0
     """Pairs done by this run, well or not."""
     done_before: int = 0
     """Pairs of the listing that this run did not have to touch."""
     input_bytes: int = 0
+    """Of all pairs on record: with two methods, an image counts twice."""
     output_bytes: int = 0
+    read_bytes: int = 0
+    """Of images that this run has read, as often as it did, which is once."""
+    written_bytes: int = 0
+    """Of the outputs of this run."""
     elapsed_s: float = 0.0
     """From the first batch submitted to the last committed."""
     images_per_s: float = 0.0
@@ -81,32 +92,46 @@ class Summary(Document):
 
         ``stopped_after``: failures after which ``--fail-fast`` has stopped the run.
         """
-        total = self.inputs * len(config.method)
-        allowed = f"--max-failures {config.max_failures} allows"
-        code, reason = ExitCode.OK, "all images are done"
+        code = ExitCode.OK
         if stopped_after is not None:
-            code, reason = (
-                ExitCode.FAILURES,
-                f"stopped early: {counted(stopped_after, 'image')} failed in this run, more than "
-                f"{allowed}; run the same command again to go on",
-            )
+            code = ExitCode.FAILURES
         elif self.missing:
-            code, reason = (
-                ExitCode.FATAL,
-                f"{self.missing} of {total} images have no record; "
-                "run the same command again, and report this if it stays so",
-            )
-        elif not config.allows_failures(self.failed, total):
-            code, reason = (
-                ExitCode.FAILURES,
-                f"{self.failed} of {total} images failed, more than {allowed}; "
-                f"see: batchlight failures {shlex.quote(self.output)}",
-            )
-        elif not self.inputs:
-            reason = f"no images were found in {self.input}"
-        elif self.failed:
-            reason = f"{self.failed} of {total} images failed, which --max-failures allows"
+            code = ExitCode.FATAL
+        elif not config.allows_failures(self.failed_now, self.pairs_now):
+            code = ExitCode.FAILURES
+        reason = self._reason(code, f"--max-failures {config.max_failures} allows", stopped_after)
         return self.model_copy(update={"exit_code": code, "reason": reason})
+
+    def in_pairs(self, number: int) -> str:
+        """A number of pairs, as a person reads it: images, where there is one method."""
+        if self.pairs == self.inputs:
+            return counted(number, "image")
+        return counted(number, "(image, method) pair")
+
+    def _reason(self, code: int, allowed: str, stopped_after: int | None) -> str:
+        """One sentence."""
+        see = f"see: batchlight failures {shlex.quote(self.output)}"
+        if stopped_after is not None:
+            return (
+                f"stopped early: {self.in_pairs(stopped_after)} failed in this run, more than "
+                f"{allowed}; run the same command again to go on"
+            )
+        if self.missing:
+            return (
+                f"{self.missing} of {self.in_pairs(self.pairs)} have no record; "
+                "run the same command again, and report this if it stays so"
+            )
+        if not self.inputs:
+            return f"no images were found in {self.input}"
+        if self.failed_now:
+            failed = f"{self.failed_now} of {self.in_pairs(self.pairs_now)} failed in this run"
+            more = f"more than {allowed}; {see}"
+            return f"{failed}, {more if code else 'which --max-failures allows'}"
+        if self.failed:
+            done = "all that is new is done" if self.pairs_now else "nothing to do"
+            failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
+            return f"{done}; {failed} ({see}), and --retry-failed tries them again"
+        return "all images are done" if self.pairs_now else "nothing to do, all images are done"
 
     def write(self, storage: Storage) -> None:
         """Store it, replacing that of the run before."""

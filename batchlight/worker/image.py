@@ -108,6 +108,8 @@ class Image:
     deaths: int = 0
     readers: int = EVERYONE
     """Who may read it, as permission bits of a file that no more people may read."""
+    read_bytes: int = 0
+    """Of its file; twice of one that was read twice."""
     skipped: bool = False
     """It is not dark: no method is to enhance it."""
     failure: Failure | None = None

@@ -60,6 +60,8 @@ class BatchResult:
     """How long the network computed."""
     unexpected: tuple[Unexpected, ...] = ()
     """Exceptions that are no image's fault, one of each kind."""
+    read_bytes: int = 0
+    """Of images, as often as they were read."""
 
     @property
     def tally(self) -> Tally:
@@ -67,7 +69,9 @@ class BatchResult:
         return sum(self.tallies.values(), Tally())
 
     @classmethod
-    def of(cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = ()) -> BatchResult:
+    def of(
+        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int = 0
+    ) -> BatchResult:
         """Count the rows of a batch."""
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
@@ -76,6 +80,7 @@ class BatchResult:
             {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
             _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
             unexpected,
+            read_bytes,
         )
 
 
@@ -114,7 +119,7 @@ def run_batch(
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
     rows = write_part(steps.output, batch.number, records, _readers(images))
-    return BatchResult.of(rows, unexpected)
+    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
 def redo(

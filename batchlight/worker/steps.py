@@ -90,6 +90,7 @@ class ImageSteps:
             raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
         except NameRefusedError as error:
             raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+        image.read_bytes += len(data)
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:

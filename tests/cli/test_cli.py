@@ -93,7 +93,7 @@ def test_plan_writes_nothing(finished: Path) -> None:
     assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
     done = batchlight_here("plan", "--input", finished / "in", "--output", finished / "new")
     assert "6, " in done.stdout
-    assert "batches: 1" in done.stdout
+    assert "in 3 batches of 2" in done.stdout
     assert tree(finished) == before
     assert not (finished / "new").exists()
 
