@@ -136,6 +136,9 @@ class JobConfig(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, description="Only the first N images of the listing."
     )
+    copy_others: bool = Field(
+        default=False, description="Also copy files that are no images, such as labels."
+    )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
     )

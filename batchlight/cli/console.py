@@ -32,7 +32,7 @@ def print_summary(summary: Summary) -> None:
 
 def facts_of(summary: Summary) -> dict[str, str]:
     """What a person is told of a run, a line each; not what there is none of."""
-    unit = "" if summary.pairs == summary.inputs else " pairs"
+    unit = "" if summary.pairs == summary.inputs + summary.others else " pairs"
 
     def some(number: int, of: str = unit) -> str:
         return f"{number:,}{of}" if number else ""
@@ -41,9 +41,11 @@ def facts_of(summary: Summary) -> dict[str, str]:
     rate = f"{summary.images_per_s:.1f}{unit or ' images'}/s"
     facts = {
         "images": f"{summary.inputs:,}",
+        "other files": some(summary.others, ""),
         "(image, method)": some(summary.pairs if unit else 0),
         "ok": f"{summary.ok:,}{unit}",
         "skipped, not dark": some(summary.skipped),
+        "copied": some(summary.copied),
         "failed": some(summary.failed),
         **{f"  {code}": some(number) for code, number in summary.failed_by_code.items()},
         **{

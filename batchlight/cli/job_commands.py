@@ -61,14 +61,19 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "records beyond --limit": found.beyond,
         "pairs left of a stored plan": found.left_of_stored_plan,
     }
-    others = passed_over_in_words(found.passed_over.items())
+    others = ""
+    if found.others:
+        size = in_bytes(found.others_bytes)
+        others = f"{found.others:,}, {size}; {found.todo_others:,} to copy"
+    passed_over = passed_over_in_words(found.passed_over.items())
     print_facts(
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
             "to do": _todo(found),
             **{name: f"{number:,}" for name, number in counts.items() if number},
-            **({"passed over": others} if others else {}),
+            **({"other files": others} if others else {}),
+            **({"passed over": passed_over} if passed_over else {}),
         },
     )
 

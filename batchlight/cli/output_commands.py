@@ -49,6 +49,9 @@ def verify(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
     ] = False,
+    copy_others: Annotated[
+        bool, typer.Option("--copy-others", metavar="", help="As the run was given it.")
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option("--workers", metavar="N", min=0, help="Of a repair, as those of a run."),
@@ -85,7 +88,7 @@ def verify(
         print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
     say = functools.partial(print, file=sys.stderr, flush=True)
-    options = RepairOptions(input_uri, follow_links, workers, address, weights)
+    options = RepairOptions(input_uri, follow_links, copy_others, workers, address, weights)
     found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
     if as_json:
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))

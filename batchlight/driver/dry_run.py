@@ -45,6 +45,10 @@ class DryRun:
     """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
     passed_over: Mapping[str, int]
     """Files that are no images, by suffix."""
+    others: int
+    """Files that are no images, and are copied; in none of the counts of images."""
+    others_bytes: int
+    todo_others: int
     left_of_stored_plan: int
     """(input, method) pairs that a killed run left; they are done first, in their own batches."""
 

@@ -38,12 +38,12 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
             "are gone for good"
         )
     raise UsageError(
-        f"there are no images in {inputs.given}: {'; '.join(_nearest(inputs))}; "
+        f"there are no images in {inputs.given}: {'; '.join(_nearest(inputs, counts.others))}; "
         "check --input, or give --allow-empty"
     )
 
 
-def _nearest(inputs: InputSet) -> Iterator[str]:
+def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
     met, given = inputs.passed_over, inputs.given
     if inputs.data_set.is_list:
         yield "the list names none"
@@ -51,6 +51,9 @@ def _nearest(inputs: InputSet) -> Iterator[str]:
     if met.linked_folders:
         first = met.linked_folders[0]
         yield f"its link to a folder, {first}, is not followed: give what it leads to"
+    if others:
+        yield f"it holds {counted(others, 'file')} that --copy-others copies, and nothing else"
+        return
     if met.suffixes:
         kinds = ", ".join(
             f"{number} {suffix or 'without a suffix'}"

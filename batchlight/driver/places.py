@@ -41,6 +41,18 @@ def as_begun(config: JobConfig, state: OutputState) -> JobConfig:
     return config.model_copy(update={"batch_size": BATCH_SIZE}) if BATCH_SIZE in sizes else config
 
 
+def require_options_of(plan: Plan, config: JobConfig, output: Location) -> None:
+    """Raise ``UsageError`` if a stored plan cannot be finished with these options."""
+    left = [f"--method {method}" for method in plan.methods if method not in config.method]
+    if plan.counts.todo_others and not config.copy_others:
+        left.append("--copy-others")
+    if left:
+        raise UsageError(
+            f"{output} holds an unfinished run that needs {left[0]} too; "
+            "give the same options as before, or redo everything with --overwrite"
+        )
+
+
 def plan_to_finish(
     config: JobConfig,
     fingerprints: Mapping[Method, Fingerprint],

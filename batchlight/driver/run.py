@@ -26,7 +26,12 @@ from batchlight.driver.batches import BatchRunner
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import as_begun, open_places, plan_to_finish
+from batchlight.driver.places import (
+    as_begun,
+    open_places,
+    plan_to_finish,
+    require_options_of,
+)
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
 from batchlight.driver.stats import RunStats
@@ -183,12 +188,7 @@ class _Run:
         done = self.state.done
         self.stats.take_on(plan)
         if len(done) < plan.counts.batches:
-            left = [method for method in plan.methods if method not in self.config.method]
-            if left:
-                raise UsageError(
-                    f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
-                    "give the same methods as before, or redo everything with --overwrite"
-                )
+            require_options_of(plan, self.config, self.output)
             engine = self._started_engine()
             self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
         if not self.stopped_early:
@@ -284,7 +284,7 @@ class _Run:
     @property
     def _expected_rows(self) -> int:
         """Of all that is listed, whether done now, before or not yet."""
-        return self.counts.inputs * len(self.config.method)
+        return (self.counts.inputs + self.counts.others) * len(self.config.method)
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None
@@ -307,10 +307,12 @@ class _Run:
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs=self.counts.inputs,
+            others=self.counts.others,
             pairs=self._expected_rows,
             counted=held is not None,
             ok=rows.ok,
             skipped=rows.skipped,
+            copied=rows.copied,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
             lost_by_name=dict(rows.lost_by_name),

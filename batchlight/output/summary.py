@@ -43,20 +43,24 @@ class Summary(Document):
     finished_at: str
     inputs: int = 0
     """Images of the listing."""
+    others: int = 0
+    """Files of the listing that are no images, and are copied."""
     pairs: int = 0
-    """Images x methods; as many as images with one method."""
+    """Images, and others, x methods; as many as these with one method."""
     counted: bool = True
     """False if a run that ended before its time had none left to count the rows that it left:
     then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     skipped: int = 0
     """Pairs whose image was not dark, and so was copied or left out."""
+    copied: int = 0
+    """Pairs of others."""
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
     lost_by_name: Mapping[str, int] = {}
     """How many outputs do not have what of their input's file: the column ``lost``."""
     missing: int = 0
-    """Pairs without a record: inputs x methods - ok - skipped - failed."""
+    """Pairs without a record: pairs - ok - skipped - copied - failed."""
     gone: int = 0
     """Records whose input is no longer there; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
@@ -104,9 +108,10 @@ class Summary(Document):
 
     def in_pairs(self, number: int) -> str:
         """A number of pairs, as a person reads it: images, where there is one method."""
-        if self.pairs == self.inputs:
-            return counted(number, "image")
-        return counted(number, "(image, method) pair")
+        thing = "file" if self.others else "image"
+        if self.pairs == self.inputs + self.others:
+            return counted(number, thing)
+        return counted(number, f"({thing}, method) pair")
 
     def _reason(self, code: int, allowed: str, stopped_after: int | None) -> str:
         """One sentence."""
@@ -131,7 +136,8 @@ class Summary(Document):
             done = "all that is new is done" if self.pairs_now else "nothing to do"
             failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
             return f"{done}; {failed} ({see}), and --retry-failed tries them again"
-        return "all images are done" if self.pairs_now else "nothing to do, all images are done"
+        done = f"all {'files' if self.others else 'images'} are done"
+        return done if self.pairs_now else f"nothing to do, {done}"
 
     def write(self, storage: Storage) -> None:
         """Store it, replacing that of the run before."""

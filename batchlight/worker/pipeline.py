@@ -114,11 +114,11 @@ def run_batch(
         for image in images
         for method in image.methods
     ]
-    unexpected = _kinds(images)
+    unexpected = kinds_of(images)
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, records, _readers(images))
+    rows = write_part(steps.output, batch.number, records, readers_of(images))
     return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
@@ -150,7 +150,7 @@ def redo(
         for image in images
         for method in image.methods
     ]
-    return Redone(records, _kinds(images), _readers(images))
+    return Redone(records, kinds_of(images), readers_of(images))
 
 
 def rehearse(
@@ -320,12 +320,13 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
         yield waiting.popleft()
 
 
-def _kinds(images: Iterable[Image]) -> tuple[Unexpected, ...]:
+def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     """The unexpected exceptions of some images, one of each kind."""
     return tuple({found.kind: found for image in images for found in image.unexpected}.values())
 
 
-def _readers(images: Iterable[Image]) -> int:
+def readers_of(images: Iterable[Image]) -> int:
+    """Who may read all of them, as permission bits."""
     return reduce(and_, (image.readers for image in images), EVERYONE)
 
 

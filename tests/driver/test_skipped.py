@@ -326,7 +326,7 @@ def test_the_terminal_and_the_page_say_so(photos: Path) -> None:
     assert darkest.count('<img class="before"') == darkest.count('<img class="after"') == 4
     assert "is not shown" not in page
     assert batchlight_here("failures", out).stdout == ""
-    shown = batchlight_here("plan", "--input", photos, "--batch-size", 64).stdout
+    shown = batchlight_here("plan", "--input", photos).stdout
     assert f"done before  {DARK + len(BRIGHT)}\n" in shown
 
 
