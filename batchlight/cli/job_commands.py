@@ -19,6 +19,7 @@ from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.dry_run import DryRun
+    from batchlight.driver.estimates import Estimate
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -48,7 +49,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     from batchlight.driver.dry_run import dry_run
 
     end_with_the_reader()
-    found = dry_run(config)
+    found = dry_run(config, estimate=True)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
@@ -74,8 +75,34 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
             **{name: f"{number:,}" for name, number in counts.items() if number},
             **({"other files": others} if others else {}),
             **({"passed over": passed_over} if passed_over else {}),
+            **(_costs(found.estimate) if found.estimate else {}),
         },
     )
+
+
+def _costs(estimate: Estimate) -> dict[str, str]:
+    from batchlight.driver.progress import duration
+
+    megapixels = f"{estimate.megapixels:,.1f} megapixels at {estimate.ms_per_megapixel:.0f} ms"
+    costs = {"estimate from": f"{estimate.based_on}: {megapixels} of a CPU"}
+    if estimate.seconds is not None:
+        costs["time"] = f"about {duration(estimate.seconds)}"
+        costs["time"] += f" with {estimate.workers} workers" if estimate.workers else ""
+    costs["CPU time"] = f"about {duration(3600 * estimate.cpu_hours)}"
+    if estimate.gpu_hours is None:
+        costs["GPU time"] = "not known before some images are done"
+    elif estimate.gpu_hours:
+        costs["GPU time"] = f"about {estimate.gpu_hours:.2f} GPU hours"
+    costs["written"] = f"about {in_bytes(estimate.output_bytes)}"
+    if estimate.requests:
+        requests = ", ".join(f"{number:,} {kind}" for kind, number in estimate.requests.items())
+        price = ""
+        if estimate.price_usd is not None:
+            price = f": ${estimate.price_usd:.2f} at list prices of S3 ({estimate.prices_as_of})"
+        costs["requests"] = f"about {requests}{price}"
+    if estimate.warning:
+        costs["note"] = estimate.warning
+    return costs
 
 
 def _todo(found: DryRun) -> str:
