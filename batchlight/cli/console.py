@@ -14,7 +14,6 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from batchlight.errors import counted, shown
-from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.preview import Preview
@@ -24,43 +23,10 @@ if TYPE_CHECKING:
 def print_summary(summary: Summary) -> None:
     """How a run ended."""
     colour = "green" if summary.exit_code == 0 else "yellow"
-    print_facts("", facts_of(summary))
+    print_facts("", summary.facts)
     console = Console(soft_wrap=True, highlight=False)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
-
-
-def facts_of(summary: Summary) -> dict[str, str]:
-    """What a person is told of a run, a line each; not what there is none of."""
-    unit = "" if summary.pairs == summary.inputs + summary.others else " pairs"
-
-    def some(number: int, of: str = unit) -> str:
-        return f"{number:,}{of}" if number else ""
-
-    read, written = in_bytes(summary.read_bytes), in_bytes(summary.written_bytes)
-    rate = f"{summary.images_per_s:.1f}{unit or ' images'}/s"
-    facts = {
-        "images": f"{summary.inputs:,}",
-        "other files": some(summary.others, ""),
-        "(image, method)": some(summary.pairs if unit else 0),
-        "ok": f"{summary.ok:,}{unit}",
-        "skipped, not dark": some(summary.skipped),
-        "copied": some(summary.copied),
-        "failed": some(summary.failed),
-        **{f"  {code}": some(number) for code, number in summary.failed_by_code.items()},
-        **{
-            f"without {name}": some(number, " outputs" if unit else "")
-            for name, number in sorted(summary.lost_by_name.items())
-        },
-        "done by this run": f"{summary.done_now:,}{unit}",
-        "done before": some(summary.done_before),
-        "gone since": some(summary.gone),
-        "passed over": passed_over_in_words(summary.passed_over.items()),
-        "read, written": f"{read}, {written}",
-        "time": f"{summary.elapsed_s:.1f} s, {rate}" if summary.done_now else "",
-        "output": summary.output,
-    }
-    return {name: value for name, value in facts.items() if value}
 
 
 def print_comparison(found: Preview) -> None:
@@ -132,13 +98,3 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
     for name, value in facts.items():
         table.add_row(name, escape(value))
     console.print(table)
-
-
-def in_bytes(number: int) -> str:
-    """As in ``3.2 kB``."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} PB"

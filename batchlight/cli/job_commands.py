@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_comparison, print_facts, print_summary, telling
+from batchlight.cli.console import print_comparison, print_facts, print_summary, telling
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, in_bytes
 from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:

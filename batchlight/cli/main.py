@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from batchlight.cli.app import Command, app
+from batchlight.cli.app import Command, app, hint_at_input
 from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
@@ -59,13 +59,21 @@ def _exit_code(debug: bool) -> int:
     except BatchlightError as error:
         return _failed(str(error), error.exit_code, debug)
     except typer.TyperException as error:
-        return _failed(error.format_message(), ExitCode.USAGE, debug)
+        return _failed(_hint() or error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
         return _failed("interrupted", INTERRUPTED, debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
         return _failed(text, ExitCode.FATAL, debug)
     return ExitCode.OK
+
+
+def _hint() -> str | None:
+    """What to type in place of a command that is a path."""
+    word = next(iter(sys.argv[1:]), "")
+    names = {command.__name__ for commands in COMMANDS.values() for command in commands}
+    is_path = "://" in word or (not word.startswith("-") and os.path.exists(word))
+    return hint_at_input(word) if is_path and word not in names else None
 
 
 def _flushed(exit_code: int, debug: bool) -> int:

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_facts, print_trouble
-from batchlight.errors import ExitCode, shown
+from batchlight.cli.console import print_facts, print_trouble
+from batchlight.errors import ExitCode, in_bytes, shown
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:

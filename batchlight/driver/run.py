@@ -209,8 +209,9 @@ class _Run:
 
     async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
         left = await asyncio.to_thread(plan.rows_left, self.storage, done)
-        if self.model is not None and self._service is None and left.get("absgn"):
-            self._service = await serve(engine, self.config, self.model, left["absgn"])
+        images = plan.counts.todo and left.get("absgn", 0)  # else all are files to copy
+        if self.model is not None and self._service is None and images:
+            self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
         context = BatchContext(
             config=self.config,

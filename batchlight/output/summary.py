@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchlight._version import __version__
 from batchlight.config import JobConfig
-from batchlight.errors import ExitCode, counted
+from batchlight.errors import ExitCode, counted, in_bytes, shown
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.layout import SUMMARY, state_trouble
 from batchlight.storage import Storage
@@ -112,6 +114,48 @@ class Summary(Document):
         if self.pairs == self.inputs + self.others:
             return counted(number, thing)
         return counted(number, f"({thing}, method) pair")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a person is told of a run, a line each; not what there is none of."""
+        unit = "" if self.pairs == self.inputs + self.others else " pairs"
+
+        def some(number: int, of: str = unit) -> str:
+            return f"{number:,}{of}" if number else ""
+
+        read, written = in_bytes(self.read_bytes), in_bytes(self.written_bytes)
+        rate = f"{self.images_per_s:.1f}{unit or ' images'}/s"
+        facts = {
+            "images": f"{self.inputs:,}",
+            "other files": some(self.others, ""),
+            "(image, method)": some(self.pairs if unit else 0),
+            "ok": f"{self.ok:,}{unit}",
+            "skipped, not dark": some(self.skipped),
+            "copied": some(self.copied),
+            "failed": some(self.failed),
+            **{f"  {code}": some(number) for code, number in self.failed_by_code.items()},
+            **{
+                f"without {name}": some(number, " outputs" if unit else "")
+                for name, number in sorted(self.lost_by_name.items())
+            },
+            "done by this run": f"{self.done_now:,}{unit}",
+            "done before": some(self.done_before),
+            "gone since": some(self.gone),
+            "passed over": passed_over_in_words(self.passed_over.items()),
+            "read, written": f"{read}, {written}",
+            "time": f"{self.elapsed_s:.1f} s, {rate}" if self.done_now else "",
+            "output": self.output,
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        rows = "".join(
+            f'<tr><td style="text-align: left">{escape(shown(name))}</td>'
+            f'<td style="text-align: left">{escape(shown(value))}</td></tr>'
+            for name, value in self.facts.items()
+        )
+        return f"<table>{rows}</table><p>exit {self.exit_code}: {escape(shown(self.reason))}</p>"
 
     def _reason(self, code: int, allowed: str, stopped_after: int | None) -> str:
         """One sentence."""
