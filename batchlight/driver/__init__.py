@@ -13,5 +13,6 @@ dry_run.py     what a run would do
 estimates.py   how long it would take, and what that would cost
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
+report.py      the report, made again
 verify.py, repair.py   outputs compared with their records; what differs is redone
 """
