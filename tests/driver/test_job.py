@@ -389,7 +389,7 @@ def test_what_an_image_left_is_not_overwritten_by_one_of_another_suffix(photos: 
     [failed] = [row for row in rows(photos.parent / "out") if row["status"] == "failed"]
     assert "classical/a/0000.jpg is the output of a/0000.jpg" in failed["error"]
     again = run(photos, format="jpeg")
-    assert (again.exit_code, again.done_now) == (3, 0)
+    assert (again.exit_code, again.done_now) == (0, 0)
     (photos / "a/0000.png").rename(photos / "a/new name.png")
     assert run(photos, format="jpeg").exit_code == 0
 
