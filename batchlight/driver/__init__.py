@@ -10,6 +10,7 @@ batches.py     a batch on a worker, and what becomes of one that kills its worke
 network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do
+estimates.py   how long it would take, and what that would cost
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 report.py      the report, made again

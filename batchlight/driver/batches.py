@@ -19,6 +19,7 @@ from batchlight.engine import Engine, Floor, Trials, WorkerDied
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
+from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
 from batchlight.worker.pipeline import BatchResult, Redone, redo, rehearse, run_batch
 from batchlight.worker.steps import BatchContext
@@ -42,7 +43,7 @@ class BatchRunner:
     async def run(self, batch: Batch) -> BatchResult:
         """Do and commit one batch, whatever it takes. Raises ``BatchlightError``."""
         try:
-            result = await self._outlast(batch, run_batch)
+            result = await self._outlast(batch, copy_batch if batch.copies else run_batch)
         except BrokenBatchError as error:
             self._log(error.unexpected)
             raise
@@ -63,7 +64,8 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, redo, pairs, lights)
+        again = copy_again if batch.copies else redo
+        redone = await self._outlast(batch, again, pairs, lights)
         self._log(redone.unexpected)
         return redone
 
@@ -100,7 +102,8 @@ class BatchRunner:
         there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsal = partial(rehearse, self.context, self.service)
+        rehearsed = rehearse_copies if batch.copies else rehearse
+        rehearsal = partial(rehearsed, self.context, self.service)
         alive = [item for item in batch.inputs if (item, None) not in known]
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         for item in await trials.suspects(partial(rehearsal, batch.methods, losses), alive):

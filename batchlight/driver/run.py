@@ -26,7 +26,12 @@ from batchlight.driver.batches import BatchRunner
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.places import (
+    as_begun,
+    open_places,
+    plan_to_finish,
+    require_options_of,
+)
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
 from batchlight.driver.stats import RunStats
@@ -104,6 +109,8 @@ class _Run:
         self.state: OutputState
         """As it was looked at last, or left by this run."""
         self.counts = PlanCounts()
+        self._unlisted = Tally()
+        """Of rows that this run has made and that do not count."""
         self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
@@ -118,7 +125,6 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                self.fingerprints = fingerprints_of(self.config, self.model)
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
@@ -147,6 +153,8 @@ class _Run:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        self.config = as_begun(self.config, self.state)
+        self.fingerprints = fingerprints_of(self.config, self.model)
         plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
         if plan is None:
             return False
@@ -158,10 +166,12 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
+        planner = Planner(
+            config, self.fingerprints, self.inputs.passed_over, self.stats.first_batch
+        )
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
-        self.counts = planner.counts
+        self.counts, self._unlisted = planner.counts, planner.unlisted_since
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
@@ -175,13 +185,9 @@ class _Run:
     def _do(self, plan: Plan) -> None:
         """Do the batches of the last plan that are not done yet, and close it."""
         done = self.state.done
+        self.stats.take_on(plan)
         if len(done) < plan.counts.batches:
-            left = [method for method in plan.methods if method not in self.config.method]
-            if left:
-                raise UsageError(
-                    f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
-                    "give the same methods as before, or redo everything with --overwrite"
-                )
+            require_options_of(plan, self.config, self.output)
             engine = self._started_engine()
             self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
         if not self.stopped_early:
@@ -202,8 +208,9 @@ class _Run:
 
     async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
         left = await asyncio.to_thread(plan.rows_left, self.storage, done)
-        if self.model is not None and self._service is None and left.get("absgn"):
-            self._service = await serve(engine, self.config, self.model, left["absgn"])
+        images = plan.counts.todo and left.get("absgn", 0)  # else all are files to copy
+        if self.model is not None and self._service is None and images:
+            self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
         context = BatchContext(
             config=self.config,
@@ -223,11 +230,11 @@ class _Run:
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                self.stats.add(result.tally)
+                self.stats.add(result.tally, result.read_bytes)
                 self._show(total)
                 prometheus.show(engine, result)
                 failed = self.stats.tally.failed
-                allowed = self.config.allows_failures(failed, self._expected_rows)
+                allowed = self.config.allows_failures(failed, self.stats.planned)
                 if self.config.fail_fast and not allowed and self.stats.rows < total:
                     self.stopped_early = True
                     return
@@ -282,7 +289,7 @@ class _Run:
     @property
     def _expected_rows(self) -> int:
         """Of all that is listed, whether done now, before or not yet."""
-        return self.counts.inputs * len(self.config.method)
+        return (self.counts.inputs + self.counts.others) * len(self.config.method)
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None
@@ -290,11 +297,12 @@ class _Run:
 
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
-        held = held_rows(self.storage, self.config.method, count_within_s)
+        done = self.stats
+        held = held_rows(self.storage, self.config.method, count_within_s, done.first_batch)
         # Failing rows of inputs that are not listed are nobody's concern.
         unlisted = self.counts.gone_tally + self.counts.beyond_tally
-        rows = Tally() if held is None else held - unlisted
-        done = self.stats
+        rows = Tally() if held is None else held.rows - unlisted
+        new = Tally() if held is None else held.new - self._unlisted
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -304,19 +312,26 @@ class _Run:
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=_now(),
             inputs=self.counts.inputs,
+            others=self.counts.others,
+            pairs=self._expected_rows,
             counted=held is not None,
             ok=rows.ok,
             skipped=rows.skipped,
+            copied=rows.copied,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
             lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
             passed_over=dict(self.counts.passed_over),
+            pairs_now=new.rows,
+            failed_now=new.failed,
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,
             output_bytes=rows.output_bytes,
+            read_bytes=done.read_bytes,
+            written_bytes=done.tally.output_bytes,
             elapsed_s=round(done.elapsed_s, 3),
             images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
             report_s=round(done.report_s, 3),

@@ -50,6 +50,8 @@ class Interrupt:
         self._say = say
         self._signum: int | None = None
         self._held = False
+        self._elsewhere = False
+        """Whether the loop runs in another thread, which no signal reaches."""
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @contextmanager
@@ -106,6 +108,7 @@ class Interrupt:
                 asyncio.run(cancellable())
             return
         # A notebook runs a loop of its own in this thread.
+        self._elsewhere = True
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, cancellable()).result()
 
@@ -118,7 +121,7 @@ class Interrupt:
         signal.signal(signum, signal.SIG_DFL)
         if self._cancel is not None:
             self._say("stopping; a second signal stops at once")
-            if _computing:
+            if _computing and not self._elsewhere:
                 raise _Stop(signum)
             loop, task = self._cancel
             loop.call_soon_threadsafe(task.cancel)

@@ -5,5 +5,6 @@ steps.py           what is done to one image: read, decode, enhance, encode, wri
 trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
+copying.py         one batch of files that are no images
 network_client.py  images to the network and back, in groups of one shape
 """

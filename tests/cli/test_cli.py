@@ -90,7 +90,7 @@ def test_plan_writes_nothing(finished: Path) -> None:
     assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
     done = batchlight_here("plan", "--input", finished / "in", "--output", finished / "new")
     assert "6, " in done.stdout
-    assert "batches: 1" in done.stdout
+    assert "in 3 batches of 2" in done.stdout
     assert tree(finished) == before
     assert not (finished / "new").exists()
 
@@ -336,3 +336,17 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "4/4" in shown
     assert "━" in shown
     assert "exit 0" in COLOUR.sub("", shown)
+
+
+@pytest.mark.parametrize(
+    "words", [("{dir}",), ("run", "{dir}"), ("run", "{dir}", "--workers", "0")]
+)
+def test_a_path_without_its_option_is_told_where_it_belongs(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = batchlight_here(*(word.format(dir=tmp_path) for word in words))
+    assert done.returncode == 2
+    told = f"{tmp_path} needs --input before it: batchlight run --input {tmp_path}"
+    assert told in done.stderr.replace("\n", "")
+    assert "No such command 'rnu'" in batchlight_here("rnu").stderr
+    assert "plan --input s3://b/x" in batchlight_here("plan", "s3://b/x").stderr
