@@ -19,6 +19,7 @@ __all__ = [
     "ClusterError",
     "DryRun",
     "ErrorCode",
+    "Estimate",
     "Evaluation",
     "ExitCode",
     "ImageError",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from batchlight.config import JobConfig
     from batchlight.driver.dry_run import DryRun
     from batchlight.driver.dry_run import dry_run as plan
+    from batchlight.driver.estimates import Estimate
     from batchlight.driver.preview import Preview, preview
     from batchlight.driver.repair import RepairOptions, repair
     from batchlight.driver.report import make_report
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": ("JobConfig",),
     "driver.dry_run": ("DryRun", "dry_run"),
+    "driver.estimates": ("Estimate",),
     "driver.preview": ("Preview", "preview"),
     "driver.repair": ("RepairOptions", "repair"),
     "driver.report": ("make_report",),

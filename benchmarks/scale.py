@@ -106,9 +106,9 @@ def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
 
 def held(storage: Storage, config: JobConfig) -> Tally:
     """What the run counts at its end."""
-    rows = held_rows(storage, config.method)
-    assert rows is not None
-    return rows
+    found = held_rows(storage, config.method)
+    assert found is not None
+    return found.rows
 
 
 def listing(count: int) -> Iterator[Input]:
@@ -154,7 +154,7 @@ def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
         fingerprint=fingerprint.digest,
         finished_at=TAKEN,
     )
-    alike: pa.Table = as_table([record] * config.batch_size)
+    alike: pa.Table = as_table([record] * (plan.batch_size or 0))
     for chunk in plan.chunks:
         for batch in plan.batches_of(storage, chunk):
             path = part_path(batch.number)

@@ -14,11 +14,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from batchlight.config import Method
+from batchlight.absgn.loading import Model
+from batchlight.config import JobConfig, Method
+from batchlight.driver.listing import InputSet
 from batchlight.engine import Engine, Floor, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
+from batchlight.fingerprint import Fingerprint
 from batchlight.output.inputs import Batch, Input
+from batchlight.output.lock import Lock
+from batchlight.storage import Location
+from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
 from batchlight.worker.pipeline import BatchResult, Redone, redo, rehearse, run_batch
 from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
@@ -27,6 +33,28 @@ from batchlight.worker.steps import BatchContext
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+
+def context_of(
+    config: JobConfig,
+    inputs: InputSet,
+    output: Location,
+    lock: Lock,
+    fingerprints: Mapping[Method, Fingerprint],
+    model: Model | None,
+) -> BatchContext:
+    """What all batches share of a run, or of a repair, that holds this lock."""
+    return BatchContext(
+        config=config,
+        input=inputs.root,
+        follow_links=inputs.data_set.follows_links,
+        output=output,
+        run_id=lock.run_id,
+        fingerprints={m: f.digest for m, f in fingerprints.items()},
+        container_fingerprints={m: config.container_digest(f) for m, f in fingerprints.items()},
+        lock=lock.number,
+        pixels_at_once=model.pixels_at_once if model else 0,
+    )
 
 
 @dataclass(frozen=True)
@@ -43,10 +71,7 @@ class BatchRunner:
     async def run(self, batch: Batch) -> BatchResult:
         """Do and commit one batch, whatever it takes. Raises ``BatchlightError``."""
         try:
-            if batch.container is None:
-                result = await self._outlast(batch, run_batch)
-            else:
-                result = await self._outlast(batch, run_shard)
+            result = await self._outlast(batch, _function_for(batch))
         except BrokenBatchError as error:
             self._log(error.unexpected)
             raise
@@ -71,7 +96,8 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, redo, pairs, lights)
+        again = copy_again if batch.copies else redo
+        redone = await self._outlast(batch, again, pairs, lights)
         self._log(redone.unexpected)
         return redone
 
@@ -108,7 +134,8 @@ class BatchRunner:
         there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsal = partial(rehearse, self.context, self.service)
+        rehearsed = rehearse_copies if batch.copies else rehearse
+        rehearsal = partial(rehearsed, self.context, self.service)
         if batch.container is not None:
             rehearsal = partial(rehearse_shard, self.context, self.service, batch.container)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
@@ -145,3 +172,10 @@ class BatchRunner:
             if error.kind not in self._logged:
                 self._logged.add(error.kind)
                 logger.error("unexpected %s\n%s", error.message, error.traceback)
+
+
+def _function_for(batch: Batch) -> Callable[..., BatchResult]:
+    """What does a batch of this kind."""
+    if batch.container is not None:
+        return run_shard
+    return copy_batch if batch.copies else run_batch

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from batchlight.config import JobConfig
 from batchlight.errors import ImageError
+from batchlight.images.container_names import kind_of
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
 from batchlight.shards.selection import images
@@ -34,6 +35,8 @@ class Census:
     """How many of them were."""
     images: int = 0
     """In all of them; an estimate by size unless ``exact``."""
+    image_bytes: int = 0
+    """Of these images as they are."""
     exact: bool = True
     suffixes: dict[str, int] = field(default_factory=dict)
     """How many images with which suffix were met."""
@@ -45,19 +48,28 @@ class Census:
     """Containers that would fail, and why."""
 
 
-def census(containers: Sequence[Input], root: Location, config: JobConfig) -> Census:
-    """Look into some of the containers. Raises ``StorageError``."""
+def census(
+    containers: Sequence[Input],
+    root: Location,
+    config: JobConfig,
+    on_image: Callable[[Input], object] = lambda _: None,
+) -> Census:
+    """Look into some of the containers. Raises ``StorageError``.
+
+    ``on_image`` is given the images that are met, but for those in compressed containers.
+    """
     most = LOOKED_AT_REMOTE if root.remote else LOOKED_AT_LOCAL
     step = max(1, -(-len(containers) // most))
-    counter = _Counter(root, config)
+    counter = _Counter(root, config, on_image)
     for container in containers[::step]:
         counter.look_into(container)
     total = sum(container.size or 0 for container in containers)
     exact = step == 1 and counter.all_seen
-    density = counter.images / counter.bytes if counter.bytes else 0
+    more = 1 if exact else total / max(1, counter.bytes)
     return Census(
         looked_at=len(containers[::step]),
-        images=counter.images if exact else round(total * density),
+        images=round(more * counter.images),
+        image_bytes=round(more * counter.image_bytes),
         exact=exact,
         suffixes=dict(counter.suffixes.most_common()),
         others=dict(counter.others.most_common()),
@@ -74,12 +86,15 @@ def _suffix(name: bytes) -> str:
 
 
 class _Counter:
-    def __init__(self, root: Location, config: JobConfig) -> None:
+    def __init__(
+        self, root: Location, config: JobConfig, on_image: Callable[[Input], object]
+    ) -> None:
+        self._on_image = on_image
         self._opened = lru_cache(open_source)
         self._root = self._opened(root)
         self._head = HEAD_BYTES if root.remote else None
         self._patterns = Patterns(config.include, config.exclude)
-        self.images = self.bytes = self.named_twice = 0
+        self.images = self.image_bytes = self.bytes = self.named_twice = 0
         self.all_seen = True
         self.suffixes: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
@@ -101,6 +116,9 @@ class _Counter:
                     self.others[shown] += member.is_file
                 else:
                     self.images += 1
+                    self.image_bytes += member.size
+                    if kind_of(container.path) == "tar":
+                        self._on_image(item)
                     self.suffixes[shown] += 1
                     self.named_twice += not is_image_name(item.path)  # it has its number
                 if self._head is not None and member.end > self._head:

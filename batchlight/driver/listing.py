@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 
 from batchlight.config import JobConfig
@@ -14,7 +14,7 @@ from batchlight.errors import UsageError
 from batchlight.host.given_up import Pool
 from batchlight.images.container_names import is_container_name, why_refused
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import DataSet, Input, in_order_of_keys, place_of
+from batchlight.output.inputs import DataSet, Input, in_order_of_keys, is_other_name, place_of
 from batchlight.output.layout import is_output
 from batchlight.shards.selection import note_inside, takes_some_of
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
@@ -31,32 +31,90 @@ STAT_AHEAD = 4096
 
 
 @dataclass
+class _Folder:
+    path: str
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Of files in it that are no images."""
+    holds_containers: bool = False
+
+    def encloses(self, folder: str) -> bool:
+        return not self.path or folder == self.path or folder.startswith(f"{self.path}/")
+
+
+@dataclass
 class PassedOver:
     """What a listing met beside the images that it gave."""
 
-    suffixes: Counter[str] = field(default_factory=Counter)
-    """Files that are no images, by the end of their names."""
     linked_folders: list[str] = field(default_factory=list)
     not_matching: int = 0
     """Images that ``--include`` and ``--exclude`` leave out."""
+    _suffixes: Counter[str] = field(default_factory=Counter)
+    _beside: int = 0
+    _folders: list[_Folder] = field(default_factory=list)
+    """Those that the listing is in: what lies there may still turn out to be beside containers."""
 
-    def add(self, path: str) -> None:
-        """Count a file. There are never more than ``SUFFIXES_AT_MOST``; all else has none."""
+    def add(self, path: str, beside: bool = True) -> None:
+        """Count a file, in the order of the listing.
+
+        ``beside``: whether it goes along if there is a container in its folder.
+        """
         name = path.rpartition("/")[2]
         suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
-        known = suffix in self.suffixes or len(self.suffixes) < SUFFIXES_AT_MOST
-        self.suffixes[suffix if known and len(suffix) <= SUFFIX_LENGTH else ""] += 1
+        counter = self._folder_of(path).suffixes if beside else self._suffixes
+        _count(counter, suffix if len(suffix) <= SUFFIX_LENGTH else "")
+
+    def add_container(self, path: str) -> None:
+        """Note a container that is given, in the order of the listing."""
+        self._folder_of(path).holds_containers = True
 
     def clear(self) -> None:
         """Forget all, before another listing."""
-        self.suffixes.clear()
         self.linked_folders.clear()
-        self.not_matching = 0
+        self.not_matching = self._beside = 0
+        self._suffixes.clear()
+        self._folders.clear()
+
+    @property
+    def suffixes(self) -> Counter[str]:
+        """Files that are no images, by the end of their names, but for those beside containers."""
+        self._leave_all()
+        return self._suffixes
 
     @property
     def counts(self) -> tuple[tuple[str, int], ...]:
         """By suffix, sorted."""
         return tuple(sorted(self.suffixes.items()))
+
+    @property
+    def beside(self) -> int:
+        """Files beside containers, which go along."""
+        self._leave_all()
+        return self._beside
+
+    def _folder_of(self, path: str) -> _Folder:
+        folder = path.rpartition("/")[0]
+        while self._folders and not self._folders[-1].encloses(folder):
+            self._leave(self._folders.pop())
+        if not self._folders or self._folders[-1].path != folder:
+            self._folders.append(_Folder(folder))
+        return self._folders[-1]
+
+    def _leave_all(self) -> None:
+        while self._folders:
+            self._leave(self._folders.pop())
+
+    def _leave(self, folder: _Folder) -> None:
+        if folder.holds_containers:
+            self._beside += folder.suffixes.total()
+        else:
+            for suffix, number in folder.suffixes.items():
+                _count(self._suffixes, suffix, number)
+
+
+def _count(counter: Counter[str], suffix: str, number: int = 1) -> None:
+    """There are never more than ``SUFFIXES_AT_MOST`` and the empty one, which all others have."""
+    known = suffix in counter or len(counter) < SUFFIXES_AT_MOST
+    counter[suffix if known else ""] += number
 
 
 @dataclass(frozen=True)
@@ -109,33 +167,38 @@ class InputSet:
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
         self.passed_over.clear()
-        found = self._images_of(self._found())
-        return islice(in_order_of_keys(self._matching(found)), self.limit)
+        found = self._matching(self._images_of(self._found()))
+        return self._limited(in_order_of_keys(found))
+
+    def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
+        """Up to the last image or container that is wanted; other files do not count."""
+        images = 0
+        for item in found:
+            yield item
+            images += not item.is_other
+            if images == self.limit:
+                return
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
-        """Those among the first so many files, or entries of a list, and whether that is all.
-
-        Images that are files; containers are left out.
-        """
+        """Images and containers among the first so many files, and whether that is all."""
         self.passed_over.clear()
         found = list(islice(self._found(files + 1), files + 1))
-        for container in (item for item in found[:files] if item.container):
-            self.passed_over.add(container.path)
-        images = self._images_of(item for item in found[:files] if not item.container)
         is_all = len(found) <= files
-        return list(self._matching(images, is_all)), is_all
+        return list(self._matching(self._images_of(found[:files]), is_all)), is_all
 
     def _found(self, at_most: int | None = None) -> Iterator[Input]:
         """All that is listed, or so many files; of a folder, of any kind."""
         if self.data_set.is_list:
             yield from self._listed()
         elif not self.data_set.is_folder:
-            opened = self._opener()
+            opened = self.opened
             yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            yield from map(_as_input, self._opener()(self.root).walk(at_most))
+            yield from map(_as_input, self.opened(self.root).walk(at_most))
 
-    def _opener(self) -> Callable[[Location], Storage]:
+    @cached_property
+    def opened(self) -> Callable[[Location], Storage]:
+        """Gives a storage to read from, each opened once."""
         return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
 
     def _images_of(self, found: Iterable[Input]) -> Iterator[Input]:
@@ -147,11 +210,11 @@ class InputSet:
         for item in found:
             if item.defect == LINKED_FOLDER:
                 met.linked_folders.append(item.path)
-            elif _is_input_name(item.path) or item.path.endswith("/"):
+            elif not is_other_name(item.path) or self._is_copied(item.path):
                 yield item
             else:
                 self.patterns.note(item.path)
-                met.add(item.path)
+                met.add(item.path, beside=self._goes_along(item))
         if met.linked_folders:
             logger.warning(
                 "links to folders in %s are not followed: %d, such as %s; give what they lead to "
@@ -164,11 +227,29 @@ class InputSet:
     def _matching(self, found: Iterable[Input], is_all: bool = True) -> Iterator[Input]:
         for item in found:
             if self._takes(item):
+                if item.container:
+                    self.passed_over.add_container(item.path)
                 yield item
+            elif self.data_set.is_folder and is_other_name(item.path):
+                self.passed_over.add(item.path, beside=False)
             else:
                 self.passed_over.not_matching += 1
         if is_all:
             self.patterns.warn_of_unused()
+
+    def _goes_along(self, item: Input) -> bool:
+        """Whether a file that is no image is copied if there are containers in its folder."""
+        return item.defect is None and not self.patterns.excludes(item.path)
+
+    def _is_copied(self, path: str) -> bool:
+        """Whether ``--copy-others`` copies a file: not beside containers, where all go along."""
+        return self.data_set.copies_others and path.rpartition("/")[0] not in self._with_containers
+
+    @cached_property
+    def _with_containers(self) -> set[str]:
+        """The folders that hold containers."""
+        listed = self.opened(self.root).walk()
+        return {f.path.rpartition("/")[0] for f in listed if is_container_name(f.path)}
 
     def _takes(self, item: Input) -> bool:
         if not item.container:
@@ -184,7 +265,7 @@ class InputSet:
                 "%s names %d images more than once; each is done once", self.given, duplicates
             )
         ordered = iter(entries)
-        opened = self._opener()
+        opened = self.opened
         look = partial(_look_at, storage=opened(self.root), opened=opened)
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(ordered, STAT_AHEAD)):
@@ -214,7 +295,10 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(DataSet(root, given, config.follow_links), patterns, config.limit)
+    data_set = DataSet(root, given, config.follow_links, config.copy_others)
+    if config.copy_others and not data_set.is_folder:
+        raise UsageError("--copy-others needs a folder or a prefix as --input; leave it out")
+    return InputSet(data_set, patterns, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from batchlight.absgn import CPU_THREADS
 from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import ClusterError
+from batchlight.fingerprint import Fingerprint
 from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import local_gpus
 
@@ -58,7 +59,7 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
         logger.warning(
             "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
             "1 megapixel take %s; %s",
-            model.name, speed, images, _duration(speed * images), _advice(model),
+            model.name, speed, images, _duration(speed * images), advice(model),
         )  # fmt: skip
     return service
 
@@ -86,7 +87,8 @@ def _measure(service: Service) -> float:
     return float(service.submit("seconds_per_megapixel").result())
 
 
-def _advice(model: Model) -> str:
+def advice(model: Model) -> str:
+    """What to do where the network is slow."""
     smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
     return f"{smaller}--method classical takes milliseconds, and a GPU is made for it"
 

@@ -6,17 +6,23 @@ Both are streams in the same order, so that comparing them is a merge and memory
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from operator import attrgetter
-from typing import NamedTuple
 
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import (
+    BATCH_SIZE,
+    BATCHES_OF_A_SMALL_PLAN,
+    JobConfig,
+    Method,
+)
+from batchlight.driver.collisions import Entry, apart, outside
 from batchlight.driver.listing import PassedOver
 from batchlight.errors import UsageError, is_permanent
-from batchlight.images.names import output_path
+from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import drop_drafts
 from batchlight.output.earlier import Earlier, earlier_rows
 from batchlight.output.inputs import Batch, Input
@@ -24,11 +30,15 @@ from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
-from batchlight.storage import Location, Storage
+from batchlight.storage import Storage
 
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
+
+OTHERS_PER_BATCH = 256
+OTHERS_BYTES = 2**30
+"""After which a batch of files that are no images is full too, so that it ends in time."""
 
 MEMBER_BYTES = 65_536
 """Of a container, for each of its images, as far as the size of a chunk goes."""
@@ -36,24 +46,17 @@ MEMBER_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Task:
-    """One image that needs some methods; ``again`` if it has rows that will be replaced."""
+    """One file that needs some methods; ``again`` if it has rows that will be replaced."""
 
     input: Input
     methods: tuple[Method, ...]
     again: bool
 
 
-Growing = dict[tuple[tuple[Method, ...], bool], list[Task]]
-"""Batches that are not full, by their methods and whether they are containers."""
-
-
-class Entry(NamedTuple):
-    """One path of the listing, of the earlier records, or of both."""
-
-    path: str
-    image: Input | None
-    """None if it is gone."""
-    rows: Mapping[Method, Earlier]
+Kind = tuple[tuple[Method, ...], bool, bool]
+"""Of a batch: its methods, whether it is a container, and whether its files are no images."""
+Growing = dict[Kind, list[Task]]
+"""Batches that are not full."""
 
 
 class Planner:
@@ -64,13 +67,28 @@ class Planner:
         config: JobConfig,
         fingerprints: Mapping[Method, Fingerprint],
         passed_over: PassedOver | None = None,
+        since: float = math.inf,
     ) -> None:
-        """``passed_over``: what the listing meets beside the images."""
+        """``passed_over``: what the listing meets beside the images.
+
+        ``since``: the first batch that this run has done before it lists.
+        """
         self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
+        self._since = since
+        self.unlisted_since = Tally()
+        """Of rows that this run has made of inputs that are not listed any more."""
+        self.pairs = 0
+        """(input, method) pairs that are to be done, where a container counts as one input."""
+        self.container_pairs = 0
+        """Those of them that are of containers."""
+        self.images_done_before = 0
+        """In containers that there is nothing to do for."""
+        self.batch_size = 0
+        """Of what is cut; known once the first batch is."""
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
         self._beyond = Tally()
@@ -83,6 +101,7 @@ class Planner:
             gone_tally=self._gone,
             beyond_tally=self._beyond,
             passed_over=self._passed_over.counts,
+            beside=self._passed_over.beside,
         )
 
     def chunks(
@@ -97,14 +116,17 @@ class Planner:
         chunk: list[PlannedBatch] = []
         rows = 0
         growing: Growing = {}
-        for task in self._tasks(images, earlier):
-            key = task.methods, task.input.container
-            members = growing.setdefault(key, [])
+        tasks = self._tasks(images, earlier)
+        ahead = _ahead(tasks)
+        self.batch_size = self.config.images_per_batch(sum(map(_is_image, ahead)))
+        for task in chain(ahead, tasks):
+            kind = task.methods, task.input.container, task.input.is_other
+            members = growing.setdefault(kind, [])
             members.append(task)
             rows += _rows_of(task.input)
-            if len(members) < self.config.batch_size and not task.input.container:
+            if not self._is_full(members):
                 continue
-            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(key)))
+            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(kind)))
             self._seen["batches"] += 1
             if rows >= CHUNK_ROWS:
                 yield chunk + self._finish(growing, first)
@@ -113,6 +135,14 @@ class Planner:
         if chunk:
             yield chunk
 
+    def _is_full(self, members: Sequence[Task]) -> bool:
+        if members[0].input.container:
+            return True
+        if not members[0].input.is_other:
+            return len(members) >= self.batch_size
+        size = sum(task.input.size or 0 for task in members)
+        return len(members) >= OTHERS_PER_BATCH or size >= OTHERS_BYTES
+
     def _finish(self, growing: Growing, first: int) -> list[PlannedBatch]:
         """Batches that are not full, at the end of a chunk."""
         number = first + self._seen["batches"]
@@ -120,22 +150,36 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in _apart(_outside(_side_by_side(images, earlier), self.config), self.config):
+        for entry in apart(outside(_side_by_side(images, earlier), self.config), self.config):
             image, rows = entry.image, entry.rows
             if image is None:
                 self._count_unlisted(rows.values())
                 continue
-            self._seen["containers" if image.container else "inputs"] += 1
-            self._seen["input_bytes"] += image.size or 0
             methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
-            if not methods:
-                self._seen["unchanged"] += 1
-                continue
+            if image.is_other:
+                self._seen["others"] += 1
+                self._seen["others_bytes"] += image.size or 0
+                self._seen["todo_others"] += bool(methods)
+            else:
+                self._count(image, methods, rows)
+            if methods:
+                yield Task(image, methods, any(m in rows for m in methods))
+
+    def _count(
+        self, image: Input, methods: Sequence[Method], rows: Mapping[Method, Earlier]
+    ) -> None:
+        self._seen["containers" if image.container else "inputs"] += 1
+        self._seen["input_bytes"] += image.size or 0
+        self._seen["unchanged"] += not methods
+        if methods:
             self._seen["todo"] += 1
             self._seen["todo_containers"] += image.container
             self._seen["todo_bytes"] += image.size or 0
             self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
-            yield Task(image, methods, any(m in rows for m in methods))
+            self.pairs += len(methods)
+            self.container_pairs += image.container * len(methods)
+        elif image.container:
+            self.images_done_before += max(row.tally.rows for row in rows.values())
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
         if row is None or self.config.overwrite:
@@ -155,14 +199,33 @@ class Planner:
         return "changed" if any(changed) else "retried"
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
-        """Rows of an input that is gone, or that comes after the last one that is listed."""
-        found = sum((row.tally for row in rows if row.method in self.config.method), Tally())
-        if self._seen["inputs"] + self._seen["containers"] == self.config.limit:
+        """Rows of an input that is gone, or that nobody has looked for.
+
+        That is one after the last one that is listed, and a file that is not to be copied any more.
+        """
+        mine = [row for row in rows if row.method in self.config.method]
+        found = sum((row.tally for row in mine), Tally())
+        new = (row.tally for row in mine if row.batch >= self._since)
+        self.unlisted_since = sum(new, self.unlisted_since)
+        others = not self.config.copy_others and any(r.status == "copied" for r in mine)
+        if self._seen["inputs"] + self._seen["containers"] == self.config.limit or others:
             self._seen["beyond"] += found.rows
             self._beyond += found
         else:
             self._seen["gone"] += found.rows
             self._gone += found
+
+
+def _ahead(tasks: Iterator[Task]) -> list[Task]:
+    """The first tasks, with as many images as make a difference to the size of the batches."""
+    found: list[Task] = []
+    images = 0
+    for task in islice(tasks, CHUNK_ROWS):
+        found.append(task)
+        images += _is_image(task)
+        if images == BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN:
+            break
+    return found
 
 
 def draft_plan(
@@ -199,6 +262,7 @@ def draft_plan(
         methods=tuple(sorted(rows)),
         chunks=tuple(written),
         member_rules=planner.config.member_rules,
+        batch_size=planner.batch_size,
     )
 
 
@@ -217,89 +281,8 @@ def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterat
         yield Entry(path, image, rows)
 
 
-def _outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
-    """Pass the entries on. Raises ``UsageError`` for what cannot be done with containers.
-
-    On an object store there may be ``a.tar`` and ``a.tar/b.jpg``; these are neighbours.
-    """
-    container: str | None = None
-    for entry in entries:
-        if entry.image is not None and entry.image.container:
-            container = entry.path
-            if config.format != "same":
-                raise UsageError(
-                    f"{container} is a container, whose images keep their formats; use --format "
-                    f"same, or --exclude {container}"
-                )
-        elif entry.image is not None and container and entry.path.startswith(f"{container}/"):
-            raise UsageError(
-                f"{container} is a container, and {entry.path} has the name of a member of it; "
-                "rename one, or exclude one"
-            )
-        yield entry
-
-
-def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
-    """Pass the entries on, but let none overwrite the output of another.
-
-    Paths whose outputs collide share all but the suffix, and in sorted order everything between
-    them starts with the same ``stem.``, so only such neighbours need to be looked at together.
-    """
-    neighbours: list[Entry] = []
-    stem = ""
-    for entry in entries:
-        if stem and entry.path.startswith(stem):
-            neighbours.append(entry)
-            continue
-        yield from _without_collisions(neighbours, config)
-        neighbours = [entry]
-        stem = entry.path.rpartition(".")[0] + "."
-    yield from _without_collisions(neighbours, config)
-
-
-def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
-    """Raise ``UsageError`` at two images that would write one output.
-
-    An image that is gone keeps its row and its output; so one that would overwrite that fails.
-    """
-    if len(entries) < 2:
-        yield from entries
-        return
-    gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
-    kept = {row.output: row.path for row in gone}
-    writers: dict[str, str] = {}
-    for entry in entries:
-        if entry.image is None:
-            yield entry
-            continue
-        outputs = [output_path(method, entry.path, config.format) for method in config.method]
-        own = {row.output for row in entry.rows.values()}
-        defect = None
-        for output in outputs:
-            if output in writers:
-                raise UsageError(
-                    f"{writers[output]} and {entry.path} would both be written to {output}; "
-                    "rename one, exclude one, or use --format same"
-                )
-            writers[output] = entry.path
-            above = next((folder for folder in _folders_of(output) if folder in writers), None)
-            if above is not None and not Location.parse(config.output or config.input).remote:
-                defect = (
-                    f"its output would lie in the folder {above}, which is the output of "
-                    f"{writers[above]}; rename one of them"
-                )
-            if output in kept and output not in own:
-                defect = (
-                    f"{output} is the output of {kept[output]}, which is no longer listed; "
-                    "rename this one, or choose another --output"
-                )
-        yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
-
-
-def _folders_of(path: str) -> Iterator[str]:
-    """All above a path; each could be the output of an image, as keys of a store may go on."""
-    while path := path.rpartition("/")[0]:
-        yield path
+def _is_image(task: Task) -> bool:
+    return not (task.input.container or task.input.is_other)
 
 
 def _rows_of(item: Input) -> int:

@@ -24,13 +24,17 @@ from batchlight.host.process import one_opencv_thread
 from batchlight.output.inputs import Input
 from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
 from batchlight.report.sheet_drawing import as_png
+from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_source, open_storage
 from batchlight.storage.publishing import write_file
 from batchlight.worker.image import Failure, Image
+from batchlight.worker.steps import of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000
 """Of the listing, among which the images are chosen."""
+CONTAINERS_AT_MOST, IMAGES_OF_A_CONTAINER = 8, 64
+"""Of containers, among whose images they are chosen too."""
 LOOKED_AT = 4
 """Images decoded for each one that is shown: among them the darkest and the brightest are found."""
 SEED = 0
@@ -76,7 +80,7 @@ def preview(
     is told what is being done. Raises ``UsageError`` and ``StorageError``.
     """
     target = _target(page, png)
-    inputs = open_inputs(config)
+    inputs = open_inputs(config.model_copy(update={"copy_others": False}))
     if inputs.data_set.is_folder and inputs.root.encloses(target):
         raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
     sheet = make_sheet(config, inputs, settings, images, on_step)
@@ -110,25 +114,35 @@ class _Maker:
         opened: Callable[[Location], Storage] = lru_cache(
             partial(open_source, follow_links=inputs.data_set.follows_links)
         )
+        self._opened = opened
         self._trials = [_trial(setting, inputs.root, opened) for setting in settings]
 
     def sheet(self, images: int) -> Sheet:
         """All that is shown. Raises ``UsageError`` if there are no images."""
         self._on_step("listing")
-        listed, is_all = self._inputs.first_images(FILES_AT_MOST)
+        given, is_all = self._inputs.first_images(FILES_AT_MOST)
+        failed: list[FailedImage] = []
+        containers = [item for item in given if item.container]
+        listed = [item for item in given if not item.container]
+        listed += self._inside(containers[:CONTAINERS_AT_MOST], failed)
+        if not listed and containers:
+            first = f"{containers[0].path}{f': {failed[0].reason}' if failed else ''}"
+            raise UsageError(
+                f"there are no images to show in the first containers, such as {first}; "
+                "check --input, --include and --exclude"
+            )
         if not listed:
             among = "" if is_all else f"of the first {FILES_AT_MOST:,} files: "
             raise UsageError(among + without_images(self._inputs))
         chance = random.Random(SEED).sample(range(len(listed)), len(listed))
         sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
-        failed: list[FailedImage] = []
         looked = self._look(sample, failed)
         lights = [self._light(setting, looked) for setting in self._settings]
         rows = self._rows(_spread(looked, images), lights, failed)
         outcomes = [[row.cells[i].outcome for row in rows] for i in range(len(self._settings))]
         return Sheet(
             str(self._inputs.given),
-            self._notes(len(listed), is_all, len(sample), len(rows)),
+            self._notes(len(listed), is_all, len(sample), len(rows), len(containers)),
             [
                 Comparison.of(setting.label, setting.method, its)
                 for setting, its in zip(self._settings, outcomes, strict=True)
@@ -136,6 +150,24 @@ class _Maker:
             rows,
             failed,
         )
+
+    def _inside(self, containers: Sequence[Input], failed: list[FailedImage]) -> list[Input]:
+        """The first images of some containers."""
+        found: list[Input] = []
+        opened, patterns = self._opened, self._inputs.patterns
+        root = opened(self._inputs.root)
+        for number, item in enumerate(containers, 1):
+            self._on_step(f"looking into container {number} of {len(containers)}")
+            image = Image(item, ())
+
+            def look(item: Input = item) -> list[Input]:
+                with of_one_input():
+                    return first_images(item, root, opened, patterns, IMAGES_OF_A_CONTAINER)
+
+            found += image.attempt(look) or []
+            if image.failure is not None:
+                failed.append(_failed(item, image.failure))
+        return found
 
     def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
         """Decode the sample, in the order of the listing."""
@@ -211,12 +243,21 @@ class _Maker:
             return None
         return batch_light(image.lights[_light_window(setting)] for image in looked)
 
-    def _notes(self, listed: int, is_all: bool, looked_at: int, shown: int) -> list[str]:
+    def _notes(
+        self, listed: int, is_all: bool, looked_at: int, shown: int, containers: int
+    ) -> list[str]:
         of_all = f"all {counted(listed, 'image')}"
         if listed > looked_at:
             of_all = f"a random {looked_at} of {listed:,} images"
         first = f" (of the first {FILES_AT_MOST:,} files)" if not is_all else ""
         notes = [f"{shown} shown, from the darkest to the brightest of {of_all}{first}."]
+        if containers:
+            some = min(containers, CONTAINERS_AT_MOST)
+            which = "them" if containers == some else f"the first {some} of them"
+            notes.append(
+                f"There {'is' if containers == 1 else 'are'} {counted(containers, 'container')}; "
+                f"of {which}, the first {IMAGES_OF_A_CONTAINER} images of each were looked at."
+            )
         shares = [s.config.atmospheric_light == "batch" for s in self._settings]
         if any(s.method == "classical" and b for s, b in zip(self._settings, shares, strict=True)):
             notes.append(

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.config_file import make_config
-from batchlight.driver.batches import BatchRunner
+from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.verify import Checker, Key, Problem, RecordFile, Verification
@@ -61,7 +61,6 @@ from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import EVERYONE, Location, Storage
 from batchlight.worker.pipeline import Redone
-from batchlight.worker.steps import BatchContext
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
 """In a fingerprint: not given as an option, or, like weights, by its hash only."""
@@ -74,6 +73,7 @@ class RepairOptions:
     input: str | None = None
     """What the run was given; nothing is read again without it."""
     follow_links: bool = False
+    copy_others: bool = False
     workers: int | None = None
     address: str | None = None
     weights: str | None = None
@@ -91,14 +91,11 @@ def repair(
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
     storage = open_output(output)
-    run_id = new_run_id()
     interrupt = Interrupt(say)
     result = Verification(output)
-    with Lock(storage, output, run_id) as lock, interrupt.caught(), ExitStack() as exits:
+    with Lock(storage, output, new_run_id()) as lock, interrupt.caught(), ExitStack() as exits:
         fenced = FencedStorage(storage, lock.require)
-        repairer = _Repairer(
-            fenced, Location.parse(output), run_id, lock, options, interrupt, exits
-        )
+        repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt, exits)
         checker = Checker(fenced, result)
 
         async def repair_all() -> None:
@@ -142,7 +139,6 @@ class _Repairer:
         self,
         storage: Storage,
         output: Location,
-        run_id: str,
         lock: Lock,
         options: RepairOptions,
         interrupt: Interrupt,
@@ -150,7 +146,6 @@ class _Repairer:
     ) -> None:
         self._storage = storage
         self._output = output
-        self._run_id = run_id
         self._lock = lock
         self._options = options
         self._interrupt = interrupt
@@ -189,7 +184,13 @@ class _Repairer:
             )
         if self._inputs is None:
             self._inputs = open_inputs(
-                JobConfig(input=self._options.input, follow_links=self._options.follow_links)
+                make_config(
+                    JobConfig,
+                    {
+                        name: getattr(self._options, name)
+                        for name in ("input", "follow_links", "copy_others")
+                    },
+                )
             )
         if plan.root != str(self._inputs.root):
             raise UsageError(
@@ -243,19 +244,8 @@ class _Repairer:
                     f"parameters ({', '.join(changes)}); give --weights if it is the weights that "
                     "differ, else redo everything with --overwrite"
                 )
-        context = BatchContext(
-            config=config,
-            input=self._opened_inputs(plan).root,
-            follow_links=self._opened_inputs(plan).data_set.follows_links,
-            output=self._output,
-            run_id=self._run_id,
-            fingerprints={method: f.digest for method, f in fingerprints.items()},
-            container_fingerprints={
-                method: config.container_digest(f) for method, f in fingerprints.items()
-            },
-            lock=self._lock.number,
-            pixels_at_once=model.pixels_at_once if model else 0,
-        )
+        where = self._opened_inputs(plan), self._output, self._lock
+        context = context_of(config, *where, fingerprints, model)
         engine = self._started(config)
         if model is not None and self._service is None:
             images = sum(method == "absgn" for some in lost for _, method in some.pairs)

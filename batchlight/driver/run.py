@@ -20,13 +20,18 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from batchlight.absgn.loading import Model, weights_of
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import JobConfig, Method
 from batchlight.driver import prometheus, sidecars
-from batchlight.driver.batches import BatchRunner
+from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.places import (
+    as_begun,
+    open_places,
+    plan_to_finish,
+    require_options_of,
+)
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
 from batchlight.driver.stats import Goal, RunStats
@@ -41,6 +46,7 @@ from batchlight.errors import (
     brief,
     counted,
 )
+from batchlight.fingerprint import Fingerprint
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
@@ -50,9 +56,9 @@ from batchlight.output.lock import Lock, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
-from batchlight.output.summary import Summary, package_versions
+from batchlight.output.summary import Summary, counts_of, package_versions
 from batchlight.report import write_report
-from batchlight.storage import Location, Storage, open_source, open_storage
+from batchlight.storage import Location, Storage, open_storage
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -77,9 +83,8 @@ def run(config: JobConfig) -> Summary:
     weights = weights_of(config)
     storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
-    run_id = new_run_id()
-    with Lock(storage, str(output), run_id) as lock:
-        return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
+    with Lock(storage, str(output), new_run_id()) as lock:
+        return _Run(config, weights, inputs, output, storage, lock).to_the_end()
 
 
 class _Run:
@@ -91,7 +96,6 @@ class _Run:
         output: Location,
         storage: Storage,
         lock: Lock,
-        run_id: str,
     ) -> None:
         self.config = config
         self.weights = weights
@@ -99,12 +103,13 @@ class _Run:
         self.output = output
         self.storage: Storage = FencedStorage(storage, lock.require)
         self.lock = lock
-        self.run_id = run_id
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
         self.state: OutputState
         """As it was looked at last, or left by this run."""
         self.counts = PlanCounts()
+        self._unlisted = Tally()
+        """Of rows that this run has made and that do not count."""
         self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
@@ -119,14 +124,12 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                self.fingerprints = fingerprints_of(self.config, self.model)
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
                 if not self.stopped_early:
                     self._copy_sidecars()
-                self._make_report()
-            summary = self._summary_of_outcome()
+                summary = self._reported(self._summary_of_outcome())
         except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
@@ -151,6 +154,8 @@ class _Run:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        self.config = as_begun(self.config, self.state)
+        self.fingerprints = fingerprints_of(self.config, self.model)
         plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
         if plan is None:
             return False
@@ -162,10 +167,12 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
+        planner = Planner(
+            config, self.fingerprints, self.inputs.passed_over, self.stats.first_batch
+        )
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
-        self.counts = planner.counts
+        self.counts, self._unlisted = planner.counts, planner.unlisted_since
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
@@ -179,13 +186,9 @@ class _Run:
     def _do(self, plan: Plan) -> None:
         """Do the batches of the last plan that are not done yet, and close it."""
         done = self.state.done
+        self.stats.take_on(plan)
         if len(done) < plan.counts.batches:
-            left = [method for method in plan.methods if method not in self.config.method]
-            if left:
-                raise UsageError(
-                    f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
-                    "give the same methods as before, or redo everything with --overwrite"
-                )
+            require_options_of(plan, self.config, self.output)
             engine = self._started_engine()
             self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
         if not self.stopped_early:
@@ -206,8 +209,9 @@ class _Run:
 
     async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
         left = await asyncio.to_thread(plan.rows_left, self.storage, done)
-        if self.model is not None and self._service is None and left.get("absgn"):
-            self._service = await serve(engine, self.config, self.model, left["absgn"])
+        images = plan.counts.todo and left.get("absgn", 0)  # else all are files to copy
+        if self.model is not None and self._service is None and images:
+            self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
         runner = BatchRunner(engine, self._context, self._service)
         goal = Goal.of(plan, self.stats.tally, sum(left.values()))
@@ -217,12 +221,14 @@ class _Run:
         results = window(jobs, engine.window)
         try:
             async for result in results:
-                self.stats.add(result.tally)
+                self.stats.add(result.tally, result.read_bytes)
                 total = goal.rows(self.stats.tally)
                 self._show(total)
                 prometheus.show(engine, result)
                 failed = self.stats.tally.failed
-                allowed = self.config.allows_failures(failed, self._expected_rows)
+                # In the plan, a container counts as one image.
+                pairs = max(self.stats.planned, total)
+                allowed = self.config.allows_failures(failed, pairs)
                 if self.config.fail_fast and not allowed and self.stats.rows < total:
                     self.stopped_early = True
                     return
@@ -231,42 +237,33 @@ class _Run:
 
     @property
     def _context(self) -> BatchContext:
-        return BatchContext(
-            config=self.config,
-            input=self.inputs.root,
-            follow_links=self.inputs.data_set.follows_links,
-            output=self.output,
-            run_id=self.run_id,
-            fingerprints={m: f.digest for m, f in self.fingerprints.items()},
-            container_fingerprints={
-                m: self.config.container_digest(f) for m, f in self.fingerprints.items()
-            },
-            lock=self.lock.number,
-            pixels_at_once=self.model.pixels_at_once if self.model else 0,
-        )
+        where = self.inputs, self.output, self.lock
+        return context_of(self.config, *where, self.fingerprints, self.model)
 
     def _copy_sidecars(self) -> None:
         """Files beside containers, where these were written."""
         if not self.counts.containers or not self.inputs.data_set.is_folder:
             return
-        source = open_source(self.inputs.root, self.inputs.data_set.follows_links)
+        source = self.inputs.opened(self.inputs.root)
         patterns, methods = self.inputs.patterns, self.config.method
         if found := list(sidecars.due(source, self.output, methods, patterns)):
             self.display.say(f"copying {counted(len(found), 'file')} beside containers")
             copying = sidecars.copy(found, self._started_engine(), self._context, source)
             self._interrupt.run(while_held(self.lock, copying))
 
-    def _make_report(self) -> None:
-        """Unless it is up to date. On a worker, for no image ever passes through the driver.
+    def _reported(self, summary: Summary) -> Summary:
+        """Make the report, unless it is up to date; the summary, with what that took.
 
-        Whatever happens to it, it changes nothing of how the run ends.
+        On a worker, for no image ever passes through the driver. Whatever happens to it, it changes
+        nothing of how the run ends.
         """
         plan = self.state.plan
         if plan is None or (not self.stats.rows and self._reported_since(plan)):
-            return
+            return summary
         began = time.monotonic()
         try:
-            self._interrupt.run(while_held(self.lock, self._write_report(self._started_engine())))
+            work = self._write_report(self._started_engine(), summary)
+            self._interrupt.run(while_held(self.lock, work))
         except (Interrupted, LockedError):
             raise
         except Exception as error:  # of the work that is done, nothing is lost
@@ -276,6 +273,8 @@ class _Run:
                 self.output,
             )
         self.stats.report_s = time.monotonic() - began
+        took = round(self.stats.report_s, 3)
+        return summary.model_copy(update={"report_s": took, "finished_at": _now()})
 
     def _reported_since(self, plan: Plan) -> bool:
         """Whether the report was made when all of the plan was there."""
@@ -286,9 +285,10 @@ class _Run:
         closed = plan.closed_at(self.storage)
         return closed is None or (made is not None and made >= closed)
 
-    async def _write_report(self, engine: Engine) -> None:
+    async def _write_report(self, engine: Engine, summary: Summary) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
+        data_set = self.inputs.data_set
+        await engine.call(write_report, self.output, data_set, self.lock.number, summary)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
@@ -296,49 +296,43 @@ class _Run:
         tally = done.tally
         self.display.update(State(done.rows, total, tally.failed, done.elapsed_s, tally.skipped))
 
-    @property
-    def _expected_rows(self) -> int:
-        """Of all that is listed, whether done now, before or not yet; in containers, as known."""
-        inside = self.stats.tally.in_containers
-        return self.counts.inputs * len(self.config.method) + inside
-
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None
         return self._summary(ExitCode.OK, "").judged(self.config, stopped_after)
 
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
-        held = held_rows(self.storage, self.config.method, count_within_s)
+        done = self.stats
+        held = held_rows(self.storage, self.config.method, count_within_s, done.first_batch)
         # Failing rows of inputs that are not listed are nobody's concern.
         unlisted = self.counts.gone_tally + self.counts.beyond_tally
-        rows = Tally() if held is None else held - unlisted
-        methods = len(self.config.method)
-        missing = max(0, self.counts.inputs * methods - rows.rows + rows.in_containers)
-        missing += max(0, self.counts.containers * methods - rows.containers)
-        done = self.stats
+        rows = Tally() if held is None else held.rows - unlisted
+        new = Tally() if held is None else held.new - self._unlisted
+        images, pairs = self.counts.in_all(rows, len(self.config.method))
         return Summary(
-            run_id=self.run_id,
+            run_id=self.lock.run_id,
             exit_code=exit_code,
             reason=reason,
             input=str(self.inputs.given),
             output=str(self.output),
             started_at=self.started_at.isoformat(timespec="seconds"),
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            inputs=self.counts.inputs + -(-rows.in_containers // methods),
+            finished_at=_now(),
+            inputs=images,
             containers=self.counts.containers,
+            beside=self.counts.beside,
+            others=self.counts.others,
+            pairs=pairs,
             counted=held is not None,
-            ok=rows.ok,
-            skipped=rows.skipped,
-            failed=rows.failed,
-            failed_by_code=dict(rows.failed_by_code),
-            lost_by_name=dict(rows.lost_by_name),
-            missing=0 if held is None else missing,
+            **counts_of(rows),
+            missing=0 if held is None else max(0, pairs - rows.rows),
             gone=self.counts.gone,
             passed_over=dict(self.counts.passed_over),
+            pairs_now=new.rows,
+            failed_now=new.failed,
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
-            input_bytes=rows.input_bytes,
-            output_bytes=rows.output_bytes,
+            read_bytes=done.read_bytes,
+            written_bytes=done.tally.output_bytes,
             elapsed_s=round(done.elapsed_s, 3),
             images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
             report_s=round(done.report_s, 3),
@@ -347,3 +341,7 @@ class _Run:
             network=self.model.described() if self.model else {},
             versions=package_versions(),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -26,13 +26,13 @@ from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import Storage
-from batchlight.storage.base import NameRefusedError, Reader
+from batchlight.storage.base import ChangedError, NameRefusedError, Reader
 
 CHECKS_AT_ONCE = 8
-"""Outputs read at one time; each is in memory as a whole."""
+"""Outputs read at one time."""
+WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
+"""Larger ones are read in such pieces."""
 CHECKS_AHEAD = 1024
-PIECE_BYTES = 2**20
-"""Of a container, read at once."""
 
 _OF_OUTPUT = ["input", "method", "output", "output_bytes", "output_sha256"]
 
@@ -216,16 +216,16 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
         return Problem(row["output"], trouble, detail, row["input"], row["method"])
 
     try:
-        data = storage.read(row["output"])
+        size, sha256 = _read(storage, row)
     except FileNotFoundError:
         return problem("missing", "there is no such file")
     except PermissionError:
         return problem("unreadable", "no permission to read it")
-    except NameRefusedError as error:
+    except (NameRefusedError, ChangedError) as error:
         return problem("unreadable", str(error))
-    if len(data) < (row["output_bytes"] or 0):
-        return problem("truncated", f"{len(data)} bytes instead of {row['output_bytes']}")
-    if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
+    if size < (row["output_bytes"] or 0):
+        return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
+    if sha256 != row["output_sha256"]:
         return problem("altered", "its sha256 is not the recorded one")
     return None
 
@@ -260,7 +260,7 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
         return problem("missing", "there is no such file")
     except PermissionError:
         return problem("unreadable", "no permission to read it")
-    except NameRefusedError as error:
+    except (NameRefusedError, ChangedError) as error:
         return problem("unreadable", str(error))
     return None
 
@@ -277,6 +277,15 @@ def _what_differs(reader: Reader, container: Container) -> str:
     if not bad:
         return f"{words}; its images are as recorded, and something beside them is not"
     return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
+
+
+def _read(storage: Storage, row: Row) -> tuple[int, str]:
+    """Size and sha256 of an output; a large one is read in pieces."""
+    if (row["output_bytes"] or 0) <= WHOLE_BYTES:
+        data = storage.read(row["output"])
+        return len(data), hashlib.sha256(data).hexdigest()
+    with closing(storage.open_reader(row["output"])) as reader:
+        return reader.size, _sha256(reader, 0, reader.size)
 
 
 def _sha256(reader: Reader, start: int, size: int) -> str:

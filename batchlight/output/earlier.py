@@ -40,6 +40,7 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    batch: int
     lost: tuple[str, ...] = ()
     of_container: Tally | None = None
     """Of a container: what its rows come to."""
@@ -54,11 +55,19 @@ class Earlier:
         """What its rows come to."""
         if self.of_container is not None:
             return self.of_container
-        skipped = self.status == "skipped"
+        skipped, copied = self.status == "skipped", self.status == "copied"
         codes = ((self.failed_with, 1),) if self.failed_with else ()
-        ok = not (skipped or codes)
+        ok = not (skipped or copied or codes)
         lost = tuple((name, 1) for name in self.lost)
-        return Tally(int(ok), codes, self.size or 0, self.output_bytes or 0, int(skipped), lost)
+        return Tally(
+            int(ok),
+            codes,
+            self.size or 0,
+            self.output_bytes or 0,
+            int(skipped),
+            lost,
+            copied=int(copied),
+        )
 
 
 ROWS_AT_ONCE = 4096
@@ -93,7 +102,7 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
     recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
-    columns = (*UNIT, "status", "error_code", "fingerprint", "container_bytes", *recorded)
+    columns = (*UNIT, "status", "error_code", "fingerprint", "container_bytes", "batch", *recorded)
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
@@ -113,7 +122,7 @@ def _images(rows: pa.Table) -> Iterator[Earlier]:
 
 def _containers(rows: pa.Table) -> list[Earlier]:
     """One for each container and method."""
-    first = ("container_bytes", "input_modified", "input_etag", "fingerprint")
+    first = ("container_bytes", "input_modified", "input_etag", "fingerprint", "batch")
     kinds = rows.group_by(
         ["container", "method", "status", "error_code"], use_threads=False
     ).aggregate(
@@ -176,6 +185,7 @@ def _as_container(
         kinds[0]["fingerprint_first"],
         container_output(method, path),
         tally.output_bytes,
+        kinds[0]["batch_first"],
         of_container=tally,
     )
 
@@ -192,5 +202,6 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["fingerprint"],
         row["output"],
         row["output_bytes"],
+        row["batch"],
         tuple(row["lost"] or ()),
     )

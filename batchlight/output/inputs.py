@@ -20,9 +20,14 @@ from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
 NOT_NAMED = "the input does not name it any more"
 
 
+def is_other_name(path: str) -> bool:
+    """Whether a path of a folder is of no image, no container, and no folder that is not listed."""
+    return not (is_image_name(path) or is_container_name(path) or path.endswith("/"))
+
+
 @dataclass(frozen=True)
 class Input:
-    """One image of the data set."""
+    """One image of the data set, or another file that is copied."""
 
     path: str
     """Relative to the root, separated by ``/``; what its output is named after."""
@@ -37,11 +42,18 @@ class Input:
     """Whether it is a container of images, done and recorded as a whole."""
     offset: int | None = None
     """Of an image in a container: where its bytes begin there."""
+    inside: Input | None = None
+    """The container that it is in."""
 
     @property
     def key(self) -> str:
         """What a listing is in the order of: a container stands where its members would."""
         return f"{self.path}/" if self.container else self.path
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is no image, and is copied as it is."""
+        return self.defect is None and is_other_name(self.path)
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether this is another file than the one recorded: by size and etag, else by mtime."""
@@ -90,6 +102,11 @@ class Batch:
         """The container that it consists of; None for a batch of images."""
         return self.inputs[0] if self.inputs and self.inputs[0].container else None
 
+    @property
+    def copies(self) -> bool:
+        """Whether it is one of files that are no images; none is of both kinds."""
+        return any(item.is_other for item in self.inputs)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -105,6 +122,8 @@ class DataSet:
     """What was asked for: the root itself, an image in it, or a list in it."""
     follow_links: bool = False
     """Also links that leave the root."""
+    copies_others: bool = False
+    """Also files that are no images."""
 
     @property
     def is_folder(self) -> bool:
@@ -130,7 +149,8 @@ class DataSet:
         parts = item.path.split("/")
         return (
             item.source is None
-            and (is_container_name if item.container else _may_be_image)(item.path)
+            and (self.copies_others or not is_other_name(item.path))
+            and item.container == is_container_name(item.path)
             and not any(part.startswith(".") or part == INTERNAL for part in parts)
         )
 
@@ -156,10 +176,6 @@ class DataSet:
                 f"cannot read the list {self.given}; check that it is there to be read"
             ) from error
         return read_list(data, self.given.name, str(self.given))
-
-
-def _may_be_image(path: str) -> bool:
-    return is_image_name(path) or path.endswith("/")
 
 
 @lru_cache(maxsize=1)

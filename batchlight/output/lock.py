@@ -114,6 +114,7 @@ class Lock:
     def __init__(self, storage: Storage, where: str, run_id: str) -> None:
         self._storage = storage
         self._where = where
+        self.run_id = run_id
         self._holder = Holder.this_process(run_id)
         self._lost: BatchlightError | None = None
         self._last_sign = 0.0
@@ -205,7 +206,7 @@ class Lock:
 
     def _time_of_storage(self) -> datetime:
         """Now, by the clock that dates the locks, which need not be that of this machine."""
-        probe = f"{LOCKS}/{self._holder.run_id}.clock"
+        probe = f"{LOCKS}/{self.run_id}.clock"
         self._storage.write(probe, b"")
         try:
             return self._storage.stat(probe).modified or datetime.now(UTC)

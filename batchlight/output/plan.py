@@ -7,6 +7,7 @@ its end mark last; a chunk's rows end in the file of ``metadata/`` of the same n
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.config import Fingerprint, Method
+from batchlight.config import Method
 from batchlight.errors import StorageError, counted
+from batchlight.fingerprint import Fingerprint
 from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
@@ -93,10 +95,30 @@ class PlanCounts:
     beyond_tally: Tally = field(default_factory=Tally)
     passed_over: tuple[tuple[str, int], ...] = ()
     """Files that are no images, by suffix."""
+    beside: int = 0
+    """Files beside containers, which go along with these; in none of the other counts."""
+    others: int = 0
+    """Files that are no images, and are copied; in none of the counts above but ``batches``."""
+    others_bytes: int = 0
+    todo_others: int = 0
+
+    def in_all(self, recorded: Tally, methods: int) -> tuple[int, int]:
+        """Images, and pairs, with those in containers as far as they are recorded.
+
+        A container that has no records counts as one image.
+        """
+        inside = recorded.in_containers + max(0, self.containers * methods - recorded.containers)
+        pairs = (self.inputs + self.others) * methods + inside
+        return self.inputs + math.ceil(inside / methods), pairs
 
     @property
     def in_words(self) -> str:
         """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        others = f"; {self.todo_others} other files to copy" if self.todo_others else ""
+        return self._images_in_words + others
+
+    @property
+    def _images_in_words(self) -> str:
         images = counted(self.inputs, "image")
         if self.containers:
             containers = counted(self.containers, "container")
@@ -123,6 +145,7 @@ class PlanDocument(Document):
     fingerprints: Mapping[Method, Mapping[str, Any]]
     methods: tuple[Method, ...]
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
     member_rules: Mapping[str, Any] = {}
 
 
@@ -145,6 +168,8 @@ class Plan:
     methods: tuple[Method, ...]
     """Those that some of its batches need."""
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
+    """Images per batch at most; None if that was not recorded."""
     member_rules: Mapping[str, Any] = field(default_factory=dict)
     """``JobConfig.member_rules``."""
 

@@ -143,6 +143,8 @@ class Tally:
     skipped: int = 0
     lost_by_name: tuple[tuple[str, int], ...] = ()
     """How many outputs do not have what of their input's file."""
+    copied: int = 0
+    """Of files that are no images."""
     in_containers: int = 0
     """Of all these rows."""
     containers: int = 0
@@ -156,7 +158,7 @@ class Tally:
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.ok + self.skipped + self.failed
+        return self.ok + self.skipped + self.failed + self.copied
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -166,6 +168,7 @@ class Tally:
             self.output_bytes + other.output_bytes,
             self.skipped + other.skipped,
             _summed(self.lost_by_name, other.lost_by_name),
+            self.copied + other.copied,
             self.in_containers + other.in_containers,
             self.containers + other.containers,
         )
@@ -178,6 +181,7 @@ class Tally:
             self.output_bytes - part.output_bytes,
             self.skipped - part.skipped,
             _summed(self.lost_by_name, part.lost_by_name, -1),
+            self.copied - part.copied,
             self.in_containers - part.in_containers,
             self.containers - part.containers,
         )
@@ -189,15 +193,19 @@ class Tally:
         The rows of a container all stand in one file, so that files can be counted one by one.
         """
         codes = _counted(table["error_code"])
-        skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
+        skipped, copied = (
+            pc.sum(pc.equal(table["status"], status)).as_py() or 0
+            for status in ("skipped", "copied")
+        )
         inside = pc.sum(pc.is_valid(table["container"])).as_py() or 0
         return cls(
-            table.num_rows - skipped - sum(count for _, count in codes),
+            table.num_rows - skipped - copied - sum(count for _, count in codes),
             codes,
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
             _counted(pc.list_flatten(table["lost"])),
+            copied,
             inside,
             _containers(table) if inside else 0,
         )

@@ -14,14 +14,17 @@ from batchlight.storage import Location, Storage, open_storage
 
 @dataclass(frozen=True)
 class Status:
-    """One output at one moment. Images are (input, method) pairs of the last plan."""
+    """One output at one moment."""
 
     output: str
     state: str
     """``running``, ``interrupted`` (run the same command again), or ``finished``."""
+    images: int
+    """Of the last plan."""
     planned: int
+    """(image, method) pairs of the last plan."""
     done: int
-    """In committed batches."""
+    """Those of them that are in committed batches."""
     holder: str | None
     ended: str | None
     """When and how the last run that is over ended."""
@@ -53,6 +56,7 @@ def read_status(text: str) -> Status:
     return Status(
         output=text,
         state="running" if holder else ended,
+        images=state.plan.counts.todo if state.plan else 0,
         planned=planned,
         done=planned - rows_left(storage, state),
         holder=f"{holder} since {holder.acquired_at.isoformat()}" if holder else None,

@@ -38,7 +38,7 @@ def groups_in(source: Source, container: Input, config: JobConfig) -> Iterator[G
         if item is not None or takes_all:
             group.members.append((member, item))
         count += item is not None
-        if count == config.batch_size:
+        if count == config.images_per_group:
             yield group
             group, count = Group([]), 0
     yield group

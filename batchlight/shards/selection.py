@@ -78,6 +78,7 @@ def images(
                 etag=container.etag,
                 defect=defect,
                 offset=member.data,
+                inside=container,
             ),
         )
 

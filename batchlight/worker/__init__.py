@@ -5,6 +5,7 @@ steps.py           what is done to one image: read, decode, enhance, encode, wri
 trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
+copying.py         one batch of files that are no images
 shard.py           one container: its images in groups, written back to where they were
 sidecars.py        files beside containers
 network_client.py  images to the network and back, in groups of one shape

@@ -108,6 +108,10 @@ class Image:
     deaths: int = 0
     readers: int = EVERYONE
     """Who may read it, as permission bits of a file that no more people may read."""
+    read_bytes: int = 0
+    """Of its file; twice of one that was read twice."""
+    is_other: bool = False
+    """It is no image: it is only copied."""
     skipped: bool = False
     """It is not dark: no method is to enhance it."""
     failure: Failure | None = None
@@ -125,6 +129,14 @@ class Image:
         for method in methods:
             image.results[method] = MethodResult(_death_of(item, method, losses))
         return image
+
+    def status(self, failure: Failure | None) -> str:
+        """The column of that name."""
+        if failure is not None:
+            return "failed"
+        if self.is_other:
+            return "copied"
+        return "skipped" if self.skipped else "ok"
 
     @property
     def light(self) -> float | None:

@@ -60,6 +60,8 @@ class BatchResult:
     """How long the network computed."""
     unexpected: tuple[Unexpected, ...] = ()
     """Exceptions that are no image's fault, one of each kind."""
+    read_bytes: int = 0
+    """Of images, as often as they were read."""
 
     @property
     def tally(self) -> Tally:
@@ -67,7 +69,9 @@ class BatchResult:
         return sum(self.tallies.values(), Tally())
 
     @classmethod
-    def of(cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = ()) -> BatchResult:
+    def of(
+        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int = 0
+    ) -> BatchResult:
         """Count the rows of a batch."""
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
@@ -76,6 +80,7 @@ class BatchResult:
             {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
             _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
             unexpected,
+            read_bytes,
         )
 
 
@@ -113,8 +118,8 @@ def run_batch(
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, records, _readers(images))
-    return BatchResult.of(rows, unexpected)
+    rows = write_part(steps.output, batch.number, records, readers_of(images))
+    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
 def redo(
@@ -145,7 +150,7 @@ def redo(
         for image in images
         for method in image.methods
     ]
-    return Redone(records, kinds_of(images), _readers(images))
+    return Redone(records, kinds_of(images), readers_of(images))
 
 
 def rehearse(
@@ -327,7 +332,8 @@ def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     return tuple({found.kind: found for image in images for found in image.unexpected}.values())
 
 
-def _readers(images: Iterable[Image]) -> int:
+def readers_of(images: Iterable[Image]) -> int:
+    """Who may read all of them, as permission bits."""
     return reduce(and_, (image.readers for image in images), EVERYONE)
 
 

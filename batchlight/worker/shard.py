@@ -52,7 +52,7 @@ def run_shard(
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
     rows = write_part(steps.output, batch.number, table, steps.readers)
-    return BatchResult.of(rows, unexpected)
+    return BatchResult.of(rows, unexpected, steps.read_bytes)
 
 
 def redo_shard(
@@ -134,6 +134,8 @@ class _ShardSteps(Steps):
         self.container = container
         self.spool: Spool | None = None
         self._source: Reader | None = None
+        self.read_bytes = 0
+        """Of images, as often as they were read."""
         self.readers = EVERYONE
         """Who may read the container, as permission bits; once it is opened."""
 
@@ -246,6 +248,7 @@ class _Shard:
                 self._emit(member, None if item is None else done[item.path], method)
         assert steps.spool is not None
         steps.spool.clear()
+        steps.read_bytes += sum(image.read_bytes for image in found)
         self.unexpected |= {error.kind: error for error in kinds_of(found)}
         light = mean_light(found)
         for (member, _), image in zip(group.images, found, strict=True):

@@ -83,15 +83,9 @@ class ImageSteps:
         item = image.input
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
-        try:
-            with _timed(image.facts, "read_ms"):
-                data = self.bytes_of(item)
-        except FileNotFoundError as error:
-            raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
-        except PermissionError as error:
-            raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
-        except (NameRefusedError, ChangedError) as error:
-            raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+        with of_one_input(), _timed(image.facts, "read_ms"):
+            data = self.bytes_of(item)
+        image.read_bytes += len(data)
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
@@ -99,8 +93,11 @@ class ImageSteps:
         return data
 
     def bytes_of(self, item: Input) -> bytes:
-        """The file of an image. Raises what ``Storage.read`` raises."""
-        return read_input(item, self.input, self.opened)
+        """The file of an image, or what is its own of a container. Raises as ``Storage.read``."""
+        if item.inside is None or item.offset is None:
+            return read_input(item, self.input, self.opened)
+        storage, path = place_of(item.inside, self.input, self.opened)
+        return storage.read_part(path, item.offset, item.size or 0)
 
     def path_of(self, method: Method, item: Input) -> str:
         """Where the output of an image is."""
@@ -263,7 +260,7 @@ def as_record(
     return Record(
         input=item.path,
         method=method,
-        status="failed" if failure else "skipped" if image.skipped else "ok",
+        status=image.status(failure),
         error_code=failure.code.value if failure else None,
         error=failure.message if failure else None,
         input_bytes=item.size,
@@ -277,6 +274,19 @@ def as_record(
         fingerprint=context.fingerprints[method],
         **columns,
     )
+
+
+@contextmanager
+def of_one_input() -> Iterator[None]:
+    """Turn trouble with reading a file into ``ImageError``."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
+    except PermissionError as error:
+        raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
+    except (NameRefusedError, ChangedError) as error:
+        raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
 
 
 def compile_kernels(config: JobConfig) -> None:

@@ -479,7 +479,8 @@ def test_a_plan_tells_what_is_in_containers(shards: Path, tmp_path: Path) -> Non
     (shards / "bad.tar").write_bytes(b"no tar" * 1000)
     config = batchlight.JobConfig(input=str(shards), output=str(tmp_path / "out"))
     found = dry_run(config)
-    assert (found.containers, found.todo_containers, found.inputs) == (3, 3, 4)
+    assert (found.containers, found.todo_containers) == (3, 3)
+    assert (found.inputs, found.todo, found.todo_pairs) == (21, 21, 21)  # four of them are files
     inside = found.in_containers
     assert (inside.images, inside.suffixes, inside.looked_at) == (17, {".jpg": 17}, 3)
     assert inside.others == {".json": 17, ".txt": 17, ".cls": 17}

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
-from batchlight.config import Fingerprint
 from batchlight.driver.verify import Problem, verify
 from batchlight.errors import StorageError
+from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import PlanDocument
 from batchlight.output.records import REQUIRED, SCHEMA
 from batchlight.output.status import read_status

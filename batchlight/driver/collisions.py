@@ -1,0 +1,108 @@
+"""Listed images whose outputs would overwrite one another, or that have the names of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from batchlight.config import JobConfig, Method
+from batchlight.errors import UsageError
+from batchlight.images.names import output_path
+from batchlight.output.earlier import Earlier
+from batchlight.output.inputs import Input
+from batchlight.storage import Location
+
+
+class Entry(NamedTuple):
+    """One path of the listing, of the earlier records, or of both."""
+
+    path: str
+    image: Input | None
+    """None if it is gone."""
+    rows: Mapping[Method, Earlier]
+
+
+def outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Pass the entries on. Raises ``UsageError`` for what cannot be done with containers.
+
+    On an object store there may be ``a.tar`` and ``a.tar/b.jpg``; these are neighbours.
+    """
+    container: str | None = None
+    for entry in entries:
+        if entry.image is not None and entry.image.container:
+            container = entry.path
+            if config.format != "same":
+                raise UsageError(
+                    f"{container} is a container, whose images keep their formats; use --format "
+                    f"same, or --exclude {container}"
+                )
+        elif entry.image is not None and container and entry.path.startswith(f"{container}/"):
+            raise UsageError(
+                f"{container} is a container, and {entry.path} has the name of a member of it; "
+                "rename one, or exclude one"
+            )
+        yield entry
+
+
+def apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Pass the entries on, but let none overwrite the output of another.
+
+    Paths whose outputs collide share all but the suffix, and in sorted order everything between
+    them starts with the same ``stem.``, so only such neighbours need to be looked at together.
+    """
+    neighbours: list[Entry] = []
+    stem = ""
+    for entry in entries:
+        if stem and entry.path.startswith(stem):
+            neighbours.append(entry)
+            continue
+        yield from _without_collisions(neighbours, config)
+        neighbours = [entry]
+        stem = entry.path.rpartition(".")[0] + "."
+    yield from _without_collisions(neighbours, config)
+
+
+def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
+    """Raise ``UsageError`` at two images that would write one output.
+
+    An image that is gone keeps its row and its output; so one that would overwrite that fails.
+    """
+    if len(entries) < 2:
+        yield from entries
+        return
+    gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
+    kept = {row.output: row.path for row in gone}
+    writers: dict[str, str] = {}
+    for entry in entries:
+        if entry.image is None:
+            yield entry
+            continue
+        outputs = [output_path(method, entry.path, config.format) for method in config.method]
+        own = {row.output for row in entry.rows.values()}
+        defect = None
+        for output in outputs:
+            if output in writers:
+                raise UsageError(
+                    f"{writers[output]} and {entry.path} would both be written to {output}; "
+                    "rename one, exclude one, or use --format same"
+                )
+            writers[output] = entry.path
+            above = next((folder for folder in _folders_of(output) if folder in writers), None)
+            if above is not None and not Location.parse(config.output or config.input).remote:
+                defect = (
+                    f"its output would lie in the folder {above}, which is the output of "
+                    f"{writers[above]}; rename one of them"
+                )
+            if output in kept and output not in own:
+                defect = (
+                    f"{output} is the output of {kept[output]}, which is no longer listed; "
+                    "rename this one, or choose another --output"
+                )
+        yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """All above a path; each could be the output of an image, as keys of a store may go on."""
+    while path := path.rpartition("/")[0]:
+        yield path

@@ -1,0 +1,37 @@
+"""What decides the pixels of outputs, so that they can be told from those of other parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
+"""Values that a fingerprint leaves out: what was made before there was the option has them too."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The parameters that decide pixels; equal digests mean equal outputs for equal inputs."""
+
+    parameters: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hex of the parameters as canonical JSON."""
+        text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parameters under the names of options, with those that go without saying."""
+        parameters = {**UNNAMED, **self.parameters}
+        return {name.replace("-", "_"): value for name, value in parameters.items()}
+
+    def changes_since(self, earlier: Fingerprint) -> list[str]:
+        """Each parameter that differs, as ``omega 0.93 -> 0.5``."""
+        old, new = ({**UNNAMED, **some.parameters} for some in (earlier, self))
+        pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
+        return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
