@@ -23,7 +23,7 @@ GIVEN_ONCE = frozenset(
     f"--{name}"
     for name in (
         *("input", "output", "config", "address", "weights"),
-        *("data", "out", "enhanced", "reference"),
+        *("data", "out", "reference"),
     )
 )
 """Options that name a place: who gives two means both. Of others, a later one overrides."""

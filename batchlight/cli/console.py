@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ def print_summary(summary: Summary) -> None:
     console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
+    console.print(f"next: {escape(shown(_next_command(summary)))}")
+
+
+def _next_command(summary: Summary) -> str:
+    """What most people want to do now."""
+    output = shlex.quote(summary.output)
+    if summary.failed:
+        return f"batchlight failures {output}"
+    return f"batchlight status {output}; or the same run again, for images that are new by then"
 
 
 def print_comparison(found: Preview) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchlight._version import __version__
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import print_comparison, print_facts, print_summary, telling
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
@@ -29,6 +30,8 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
 
     Run the same command again to go on after an interruption, and whenever images are new.
     """
+    if config.progress == "auto" and sys.stderr.isatty():  # what follows takes a second to load
+        print(f"batchlight {__version__}", file=sys.stderr, flush=True)
     from batchlight.driver.run import run as run_job
     from batchlight.host.process import keep_freed_memory
 

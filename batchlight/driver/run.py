@@ -128,8 +128,7 @@ class _Run:
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
-                self._make_report()
-            summary = self._summary_of_outcome()
+                summary = self._reported(self._summary_of_outcome())
         except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
@@ -242,17 +241,19 @@ class _Run:
         finally:
             await results.aclose()
 
-    def _make_report(self) -> None:
-        """Unless it is up to date. On a worker, for no image ever passes through the driver.
+    def _reported(self, summary: Summary) -> Summary:
+        """Make the report, unless it is up to date; the summary, with what that took.
 
-        Whatever happens to it, it changes nothing of how the run ends.
+        On a worker, for no image ever passes through the driver. Whatever happens to it, it changes
+        nothing of how the run ends.
         """
         plan = self.state.plan
         if plan is None or (not self.stats.rows and self._reported_since(plan)):
-            return
+            return summary
         began = time.monotonic()
         try:
-            self._interrupt.run(while_held(self.lock, self._write_report(self._started_engine())))
+            work = self._write_report(self._started_engine(), summary)
+            self._interrupt.run(while_held(self.lock, work))
         except (Interrupted, LockedError):
             raise
         except Exception as error:  # of the work that is done, nothing is lost
@@ -262,6 +263,8 @@ class _Run:
                 self.output,
             )
         self.stats.report_s = time.monotonic() - began
+        took = round(self.stats.report_s, 3)
+        return summary.model_copy(update={"report_s": took, "finished_at": _now()})
 
     def _reported_since(self, plan: Plan) -> bool:
         """Whether the report was made when all of the plan was there."""
@@ -272,9 +275,10 @@ class _Run:
         closed = plan.closed_at(self.storage)
         return closed is None or (made is not None and made >= closed)
 
-    async def _write_report(self, engine: Engine) -> None:
+    async def _write_report(self, engine: Engine, summary: Summary) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
+        data_set = self.inputs.data_set
+        await engine.call(write_report, self.output, data_set, self.lock.number, summary)
 
     def _show(self, total: int) -> None:
         """How far this run is, all plans that it works on together."""
@@ -306,7 +310,7 @@ class _Run:
             input=str(self.inputs.given),
             output=str(self.output),
             started_at=self.started_at.isoformat(timespec="seconds"),
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished_at=_now(),
             inputs=self.counts.inputs,
             others=self.counts.others,
             pairs=self._expected_rows,
@@ -336,3 +340,7 @@ class _Run:
             network=self.model.described() if self.model else {},
             versions=package_versions(),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

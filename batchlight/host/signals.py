@@ -90,6 +90,8 @@ class Interrupt:
         async def cancellable() -> None:
             task = asyncio.ensure_future(work)
             self._cancel = (asyncio.get_running_loop(), task)
+            if self._signum is not None:  # while the loop was made
+                task.cancel()
             try:
                 await task
             except asyncio.CancelledError:
@@ -102,7 +104,8 @@ class Interrupt:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(cancellable())
+            with self.held():  # a loop that is only half made or half closed cannot be left
+                asyncio.run(cancellable())
             return
         # A notebook runs a loop of its own in this thread.
         self._elsewhere = True
@@ -122,5 +125,7 @@ class Interrupt:
                 raise _Stop(signum)
             loop, task = self._cancel
             loop.call_soon_threadsafe(task.cancel)
-        elif not self._held:
+        elif self._held:
+            self._say("stopping in a moment; a second signal stops at once")
+        else:
             raise Interrupted(signum)

@@ -14,8 +14,8 @@ from batchlight.config import JobConfig
 from batchlight.errors import ExitCode, counted, in_bytes, shown
 from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import SUMMARY, state_trouble
-from batchlight.storage import Storage
+from batchlight.output.layout import REPORT, SUMMARY, state_trouble
+from batchlight.storage import Location, Storage
 
 _PACKAGES = (
     "ray",
@@ -144,9 +144,18 @@ class Summary(Document):
             "passed over": passed_over_in_words(self.passed_over.items()),
             "read, written": f"{read}, {written}",
             "time": f"{self.elapsed_s:.1f} s, {rate}" if self.done_now else "",
-            "output": self.output,
+            **self._places,
         }
         return {name: value for name, value in facts.items() if value}
+
+    @property
+    def _places(self) -> dict[str, str]:
+        output = Location.parse(self.output)
+        methods = self.config.get("method", [])
+        return {
+            "enhanced images": ", ".join(str(output.joined(method)) for method in methods),
+            "report": str(output.joined(REPORT)),
+        }
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""

@@ -242,6 +242,21 @@ def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_the_end_of_a_run_says_where_all_is_and_what_comes_next(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    options = ("--input", tmp_path / "in", "--workers", 0)
+    done = batchlight_here("run", *options)
+    out = tmp_path / "in-enhanced"
+    assert re.search(rf"^enhanced images +{out}/classical$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^report +{out}/report.html$", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith(
+        f"next: batchlight status {out}; or the same run again, for images that are new by then\n"
+    )
+    (tmp_path / "in/empty.jpg").touch()
+    done = batchlight_here("run", *options)
+    assert done.stdout.endswith(f"next: batchlight failures {out}\n")
+
+
 def test_samples_make_a_job(tmp_path: Path) -> None:
     done = batchlight("samples", tmp_path / "dark")
     assert done.returncode == 0
