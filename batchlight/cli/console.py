@@ -48,14 +48,16 @@ def print_summary(summary: Summary) -> None:
         "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
         if summary.done_now
         else "0",
-        **_places(summary),
+        "output": summary.output,
     }
     optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
-    print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
+    told = {k: v for k, v in facts.items() if v != "0" or k not in optional}
+    print_facts("", {**told, **_places(summary)})
     console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
-    console.print(f"next: {escape(shown(_next_command(summary)))}")
+    if summary.exit_code == 0:  # else the reason says what to do
+        console.print(f"next: {escape(shown(_next_command(summary)))}")
 
 
 def _places(summary: Summary) -> dict[str, str]:
