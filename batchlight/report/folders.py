@@ -50,7 +50,6 @@ class Folders:
 
     def added(self, table: pa.Table) -> Folders:
         """With the rows of a table that has ``input``, ``method`` and ``status``."""
-        table = table.filter(pc.not_equal(table["status"], "copied"))  # which are no images
         folders = pc.replace_substring_regex(table["input"], _NAME, "")
         grouped = (
             pa.table({"folder": folders, "method": table["method"], "status": table["status"]})
