@@ -64,7 +64,8 @@ def test_its_pictures_are_those_of_a_run_with_the_options_it_names(
     options = shlex.split(sheet.settings[number].label)
     output = tmp_path / "out"
     done = batchlight_here(
-        *("run", "--input", tmp_path / "in", "--output", output, "--workers", 0, *options)
+        *("run", "--input", tmp_path / "in", "--output", output, "--workers", 0),
+        *("--batch-size", 64, *options),
     )
     assert done.returncode == 0, done.stderr
     recorded = {row["input"]: row for row in rows(output)}
