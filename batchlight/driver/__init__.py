@@ -6,7 +6,8 @@ patterns.py    which paths of it are wanted
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
 planner.py     a listing compared with earlier records, cut into batches
-batches.py     a batch on a worker, and what becomes of one that kills its worker
+dispatch.py    a plan's batches to the workers, many at a time
+batches.py     one batch, and what becomes of one that kills its worker
 network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do

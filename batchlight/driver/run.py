@@ -23,6 +23,7 @@ from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
@@ -30,7 +31,7 @@ from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import ProgressDisplay, State, make_display
 from batchlight.driver.stats import RunStats
-from batchlight.engine import Engine, make_engine, ray_address, window
+from batchlight.engine import Engine, make_engine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -52,6 +53,7 @@ from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
 from batchlight.report import write_report
 from batchlight.storage import Location, Storage, open_storage
+from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -79,6 +81,10 @@ def run(config: JobConfig) -> Summary:
     run_id = new_run_id()
     with Lock(storage, str(output), run_id) as lock:
         return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
+
+
+class _EnoughFailures(Exception):
+    """``--fail-fast``: more images have failed than may."""
 
 
 class _Run:
@@ -216,24 +222,25 @@ class _Run:
             lock=self.lock.number,
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
-        runner = BatchRunner(engine, context, self._service)
         total = self.stats.rows + sum(left.values())
-        self._show(total)
-        batches = plan.batches(self.storage, skip=done)
-        jobs = (runner.run(self.inputs.data_set.vetted(batch)) async for batch in batches)
-        results = window(jobs, engine.window)
-        try:
-            async for result in results:
+
+        def hear(result: BatchResult | None, under_way: Tally) -> None:
+            if result is not None:
                 self.stats.add(result.tally)
-                self._show(total)
                 prometheus.show(engine, result)
-                failed = self.stats.tally.failed
-                allowed = self.config.allows_failures(failed, self._expected_rows)
-                if self.config.fail_fast and not allowed and self.stats.rows < total:
-                    self.stopped_early = True
-                    return
-        finally:
-            await results.aclose()
+            self._show(total, under_way)
+            failed = self.stats.tally.failed
+            allowed = self.config.allows_failures(failed, self._expected_rows)
+            if self.config.fail_fast and not allowed and self.stats.rows < total:
+                raise _EnoughFailures
+
+        self._show(total, Tally())
+        runner = BatchRunner(engine, context, self._service)
+        data_set = self.inputs.data_set
+        try:
+            await Dispatcher(runner, data_set, self.storage, plan, done, hear).run()
+        except _EnoughFailures:
+            self.stopped_early = True
 
     def _make_report(self) -> None:
         """Unless it is up to date. On a worker, for no image ever passes through the driver.
@@ -269,11 +276,12 @@ class _Run:
         self.display.say("making the report")
         await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
 
-    def _show(self, total: int) -> None:
+    def _show(self, total: int, under_way: Tally) -> None:
         """How far this run is, all plans that it works on together."""
-        done = self.stats
-        tally = done.tally
-        self.display.update(State(done.rows, total, tally.failed, done.elapsed_s, tally.skipped))
+        done = self.stats.tally + under_way
+        self.display.update(
+            State(done.rows, total, done.failed, self.stats.since_begin_s, done.skipped)
+        )
 
     @property
     def _expected_rows(self) -> int:

@@ -10,7 +10,7 @@ from batchlight.output.records import Tally
 
 @dataclass
 class RunStats:
-    """Kept by the driver, one entry a batch."""
+    """Kept by the driver."""
 
     tally: Tally = field(default_factory=Tally)
     """Of the rows that this run has made."""
@@ -24,7 +24,7 @@ class RunStats:
             self._first_submitted = time.monotonic()
 
     def add(self, tally: Tally) -> None:
-        """A batch is committed."""
+        """Batches are committed."""
         self._last_committed = time.monotonic()
         self.tally += tally
 
@@ -37,6 +37,11 @@ class RunStats:
     def rows(self) -> int:
         """How many this run has made."""
         return self.tally.rows
+
+    @property
+    def since_begin_s(self) -> float:
+        """Since the first batch was submitted."""
+        return 0.0 if self._first_submitted is None else time.monotonic() - self._first_submitted
 
     @property
     def elapsed_s(self) -> float:

@@ -1,9 +1,11 @@
-"""What runs on a worker: one batch.
+"""What runs on a worker: one batch after the other.
 
 image.py           one image: what is known of it, and its failures
 steps.py           what is done to one image: read, decode, enhance, encode, write, record
 trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
+batch_result.py    what the driver hears of it
+assigned.py        all batches that a worker is given at once, and how far it is
 network_client.py  images to the network and back, in groups of one shape
 """

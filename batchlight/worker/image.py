@@ -7,7 +7,7 @@ other images of the batch never notice.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -137,6 +137,16 @@ class Image:
         return (
             self.failure is None and method in self.results and self.results[method].failure is None
         )
+
+    @property
+    def so_far(self) -> Iterator[str]:
+        """Of each method that is done with it: ``ok``, ``skipped``, or the code of its failure."""
+        for result in self.results.values():
+            failure = self.failure or result.failure
+            if failure is not None:
+                yield failure.code.value
+            elif "finished_at" in result.columns:
+                yield "skipped" if self.skipped else "ok"
 
     def attempt(self, step: Callable[[], T], method: Method | None = None) -> T | None:
         """Run one step; record its failure on the image, or on one method of it.

@@ -214,7 +214,7 @@ def test_a_task_that_has_vanished_is_sent_again(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begun: str
 ) -> None:
     monkeypatch.setattr(task_call, "LOOK_EVERY_S", 0.3)
-    monkeypatch.setattr(tasks, "PAUSE_BEFORE_RESENDING", 0.01)
+    monkeypatch.setattr(calls, "PAUSE_BEFORE_RESENDING", 0.01)
     monkeypatch.setattr(ray, "cancel", lambda stream, force: None)
     (tmp_path / "died").touch()
     begins = {
