@@ -17,6 +17,7 @@ __all__ = [
     "BatchlightError",
     "JobConfig",
     "Preview",
+    "Progress",
     "Summary",
     "__version__",
     "enhance",
@@ -27,6 +28,7 @@ __all__ = [
 if TYPE_CHECKING:
     from batchlight.config import JobConfig
     from batchlight.driver.preview import Preview, preview
+    from batchlight.driver.progress import Progress
     from batchlight.driver.run import run
     from batchlight.errors import BatchlightError
     from batchlight.in_memory import enhance
@@ -36,6 +38,7 @@ _HOMES = {
     "BatchlightError": "errors",
     "JobConfig": "config",
     "Preview": "driver.preview",
+    "Progress": "driver.progress",
     "Summary": "output.summary",
     "enhance": "in_memory",
     "preview": "driver.preview",

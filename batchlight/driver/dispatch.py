@@ -27,10 +27,10 @@ from batchlight.storage import Storage
 from batchlight.worker.assigned import AssignedWork, Assignment, Report
 from batchlight.worker.batch_result import BatchResult
 
-AIM_S, LEAST_S = 20.0, 2.0
-"""What a task should take: long beside what it costs, short beside a run; and near the end."""
-TASKS_PER_S = 20.0
-"""Of all workers together; where there are more of them, tasks take longer."""
+AIM_S = 20.0
+"""What a task should take: long beside what it costs, short beside a run."""
+TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
+"""Of all workers together; where there are more of them, tasks take longer. And near the end."""
 SHARES = 2
 """Of what is left, no worker gets more than this part of its fair share at once."""
 
@@ -60,9 +60,9 @@ class Dispatcher:
         self._left = deque(item for item in left if item.numbers)
         self._number = sum(len(item.numbers) for item in self._left)
         """Of batches that no worker has been given."""
-        self._at_work = 0
-        self._changed = asyncio.Condition()
-        """Of what is left, or of who is at work."""
+        self._slots: set[asyncio.Future[None]] = set()
+        """Each keeps one task under way."""
+        self._ended: asyncio.Future[None]
         self._batches, self._seconds = 0, 0.0
         """What workers have done so far, and what it took them."""
         self._under_way: dict[Assignment, Tally] = {}
@@ -73,36 +73,44 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Do and commit all of them. Raises ``BatchlightError``, and what ``on_progress`` does."""
-        slots = [asyncio.ensure_future(self._slot()) for _ in range(self._runner.engine.window)]
+        self._ended = asyncio.get_running_loop().create_future()
+        self._fill()
         try:
-            for slot in asyncio.as_completed(slots):
-                await slot
+            if self._slots:
+                await self._ended
         finally:
-            for one in slots:
-                one.cancel()
-            await asyncio.gather(*slots, return_exceptions=True)
+            for slot in self._slots:
+                slot.cancel()
+            await asyncio.gather(*self._slots, return_exceptions=True)
+
+    def _fill(self) -> None:
+        """See to it that whatever is left is being worked on."""
+        wanted = min(self._runner.engine.window - len(self._slots), self._number)
+        for _ in range(wanted):
+            slot = asyncio.ensure_future(self._slot())
+            self._slots.add(slot)
+            slot.add_done_callback(self._slot_ended)
+
+    def _slot_ended(self, slot: asyncio.Future[None]) -> None:
+        self._slots.discard(slot)
+        if slot.cancelled() or self._ended.done():  # of two failures, one has to be dropped
+            return
+        if (error := slot.exception()) is not None:
+            self._ended.set_exception(error)
+        elif not self._slots:
+            self._ended.set_result(None)
 
     async def _slot(self) -> None:
-        while (assignment := await self._next()) is not None:
-            try:
-                await self._do(assignment)
-            finally:
-                async with self._changed:
-                    self._at_work -= 1
-                    self._changed.notify_all()
+        while self._left:
+            await self._do(self._next())
 
-    async def _next(self) -> Assignment | None:
-        """What a worker is to do next; None if nothing is left and nothing can come back."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._left or not self._at_work)
-            if not self._left:
-                return None
-            self._at_work += 1
-            taken, rest = _cut(self._left.popleft(), self._at_once())
-            self._number -= len(taken.numbers)
-            if rest is not None:
-                self._left.appendleft(rest)
-            return taken
+    def _next(self) -> Assignment:
+        """What a worker is to do next."""
+        taken, rest = _cut(self._left.popleft(), self._at_once())
+        self._number -= len(taken.numbers)
+        if rest is not None:
+            self._left.appendleft(rest)
+        return taken
 
     def _at_once(self) -> int:
         """How many batches the next task should have."""
@@ -111,16 +119,16 @@ class Dispatcher:
         engine = self._runner.engine
         per_second = self._batches / max(self._seconds, 1e-6)
         most = per_second * max(AIM_S, engine.workers / TASKS_PER_S)
+        least = per_second * engine.workers / TASKS_PER_S_AT_MOST
         fair = math.ceil(self._number / (SHARES * engine.workers))
-        wanted = min(most, max(fair, per_second * LEAST_S))
+        wanted = min(most, max(fair, least))
         return max(1, min(engine.parts_at_once, int(wanted)))
 
-    async def _give_back(self, rest: Assignment | None) -> None:
+    def _give_back(self, rest: Assignment | None) -> None:
         if rest is not None:
-            async with self._changed:
-                self._left.appendleft(rest)
-                self._number += len(rest.numbers)
-                self._changed.notify_all()
+            self._left.appendleft(rest)
+            self._number += len(rest.numbers)
+            self._fill()
 
     async def _do(self, assignment: Assignment) -> None:
         """Do what can be done of an assignment; the rest is given back."""
@@ -131,7 +139,7 @@ class Dispatcher:
             last = last if report.last is None else report.last
             self._hear(assignment, report)
 
-        unnamed = await asyncio.to_thread(self._unnamed, assignment.chunk)
+        unnamed = await self._unnamed_of(assignment.chunk)
         try:
             async with runner.floor.entered(alone=False):
                 with runner.logging():
@@ -181,14 +189,14 @@ class Dispatcher:
             return
         first = numbers[0]
         if isinstance(error, WorkerDied):
-            await self._give_back(_after(unheard, first))
+            self._give_back(_after(unheard, first))
             self._tell(await self._alone(unheard.chunk, first, error))
             return
         if isinstance(error, Lost):
             await self._resends[first].add(error)
         else:
             await self._tries[first].add(error)
-        await self._give_back(_after(unheard, first - 1))
+        self._give_back(_after(unheard, first - 1))
 
     def _committed(self, unheard: Assignment) -> list[BatchResult]:
         """Of the batches that are done, which are the first ones."""
@@ -204,12 +212,15 @@ class Dispatcher:
         """Do the batch of which a worker has died."""
         just_this = BatchRange(number, number)
         [batch] = await asyncio.to_thread(self._plan.batches_of, self._storage, just_this)
-        unnamed = await asyncio.to_thread(self._unnamed, chunk)
+        unnamed = await self._unnamed_of(chunk)
         return await self._runner.run(self._data_set.vetted(batch, unnamed), death)
 
-    def _find_unnamed(self, chunk: BatchRange) -> frozenset[str] | None:
+    async def _unnamed_of(self, chunk: BatchRange) -> frozenset[str] | None:
         if not self._data_set.is_list:
             return None
+        return await asyncio.to_thread(self._unnamed, chunk)
+
+    def _find_unnamed(self, chunk: BatchRange) -> frozenset[str] | None:
         rows = self._plan.read_chunk(self._storage, chunk, ["input", "source"])
         return self._data_set.unnamed_in(rows)
 

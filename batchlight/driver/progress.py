@@ -12,11 +12,8 @@ from typing import IO, Literal, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-)
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
@@ -27,10 +24,11 @@ JSON_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class State:
+class Progress:
     """How far a run is; images are (input, method) pairs."""
 
     done: int
+    """In batches that are committed, and in those under way."""
     total: int
     failed: int
     elapsed_s: float
@@ -47,13 +45,16 @@ class State:
         return (self.total - self.done) / self.rate if self.rate else None
 
 
+OnProgress = Callable[[Progress], object]
+
+
 class ProgressDisplay(Protocol):
     """Shows one run's progress."""
 
     def say(self, text: str) -> None:
         """Tell what the run is about to do."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         """Show how far it is."""
 
     def close(self) -> None:
@@ -66,7 +67,7 @@ class SilentDisplay:
     def say(self, text: str) -> None:
         """Say nothing."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class LineDisplay:
     def say(self, text: str) -> None:
         _print(shown(text), self._stream)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if self._clock() - self._last < LINE_EVERY_S:
             return
         self._last = self._clock()
@@ -107,7 +108,7 @@ class JsonDisplay:
     def say(self, text: str) -> None:
         self._print(event="message", text=text)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if self._clock() - self._last < JSON_EVERY_S and state.done < state.total:
             return
         self._last = self._clock()
@@ -134,7 +135,7 @@ class BarDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._progress = Bar(
             TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
             BarColumn(),
             console=console,
@@ -145,7 +146,7 @@ class BarDisplay:
     def say(self, text: str) -> None:
         self._console.print(shown(text), style="dim", highlight=False, markup=False)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if not self._started:
             self._progress.start()
             self._started = True
@@ -157,7 +158,7 @@ class BarDisplay:
         if self._started:
             self._progress.stop()
 
-    def _facts(self, state: State) -> str:
+    def _facts(self, state: Progress) -> str:
         facts = [f"{state.done:,}/{state.total:,}"]
         if state.failed:
             facts.append(f"[red]{state.failed:,} failed[/]")
@@ -191,7 +192,7 @@ def _print(line: str, stream: IO[str]) -> None:
         print(line, file=stream, flush=True)
 
 
-def _left(state: State) -> str:
+def _left(state: Progress) -> str:
     if state.eta_s is None or state.done >= state.total:
         return ""
     return f", {duration(state.eta_s)} left"

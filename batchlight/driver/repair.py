@@ -84,8 +84,11 @@ def repair(
     on_problem: Callable[[Problem], object],
     say: Callable[[str], None],
     options: RepairOptions = RepairOptions(),
+    on_progress: Callable[[Verification], object] | None = None,
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
+
+    ``on_progress`` hears what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
@@ -98,7 +101,7 @@ def repair(
         repairer = _Repairer(
             fenced, Location.parse(output), run_id, lock, options, interrupt, exits
         )
-        checker = Checker(fenced, result)
+        checker = Checker(fenced, result, on_progress)
 
         async def repair_all() -> None:
             files = checker.files()

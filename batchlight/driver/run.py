@@ -29,7 +29,7 @@ from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
-from batchlight.driver.progress import ProgressDisplay, State, make_display
+from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
 from batchlight.engine import Engine, make_engine, ray_address
 from batchlight.engine.base import Service
@@ -46,7 +46,7 @@ from batchlight.host.signals import Interrupt
 from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
 from batchlight.output.layout import REPORT
-from batchlight.output.lock import Lock, new_run_id, while_held
+from batchlight.output.lock import Lock, PlanProgress, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
@@ -65,8 +65,10 @@ COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
 logger = logging.getLogger(__name__)
 
 
-def run(config: JobConfig) -> Summary:
+def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     """Enhance a data set; the same as ``batchlight run``.
+
+    ``on_progress`` hears every second or so how far it is, image by image.
 
     Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
@@ -80,7 +82,8 @@ def run(config: JobConfig) -> Summary:
     storage.check(writable=True)
     run_id = new_run_id()
     with Lock(storage, str(output), run_id) as lock:
-        return _Run(config, weights, inputs, output, storage, lock, run_id).to_the_end()
+        places = (inputs, output, storage)
+        return _Run(config, weights, *places, lock, run_id, on_progress).to_the_end()
 
 
 class _EnoughFailures(Exception):
@@ -97,7 +100,9 @@ class _Run:
         storage: Storage,
         lock: Lock,
         run_id: str,
+        on_progress: OnProgress | None,
     ) -> None:
+        self._on_progress = on_progress
         self.config = config
         self.weights = weights
         self.inputs = inputs
@@ -190,7 +195,10 @@ class _Run:
                     "give the same methods as before, or redo everything with --overwrite"
                 )
             engine = self._started_engine()
-            self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
+            try:
+                self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
+            except _EnoughFailures:
+                self.stopped_early = True
         if not self.stopped_early:
             self.state = close_plan(self.storage, OutputState.load(self.storage))
 
@@ -200,7 +208,8 @@ class _Run:
             hosts = "absgn" in config.method
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             if config.workers != 0 and ray_address(config.address) == "local":
-                # While Ray starts, so that the first image need not wait for it.
+                self.display.say("starting Ray on this machine")
+                # Meanwhile, so that the first image need not wait for it.
                 Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
@@ -212,7 +221,19 @@ class _Run:
         if self.model is not None and self._service is None and left.get("absgn"):
             self._service = await serve(engine, self.config, self.model, left["absgn"])
         self.stats.begin()
-        context = BatchContext(
+        total = self.stats.rows + sum(left.values())
+        self._show(plan, total, Tally())
+        await Dispatcher(
+            BatchRunner(engine, self._context(), self._service),
+            self.inputs.data_set,
+            self.storage,
+            plan,
+            done,
+            partial(self._hear, engine, plan, total),
+        ).run()
+
+    def _context(self) -> BatchContext:
+        return BatchContext(
             config=self.config,
             input=self.inputs.root,
             follow_links=self.inputs.data_set.follows_links,
@@ -222,25 +243,18 @@ class _Run:
             lock=self.lock.number,
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
-        total = self.stats.rows + sum(left.values())
 
-        def hear(result: BatchResult | None, under_way: Tally) -> None:
-            if result is not None:
-                self.stats.add(result.tally)
-                prometheus.show(engine, result)
-            self._show(total, under_way)
-            failed = self.stats.tally.failed
-            allowed = self.config.allows_failures(failed, self._expected_rows)
-            if self.config.fail_fast and not allowed and self.stats.rows < total:
-                raise _EnoughFailures
-
-        self._show(total, Tally())
-        runner = BatchRunner(engine, context, self._service)
-        data_set = self.inputs.data_set
-        try:
-            await Dispatcher(runner, data_set, self.storage, plan, done, hear).run()
-        except _EnoughFailures:
-            self.stopped_early = True
+    def _hear(
+        self, engine: Engine, plan: Plan, total: int, result: BatchResult | None, under_way: Tally
+    ) -> None:
+        """Of what is newly committed, and of all that is done but not committed."""
+        if result is not None:
+            self.stats.add(result.tally)
+            prometheus.show(engine, result)
+        self._show(plan, total, under_way)
+        allowed = self.config.allows_failures(self.stats.tally.failed, self._expected_rows)
+        if self.config.fail_fast and not allowed and self.stats.rows < total:
+            raise _EnoughFailures
 
     def _make_report(self) -> None:
         """Unless it is up to date. On a worker, for no image ever passes through the driver.
@@ -276,12 +290,16 @@ class _Run:
         self.display.say("making the report")
         await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
 
-    def _show(self, total: int, under_way: Tally) -> None:
-        """How far this run is, all plans that it works on together."""
+    def _show(self, plan: Plan, total: int, under_way: Tally) -> None:
+        """How far this run is, all plans that it works on together; and in the lock, with this."""
         done = self.stats.tally + under_way
-        self.display.update(
-            State(done.rows, total, done.failed, self.stats.since_begin_s, done.skipped)
-        )
+        elapsed_s = self.stats.since_begin_s
+        progress = Progress(done.rows, total, done.failed, elapsed_s, done.skipped)
+        self.display.update(progress)
+        of_plan = {"plan": plan.first, "done": plan.rows - total + done.rows}
+        self.lock.progress = PlanProgress(**of_plan, failed=done.failed, skipped=done.skipped)
+        if self._on_progress is not None:
+            self._on_progress(progress)
 
     @property
     def _expected_rows(self) -> int:

@@ -98,8 +98,14 @@ class Verification:
         self.repaired += problem.repaired
 
 
-def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification:
+def verify(
+    output: str,
+    on_problem: Callable[[Problem], object],
+    on_progress: Callable[[Verification], object] | None = None,
+) -> Verification:
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
+
+    ``on_progress`` hears what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and ``StorageError``.
     """
@@ -107,7 +113,7 @@ def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification
     if (holder := holder_of(storage)) is not None:
         raise LockedError(f"{holder} works on {output}; verify it when that has ended")
     result = Verification(output)
-    for file in Checker(storage, result).files():
+    for file in Checker(storage, result, on_progress).files():
         for problem in file.problems:
             result.count(problem)
             on_problem(problem)
@@ -120,7 +126,13 @@ class Checker:
     Raises ``Stopped`` soon after ``stop`` is called, from whatever thread.
     """
 
-    def __init__(self, storage: Storage, result: Verification) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        result: Verification,
+        on_progress: Callable[[Verification], object] | None = None,
+    ) -> None:
+        self._on_progress = on_progress
         self._storage = storage
         self._result = result
         self._stopped = threading.Event()
@@ -169,10 +181,13 @@ class Checker:
             return file
         rows = _rows_with_output(of.kept_rows(file.table))
         for start in range(0, len(rows), CHECKS_AHEAD):
-            found = pool.map(self._check, rows[start : start + CHECKS_AHEAD])
-            file.problems += [problem for problem in found if problem is not None]
-        self._result.outputs += len(rows)
-        self._result.bytes += sum(row["output_bytes"] or 0 for row in rows)
+            some = rows[start : start + CHECKS_AHEAD]
+            for row, problem in zip(some, pool.map(self._check, some), strict=True):
+                file.problems += [] if problem is None else [problem]
+                self._result.outputs += 1
+                self._result.bytes += row["output_bytes"] or 0
+                if self._on_progress is not None:
+                    self._on_progress(self._result)
         return file
 
     def _check(self, row: Row) -> Problem | None:

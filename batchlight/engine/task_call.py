@@ -60,15 +60,16 @@ def on_worker(
     report_every_s: float | None,
     function: Callable[..., T],
     *arguments: Any,
-) -> Iterator[Mark | Report | T | None]:
+) -> Iterator[Mark | Report | T]:
     """What runs on a worker: yields its mark when it begins, then the result.
 
-    With ``report_every_s``, the function makes ``Work``, whose reports come in between.
+    With ``report_every_s``, the function makes ``Work``, whose last report is the result; the
+    others come in between.
     """
     refuse_other_version(version)
     keep_freed_memory()
     mark = Mark.of_this_process()
-    result: T | None = None
+    result: Any
     with mark.left():
         yield mark
         if report_every_s is None:
@@ -77,6 +78,7 @@ def on_worker(
         else:
             work = cast("Work[Any]", function(*arguments))
             yield from _followed(work, timeout, report_every_s)
+            result = work.report()
     yield result
 
 
@@ -87,7 +89,6 @@ def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[Repor
             with DEADLINE.held():  # Ray waits until the report before has been heard
                 yield Report(work.report())
             told = time.monotonic()
-    yield Report(work.report())
 
 
 def report_every_s(workers: int) -> float:

@@ -196,7 +196,7 @@ class RayEngine:
     ) -> None:
         every_s = report_every_s(self.workers)
         stream = self._remote.remote(__version__, self._timeout, every_s, make, *arguments)
-        await self._watched(TaskCall(stream, self._timeout).result(on_report))
+        on_report(await self._watched(TaskCall(stream, self._timeout).result(on_report)))
 
     async def _watched(self, result: Coroutine[Any, Any, T]) -> T:
         try:

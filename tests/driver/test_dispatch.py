@@ -129,7 +129,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return Job(tmp_path)
 
 
-def test_tasks_grow_once_their_time_is_known_and_shrink_to_the_end(job: Job) -> None:
+def test_tasks_grow_once_their_time_is_known_and_shrink_to_the_end(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "TASKS_PER_S_AT_MOST", 1e9)
     engine = Workers()
     job.run(engine)
     assert sorted(engine.done) == list(range(BATCHES))
@@ -147,6 +150,7 @@ def test_a_task_takes_about_the_time_that_is_aimed_at(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "AIM_S", 0.0)  # less than any batch takes
+    monkeypatch.setattr(dispatch, "TASKS_PER_S", 1e9)
     engine = Workers()
     job.run(engine)
     assert {len(numbers) for numbers in engine.given} == {1}
@@ -183,7 +187,7 @@ def test_storage_trouble_is_tried_again_batch_by_batch(job: Job) -> None:
 class AlwaysFailing(dict[int, Exception]):
     """Of one batch, every time."""
 
-    def pop(self, key: int, *default: object) -> Exception:  # type: ignore[override]
+    def pop(self, key: int, *default: object) -> Exception:
         return self[key]
 
 
