@@ -8,6 +8,7 @@ places.py      where a run reads and writes, and what of an earlier one it goes 
 planner.py     a listing compared with earlier records, cut into batches
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker
+closing.py     the end of a plan: its parts move to metadata/
 network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do

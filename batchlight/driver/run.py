@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
 from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
+from batchlight.driver.closing import move_all
 from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.listing import InputSet
@@ -31,7 +32,7 @@ from batchlight.driver.places import open_places, plan_to_finish
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
-from batchlight.engine import Engine, make_engine, ray_address
+from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -43,15 +44,14 @@ from batchlight.errors import (
 )
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
-from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
+from batchlight.output.commit import Move, close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
-from batchlight.output.layout import REPORT
 from batchlight.output.lock import Lock, PlanProgress, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
-from batchlight.report import write_report
+from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.steps import BatchContext, compile_kernels
@@ -177,7 +177,7 @@ class _Run:
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
-            self.state = close_plan(self.storage, self.state)
+            self.state = self._close()
         if not config.allow_empty:
             refuse_nothing(self.inputs, self.counts)
         if plan is not None:
@@ -200,7 +200,17 @@ class _Run:
             except _EnoughFailures:
                 self.stopped_early = True
         if not self.stopped_early:
-            self.state = close_plan(self.storage, OutputState.load(self.storage))
+            self.state = self._close()
+
+    def _close(self) -> OutputState:
+        """Close the last plan; on workers, if there are any yet."""
+        engine = self._engine or InProcessEngine()
+        place = (self.output, self.run_id, self.lock.number)
+
+        def move(moves: Iterator[Move]) -> None:
+            self._interrupt.run(while_held(self.lock, move_all(engine, *place, moves)))
+
+        return close_plan(self.storage, OutputState.load(self.storage), move)
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
@@ -262,7 +272,7 @@ class _Run:
         Whatever happens to it, it changes nothing of how the run ends.
         """
         plan = self.state.plan
-        if plan is None or (not self.stats.rows and self._reported_since(plan)):
+        if plan is None or (not self.stats.rows and reported_since(self.storage, plan)):
             return
         began = time.monotonic()
         try:
@@ -276,15 +286,6 @@ class _Run:
                 self.output,
             )
         self.stats.report_s = time.monotonic() - began
-
-    def _reported_since(self, plan: Plan) -> bool:
-        """Whether the report was made when all of the plan was there."""
-        try:
-            made = self.storage.stat(REPORT).modified
-        except FileNotFoundError:
-            return False
-        closed = plan.closed_at(self.storage)
-        return closed is None or (made is not None and made >= closed)
 
     async def _write_report(self, engine: Engine) -> None:
         self.display.say("making the report")

@@ -16,6 +16,6 @@ page/         their HTML, styles and scripts
 
 from __future__ import annotations
 
-from batchlight.report.writing import write_report
+from batchlight.report.writing import reported_since, write_report
 
-__all__ = ["write_report"]
+__all__ = ["reported_since", "write_report"]

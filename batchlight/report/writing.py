@@ -13,13 +13,14 @@ from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT
+from batchlight.output.plan import Plan
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.report import charts
 from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
 from batchlight.report.pictures import Album, Pair
 from batchlight.report.rendering import render
-from batchlight.storage import EVERYONE, Location, open_storage
+from batchlight.storage import EVERYONE, Location, Storage, open_storage
 
 RUNS_SHOWN = 10
 
@@ -30,6 +31,16 @@ _EXTREMES = {
     "clipped": "Those with the most clipped samples",
     "skipped": "The darkest of those that are not dark",
 }
+
+
+def reported_since(storage: Storage, plan: Plan) -> bool:
+    """Whether the report of an output was made when all of its last plan was there."""
+    try:
+        made = storage.stat(REPORT).modified
+    except FileNotFoundError:
+        return False
+    closed = plan.closed_at(storage)
+    return closed is None or (made is not None and made >= closed)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,13 @@ class ObjectStorage:
         paths = (meta["path"] for meta in found["objects"] if meta["path"] != folder)
         return sorted(path.rpartition("/")[2] for path in paths)
 
+    def each_name(self, folder: str) -> Iterator[str]:
+        pages = Pages(self._store, self.location, folder)
+        # Page by page, as of 10^6 names there are 1000, any of which may break off.
+        while page := self._ask("list", folder, pages.next, LISTING_PATIENCE):
+            paths = (info.path.removeprefix(f"{folder}/") for info in page if info.path != folder)
+            yield from (path for path in paths if "/" not in path)
+
     def is_file(self, path: str) -> bool:
         try:
             self.stat(path)

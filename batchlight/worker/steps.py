@@ -203,7 +203,7 @@ class Steps(ImageSteps):
         opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
         super().__init__(context.config, context.input, opened)
         self.context = context
-        self.output = _output(context.output, context.run_id, context.lock)
+        self.output = output_of(context.output, context.run_id, context.lock)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes, and who may read them. Raises ``ImageError``."""
@@ -280,7 +280,7 @@ def _source(location: Location, follow_links: bool, run_id: str) -> Storage:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _output(location: Location, run_id: str, lock: int) -> Storage:
+def output_of(location: Location, run_id: str, lock: int) -> Storage:
     """The same for what is written; it remembers when it looked at the locks last."""
     return fenced_for_worker(open_storage(location), lock, str(location))
 

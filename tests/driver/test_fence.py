@@ -80,7 +80,7 @@ def test_a_lock_taken_over_stops_all_writing(
     if moment == "at work":
         target, name = "batchlight.worker.steps.Steps", "encode"
     elif moment == "while a plan is closed":
-        target, name = "batchlight.output.commit", "_move"
+        target, name = "batchlight.worker.closing", "moved"
     else:
         target, name = "batchlight.driver.run", MOMENTS[moment]
     module, _, owner = target.rpartition(".") if name == "encode" else (target, "", "")
