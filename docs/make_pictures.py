@@ -23,11 +23,10 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
-from skimage import data
 
 from batchlight import JobConfig, preview, run
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
-from batchlight.cli.samples import write_samples
+from batchlight.cli.samples import photograph, write_samples
 from batchlight.config import METHODS
 
 WORK = Path("/tmp/night")
@@ -114,13 +113,13 @@ def _kinds(folder: Path) -> None:
     """What both methods make of a picture in the dark, two with both, and one in the light."""
     photographs = {
         "dark": _read(folder / "dark/things/coffee.jpg"),
-        "night": cv2.cvtColor(data.rocket(), cv2.COLOR_RGB2BGR),
-        "backlit": _backlit(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)),
-        "bright": cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR),
+        "night": photograph("rocket"),
+        "backlit": _backlit(photograph("astronaut")),
+        "bright": photograph("chelsea"),
     }
     (folder / "kinds").mkdir()
-    for name, photograph in photographs.items():
-        cv2.imwrite(str(folder / f"kinds/{name}.png"), photograph)
+    for name, picture in photographs.items():
+        cv2.imwrite(str(folder / f"kinds/{name}.png"), picture)
     run(
         JobConfig(
             input=str(folder / "kinds"), method=METHODS, model="absgn", workers=0, progress="off"

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from batchlight.output.summary import Summary
 
 
+def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that takes nothing in a text for a number to colour, nor for a name of an emoji."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, emoji=False)
+
+
 def print_summary(summary: Summary) -> None:
     """How a run ended."""
     colour = "green" if summary.exit_code == 0 else "yellow"
@@ -46,7 +51,7 @@ def print_summary(summary: Summary) -> None:
     }
     optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
     print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
 
@@ -61,15 +66,15 @@ def print_comparison(found: Preview) -> None:
         for setting in found.settings:
             trouble = f" ({setting.failed} of {setting.images} failed)" if setting.failed else ""
             table.add_row(escape(shown(setting.title + trouble)), *setting.facts)
-        Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
-    console = Console(soft_wrap=True, highlight=False)
+        plain_console(soft_wrap=not sys.stdout.isatty()).print(table)
+    console = plain_console(soft_wrap=True)
     console.print(f"{counted(found.shown, 'image')} on the page {escape(shown(found.page))}")
 
 
 @contextmanager
 def telling() -> Iterator[Callable[[str], None]]:
     """Tell on a terminal, in a line that vanishes, what is being done."""
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -99,7 +104,7 @@ def print_trouble(path: str, *words: str) -> None:
     if not sys.stdout.isatty():
         print("\t".join(word for word in (path, *words) if word), flush=True)
         return
-    console = Console(highlight=False)
+    console = plain_console()
     # The path on a line of its own, so that it can be copied however narrow the terminal is.
     console.print(escape(path), soft_wrap=True)
     console.print(Padding(f"[dim]{escape('  '.join(filter(None, words)))}[/]", (0, 0, 0, 4)))
@@ -113,12 +118,12 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
         lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]
         print("\n".join([title, *lines] if title else lines))
         return
-    console = Console(highlight=False)
+    console = plain_console()
     if title:
         console.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
     table = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(name, escape(value))
+        table.add_row(escape(name), escape(value))
     console.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
-from batchlight.errors import ExitCode
+from batchlight.errors import ExitCode, shown
 from batchlight.images.names import passed_over_in_words
 
 
@@ -127,4 +128,7 @@ def samples(
     from batchlight.cli.samples import write_samples
 
     written = write_samples(folder)
-    print(f"{len(written)} dark images are in {folder}; now: batchlight run --input {folder}")
+    print(
+        f"{len(written)} dark images are in {shown(folder)}; "
+        f"now: batchlight run --input {shown(shlex.quote(folder))}"
+    )

@@ -9,10 +9,10 @@ import sys
 import traceback
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from batchlight.cli.app import Command, app
+from batchlight.cli.console import plain_console
 from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
@@ -80,8 +80,9 @@ def _flushed(exit_code: int, debug: bool) -> int:
 def _failed(sentence: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]error:[/] {escape(shown(sentence))}")
+    plain_console(stderr=True, soft_wrap=True).print(
+        f"[bold red]error:[/] {escape(shown(sentence))}"
+    )
     return exit_code
 
 

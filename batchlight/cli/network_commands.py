@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
-from batchlight.cli.console import Counting, counting, print_facts
+from batchlight.cli.console import Counting, counting, plain_console, print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.errors import UsageError, shown
@@ -183,4 +182,4 @@ def _print_table(columns: Sequence[str], rows: Rows) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(shown(text)) for text in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    plain_console(soft_wrap=not sys.stdout.isatty()).print(table)

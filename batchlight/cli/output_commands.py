@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_facts, print_trouble, telling
+from batchlight.cli.console import in_bytes, plain_console, print_facts, print_trouble, telling
 from batchlight.errors import ExitCode, shown
 
 
@@ -84,7 +82,9 @@ def verify(
         outcome = "repaired" if problem.repaired else "not repaired" if repair else ""
         print_trouble(problem.path, problem.trouble, problem.detail, outcome)
 
-    say = functools.partial(print, file=sys.stderr, flush=True)
+    def say(text: str) -> None:
+        print(shown(text), file=sys.stderr, flush=True)
+
     options = RepairOptions(input_uri, follow_links, workers, address, weights)
     with telling() as tell_progress:
 
@@ -130,9 +130,7 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
         failed += 1
         print_trouble(*(row[name] for name in columns))
     if sys.stdout.isatty():
-        Console(highlight=False).print(
-            f"[dim]{failed:,} failed[/]" if failed else "no image failed"
-        )
+        plain_console().print(f"[dim]{failed:,} failed[/]" if failed else "no image failed")
 
 
 def report(
@@ -150,16 +148,6 @@ def report(
 
     One HTML page that needs nothing beside itself; every run makes it at its end.
     """
-    from batchlight.config import JobConfig
-    from batchlight.config_file import make_config
-    from batchlight.driver.listing import open_inputs
-    from batchlight.output.status import open_output
-    from batchlight.report import write_report
-    from batchlight.storage import Location
+    from batchlight.driver.report import make_report
 
-    open_output(output)
-    data_set = None
-    if input_uri is not None:
-        given = {"input": input_uri, "follow_links": follow_links}
-        data_set = open_inputs(make_config(JobConfig, given)).data_set
-    print(f"the report is {shown(write_report(Location.parse(output), data_set))}")
+    print(f"the report is {shown(make_report(output, input_uri, follow_links))}")

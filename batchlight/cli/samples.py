@@ -1,22 +1,21 @@
 """A few realistic low-light images, so that anyone can try the job at once.
 
-Made from public-domain photographs that scikit-image brings along, by the usual model of a dark
-exposure: linear light scaled down, shot noise (Poisson) and read noise (Gaussian) added, and the
-camera's tone curve applied again. Seeded, so everyone gets the same files.
+Made from a few photographs of the public domain, by the usual model of a dark exposure: linear
+light scaled down, shot noise (Poisson) and read noise (Gaussian) added, and the camera's tone curve
+applied again. Seeded, so everyone gets the same files.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from importlib import resources
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from skimage import data
 
 from batchlight.errors import StorageError, UsageError
+from batchlight.images.pixels import Pixels
 from batchlight.storage.folders import open_file, opened_folder
 
 FULL_WELL = 6000.0
@@ -30,7 +29,7 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Sample:
-    """One image to make: a photograph of scikit-image and how dark it becomes."""
+    """One image to make: a photograph of ``photographs/`` and how dark it becomes."""
 
     photograph: str
     path: str
@@ -52,6 +51,15 @@ SAMPLES = (
 )
 
 
+def photograph(name: str, *, gray: bool = False) -> Pixels:
+    """One of those that the samples are made from: uint8, BGR unless asked for in gray."""
+    file = resources.files("batchlight.cli") / "photographs" / f"{name}.jpg"
+    flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
+    pixels = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flags)
+    assert pixels is not None
+    return pixels
+
+
 def write_samples(folder: str) -> list[str]:
     """Write the samples below ``folder``; returns their paths relative to it.
 
@@ -60,8 +68,7 @@ def write_samples(folder: str) -> list[str]:
     noise = np.random.default_rng(SEED)
     for sample in SAMPLES:
         path = os.path.join(folder, sample.path)
-        dark = darken(getattr(data, sample.photograph)(), sample, noise)
-        pixels = dark if sample.gray else cv2.cvtColor(dark, cv2.COLOR_RGB2BGR)
+        pixels = darken(photograph(sample.photograph, gray=sample.gray), sample, noise)
         parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.endswith(".jpg") else []
         _, encoded = cv2.imencode(os.path.splitext(path)[1], pixels, parameters)
         _write(folder, sample.path, bytes(encoded))
@@ -97,13 +104,11 @@ def _write(folder: str, path: str, data: bytes) -> None:
         )
 
 
-def darken(
-    photograph: npt.NDArray[Any], sample: Sample, noise: np.random.Generator
-) -> npt.NDArray[Any]:
+def darken(bright: Pixels, sample: Sample, noise: np.random.Generator) -> Pixels:
     """A photograph as if taken with too little light: uint8 or uint16, same shape."""
-    linear = (photograph.astype(np.float64) / 255) ** GAMMA * sample.exposure
+    linear = (bright.astype(np.float64) / 255) ** GAMMA * sample.exposure
     photons = noise.poisson(linear * FULL_WELL) + noise.normal(0, READ_NOISE, linear.shape)
     seen = np.clip(photons / FULL_WELL, 0, 1) ** (1 / GAMMA)
     top = 2**sample.bits - 1
-    dark: npt.NDArray[Any] = np.rint(seen * top)
+    dark: Pixels = np.rint(seen * top)
     return dark.astype(np.uint16 if sample.bits == 16 else np.uint8)

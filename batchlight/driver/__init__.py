@@ -14,5 +14,6 @@ stats.py, progress.py, prometheus.py   what a run has done so far, and who is to
 dry_run.py     what a run would do
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
+report.py      the report, made again
 verify.py, repair.py   outputs compared with their records; what differs is redone
 """

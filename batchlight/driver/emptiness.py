@@ -24,23 +24,26 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
     """
     if counts.inputs:
         return
-    met = inputs.passed_over
-    if met.not_matching:
-        globs = [*inputs.patterns.include, *inputs.patterns.exclude]
-        raise UsageError(
-            f"--include and --exclude leave none of {counted(met.not_matching, 'image')} in "
-            f"{inputs.given}{hint(globs[0])}"
-        )
-    if counts.gone:
+    if counts.gone and not inputs.passed_over.not_matching:
         raise BatchlightError(
             f"{inputs.given} holds no image any more, of {counts.gone} that earlier runs have "
             "recorded; is the place mounted, and the path right? --allow-empty says that they "
             "are gone for good"
         )
-    raise UsageError(
-        f"there are no images in {inputs.given}: {'; '.join(_nearest(inputs))}; "
-        "check --input, or give --allow-empty"
-    )
+    raise UsageError(f"{without_images(inputs)}, or give --allow-empty")
+
+
+def without_images(inputs: InputSet) -> str:
+    """Why a listing gave no image, what there is instead, and what to check."""
+    if inputs.passed_over.not_matching:
+        globs = [*inputs.patterns.include, *inputs.patterns.exclude]
+        return (
+            "--include and --exclude leave none of "
+            f"{counted(inputs.passed_over.not_matching, 'image')} in {inputs.given}"
+            f"{hint(globs[0])}; check them"
+        )
+    nearest = "; ".join(_nearest(inputs))
+    return f"there are no images in {inputs.given}: {nearest}; check --input"
 
 
 def _nearest(inputs: InputSet) -> Iterator[str]:

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from batchlight.absgn.loading import weights_of
 from batchlight.classical.light import batch_light
 from batchlight.config import LIGHT_WINDOW, JobConfig
+from batchlight.driver.emptiness import without_images
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import model_of
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST, Setting, make_settings
@@ -116,9 +117,8 @@ class _Maker:
         self._on_step("listing")
         listed, is_all = self._inputs.first_images(FILES_AT_MOST)
         if not listed:
-            raise UsageError(
-                f"there are no images in {self._inputs.given}; check --input, --include, --exclude"
-            )
+            among = "" if is_all else f"of the first {FILES_AT_MOST:,} files: "
+            raise UsageError(among + without_images(self._inputs))
         chance = random.Random(SEED).sample(range(len(listed)), len(listed))
         sample = [listed[i] for i in sorted(chance[: images * LOOKED_AT])]
         failed: list[FailedImage] = []

@@ -204,7 +204,7 @@ def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
         return SilentDisplay()
     if mode == "json":
         return JsonDisplay(sys.stdout)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     # Rich takes FORCE_COLOR, which logs of CI set, for a terminal.
     drawable = sys.stderr.isatty() and not console.is_dumb_terminal
     return BarDisplay(console) if drawable else LineDisplay(sys.stderr)

@@ -27,7 +27,7 @@ def decode(data: bytes, header: Header) -> Decoded:
     """
     try:
         samples = FORMATS[header.format].decode(data, header)
-    except MemoryError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # the decoders' own failures, whatever their type
         _blame_memory(error, header)

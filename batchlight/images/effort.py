@@ -1,7 +1,7 @@
 """Images that are made to take much longer than their size tells: refused before they are decoded.
 
-A progressive JPEG is decoded as a whole once for each of its scans, and 36 bytes make one; cameras
-and encoders write about ten. Layout: ITU-T T.81, annex B.
+A progressive JPEG, also one inside of a TIFF, is decoded as a whole once for each of its scans, and
+36 bytes make one; cameras and encoders write about ten. Layout: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ HORIZONTAL = 2
 """Predictor: differences between neighbours."""
 _SIDE_MAX = 2**31
 _SEGMENTS_MAX = 2**22
+_SHARED_MAX = 64
+"""How often the bytes of a file may be read, beside as many as its samples take: blank tiles may be
+one and the same."""
 _KINDS = {2: "signed", 3: "floating-point", 4: "undefined", 5: "complex", 6: "complex"}
 
 
@@ -129,7 +132,17 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
     )  # fmt: skip
     _refuse_layout(found)
+    _refuse_overlap(found, len(structure.data))
     return found
+
+
+def _refuse_overlap(layout: Layout, nbytes: int) -> None:
+    """Raise ``StructureError`` where all strips or tiles are the same large part of the file."""
+    ends = ((start, min(end, nbytes)) for start, end in layout.segments)
+    used = sum(max(0, end - start) + len(layout.jpeg_tables) for start, end in ends)
+    pixels = (layout.width + layout.columns) * (layout.height + layout.rows)
+    if used > _SHARED_MAX * nbytes + pixels * layout.samples * layout.bits // 8:
+        raise StructureError("strips or tiles overlap")
 
 
 def _samples(tags: _Tags) -> int:

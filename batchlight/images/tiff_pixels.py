@@ -9,6 +9,7 @@ Layout: TIFF, revision 6.0.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,8 +20,10 @@ import simplejpeg
 from PIL import Image
 
 from batchlight.images import opencv, pillow
+from batchlight.images.effort import bounded_scans
 from batchlight.images.pixels import Pixels, turned_back
-from batchlight.images.segments import APP14, segment
+from batchlight.images.segments import APP14, after_scan, segment, segments
+from batchlight.images.thumbnails import jpeg_size
 from batchlight.images.tiff_layout import (
     DEFLATE,
     FAX3,
@@ -42,21 +45,35 @@ from batchlight.images.tiff_layout import (
 
 _LSB_FIRST = 2
 """Fill order of bits that are stored the lowest first."""
-_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
-    NONE: bytes,
-    LZW: imagecodecs.lzw_decode,
-    DEFLATE: imagecodecs.zlib_decode,
-    OLD_DEFLATE: imagecodecs.zlib_decode,
-    PACKBITS: imagecodecs.packbits_decode,
-}
-
-
 _OTHER_CODING = ("Unsupported", "tjDecompressHeader3(): Could not determine subsampling")
 """How errors begin where simplejpeg does not know the kind of JPEG: lossless, odd samplings."""
 
 
+_JPEG_BLOCK = 32
+"""Pixels: the largest unit of a JPEG, up to which its sides may be rounded."""
+
+
 class DamagedError(ValueError):
     """A strip or tile that is cut short or damaged."""
+
+
+def _inflated(raw: bytes, size: int) -> bytes:
+    """So many bytes and hardly more, whatever they would become: a few may stand for gigabytes."""
+    inflater = zlib.decompressobj()
+    decoded = inflater.decompress(raw, size + 1)  # one more, so that the checksum is read
+    if not inflater.eof and len(decoded) <= size:
+        raise DamagedError("a strip or tile is cut short")
+    return decoded
+
+
+_DECODERS: Mapping[int, Callable[[bytes, int], Any]] = {
+    NONE: lambda raw, _: raw,
+    LZW: lambda raw, size: imagecodecs.lzw_decode(raw, out=size),
+    DEFLATE: _inflated,
+    OLD_DEFLATE: _inflated,
+    PACKBITS: lambda raw, _: imagecodecs.packbits_decode(raw),
+}
+"""Each takes the coded bytes, and how many there are to be at least once they are decoded."""
 
 
 def decode(data: bytes, layout: Layout) -> Pixels:
@@ -99,7 +116,7 @@ def _strips(data: bytes, layout: Layout) -> Pixels:
         if layout.compression == LZW:
             whole = len(imagecodecs.lzw_decode(raw, out=part)) == size
         else:
-            decoded = np.frombuffer(_DECODERS[layout.compression](raw), np.uint8)
+            decoded = np.frombuffer(_DECODERS[layout.compression](raw, size), np.uint8)
             whole = decoded.size >= size
             if whole:
                 part[:] = decoded[:size]
@@ -149,7 +166,7 @@ def _block(
     size = rows * row_bytes
     if layout.compression in (FAX_RLE, FAX3, FAX4):
         return _fax(raw, layout, rows, columns)
-    decoded = _DECODERS[layout.compression](raw)
+    decoded = _DECODERS[layout.compression](raw, size)
     if len(decoded) < size:
         raise DamagedError("a strip or tile is cut short")
     if layout.bits == 1:
@@ -186,6 +203,7 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     transform = layout.photometric == YCBCR
     colours = segment(APP14, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
     stream = b"\xff\xd8" + colours + layout.jpeg_tables[2:-2] + raw[2:]
+    _refuse_effort(stream, layout)
     kind = "GRAY" if shape[2] == 1 else "RGB"
     block: Pixels
     try:
@@ -199,6 +217,16 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     if block.shape[0] < shape[0] or block.shape[1] < shape[1]:
         raise DamagedError("a strip or tile is cut short")
     return block[: shape[0], : shape[1]]
+
+
+def _refuse_effort(stream: bytes, layout: Layout) -> None:
+    """Raise for a JPEG that takes more memory or time than a strip or tile may."""
+    width, height = jpeg_size(stream) or (0, 0)
+    if width >= layout.columns + _JPEG_BLOCK or height >= layout.rows + _JPEG_BLOCK:
+        raise DamagedError("a strip or tile is larger than it may be")
+    *_, last = segments(stream)
+    for _ in bounded_scans(after_scan(stream, last.end)):
+        pass
 
 
 def _is_old_lzw(data: bytes, layout: Layout) -> bool:
@@ -230,10 +258,11 @@ def _by_pillow(data: bytes, layout: Layout) -> Pixels:
 
 def _ycbcr(data: bytes, layout: Layout) -> Pixels:
     """OpenCV's pixels, which it turns upright; all strips are checked before."""
+    at_most = 3 * (layout.rows + _JPEG_BLOCK) * (layout.columns + _JPEG_BLOCK)
     for start, end in layout.segments:
         if end > len(data) or start >= end:
             raise DamagedError("a strip or tile lies outside the file")
-        _DECODERS[layout.compression](data[start:end])
+        _DECODERS[layout.compression](data[start:end], at_most)
     upright = opencv.decode(data)
     if upright is None:
         raise DamagedError("the pixels are damaged")

@@ -3,7 +3,8 @@
 bins.py      sums along an axis whose length nobody knows yet
 digest.py    what the records say, in bounded memory
 pictures.py  the images that are shown, read and made small
-charts.py    the curves, as SVG
+axes.py      axes and what is drawn between them, as SVG
+charts.py    the curves
 writing.py   all of it as one page
 
 contact_sheet.py   images enhanced with several settings side by side, as one page
@@ -12,6 +13,7 @@ detail.py          the part of an image that is shown at its own size
 
 rendering.py  how pages are put together
 page/         their HTML, styles and scripts
+fonts/        the font of the PNG
 """
 
 from __future__ import annotations

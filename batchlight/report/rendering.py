@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from batchlight._version import __version__
+from batchlight.errors import shown
 
 
 def render(template: str, styles: Sequence[str], scripts: Sequence[str], **facts: Any) -> str:
@@ -18,6 +19,7 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], **facts
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "page"),
         autoescape=True,
+        finalize=_steering_nothing,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -31,6 +33,11 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], **facts
         # The page may run this script and no other, and load nothing from anywhere.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _steering_nothing(value: Any) -> Any:
+    """Text without what would turn it around on the page; what is escaped already, as it is."""
+    return shown(value) if type(value) is str else value
 
 
 def _joined(names: Sequence[str]) -> str:

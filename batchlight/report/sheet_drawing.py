@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
 import cv2
 from PIL import Image, ImageDraw, ImageFont
 
+from batchlight.errors import shown
 from batchlight.images.pixels import Pixels, in_colour
 from batchlight.report.contact_sheet import Sheet, Shot
 from batchlight.report.pictures import shrunk
@@ -100,8 +101,8 @@ class _Canvas:
         top, left = (
             max(0, (n - m) // 2) for n, m in zip(pixels.shape, (height, CELL), strict=False)
         )
-        shown = in_colour(pixels)[top : top + height, left : left + CELL]
-        rgb = Image.fromarray(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
+        part = in_colour(pixels)[top : top + height, left : left + CELL]
+        rgb = Image.fromarray(cv2.cvtColor(part, cv2.COLOR_BGR2RGB))
         at = (x + (CELL - rgb.width) // 2, self._y + (height - rgb.height) // 2)
         self._image.paste(rgb, at)
 
@@ -125,7 +126,7 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
     """Lines that are no wider; long words are cut."""
     font = _font(size)
     lines = [""]
-    for word in text.split(" "):
+    for word in shown(text).split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
         if font.getlength(longer) <= width:
             lines[-1] = longer
@@ -141,7 +142,6 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's, which knows more scripts than Pillow's own."""
-    import matplotlib as mpl
-
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    """DejaVu Sans, which knows more scripts than Pillow's own font."""
+    file = resources.files("batchlight.report") / "fonts" / "DejaVuSans.ttf"
+    return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)

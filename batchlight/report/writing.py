@@ -21,6 +21,7 @@ from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDiges
 from batchlight.report.pictures import Album, Pair
 from batchlight.report.rendering import render
 from batchlight.storage import EVERYONE, Location, Storage, open_storage
+from batchlight.storage.base import escape_controls
 
 RUNS_SHOWN = 10
 
@@ -80,7 +81,7 @@ class _Failures:
     @property
     def paths(self) -> str:
         """What the button copies, a path a line."""
-        return "\n".join(dict.fromkeys(image.input for image in self.listed))
+        return "\n".join(dict.fromkeys(escape_controls(image.input) for image in self.listed))
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,12 @@ def _page(found: Digest, **facts: Any) -> str:
         **facts,
         tally=found.tally,
         methods=[
-            _Method(name, method, charts.luminance(name, method.before, method.after))
+            _Method(name, method, charts.luminance(method.before, method.after))
             for name, method in sorted(found.methods.items())
             if method.tally.ok
         ],
         light=_described_light(found),
-        light_chart=charts.light(found.light) if found.light.index.size else "",
+        light_chart=charts.light(found.light),
         last_run=found.last_run,
         pace=_pace(found.last_run),
         pace_chart=charts.pace(found.pace) if found.pace.index.size else "",

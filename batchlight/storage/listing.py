@@ -85,11 +85,17 @@ class SortingTable:
         self._table = table
         self._outputs: set[str] = set()
         """Folders that hold ``_batchlight``."""
+        self._files = 0
+        """Those that ``add`` counts."""
         table.execute("PRAGMA journal_mode = OFF")
         table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
 
-    def add(self, page: Sequence[FileInfo]) -> None:
-        """Take a page in; a key that comes twice counts once, as it was the last time."""
+    def add(self, page: Sequence[FileInfo], will_do: int | None = None) -> bool:
+        """Take a page in; a key that comes twice counts once, as it was the last time.
+
+        Says whether there are as many inputs as will do, not counting empty ones, which may be
+        marks of folders.
+        """
         for info in page:
             folders = escape_controls(info.path).split("/")[:-1]
             if INTERNAL in folders:
@@ -101,6 +107,12 @@ class SortingTable:
                 for i in map(_printable, page)
             ),
         )
+        if will_do is None:
+            return False
+        self._files += sum(bool(info.size) and self._is_input(info.path) for info in page)
+        if self._files >= will_do:  # counted again, as those of an output leave when it is found
+            self._files = sum(bool(info.size) for info in self.inputs())
+        return self._files >= will_do
 
     def inputs(self) -> Iterator[FileInfo]:
         """What ``Storage.walk`` gives."""

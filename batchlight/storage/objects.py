@@ -86,11 +86,9 @@ class ObjectStorage:
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             with sorting_table() as table:
-                listed = 0
                 try:
-                    while (at_most is None or listed < at_most) and (page := next_page()):
-                        table.add(page)
-                        listed += len(page)
+                    while (page := next_page()) and not table.add(page, at_most):
+                        pass
                 except OddNameError:
                     if not self._lists_root():
                         raise
@@ -133,12 +131,11 @@ class ObjectStorage:
     def _is_no_folder_mark(self, info: FileInfo) -> bool:
         """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
 
-        Only where the name has a suffix, as of an image: others are left out anyway.
+        Only a name that has a suffix may be that of an empty image, and is asked for.
         """
-        name = info.path.rpartition("/")[2]
-        return (
-            bool(info.size) or "." not in name or info.defect is not None or self.is_file(info.path)
-        )
+        if info.size or info.defect is not None:
+            return True
+        return "." in info.path.rpartition("/")[2] and self.is_file(info.path)
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
 
 from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ImageError, UsageError
@@ -126,15 +125,27 @@ def split_by_scene(
 
 
 def group_scenes(thumbnails: Sequence[Gray]) -> list[int]:
-    """For each thumbnail the number of its scene.
+    """For each thumbnail the number of the first one of its scene.
 
     Images that are alike, or are linked by others that are, show one scene.
     """
     vectors = np.stack([t.ravel() - t.mean() for t in thumbnails]).astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors /= np.where(lengths > 0, lengths, 1)  # one flat colour is like nothing else
-    _, scenes = connected_components(vectors @ vectors.T >= SAME_SCENE, directed=False)
+    alike = vectors @ vectors.T >= SAME_SCENE
+    scenes = np.full(len(alike), -1)
+    for first in range(len(alike)):
+        if scenes[first] < 0:
+            scenes[_linked_with(first, alike)] = first
     return [int(scene) for scene in scenes]
+
+
+def _linked_with(first: int, alike: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which thumbnails are reached from one by steps between alike ones, it included."""
+    reached: npt.NDArray[np.bool_] = np.arange(len(alike)) == first
+    while np.any(further := alike[reached].any(axis=0) & ~reached):
+        reached |= further
+    return reached
 
 
 def _thumbnail(image: Rgb) -> Gray:

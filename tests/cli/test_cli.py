@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ import pytest
 from batchlight import __version__
 from batchlight.driver.progress import JsonDisplay, LineDisplay, Progress
 from tests.support.helpers import COMMAND, batchlight, batchlight_here, rows, tree, write_images
+from tests.support.terminal import on_a_terminal
 
 
 @pytest.mark.parametrize(
@@ -292,27 +289,6 @@ def test_shells_complete_commands_options_and_words(typed: str, offered: list[st
         check=True,
     )
     assert done.stdout.split() == offered
-
-
-def on_a_terminal(columns: int, *arguments: object, **environment: str) -> str:
-    """What the real command shows on a terminal of this width."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    ambient = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**ambient, "TERM": "xterm-256color", **environment},
-    )
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # closed by the last one
-        while data := screen.read(4096):
-            shown += data
-    process.wait()
-    return shown.decode()
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

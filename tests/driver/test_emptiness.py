@@ -12,7 +12,7 @@ import pytest
 
 import batchlight
 from batchlight.driver.dry_run import dry_run
-from batchlight.errors import BatchlightError
+from batchlight.errors import BatchlightError, UsageError
 from tests.support.helpers import batchlight_here, rows, write_images
 from tests.support.s3_server import BUCKET, S3Server
 
@@ -23,7 +23,9 @@ def config(place: object, out: object, **options: Any) -> batchlight.JobConfig:
 
 
 def refused(job: batchlight.JobConfig, code: int, says: str) -> None:
-    """By a run and by its plan alike; unless it is allowed."""
+    """By a run and by its plan alike, unless it is allowed; and by a preview."""
+    with pytest.raises(UsageError, match=says if code == 2 else "there are no images in"):
+        batchlight.preview(job, page=f"{job.output}.html")
     for command in (dry_run, batchlight.run):
         with pytest.raises(BatchlightError, match=says) as caught:
             command(job)

@@ -173,7 +173,7 @@ def test_if_all_fail_it_says_so(tmp_path: Path) -> None:
         (["--output", "nowhere/page.html"], "there is no folder"),
         (["--output", "in"], "is a folder; name a file in it"),
         (["--png", "--output", "page.html"], "--output must end in .png"),
-        (["--include", "nothing"], "there are no images in"),
+        (["--include", "nothing"], "leave none of "),
         (["--images", "0"], "greater than or equal to 1"),
         (["--setting", "omega=2"], "--omega is '2'"),
         (["--setting", "method=absgn weights=none"], "cannot read the weights none"),

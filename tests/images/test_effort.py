@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
+from batchlight.images.codec import decode
 from batchlight.images.effort import SCANS_AT_MOST, bounded_scans
 from batchlight.images.header import read_header
 from batchlight.images.segments import SOS, after_scan, segments
@@ -23,6 +25,37 @@ def refuse_many_scans(data: bytes) -> None:
     found = list(segments(data))
     if found and found[-1].marker == SOS:
         list(bounded_scans(after_scan(data, found[-1].end)))
+
+
+def refusal(data: bytes) -> ImageError:
+    """What an image that is to be decoded ends in, within a second."""
+    began = time.monotonic()
+    with pytest.raises(ImageError) as caught:
+        decode(data, read_header(data, PIXELS))
+    assert time.monotonic() - began < 1
+    return caught.value
+
+
+def tiff(side: int, compression: int, *strips: bytes, rows: int | None = None) -> bytes:
+    """Gray of 8 bits; ``rows`` of a strip, each at its own place unless it is the one before."""
+    body, offsets = bytearray(b"II*\0\0\0\0\0"), list[int]()
+    for strip in strips:
+        if not offsets or strip is not strips[len(offsets) - 1]:
+            offsets.append(len(body))
+            body += strip
+        else:
+            offsets.append(offsets[-1])
+    places = [len(body), len(body) + 4 * len(strips)]
+    body += struct.pack(f"<{len(strips)}I", *offsets)
+    body += struct.pack(f"<{len(strips)}I", *map(len, strips))
+    if len(strips) == 1:
+        places = [offsets[0], len(strips[0])]
+    tags = [(256, 1, side), (257, 1, side), (258, 1, 8), (259, 1, compression), (262, 1, 1)]
+    tags += [(273, len(strips), places[0]), (278, 1, rows or side), (279, len(strips), places[1])]
+    struct.pack_into("<I", body, 4, len(body))
+    body += struct.pack("<H", len(tags))
+    body += b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags)
+    return bytes(body + bytes(4))
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -55,6 +88,43 @@ def test_scans_are_bounded() -> None:
             read_header(data, PIXELS)
         assert caught.value.code is ErrorCode.UNSUPPORTED
         assert time.monotonic() - began < 1
+
+
+def test_scans_of_a_jpeg_inside_of_a_tiff_are_bounded() -> None:
+    few = tiff(8, 7, progressive(SCANS_AT_MOST - 1))
+    decode(few, read_header(few, PIXELS))
+    many = refusal(tiff(8, 7, progressive(20_000)))
+    assert (many.code, "more than 100 scans" in many.message) == (ErrorCode.UNSUPPORTED, True)
+
+
+def test_a_jpeg_inside_of_a_tiff_takes_no_more_memory_than_its_strip() -> None:
+    data = progressive(2)
+    size = data.index(b"\xff\xc2") + 5
+    large = data[:size] + struct.pack(">HH", 65500, 65500) + data[size + 4 :]
+    assert refusal(tiff(8, 7, large)).code is ErrorCode.CORRUPT
+
+
+@pytest.mark.parametrize("compression", [8, 32946])
+def test_a_strip_inflates_to_no_more_than_its_samples(compression: int) -> None:
+    surplus = tiff(64, compression, zlib.compress(bytes(10**8)))
+    began = time.monotonic()
+    assert not decode(surplus, read_header(surplus, PIXELS)).pixels.any()
+    assert time.monotonic() - began < 0.1
+    damaged = bytearray(zlib.compress(bytes(64 * 64)))
+    damaged[-1] ^= 1  # of the checksum
+    assert refusal(tiff(64, compression, bytes(damaged))).code is ErrorCode.CORRUPT
+
+
+@pytest.mark.parametrize("compression", [1, 5, 7, 8, 32773])
+def test_strips_that_are_all_the_same_large_part_of_the_file(compression: int) -> None:
+    strip = bytes(10**7)
+    assert refusal(tiff(2000, compression, *[strip] * 2000, rows=1)).code is ErrorCode.CORRUPT
+
+
+def test_blank_tiles_may_be_one_and_the_same() -> None:
+    for compression, strip in ((1, bytes(4096)), (8, zlib.compress(bytes(4096)))):
+        shared = tiff(4096, compression, *[strip] * 4096, rows=1)
+        assert not decode(shared, read_header(shared, PIXELS)).pixels.any()
 
 
 def test_only_scans_of_the_image_itself_count() -> None:

@@ -219,6 +219,7 @@ def test_any_content(outputs: list[Path], tmp_path: Path, block: int) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("block", range(9))
 def test_any_content_at_length(outputs: list[Path], tmp_path: Path, block: int) -> None:
     for seed in range(100 * (block + 1), 100 * (block + 2)):

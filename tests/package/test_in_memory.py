@@ -27,6 +27,18 @@ def test_importing_is_light(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_all_that_programs_may_use_is_there() -> None:
+    assert all(getattr(batchlight, name) for name in batchlight.__all__)
+    errors = {name for name, value in vars(batchlight.errors).items() if is_error(value)}
+    assert errors <= set(batchlight.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'dry_run'"):
+        _ = batchlight.dry_run
+
+
+def is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
+
+
 @pytest.mark.nightly
 def test_help_answers_at_once() -> None:
     times = []

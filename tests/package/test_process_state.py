@@ -16,7 +16,6 @@ from tests.support.ray_head import QUIET
 PROGRAM = """
 import json, logging, os, signal, sys, warnings
 import cv2, numpy, random, threading, torch
-import matplotlib  # whose own settings are its own
 import PIL.Image
 import rich.style  # which draws a random number
 import batchlight
@@ -55,7 +54,6 @@ def state():
         "folder": os.getcwd(),
         "OpenCV's log": cv2.utils.logging.getLogLevel(),
         "Pillow's limit": PIL.Image.MAX_IMAGE_PIXELS,
-        "logger of matplotlib": logging.getLogger("matplotlib").level,
         "logger of ray": logging.getLogger("ray").level,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import urllib.request
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.output.records import VOLATILE
+from batchlight.storage import Location, listing, open_storage
 from tests.support.helpers import batchlight, batchlight_here, dark_image, tree
 from tests.support.s3_server import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY, S3Server
 
@@ -248,3 +250,26 @@ def test_a_public_bucket_needs_no_credentials(
     )
     run(photos, tmp_path / "expected")
     assert images(tree(tmp_path / "out")) == images(tree(tmp_path / "expected"))
+
+
+def test_marks_of_folders_and_outputs_are_none_of_the_files_that_will_do(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some tools make an empty object for each folder, whose key ends in a slash."""
+    place = f"{PUBLIC_BUCKET}/{uuid4()}"
+    images = [f"{letter}/{number}.jpg" for letter in "zyx" for number in range(2)]
+    theirs = [f"a/{number}.jpg" for number in range(4)] + ["a/_batchlight/format.json"]
+    store = s3.store(place.partition("/")[2], PUBLIC_BUCKET)
+    for name in (*images, *theirs):
+        obstore.put(store, name, b"1", use_multipart=False)
+    obstore.put(store, "z/empty.jpg", b"", use_multipart=False)
+    for number in range(9):
+        for mark in (f"b{number}", f"z/{number}.jpg.d"):
+            request = urllib.request.Request(f"{s3.endpoint}/{place}/{mark}/", method="PUT")
+            urllib.request.urlopen(request, timeout=30).close()
+    monkeypatch.setattr(listing, "KEYS_PER_PAGE", 2)
+    storage = open_storage(Location.parse(f"s3://{place}"))
+    assert [info.path for info in storage.walk()] == sorted([*images, "z/empty.jpg"])
+    for enough in range(1, 7):
+        assert len(list(storage.walk(at_most=enough))) == enough
+    assert len(list(storage.walk(at_most=8))) == 7
