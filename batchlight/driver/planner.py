@@ -5,10 +5,9 @@ Both are streams in the same order, so that comparing them is a merge and memory
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,12 +25,14 @@ from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage
 
+_NOTHING: Mapping[Method, Earlier] = {}
+_NO_ROWS: tuple[str | None, Iterable[Earlier]] = (None, ())
+
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One image that needs some methods; ``again`` if it has rows that will be replaced."""
 
     input: Input
@@ -112,13 +113,19 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in _apart(_side_by_side(images, earlier), self.config):
-            image, rows = entry.image, entry.rows
+        all_methods = tuple(self.config.method)
+        for _, image, rows in _apart(_side_by_side(images, earlier), self.config):
             if image is None:
                 self._count_unlisted(rows.values())
                 continue
             self._seen["inputs"] += 1
             self._seen["input_bytes"] += image.size or 0
+            if not rows:  # as of most images of a large data set, the first time
+                self._seen["todo"] += 1
+                self._seen["todo_bytes"] += image.size or 0
+                self._seen["new"] += 1
+                yield Task(image, all_methods, False)
+                continue
             methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
             if not methods:
                 self._seen["unchanged"] += 1
@@ -193,16 +200,31 @@ def draft_plan(
 
 def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
     """Merge two streams that are both in the order of their paths."""
-    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("path"))
-    for path, found in groupby(both, key=attrgetter("path")):
-        image: Input | None = None
-        rows: dict[Method, Earlier] = {}
-        for item in found:
-            if isinstance(item, Input):
-                image = item
-            else:
-                rows[item.method] = item
-        yield Entry(path, image, rows)
+    rows_of = groupby(earlier, key=attrgetter("path"))
+    path, rows = next(rows_of, _NO_ROWS)
+    for image in _last_of_each_path(images):
+        while path is not None and path < image.path:
+            yield Entry(path, None, {row.method: row for row in rows})
+            path, rows = next(rows_of, _NO_ROWS)
+        if path == image.path:
+            yield Entry(path, image, {row.method: row for row in rows})
+            path, rows = next(rows_of, _NO_ROWS)
+        else:
+            yield Entry(image.path, image, _NOTHING)
+    while path is not None:
+        yield Entry(path, None, {row.method: row for row in rows})
+        path, rows = next(rows_of, _NO_ROWS)
+
+
+def _last_of_each_path(images: Iterable[Input]) -> Iterator[Input]:
+    """Two odd names may be shown as the same path."""
+    found: Input | None = None
+    for image in images:
+        if found is not None and found.path != image.path:
+            yield found
+        found = image
+    if found is not None:
+        yield found
 
 
 def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
