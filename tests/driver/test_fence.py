@@ -160,10 +160,13 @@ def test_a_fence_looks_once_a_second_for_what_happens_often(tmp_path: Path) -> N
     storage.check(writable=True)
     fenced = FencedStorage(storage, looks.release, writes_often=True)
     for number in range(50):
-        fenced.write(f"{number}.jpg", b"1")
+        fenced.write(f"classical/{number}.jpg", b"1")
     assert looks.acquire(blocking=False)
     assert fenced.create("part", b"1")
     assert looks.acquire(blocking=False)
+    for _ in range(5):  # what says what is done, not even a second late
+        fenced.write("metadata/records", b"1")
+        assert looks.acquire(blocking=False)
     many = 0
     while looks.acquire(blocking=False):
         many += 1
