@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures clean
+.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures docs wheel clean
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable
 
@@ -23,8 +23,11 @@ $(VENV)/.installed: $(VENV)/.usable
 demo: $(VENV)/.usable
 	$(BIN)/batchlight samples demo/dark
 	$(BIN)/batchlight run --input demo/dark --output demo/enhanced
-	@echo "before: demo/dark   after: demo/enhanced/classical   records: demo/enhanced/metadata"
-	@echo "to look at: demo/enhanced/report.html"
+	@echo
+	@echo "the dark images:      demo/dark"
+	@echo "the enhanced images:  demo/enhanced/classical"
+	@echo "to look at:           demo/enhanced/report.html"
+	@echo "now your own:         $(BIN)/batchlight run --input FOLDER"
 
 # Both at once, since half of the suite is waiting; it fails if either does.
 test: install
@@ -85,6 +88,16 @@ benchmarks: install
 # The pictures of the documents, from the samples. Needs tmux and Chromium.
 pictures: install browser
 	$(BIN)/python docs/make_pictures.py
+
+# The documents as a site, build/site/index.html, which works from the file system.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the documents are in build/site/index.html"
+
+# To install elsewhere, with: pip install dist/batchlight-*.whl
+wheel: install
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	@echo "now: pip install dist/batchlight-*.whl"
 
 clean:
 	rm -rf $(VENV) demo dist build

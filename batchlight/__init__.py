@@ -19,6 +19,7 @@ __all__ = [
     "ClusterError",
     "DryRun",
     "ErrorCode",
+    "Estimate",
     "Evaluation",
     "ExitCode",
     "ImageError",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from batchlight.config import JobConfig
     from batchlight.driver.dry_run import DryRun
     from batchlight.driver.dry_run import dry_run as plan
+    from batchlight.driver.estimates import Estimate
     from batchlight.driver.preview import Preview, preview
     from batchlight.driver.progress import Progress
     from batchlight.driver.repair import RepairOptions, repair
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": ("JobConfig",),
     "driver.dry_run": ("DryRun", "dry_run"),
+    "driver.estimates": ("Estimate",),
     "driver.preview": ("Preview", "preview"),
     "driver.progress": ("Progress",),
     "driver.repair": ("RepairOptions", "repair"),

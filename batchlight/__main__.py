@@ -1,5 +1,20 @@
 """``python -m batchlight`` is the command ``batchlight``."""
 
-from batchlight.cli.main import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """The command, which a signal may end at any moment, while it still loads itself too."""
+    try:
+        from batchlight.cli.main import main as run_command
+
+        run_command()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,11 +28,18 @@ LARGEST_IMAGE = 200_000_000
 TIMEOUT_S = 600
 """What a call to a worker may take; unless ``--timeout`` says otherwise."""
 
+BATCH_SIZE, SMALLEST_BATCH, BATCHES_OF_A_SMALL_PLAN = 64, 2, 32
+"""``--batch-size auto``: a plan has this many batches before any has more than the fewest images,
+so that sixteen workers have two each. It follows from the data alone, or else the light of a batch
+would depend on the machine."""
+
 _UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 """Values that a fingerprint leaves out: what was made before there was the option has them too."""
 
 # Raised whenever a change alters the pixels that unchanged parameters give.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+
+LARGEST_BATCH = 65_536
 
 LIGHT_WINDOW = 20
 """Pixels: the side of the window of the atmospheric light, where that of the map is smaller. In a
@@ -60,6 +67,16 @@ def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
         return number
 
     return BeforeValidator(validate)
+
+
+def _as_batch_size(value: object) -> object:
+    """``auto``, or a number, which may arrive as text from the command line."""
+    text = str(value)
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LARGEST_BATCH):
+        raise ValueError(f"must be 'auto' or a number from 1 to {LARGEST_BATCH}")
+    return int(text)
 
 
 def _as_max_failures(value: object) -> object:
@@ -119,6 +136,9 @@ class JobConfig(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, description="Only the first N images of the listing."
     )
+    copy_others: bool = Field(
+        default=False, description="Also copy files that are no images, such as labels."
+    )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
     )
@@ -153,7 +173,10 @@ class JobConfig(BaseModel):
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
     )
-    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per batch.")
+    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_as_batch_size)] = Field(
+        default="auto",
+        description="Images per batch; auto: 64, fewer where there are less than 2048 to do.",
+    )
     atmospheric_light: Annotated[
         Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
     ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
@@ -212,7 +235,8 @@ class JobConfig(BaseModel):
         description="Seconds after which a batch counts as hung.",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
-        default="0", description="Failed images, a number or P%, that still make exit code 0."
+        default="0",
+        description="Failures in what this run does that still make exit code 0: a number or P%.",
     )
     fail_fast: bool = Field(
         default=False,
@@ -231,10 +255,17 @@ class JobConfig(BaseModel):
     ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
 
     def allows_failures(self, failed: int, total: int) -> bool:
-        """Whether ``failed`` of ``total`` (input, method) pairs still make a good run."""
+        """Whether ``failed`` of ``total`` (input, method) pairs of a run still make a good one."""
         if self.max_failures.endswith("%"):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)
+
+    def images_per_batch(self, images: int) -> int:
+        """The size of the batches of a plan of so many images."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        share = math.ceil(images / BATCHES_OF_A_SMALL_PLAN)
+        return min(BATCH_SIZE, max(SMALLEST_BATCH, share))
 
     def is_dark(self, luminance: float) -> bool:
         """Whether an image of this mean luminance, 0..1, is enhanced."""

@@ -150,6 +150,16 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + "s" * (number != 1)
 
 
+def in_bytes(number: int) -> str:
+    """As in ``3.2 kB``."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"
+
+
 class ImageError(Exception):
     """One image failed, for a reason of the closed set."""
 

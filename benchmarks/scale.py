@@ -133,7 +133,7 @@ def dispatch_all(config: JobConfig, storage: Storage, plan: Plan) -> float:
 
     def hear(result: BatchResult | None, under_way: Tally) -> None:
         if result is not None:
-            stats.add(result.tally)
+            stats.add(result.tally, result.read_bytes)
 
     vars(engine_tasks)["report_every_s"] = lambda workers: 0.0
     vars(dispatch)["AssignedWork"] = Simulated
@@ -168,9 +168,9 @@ RESULT = BatchResult({"classical": Tally(64, (), 6400, 6400)}, dict.fromkeys(STA
 
 def held(storage: Storage, config: JobConfig) -> Tally:
     """What the run counts at its end."""
-    rows = held_rows(storage, config.method)
-    assert rows is not None
-    return rows
+    found = held_rows(storage, config.method)
+    assert found is not None
+    return found.rows
 
 
 def listing(count: int) -> Iterator[Input]:
@@ -216,7 +216,7 @@ def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
         fingerprint=fingerprint.digest,
         finished_at=TAKEN,
     )
-    alike: pa.Table = as_table([record] * config.batch_size)
+    alike: pa.Table = as_table([record] * (plan.batch_size or 0))
     for chunk in plan.chunks:
         for batch in plan.batches_of(storage, chunk):
             path = part_path(batch.number)

@@ -41,6 +41,8 @@ COLUMNS = 92
 NARROW = 46
 PAGE = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 900}
+REPORT = {"width": 1200, "height": 1900}
+"""What tells most of it; all of it would be long."""
 KIND = (330, 220)
 BACKLIT = 1 / 40
 GAMMA = 2.2
@@ -151,14 +153,14 @@ def _fitted(image: Image) -> Image:
 
 
 def _report(browser: Browser, folder: Path) -> None:
-    for name, size, scheme in (("light", PAGE, "light"), ("dark", PHONE, "dark")):
+    for name, size, scheme in (("light", REPORT, "light"), ("dark", PHONE, "dark")):
         context = browser.new_context(
             viewport={"width": size["width"], "height": size["height"]},
             color_scheme="dark" if scheme == "dark" else "light",
         )
         page = context.new_page()
         page.goto((folder / "dark-enhanced/report.html").as_uri())
-        page.screenshot(path=str(folder / f"{name}.png"), full_page=name == "light")
+        page.screenshot(path=str(folder / f"{name}.png"))
         context.close()
     light, dark = (_read(folder / f"{name}.png") for name in ("light", "dark"))
     _write("report.jpg", light)

@@ -1,12 +1,14 @@
-"""A run every night on a Ray cluster, as an Airflow DAG (Airflow 3).
+"""A run every night, as an Airflow DAG (Airflow 3).
 
-Copy it into Airflow's folder of DAGs, with ``submit.sh`` and ``nightly.yaml`` beside it. Airflow's
-workers need ``ray[default]`` of the cluster's version, and in their environment
+Copy it into Airflow's folder of DAGs, with ``submit.sh`` and ``nightly.yaml`` beside it. The run is
+a process of Airflow's worker, which needs ``batchlight`` on its PATH. Or it is a job of a Ray
+cluster: then the worker needs ``ray[default]`` of the cluster's version, and in its environment
 ``RAY_API_SERVER_ADDRESS``, such as http://HEAD:8265.
 """
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ OK, PASSING_TROUBLE, LOCKED = 0, 1, 4
 
 
 class Batchlight(BaseOperator):
-    """Runs ``submit.sh``, and tells Airflow whether a failure is worth another try."""
+    """Runs batchlight, and tells Airflow whether a failure is worth another try."""
 
     template_fields = ("config",)
 
@@ -33,11 +35,18 @@ class Batchlight(BaseOperator):
 
     @cached_property
     def hook(self) -> SubprocessHook:
-        """The process that submits; its environment is that of Airflow's worker."""
+        """The process that runs or submits; its environment is that of Airflow's worker."""
         return SubprocessHook()
 
+    @property
+    def command(self) -> list[str]:
+        """Both end with the run's own exit code."""
+        if "RAY_API_SERVER_ADDRESS" in os.environ:
+            return ["sh", str(HERE / "submit.sh"), self.config]
+        return ["batchlight", "run", "--config", self.config]
+
     def execute(self, context: Context) -> None:
-        code = self.hook.run_command(["sh", str(HERE / "submit.sh"), self.config]).exit_code
+        code = self.hook.run_command(self.command).exit_code
         if code == PASSING_TROUBLE:  # of the storage or the cluster
             raise AirflowException("the run ended with exit code 1; the next try goes on")
         if code == LOCKED:
@@ -46,7 +55,7 @@ class Batchlight(BaseOperator):
             raise AirflowFailException(f"the run ended with exit code {code}; the log says why")
 
     def on_kill(self) -> None:
-        """Stop the run too: ``submit.sh`` passes it on."""
+        """Stop the run too, which ``submit.sh`` passes on."""
         self.hook.send_sigterm()
 
 

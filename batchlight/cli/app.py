@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import sys
@@ -22,22 +23,33 @@ GIVEN_ONCE = frozenset(
     f"--{name}"
     for name in (
         *("input", "output", "config", "address", "weights"),
-        *("data", "out", "enhanced", "reference"),
+        *("data", "out", "reference"),
     )
 )
 """Options that name a place: who gives two means both. Of others, a later one overrides."""
+
+
+TAKING_INPUT = ("run", "plan", "preview")
+"""Commands whose input may be expected to need no option."""
 
 
 class Command(TyperCommand):
     """A command that refuses two places where only the last would count."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        _, rest, given = self.make_parser(ctx).parse_args(args=list(args))
+        if rest and ctx.info_name in TAKING_INPUT:
+            raise UsageError(hint_at_input(rest[0], ctx.info_name))
         for option, times in Counter(given).items():
             name = option.opts[0]
             if times > 1 and name in GIVEN_ONCE:
                 raise UsageError(f"{name} is given {times} times; give it once")
         return super().parse_args(ctx, args)
+
+
+def hint_at_input(word: str, command: str = "run") -> str:
+    """What is probably meant by a word that stands alone, such as a path."""
+    return f"{word} needs --input before it: batchlight {command} --input {shlex.quote(word)}"
 
 
 app = typer.Typer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from batchlight.errors import counted, shown
-from batchlight.images.names import passed_over_in_words
 
 if TYPE_CHECKING:
     from batchlight.driver.preview import Preview
@@ -29,31 +29,19 @@ def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
 def print_summary(summary: Summary) -> None:
     """How a run ended."""
     colour = "green" if summary.exit_code == 0 else "yellow"
-    facts = {
-        "images": f"{summary.inputs:,}",
-        "ok": f"{summary.ok:,}",
-        "skipped, not dark": f"{summary.skipped:,}",
-        "failed": f"{summary.failed:,}",
-        **{f"  {code}": f"{number:,}" for code, number in summary.failed_by_code.items()},
-        **{
-            f"without {name}": f"{number:,}"
-            for name, number in sorted(summary.lost_by_name.items())
-        },
-        "done by this run": f"{summary.done_now:,}",
-        "done before": f"{summary.done_before:,}",
-        "gone since": f"{summary.gone:,}",
-        "passed over": passed_over_in_words(summary.passed_over.items()) or "0",
-        "read, written": f"{in_bytes(summary.input_bytes)}, {in_bytes(summary.output_bytes)}",
-        "time": f"{summary.elapsed_s:.1f} s, {summary.images_per_s:.1f} images/s"
-        if summary.done_now
-        else "0",
-        "output": summary.output,
-    }
-    optional = ("passed over", "skipped, not dark", "failed", "done before", "gone since", "time")
-    print_facts("", {k: v for k, v in facts.items() if v != "0" or k not in optional})
+    print_facts("", summary.facts)
     console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
+    console.print(f"next: {escape(shown(_next_command(summary)))}")
+
+
+def _next_command(summary: Summary) -> str:
+    """What most people want to do now."""
+    output = shlex.quote(summary.output)
+    if summary.failed:
+        return f"batchlight failures {output}"
+    return f"batchlight status {output}; or the same run again, for images that are new by then"
 
 
 def print_comparison(found: Preview) -> None:
@@ -125,13 +113,3 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
     for name, value in facts.items():
         table.add_row(escape(name), escape(value))
     console.print(table)
-
-
-def in_bytes(number: int) -> str:
-    """As in ``3.2 kB``."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} PB"

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchlight._version import __version__
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
-from batchlight.cli.console import in_bytes, print_comparison, print_facts, print_summary, telling
+from batchlight.cli.console import print_comparison, print_facts, print_summary, telling
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
-from batchlight.errors import ExitCode, shown
+from batchlight.errors import ExitCode, in_bytes, shown
 from batchlight.images.names import passed_over_in_words
+
+if TYPE_CHECKING:
+    from batchlight.driver.dry_run import DryRun
+    from batchlight.driver.estimates import Estimate
 
 
 @takes_options_of(JobConfig, GROUPS)
@@ -25,6 +30,8 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
 
     Run the same command again to go on after an interruption, and whenever images are new.
     """
+    if config.progress == "auto" and sys.stderr.isatty():  # what follows takes a second to load
+        print(f"batchlight {__version__}", file=sys.stderr, flush=True)
     from batchlight.driver.run import run as run_job
     from batchlight.host.process import keep_freed_memory
 
@@ -46,7 +53,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
     from batchlight.driver.dry_run import dry_run
 
     end_with_the_reader()
-    found = dry_run(config)
+    found = dry_run(config, estimate=True)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
@@ -55,20 +62,60 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  changed": found.changed,
         "  to redo": found.retried,
         "done before": found.unchanged,
-        "gone since": found.gone,
+        "records of images gone since": found.gone,
         "records beyond --limit": found.beyond,
-        "left of a stored plan": found.left_of_stored_plan,
+        "pairs left of a stored plan": found.left_of_stored_plan,
     }
-    others = passed_over_in_words(found.passed_over.items())
+    others = ""
+    if found.others:
+        size = in_bytes(found.others_bytes)
+        others = f"{found.others:,}, {size}; {found.todo_others:,} to copy"
+    passed_over = passed_over_in_words(found.passed_over.items())
     print_facts(
         f"{found.input} -> {found.output}",
         {
             "images": f"{found.inputs:,}, {in_bytes(found.input_bytes)}",
-            "to do": f"{found.todo:,}, {in_bytes(found.todo_bytes)}, batches: {found.batches:,}",
+            "to do": _todo(found),
             **{name: f"{number:,}" for name, number in counts.items() if number},
-            **({"passed over": others} if others else {}),
+            **({"other files": others} if others else {}),
+            **({"passed over": passed_over} if passed_over else {}),
+            **(_costs(found.estimate) if found.estimate else {}),
         },
     )
+
+
+def _costs(estimate: Estimate) -> dict[str, str]:
+    from batchlight.driver.progress import duration
+
+    megapixels = f"{estimate.megapixels:,.1f} megapixels at {estimate.ms_per_megapixel:.0f} ms"
+    costs = {"estimate from": f"{estimate.based_on}: {megapixels} of a CPU"}
+    if estimate.seconds is not None:
+        costs["time"] = f"about {duration(estimate.seconds)}"
+        costs["time"] += f" with {estimate.workers} workers" if estimate.workers else ""
+    costs["CPU time"] = f"about {duration(3600 * estimate.cpu_hours)}"
+    if estimate.gpu_hours is None:
+        costs["GPU time"] = "not known before some images are done"
+    elif estimate.gpu_hours:
+        costs["GPU time"] = f"about {estimate.gpu_hours:.2f} GPU hours"
+    costs["written"] = f"about {in_bytes(estimate.output_bytes)}"
+    if estimate.requests:
+        requests = ", ".join(f"{number:,} {kind}" for kind, number in estimate.requests.items())
+        price = ""
+        if estimate.price_usd is not None:
+            price = f": ${estimate.price_usd:.2f} at list prices of S3 ({estimate.prices_as_of})"
+        costs["requests"] = f"about {requests}{price}"
+    if estimate.warning:
+        costs["note"] = estimate.warning
+    return costs
+
+
+def _todo(found: DryRun) -> str:
+    if not found.todo:
+        return "0"
+    batches = f"{found.batches:,} batch" + "es" * (found.batches != 1)
+    pairs = "" if found.todo_pairs == found.todo else f" ({found.todo_pairs:,} pairs)"
+    what = f"{found.todo:,}{pairs}, {in_bytes(found.todo_bytes)}"
+    return f"{what}, in {batches} of {found.batch_size}"
 
 
 @takes_options_of(JobConfig, PREVIEW_GROUPS)

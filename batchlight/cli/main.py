@@ -11,7 +11,7 @@ import traceback
 import typer
 from rich.markup import escape
 
-from batchlight.cli.app import Command, app
+from batchlight.cli.app import Command, app, hint_at_input
 from batchlight.cli.console import plain_console
 from batchlight.cli.job_commands import plan, preview, run, samples
 from batchlight.cli.network_commands import evaluate, train
@@ -59,13 +59,21 @@ def _exit_code(debug: bool) -> int:
     except BatchlightError as error:
         return _failed(str(error), error.exit_code, debug)
     except typer.TyperException as error:
-        return _failed(error.format_message(), ExitCode.USAGE, debug)
+        return _failed(_hint() or error.format_message(), ExitCode.USAGE, debug)
     except (typer.Abort, KeyboardInterrupt):
         return _failed("interrupted", INTERRUPTED, debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
         return _failed(text, ExitCode.FATAL, debug)
     return ExitCode.OK
+
+
+def _hint() -> str | None:
+    """What to type in place of a command that is a path."""
+    word = next(iter(sys.argv[1:]), "")
+    names = {command.__name__ for commands in COMMANDS.values() for command in commands}
+    is_path = "://" in word or (not word.startswith("-") and os.path.exists(word))
+    return hint_at_input(word) if is_path and word not in names else None
 
 
 def _flushed(exit_code: int, debug: bool) -> int:

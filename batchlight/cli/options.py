@@ -14,7 +14,10 @@ from pydantic import BaseModel
 from batchlight.config_file import make_config
 
 GROUPS = {
-    "What and where": ("input", "output", "include", "exclude", "follow_links", "limit"),
+    "What and where": (
+        *("input", "output", "include", "exclude", "follow_links", "limit"),
+        "copy_others",
+    ),
     "Method": (
         *("method", "target_luminance", "not_dark", "strength"),
         *("batch_size", "atmospheric_light", "omega", "t0", "window", "denoise"),
@@ -48,6 +51,7 @@ METAVARS = {
     "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
+    "batch_size": "auto|N",
     "atmospheric_light": "batch|image|NUMBER",
     "max_failures": "N|P%",
 }

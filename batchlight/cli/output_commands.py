@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
-from batchlight.cli.console import in_bytes, plain_console, print_facts, print_trouble, telling
-from batchlight.errors import ExitCode, shown
+from batchlight.cli.console import plain_console, print_facts, print_trouble, telling
+from batchlight.errors import ExitCode, in_bytes, shown
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -24,10 +24,11 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
+    unit = "images" if found.planned == found.images else "(image, method) pairs"
     print_facts(
         f"{found.output}: {found.state}",
         {
-            "of the last plan": f"{found.done:,} of {found.planned:,} images done",
+            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} done",
             **({"failed": f"{found.failed:,}"} if found.failed else {}),
             "held by": found.holder or "nobody",
             "last run ended": found.ended or "no run has ended yet",
@@ -46,6 +47,9 @@ def verify(
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
+    ] = False,
+    copy_others: Annotated[
+        bool, typer.Option("--copy-others", metavar="", help="As the run was given it.")
     ] = False,
     workers: Annotated[
         int | None,
@@ -85,7 +89,7 @@ def verify(
     def say(text: str) -> None:
         print(shown(text), file=sys.stderr, flush=True)
 
-    options = RepairOptions(input_uri, follow_links, workers, address, weights)
+    options = RepairOptions(input_uri, follow_links, copy_others, workers, address, weights)
     with telling() as tell_progress:
 
         def count(so_far: Verification) -> None:

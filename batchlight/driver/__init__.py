@@ -5,13 +5,16 @@ listing.py     what the input is, and its listing
 patterns.py    which paths of it are wanted
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
+merging.py     a listing and earlier records side by side
 planner.py     a listing compared with earlier records, cut into batches
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker
+following.py   what is heard of them: counts, and who is told
 closing.py     the end of a plan: its parts move to metadata/
 network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do
+estimates.py   how long it would take, and what that would cost
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 report.py      the report, made again

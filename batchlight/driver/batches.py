@@ -22,6 +22,7 @@ from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
 from batchlight.worker.pipeline import Redone, redo, rehearse, run_batch
 from batchlight.worker.steps import BatchContext
@@ -47,8 +48,9 @@ class BatchRunner:
 
         ``death``: of a worker that was in the middle of it.
         """
+        do = copy_batch if batch.copies else run_batch
         with self.logging():
-            result = await self._outlast(batch, run_batch, death=death)
+            result = await self._outlast(batch, do, death=death)
         self.log(result.unexpected)
         return result
 
@@ -75,7 +77,8 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, redo, pairs, lights)
+        again = copy_again if batch.copies else redo
+        redone = await self._outlast(batch, again, pairs, lights)
         self.log(redone.unexpected)
         return redone
 
@@ -120,7 +123,8 @@ class BatchRunner:
         there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsal = partial(rehearse, self.context, self.service)
+        rehearsed = rehearse_copies if batch.copies else rehearse
+        rehearsal = partial(rehearsed, self.context, self.service)
         alive = [item for item in batch.inputs if (item, None) not in known]
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         for item in await trials.suspects(partial(rehearsal, batch.methods, losses), alive):

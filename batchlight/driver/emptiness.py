@@ -30,11 +30,14 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
             "recorded; is the place mounted, and the path right? --allow-empty says that they "
             "are gone for good"
         )
-    raise UsageError(f"{without_images(inputs)}, or give --allow-empty")
+    raise UsageError(f"{without_images(inputs, counts.others)}, or give --allow-empty")
 
 
-def without_images(inputs: InputSet) -> str:
-    """Why a listing gave no image, what there is instead, and what to check."""
+def without_images(inputs: InputSet, others: int = 0) -> str:
+    """Why a listing gave no image, what there is instead, and what to check.
+
+    ``others``: how many files it gave that are no images, and are copied.
+    """
     if inputs.passed_over.not_matching:
         globs = [*inputs.patterns.include, *inputs.patterns.exclude]
         return (
@@ -42,11 +45,11 @@ def without_images(inputs: InputSet) -> str:
             f"{counted(inputs.passed_over.not_matching, 'image')} in {inputs.given}"
             f"{hint(globs[0])}; check them"
         )
-    nearest = "; ".join(_nearest(inputs))
+    nearest = "; ".join(_nearest(inputs, others))
     return f"there are no images in {inputs.given}: {nearest}; check --input"
 
 
-def _nearest(inputs: InputSet) -> Iterator[str]:
+def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
     met, given = inputs.passed_over, inputs.given
     if inputs.data_set.is_list:
         yield "the list names none"
@@ -54,6 +57,9 @@ def _nearest(inputs: InputSet) -> Iterator[str]:
     if met.linked_folders:
         first = met.linked_folders[0]
         yield f"its link to a folder, {first}, is not followed: give what it leads to"
+    if others:
+        yield f"it holds {counted(others, 'file')} that --copy-others copies, and nothing else"
+        return
     if met.suffixes:
         kinds = ", ".join(
             f"{number} {suffix or 'without a suffix'}"

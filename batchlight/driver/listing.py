@@ -14,7 +14,7 @@ from batchlight.driver.patterns import Patterns
 from batchlight.errors import UsageError
 from batchlight.host.given_up import Pool
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import DataSet, Input, place_of
+from batchlight.output.inputs import DataSet, Input, is_other_name, place_of
 from batchlight.output.layout import is_output
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
 from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
@@ -107,8 +107,16 @@ class InputSet:
     def images(self) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
         self.passed_over.clear()
-        found = self._images_of(self._found())
-        return islice(self._matching(found), self.limit)
+        return self._limited(self._matching(self._images_of(self._found())))
+
+    def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
+        """Up to the last image that is wanted; other files do not count."""
+        images = 0
+        for item in found:
+            yield item
+            images += not item.is_other
+            if images == self.limit:
+                return
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
         """Those among the first so many files, or entries of a list, and whether that is all."""
@@ -140,7 +148,7 @@ class InputSet:
         for item in found:
             if item.defect == LINKED_FOLDER:
                 met.linked_folders.append(item.path)
-            elif is_image_name(item.path) or item.path.endswith("/"):
+            elif self.data_set.copies_others or not is_other_name(item.path):
                 yield item
             else:
                 self.patterns.note(item.path)
@@ -158,6 +166,8 @@ class InputSet:
         for item in found:
             if self.patterns.match(item.path):
                 yield item
+            elif self.data_set.is_folder and is_other_name(item.path):
+                self.passed_over.add(item.path)
             else:
                 self.passed_over.not_matching += 1
         if is_all:
@@ -208,7 +218,10 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    return InputSet(DataSet(root, given, config.follow_links), patterns, config.limit)
+    data_set = DataSet(root, given, config.follow_links, config.copy_others)
+    if config.copy_others and not data_set.is_folder:
+        raise UsageError("--copy-others needs a folder or a prefix as --input; leave it out")
+    return InputSet(data_set, patterns, config.limit)
 
 
 def _seems_a_file(location: Location) -> bool:

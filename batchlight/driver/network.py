@@ -58,7 +58,7 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
         logger.warning(
             "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
             "1 megapixel take %s; %s",
-            model.name, speed, images, _duration(speed * images), _advice(model),
+            model.name, speed, images, _duration(speed * images), advice(model),
         )  # fmt: skip
     return service
 
@@ -86,7 +86,8 @@ def _measure(service: Service) -> float:
     return float(service.submit("seconds_per_megapixel").result())
 
 
-def _advice(model: Model) -> str:
+def advice(model: Model) -> str:
+    """What to do where the network is slow."""
     smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
     return f"{smaller}--method classical takes milliseconds, and a GPU is made for it"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import BATCH_SIZE, Fingerprint, JobConfig, Method
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.errors import UsageError
 from batchlight.output.plan import Plan
@@ -26,6 +26,31 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             "output; choose another --output"
         )
     return inputs, output
+
+
+def as_begun(config: JobConfig, state: OutputState) -> JobConfig:
+    """The config of a run on an output that may be older than ``--batch-size auto``.
+
+    Before, 64 was the default, so that an output of batches of 64 is gone on with in such.
+    """
+    plan = state.plan
+    starts_anew = config.overwrite and not (state.unfinished and state.unfinished.overwrite)
+    if plan is None or starts_anew or config.batch_size != "auto":
+        return config
+    sizes = {f.parameters.get("batch-size") for f in plan.fingerprints.values()}
+    return config.model_copy(update={"batch_size": BATCH_SIZE}) if BATCH_SIZE in sizes else config
+
+
+def require_options_of(plan: Plan, config: JobConfig, output: Location) -> None:
+    """Raise ``UsageError`` if a stored plan cannot be finished with these options."""
+    left = [f"--method {method}" for method in plan.methods if method not in config.method]
+    if plan.counts.todo_others and not config.copy_others:
+        left.append("--copy-others")
+    if left:
+        raise UsageError(
+            f"{output} holds an unfinished run that needs {left[0]} too; "
+            "give the same options as before, or redo everything with --overwrite"
+        )
 
 
 def plan_to_finish(

@@ -5,15 +5,22 @@ Both are streams in the same order, so that comparing them is a merge and memory
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
+from itertools import chain, islice
 from typing import NamedTuple
 
-from batchlight.config import Fingerprint, JobConfig, Method
+from batchlight.config import (
+    BATCH_SIZE,
+    BATCHES_OF_A_SMALL_PLAN,
+    Fingerprint,
+    JobConfig,
+    Method,
+)
 from batchlight.driver.listing import PassedOver
+from batchlight.driver.merging import Entry, side_by_side
 from batchlight.errors import UsageError, is_permanent
 from batchlight.images.names import output_path
 from batchlight.output.commit import drop_drafts
@@ -25,28 +32,25 @@ from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.storage import Location, Storage
 
-_NOTHING: Mapping[Method, Earlier] = {}
-_NO_ROWS: tuple[str | None, Iterable[Earlier]] = (None, ())
-
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
 
+OTHERS_PER_BATCH = 256
+OTHERS_BYTES = 2**30
+"""After which a batch of files that are no images is full too, so that it ends in time."""
+
+
 class Task(NamedTuple):
-    """One image that needs some methods; ``again`` if it has rows that will be replaced."""
+    """One file that needs some methods; ``again`` if it has rows that will be replaced."""
 
     input: Input
     methods: tuple[Method, ...]
     again: bool
 
 
-class Entry(NamedTuple):
-    """One path of the listing, of the earlier records, or of both."""
-
-    path: str
-    image: Input | None
-    """None if it is gone."""
-    rows: Mapping[Method, Earlier]
+Growing = dict[tuple[tuple[Method, ...], bool], list[Task]]
+"""Batches that are not full, by their methods and whether their files are no images."""
 
 
 class Planner:
@@ -57,12 +61,23 @@ class Planner:
         config: JobConfig,
         fingerprints: Mapping[Method, Fingerprint],
         passed_over: PassedOver | None = None,
+        since: float = math.inf,
     ) -> None:
-        """``passed_over``: what the listing meets beside the images."""
+        """``passed_over``: what the listing meets beside the images.
+
+        ``since``: the first batch that this run has done before it lists.
+        """
         self._passed_over = passed_over or PassedOver()
         self.config = config
         self.fingerprints = fingerprints
         self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self._since = since
+        self.unlisted_since = Tally()
+        """Of rows that this run has made of inputs that are not listed any more."""
+        self.pairs = 0
+        """(input, method) pairs that are to be done."""
+        self.batch_size = 0
+        """Of what is cut; known once the first batch is."""
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
         self._beyond = Tally()
@@ -88,14 +103,18 @@ class Planner:
         """
         chunk: list[PlannedBatch] = []
         rows = 0
-        growing: dict[tuple[Method, ...], list[Task]] = {}
-        for task in self._tasks(images, earlier):
-            members = growing.setdefault(task.methods, [])
+        growing: Growing = {}
+        tasks = self._tasks(images, earlier)
+        ahead = _ahead(tasks)
+        self.batch_size = self.config.images_per_batch(sum(not t.input.is_other for t in ahead))
+        for task in chain(ahead, tasks):
+            kind = task.methods, task.input.is_other
+            members = growing.setdefault(kind, [])
             members.append(task)
             rows += 1
-            if len(members) < self.config.batch_size:
+            if not self._is_full(members):
                 continue
-            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(task.methods)))
+            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(kind)))
             self._seen["batches"] += 1
             if rows >= CHUNK_ROWS:
                 yield chunk + self._finish(growing, first)
@@ -104,9 +123,13 @@ class Planner:
         if chunk:
             yield chunk
 
-    def _finish(
-        self, growing: dict[tuple[Method, ...], list[Task]], first: int
-    ) -> list[PlannedBatch]:
+    def _is_full(self, members: Sequence[Task]) -> bool:
+        if not members[0].input.is_other:
+            return len(members) >= self.batch_size
+        size = sum(task.input.size or 0 for task in members)
+        return len(members) >= OTHERS_PER_BATCH or size >= OTHERS_BYTES
+
+    def _finish(self, growing: Growing, first: int) -> list[PlannedBatch]:
         """Batches that are not full, at the end of a chunk."""
         number = first + self._seen["batches"]
         self._seen["batches"] += len(growing)
@@ -114,26 +137,35 @@ class Planner:
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
         all_methods = tuple(self.config.method)
-        for _, image, rows in _apart(_side_by_side(images, earlier), self.config):
+        for _, image, rows in _apart(side_by_side(images, earlier), self.config):
             if image is None:
                 self._count_unlisted(rows.values())
                 continue
-            self._seen["inputs"] += 1
-            self._seen["input_bytes"] += image.size or 0
-            if not rows:  # as of most images of a large data set, the first time
-                self._seen["todo"] += 1
-                self._seen["todo_bytes"] += image.size or 0
-                self._seen["new"] += 1
+            if not rows and not image.is_other:  # as of most, the first time
+                self._count(image, all_methods, rows)
                 yield Task(image, all_methods, False)
                 continue
             methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
-            if not methods:
-                self._seen["unchanged"] += 1
-                continue
+            if image.is_other:
+                self._seen["others"] += 1
+                self._seen["others_bytes"] += image.size or 0
+                self._seen["todo_others"] += bool(methods)
+            else:
+                self._count(image, methods, rows)
+            if methods:
+                yield Task(image, methods, any(m in rows for m in methods))
+
+    def _count(
+        self, image: Input, methods: Sequence[Method], rows: Mapping[Method, Earlier]
+    ) -> None:
+        self._seen["inputs"] += 1
+        self._seen["input_bytes"] += image.size or 0
+        self._seen["unchanged"] += not methods
+        if methods:
             self._seen["todo"] += 1
             self._seen["todo_bytes"] += image.size or 0
             self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
-            yield Task(image, methods, any(m in rows for m in methods))
+            self.pairs += len(methods)
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
         if row is None or self.config.overwrite:
@@ -152,14 +184,33 @@ class Planner:
         return "changed" if any(changed) else "retried"
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
-        """Rows of an input that is gone, or that comes after the last one that is listed."""
-        found = [_tally_of(row) for row in rows if row.method in self.config.method]
-        if self._seen["inputs"] == self.config.limit:
+        """Rows of an input that is gone, or that nobody has looked for.
+
+        That is one after the last one that is listed, and a file that is not to be copied any more.
+        """
+        mine = [row for row in rows if row.method in self.config.method]
+        found = [_tally_of(row) for row in mine]
+        new = (t for t, row in zip(found, mine, strict=True) if row.batch >= self._since)
+        self.unlisted_since = sum(new, self.unlisted_since)
+        others = not self.config.copy_others and any(r.status == "copied" for r in mine)
+        if self._seen["inputs"] == self.config.limit or others:
             self._seen["beyond"] += len(found)
             self._beyond = sum(found, self._beyond)
         else:
             self._seen["gone"] += len(found)
             self._gone = sum(found, self._gone)
+
+
+def _ahead(tasks: Iterator[Task]) -> list[Task]:
+    """The first tasks, with as many images as make a difference to the size of the batches."""
+    found: list[Task] = []
+    images = 0
+    for task in islice(tasks, CHUNK_ROWS):
+        found.append(task)
+        images += not task.input.is_other
+        if images == BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN:
+            break
+    return found
 
 
 def draft_plan(
@@ -195,36 +246,8 @@ def draft_plan(
         fingerprints={**earlier, **planner.fingerprints},
         methods=tuple(sorted(rows)),
         chunks=tuple(written),
+        batch_size=planner.batch_size,
     )
-
-
-def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
-    """Merge two streams that are both in the order of their paths."""
-    rows_of = groupby(earlier, key=attrgetter("path"))
-    path, rows = next(rows_of, _NO_ROWS)
-    for image in _last_of_each_path(images):
-        while path is not None and path < image.path:
-            yield Entry(path, None, {row.method: row for row in rows})
-            path, rows = next(rows_of, _NO_ROWS)
-        if path == image.path:
-            yield Entry(path, image, {row.method: row for row in rows})
-            path, rows = next(rows_of, _NO_ROWS)
-        else:
-            yield Entry(image.path, image, _NOTHING)
-    while path is not None:
-        yield Entry(path, None, {row.method: row for row in rows})
-        path, rows = next(rows_of, _NO_ROWS)
-
-
-def _last_of_each_path(images: Iterable[Input]) -> Iterator[Input]:
-    """Two odd names may be shown as the same path."""
-    found: Input | None = None
-    for image in images:
-        if found is not None and found.path != image.path:
-            yield found
-        found = image
-    if found is not None:
-        yield found
 
 
 def _apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
@@ -291,11 +314,12 @@ def _folders_of(path: str) -> Iterator[str]:
 
 
 def _tally_of(row: Earlier) -> Tally:
-    skipped = row.status == "skipped"
+    skipped, copied = row.status == "skipped", row.status == "copied"
     codes = ((row.failed_with, 1),) if row.failed_with else ()
-    ok = not (skipped or codes)
+    ok = not (skipped or copied or codes)
     lost = tuple((name, 1) for name in row.lost)
-    return Tally(int(ok), codes, row.size or 0, row.output_bytes or 0, int(skipped), lost)
+    size = row.size or 0
+    return Tally(int(ok), codes, size, row.output_bytes or 0, int(skipped), lost, int(copied))
 
 
 def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:

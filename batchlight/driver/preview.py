@@ -76,7 +76,7 @@ def preview(
     is told what is being done. Raises ``UsageError`` and ``StorageError``.
     """
     target = _target(page, png)
-    inputs = open_inputs(config)
+    inputs = open_inputs(config.model_copy(update={"copy_others": False}))
     if inputs.data_set.is_folder and inputs.root.encloses(target):
         raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
     sheet = make_sheet(config, inputs, settings, images, on_step)

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from html import escape
+from importlib import import_module
+from typing import IO, Any, Literal, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,6 +23,7 @@ from batchlight.errors import shown
 
 LINE_EVERY_S = 30.0
 JSON_EVERY_S = 1.0
+NOTEBOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,7 @@ class LineDisplay:
         if self._clock() - self._last < LINE_EVERY_S:
             return
         self._last = self._clock()
-        skipped = f", {state.skipped} skipped" if state.skipped else ""
-        counts = f"{state.done}/{state.total} images{skipped}, {state.failed} failed"
-        self.say(f"{counts}, {state.rate:.1f}/s{_left(state)}")
+        self.say(_in_words(state))
 
     def close(self) -> None:
         """The summary says the rest."""
@@ -175,6 +176,37 @@ class BarDisplay:
         return "  ".join(facts)
 
 
+class NotebookDisplay:
+    """A bar in the output of a notebook's cell; without widgets, so that a saved page shows it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        ipython: Any = import_module("IPython.display")  # where there is a notebook, it is there
+        self._html = ipython.HTML
+        self._clock = clock
+        self._last = float("-inf")
+        self._said = ""
+        self._bar = ""
+        self._handle = ipython.display(self._html(""), display_id=True)
+
+    def say(self, text: str) -> None:
+        self._said = f'<div style="opacity: 0.6">{escape(shown(text))}</div>'
+        self._show()
+
+    def update(self, state: Progress) -> None:
+        if self._clock() - self._last < NOTEBOOK_EVERY_S and state.done < state.total:
+            return
+        self._last = self._clock()
+        bar = f'<progress value="{state.done}" max="{state.total}"></progress>'
+        self._bar = f"<div>{bar} {escape(_in_words(state))}</div>"
+        self._show()
+
+    def close(self) -> None:
+        """The bar stays as it is."""
+
+    def _show(self) -> None:
+        self._handle.update(self._html(self._bar + self._said))
+
+
 def duration(seconds: float) -> str:
     """As in ``5 d 3 h``, ``2 h 5 min``, ``40 s``: the two largest units."""
     rest = round(seconds)
@@ -192,6 +224,18 @@ def _print(line: str, stream: IO[str]) -> None:
         print(line, file=stream, flush=True)
 
 
+def _is_notebook() -> bool:
+    """Whether the outputs of this process go to a page; whoever shows one has IPython imported."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _in_words(state: Progress) -> str:
+    skipped = f", {state.skipped} skipped" if state.skipped else ""
+    counts = f"{state.done}/{state.total} images{skipped}, {state.failed} failed"
+    return f"{counts}, {state.rate:.1f}/s{_left(state)}"
+
+
 def _left(state: Progress) -> str:
     if state.eta_s is None or state.done >= state.total:
         return ""
@@ -204,6 +248,8 @@ def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
         return SilentDisplay()
     if mode == "json":
         return JsonDisplay(sys.stdout)
+    if _is_notebook():
+        return NotebookDisplay()
     console = Console(stderr=True, emoji=False)
     # Rich takes FORCE_COLOR, which logs of CI set, for a terminal.
     drawable = sys.stderr.isatty() and not console.is_dumb_terminal

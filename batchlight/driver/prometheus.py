@@ -18,8 +18,8 @@ def show(engine: Engine, result: BatchResult) -> None:
         engine.count(IMAGES, tally.skipped, method=method, status="skipped", code="")
         for code, number in tally.failed_by_code:
             engine.count(IMAGES, number, method=method, status="failed", code=code)
-        engine.count(BYTES, tally.input_bytes, direction="read")
         engine.count(BYTES, tally.output_bytes, direction="written")
+    engine.count(BYTES, result.read_bytes, direction="read")
     for stage, seconds in result.stages_s.items():
         engine.count(STAGES, seconds, stage=stage)
     engine.count(NETWORK, result.network_s)

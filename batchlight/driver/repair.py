@@ -73,6 +73,7 @@ class RepairOptions:
     input: str | None = None
     """What the run was given; nothing is read again without it."""
     follow_links: bool = False
+    copy_others: bool = False
     workers: int | None = None
     address: str | None = None
     weights: str | None = None
@@ -190,7 +191,13 @@ class _Repairer:
             )
         if self._inputs is None:
             self._inputs = open_inputs(
-                JobConfig(input=self._options.input, follow_links=self._options.follow_links)
+                make_config(
+                    JobConfig,
+                    {
+                        name: getattr(self._options, name)
+                        for name in ("input", "follow_links", "copy_others")
+                    },
+                )
             )
         if plan.root != str(self._inputs.root):
             raise UsageError(

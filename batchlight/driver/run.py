@@ -21,16 +21,21 @@ from typing import TYPE_CHECKING
 
 from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import Fingerprint, JobConfig, Method
-from batchlight.driver import prometheus
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.closing import move_all
 from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.emptiness import refuse_nothing
+from batchlight.driver.following import EnoughFailures, Follower
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import open_places, plan_to_finish
+from batchlight.driver.places import (
+    as_begun,
+    open_places,
+    plan_to_finish,
+    require_options_of,
+)
 from batchlight.driver.planner import Planner, draft_plan
-from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay, make_display
+from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
 from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
 from batchlight.engine.base import Service
@@ -46,14 +51,13 @@ from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import Move, close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
-from batchlight.output.lock import Lock, PlanProgress, new_run_id, while_held
+from batchlight.output.lock import Lock, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
 from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -86,10 +90,6 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
         return _Run(config, weights, *places, lock, run_id, on_progress).to_the_end()
 
 
-class _EnoughFailures(Exception):
-    """``--fail-fast``: more images have failed than may."""
-
-
 class _Run:
     def __init__(
         self,
@@ -115,6 +115,8 @@ class _Run:
         self.state: OutputState
         """As it was looked at last, or left by this run."""
         self.counts = PlanCounts()
+        self._unlisted = Tally()
+        """Of rows that this run has made and that do not count."""
         self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
@@ -129,12 +131,10 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                self.fingerprints = fingerprints_of(self.config, self.model)
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
                     self._do_new_work(overwrite=self.config.overwrite and not finished)
-                self._make_report()
-            summary = self._summary_of_outcome()
+                summary = self._reported(self._summary_of_outcome())
         except LockedError:  # the output is another run's, and so is its summary
             raise
         except BaseException as error:
@@ -159,6 +159,8 @@ class _Run:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
+        self.config = as_begun(self.config, self.state)
+        self.fingerprints = fingerprints_of(self.config, self.model)
         plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
         if plan is None:
             return False
@@ -170,10 +172,12 @@ class _Run:
     def _do_new_work(self, overwrite: bool) -> None:
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
-        planner = Planner(config, self.fingerprints, self.inputs.passed_over)
+        planner = Planner(
+            config, self.fingerprints, self.inputs.passed_over, self.stats.first_batch
+        )
         root = str(self.inputs.root)
         plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
-        self.counts = planner.counts
+        self.counts, self._unlisted = planner.counts, planner.unlisted_since
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
@@ -187,17 +191,13 @@ class _Run:
     def _do(self, plan: Plan) -> None:
         """Do the batches of the last plan that are not done yet, and close it."""
         done = self.state.done
+        self.stats.take_on(plan)
         if len(done) < plan.counts.batches:
-            left = [method for method in plan.methods if method not in self.config.method]
-            if left:
-                raise UsageError(
-                    f"{self.output} holds an unfinished run that needs --method {left[0]} too; "
-                    "give the same methods as before, or redo everything with --overwrite"
-                )
+            require_options_of(plan, self.config, self.output)
             engine = self._started_engine()
             try:
                 self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
-            except _EnoughFailures:
+            except EnoughFailures:
                 self.stopped_early = True
         if not self.stopped_early:
             self.state = self._close()
@@ -228,18 +228,22 @@ class _Run:
 
     async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
         left = await asyncio.to_thread(plan.rows_left, self.storage, done)
-        if self.model is not None and self._service is None and left.get("absgn"):
-            self._service = await serve(engine, self.config, self.model, left["absgn"])
+        images = plan.counts.todo and left.get("absgn", 0)  # else all are files to copy
+        if self.model is not None and self._service is None and images:
+            self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
         total = self.stats.rows + sum(left.values())
-        self._show(plan, total, Tally())
+        follower = Follower(
+            self.config, self.stats, self.display, self.lock, self._on_progress, engine, plan, total
+        )
+        follower.hear(None, Tally())
         await Dispatcher(
             BatchRunner(engine, self._context(), self._service),
             self.inputs.data_set,
             self.storage,
             plan,
             done,
-            partial(self._hear, engine, plan, total),
+            follower.hear,
         ).run()
 
     def _context(self) -> BatchContext:
@@ -254,29 +258,19 @@ class _Run:
             pixels_at_once=self.model.pixels_at_once if self.model else 0,
         )
 
-    def _hear(
-        self, engine: Engine, plan: Plan, total: int, result: BatchResult | None, under_way: Tally
-    ) -> None:
-        """Of what is newly committed, and of all that is done but not committed."""
-        if result is not None:
-            self.stats.add(result.tally)
-            prometheus.show(engine, result)
-        self._show(plan, total, under_way)
-        allowed = self.config.allows_failures(self.stats.tally.failed, self._expected_rows)
-        if self.config.fail_fast and not allowed and self.stats.rows < total:
-            raise _EnoughFailures
+    def _reported(self, summary: Summary) -> Summary:
+        """Make the report, unless it is up to date; the summary, with what that took.
 
-    def _make_report(self) -> None:
-        """Unless it is up to date. On a worker, for no image ever passes through the driver.
-
-        Whatever happens to it, it changes nothing of how the run ends.
+        On a worker, for no image ever passes through the driver. Whatever happens to it, it changes
+        nothing of how the run ends.
         """
         plan = self.state.plan
         if plan is None or (not self.stats.rows and reported_since(self.storage, plan)):
-            return
+            return summary
         began = time.monotonic()
         try:
-            self._interrupt.run(while_held(self.lock, self._write_report(self._started_engine())))
+            work = self._write_report(self._started_engine(), summary)
+            self._interrupt.run(while_held(self.lock, work))
         except (Interrupted, LockedError):
             raise
         except Exception as error:  # of the work that is done, nothing is lost
@@ -286,26 +280,18 @@ class _Run:
                 self.output,
             )
         self.stats.report_s = time.monotonic() - began
+        took = round(self.stats.report_s, 3)
+        return summary.model_copy(update={"report_s": took, "finished_at": _now()})
 
-    async def _write_report(self, engine: Engine) -> None:
+    async def _write_report(self, engine: Engine, summary: Summary) -> None:
         self.display.say("making the report")
-        await engine.call(write_report, self.output, self.inputs.data_set, self.lock.number)
-
-    def _show(self, plan: Plan, total: int, under_way: Tally) -> None:
-        """How far this run is, all plans that it works on together; and in the lock, with this."""
-        done = self.stats.tally + under_way
-        elapsed_s = self.stats.since_begin_s
-        progress = Progress(done.rows, total, done.failed, elapsed_s, done.skipped)
-        self.display.update(progress)
-        of_plan = {"plan": plan.first, "done": plan.rows - total + done.rows}
-        self.lock.progress = PlanProgress(**of_plan, failed=done.failed, skipped=done.skipped)
-        if self._on_progress is not None:
-            self._on_progress(progress)
+        data_set = self.inputs.data_set
+        await engine.call(write_report, self.output, data_set, self.lock.number, summary)
 
     @property
     def _expected_rows(self) -> int:
         """Of all that is listed, whether done now, before or not yet."""
-        return self.counts.inputs * len(self.config.method)
+        return (self.counts.inputs + self.counts.others) * len(self.config.method)
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None
@@ -313,11 +299,12 @@ class _Run:
 
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
-        held = held_rows(self.storage, self.config.method, count_within_s)
+        done = self.stats
+        held = held_rows(self.storage, self.config.method, count_within_s, done.first_batch)
         # Failing rows of inputs that are not listed are nobody's concern.
         unlisted = self.counts.gone_tally + self.counts.beyond_tally
-        rows = Tally() if held is None else held - unlisted
-        done = self.stats
+        rows = Tally() if held is None else held.rows - unlisted
+        new = Tally() if held is None else held.new - self._unlisted
         return Summary(
             run_id=self.run_id,
             exit_code=exit_code,
@@ -325,21 +312,28 @@ class _Run:
             input=str(self.inputs.given),
             output=str(self.output),
             started_at=self.started_at.isoformat(timespec="seconds"),
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished_at=_now(),
             inputs=self.counts.inputs,
+            others=self.counts.others,
+            pairs=self._expected_rows,
             counted=held is not None,
             ok=rows.ok,
             skipped=rows.skipped,
+            copied=rows.copied,
             failed=rows.failed,
             failed_by_code=dict(rows.failed_by_code),
             lost_by_name=dict(rows.lost_by_name),
             missing=0 if held is None else max(0, self._expected_rows - rows.rows),
             gone=self.counts.gone,
             passed_over=dict(self.counts.passed_over),
+            pairs_now=new.rows,
+            failed_now=new.failed,
             done_now=done.rows,
             done_before=max(0, rows.rows - done.rows),
             input_bytes=rows.input_bytes,
             output_bytes=rows.output_bytes,
+            read_bytes=done.read_bytes,
+            written_bytes=done.tally.output_bytes,
             elapsed_s=round(done.elapsed_s, 3),
             images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
             report_s=round(done.report_s, 3),
@@ -348,3 +342,7 @@ class _Run:
             network=self.model.described() if self.model else {},
             versions=package_versions(),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
+from batchlight.output.plan import Plan
 from batchlight.output.records import Tally
 
 
@@ -14,6 +16,12 @@ class RunStats:
 
     tally: Tally = field(default_factory=Tally)
     """Of the rows that this run has made."""
+    read_bytes: int = 0
+    """Of images, as often as they were read."""
+    planned: int = 0
+    """(input, method) pairs of all plans that this run works on."""
+    first_batch: float = math.inf
+    """Of the first of these plans."""
     report_s: float = 0.0
     _first_submitted: float | None = None
     _last_committed: float | None = None
@@ -23,10 +31,16 @@ class RunStats:
         if self._first_submitted is None:
             self._first_submitted = time.monotonic()
 
-    def add(self, tally: Tally) -> None:
+    def take_on(self, plan: Plan) -> None:
+        """Another plan is worked on."""
+        self.planned += plan.rows
+        self.first_batch = min(self.first_batch, plan.first)
+
+    def add(self, tally: Tally, read_bytes: int) -> None:
         """Batches are committed."""
         self._last_committed = time.monotonic()
         self.tally += tally
+        self.read_bytes += read_bytes
 
     @property
     def begun(self) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from typing import Any, Literal
@@ -24,10 +25,12 @@ from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import Storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import ChangedError, NameRefusedError
 
 CHECKS_AT_ONCE = 8
-"""Outputs read at one time; each is in memory as a whole."""
+"""Outputs read at one time."""
+WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
+"""Larger ones are read in such pieces."""
 CHECKS_AHEAD = 1024
 
 Trouble = Literal["missing", "unreadable", "truncated", "altered", "damaged"]
@@ -210,18 +213,31 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
         return Problem(row["output"], trouble, detail, row["input"], row["method"])
 
     try:
-        data = storage.read(row["output"])
+        size, sha256 = _read(storage, row)
     except FileNotFoundError:
         return problem("missing", "there is no such file")
     except PermissionError:
         return problem("unreadable", "no permission to read it")
-    except NameRefusedError as error:
+    except (NameRefusedError, ChangedError) as error:
         return problem("unreadable", str(error))
-    if len(data) < (row["output_bytes"] or 0):
-        return problem("truncated", f"{len(data)} bytes instead of {row['output_bytes']}")
-    if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
+    if size < (row["output_bytes"] or 0):
+        return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
+    if sha256 != row["output_sha256"]:
         return problem("altered", "its sha256 is not the recorded one")
     return None
+
+
+def _read(storage: Storage, row: Row) -> tuple[int, str]:
+    """Size and sha256 of an output; a large one is read in pieces."""
+    if (row["output_bytes"] or 0) <= WHOLE_BYTES:
+        data = storage.read(row["output"])
+        return len(data), hashlib.sha256(data).hexdigest()
+    digest, size = hashlib.sha256(), 0
+    with closing(storage.open_reader(row["output"])) as reader:
+        while piece := reader.read_at(size, PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
+    return size, digest.hexdigest()
 
 
 def _rows_with_output(table: pa.Table) -> list[Row]:

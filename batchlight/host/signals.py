@@ -50,6 +50,8 @@ class Interrupt:
         self._say = say
         self._signum: int | None = None
         self._held = False
+        self._elsewhere = False
+        """Whether the loop runs in another thread, which no signal reaches."""
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @contextmanager
@@ -88,6 +90,8 @@ class Interrupt:
         async def cancellable() -> None:
             task = asyncio.ensure_future(work)
             self._cancel = (asyncio.get_running_loop(), task)
+            if self._signum is not None:  # while the loop was made
+                task.cancel()
             try:
                 await task
             except asyncio.CancelledError:
@@ -100,9 +104,11 @@ class Interrupt:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(cancellable())
+            with self.held():  # a loop that is only half made or half closed cannot be left
+                asyncio.run(cancellable())
             return
         # A notebook runs a loop of its own in this thread.
+        self._elsewhere = True
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, cancellable()).result()
 
@@ -115,9 +121,11 @@ class Interrupt:
         signal.signal(signum, signal.SIG_DFL)
         if self._cancel is not None:
             self._say("stopping; a second signal stops at once")
-            if _computing:
+            if _computing and not self._elsewhere:
                 raise _Stop(signum)
             loop, task = self._cancel
             loop.call_soon_threadsafe(task.cancel)
-        elif not self._held:
+        elif self._held:
+            self._say("stopping in a moment; a second signal stops at once")
+        else:
             raise Interrupted(signum)

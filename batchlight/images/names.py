@@ -65,6 +65,6 @@ def is_image_name(path: str) -> bool:
 def output_name(path: str, format: Format | Literal["same"]) -> str:
     """The relative path with its suffix changed, if need be, to one of the format."""
     stem, dot, suffix = path.rpartition(".")
-    if format == "same" or SUFFIXES.get(dot + suffix.lower()) == format:
+    if format == "same" or not is_image_name(path) or SUFFIXES.get(dot + suffix.lower()) == format:
         return path
     return stem + CANONICAL_SUFFIX[format]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from batchlight.config import Method
@@ -26,6 +26,7 @@ from batchlight.output.layout import (
     metadata_path,
     part_path,
     plan_path,
+    range_of,
 )
 from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, end_mark
@@ -103,29 +104,45 @@ def _moves(storage: Storage, state: OutputState, plan: Plan) -> Iterator[Move]:
             yield Move(step, parts)
 
 
+@dataclass(frozen=True)
+class Held:
+    """The rows that an output holds."""
+
+    rows: Tally = field(default_factory=Tally)
+    new: Tally = field(default_factory=Tally)
+    """Those of batches from a given one on."""
+
+    def add(self, tally: Tally, is_new: bool) -> Held:
+        """With more rows, of new batches or of others."""
+        return Held(self.rows + tally, self.new + tally if is_new else self.new)
+
+
 def held_rows(
-    storage: Storage, methods: Iterable[Method], within_s: float | None = None
-) -> Tally | None:
+    storage: Storage,
+    methods: Iterable[Method],
+    within_s: float | None = None,
+    since: float = math.inf,
+) -> Held | None:
     """Count the rows that an output holds, but for those that already have a replacement.
 
-    None if that is not done in ``within_s`` seconds.
+    ``since``: the first batch that is new. None if that is not done in ``within_s`` seconds.
     """
     state = OutputState.load(storage)
     deadline = math.inf if within_s is None else time.monotonic() + within_s
-    total = Tally()
+    held = Held()
     for path in state.record_files:
-        total += tally(storage, path, methods)
+        held = held.add(tally(storage, path, methods), range_of(path).first >= since)
         if time.monotonic() > deadline:
             return None
     if (plan := state.unfinished) is not None:
         for step in replaced_by(storage, plan, old_spans(storage, state, plan), state.parts):
             if isinstance(step, OldFile) and step.replaced is not None:
-                total -= Tally.of(
-                    of_methods(step.lost_rows(storage, ["method", *TALLY_COLUMNS]), methods)
-                )
+                lost = step.lost_rows(storage, ["method", *TALLY_COLUMNS])
+                less = Tally() - Tally.of(of_methods(lost, methods))
+                held = held.add(less, range_of(step.path).first >= since)
             if time.monotonic() > deadline:
                 return None
-    return total
+    return held
 
 
 def _delete_stale_outputs(

@@ -35,6 +35,7 @@ class Earlier:
     fingerprint: str
     output: str | None
     output_bytes: int | None
+    batch: int
     lost: tuple[str, ...] = ()
 
 
@@ -69,8 +70,9 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
-    columns = ("input", "method", "status", "error_code", "fingerprint", *recorded)
+    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes")
+    of_row = ("input", "method", "status", "error_code", "fingerprint")
+    columns = (*of_row, *recorded, "batch", "lost")
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
@@ -91,5 +93,6 @@ def _as_earlier(row: dict[str, Any]) -> Earlier:
         row["fingerprint"],
         row["output"],
         row["output_bytes"],
+        row["batch"],
         tuple(row["lost"] or ()),
     )

@@ -10,6 +10,7 @@ from functools import partial
 from batchlight.output.layout import is_output_path, state_trouble
 from batchlight.output.lock import require_lock
 from batchlight.storage import EVERYONE, FileInfo, Storage
+from batchlight.storage.base import Reader, Writer
 
 FRESH_FOR_S = 1.0
 """For how long a look at the locks is good enough for what happens often."""
@@ -46,6 +47,10 @@ class FencedStorage:
         self._look()
         with state_trouble(path):
             self.storage.write(path, data, readers)
+
+    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+        self._look()
+        return _FencedWriter(self.storage.open_writer(path, readers), self._look)
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         self._look()
@@ -93,8 +98,29 @@ class FencedStorage:
     def read(self, path: str) -> bytes:
         return self.storage.read(path)
 
+    def open_reader(self, path: str) -> Reader:
+        return self.storage.open_reader(path)
+
     def readers(self, path: str, beside: str = "") -> int:
         return self.storage.readers(path, beside)
 
     def sync(self) -> None:
         self.storage.sync()
+
+
+@dataclass(frozen=True)
+class _FencedWriter:
+    """Looks at the locks before its file appears."""
+
+    writer: Writer
+    look: Callable[[], None]
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def commit(self) -> None:
+        self.look()
+        self.writer.commit()
+
+    def abort(self) -> None:
+        self.writer.abort()

@@ -19,9 +19,14 @@ from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
 NOT_NAMED = "the input does not name it any more"
 
 
+def is_other_name(path: str) -> bool:
+    """Whether a path of a folder is neither that of an image nor of a folder that is not listed."""
+    return not is_image_name(path) and not path.endswith("/")
+
+
 @dataclass(frozen=True)
 class Input:
-    """One image of the data set."""
+    """One image of the data set, or another file that is copied."""
 
     path: str
     """Relative to the root, separated by ``/``; what its output is named after."""
@@ -32,6 +37,11 @@ class Input:
     etag: str | None = None
     defect: str | None = None
     """Why its name cannot be processed."""
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is no image, and is copied as it is."""
+        return self.defect is None and is_other_name(self.path)
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether this is another file than the one recorded: by size and etag, else by mtime."""
@@ -48,6 +58,11 @@ class Batch:
     methods: tuple[Method, ...]
     inputs: tuple[Input, ...]
 
+    @property
+    def copies(self) -> bool:
+        """Whether it is one of files that are no images; none is of both kinds."""
+        return any(item.is_other for item in self.inputs)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -63,6 +78,8 @@ class DataSet:
     """What was asked for: the root itself, an image in it, or a list in it."""
     follow_links: bool = False
     """Also links that leave the root."""
+    copies_others: bool = False
+    """Also files that are no images."""
 
     @property
     def is_folder(self) -> bool:
@@ -88,7 +105,7 @@ class DataSet:
         parts = item.path.split("/")
         return (
             item.source is None
-            and (is_image_name(item.path) or item.path.endswith("/"))
+            and (self.copies_others or not is_other_name(item.path))
             and not any(part.startswith(".") or part == INTERNAL for part in parts)
         )
 

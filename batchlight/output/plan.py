@@ -81,10 +81,19 @@ class PlanCounts:
     beyond_tally: Tally = field(default_factory=Tally)
     passed_over: tuple[tuple[str, int], ...] = ()
     """Files that are no images, by suffix."""
+    others: int = 0
+    """Files that are no images, and are copied; in none of the counts above but ``batches``."""
+    others_bytes: int = 0
+    todo_others: int = 0
 
     @property
     def in_words(self) -> str:
         """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        others = f"; {self.todo_others} other files to copy" if self.todo_others else ""
+        return self._images_in_words + others
+
+    @property
+    def _images_in_words(self) -> str:
         images = counted(self.inputs, "image")
         if self.passed_over:
             images += f" (passed over: {passed_over_in_words(self.passed_over)})"
@@ -108,6 +117,7 @@ class PlanDocument(Document):
     fingerprints: Mapping[Method, Mapping[str, Any]]
     methods: tuple[Method, ...]
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ class Plan:
     methods: tuple[Method, ...]
     """Those that some of its batches need."""
     chunks: tuple[BatchRange, ...]
+    batch_size: int | None = None
+    """Images per batch at most; None if that was not recorded."""
 
     @property
     def next_batch(self) -> int:

@@ -128,6 +128,8 @@ class Tally:
     skipped: int = 0
     lost_by_name: tuple[tuple[str, int], ...] = ()
     """How many outputs do not have what of their input's file."""
+    copied: int = 0
+    """Of files that are no images."""
 
     @property
     def failed(self) -> int:
@@ -137,7 +139,7 @@ class Tally:
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.ok + self.skipped + self.failed
+        return self.ok + self.skipped + self.failed + self.copied
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -147,6 +149,7 @@ class Tally:
             self.output_bytes + other.output_bytes,
             self.skipped + other.skipped,
             _summed(self.lost_by_name, other.lost_by_name),
+            self.copied + other.copied,
         )
 
     def __sub__(self, part: Tally) -> Tally:
@@ -157,20 +160,25 @@ class Tally:
             self.output_bytes - part.output_bytes,
             self.skipped - part.skipped,
             _summed(self.lost_by_name, part.lost_by_name, -1),
+            self.copied - part.copied,
         )
 
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
         """Count a table that has ``TALLY_COLUMNS``."""
         codes = _counted(table["error_code"])
-        skipped = pc.sum(pc.equal(table["status"], "skipped")).as_py() or 0
+        skipped, copied = (
+            pc.sum(pc.equal(table["status"], status)).as_py() or 0
+            for status in ("skipped", "copied")
+        )
         return cls(
-            table.num_rows - skipped - sum(count for _, count in codes),
+            table.num_rows - skipped - copied - sum(count for _, count in codes),
             codes,
             pc.sum(table["input_bytes"]).as_py() or 0,
             pc.sum(table["output_bytes"]).as_py() or 0,
             skipped,
             _counted(pc.list_flatten(table["lost"])),
+            copied,
         )
 
 

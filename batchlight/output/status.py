@@ -14,12 +14,15 @@ from batchlight.storage import Location, Storage, open_storage
 
 @dataclass(frozen=True)
 class Status:
-    """One output at one moment. Images are (input, method) pairs of the last plan."""
+    """One output at one moment."""
 
     output: str
     state: str
     """``running``, ``interrupted`` (run the same command again), or ``finished``."""
+    images: int
+    """Of the last plan."""
     planned: int
+    """(image, method) pairs of the last plan."""
     done: int
     """In committed batches; of a run under way, as of some seconds ago, also in the others."""
     failed: int | None
@@ -56,6 +59,7 @@ def read_status(text: str) -> Status:
     return Status(
         output=text,
         state="running" if holder else ended,
+        images=state.plan.counts.todo if state.plan else 0,
         planned=planned,
         done=told.done if told else planned - rows_left(storage, state),
         failed=told.failed if told else None,

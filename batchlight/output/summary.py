@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchlight._version import __version__
 from batchlight.config import JobConfig
-from batchlight.errors import ExitCode, counted
+from batchlight.errors import ExitCode, counted, in_bytes, shown
+from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
-from batchlight.output.layout import SUMMARY, state_trouble
-from batchlight.storage import Storage
+from batchlight.output.layout import REPORT, SUMMARY, state_trouble
+from batchlight.storage import Location, Storage
 
 _PACKAGES = (
     "ray",
@@ -30,7 +32,7 @@ _PACKAGES = (
 class Summary(Document):
     """How a run ended: the fields of ``summary.json``.
 
-    Counts are of (input, method) pairs unless they say otherwise.
+    Counts are of (image, method) pairs unless they say otherwise.
     """
 
     run_id: str
@@ -43,28 +45,43 @@ class Summary(Document):
     finished_at: str
     inputs: int = 0
     """Images of the listing."""
+    others: int = 0
+    """Files of the listing that are no images, and are copied."""
+    pairs: int = 0
+    """Images, and others, x methods; as many as these with one method."""
     counted: bool = True
     """False if a run that ended before its time had none left to count the rows that it left:
     then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     skipped: int = 0
     """Pairs whose image was not dark, and so was copied or left out."""
+    copied: int = 0
+    """Pairs of others."""
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
     lost_by_name: Mapping[str, int] = {}
     """How many outputs do not have what of their input's file: the column ``lost``."""
     missing: int = 0
-    """Pairs without a record: inputs x methods - ok - skipped - failed."""
+    """Pairs without a record: pairs - ok - skipped - copied - failed."""
     gone: int = 0
     """Records whose input is no longer there; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
     """Files of the listing that are no images, by suffix."""
+    pairs_now: int = 0
+    """Pairs in the plans of this run, also what was done of them before it went on with one."""
+    failed_now: int = 0
+    """Those of them that failed, which the exit code is about."""
     done_now: int = 0
     """Pairs done by this run, well or not."""
     done_before: int = 0
     """Pairs of the listing that this run did not have to touch."""
     input_bytes: int = 0
+    """Of all pairs on record: with two methods, an image counts twice."""
     output_bytes: int = 0
+    read_bytes: int = 0
+    """Of images that this run has read, as often as it did, which is once."""
+    written_bytes: int = 0
+    """Of the outputs of this run."""
     elapsed_s: float = 0.0
     """From the first batch submitted to the last committed."""
     images_per_s: float = 0.0
@@ -81,32 +98,99 @@ class Summary(Document):
 
         ``stopped_after``: failures after which ``--fail-fast`` has stopped the run.
         """
-        total = self.inputs * len(config.method)
-        allowed = f"--max-failures {config.max_failures} allows"
-        code, reason = ExitCode.OK, "all images are done"
+        code = ExitCode.OK
         if stopped_after is not None:
-            code, reason = (
-                ExitCode.FAILURES,
-                f"stopped early: {counted(stopped_after, 'image')} failed in this run, more than "
-                f"{allowed}; run the same command again to go on",
-            )
+            code = ExitCode.FAILURES
         elif self.missing:
-            code, reason = (
-                ExitCode.FATAL,
-                f"{self.missing} of {total} images have no record; "
-                "run the same command again, and report this if it stays so",
-            )
-        elif not config.allows_failures(self.failed, total):
-            code, reason = (
-                ExitCode.FAILURES,
-                f"{self.failed} of {total} images failed, more than {allowed}; "
-                f"see: batchlight failures {shlex.quote(self.output)}",
-            )
-        elif not self.inputs:
-            reason = f"no images were found in {self.input}"
-        elif self.failed:
-            reason = f"{self.failed} of {total} images failed, which --max-failures allows"
+            code = ExitCode.FATAL
+        elif not config.allows_failures(self.failed_now, self.pairs_now):
+            code = ExitCode.FAILURES
+        reason = self._reason(code, f"--max-failures {config.max_failures} allows", stopped_after)
         return self.model_copy(update={"exit_code": code, "reason": reason})
+
+    def in_pairs(self, number: int) -> str:
+        """A number of pairs, as a person reads it: images, where there is one method."""
+        thing = "file" if self.others else "image"
+        if self.pairs == self.inputs + self.others:
+            return counted(number, thing)
+        return counted(number, f"({thing}, method) pair")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a person is told of a run, a line each; not what there is none of."""
+        unit = "" if self.pairs == self.inputs + self.others else " pairs"
+
+        def some(number: int, of: str = unit) -> str:
+            return f"{number:,}{of}" if number else ""
+
+        read, written = in_bytes(self.read_bytes), in_bytes(self.written_bytes)
+        rate = f"{self.images_per_s:.1f}{unit or ' images'}/s"
+        facts = {
+            "images": f"{self.inputs:,}",
+            "other files": some(self.others, ""),
+            "(image, method)": some(self.pairs if unit else 0),
+            "ok": f"{self.ok:,}{unit}",
+            "skipped, not dark": some(self.skipped),
+            "copied": some(self.copied),
+            "failed": some(self.failed),
+            **{f"  {code}": some(number) for code, number in self.failed_by_code.items()},
+            **{
+                f"without {name}": some(number, " outputs" if unit else "")
+                for name, number in sorted(self.lost_by_name.items())
+            },
+            "done by this run": f"{self.done_now:,}{unit}",
+            "done before": some(self.done_before),
+            "gone since": some(self.gone),
+            "passed over": passed_over_in_words(self.passed_over.items()),
+            "read, written": f"{read}, {written}",
+            "time": f"{self.elapsed_s:.1f} s, {rate}" if self.done_now else "",
+            **self._places,
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    @property
+    def _places(self) -> dict[str, str]:
+        output = Location.parse(self.output)
+        methods = self.config.get("method", [])
+        return {
+            "enhanced images": ", ".join(str(output.joined(method)) for method in methods),
+            "report": str(output.joined(REPORT)),
+        }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        rows = "".join(
+            f'<tr><td style="text-align: left">{escape(shown(name))}</td>'
+            f'<td style="text-align: left">{escape(shown(value))}</td></tr>'
+            for name, value in self.facts.items()
+        )
+        return f"<table>{rows}</table><p>exit {self.exit_code}: {escape(shown(self.reason))}</p>"
+
+    def _reason(self, code: int, allowed: str, stopped_after: int | None) -> str:
+        """One sentence."""
+        see = f"see: batchlight failures {shlex.quote(self.output)}"
+        if stopped_after is not None:
+            return (
+                f"stopped early: {self.in_pairs(stopped_after)} failed in this run, more than "
+                f"{allowed}; run the same command again to go on"
+            )
+        if self.missing:
+            return (
+                f"{self.missing} of {self.in_pairs(self.pairs)} have no record; "
+                "run the same command again, and report this if it stays so"
+            )
+        if not self.inputs:
+            return f"no images were found in {self.input}"
+        if self.failed_now:
+            failed = f"{self.failed_now} of {self.in_pairs(self.pairs_now)} failed in this run"
+            more = f"more than {allowed}; {see}"
+            return f"{failed}, {more if code else 'which --max-failures allows'}"
+        if self.failed:
+            done = "all that is new is done" if self.pairs_now else "nothing to do"
+            failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
+            return f"{done}; {failed} ({see}), and --retry-failed tries them again"
+        done = f"all {'files' if self.others else 'images'} are done"
+        return done if self.pairs_now else f"nothing to do, {done}"
 
     def write(self, storage: Storage) -> None:
         """Store it, replacing that of the run before."""

@@ -1,11 +1,18 @@
 """The report, one self-contained HTML page about an output, and the contact sheet of a preview.
 
-bins.py      sums along an axis whose length nobody knows yet
-digest.py    what the records say, in bounded memory
-pictures.py  the images that are shown, read and made small
-axes.py      axes and what is drawn between them, as SVG
-charts.py    the curves
-writing.py   all of it as one page
+bins.py        sums along an axis whose length nobody knows yet
+folders.py     how many images of each folder came to what
+selections.py  which images are shown
+digest.py      what the records say, in bounded memory
+pictures.py    the images that are shown, read and made small
+refused.py     pictures of images that a run refuses
+cards.py       the images that are shown, before and after
+meanings.py    what the codes of failed images mean
+failures.py    the failed images, by code
+ending.py      how a run ended, with which options
+axes.py        axes and what is drawn between them, as SVG
+charts.py      the curves
+writing.py     all of it as one page
 
 contact_sheet.py   images enhanced with several settings side by side, as one page
 sheet_drawing.py   the same as a PNG

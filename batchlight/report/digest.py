@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from batchlight.output.recordfiles import read_records
 from batchlight.output.records import STAGES, TALLY_COLUMNS, Tally
 from batchlight.report.bins import Bins, Floats, Integers
+from batchlight.report.folders import Folders
+from batchlight.report.selections import SHOWN, Selections
 from batchlight.storage import Storage
 
 HISTOGRAM_BINS = 64
-SAMPLED = 12
-EXTREMES = 4
 LIGHT_BINS = 256
 PACE_BINS = 64
 FAILURES_BYTES = 24_000
@@ -27,23 +27,10 @@ FAILURES_BYTES = 24_000
 MARKUP_BYTES = 100
 """Around each path and reason."""
 
-_SHOWN = (
-    *("input", "method", "output", "batch", "width", "height"),
-    *("input_sha256", "output_sha256", "atmospheric_light", "batch_atmospheric_light"),
-    *("luminance_before", "luminance_after", "clipped_fraction"),
+_COLUMNS = (
+    *(name for name in TALLY_COLUMNS if name not in SHOWN),
+    *(*SHOWN, *STAGES, "batch_atmospheric_light", "error", "run_id", "finished_at"),
 )
-_COLUMNS = (*TALLY_COLUMNS, *_SHOWN, *STAGES, "error", "run_id", "finished_at")
-
-_CHANGE = "change"
-_SELECTIONS: Mapping[str, tuple[str, str, str, int]] = {
-    # The digest of an image is as good as a number drawn for it, and always drawn the same.
-    "sample": ("ok", "input_sha256", "ascending", SAMPLED),
-    "darkest": ("ok", "luminance_before", "ascending", EXTREMES),
-    "clipped": ("ok", "clipped_fraction", "descending", EXTREMES),
-    "changed": ("ok", _CHANGE, "descending", EXTREMES),
-    "skipped": ("skipped", "luminance_before", "ascending", EXTREMES),
-}
-"""Of which status, by which column, in which order, how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +93,8 @@ class FailedImage:
     input: str
     method: str
     error: str
+    row: Mapping[str, Any]
+    """The columns ``SHOWN``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +103,17 @@ class Digest:
 
     methods: Mapping[str, MethodDigest] = field(default_factory=dict)
     light: Bins = field(default_factory=partial(Bins, LIGHT_BINS))
-    """The batches' atmospheric light, by number of the batch."""
+    """The batches' atmospheric light, by number of the batch; no other method uses one."""
     runs: Mapping[str, RunDigest] = field(default_factory=dict)
     pace: Bins = field(default_factory=partial(Bins, PACE_BINS))
     """The images that the last run finished, by millisecond since 1970."""
     failures: Mapping[str, tuple[FailedImage, ...]] = field(default_factory=dict)
     """By code, as many as are shown."""
-    selections: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """The rows whose pictures are shown, by the reason why."""
+    read_bytes: int = 0
+    """Of the inputs; of an image that two methods were run on at once, once."""
+    folders: Folders = field(default_factory=Folders)
+    selections: Selections = field(default_factory=Selections)
+    """The images whose pictures are shown."""
 
     def added(self, table: pa.Table) -> Digest:
         """With the rows of one more file."""
@@ -129,7 +121,12 @@ class Digest:
         for method in pc.unique(table["method"]).to_pylist():
             rows = table.filter(pc.equal(table["method"], method))
             methods[method] = methods.get(method, MethodDigest()).added(rows)
-        lit = table.filter(pc.is_valid(table["batch_atmospheric_light"]))
+        lit = table.filter(
+            pc.and_(
+                pc.is_valid(table["batch_atmospheric_light"]),
+                pc.equal(table["method"], "classical"),
+            )
+        )
         runs, pace = self._runs_with(table)
         return replace(
             self,
@@ -139,6 +136,9 @@ class Digest:
             ),
             runs=runs,
             pace=pace,
+            read_bytes=self.read_bytes + _read_bytes(table),
+            folders=self.folders.added(table),
+            selections=self.selections.added(table),
             failures=_failures(self.failures, table.filter(pc.equal(table["status"], "failed"))),
         )
 
@@ -174,27 +174,16 @@ class Digest:
 def digest(storage: Storage, paths: Sequence[str]) -> Digest:
     """Read these files of records once. Raises ``StorageError``."""
     found = Digest()
-    best: dict[str, pa.Table] = {}
     for path in paths:
-        table = read_records(storage, path, _COLUMNS)
-        found = found.added(table)
-        written = table.filter(pc.is_valid(table["output"]))
-        change = pc.subtract(written["luminance_after"], written["luminance_before"])
-        shown = written.append_column(_CHANGE, change)
-        for name, (status, key, order, count) in _SELECTIONS.items():
-            rows = shown.filter(pc.equal(shown["status"], status)).select([*_SHOWN, _CHANGE])
-            both = [best[name], rows] if name in best else [rows]
-            rows = pa.concat_tables(both, promote_options="default")
-            best[name] = _first(rows, key, order, count)
-    return replace(found, selections={name: rows.to_pylist() for name, rows in best.items()})
+        found = found.added(read_records(storage, path, _COLUMNS))
+    return found
 
 
-def _first(rows: pa.Table, key: str, order: str, count: int) -> pa.Table:
-    """The first rows in an order in which no two are equal."""
-    keys = [(key, order), ("input", "ascending"), ("method", "ascending")]
-    if not rows.num_rows:  # which PyArrow up to 22 cannot select from
-        return rows
-    return rows.take(pc.select_k_unstable(rows, count, keys))
+def _read_bytes(table: pa.Table) -> int:
+    if len(pc.unique(table["method"])) == 1:
+        return pc.sum(table["input_bytes"]).as_py() or 0
+    once = table.group_by(["batch", "input"]).aggregate([("input_bytes", "max")])
+    return pc.sum(once["input_bytes_max"]).as_py() or 0
 
 
 def _histogram(luminance: Floats) -> Integers:
@@ -221,11 +210,9 @@ def _failures(
     for code in pc.unique(failed["error_code"]).to_pylist():
         rows = failed.filter(pc.equal(failed["error_code"], code))
         for row in (
-            rows.select(["input", "method", "error"])
-            .slice(0, FAILURES_BYTES // MARKUP_BYTES)
-            .to_pylist()
+            rows.select([*SHOWN, "error"]).slice(0, FAILURES_BYTES // MARKUP_BYTES).to_pylist()
         ):
-            image = FailedImage(row["input"], row["method"], row["error"] or "")
+            image = FailedImage(row["input"], row["method"], row["error"] or "", row)
             left = room.get(code, FAILURES_BYTES) - _size(image)
             if left < 0:
                 break

@@ -16,16 +16,18 @@ from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.pixels import Pixels, turned
-from batchlight.output.inputs import DataSet, read_input
+from batchlight.output.inputs import DataSet, Input, read_input
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage, open_source
+from batchlight.report.refused import decoded_somehow
+from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
-SIDE = 480
-"""Pixels of a picture's longer side."""
+SIDE = 720
+"""Pixels of a picture's longer side: it is seen large when it is enlarged."""
 PIXELS_AT_MOST = 128_000_000
 """Of an image that is decoded for its picture."""
-BYTES_AT_MOST = 28_000
+BYTES_AT_MOST = 60_000
+BYTES_AT_LEAST = 1_000
 QUALITIES = (80, 60, 40, 20)
 """Of WebP; the first that gives a picture of few enough bytes."""
 
@@ -40,53 +42,84 @@ class Picture:
     missing: str = ""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An image before and after."""
+class Room:
+    """How many bytes are left for the pictures of a page; what one leaves over others may have."""
 
-    before: Picture
-    after: Picture
+    def __init__(self, total: int, pictures: int) -> None:
+        self._left = total
+        self._pictures = pictures
+
+    def next(self) -> int:
+        """For one more picture."""
+        each = self._left // max(1, self._pictures)
+        return max(BYTES_AT_LEAST, min(BYTES_AT_MOST, each))
+
+    def used(self, picture: Picture) -> None:
+        """One picture is made, or there is a reason why not."""
+        self._pictures -= 1
+        self._left -= len(picture.uri) * 3 // 4
 
 
 class Album:
-    """Makes pictures of recorded images; each file is read once, however often it is shown."""
+    """Makes pictures of recorded images; each file is read once."""
 
-    def __init__(self, output: Storage, state: OutputState, data_set: DataSet | None) -> None:
+    def __init__(
+        self, output: Storage, state: OutputState, data_set: DataSet | None, room: Room
+    ) -> None:
         """``data_set``: where the originals are; None to show none."""
         self._output = output
         self._state = state
         self._data_set = data_set
         follow = data_set is not None and data_set.follows_links
         self._opened = lru_cache(partial(open_source, follow_links=follow))
-        self._pictures: dict[tuple[str, str], Picture] = {}
+        self._room = room
         self._trouble: dict[str, str] = {}
         """Of a whole side, which is not tried again: each time could take minutes."""
 
-    def pair(self, row: Mapping[str, Any]) -> Pair:
-        """What was read and what was written, for a record of an image that is done."""
-        return Pair(
-            self._picture("original", row["input"], row["input_sha256"], partial(self._read, row)),
-            self._picture(
-                "result",
-                row["output"],
-                row["output_sha256"],
-                partial(self._output.read, row["output"]),
-            ),
-        )
+    def original(self, row: Mapping[str, Any], failed: bool = False) -> Picture:
+        """What was read. ``failed``: by whatever means there are, as far as it can be decoded."""
+        made = make_any_picture if failed else make_picture
+        return self._picture("original", row["input_sha256"], partial(self._read, row), made)
 
-    def _picture(self, side: str, path: str, sha256: str, read: Callable[[], bytes]) -> Picture:
-        if side in self._trouble:
-            return Picture(missing=self._trouble[side])
-        if (side, path) not in self._pictures:
-            self._pictures[side, path] = self._made(side, sha256, read)
-        return self._pictures[side, path]
+    def result(self, row: Mapping[str, Any]) -> Picture:
+        """What was written."""
+        read = partial(self._output.read, row["output"])
+        return self._picture("result", row["output_sha256"], read, make_picture)
 
-    def _made(self, side: str, sha256: str, read: Callable[[], bytes]) -> Picture:
+    def place_of(self, row: Mapping[str, Any]) -> Location | None:
+        """Where an original is; None if the data set does not name it."""
+        try:
+            item = self._item(row)
+        except (NameRefusedError, BatchlightError):
+            return None
+        if item.source is not None:
+            return Location.parse(item.source)
+        return self._data_set.root.joined(item.path) if self._data_set else None
+
+    def _picture(
+        self,
+        side: str,
+        sha256: str | None,
+        read: Callable[[], bytes],
+        make: Callable[[bytes, int], Picture],
+    ) -> Picture:
+        missing = self._trouble.get(side)
+        picture = Picture(missing=missing) if missing else self._made(side, sha256, read, make)
+        self._room.used(picture)
+        return picture
+
+    def _made(
+        self,
+        side: str,
+        sha256: str | None,
+        read: Callable[[], bytes],
+        make: Callable[[bytes, int], Picture],
+    ) -> Picture:
         try:
             data = read()
-            if hashlib.sha256(data).hexdigest() != sha256:
+            if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
                 return Picture(missing=f"the {side} has changed since")
-            return make_picture(data)
+            return make(data, self._room.next())
         except FileNotFoundError:
             return Picture(missing=f"the {side} is no longer there")
         except PermissionError:
@@ -99,7 +132,7 @@ class Album:
             self._trouble[side] = f"the place of the {side} is out of reach"
             return Picture(missing=self._trouble[side])
 
-    def _read(self, row: Mapping[str, Any]) -> bytes:
+    def _item(self, row: Mapping[str, Any]) -> Input:
         data_set = self._data_set
         if data_set is None:
             raise NameRefusedError("'batchlight report OUTPUT --input URI' shows it")
@@ -107,17 +140,36 @@ class Album:
         item = plan.input_of(self._output, row["batch"], row["input"])
         if plan.root != str(data_set.root) or not data_set.names(item):
             raise NameRefusedError("it is not of this --input")
-        return read_input(item, self._opened(data_set.root), self._opened)
+        return item
+
+    def _read(self, row: Mapping[str, Any]) -> bytes:
+        item = self._item(row)
+        assert self._data_set is not None
+        return read_input(item, self._opened(self._data_set.root), self._opened)
 
 
-def make_picture(data: bytes) -> Picture:
+def make_picture(data: bytes, bytes_at_most: int = BYTES_AT_MOST) -> Picture:
     """An encoded image as a small WebP of 8 bits, upright and without any metadata.
 
     Raises ``ImageError`` if it cannot be decoded or is too large to be, and ``MemoryError``.
     """
     header = read_header(data, PIXELS_AT_MOST)
     pixels = _in_8_bits(codec.decode(data, header).pixels)
-    return as_picture(turned(shrunk(pixels, SIDE), header.orientation), BYTES_AT_MOST)
+    return as_picture(turned(shrunk(pixels, SIDE), header.orientation), bytes_at_most)
+
+
+def make_any_picture(data: bytes, bytes_at_most: int) -> Picture:
+    """The same of what a run refuses too: what is left of damaged ones, CMYK, first pages.
+
+    Raises ``ImageError`` if there is nothing to be seen, and ``MemoryError``.
+    """
+    try:
+        return make_picture(data, bytes_at_most)
+    except ImageError as error:
+        pixels = decoded_somehow(data, SIDE)
+        if pixels is None:
+            raise error from None
+        return as_picture(shrunk(pixels, SIDE), bytes_at_most)
 
 
 def upright(data: bytes, max_pixels: int) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -16,22 +16,25 @@ from batchlight.output.layout import REPORT
 from batchlight.output.plan import Plan
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
-from batchlight.report import charts
-from batchlight.report.digest import Digest, FailedImage, MethodDigest, RunDigest, digest
-from batchlight.report.pictures import Album, Pair
+from batchlight.output.summary import Summary, read_summary
+from batchlight.report import cards, charts, failures
+from batchlight.report.cards import Links
+from batchlight.report.digest import Digest, MethodDigest, RunDigest, digest
+from batchlight.report.ending import Ending
+from batchlight.report.folders import FolderCounts
+from batchlight.report.pictures import Album, Room
 from batchlight.report.rendering import render
+from batchlight.report.selections import REASONS, rows_of
 from batchlight.storage import EVERYONE, Location, Storage, open_storage
-from batchlight.storage.base import escape_controls
 
 RUNS_SHOWN = 10
-
-_SAMPLE = {"sample": "A sample of all"}
-_EXTREMES = {
-    "darkest": "The darkest originals",
-    "changed": "Those that changed most",
-    "clipped": "Those with the most clipped samples",
-    "skipped": "The darkest of those that are not dark",
-}
+FOLDERS_SHOWN = 200
+FOLDERS_BYTES = 24_000
+"""Of the names of folders."""
+PICTURES_BYTES = 1_750_000
+"""Of all pictures together, before they are written as text, which takes a third more."""
+NAME_TIMES = 16
+"""How often the name of an image that is shown stands on the page, at most."""
 
 
 def reported_since(storage: Storage, plan: Plan) -> bool:
@@ -42,46 +45,6 @@ def reported_since(storage: Storage, plan: Plan) -> bool:
         return False
     closed = plan.closed_at(storage)
     return closed is None or (made is not None and made >= closed)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A picture before and after, and the record it belongs to."""
-
-    row: Mapping[str, Any]
-    pair: Pair
-
-    @property
-    def facts(self) -> str:
-        """What is on record of it; records of other versions may lack some."""
-        facts = {
-            "{method}": ("method",),
-            "{width}×{height}": ("width", "height"),
-            "luminance {luminance_before:.2f} → {luminance_after:.2f}": (
-                *("luminance_before", "luminance_after"),
-            ),
-            "clipped {clipped_fraction:.1%}": ("clipped_fraction",),
-            "light {atmospheric_light:.0f}": ("atmospheric_light",),
-        }
-        return " · ".join(
-            fact.format(**self.row)
-            for fact, names in facts.items()
-            if all(self.row[name] is not None for name in names)
-        )
-
-
-@dataclass(frozen=True)
-class _Failures:
-    """The failed images of one code, of which those that are listed may be only the first."""
-
-    code: str
-    count: int
-    listed: Sequence[FailedImage]
-
-    @property
-    def paths(self) -> str:
-        """What the button copies, a path a line."""
-        return "\n".join(dict.fromkeys(escape_controls(image.input) for image in self.listed))
 
 
 @dataclass(frozen=True)
@@ -96,84 +59,129 @@ class _Method:
     def luminance(self) -> tuple[float, float]:
         """The mean, before and after."""
         before, after = self.digest.luminance
-        return before / self.digest.tally.ok, after / self.digest.tally.ok
+        images = max(1, self.digest.tally.ok)
+        return before / images, after / images
 
     @property
     def stages(self) -> Sequence[tuple[str, float, float]]:
         """Of each stage its name, its mean milliseconds, and its share of them all."""
         total = sum(self.digest.stages_ms) or 1.0
         return [
-            (name.removesuffix("_ms"), value / self.digest.tally.ok, value / total)
+            (name.removesuffix("_ms"), value / max(1, self.digest.tally.ok), value / total)
             for name, value in zip(STAGES, self.digest.stages_ms, strict=True)
         ]
 
 
-def write_report(output: Location, data_set: DataSet | None = None, lock: int | None = None) -> str:
+@dataclass(frozen=True)
+class _Folder:
+    """The counts of one folder for one method."""
+
+    name: str
+    method: str
+    counts: FolderCounts
+
+
+def write_report(
+    output: Location,
+    data_set: DataSet | None = None,
+    lock: int | None = None,
+    summary: Summary | None = None,
+) -> str:
     """Make the report of an output and put it there; returns where it is.
 
     Reads the records and the images that it shows, nothing else; originals only of ``data_set``,
     since what the output itself says of them may come from anybody. ``lock``: the number of the
-    lock under which a run writes it. Raises ``StorageError``, and ``LockedError`` if that lock is
-    lost.
+    lock under which a run writes it. ``summary``: how that run ends; by default, the stored one.
+    Raises ``StorageError``, and ``LockedError`` if that lock is lost.
     """
     storage = open_storage(output)
     if lock is not None:
         storage = fenced_for_worker(storage, lock, str(output))
     state = OutputState.load(storage)
-    found = digest(storage, state.record_files)
-    album = Album(storage, state, data_set)
     readers = EVERYONE
     for path in state.record_files:
         readers &= storage.readers(path)
-
-    def shown(titles: Mapping[str, str]) -> Mapping[str, Sequence[_Shown]]:
-        rows = {title: found.selections.get(why, ()) for why, title in titles.items()}
-        return {
-            t: [_Shown(row, album.pair(row)) for row in some] for t, some in rows.items() if some
-        }
-
-    storage.write(
-        REPORT,
-        _page(
-            found,
-            output=str(output),
-            root=state.plan.root if state.plan else "",
-            passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
-            unfinished=state.unfinished is not None,
-            sample=shown(_SAMPLE),
-            extremes=shown(_EXTREMES),
-        ).encode(),
-        readers,
-    )
+    summary = summary or read_summary(storage)
+    page = _page(storage, output, state, data_set, Ending(summary) if summary else None)
+    storage.write(REPORT, page.encode(), readers)
     return str(output.joined(REPORT))
 
 
-def _page(found: Digest, **facts: Any) -> str:
-    counts = dict(found.tally.failed_by_code)
-    runs = sorted(found.runs.values(), key=attrgetter("last"), reverse=True)
+def _page(
+    storage: Storage,
+    output: Location,
+    state: OutputState,
+    data_set: DataSet | None,
+    ending: Ending | None,
+) -> str:
+    found = digest(storage, state.record_files)
+    reasons = found.selections.reasons
+    rows = found.selections.rows()
+    if len(found.methods) > 1:
+        rows = rows_of(storage, state.record_files, list(reasons))
+    names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
+    pictures = cards.pictures_of(rows) + failures.pictures_of(found)
+    album = Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))
+    links = Links(output)
     return render(
-        "page.html",
-        ["page.css"],
-        ["page.js"],
-        **facts,
-        tally=found.tally,
-        methods=[
+        "report.html",
+        ["page.css", "report.css"],
+        ["page.js", "report.js"],
+        output=str(output),
+        root=state.plan.root if state.plan else "",
+        passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
+        unfinished=state.unfinished is not None,
+        ending=ending,
+        failures=failures.failures_of(found, album, links),
+        cards=cards.make_cards(reasons, rows, album, links),
+        reasons=[reason for reason in REASONS if any(reason in why for why in reasons.values())],
+        **_numbers(found),
+        **_curves(found),
+    )
+
+
+def _numbers(found: Digest) -> dict[str, Any]:
+    """What is counted."""
+    runs = sorted(found.runs.values(), key=attrgetter("last"), reverse=True)
+    folders = _folders(found)
+    return {
+        "tally": found.tally,
+        "read_bytes": found.read_bytes,
+        "images": max((method.tally.rows for method in found.methods.values()), default=0),
+        "methods": [
             _Method(name, method, charts.luminance(method.before, method.after))
             for name, method in sorted(found.methods.items())
-            if method.tally.ok
         ],
-        light=_described_light(found),
-        light_chart=charts.light(found.light),
-        last_run=found.last_run,
-        pace=_pace(found.last_run),
-        pace_chart=charts.pace(found.pace) if found.pace.index.size else "",
-        runs=runs[:RUNS_SHOWN],
-        runs_before=len(runs[RUNS_SHOWN:]),
-        failures=[
-            _Failures(code, count, found.failures.get(code, ()))
-            for code, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        ],
-    )
+        "folders": folders,
+        "folders_left": len(found.folders.counts) - len(folders),
+        "runs": runs[:RUNS_SHOWN],
+        "runs_before": len(runs[RUNS_SHOWN:]),
+    }
+
+
+def _curves(found: Digest) -> dict[str, Any]:
+    """What changes over batches and time; one value alone is no curve."""
+    return {
+        "light": _described_light(found),
+        "light_chart": charts.light(found.light),
+        "pace": _pace(found.last_run),
+        "pace_chart": charts.pace(found.pace) if found.pace.index.size > 1 else "",
+    }
+
+
+def _folders(found: Digest) -> Sequence[_Folder]:
+    """Those with the most failed images first, then the largest, as far as there is room."""
+    folders = [
+        _Folder(name, method, counts) for (name, method), counts in found.folders.counts.items()
+    ]
+    folders.sort(key=lambda f: (-f.counts.failed, -f.counts.images, f.name, f.method))
+    shown, room = [], FOLDERS_BYTES
+    for folder in folders[:FOLDERS_SHOWN]:
+        room -= len(folder.name.encode())
+        if room < 0:
+            break
+        shown.append(folder)
+    return sorted(shown, key=attrgetter("name", "method"))
 
 
 def _pace(run: RunDigest | None) -> float:

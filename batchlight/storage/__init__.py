@@ -7,6 +7,7 @@ walking.py   their listings
 folders.py   their folders, reached through no link
 readers.py   who may read them
 publishing.py   their files, which appear whole or not at all
+streams.py   large files in pieces, here and there
 objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk

@@ -59,6 +59,42 @@ class FileInfo:
     """Why this name cannot be processed; ``path`` is then its readable, escaped form."""
 
 
+class ChangedError(OSError):
+    """A file is no longer the one that was opened."""
+
+
+class Reader(Protocol):
+    """A file that is open for reading, from any thread."""
+
+    size: int
+    """Bytes."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes, fewer only at the end of the file.
+
+        Raises ``ChangedError`` if that is found out, else what ``Storage.read`` raises.
+        """
+
+    def require_unchanged(self) -> None:
+        """Raise ``ChangedError`` if it is known that the file changed while it was open."""
+
+    def close(self) -> None:
+        """Read no more of it."""
+
+
+class Writer(Protocol):
+    """A file that is being written."""
+
+    def write(self, data: bytes) -> None:
+        """Append to it. Raises ``StorageError``."""
+
+    def commit(self) -> None:
+        """Put it at its path, flushed. Raises as ``Storage.write``."""
+
+    def abort(self) -> None:
+        """Leave nothing of it, unless it is committed."""
+
+
 class Storage(Protocol):
     """A tree of files below one root. Paths are relative to it and separated by ``/``.
 
@@ -101,6 +137,15 @@ class Storage(Protocol):
 
     def read(self, path: str) -> bytes:
         """The whole file."""
+
+    def open_reader(self, path: str) -> Reader:
+        """A file to be read in pieces. Raises as ``read``."""
+
+    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+        """A file to be written in pieces, replacing what is there once it is whole.
+
+        ``readers``: as of ``write``.
+        """
 
     def readers(self, path: str, beside: str = "") -> int:
         """Who may read a file, as permission bits for a local file below the folder ``beside``.

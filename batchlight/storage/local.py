@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 
 from batchlight.errors import UsageError
@@ -43,6 +44,7 @@ from batchlight.storage.local_trouble import (
 from batchlight.storage.location import Location
 from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
 from batchlight.storage.readers import EVERYONE, readers_of
+from batchlight.storage.streams import LocalReader, LocalWriter
 from batchlight.storage.walking import time_of, walk
 
 TEMPORARY = f"{INTERNAL}/tmp"
@@ -138,14 +140,34 @@ class LocalStorage:
 
     def _read(self, path: str) -> bytes:
         absolute = self._absolute(path)
-        with (
-            one_file_of(self.root, absolute),
-            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE),
-            open(self._open(path), "rb") as file,
-        ):
+        with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
             return file.read()
+
+    @contextmanager
+    def _reading(self, absolute: str) -> Iterator[None]:
+        with (
+            one_file_of(self.root, absolute),
+            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE),
+        ):
+            yield
+
+    def open_reader(self, path: str) -> LocalReader:
+        absolute = self._absolute(path)
+        reading = partial(self._reading, absolute)
+        with reading():
+            descriptor = self._open(path)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
+            return LocalReader(descriptor, reading)
+
+    def open_writer(self, path: str, readers: int = EVERYONE) -> LocalWriter:
+        target = self._absolute(path)
+        self._note_change(path.rpartition("/")[0])
+        trouble = partial(storage_trouble, f"cannot write {target}", refused=NAME_TROUBLE)
+        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), trouble)
 
     def readers(self, path: str, beside: str = "") -> int:
         with suppress(OSError):

@@ -20,16 +20,17 @@ from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, InvalidPathError
+from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 
 from batchlight.errors import StorageError
 from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import FileInfo, NameRefusedError
+from batchlight.storage.base import ChangedError, FileInfo, NameRefusedError
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.readers import EVERYONE
+from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
 T = TypeVar("T")
 
@@ -165,6 +166,30 @@ class ObjectStorage:
 
     def read(self, path: str) -> bytes:
         return self._ask("read", path, lambda: bytes(obstore.get(self._store, path).bytes()))
+
+    def open_reader(self, path: str) -> BlockReader:
+        info = self.stat(path)
+
+        def fetch(start: int, end: int) -> bytes:
+            options: Any = {"range": (start, end), "if_match": info.etag}
+            try:
+                return bytes(obstore.get(self._store, path, options=options).bytes())
+            except PreconditionError as error:
+                raise ChangedError("the object changed while it was being worked on") from error
+
+        def asked(start: int, end: int) -> bytes:
+            return self._ask("read", path, lambda: fetch(start, end))
+
+        return BlockReader(info.size or 0, asked)
+
+    def open_writer(self, path: str, readers: int = EVERYONE) -> UploadWriter:
+        options: dict[str, Any] = {"use_multipart": True, "max_concurrency": 1}
+
+        def upload(pieces: Iterator[bytes]) -> None:
+            with self._trouble("write", path):
+                obstore.put(self._store_for_large, path, pieces, chunk_size=PART_BYTES, **options)
+
+        return UploadWriter(upload)
 
     def readers(self, path: str, beside: str = "") -> int:
         return EVERYONE

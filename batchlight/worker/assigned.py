@@ -23,9 +23,10 @@ from batchlight.output.plan import batches_in, read_chunk
 from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.copying import copies_in_steps
 from batchlight.worker.image import Image, Losses
 from batchlight.worker.pipeline import batch_in_steps
-from batchlight.worker.steps import BatchContext
+from batchlight.worker.steps import BatchContext, refuse_unshared
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class AssignedWork:
 
     def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
         """Do and commit each batch. Raises as ``run_batch``."""
+        refuse_unshared(self._context)
         assigned = self._assignment
         rows = _chunk(self._context.output, self._context.run_id, assigned.plan, assigned.chunk)
         for batch in batches_in(rows, assigned.numbers):
@@ -94,9 +96,8 @@ class AssignedWork:
                 images = [Image.of(item, batch.methods, Losses()) for item in vetted.inputs]
                 with self._lock:
                     self._images, self._began = images, time.monotonic()
-                result = yield from batch_in_steps(
-                    self._context, self._service, batch.number, images
-                )
+                in_steps = copies_in_steps if batch.copies else batch_in_steps
+                result = yield from in_steps(self._context, self._service, batch.number, images)
                 self._committed(batch.number, result)
 
     def _committed(self, number: int, result: BatchResult) -> None:
@@ -121,8 +122,9 @@ class AssignedWork:
 def _so_far(images: Sequence[Image]) -> Tally:
     """Of the (image, method) pairs that are done."""
     ended = Counter(outcome for image in images for outcome in image.so_far)
-    ok, skipped = ended.pop("ok", 0), ended.pop("skipped", 0)
-    return Tally(ok=ok, skipped=skipped, failed_by_code=tuple(sorted(ended.items())))
+    ok, skipped, copied = (ended.pop(status, 0) for status in ("ok", "skipped", "copied"))
+    failed = tuple(sorted(ended.items()))
+    return Tally(ok=ok, skipped=skipped, copied=copied, failed_by_code=failed)
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,8 @@ class BatchResult:
     """How long the network computed."""
     unexpected: tuple[Unexpected, ...] = ()
     """Exceptions that are no image's fault, one of each kind."""
+    read_bytes: int = 0
+    """Of images, as often as they were read."""
 
     @property
     def tally(self) -> Tally:
@@ -40,10 +42,13 @@ class BatchResult:
             {stage: self.stages_s[stage] + other.stages_s[stage] for stage in self.stages_s},
             self.network_s + other.network_s,
             one_of_each_kind((*self.unexpected, *other.unexpected)),
+            self.read_bytes + other.read_bytes,
         )
 
     @classmethod
-    def of(cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = ()) -> BatchResult:
+    def of(
+        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int = 0
+    ) -> BatchResult:
         """Count the rows of a batch."""
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
@@ -52,6 +57,7 @@ class BatchResult:
             {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
             _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
             unexpected,
+            read_bytes,
         )
 
 

@@ -108,6 +108,10 @@ class Image:
     deaths: int = 0
     readers: int = EVERYONE
     """Who may read it, as permission bits of a file that no more people may read."""
+    read_bytes: int = 0
+    """Of its file; twice of one that was read twice."""
+    is_other: bool = False
+    """It is no image: it is only copied."""
     skipped: bool = False
     """It is not dark: no method is to enhance it."""
     failure: Failure | None = None
@@ -126,6 +130,14 @@ class Image:
             image.results[method] = MethodResult(_death_of(item, method, losses))
         return image
 
+    def status(self, failure: Failure | None) -> str:
+        """The column of that name."""
+        if failure is not None:
+            return "failed"
+        if self.is_other:
+            return "copied"
+        return "skipped" if self.skipped else "ok"
+
     @property
     def light(self) -> float | None:
         """Its own estimate of the atmospheric light; None until it is analysed."""
@@ -140,13 +152,13 @@ class Image:
 
     @property
     def so_far(self) -> Iterator[str]:
-        """Of each method that is done with it: ``ok``, ``skipped``, or the code of its failure."""
+        """Of each method that is done with it: its status, or the code of its failure."""
         for result in self.results.values():
             failure = self.failure or result.failure
             if failure is not None:
                 yield failure.code.value
             elif "finished_at" in result.columns:
-                yield "skipped" if self.skipped else "ok"
+                yield self.status(None)
 
     def attempt(self, step: Callable[[], T], method: Method | None = None) -> T | None:
         """Run one step; record its failure on the image, or on one method of it.

@@ -69,7 +69,7 @@ def run_batch(
     ``MemoryError``.
     """
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
-    return _result_of(batch_in_steps(context, service, batch.number, images))
+    return result_of(batch_in_steps(context, service, batch.number, images))
 
 
 def batch_in_steps(
@@ -86,12 +86,12 @@ def batch_in_steps(
         for image in images
         for method in image.methods
     ]
-    unexpected = _kinds(images)
+    unexpected = kinds_of(images)
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, number, records, _readers(images))
-    return BatchResult.of(rows, unexpected)
+    rows = write_part(steps.output, number, records, readers_of(images))
+    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
 def redo(
@@ -114,7 +114,7 @@ def redo(
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
     with _Pipeline(Steps(context), service) as pipeline:
-        _result_of(pipeline.work(images, light=known, wait=shares_light))
+        result_of(pipeline.work(images, light=known, wait=shares_light))
     if lights is None:
         lights = dict.fromkeys(batch.methods, _mean_light(images))
     records = [
@@ -122,7 +122,7 @@ def redo(
         for image in images
         for method in image.methods
     ]
-    return Redone(records, _kinds(images), _readers(images))
+    return Redone(records, kinds_of(images), readers_of(images))
 
 
 def rehearse(
@@ -139,7 +139,7 @@ def rehearse(
     """
     images = [Image.of(item, methods, losses) for item in inputs]
     with _Pipeline(Steps(context), service, writes=False) as pipeline:
-        _result_of(pipeline.work(images, light=None, wait=False))
+        result_of(pipeline.work(images, light=None, wait=False))
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
         yield waiting.popleft()
 
 
-def _result_of(work: Generator[None, None, T]) -> T:
+def result_of(work: Generator[None, None, T]) -> T:
     """What a generator returns, once it is at its end."""
     try:
         while True:
@@ -309,12 +309,13 @@ def _result_of(work: Generator[None, None, T]) -> T:
         return result
 
 
-def _kinds(images: Iterable[Image]) -> tuple[Unexpected, ...]:
+def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     """The unexpected exceptions of some images, one of each kind."""
     return one_of_each_kind(found for image in images for found in image.unexpected)
 
 
-def _readers(images: Iterable[Image]) -> int:
+def readers_of(images: Iterable[Image]) -> int:
+    """Who may read all of them, as permission bits."""
     return reduce(and_, (image.readers for image in images), EVERYONE)
 
 

@@ -30,7 +30,7 @@ from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import place_of, read_input
 from batchlight.output.records import Record
 from batchlight.storage import Location, Storage, open_source, open_storage
-from batchlight.storage.base import INTERNAL, NameRefusedError
+from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
 
 OPEN_STORAGES = 16
@@ -81,15 +81,9 @@ class ImageSteps:
         item = image.input
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
-        try:
-            with _timed(image.facts, "read_ms"):
-                data = read_input(item, self.input, self.opened)
-        except FileNotFoundError as error:
-            raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
-        except PermissionError as error:
-            raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
-        except NameRefusedError as error:
-            raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+        with of_one_input(), _timed(image.facts, "read_ms"):
+            data = read_input(item, self.input, self.opened)
+        image.read_bytes += len(data)
         # Here and in ``write``, as both go on in threads, beside the pixels of other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
@@ -199,7 +193,7 @@ class Steps(ImageSteps):
     """The steps of a batch's images."""
 
     def __init__(self, context: BatchContext) -> None:
-        _refuse_unshared(context.input, context.output, context.run_id)
+        refuse_unshared(context)
         opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
         super().__init__(context.config, context.input, opened)
         self.context = context
@@ -208,10 +202,14 @@ class Steps(ImageSteps):
     def read(self, image: Image) -> bytes:
         """The image's bytes, and who may read them. Raises ``ImageError``."""
         data = super().read(image)
+        self.note_readers(image)
+        return data
+
+    def note_readers(self, image: Image) -> None:
+        """Find out who may read it."""
         if not self.context.output.remote:
             storage, path = place_of(image.input, self.input, self.opened)
             image.readers = storage.readers(path, self.context.output.path)
-        return data
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
@@ -244,7 +242,7 @@ def as_record(
     return Record(
         input=item.path,
         method=method,
-        status="failed" if failure else "skipped" if image.skipped else "ok",
+        status=image.status(failure),
         error_code=failure.code.value if failure else None,
         error=failure.message if failure else None,
         input_bytes=item.size,
@@ -258,6 +256,19 @@ def as_record(
         fingerprint=context.fingerprints[method],
         **columns,
     )
+
+
+@contextmanager
+def of_one_input() -> Iterator[None]:
+    """Turn trouble with reading a file into ``ImageError``."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
+    except PermissionError as error:
+        raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
+    except (NameRefusedError, ChangedError) as error:
+        raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
 
 
 def compile_kernels(config: JobConfig) -> None:
@@ -285,9 +296,14 @@ def output_of(location: Location, run_id: str, lock: int) -> Storage:
     return fenced_for_worker(open_storage(location), lock, str(location))
 
 
+def refuse_unshared(context: BatchContext) -> None:
+    """Raise ``ClusterError`` in a process that does not see the folders of the driver."""
+    _refuse_unshared(context.input, context.output, context.run_id)
+
+
 @lru_cache(maxsize=OPEN_STORAGES)
 def _refuse_unshared(source: Location, output: Location, run_id: str) -> None:
-    """Raise ``ClusterError`` in a process that does not see the folders of the driver.
+    """Looked at once.
 
     On a node with folders of its own, every image would be missing, or written where nobody looks.
     """

@@ -90,7 +90,7 @@ def test_plan_writes_nothing(finished: Path) -> None:
     assert (found["inputs"], found["unchanged"], found["todo"]) == (6, 6, 0)
     done = batchlight_here("plan", "--input", finished / "in", "--output", finished / "new")
     assert "6, " in done.stdout
-    assert "batches: 1" in done.stdout
+    assert "in 3 batches of 2" in done.stdout
     assert tree(finished) == before
     assert not (finished / "new").exists()
 
@@ -242,6 +242,21 @@ def test_progress_off_leaves_only_the_summary(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_the_end_of_a_run_says_where_all_is_and_what_comes_next(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    options = ("--input", tmp_path / "in", "--workers", 0)
+    done = batchlight_here("run", *options)
+    out = tmp_path / "in-enhanced"
+    assert re.search(rf"^enhanced images +{out}/classical$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^report +{out}/report.html$", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith(
+        f"next: batchlight status {out}; or the same run again, for images that are new by then\n"
+    )
+    (tmp_path / "in/empty.jpg").touch()
+    done = batchlight_here("run", *options)
+    assert done.stdout.endswith(f"next: batchlight failures {out}\n")
+
+
 def test_samples_make_a_job(tmp_path: Path) -> None:
     done = batchlight("samples", tmp_path / "dark")
     assert done.returncode == 0
@@ -321,3 +336,17 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "4/4" in shown
     assert "━" in shown
     assert "exit 0" in COLOUR.sub("", shown)
+
+
+@pytest.mark.parametrize(
+    "words", [("{dir}",), ("run", "{dir}"), ("run", "{dir}", "--workers", "0")]
+)
+def test_a_path_without_its_option_is_told_where_it_belongs(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = batchlight_here(*(word.format(dir=tmp_path) for word in words))
+    assert done.returncode == 2
+    told = f"{tmp_path} needs --input before it: batchlight run --input {tmp_path}"
+    assert told in done.stderr.replace("\n", "")
+    assert "No such command 'rnu'" in batchlight_here("rnu").stderr
+    assert "plan --input s3://b/x" in batchlight_here("plan", "s3://b/x").stderr

@@ -89,7 +89,7 @@ def test_on_pages(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (job / "in-enhanced/report.html").read_text()
     # What a button copies is no text of the page, and has to be the path itself.
     page, buttons = re.subn(' data-copy="[^"]*"', "", page)
-    assert buttons == 2
+    assert buttons == 3
     check(page, *map(html.escape, (*SUFFIXES.values(), *NAMES.values())))
     for name in ("preview.html", "preview.png"):
         found = preview(JobConfig(input=str(job / "in")), [""], page=str(job / name))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ from tests.support.helpers import batchlight as command
 IMAGES = 80
 STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 120.0
+ANSWERS_WITHIN_S = 5.0
+"""Of which a busy machine may take four."""
 OPTIONS = ("--batch-size", 40)
 
 
@@ -124,3 +128,49 @@ def test_a_second_signal_stops_at_once(
     again = command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
     assert again.returncode == 0, again.stderr
     assert (tree(out / "classical"), stable_rows(out)) == calm
+
+
+def read_until(terminal: int, pattern: str) -> str:
+    """What a terminal shows until something is on it, or the process has ended."""
+    shown = ""
+    while not re.search(pattern, shown):
+        try:
+            shown += os.read(terminal, 4096).decode()
+        except OSError:
+            break
+    return shown
+
+
+def signalled_at(photos: Path, out: Path, word: str, *options: object) -> tuple[float, str, int]:
+    """Ctrl-C as soon as a run has said a word: seconds until it answers, what it says, its code."""
+    arguments = ["run", "--input", photos, "--output", out, *options]
+    terminal, slave = os.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        os.close(slave)
+        assert re.search(word, read_until(terminal, word))
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        answer = read_until(terminal, "stopping|interrupted")
+        took = time.monotonic() - sent
+        rest = read_until(terminal, "(?!)")
+    os.close(terminal)
+    return took, answer + rest, process.returncode
+
+
+@pytest.mark.parametrize(
+    ("word", "workers"), [("batchlight", 0), ("listing", 0), ("to do", 2), ("working in", 2)]
+)
+def test_a_signal_is_answered_at_once_while_a_run_starts(
+    photos: Path, tmp_path: Path, word: str, workers: int
+) -> None:
+    """Whether it loads its packages, lists, or starts Ray. On a quiet machine, within a second."""
+    took, said, code = signalled_at(photos, tmp_path / "out", word, "--workers", workers)
+    assert took < ANSWERS_WITHIN_S
+    assert code == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said

@@ -64,7 +64,8 @@ def run(folder: Path, **options: Any) -> batchlight.Summary:
 def troubles(out: Path, *, mend: bool = False) -> dict[str, str]:
     found: list[Problem] = []
     if mend:
-        assert repair(str(out), found.append, print, RepairOptions(workers=0)).sound
+        options = RepairOptions(input=str(out.parent / "in"), workers=0)
+        assert repair(str(out), found.append, print, options).sound
     else:
         verify(str(out), found.append)
     return {problem.path: problem.trouble for problem in found}
@@ -326,7 +327,7 @@ def test_the_terminal_and_the_page_say_so(photos: Path) -> None:
     assert darkest.count('<img class="before"') == darkest.count('<img class="after"') == 4
     assert "is not shown" not in page
     assert batchlight_here("failures", out).stdout == ""
-    shown = batchlight_here("plan", "--input", photos, "--batch-size", 64).stdout
+    shown = batchlight_here("plan", "--input", photos).stdout
     assert f"done before  {DARK + len(BRIGHT)}\n" in shown
 
 
@@ -376,7 +377,9 @@ def test_all_that_is_listed_is_counted_once(
                 there[number] = kind
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("batchlight.driver.run.write_report", lambda *_: None)
-            summary = run(photos, not_dark=not_dark, limit=most, max_failures="100%")
+            summary = run(
+                photos, not_dark=not_dark, limit=most, max_failures="100%", allow_empty=True
+            )
         listed = [there[number] for number in sorted(there)[:most]]
         assert summary.inputs == len(listed) == summary.ok + summary.skipped + summary.failed
         for kind, count in (("ok", summary.ok), ("skipped", summary.skipped)):

@@ -25,7 +25,7 @@ WITHIN_S = 1200
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(2 * WITHIN_S)]
 
 CHECK = """
-import json, sys
+import json, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
@@ -45,11 +45,17 @@ try:
 except AirflowException as error:
     found["tried again"] = not isinstance(error, AirflowFailException)
 
-for day, code in enumerate(map(int, sys.argv[2:]), 1):
-    (folder / "code").write_text(str(code))
-    run = dag.test(logical_date=datetime(2026, 2, day, tzinfo=UTC))
-    [task_run] = run.get_task_instances()
-    found[code] = [task_run.state, task_run.try_number]
+def outcomes(month):
+    for day, code in enumerate(map(int, sys.argv[2:]), 1):
+        (folder / "code").write_text(str(code))
+        run = dag.test(logical_date=datetime(2026, month, day, tzinfo=UTC))
+        [task_run] = run.get_task_instances()
+        yield code, [task_run.state, task_run.try_number]
+
+
+found["as a process"] = dict(outcomes(2))
+os.environ["RAY_API_SERVER_ADDRESS"] = "http://head:8265"
+found["as a job"] = dict(outcomes(3))
 (folder / "found").write_text(json.dumps(found))
 """
 
@@ -64,22 +70,35 @@ def test_airflow_takes_a_runs_exit_code_for_what_it_is(tmp_path: Path) -> None:
     for name in ("airflow_dag.py", "nightly.yaml"):
         shutil.copy(JOBS / name, dags)
     (dags / "submit.sh").write_text(f'[ -r "$1" ] && exit "$(cat {dags}/code)"\n')
-    home = {"AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    program = environment / "bin/batchlight"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "run --config" ] && [ -r "$3" ] && exit "$(cat {dags}/code)"\n'
+    )
+    program.chmod(0o755)
+    home = {
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+    }
     run(environment / "bin/airflow", "db", "migrate", **home)
     codes = (ExitCode.OK, ExitCode.USAGE, ExitCode.FAILURES, ExitCode.LOCKED, 143)
     run(environment / "bin/python", "-c", CHECK, dags, *map(int, codes), **home)
 
     found: dict[str, Any] = json.loads((dags / "found").read_text())
-    assert found == {
-        "catchup": False,
-        "max_active_runs": 1,
-        "retries": 3,
-        "tried again": True,
+    outcomes = {
         "0": ["success", 1],
         "2": ["failed", 1],
         "3": ["failed", 1],
         "4": ["skipped", 1],
         "143": ["failed", 1],
+    }
+    assert found == {
+        "catchup": False,
+        "max_active_runs": 1,
+        "retries": 3,
+        "tried again": True,
+        "as a process": outcomes,
+        "as a job": outcomes,
     }
 
 

@@ -158,7 +158,7 @@ def test_pods_of_a_rayjob_have_the_least_rights() -> None:
         assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-@pytest.mark.parametrize("name", ["access.yaml", "cronjob.yaml"])
+@pytest.mark.parametrize("name", ["access.yaml", "cronjob.yaml", "pod.yaml"])
 def test_manifests_are_ones_that_kubernetes_takes(name: str) -> None:
     for manifest in documents(KUBERNETES / name):
         kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
@@ -184,8 +184,9 @@ def test_manifests_name_what_the_others_define() -> None:
     assert {p["serviceAccountName"] for p in pods} == accounts
 
 
-def test_cronjob_lets_no_runs_overlap_and_retries_what_may_pass() -> None:
-    [cronjob] = documents(KUBERNETES / "cronjob.yaml")
+@pytest.mark.parametrize("name", ["cronjob.yaml", "pod.yaml"])
+def test_cronjobs_let_no_runs_overlap_and_retry_what_may_pass(name: str) -> None:
+    [cronjob] = [d for d in documents(KUBERNETES / name) if d["kind"] == "CronJob"]
     assert cronjob["spec"]["concurrencyPolicy"] == "Forbid"
     job = cronjob["spec"]["jobTemplate"]["spec"]
     assert job["backoffLimit"] > 0
@@ -193,6 +194,43 @@ def test_cronjob_lets_no_runs_overlap_and_retries_what_may_pass() -> None:
     assert set(rule["onExitCodes"]["values"]) == NOT_WORTH_A_RETRY
     [container] = job["template"]["spec"]["containers"]
     assert rule["onExitCodes"]["containerName"] == container["name"]
+
+
+def one_pod() -> dict[str, Any]:
+    """The pod that needs no KubeRay."""
+    account, cronjob = documents(KUBERNETES / "pod.yaml")
+    pod: dict[str, Any] = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    return pod
+
+
+def test_the_one_pod_has_the_least_rights() -> None:
+    pod = one_pod()
+    assert pod["automountServiceAccountToken"] is False
+    [container] = pod["containers"]
+    [others, *_] = [group["template"]["spec"]["containers"][0] for group in groups()]
+    assert container["securityContext"] == others["securityContext"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted == {"tmp": "/tmp", "shm": "/dev/shm"}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_the_one_pod_runs_what_its_image_starts(tmp_path: Path) -> None:
+    [container] = one_pod()["containers"]
+    assert container["image"] == f"registry.example.com/batchlight:{__version__}-job"
+    write_images(tmp_path / "raw", 2)
+    arguments = [word.replace("s3://bucket", str(tmp_path)) for word in container["args"]]
+    assert arguments != container["args"]
+    entrypoint = json.loads(" ".join(stages()["job"][0][1:]))
+    done = subprocess.run(
+        [BIN / entrypoint[0], *entrypoint[1:], *arguments, "--workers=0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "bright")) == 2
 
 
 # There is no Kubernetes here. This answers as kubectl does where rayjob.sh asks, from a folder with
@@ -329,7 +367,7 @@ def test_every_node_gets_the_same_versions() -> None:
     dockerfile = (JOBS / "Dockerfile").read_text()
     assert f"ARG RAY_VERSION={CONSTRAINTS['ray']}\n" in dockerfile
     assert "ARG PYTHON=py311\n" in dockerfile
-    assert set(re.findall(r"batchlight:(\S+)-[cg]pu", dockerfile)) == {__version__}
+    assert set(re.findall(r"batchlight:(\S+)-(?:[cg]pu|job)", dockerfile)) == {__version__}
 
 
 # Images
@@ -348,17 +386,24 @@ def test_dockerfile_passes_hadolint() -> None:
     assert (found.returncode, found.stdout) == (0, "")
 
 
-def test_images_are_rays_own_with_batchlight_and_without_what_built_it() -> None:
-    stages: dict[str, list[list[str]]] = {}
+def stages() -> dict[str, list[list[str]]]:
+    """What the Dockerfile does in each stage."""
+    found: dict[str, list[list[str]]] = {}
     for words in instructions():
         if words[0] == "FROM":
-            assert words[1].startswith("rayproject/ray:${RAY_VERSION}-${PYTHON}-")
-            stages[words[3]] = []
-        elif stages:
-            stages[list(stages)[-1]].append(words)
-    assert list(stages) == ["build", "cpu", "gpu"]
+            base = "cpu" if words[3] == "job" else "rayproject/ray:${RAY_VERSION}-${PYTHON}-"
+            assert words[1].startswith(base)
+            found[words[3]] = []
+        elif found:
+            found[list(found)[-1]].append(words)
+    return found
+
+
+def test_images_are_rays_own_with_batchlight_and_without_what_built_it() -> None:
+    assert list(stages()) == ["build", "cpu", "job", "gpu"]
+    assert stages()["job"] == [["ENTRYPOINT", '["batchlight"]']]
     for stage in ("cpu", "gpu"):
-        install, user = stages[stage]  # no ENTRYPOINT, and no layer but that of pip
+        install, user = stages()[stage]  # no ENTRYPOINT, and no layer but that of pip
         assert user == ["USER", "1000"]
         assert install[0] == "RUN"
         assert {"pip", "install", "--no-cache-dir"} <= set(install)
@@ -366,7 +411,7 @@ def test_images_are_rays_own_with_batchlight_and_without_what_built_it() -> None
 
     pyproject = (ROOT / "pyproject.toml").read_text()
     [required] = re.findall(r"^requires = (\[.*\])$", pyproject, re.MULTILINE)
-    [build] = [words for words in stages["build"] if words[0] == "RUN"]
+    [build] = [words for words in stages()["build"] if words[0] == "RUN"]
     assert build[build.index("constraints.txt") + 1 : build.index("&&")] == ast.literal_eval(
         required
     )
@@ -465,7 +510,7 @@ def test_a_night_that_ends_well_is_silent_and_one_that_does_not_says_so(home: Pa
     assert run_by_cron(home).startswith("batchlight ended with exit code 3; the log is in ")
     logs = "".join(log.read_text() for log in (home / "batchlight/logs").iterdir())
     assert "exit 0: all images are done" in logs
-    assert "exit 3: 1 of 3 images failed" in logs
+    assert "exit 3: 1 of 1 image failed in this run" in logs
 
 
 def test_a_night_that_meets_another_run_leaves_it_alone(home: Path) -> None:
@@ -509,5 +554,6 @@ def test_airflow_retries_what_may_pass_and_lets_no_runs_overlap() -> None:
     }
     assert (given["catchup"], given["max_active_runs"]) == ("False", "1")
     assert int(given["retries"]) > 0
+    assert "['batchlight', 'run', '--config', self.config]" in ast.unparse(tree)
     for name in re.findall(r"HERE / '([^']+)'", ast.unparse(tree)):
         assert (JOBS / name).exists()

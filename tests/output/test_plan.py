@@ -40,7 +40,7 @@ def row(path: str, code: ErrorCode | None = None, size: int = 10) -> Earlier:
     digest = CONFIG.fingerprint("classical").digest
     output = None if code else f"classical/{path}"
     status = "failed" if code else "ok"
-    return Earlier(path, "classical", status, code, size, WHEN, None, digest, output, 0)
+    return Earlier(path, "classical", status, code, size, WHEN, None, digest, output, 0, 0)
 
 
 def planned(

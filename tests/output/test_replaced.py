@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -153,7 +152,7 @@ def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> i
     assert len(state.metadata) == chunks
     held = held_rows(storage, ("classical",))
     assert held is not None
-    assert held.ok == 8 * chunks
+    assert held.rows.ok == 8 * chunks
     return reads
 
 
@@ -170,4 +169,4 @@ def test_counting_can_be_cut_short(tmp_path: Path) -> None:
     assert held_rows(storage, ("classical",), within_s=-1) is None
     whole = held_rows(storage, ("classical",), within_s=60)
     assert whole is not None
-    assert replace(whole, input_bytes=0, output_bytes=0).rows == 3
+    assert whole.rows.rows == 3

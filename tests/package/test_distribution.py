@@ -101,7 +101,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Distribution) -> No
     models = "batchlight/absgn/models"
     assert {"batchlight/py.typed", f"{models}/absgn-small.safetensors"} <= shipped
     licences = {name.partition("/licenses/")[2] for name in names if "/licenses/" in name}
-    assert licences == {"LICENSE", f"{models}/LICENSE.md"}
+    of_others = ("cli/photographs/LICENSE.md", "report/fonts/LICENSE_DEJAVU")
+    assert licences == {"LICENSE", f"{models}/LICENSE.md"} | {f"batchlight/{n}" for n in of_others}
 
 
 def test_the_sdist_holds_all_it_takes_to_test_it(built: Distribution) -> None:

@@ -11,13 +11,14 @@ from pydantic import BaseModel
 
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, TRAIN_GROUPS, option_default
 from batchlight.config import JobConfig
-from batchlight.errors import ErrorCode
+from batchlight.errors import ErrorCode, is_permanent
 from batchlight.training.config import TrainConfig
 from tests.support.helpers import batchlight_here
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 REFERENCE = (ROOT / "docs/reference.md").read_text()
+ERRORS = (ROOT / "docs/errors.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -62,6 +63,16 @@ def test_help_of_preview_lists_what_it_takes() -> None:
 
 def test_readme_names_every_code() -> None:
     assert all(f"`{code.value}`" in README for code in ErrorCode)
+
+
+def test_every_code_has_its_section_with_what_to_do() -> None:
+    sections = dict(re.findall(r"^## `(\w+)`\n((?:(?!## ).*\n?)*)", ERRORS, re.MULTILINE))
+    assert list(sections) == [code.value for code in ErrorCode]
+    for code, text in sections.items():
+        means, do = text.removeprefix("\n**Means.** ").split("\n\n**Do.** ")
+        redone = "Permanent." if is_permanent(code) else "Every run tries it again."
+        assert means.endswith(redone), code
+        assert len(do.split()) > 8, code
 
 
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in DOCS)])

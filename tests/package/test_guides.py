@@ -94,7 +94,11 @@ class Made:
         """An output of two runs, with several batches, a duplicate, and failures."""
         place = self.folder / "bright"
         photos = self.folder / "photos"
-        options = (*("--output", place, "--workers", 0, "--max-failures", "50%"), "--batch-size", 2)
+        options = (
+            *("--output", place, "--workers", 0, "--max-failures", "100%"),
+            "--batch-size",
+            2,
+        )
         write_photos(self.folder)
         for run in ("first", "second"):
             (photos / f"{run}.jpg").write_bytes(b"" if run == "first" else b"no image")

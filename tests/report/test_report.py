@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import re
+import tracemalloc
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import cv2
@@ -27,6 +30,8 @@ from batchlight.output.state import OutputState
 from batchlight.report import charts, write_report
 from batchlight.report.bins import Bins
 from batchlight.report.digest import Digest, digest
+from batchlight.report.folders import Folders
+from batchlight.report.meanings import meaning, what_next
 from batchlight.report.pictures import BYTES_AT_MOST, SIDE, make_picture
 from batchlight.storage import Location, open_storage
 from tests.support.helpers import batchlight_here, dark_image, rows, write_images
@@ -137,6 +142,7 @@ def test_the_digest_counts_as_the_records_do(tmp_path: Path) -> None:
     assert classical.before.sum() == classical.after.sum() == 640
     assert classical.luminance[0] == pytest.approx(sum(n % 50 / 100 for n in range(640)))
     assert [total / 640 for total in classical.stages_ms] == [1, 2, 3, 4, 5]
+    assert found.light.count.sum() == 644  # the network has no light
     assert found.light.mean.tolist()[:11] == [200.0 + n % 10 for n in range(11)]
     assert found.last_run is not None
     assert (found.last_run.run_id, found.last_run.images, found.last_run.failed) == ("run-2", 64, 4)
@@ -166,13 +172,20 @@ def test_selections_do_not_depend_on_the_files(tmp_path: Path) -> None:
     found = []
     for name, files in (("one", [records]), ("many", [records[n::7] for n in range(7)])):
         write_records(tmp_path / name, *files)
-        found.append(digested(tmp_path / name).selections)
+        found.append(digested(tmp_path / name).selections.reasons)
     assert found[0] == found[1]
-    darkest = [row["luminance_before"] for row in found[0]["darkest"]]
-    assert darkest == [0.0] * 4
-    assert len({row["input"] for row in found[0]["sample"]}) == 12
-    change = [row["luminance_after"] - row["luminance_before"] for row in found[0]["changed"]]
-    assert change == pytest.approx([0.5] * 4)
+    numbers = {
+        reason: [int(image[:7]) for image, why in found[0].items() if reason in why]
+        for reason in ("sample", "darkest", "changed most", "became darker")
+    }
+    assert {reason: len(images) for reason, images in numbers.items()} == {
+        "sample": 12,
+        "darkest": 4,
+        "changed most": 4,
+        "became darker": 0,
+    }
+    assert all(n % 50 == 0 for n in numbers["darkest"])
+    assert all(n % 50 == 0 or n % 25 - n % 50 == 0 for n in numbers["changed most"])
 
 
 def test_a_run_makes_it_and_an_idle_rerun_leaves_it(tmp_path: Path) -> None:
@@ -182,7 +195,7 @@ def test_a_run_makes_it_and_an_idle_rerun_leaves_it(tmp_path: Path) -> None:
     output = tmp_path / "in-enhanced"
     page = page_of(output)
     for path in images:
-        assert page.count(f"{path.relative_to(tmp_path / 'in')}, before") >= 1
+        assert page.count(f"{path.relative_to(tmp_path / 'in')}, before") == 1
     assert page.count("data:image/webp;base64,") >= 12
     made = (output / "report.html").stat().st_mtime_ns
     run(config)
@@ -312,14 +325,98 @@ def test_it_is_small_for_any_data_set(tmp_path: Path) -> None:
     write_records(output, others, many)
     page = report(output, tmp_path / "in")
     assert len(page.encode()) < LARGEST
-    assert page.count("data:image/webp") > 40
-    assert page.count("<summary>") == len(ErrorCode)
+    assert page.count("data:image/webp") >= 24
+    assert page.count("<summary>") == 1 + len(ErrorCode)  # and how it ended
     assert page.count("more, which") == len(ErrorCode)
+
+
+def test_it_says_first_how_the_run_ended_and_with_what(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    (tmp_path / "in/empty.jpg").touch()
+    config = JobConfig(
+        input=str(tmp_path / "in"), workers=0, progress="off", strength=0.5, max_failures="50%"
+    )
+    run(config)
+    page = page_of(tmp_path / "in-enhanced")
+    told = page[page.index("How it ended") : page.index("Totals</h2>")]
+    for text in (
+        "exit 0",
+        "1 of 3 images failed",
+        "<code>--strength</code></dt><dd>0.5",
+        "<code>--max-failures</code></dt><dd>50%",
+        f"batchlight run --input {tmp_path}/in --strength 0.5 --workers 0 --max-failures 50%",
+        "<code>--target-luminance</code></dt><dd>0.45",
+        "batchlight 0.1.0, python 3",
+    ):
+        assert text in told, text
+
+
+def test_images_that_failed_are_seen_as_far_as_possible(tmp_path: Path) -> None:
+    [whole] = write_images(tmp_path / "in", 1, height=200, width=300)
+    (tmp_path / "in/cut short.jpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "in/text.png").write_text("no image")
+    Image.new("CMYK", (60, 40), (10, 20, 30, 40)).save(tmp_path / "in/print.jpg")
+    run(JobConfig(input=str(tmp_path / "in"), workers=0, progress="off"))
+    page = page_of(tmp_path / "in-enhanced")
+    told = page[page.index('<h2 id="failures">') : page.index('<h2 id="folders">')]
+    seen = re.findall(r'src="data:image/webp[^>]* alt="([^"]*), which failed"', told)
+    assert sorted(seen) == ["cut short.jpg", "print.jpg"]
+    for code in ("corrupt", "unsupported"):
+        assert html.escape(meaning(code)) in told
+    assert 'href="../in/cut%20short.jpg"' in told
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert all(meaning(code) and what_next(code) for code in ErrorCode)
+    assert meaning("of a later version") == ""
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a/", "a/b/", "a/c/", "d/e/f/", "g/", ""]), max_size=8),
+        max_size=4,
+    ),
+    st.integers(1, 6),
+)
+def test_folders_are_few_and_count_everything(groups: list[list[str]], most: int) -> None:
+    folders = Folders(most)
+    other = Folders(most)
+    for group, others in zip(groups, reversed(groups), strict=True):
+        folders, other = (
+            f.added(as_table(record(n, input=f"{folder}{n}.jpg") for n, folder in enumerate(g)))
+            for f, g in ((folders, group), (other, others))
+        )
+    assert folders.counts == other.counts
+    assert len({folder for folder, _ in folders.counts}) <= most
+    assert sum(count.images for count in folders.counts.values()) == sum(map(len, groups))
+    if most == 6:
+        wanted = Counter(folder for group in groups for folder in group)
+        assert {folder: c.images for (folder, _), c in folders.counts.items()} == wanted
+
+
+def test_what_it_keeps_does_not_grow_with_the_records(tmp_path: Path) -> None:
+    """Of many rows, whose files are as large as those that a large run leaves."""
+    kept = []
+    for files in (2, 8):
+        out = tmp_path / str(files)
+        write_records(out, [record(n, input=f"{n % 5000}/{n}.jpg") for n in range(2000)])
+        [path] = (out / "metadata").iterdir()
+        for number in range(1, files):
+            copy(
+                path, path.parent / Path(metadata_path(BatchRange(100 + number, 100 + number))).name
+            )
+        tracemalloc.start()
+        found = digested(out)
+        kept.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.tally.ok == 2000 * files
+    assert kept[1] < 1.2 * kept[0]
 
 
 def test_it_loads_nothing_from_anywhere(tmp_path: Path) -> None:
     write_records(tmp_path, [record(n) for n in range(10)])
     page = report(tmp_path)
-    assert not re.findall(r"""(?:src|href)="(?!data:|#)""", page)
+    assert not re.findall(r"""src="(?!data:)|<link|<(?!a )[^>]* href=""", page)
+    assert not re.findall(r"""href="(?!#|\./)""", page)
     assert not re.findall(r"url\((?!#)|@import", page)
     assert "default-src 'none'" in page

@@ -2,13 +2,6 @@
 
 document.documentElement.classList.add("scripted");
 
-// The slider lies over the two pictures; what it says is how much of the original is seen.
-for (const slider of document.querySelectorAll(".compare input")) {
-  const show = () => slider.parentElement.style.setProperty("--at", `${slider.value}%`);
-  slider.addEventListener("input", show);
-  show();
-}
-
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

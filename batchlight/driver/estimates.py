@@ -1,0 +1,303 @@
+"""What a run will take: time, bytes, requests and their price.
+
+Told from what this output has on record of the same parameters; if that is nothing, from a few of
+the images that are to be done, tried in this process without writing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.absgn import CPU_THREADS
+from batchlight.absgn.loading import Model
+from batchlight.config import JobConfig, Method
+from batchlight.driver.listing import InputSet
+from batchlight.driver.network import advice
+from batchlight.engine import ray_address
+from batchlight.host.resources import local_gpus, usable_cpus
+from batchlight.output.inputs import Input
+from batchlight.output.plan import PlanCounts
+from batchlight.output.recordfiles import read_records
+from batchlight.output.records import STAGES
+from batchlight.output.state import OutputState
+from batchlight.storage import Location, Storage, open_source
+from batchlight.storage.listing import KEYS_PER_PAGE
+
+if TYPE_CHECKING:
+    from batchlight.worker.trial import Trial
+
+DOLLARS_PER_WRITE, DOLLARS_PER_READ = 0.005 / 1000, 0.0004 / 1000
+"""List prices of S3 Standard in us-east-1: of PUT and LIST, and of GET and HEAD."""
+PRICES_AS_OF = "2026-11"
+
+RECORD_FILES = 3
+"""Of records, the newest ones."""
+IMAGES_TRIED, TRY_FOR_S = 6, 5.0
+REQUESTS_OF_A_RUN = 36
+"""Plan, locks, records and summary; roughly a third each of LIST, GET and PUT."""
+IMAGES_OF_A_REPORT = 48
+"""Each is read as it was and as it is."""
+LISTS_PER_BATCH = 2
+"""A look at the locks, when it is committed and when its part is deleted."""
+HEARTBEAT_S = 15
+LOOKS_AT_LOCKS_PER_S = 1
+"""Of each worker that writes to an object store."""
+
+
+@dataclass
+class _Sample:
+    """Sizes and times of some images, added up."""
+
+    images: int = 0
+    megapixels: float = 0.0
+    input_bytes: int = 0
+    shared_ms: float = 0.0
+    """Of reading and decoding, once for all methods."""
+    own_ms: dict[Method, float] = field(default_factory=dict)
+    """Of the rest, on a CPU; without the network."""
+    network_ms: float | None = 0.0
+    """None if it cannot be told."""
+    output_bytes: int = 0
+    """Of all methods."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take, about. Requests are those to object stores."""
+
+    based_on: str
+    megapixels: float
+    ms_per_megapixel: float
+    """Of one CPU, for all methods together, without the network."""
+    network_ms_per_megapixel: float | None
+    """None if no method needs it, or nothing is known of the GPUs."""
+    output_bytes: int
+    cpu_hours: float
+    gpu_hours: float | None
+    seconds: float | None
+    """None where it is not known how many CPUs or GPUs there will be."""
+    workers: int | None
+    requests: Mapping[str, int]
+    price_usd: float | None
+    """At list prices of S3; None for other stores."""
+    prices_as_of: str = PRICES_AS_OF
+    warning: str | None = None
+    """How slow the network is on CPUs."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do, and where."""
+
+    config: JobConfig
+    model: Model | None
+    inputs: InputSet
+    output: Location
+    counts: PlanCounts
+    pairs: int
+    sample: Sequence[Input]
+    """Some of the images that are to be done."""
+
+    def estimate(
+        self, storage: Storage, state: OutputState, digests: Mapping[Method, str]
+    ) -> Estimate | None:
+        """None if nothing is known, as of images that all fail."""
+        based_on = "the records of this output"
+        found = _recorded(storage, state, digests)
+        if found is None:
+            found = self._tried()
+            based_on = f"{found.images} images, tried here"
+        if not found.megapixels:
+            return None
+        scale = self.counts.todo_bytes / max(1, found.input_bytes)
+        cpu_s = scale * (found.shared_ms + sum(found.own_ms.values())) / 1000
+        network_s = None if found.network_ms is None else scale * found.network_ms / 1000
+        on_gpus = self.model is not None and self.model.device == "cuda"
+        seconds = self._seconds(cpu_s, network_s)
+        requests = self._requests(cpu_s, seconds)
+        per_megapixel = 1000 / (scale * found.megapixels)
+        network = None if network_s is None or self.model is None else network_s * per_megapixel
+        return Estimate(
+            based_on=based_on,
+            megapixels=scale * found.megapixels,
+            ms_per_megapixel=cpu_s * per_megapixel,
+            network_ms_per_megapixel=network,
+            output_bytes=round(scale * found.output_bytes) + self._bytes_of_others,
+            cpu_hours=(cpu_s + (0 if on_gpus else network_s or 0)) / 3600,
+            gpu_hours=None if network_s is None else network_s / 3600 if on_gpus else 0.0,
+            seconds=seconds,
+            workers=self._workers,
+            requests=requests,
+            price_usd=self._price(requests),
+            warning=self._warning(network),
+        )
+
+    @property
+    def _bytes_of_others(self) -> int:
+        counts = self.counts
+        if not counts.todo_others:
+            return 0
+        share = counts.others_bytes * counts.todo_others / counts.others
+        return round(share) * len(self.config.method)
+
+    @property
+    def _workers(self) -> int | None:
+        """CPUs that work at once; None for a cluster that was not asked."""
+        if self.config.workers is not None:
+            return max(1, self.config.workers)
+        return usable_cpus() if ray_address(self.config.address) == "local" else None
+
+    def _seconds(self, cpu_s: float, network_s: float | None) -> float | None:
+        workers = self._workers
+        if workers is None or network_s is None:
+            return None
+        if self.model is None:
+            return cpu_s / workers
+        if self.model.device == "cpu":
+            actors = self.config.gpu_workers or max(1, workers // CPU_THREADS)
+            return cpu_s / workers + network_s / actors
+        actors = self.config.gpu_workers or local_gpus()
+        return max(cpu_s / workers, network_s / actors) if actors else None
+
+    def _requests(self, cpu_s: float, seconds: float | None) -> dict[str, int]:
+        counts, data_set = self.counts, self.inputs.data_set
+        found = dict.fromkeys(("LIST", "HEAD", "GET", "PUT"), 0)
+        if self.inputs.root.remote:
+            passed_over = sum(number for _, number in counts.passed_over)
+            listed = counts.inputs + counts.others + passed_over
+            if data_set.is_list:
+                found["HEAD"] += counts.inputs
+            else:
+                found["LIST"] += math.ceil(listed / KEYS_PER_PAGE)
+            found["GET"] += counts.todo + counts.todo_others
+            found["GET"] += min(counts.todo, IMAGES_OF_A_REPORT)
+        if self.output.remote:
+            beats = round((seconds or 0) / HEARTBEAT_S)
+            some = REQUESTS_OF_A_RUN // 3
+            found["PUT"] += self.pairs + counts.todo_others * len(self.config.method)
+            found["PUT"] += counts.batches + beats + some
+            found["GET"] += counts.batches + min(counts.todo, IMAGES_OF_A_REPORT) + some
+            found["LIST"] += round(cpu_s * LOOKS_AT_LOCKS_PER_S) + beats + some
+            found["LIST"] += LISTS_PER_BATCH * counts.batches
+        return {kind: number for kind, number in found.items() if number}
+
+    def _price(self, requests: Mapping[str, int]) -> float | None:
+        places = (self.inputs.root, self.output)
+        if any(place.remote and place.scheme != "s3" for place in places):
+            return None
+        prices = {"LIST": DOLLARS_PER_WRITE, "PUT": DOLLARS_PER_WRITE}
+        return sum(n * prices.get(kind, DOLLARS_PER_READ) for kind, n in requests.items())
+
+    def _warning(self, network_ms_per_megapixel: float | None) -> str | None:
+        if self.model is None or self.model.device != "cpu" or network_ms_per_megapixel is None:
+            return None
+        return (
+            f"ABSGN runs on CPUs here: {self.model.name} takes about "
+            f"{network_ms_per_megapixel / 1000:.1f} s per megapixel; {advice(self.model)}"
+        )
+
+    def _tried(self) -> _Sample:
+        """Some images, done in this process."""
+        from batchlight.host.process import one_opencv_thread
+        from batchlight.worker.trial import Trial  # loads codecs and the compiler
+
+        classical = self.config.model_copy(update={"method": ("classical",)})
+        opened = lru_cache(partial(open_source, follow_links=self.inputs.data_set.follows_links))
+        trial = Trial(classical, self.inputs.root, opened)
+        found = _Sample(own_ms=dict.fromkeys(self.config.method, 0.0))
+        network_s_per_megapixel = self._network_speed()
+        deadline = time.monotonic() + TRY_FOR_S
+        with one_opencv_thread():
+            trial.warm_up()
+            for item in self.sample:
+                self._try(trial, item, found, network_s_per_megapixel)
+                if time.monotonic() > deadline:
+                    break
+        return found
+
+    def _try(
+        self, trial: Trial, item: Input, found: _Sample, network_s_per_megapixel: float | None
+    ) -> None:
+        """Do one image, and add it, unless it fails."""
+        from batchlight.worker.image import Failure, Image
+
+        image = Image(item, ())
+        began = time.perf_counter()
+        data = trial.read(image)
+        if data is None:
+            return
+        trial.look(image, data)
+        looked = time.perf_counter()
+        tried = trial.enhance(item, data, None)  # decodes and analyses it again
+        ended = time.perf_counter()
+        facts = image.facts
+        if isinstance(tried, Failure) or image.failure is not None:
+            return
+        megapixels = facts["width"] * facts["height"] / 1e6
+        enhance_ms = tried.measured.ms_per_megapixel * megapixels
+        encode_ms = max(0.0, (ended - looked) * 1000 - enhance_ms - facts["decode_ms"])
+        found.images += 1
+        found.megapixels += megapixels
+        found.input_bytes += len(data)
+        found.output_bytes += len(tried.encoded) * len(found.own_ms)
+        found.shared_ms += (looked - began) * 1000
+        for method in found.own_ms:
+            own = enhance_ms - facts["enhance_ms"] if method == "classical" else 0.0
+            found.own_ms[method] += max(0.0, own) + encode_ms
+        if network_s_per_megapixel is None or found.network_ms is None:
+            found.network_ms = None
+        elif self.config.is_dark(facts["luminance_before"]):
+            found.network_ms += network_s_per_megapixel * 1000 * megapixels
+
+    def _network_speed(self) -> float | None:
+        """Seconds per megapixel; None on GPUs, of which a small image tells nothing."""
+        if self.model is None:
+            return 0.0
+        return self.model.enhancer().seconds_per_megapixel() if self.model.device == "cpu" else None
+
+
+def _recorded(
+    storage: Storage, state: OutputState, digests: Mapping[Method, str]
+) -> _Sample | None:
+    """The newest records of these parameters; None unless there are some of every method."""
+    found = _Sample(own_ms=dict.fromkeys(digests, 0.0))
+    there = set()
+    columns = ("input", "method", "status", "fingerprint", "width", "height")
+    sizes = ("input_bytes", "output_bytes")
+    for path in reversed(state.record_files[-RECORD_FILES:]):
+        table = read_records(storage, path, (*columns, *sizes, *STAGES))
+        done = pc.is_in(table["status"], pa.array(["ok", "skipped"]))
+        for number, (method, digest) in enumerate(digests.items()):
+            same = pc.and_(
+                pc.equal(table["method"], method), pc.equal(table["fingerprint"], digest)
+            )
+            rows = table.filter(pc.fill_null(pc.and_(done, same), False))
+            if rows.num_rows:
+                there.add(method)
+                _add(found, rows, method, first=number == 0)
+    return found if there == set(digests) else None
+
+
+def _add(found: _Sample, rows: pa.Table, method: Method, first: bool) -> None:
+    """Rows of one method; the first one's hold what all share."""
+    ms = {stage: pc.sum(rows[stage]).as_py() or 0.0 for stage in STAGES}
+    found.own_ms[method] += ms["encode_ms"] + ms["write_ms"]
+    found.output_bytes += pc.sum(rows["output_bytes"]).as_py() or 0
+    if method == "absgn":
+        found.network_ms = (found.network_ms or 0.0) + ms["enhance_ms"]
+    else:
+        found.own_ms[method] += ms["enhance_ms"]
+    if first:
+        found.images += rows.num_rows
+        found.input_bytes += pc.sum(rows["input_bytes"]).as_py() or 0
+        found.shared_ms += ms["read_ms"] + ms["decode_ms"]
+        pixels = pc.multiply(rows["width"].cast(pa.int64()), rows["height"].cast(pa.int64()))
+        found.megapixels += (pc.sum(pixels).as_py() or 0) / 1e6

@@ -1,0 +1,130 @@
+"""The images that a report shows, each with its states side by side: before, and every method's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from batchlight.report.pictures import Album, Picture
+from batchlight.storage import Location
+
+BEFORE = "before"
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of an image: as it was, or what a method made of it."""
+
+    name: str
+    picture: Picture
+    link: str
+    """Where its file is, seen from the report; empty where no browser could open it."""
+    luminance: float | None = None
+    clipped: float | None = None
+    status: str = OK
+
+    @property
+    def facts(self) -> str:
+        """What is on record of it; records of other versions may lack some."""
+        return " · ".join(
+            text.format(value)
+            for text, value in (
+                ("luminance {:.2f}", self.luminance),
+                ("clipped {:.1%}", self.clipped),
+            )
+            if value is not None
+        )
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image."""
+
+    name: str
+    reasons: Sequence[str]
+    width: int | None
+    height: int | None
+    before: State
+    after: Sequence[State]
+    """By method; not those that have no output."""
+
+    @property
+    def states(self) -> Sequence[State]:
+        """All of them, before first."""
+        return [self.before, *self.after]
+
+    @property
+    def seen(self) -> Sequence[State]:
+        """Those of which there are pictures."""
+        return [state for state in self.states if state.picture.uri]
+
+    @property
+    def unseen(self) -> Sequence[State]:
+        """The others."""
+        return [state for state in self.states if not state.picture.uri]
+
+
+class Links:
+    """From the report to the files that it is about."""
+
+    def __init__(self, output: Location) -> None:
+        self._output = output
+
+    def to_result(self, path: str) -> str:
+        """Relative, so that an output can be moved; it can never name another host or scheme."""
+        return "./" + quote(path)
+
+    def to_original(self, place: Location | None) -> str:
+        """Where both are local."""
+        if place is None or place.remote or self._output.remote:
+            return ""
+        return quote(os.path.relpath(place.path, self._output.path))
+
+
+def make_cards(
+    reasons: Mapping[str, Sequence[str]],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    album: Album,
+    links: Links,
+) -> Sequence[Card]:
+    """``reasons`` and ``rows``: of each image."""
+    return [_card(name, why, rows[name], album, links) for name, why in reasons.items()]
+
+
+def pictures_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    """How many pictures ``make_cards`` makes."""
+    return sum(1 + sum(row["status"] == OK for row in some) for some in rows.values())
+
+
+def _card(
+    name: str,
+    reasons: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    album: Album,
+    links: Links,
+) -> Card:
+    first = rows[0]
+    before = State(
+        BEFORE,
+        album.original(first),
+        links.to_original(album.place_of(first)),
+        first["luminance_before"],
+    )
+    after = [
+        State(
+            row["method"],
+            # What is not dark was copied, and looks as it did.
+            album.result(row) if row["status"] == OK else Picture(),
+            links.to_result(row["output"]),
+            row["luminance_after"],
+            row["clipped_fraction"],
+            row["status"],
+        )
+        for row in rows
+        if row["output"] is not None
+    ]
+    return Card(name, reasons, first["width"], first["height"], before, after)

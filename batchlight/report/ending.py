@@ -1,0 +1,92 @@
+"""How a run ended, with which options and versions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from batchlight.config import JobConfig
+from batchlight.output.summary import Summary
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the summary of a run says, for a person."""
+
+    summary: Summary
+
+    @property
+    def well(self) -> bool:
+        """Whether nobody needs to look."""
+        return self.summary.exit_code == 0
+
+    @property
+    def when(self) -> str:
+        """When it began, and how long it worked on images."""
+        return f"began {_moment(self.summary.started_at)}, {self.summary.elapsed_s:,.1f} s of work"
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Those that were given, or would have been needed to get the same."""
+        defaults = _defaults()
+        return {
+            _flag(name): _in_words(value)
+            for name, value in self.summary.config.items()
+            if name not in defaults or value != defaults[name]
+        }
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """All the others."""
+        return {
+            _flag(name): _in_words(value)
+            for name, value in self.summary.config.items()
+            if _flag(name) not in self.options and value not in (None, [], False)
+        }
+
+    @property
+    def command(self) -> str:
+        """What a shell takes to do the same."""
+        defaults = _defaults()
+        words = ["batchlight", "run"]
+        for name, value in self.summary.config.items():
+            if name in defaults and value == defaults[name]:
+                continue
+            for one in value if isinstance(value, list) else [value]:
+                words += [_flag(name)] if one is True else [_flag(name), str(one)]
+        return shlex.join(words)
+
+    @property
+    def versions(self) -> str:
+        """What it was computed with."""
+        return ", ".join(f"{name} {version}" for name, version in self.summary.versions.items())
+
+    @property
+    def network(self) -> str:
+        """What ABSGN ran with."""
+        return ", ".join(f"{name} {value}" for name, value in self.summary.network.items())
+
+
+def _moment(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text):%d %b %Y, %H:%M:%S %Z}"
+    except ValueError:  # of another version
+        return text
+
+
+def _defaults() -> Mapping[str, Any]:
+    given = JobConfig(input=".").model_dump(mode="json")
+    return {name: value for name, value in given.items() if name != "input"}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is True else str(value)

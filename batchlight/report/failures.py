@@ -1,0 +1,119 @@
+"""The failed images as a report tells of them: by code, with pictures of some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from batchlight.errors import ErrorCode
+from batchlight.report.cards import Links
+from batchlight.report.digest import Digest, FailedImage
+from batchlight.report.meanings import meaning, what_next
+from batchlight.report.pictures import Album, Picture
+from batchlight.storage.base import escape_controls
+
+PICTURES = 4
+"""Of the images of one code."""
+SHOWABLE = frozenset(
+    {
+        ErrorCode.CORRUPT,
+        ErrorCode.UNSUPPORTED,
+        ErrorCode.TOO_LARGE,
+        ErrorCode.SUSPICIOUS_OUTPUT,
+        ErrorCode.WRITE_FAILED,
+    }
+)
+"""Codes of images that did no harm to whoever read them."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One image, and why it failed."""
+
+    name: str
+    methods: str
+    """Those that it failed for, unless it could not be read for any."""
+    error: str
+    picture: Picture | None
+    link: str
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The failed images of one code, of which those that are listed may be only the first."""
+
+    code: str
+    count: int
+    """(image, method) pairs."""
+    pairs_listed: int
+    images: Sequence[Failed]
+
+    @property
+    def meaning(self) -> str:
+        """The code in words."""
+        return meaning(self.code)
+
+    @property
+    def what_next(self) -> str:
+        """When they are tried again."""
+        return what_next(self.code)
+
+    @property
+    def paths(self) -> str:
+        """What the button copies, a path a line."""
+        return "\n".join(dict.fromkeys(escape_controls(image.name) for image in self.images))
+
+
+def failures_of(found: Digest, album: Album, links: Links) -> Sequence[Failures]:
+    """By code, the most frequent first."""
+    counts = sorted(found.tally.failed_by_code, key=lambda item: (-item[1], item[0]))
+    several = len(found.methods) > 1
+    return [
+        _of_code(code, count, found.failures.get(code, ()), several, album, links)
+        for code, count in counts
+    ]
+
+
+def pictures_of(found: Digest) -> int:
+    """How many pictures ``failures_of`` makes."""
+    return sum(
+        min(PICTURES, len({image.input for image in images}))
+        for code, images in found.failures.items()
+        if code in SHOWABLE
+    )
+
+
+def _of_code(
+    code: str,
+    count: int,
+    listed: Sequence[FailedImage],
+    several: bool,
+    album: Album,
+    links: Links,
+) -> Failures:
+    same: dict[tuple[str, str], list[FailedImage]] = {}
+    for image in listed:
+        same.setdefault((image.input, image.error), []).append(image)
+    pictures = _pictures(code, listed, album)
+    images = [
+        Failed(
+            name,
+            ", ".join(image.method for image in some) if several else "",
+            error,
+            pictures.get(name),
+            links.to_original(album.place_of(some[0].row)) if name in pictures else "",
+        )
+        for (name, error), some in same.items()
+    ]
+    return Failures(code, count, len(listed), images)
+
+
+def _pictures(code: str, listed: Sequence[FailedImage], album: Album) -> Mapping[str, Picture]:
+    """Of the first images."""
+    pictures: dict[str, Picture] = {}
+    for image in listed if code in SHOWABLE else ():
+        if len(pictures) == PICTURES:
+            break
+        if image.input not in pictures:
+            pictures[image.input] = album.original(image.row, failed=True)
+    return pictures

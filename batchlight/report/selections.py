@@ -1,0 +1,126 @@
+"""Which images a report shows: a fixed sample of all, and the extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.config import METHODS
+from batchlight.output.recordfiles import read_records
+from batchlight.storage import Storage
+
+SAMPLED = 12
+EXTREMES = 4
+
+SHOWN = (
+    *("input", "method", "status", "output", "batch", "width", "height"),
+    *("input_sha256", "output_sha256", "atmospheric_light"),
+    *("luminance_before", "luminance_after", "clipped_fraction"),
+)
+"""Columns of what is shown."""
+
+_CHANGE = "change"
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Which rows are wanted: of a status, the first in an order."""
+
+    status: str
+    key: str
+    order: str
+    count: int = EXTREMES
+    beyond: float | None = None
+    """Only rows whose key is less, or more if the largest come first."""
+
+    def first(self, rows: pa.Table) -> pa.Table:
+        """Of rows with ``SHOWN`` and the change; none more than can make the count of images."""
+        rows = rows.filter(
+            pc.and_(pc.equal(rows["status"], self.status), pc.is_valid(rows[self.key]))
+        )
+        if self.beyond is not None:
+            is_beyond = pc.less if self.order == "ascending" else pc.greater
+            rows = rows.filter(is_beyond(rows[self.key], self.beyond))
+        if not rows.num_rows:  # which PyArrow up to 22 cannot select from
+            return rows
+        keys = [(self.key, self.order), ("input", "ascending"), ("method", "ascending")]
+        return rows.take(pc.select_k_unstable(rows, self.count * len(METHODS), keys))
+
+
+_WISHES: Mapping[str, _Wish] = {
+    # The digest of an image is as good as a number drawn for it, and always drawn the same.
+    "sample": _Wish("ok", "input_sha256", "ascending", SAMPLED),
+    "darkest": _Wish("ok", "luminance_before", "ascending"),
+    "changed most": _Wish("ok", _CHANGE, "descending"),
+    "most clipped": _Wish("ok", "clipped_fraction", "descending", beyond=0.001),
+    "still dark": _Wish("ok", "luminance_after", "ascending", beyond=0.3),
+    "became darker": _Wish("ok", _CHANGE, "ascending", beyond=-0.005),  # as far as it is seen
+    "left as it is": _Wish("skipped", "luminance_before", "ascending"),
+}
+"""By the word that says why."""
+
+REASONS = tuple(_WISHES)
+
+
+@dataclass(frozen=True)
+class Selections:
+    """The rows that are wanted, of all that were added so far."""
+
+    best: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    def added(self, table: pa.Table) -> Selections:
+        """With the rows of one more file; the order of the files makes no difference."""
+        change = pc.subtract(table["luminance_after"], table["luminance_before"])
+        rows = table.select(SHOWN).append_column(_CHANGE, change)
+        best = dict(self.best)
+        for reason, wish in _WISHES.items():
+            both = [best[reason], rows] if reason in best else [rows]
+            best[reason] = wish.first(pa.concat_tables(both, promote_options="default"))
+        return Selections(best)
+
+    @property
+    def reasons(self) -> Mapping[str, Sequence[str]]:
+        """The images that are shown, each with all the reasons why."""
+        found: dict[str, list[str]] = {}
+        for reason, rows in self.best.items():
+            images = dict.fromkeys(rows["input"].to_pylist())
+            for image in list(images)[: _WISHES[reason].count]:
+                found.setdefault(image, []).append(reason)
+        return found
+
+    def rows(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The rows of the images that are shown; all there are if there is only one method."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {image: {} for image in self.reasons}
+        for rows in self.best.values():
+            for row in rows.select(SHOWN).to_pylist():
+                if row["input"] in found:
+                    found[row["input"]][row["method"]] = row
+        return {image: list(rows.values()) for image, rows in found.items()}
+
+
+def rows_of(
+    storage: Storage, paths: Sequence[str], images: Sequence[str]
+) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """The rows of some images, of all methods, in the order of the methods' names.
+
+    What a method was given later lies in other files. Raises ``StorageError``.
+    """
+    wanted = pa.array(images, pa.string())
+    found: dict[str, list[Mapping[str, Any]]] = {image: [] for image in images}
+    for path in paths:
+        table = read_records(storage, path, SHOWN)
+        for row in table.filter(pc.is_in(table["input"], wanted)).to_pylist():
+            found[row["input"]].append(row)
+    return {
+        image: sorted(rows, key=lambda row: _position(row["method"]))
+        for image, rows in found.items()
+    }
+
+
+def _position(method: str) -> int:
+    """Classical first; those of later versions last."""
+    return METHODS.index(method) if method in METHODS else len(METHODS)

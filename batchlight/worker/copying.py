@@ -1,0 +1,164 @@
+"""A batch of files that are no images: each is copied as it is, read once for all methods.
+
+Small ones go through memory, several at once; large ones in pieces, one after the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+from batchlight.config import Method
+from batchlight.engine.base import Service
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.host.given_up import Pool
+from batchlight.images.names import output_path
+from batchlight.output.inputs import Batch, Input, place_of
+from batchlight.output.recordfiles import write_part
+from batchlight.output.records import Record
+from batchlight.storage.base import NameRefusedError, Writer
+from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.image import BrokenBatchError, Image, Losses
+from batchlight.worker.pipeline import Redone, kinds_of, readers_of, result_of
+from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
+
+COPIES_AT_ONCE = 8
+"""Small files."""
+SMALL_BYTES = 4 * 2**20
+PIECE_BYTES = 8 * 2**20
+"""Of a large file, read at once."""
+
+
+def copy_batch(
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
+) -> BatchResult:
+    """Copy all files of a batch and commit it; as ``pipeline.run_batch``."""
+    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    return result_of(copies_in_steps(context, service, batch.number, images))
+
+
+def copies_in_steps(
+    context: BatchContext, service: Service | None, number: int, images: Sequence[Image]
+) -> Generator[None, None, BatchResult]:
+    """As ``copy_batch``, step by step; what is done so far can be seen in ``images``."""
+    steps = Steps(context)
+    yield from _copied(steps, images)
+    records = _records(context, number, images)
+    unexpected = kinds_of(images)
+    if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
+        raise BrokenBatchError(number, unexpected)
+    steps.require_wanted()
+    rows = write_part(steps.output, number, records, readers_of(images))
+    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
+
+
+def copy_again(
+    context: BatchContext,
+    service: Service | None,
+    batch: Batch,
+    pairs: Collection[tuple[str, Method]],
+    lights: Mapping[str, float | None] | None,
+    losses: Losses,
+) -> Redone:
+    """Copy some files of a batch again, and commit nothing; as ``pipeline.redo``."""
+    images = [
+        Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
+        for item in batch.inputs
+    ]
+    result_of(_copied(Steps(context), images))
+    return Redone(_records(context, batch.number, images), kinds_of(images), readers_of(images))
+
+
+def rehearse_copies(
+    context: BatchContext,
+    service: Service | None,
+    methods: tuple[Method, ...],
+    losses: Losses,
+    inputs: Sequence[Input],
+) -> None:
+    """Read some files, and write nothing; as ``pipeline.rehearse``."""
+    result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
+
+
+def _records(context: BatchContext, number: int, images: Sequence[Image]) -> list[Record]:
+    return [as_record(context, number, i, method, None) for i in images for method in i.methods]
+
+
+def _copied(steps: Steps, images: Sequence[Image]) -> Generator[None, None, None]:
+    for image in images:
+        image.is_other = True
+    small = [image for image in images if (image.input.size or 0) <= SMALL_BYTES]
+    with Pool(COPIES_AT_ONCE) as pool:
+        for _ in pool.map(partial(_copy, steps), small):
+            yield
+    for image in images:
+        if (image.input.size or 0) > SMALL_BYTES:
+            image.attempt(partial(_copy_in_pieces, steps, image))
+            yield
+    steps.output.sync()  # before a part tells that they are there
+
+
+def _copy(steps: Steps, image: Image) -> None:
+    data = image.attempt(partial(steps.read, image))
+    if data is None:
+        return
+    for method in image.methods:
+        path = output_path(method, image.input.path, "same")
+        image.results[method].columns |= {"output": path, "output_bytes": len(data)}
+        image.attempt(partial(steps.write, image, method, path, data), method)
+
+
+def _copy_in_pieces(steps: Steps, image: Image) -> None:
+    """Raises ``ImageError``, of all methods: they share the reading."""
+    digest, size = hashlib.sha256(), 0
+    storage, below = place_of(image.input, steps.input, steps.opened)
+    if image.input.defect is not None:
+        raise ImageError(ErrorCode.UNSUPPORTED, image.input.defect)
+    steps.note_readers(image)
+    with ExitStack() as exits:
+        with of_one_input():
+            reader = storage.open_reader(below)
+        exits.callback(reader.close)
+        writers = [_opened(steps, image, method, exits) for method in image.methods]
+        while size < reader.size:
+            steps.require_wanted()
+            with of_one_input():
+                piece = reader.read_at(size, PIECE_BYTES)
+            if not piece:
+                raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was copied")
+            size += len(piece)
+            image.read_bytes += len(piece)
+            digest.update(piece)
+            for writer in writers:
+                writer.write(piece)
+        with of_one_input():
+            reader.require_unchanged()
+        image.facts["input_sha256"] = digest.hexdigest()
+        for method, writer in zip(image.methods, writers, strict=True):
+            _commit(writer)
+            image.results[method].columns |= {
+                "output": output_path(method, image.input.path, "same"),
+                "output_bytes": size,
+                "output_sha256": digest.hexdigest(),
+                "finished_at": datetime.now(UTC),
+            }
+
+
+def _opened(steps: Steps, image: Image, method: Method, exits: ExitStack) -> Writer:
+    path = output_path(method, image.input.path, "same")
+    try:
+        writer = steps.output.open_writer(path, image.readers)
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+    exits.callback(writer.abort)
+    return writer
+
+
+def _commit(writer: Writer) -> None:
+    try:
+        writer.commit()
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
