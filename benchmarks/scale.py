@@ -17,9 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +38,7 @@ from batchlight.driver.stats import RunStats
 from batchlight.engine import RayEngine
 from batchlight.engine import tasks as engine_tasks
 from batchlight.engine.task_call import report_every_s
-from batchlight.output.commit import close_plan, held_rows, store_plan
+from batchlight.output.commit import Move, close_plan, held_rows, moved, store_plan
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import part_path
 from batchlight.output.plan import Plan
@@ -79,6 +82,7 @@ def one(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
         Path(f"{work}/in").mkdir()
         config = JobConfig(input=f"{work}/in", output=f"{work}/out")
+        move_elsewhere = partial(move_all, f"{work}/out")
         storage = open_storage(Location.parse(f"{work}/out"))
         storage.check(writable=True)
         seconds = {}
@@ -89,7 +93,7 @@ def one(count: int) -> dict[str, float]:
         seconds["dispatch"] = dispatch_all(config, storage, plan)
         commit_all(config, storage, plan)
         started = time.process_time()
-        close_plan(storage, OutputState.load(storage))
+        close_plan(storage, OutputState.load(storage), move_elsewhere)
         assert held(storage, config).ok == count
         seconds["close"] = time.process_time() - started
         started = time.process_time()
@@ -101,7 +105,7 @@ def one(count: int) -> dict[str, float]:
         assert plan is not None
         commit_all(again, storage, plan)
         started = time.process_time()
-        close_plan(storage, OutputState.load(storage))
+        close_plan(storage, OutputState.load(storage), move_elsewhere)
         seconds["replace"] = time.process_time() - started
         assert held(storage, config).ok == count
     return {**seconds, "peak_mb": peak_bytes() / 2**20}
@@ -164,6 +168,18 @@ class Simulated(AssignedWork):
 
 
 RESULT = BatchResult({"classical": Tally(64, (), 6400, 6400)}, dict.fromkeys(STAGES, 0.3), 0.0)
+
+
+def move_all(output: str, moves: Iterator[Move]) -> None:
+    """In another process, as workers do it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        for move in moves:
+            pool.submit(move_there, output, move).result()
+
+
+def move_there(output: str, move: Move) -> None:
+    """What a worker does at the end of a plan."""
+    moved(open_storage(Location.parse(output)), move)
 
 
 def held(storage: Storage, config: JobConfig) -> Tally:
