@@ -33,7 +33,8 @@ def print_summary(summary: Summary) -> None:
     console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
-    console.print(f"next: {escape(shown(_next_command(summary)))}")
+    if summary.exit_code == 0:  # else the reason says what to do
+        console.print(f"next: {escape(shown(_next_command(summary)))}")
 
 
 def _next_command(summary: Summary) -> str:

@@ -253,7 +253,7 @@ def test_the_end_of_a_run_says_where_all_is_and_what_comes_next(tmp_path: Path) 
         f"next: batchlight status {out}; or the same run again, for images that are new by then\n"
     )
     (tmp_path / "in/empty.jpg").touch()
-    done = batchlight_here("run", *options)
+    done = batchlight_here("run", *options, "--max-failures", 1)
     assert done.stdout.endswith(f"next: batchlight failures {out}\n")
 
 

@@ -122,7 +122,7 @@ def test_an_option_that_is_given_twice(photos: Path) -> None:
         ("run", "--input", photos, "--input", photos),
         ("plan", "--input", photos, "--output", "a", "--output=b"),
         ("verify", photos, "--weights", 1, "--weights", 2),
-        ("evaluate", "--enhanced", photos, "--enhanced", photos, "--reference", photos),
+        ("evaluate", "--enhanced", photos, "--reference", photos, "--reference", "x"),
         ("train", "--data", photos, "--out", "x", "--out", "y"),
     ):
         done = batchlight_here(*words)
