@@ -54,7 +54,7 @@ def test_progress_counts_images_and_not_batches(
 def test_the_status_of_a_run_in_the_middle_of_its_only_batch(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     # With its own light, no image waits for the others.
-    options = ("--workers", 1, "--batch-size", IMAGES, "--progress", "off")
+    options: tuple[object, ...] = ("--workers", 1, "--batch-size", IMAGES, "--progress", "off")
     options += ("--atmospheric-light", "image")
     command = [*COMMAND, "run", "--input", photos, "--output", out, *options]
     with under_way(command, deadly(tmp_path / "deadly", {}, 0.25)) as process:
