@@ -356,7 +356,7 @@ def test_an_image_that_kills_the_network_fails_alone(
 ) -> None:
     photos, out = tmp_path / "in", tmp_path / "out"
     write_images(photos, 9, height=24, width=32)
-    run(photos, method="classical")
+    run(photos, method="classical", batch_size=64)
     calm = stable_rows(out)
 
     config = JobConfig(input=str(photos), output=str(out), method=BOTH, workers=0)
