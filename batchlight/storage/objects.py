@@ -132,11 +132,9 @@ class ObjectStorage:
     def _is_no_folder_mark(self, info: FileInfo) -> bool:
         """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
 
-        Only a name that has a suffix may be that of an empty image, and is asked for.
+        An empty file has such a key without the slash, and so is asked for.
         """
-        if info.size or info.defect is not None:
-            return True
-        return "." in info.path.rpartition("/")[2] and self.is_file(info.path)
+        return bool(info.size) or info.defect is not None or self.is_file(info.path)
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
