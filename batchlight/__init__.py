@@ -28,6 +28,7 @@ __all__ = [
     "LockedError",
     "Preview",
     "Problem",
+    "Progress",
     "RepairOptions",
     "Status",
     "StorageError",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from batchlight.driver.dry_run import dry_run as plan
     from batchlight.driver.estimates import Estimate
     from batchlight.driver.preview import Preview, preview
+    from batchlight.driver.progress import Progress
     from batchlight.driver.repair import RepairOptions, repair
     from batchlight.driver.report import make_report
     from batchlight.driver.run import run
@@ -85,6 +87,7 @@ _HOMES = {
     "driver.dry_run": ("DryRun", "dry_run"),
     "driver.estimates": ("Estimate",),
     "driver.preview": ("Preview", "preview"),
+    "driver.progress": ("Progress",),
     "driver.repair": ("RepairOptions", "repair"),
     "driver.report": ("make_report",),
     "driver.run": ("run",),

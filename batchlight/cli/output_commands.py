@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
-from batchlight.cli.console import plain_console, print_facts, print_trouble
+from batchlight.cli.console import plain_console, print_facts, print_trouble, telling
 from batchlight.errors import ExitCode, in_bytes, shown
 
 
@@ -28,7 +28,8 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
     print_facts(
         f"{found.output}: {found.state}",
         {
-            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} in committed batches",
+            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} done",
+            **({"failed": f"{found.failed:,}"} if found.failed else {}),
             "held by": found.holder or "nobody",
             "last run ended": found.ended or "no run has ended yet",
         },
@@ -73,7 +74,7 @@ def verify(
 
     from batchlight.driver.repair import RepairOptions
     from batchlight.driver.repair import repair as repair_output
-    from batchlight.driver.verify import Problem
+    from batchlight.driver.verify import Problem, Verification
     from batchlight.driver.verify import verify as verify_output
 
     problems: list[Problem] = []
@@ -89,7 +90,16 @@ def verify(
         print(shown(text), file=sys.stderr, flush=True)
 
     options = RepairOptions(input_uri, follow_links, copy_others, workers, address, weights)
-    found = repair_output(output, tell, say, options) if repair else verify_output(output, tell)
+    with telling() as tell_progress:
+
+        def count(so_far: Verification) -> None:
+            tell_progress(f"{output}: {so_far.outputs:,} outputs compared")
+
+        found = (
+            repair_output(output, tell, say, options, count)
+            if repair
+            else verify_output(output, tell, count)
+        )
     if as_json:
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
     else:

@@ -4,9 +4,13 @@ run.py         one run, from the lock to the summary
 listing.py     what the input is, and its listing
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
-planner.py     a listing compared with earlier records, cut into batches
+merging.py     a listing and earlier records side by side
 collisions.py  images whose outputs would overwrite one another
-batches.py     a batch on a worker, and what becomes of one that kills its worker
+planner.py     a listing compared with earlier records, cut into batches
+dispatch.py    a plan's batches to the workers, many at a time
+batches.py     one batch, and what becomes of one that kills its worker
+following.py   what is heard of them: counts, and who is told
+closing.py     the end of a plan: its parts move to metadata/
 network.py     the network on its actors
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do

@@ -1,5 +1,6 @@
-"""A batch on a worker; and if workers do not survive it, finding the images that kill.
+"""One batch, whatever it takes: if workers do not survive it, finding the images that kill.
 
+Most batches are done many at a time (``dispatch.py``); one of which a worker has died comes here.
 Only the ordinary run of a batch ever writes or commits. When a batch has killed two workers, its
 images are rehearsed, without writing, to find those to blame; then the batch is run as ever, with a
 failed row for each of them. So the other images, their mean light and their rows are what they are
@@ -9,7 +10,8 @@ without the killers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -24,9 +26,10 @@ from batchlight.fingerprint import Fingerprint
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.lock import Lock
 from batchlight.storage import Location
+from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import BatchResult, Redone, redo, rehearse, run_batch
+from batchlight.worker.pipeline import Redone, redo, rehearse, run_batch
 from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
 from batchlight.worker.steps import BatchContext
 
@@ -64,19 +67,28 @@ class BatchRunner:
     engine: Engine
     context: BatchContext
     service: Service | None
-    _floor: Floor = field(default_factory=Floor)
+    floor: Floor = field(default_factory=Floor)
     _logged: set[str] = field(default_factory=set)
     """Kinds of unexpected exceptions."""
 
-    async def run(self, batch: Batch) -> BatchResult:
-        """Do and commit one batch, whatever it takes. Raises ``BatchlightError``."""
-        try:
-            result = await self._outlast(batch, _function_for(batch))
-        except BrokenBatchError as error:
-            self._log(error.unexpected)
-            raise
-        self._log(result.unexpected)
+    async def run(self, batch: Batch, death: WorkerDied | None = None) -> BatchResult:
+        """Do and commit one batch, whatever it takes. Raises ``BatchlightError``.
+
+        ``death``: of a worker that was in the middle of it.
+        """
+        with self.logging():
+            result = await self._outlast(batch, _function_for(batch), death=death)
+        self.log(result.unexpected)
         return result
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Log what broke a batch as a whole."""
+        try:
+            yield
+        except BrokenBatchError as error:
+            self.log(error.unexpected)
+            raise
 
     async def redo(
         self,
@@ -90,7 +102,7 @@ class BatchRunner:
         """
         if batch.container is not None:
             redone = await self._outlast(batch, redo_shard, pairs, lights)
-            self._log(redone.unexpected)
+            self.log(redone.unexpected)
             return redone
         if lights is not None:
             wanted = {path for path, _ in pairs}
@@ -98,15 +110,23 @@ class BatchRunner:
             batch = replace(batch, inputs=inputs)
         again = copy_again if batch.copies else redo
         redone = await self._outlast(batch, again, pairs, lights)
-        self._log(redone.unexpected)
+        self.log(redone.unexpected)
         return redone
 
-    async def _outlast(self, batch: Batch, function: Callable[..., T], *arguments: object) -> T:
+    async def _outlast(
+        self,
+        batch: Batch,
+        function: Callable[..., T],
+        *arguments: object,
+        death: WorkerDied | None = None,
+    ) -> T:
         """Call ``function`` on a worker until one survives it.
 
         Raises ``ClusterError`` when that costs more deaths than images can explain.
         """
-        trials = Trials[Input](self.engine, f"batch {batch.number}", self._floor)
+        trials = Trials[Input](self.engine, f"batch {batch.number}", self.floor)
+        if death is not None:
+            trials.add_death(batch.inputs, death)
         killers: dict[tuple[Input, Method | None], ErrorCode] = {}
         parts = 1
         while True:
@@ -166,7 +186,7 @@ class BatchRunner:
             return [list(batch.inputs)]
         return await call_patiently(self.engine, groups_of, self.context, batch)
 
-    def _log(self, unexpected: Iterable[Unexpected]) -> None:
+    def log(self, unexpected: Iterable[Unexpected]) -> None:
         """Log exceptions that no image should cause, once per kind."""
         for error in unexpected:
             if error.kind not in self._logged:

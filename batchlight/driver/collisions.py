@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
-from batchlight.config import JobConfig, Method
+from batchlight.config import JobConfig
+from batchlight.driver.merging import Entry
 from batchlight.errors import UsageError
 from batchlight.images.names import output_path
-from batchlight.output.earlier import Earlier
-from batchlight.output.inputs import Input
 from batchlight.storage import Location
-
-
-class Entry(NamedTuple):
-    """One path of the listing, of the earlier records, or of both."""
-
-    path: str
-    image: Input | None
-    """None if it is gone."""
-    rows: Mapping[Method, Earlier]
 
 
 def outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:

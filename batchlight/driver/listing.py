@@ -266,7 +266,14 @@ class InputSet:
             )
         ordered = iter(entries)
         opened = self.opened
-        look = partial(_look_at, storage=opened(self.root), opened=opened)
+        storage = opened(self.root)
+
+        def look(entry: ListEntry) -> Input:
+            place = self.root if entry.source is None else Location.parse(entry.source)
+            # Of a local file, nobody but the file system is believed: a look is no request.
+            known = entry if place.remote else replace(entry, etag=None)
+            return _look_at(known, storage, opened)
+
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(ordered, STAT_AHEAD)):
                 yield from pool.map(look, ahead)
@@ -322,6 +329,9 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
         return Input(shown, defect=BAD_NAME)
     if not _is_input_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
+    if entry.etag is not None:
+        listed = FileInfo(path, entry.size, entry.modified, entry.etag)
+        return replace(_as_input(listed), source=source)
     try:
         place, below = place_of(Input(path, source), storage, opened)
         return replace(_as_input(place.stat(below)), path=path, source=source)

@@ -13,7 +13,7 @@ from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cud
 from batchlight.config import JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
 from batchlight.engine.base import Service
-from batchlight.errors import ClusterError
+from batchlight.errors import ClusterError, counted
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import local_gpus
@@ -57,9 +57,9 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
     if not on_gpus:
         speed = await _seconds_per_megapixel(engine, service) / count
         logger.warning(
-            "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %d images of "
+            "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %s of "
             "1 megapixel take %s; %s",
-            model.name, speed, images, _duration(speed * images), advice(model),
+            model.name, speed, counted(images, "image"), _duration(speed * images), advice(model),
         )  # fmt: skip
     return service
 

@@ -5,13 +5,11 @@ Both are streams in the same order, so that comparing them is a merge and memory
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from itertools import chain, islice
+from typing import NamedTuple
 
 from batchlight.config import (
     BATCH_SIZE,
@@ -19,8 +17,9 @@ from batchlight.config import (
     JobConfig,
     Method,
 )
-from batchlight.driver.collisions import Entry, apart, outside
+from batchlight.driver.collisions import apart, outside
 from batchlight.driver.listing import PassedOver
+from batchlight.driver.merging import side_by_side
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import drop_drafts
@@ -44,8 +43,7 @@ MEMBER_BYTES = 65_536
 """Of a container, for each of its images, as far as the size of a chunk goes."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One file that needs some methods; ``again`` if it has rows that will be replaced."""
 
     input: Input
@@ -150,10 +148,15 @@ class Planner:
         return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
-        for entry in apart(outside(_side_by_side(images, earlier), self.config), self.config):
-            image, rows = entry.image, entry.rows
+        all_methods = tuple(self.config.method)
+        entries = outside(side_by_side(images, earlier), self.config)
+        for _, image, rows in apart(entries, self.config):
             if image is None:
                 self._count_unlisted(rows.values())
+                continue
+            if not rows and not image.is_other:  # as of most, the first time
+                self._count(image, all_methods, rows)
+                yield Task(image, all_methods, False)
                 continue
             methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
             if image.is_other:
@@ -264,21 +267,6 @@ def draft_plan(
         member_rules=planner.config.member_rules,
         batch_size=planner.batch_size,
     )
-
-
-def _side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
-    """Merge two streams that are both in the order of their keys."""
-    both: Iterable[Input | Earlier] = heapq.merge(images, earlier, key=attrgetter("key"))
-    for _, found in groupby(both, key=attrgetter("key")):
-        image: Input | None = None
-        rows: dict[Method, Earlier] = {}
-        for item in found:
-            if isinstance(item, Input):
-                image = item
-            else:
-                rows[item.method] = item
-            path = item.path
-        yield Entry(path, image, rows)
 
 
 def _is_image(task: Task) -> bool:

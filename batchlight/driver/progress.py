@@ -14,11 +14,8 @@ from typing import IO, Any, Literal, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-)
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
@@ -30,10 +27,11 @@ NOTEBOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
-class State:
+class Progress:
     """How far a run is; images are (input, method) pairs."""
 
     done: int
+    """In batches that are committed, and in those under way."""
     total: int
     failed: int
     elapsed_s: float
@@ -50,13 +48,16 @@ class State:
         return (self.total - self.done) / self.rate if self.rate else None
 
 
+OnProgress = Callable[[Progress], object]
+
+
 class ProgressDisplay(Protocol):
     """Shows one run's progress."""
 
     def say(self, text: str) -> None:
         """Tell what the run is about to do."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         """Show how far it is."""
 
     def close(self) -> None:
@@ -69,7 +70,7 @@ class SilentDisplay:
     def say(self, text: str) -> None:
         """Say nothing."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class LineDisplay:
     def say(self, text: str) -> None:
         _print(shown(text), self._stream)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if self._clock() - self._last < LINE_EVERY_S:
             return
         self._last = self._clock()
@@ -108,7 +109,7 @@ class JsonDisplay:
     def say(self, text: str) -> None:
         self._print(event="message", text=text)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if self._clock() - self._last < JSON_EVERY_S and state.done < state.total:
             return
         self._last = self._clock()
@@ -135,7 +136,7 @@ class BarDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._progress = Bar(
             TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
             BarColumn(),
             console=console,
@@ -146,7 +147,7 @@ class BarDisplay:
     def say(self, text: str) -> None:
         self._console.print(shown(text), style="dim", highlight=False, markup=False)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if not self._started:
             self._progress.start()
             self._started = True
@@ -158,7 +159,7 @@ class BarDisplay:
         if self._started:
             self._progress.stop()
 
-    def _facts(self, state: State) -> str:
+    def _facts(self, state: Progress) -> str:
         facts = [f"{state.done:,}/{state.total:,}"]
         if state.failed:
             facts.append(f"[red]{state.failed:,} failed[/]")
@@ -191,7 +192,7 @@ class NotebookDisplay:
         self._said = f'<div style="opacity: 0.6">{escape(shown(text))}</div>'
         self._show()
 
-    def update(self, state: State) -> None:
+    def update(self, state: Progress) -> None:
         if self._clock() - self._last < NOTEBOOK_EVERY_S and state.done < state.total:
             return
         self._last = self._clock()
@@ -229,13 +230,13 @@ def _is_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def _in_words(state: State) -> str:
+def _in_words(state: Progress) -> str:
     skipped = f", {state.skipped} skipped" if state.skipped else ""
     counts = f"{state.done}/{state.total} images{skipped}, {state.failed} failed"
     return f"{counts}, {state.rate:.1f}/s{_left(state)}"
 
 
-def _left(state: State) -> str:
+def _left(state: Progress) -> str:
     if state.eta_s is None or state.done >= state.total:
         return ""
     return f", {duration(state.eta_s)} left"

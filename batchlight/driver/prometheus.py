@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchlight.engine import Engine, Meter
-from batchlight.worker.pipeline import BatchResult
+from batchlight.worker.batch_result import BatchResult
 
 IMAGES = Meter("batchlight_images", "Images of committed batches.", ("method", "status", "code"))
 BYTES = Meter("batchlight_bytes", "Bytes of committed images.", ("direction",))
@@ -12,7 +12,7 @@ NETWORK = Meter("batchlight_network_seconds", "How long the networks computed.",
 
 
 def show(engine: Engine, result: BatchResult) -> None:
-    """Count a batch."""
+    """Count what was committed."""
     for method, tally in result.tallies.items():
         engine.count(IMAGES, tally.ok, method=method, status="ok", code="")
         engine.count(IMAGES, tally.skipped, method=method, status="skipped", code="")

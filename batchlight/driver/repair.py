@@ -85,8 +85,11 @@ def repair(
     on_problem: Callable[[Problem], object],
     say: Callable[[str], None],
     options: RepairOptions = RepairOptions(),
+    on_progress: Callable[[Verification], object] | None = None,
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
+
+    ``on_progress`` hears what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
@@ -96,7 +99,7 @@ def repair(
     with Lock(storage, output, new_run_id()) as lock, interrupt.caught(), ExitStack() as exits:
         fenced = FencedStorage(storage, lock.require)
         repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt, exits)
-        checker = Checker(fenced, result)
+        checker = Checker(fenced, result, on_progress)
 
         async def repair_all() -> None:
             files = checker.files()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING
 
 from batchlight.absgn.loading import Model, weights_of
 from batchlight.config import JobConfig, Method
-from batchlight.driver import prometheus, sidecars
+from batchlight.driver import sidecars
 from batchlight.driver.batches import BatchRunner, context_of
+from batchlight.driver.closing import move_all
+from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.emptiness import refuse_nothing
+from batchlight.driver.following import EnoughFailures, Follower
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import (
@@ -33,9 +36,9 @@ from batchlight.driver.places import (
     require_options_of,
 )
 from batchlight.driver.planner import Planner, draft_plan
-from batchlight.driver.progress import ProgressDisplay, State, make_display
+from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import Goal, RunStats
-from batchlight.engine import Engine, make_engine, ray_address, window
+from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -49,15 +52,14 @@ from batchlight.errors import (
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
-from batchlight.output.commit import close_plan, drop_orphaned_parts, held_rows, store_plan
+from batchlight.output.commit import Move, close_plan, drop_orphaned_parts, held_rows, store_plan
 from batchlight.output.fence import FencedStorage
-from batchlight.output.layout import REPORT
 from batchlight.output.lock import Lock, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, counts_of, package_versions
-from batchlight.report import write_report
+from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.worker.steps import BatchContext, compile_kernels
 
@@ -70,8 +72,10 @@ COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
 logger = logging.getLogger(__name__)
 
 
-def run(config: JobConfig) -> Summary:
+def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     """Enhance a data set; the same as ``batchlight run``.
+
+    ``on_progress`` hears every second or so how far it is, image by image.
 
     Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
@@ -84,7 +88,8 @@ def run(config: JobConfig) -> Summary:
     storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
     with Lock(storage, str(output), new_run_id()) as lock:
-        return _Run(config, weights, inputs, output, storage, lock).to_the_end()
+        places = (inputs, output, storage)
+        return _Run(config, weights, *places, lock, on_progress).to_the_end()
 
 
 class _Run:
@@ -96,7 +101,9 @@ class _Run:
         output: Location,
         storage: Storage,
         lock: Lock,
+        on_progress: OnProgress | None,
     ) -> None:
+        self._on_progress = on_progress
         self.config = config
         self.weights = weights
         self.inputs = inputs
@@ -176,7 +183,7 @@ class _Run:
         self.display.say(self.counts.in_words)
         if self.state.unfinished is not None:
             # No sooner, since the new one might be refused.
-            self.state = close_plan(self.storage, self.state)
+            self.state = self._close()
         if not config.allow_empty:
             refuse_nothing(self.inputs, self.counts)
         if plan is not None:
@@ -190,9 +197,22 @@ class _Run:
         if len(done) < plan.counts.batches:
             require_options_of(plan, self.config, self.output)
             engine = self._started_engine()
-            self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
+            try:
+                self._interrupt.run(while_held(self.lock, self._do_batches(plan, done, engine)))
+            except EnoughFailures:
+                self.stopped_early = True
         if not self.stopped_early:
-            self.state = close_plan(self.storage, OutputState.load(self.storage))
+            self.state = self._close()
+
+    def _close(self) -> OutputState:
+        """Close the last plan; on workers, if there are any yet."""
+        engine = self._engine or InProcessEngine()
+        place = (self.output, self.lock.run_id, self.lock.number)
+
+        def move(moves: Iterator[Move]) -> None:
+            self._interrupt.run(while_held(self.lock, move_all(engine, *place, moves)))
+
+        return close_plan(self.storage, OutputState.load(self.storage), move)
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
@@ -200,7 +220,8 @@ class _Run:
             hosts = "absgn" in config.method
             engine = make_engine(config.workers, config.address, config.timeout, hosts)
             if config.workers != 0 and ray_address(config.address) == "local":
-                # While Ray starts, so that the first image need not wait for it.
+                self.display.say("starting Ray on this machine")
+                # Meanwhile, so that the first image need not wait for it.
                 Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
@@ -213,27 +234,20 @@ class _Run:
         if self.model is not None and self._service is None and images:
             self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
-        runner = BatchRunner(engine, self._context, self._service)
-        goal = Goal.of(plan, self.stats.tally, sum(left.values()))
-        self._show(goal.rows(self.stats.tally))
-        batches = plan.batches(self.storage, skip=done)
-        jobs = (runner.run(self.inputs.data_set.vetted(batch)) async for batch in batches)
-        results = window(jobs, engine.window)
-        try:
-            async for result in results:
-                self.stats.add(result.tally, result.read_bytes)
-                total = goal.rows(self.stats.tally)
-                self._show(total)
-                prometheus.show(engine, result)
-                failed = self.stats.tally.failed
-                # In the plan, a container counts as one image.
-                pairs = max(self.stats.planned, total)
-                allowed = self.config.allows_failures(failed, pairs)
-                if self.config.fail_fast and not allowed and self.stats.rows < total:
-                    self.stopped_early = True
-                    return
-        finally:
-            await results.aclose()
+        rows_left = sum(left.values())
+        goal = Goal.of(plan, self.stats.tally, rows_left)
+        before = plan.rows - self.stats.rows - rows_left
+        told = (self.config, self.stats, self.display, self.lock, self._on_progress, engine)
+        follower = Follower(*told, plan, goal, before)
+        follower.hear(None, Tally())
+        await Dispatcher(
+            BatchRunner(engine, self._context, self._service),
+            self.inputs.data_set,
+            self.storage,
+            plan,
+            done,
+            follower.hear,
+        ).run()
 
     @property
     def _context(self) -> BatchContext:
@@ -258,7 +272,7 @@ class _Run:
         nothing of how the run ends.
         """
         plan = self.state.plan
-        if plan is None or (not self.stats.rows and self._reported_since(plan)):
+        if plan is None or (not self.stats.rows and reported_since(self.storage, plan)):
             return summary
         began = time.monotonic()
         try:
@@ -276,25 +290,10 @@ class _Run:
         took = round(self.stats.report_s, 3)
         return summary.model_copy(update={"report_s": took, "finished_at": _now()})
 
-    def _reported_since(self, plan: Plan) -> bool:
-        """Whether the report was made when all of the plan was there."""
-        try:
-            made = self.storage.stat(REPORT).modified
-        except FileNotFoundError:
-            return False
-        closed = plan.closed_at(self.storage)
-        return closed is None or (made is not None and made >= closed)
-
     async def _write_report(self, engine: Engine, summary: Summary) -> None:
         self.display.say("making the report")
         data_set = self.inputs.data_set
         await engine.call(write_report, self.output, data_set, self.lock.number, summary)
-
-    def _show(self, total: int) -> None:
-        """How far this run is, all plans that it works on together."""
-        done = self.stats
-        tally = done.tally
-        self.display.update(State(done.rows, total, tally.failed, done.elapsed_s, tally.skipped))
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None

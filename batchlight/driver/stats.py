@@ -12,7 +12,7 @@ from batchlight.output.records import Tally
 
 @dataclass
 class RunStats:
-    """Kept by the driver, one entry a batch."""
+    """Kept by the driver."""
 
     tally: Tally = field(default_factory=Tally)
     """Of the rows that this run has made."""
@@ -37,7 +37,7 @@ class RunStats:
         self.first_batch = min(self.first_batch, plan.first)
 
     def add(self, tally: Tally, read_bytes: int) -> None:
-        """A batch is committed."""
+        """Batches are committed."""
         self._last_committed = time.monotonic()
         self.tally += tally
         self.read_bytes += read_bytes
@@ -51,6 +51,11 @@ class RunStats:
     def rows(self) -> int:
         """How many this run has made."""
         return self.tally.rows
+
+    @property
+    def since_begin_s(self) -> float:
+        """Since the first batch was submitted."""
+        return 0.0 if self._first_submitted is None else time.monotonic() - self._first_submitted
 
     @property
     def elapsed_s(self) -> float:
@@ -75,8 +80,12 @@ class Goal:
         images = done.rows - done.in_containers + left - containers
         return cls(images, done.containers + containers)
 
-    def rows(self, done: Tally) -> int:
-        """With containers that hold as many images as those that are done, on average."""
+    def rows(self, done: Tally, under_way: Tally) -> int:
+        """With containers that hold as many images as those that are done, on average.
+
+        ``under_way``: what is done of batches that are not; each container left has more than that.
+        """
         left = self.containers - done.containers
         each = done.in_containers / done.containers if done.containers else 1
-        return self.images + done.in_containers + round(left * each)
+        inside = max(round(left * each), under_way.in_containers + left)
+        return self.images + done.in_containers + inside

@@ -104,8 +104,14 @@ class Verification:
         self.repaired += problem.repaired
 
 
-def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification:
+def verify(
+    output: str,
+    on_problem: Callable[[Problem], object],
+    on_progress: Callable[[Verification], object] | None = None,
+) -> Verification:
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
+
+    ``on_progress`` hears what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and ``StorageError``.
     """
@@ -113,7 +119,7 @@ def verify(output: str, on_problem: Callable[[Problem], object]) -> Verification
     if (holder := holder_of(storage)) is not None:
         raise LockedError(f"{holder} works on {output}; verify it when that has ended")
     result = Verification(output)
-    for file in Checker(storage, result).files():
+    for file in Checker(storage, result, on_progress).files():
         for problem in file.problems:
             result.count(problem)
             on_problem(problem)
@@ -126,7 +132,13 @@ class Checker:
     Raises ``Stopped`` soon after ``stop`` is called, from whatever thread.
     """
 
-    def __init__(self, storage: Storage, result: Verification) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        result: Verification,
+        on_progress: Callable[[Verification], object] | None = None,
+    ) -> None:
+        self._on_progress = on_progress
         self._storage = storage
         self._result = result
         self._stopped = threading.Event()
@@ -177,10 +189,13 @@ class Checker:
         self._check_containers(pool, file, kept)
         rows = _rows_with_output(kept)
         for start in range(0, len(rows), CHECKS_AHEAD):
-            found = pool.map(self._check, rows[start : start + CHECKS_AHEAD])
-            file.problems += [problem for problem in found if problem is not None]
-        self._result.outputs += len(rows)
-        self._result.bytes += sum(row["output_bytes"] or 0 for row in rows)
+            some = rows[start : start + CHECKS_AHEAD]
+            for row, problem in zip(some, pool.map(self._check, some), strict=True):
+                file.problems += [] if problem is None else [problem]
+                self._result.outputs += 1
+                self._result.bytes += row["output_bytes"] or 0
+                if self._on_progress is not None:
+                    self._on_progress(self._result)
         return file
 
     def _check_containers(self, pool: ThreadPoolExecutor, file: RecordFile, kept: pa.Table) -> None:
@@ -192,9 +207,12 @@ class Checker:
                 raise Stopped
             return check_container(self._storage, container)
 
-        file.problems += [found for found in pool.map(check, containers) if found is not None]
-        self._result.outputs += sum(len(container.images) for container in containers)
-        self._result.bytes += sum(container.bytes for container in containers)
+        for container, problem in zip(containers, pool.map(check, containers), strict=True):
+            file.problems += [] if problem is None else [problem]
+            self._result.outputs += len(container.images)
+            self._result.bytes += container.bytes
+            if self._on_progress is not None:
+                self._on_progress(self._result)
 
     def _check(self, row: Row) -> Problem | None:
         if self._stopped.is_set():

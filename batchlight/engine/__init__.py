@@ -20,8 +20,8 @@ training.py  training in several processes
 
 from __future__ import annotations
 
-from batchlight.engine.base import Engine, InProcessEngine, Meter, WorkerDied
-from batchlight.engine.calls import Floor, Trials, call_patiently, window
+from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
+from batchlight.engine.calls import Floor, Resends, Trials, Tries, call_patiently, window
 from batchlight.engine.tasks import RayEngine, make_engine, ray_address
 from batchlight.engine.training import train_together
 
@@ -29,9 +29,13 @@ __all__ = [
     "Engine",
     "Floor",
     "InProcessEngine",
+    "Lost",
     "Meter",
     "RayEngine",
+    "Resends",
     "Trials",
+    "Tries",
+    "Work",
     "WorkerDied",
     "call_patiently",
     "make_engine",

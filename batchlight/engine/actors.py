@@ -23,8 +23,8 @@ from uuid import uuid4
 
 from batchlight._version import __version__
 from batchlight.engine.actor_process import CALLS_INSIDE, Fate, Host, NotMade
-from batchlight.engine.base import Answer, WorkerDied
-from batchlight.engine.deaths import Lost, as_ours, classify
+from batchlight.engine.base import Answer, Lost, WorkerDied
+from batchlight.engine.deaths import as_ours, classify
 from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import ClusterError, brief
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -14,6 +15,11 @@ from batchlight.host.signals import interruptible
 from batchlight.host.turns import in_turns
 
 T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+REPORT_EVERY_S = 1.0
+"""How often long work tells how far it is."""
 
 
 class WorkerDied(Exception):
@@ -22,6 +28,23 @@ class WorkerDied(Exception):
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Lost(Exception):
+    """A call came to nothing through no fault of its own; send it again."""
+
+
+class Work(Protocol[R_co]):
+    """Long work in many parts, which tells how far it is."""
+
+    def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Do it, and yield often: only then can a report be sent.
+
+        ``timed()`` goes around each part that may take the timeout for itself.
+        """
+
+    def report(self) -> R_co:
+        """What is new since the last report; another thread may ask."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +68,10 @@ class Engine(Protocol):
         """How many to keep under way, so that no worker waits for the next one."""
 
     @property
+    def parts_at_once(self) -> int:
+        """How many parts a piece of ``Work`` may have."""
+
+    @property
     def nodes(self) -> int:
         """On how many machines."""
 
@@ -63,6 +90,15 @@ class Engine(Protocol):
         """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises.
 
         ``timeouts``: how many times the usual timeout the call may take.
+        """
+
+    async def follow(
+        self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
+    ) -> None:
+        """Do ``make(*arguments)`` on a worker to its end; ``on_report`` gets all of its reports.
+
+        Raises ``WorkerDied``, ``Lost``, and whatever the work or ``on_report`` raises. Then what
+        was done since the last report is not known.
         """
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
@@ -111,6 +147,7 @@ class InProcessEngine:
     """
 
     workers = window = 1
+    parts_at_once = 1
     nodes = 1
     gpus = 0
     place = "this process"
@@ -125,9 +162,29 @@ class InProcessEngine:
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         seconds = None if self._timeout is None else self._timeout * timeouts
+        return self._call(partial(function, *arguments), seconds)
+
+    async def follow(
+        self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
+    ) -> None:
+        work = make(*arguments)
+
+        def do() -> None:
+            for _ in work.steps(nullcontext):
+                pass
+
+        self._call(do, self._timeout, lambda: on_report(work.report()))
+        on_report(work.report())
+
+    def _call(
+        self,
+        function: Callable[[], T],
+        seconds: float | None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> T:
         try:
             with interruptible():
-                return call_in_thread(partial(function, *arguments), seconds)
+                return call_in_thread(function, seconds, meanwhile, REPORT_EVERY_S)
         except TooLongError as error:
             raise WorkerDied(ErrorCode.TIMEOUT) from error
         except MemoryError as error:

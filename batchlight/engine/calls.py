@@ -11,9 +11,10 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from batchlight.engine.base import Engine, WorkerDied
+from batchlight.engine.base import Engine, Lost, WorkerDied
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 
 T = TypeVar("T")
@@ -22,6 +23,10 @@ Item = TypeVar("Item")
 TRIES_ON_STORAGE_TROUBLE = 3
 PAUSE_AFTER_STORAGE_TROUBLE = 2.0
 """Seconds; doubled each time. The stores retry by themselves first, so this is for outages."""
+
+RESENDS_AT_MOST = 100
+PAUSE_BEFORE_RESENDING = 1.0
+"""Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
 
 DEATHS_ALONE = 3
 """How often an item must kill a worker, all alone, before it is given up."""
@@ -45,20 +50,50 @@ _ADVICE = {
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Resends:
+    """How often one piece of work was lost."""
+
+    number: int = 0
+
+    async def add(self, loss: Lost) -> None:
+        """Pause before it is sent again. Raises ``ClusterError`` if that was too often."""
+        self.number += 1
+        if self.number >= RESENDS_AT_MOST:
+            raise ClusterError(
+                f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
+                "check the cluster, then run the same command again"
+            ) from loss
+        logger.warning("%s; its work is done again elsewhere", loss)
+        await asyncio.sleep(PAUSE_BEFORE_RESENDING)
+
+
+@dataclass
+class Tries:
+    """How often storage trouble has kept one piece of work from its end."""
+
+    number: int = 0
+
+    async def add(self, error: StorageError) -> None:
+        """Pause before the next try; raise ``error`` if there is to be none."""
+        self.number += 1
+        if not error.transient or self.number >= TRIES_ON_STORAGE_TROUBLE:
+            raise error
+        pause = PAUSE_AFTER_STORAGE_TROUBLE * 2 ** (self.number - 1)
+        logger.warning("%s; trying again in %.0f s", error.message, pause)
+        await asyncio.sleep(pause)
+
+
 async def call_patiently(
     engine: Engine, function: Callable[..., T], *arguments: object, timeouts: float = 1
 ) -> T:
     """A call that is tried again after storage trouble, if that is transient."""
-    for attempt in range(TRIES_ON_STORAGE_TROUBLE):
+    tries = Tries()
+    while True:
         try:
             return await engine.call(function, *arguments, timeouts=timeouts)
         except StorageError as error:
-            if not error.transient or attempt == TRIES_ON_STORAGE_TROUBLE - 1:
-                raise
-            pause = PAUSE_AFTER_STORAGE_TROUBLE * 2**attempt
-            logger.warning("%s; trying again in %.0f s", error.message, pause)
-            await asyncio.sleep(pause)
-    raise AssertionError("unreachable")
+            await tries.add(error)
 
 
 class Floor:
@@ -130,18 +165,25 @@ class Trials(Generic[Item]):
                 call = call_patiently(self._engine, function, *arguments, timeouts=timeouts)
                 result = await call
         except WorkerDied as death:
-            self.deaths.update(items)
-            self.total += 1
-            self.hung += timeouts if death.code is ErrorCode.TIMEOUT else 0
-            if self.total > DEATHS_AT_MOST:
-                raise ClusterError(
-                    f"{self._name} has killed {self.total} workers, the last by {death.code}, "
-                    "which is more than some bad images explain; "
-                    f"{_ADVICE[death.code]}, then run the same command again"
-                ) from death
+            self.add_death(items, death, timeouts)
             raise
         self.survived += 1
         return result
+
+    def add_death(self, items: Sequence[Item], death: WorkerDied, timeouts: float = 1) -> None:
+        """Count a worker that has died of some items, after so many timeouts if it hung.
+
+        Raises ``ClusterError`` when there are too many.
+        """
+        self.deaths.update(items)
+        self.total += 1
+        self.hung += timeouts if death.code is ErrorCode.TIMEOUT else 0
+        if self.total > DEATHS_AT_MOST:
+            raise ClusterError(
+                f"{self._name} has killed {self.total} workers, the last by {death.code}, "
+                "which is more than some bad images explain; "
+                f"{_ADVICE[death.code]}, then run the same command again"
+            ) from death
 
     async def suspects(
         self,

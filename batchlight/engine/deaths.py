@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchlight.engine.base import WorkerDied
+from batchlight.engine.base import Lost, WorkerDied
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
 
 NODE_LOST = "node has died"
 """What Ray says of an actor that went down with its node."""
-
-
-class Lost(Exception):
-    """A call came to nothing through no fault of its own; send it again."""
 
 
 def classify(error: Any, begun: bool, hung: bool) -> Exception:

@@ -11,10 +11,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from batchlight.engine.actor_process import refuse_other_version
-from batchlight.engine.deaths import Lost, classify
+from batchlight.engine.base import REPORT_EVERY_S, Lost, Work
+from batchlight.engine.deaths import classify
 from batchlight.engine.marks import CallState, Mark
 from batchlight.engine.timeout import DEADLINE
 from batchlight.host.process import keep_freed_memory
@@ -32,6 +35,9 @@ TASK_OPTIONS: dict[str, Any] = {
     "_generator_backpressure_num_objects": 1,
 }
 
+REPORTS_PER_S = 50.0
+"""At most, of all workers together: each costs the driver about a millisecond."""
+
 LOOK_EVERY_S = 60.0
 """How often a task is looked for that has not begun, or is overdue."""
 LOOKS = 2
@@ -41,18 +47,53 @@ LOOK_WITHIN_S = 30.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Report:
+    """What long work tells before its end."""
+
+    value: Any
+
+
 def on_worker(
-    version: str, timeout: float, function: Callable[..., T], *arguments: Any
-) -> Iterator[Mark | T]:
-    """What runs on a worker: yields its mark when it begins, then the result."""
+    version: str,
+    timeout: float,
+    report_every_s: float | None,
+    function: Callable[..., T],
+    *arguments: Any,
+) -> Iterator[Mark | Report | T]:
+    """What runs on a worker: yields its mark when it begins, then the result.
+
+    With ``report_every_s``, the function makes ``Work``, whose last report is the result; the
+    others come in between.
+    """
     refuse_other_version(version)
     keep_freed_memory()
     mark = Mark.of_this_process()
+    result: Any
     with mark.left():
         yield mark
-        with DEADLINE.of(timeout):
-            result = function(*arguments)
+        if report_every_s is None:
+            with DEADLINE.of(timeout):
+                result = function(*arguments)
+        else:
+            work = cast("Work[Any]", function(*arguments))
+            yield from _followed(work, timeout, report_every_s)
+            result = work.report()
     yield result
+
+
+def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[Report]:
+    told = time.monotonic()
+    for _ in work.steps(partial(DEADLINE.of, timeout)):
+        if time.monotonic() - told >= every_s:
+            with DEADLINE.held():  # Ray waits until the report before has been heard
+                yield Report(work.report())
+            told = time.monotonic()
+
+
+def report_every_s(workers: int) -> float:
+    """How often each of so many is to report, so that the driver has time for all."""
+    return max(REPORT_EVERY_S, workers / REPORTS_PER_S)
 
 
 class TaskCall:
@@ -66,8 +107,8 @@ class TaskCall:
         self._begun = 0.0
         """When the begin was heard of, on the monotonic clock."""
 
-    async def result(self) -> Any:
-        """Wait for the result.
+    async def result(self, on_report: Callable[[Any], object] | None = None) -> Any:
+        """Wait for the result, and give all reports to ``on_report``.
 
         Raises ``WorkerDied``, what the function raised, and ``Lost`` if it is to be sent again.
         """
@@ -77,12 +118,17 @@ class TaskCall:
             begin = self._next(LOOK_EVERY_S, self._is_not_queued)
             self._mark = cast("Mark", await begin)
             self._begun = time.monotonic()
-            return await self._next(self._timeout + LOOK_EVERY_S, self._is_gone)
-        except (asyncio.CancelledError, Lost):
-            ray.cancel(self._stream, force=True)
-            raise
+            while True:
+                item = await self._next(self._timeout + LOOK_EVERY_S, self._is_gone)
+                if not isinstance(item, Report):
+                    return item
+                assert on_report is not None
+                on_report(item.value)
         except ray.exceptions.RayError as error:
             raise classify(error, self._mark is not None, await self._hung()) from error
+        except BaseException:
+            ray.cancel(self._stream, force=True)
+            raise
 
     async def _next(self, patience: float, missing: Callable[[], Awaitable[bool]]) -> Any:
         """The next item of the stream, or what it failed with.

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine.actors import RayService, nodes_with_cpus
-from batchlight.engine.base import Engine, InProcessEngine, Meter, Service
-from batchlight.engine.deaths import Lost
+from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Service, Work
+from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
 from batchlight.engine.own_ray import private_folder, private_token, workers_that_fit
-from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker
+from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
     BatchlightError,
     ClusterError,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from ray.util.metrics import Counter
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,10 +43,6 @@ RAY_SETTINGS = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 """Environment variables that Ray reads when it is imported, and its processes when they start."""
-
-RESENDS_AT_MOST = 100
-PAUSE_BEFORE_RESENDING = 1.0
-"""Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
 
 CONNECT_TIMEOUT_S = 5.0
 """For the first contact with a cluster."""
@@ -61,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 class RayEngine:
     """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
+
+    parts_at_once = sys.maxsize
 
     def __init__(
         self,
@@ -184,20 +182,27 @@ class RayEngine:
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         timeout = self._timeout * timeouts
-        for _ in range(RESENDS_AT_MOST):
-            stream = self._remote.remote(__version__, timeout, function, *arguments)
+        resends = Resends()
+        while True:
+            stream = self._remote.remote(__version__, timeout, None, function, *arguments)
             try:
-                result: T = await self._head.watch(TaskCall(stream, timeout).result())
+                result: T = await self._watched(TaskCall(stream, timeout).result())
                 return result
             except Lost as loss:
-                logger.warning("%s; its work is done again elsewhere", loss)
-                await asyncio.sleep(PAUSE_BEFORE_RESENDING)
-            except StorageError as error:
-                raise self._on_a_worker(error) from error
-        raise ClusterError(
-            f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
-            "check the cluster, then run the same command again"
-        )
+                await resends.add(loss)
+
+    async def follow(
+        self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
+    ) -> None:
+        every_s = report_every_s(self.workers)
+        stream = self._remote.remote(__version__, self._timeout, every_s, make, *arguments)
+        on_report(await self._watched(TaskCall(stream, self._timeout).result(on_report)))
+
+    async def _watched(self, result: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await self._head.watch(result)
+        except StorageError as error:
+            raise self._on_a_worker(error) from error
 
     def _on_a_worker(self, error: StorageError) -> StorageError:
         """The error, saying where it was if a look at this machine would not explain it."""

@@ -62,6 +62,21 @@ class Deadline:
         if (seconds := self._seconds.get(thread)) is not None:
             self._set(thread, seconds)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block waits for whoever hears of the call; then go on with what is left."""
+        thread = threading.get_ident()
+        end = self._ends.get(thread)
+        if end is None:
+            yield
+            return
+        left = end - time.monotonic()
+        self._set(thread, None)
+        try:
+            yield
+        finally:
+            self._set(thread, left)
+
     def _set(self, thread: int, seconds: float | None) -> None:
         """A process has one timer; set it to the earliest end."""
         with self._lock:

@@ -6,7 +6,9 @@ whoever waits goes on without them. A call that was given up must not write: ``t
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -40,12 +42,18 @@ class _Call:
         self._given_up = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def wait(self, seconds: float | None) -> Any:
+    def wait(
+        self, seconds: float | None, meanwhile: Callable[[], object] | None, every_s: float
+    ) -> Any:
         """Its result. Raises what it raised; ``TooLongError``; and what a signal handler raises."""
+        end = math.inf if seconds is None else time.monotonic() + seconds
         self._thread.start()
         try:
-            if not self._ended.wait(seconds):
-                raise TooLongError
+            while not self._ended.wait(self._patience(end, meanwhile and every_s)):
+                if time.monotonic() >= end:
+                    raise TooLongError
+                if meanwhile is not None:
+                    meanwhile()
         except BaseException:
             self._given_up = True
             _given_up.append(self._ended.is_set)
@@ -53,6 +61,13 @@ class _Call:
         if self._error is not None:
             raise self._error
         return self._result
+
+    def _patience(self, end: float, every_s: float | None) -> float | None:
+        """Seconds until there is something to do for whoever waits; None if there never is."""
+        left = max(0.0, end - time.monotonic())
+        if every_s is not None:
+            return min(left, every_s)
+        return None if math.isinf(left) else left
 
     def require_wanted(self) -> None:
         if self._given_up:
@@ -68,12 +83,18 @@ class _Call:
             self._ended.set()
 
 
-def call_in_thread(function: Callable[[], T], seconds: float | None = None) -> T:
+def call_in_thread(
+    function: Callable[[], T],
+    seconds: float | None = None,
+    meanwhile: Callable[[], object] | None = None,
+    every_s: float = 1.0,
+) -> T:
     """Call a function in a thread of its own; a signal or the time ends the wait for it.
 
-    Raises what the function raises, and ``TooLongError``.
+    ``meanwhile`` is called every so many seconds, in this thread. Raises what the functions raise,
+    and ``TooLongError``.
     """
-    result: T = _Call(function).wait(seconds)
+    result: T = _Call(function).wait(seconds, meanwhile, every_s)
     return result
 
 

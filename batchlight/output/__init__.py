@@ -5,6 +5,7 @@ documents.py    the JSON files: read leniently, written in full
 inputs.py       an image of the data set, and a batch of them
 records.py      the schema of records; how rows are counted and sorted
 recordfiles.py  the Parquet files of records
+numbers.py      sets of batch numbers
 plan.py         what there is to do, stored before work starts
 state.py        what an output holds at one moment
 commit.py       what changes it, step by step

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -32,6 +32,7 @@ from batchlight.output.layout import (
     plan_path,
     range_of,
 )
+from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, end_mark
 from batchlight.output.recordfiles import read_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
@@ -61,25 +62,52 @@ def drop_orphaned_parts(storage: Storage, state: OutputState) -> OutputState:
     """Remove parts that an orphan of a killed run committed after ``metadata/`` had them."""
     orphans = {batch for batch in state.parts if state.has_moved(batch)}
     _delete_all(storage, map(part_path, sorted(orphans)))
-    return replace(state, parts=state.parts - orphans)
+    return replace(state, parts=NumberSet.of(n for n in state.parts if n not in orphans))
 
 
-def close_plan(storage: Storage, state: OutputState) -> OutputState:
-    """Move the last plan's rows to ``metadata/``, as far as its batches are committed."""
+@dataclass(frozen=True)
+class Move:
+    """The parts of one chunk, which are to become a file of ``metadata/``."""
+
+    chunk: BatchRange
+    parts: tuple[int, ...]
+    """Those that are committed and not yet moved."""
+
+
+def close_plan(
+    storage: Storage,
+    state: OutputState,
+    move_all: Callable[[Iterator[Move]], object] | None = None,
+) -> OutputState:
+    """Move the last plan's rows to ``metadata/``, as far as its batches are committed.
+
+    ``move_all`` has each move done as it comes, perhaps elsewhere, and returns when all are. By
+    default, they are done here.
+    """
     plan = state.plan
     assert plan is not None
+    moves = _moves(storage, state, plan)
+    if move_all is not None:
+        move_all(moves)
+    else:
+        for move in moves:
+            moved(storage, move)
+    now = OutputState.load(storage)
+    names = "".join(f"{chunk.file_name}\n" for chunk in now.metadata)
+    storage.create(closed_path(plan.first), names.encode())
+    return replace(now, closed=True)
+
+
+def _moves(storage: Storage, state: OutputState, plan: Plan) -> Iterator[Move]:
+    """Each chunk with parts, once the rows that it replaces are gone for good."""
     old = old_spans(storage, state, plan)
     _delete_stale_outputs(storage, state, plan, old)
     for step in replaced_by(storage, plan, old, state.parts):
         if isinstance(step, OldFile):
             _remove_rows(storage, step)
-        else:
+        elif parts := tuple(n for n in step.numbers() if n in state.parts):
             storage.sync()
-            _move(storage, state, step)
-    now = OutputState.load(storage)
-    names = "".join(f"{chunk.file_name}\n" for chunk in now.metadata)
-    storage.create(closed_path(plan.first), names.encode())
-    return replace(now, closed=True)
+            yield Move(step, parts)
 
 
 @dataclass(frozen=True)
@@ -172,13 +200,13 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
         storage.delete(old.path)
 
 
-def _move(storage: Storage, state: OutputState, chunk: BatchRange) -> None:
-    """Turn the parts of a chunk into one file of ``metadata/``."""
-    parts = _parts_of(state, chunk)
-    if parts and chunk not in state.metadata:
+def moved(storage: Storage, move: Move) -> None:
+    """Turn the parts of a chunk into one file; fine if that was begun before, or is done."""
+    path = metadata_path(move.chunk)
+    parts = [part_path(number) for number in move.parts]
+    if not storage.is_file(path):
         with Pool(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
             tables = list(pool.map(partial(read_records, storage), parts))
-        path = metadata_path(chunk)
         readers = EVERYONE
         for part in parts:
             readers &= storage.readers(part)

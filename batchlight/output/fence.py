@@ -29,8 +29,8 @@ def fenced_for_worker(storage: Storage, lock: int, where: str) -> FencedStorage:
 class FencedStorage:
     """Passes everything on to ``storage``, but asks ``require_lock`` before it changes anything.
 
-    Where ``writes_often``, as images in a worker, a look at the locks of the last second will do
-    for a write; never for a file that is created exclusively, since that commits a batch.
+    Where ``writes_often``, as a worker does, a look at the locks of the last second will do for an
+    image or a deletion; never for the records, which say what is done.
     """
 
     storage: Storage
@@ -40,11 +40,11 @@ class FencedStorage:
     _looked_at: float = field(default=float("-inf"), init=False)
 
     def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
-        if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
-            self._look()
         if is_output_path(path):  # whose trouble is that of one image
+            self._look_now_and_then()
             self.storage.write(path, data, readers)
             return
+        self._look()
         with state_trouble(path):
             self.storage.write(path, data, readers)
 
@@ -58,12 +58,16 @@ class FencedStorage:
             return self.storage.create(path, data, readers)
 
     def delete(self, path: str) -> None:
-        self._look()
+        self._look_now_and_then()
         self.storage.delete(path)
 
     def sweep(self) -> None:
         self._look()
         self.storage.sweep()
+
+    def _look_now_and_then(self) -> None:
+        if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
+            self._look()
 
     def _look(self) -> None:
         began = time.monotonic()
@@ -78,6 +82,9 @@ class FencedStorage:
 
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)
+
+    def each_name(self, folder: str) -> Iterator[str]:
+        return self.storage.each_name(folder)
 
     def folders(self, folder: str) -> list[str]:
         return self.storage.folders(folder)

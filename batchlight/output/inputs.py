@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Protocol, TypeVar
+
+import pyarrow as pa
 
 from batchlight.config import Method
 from batchlight.errors import UsageError
@@ -154,14 +156,29 @@ class DataSet:
             and not any(part.startswith(".") or part == INTERNAL for part in parts)
         )
 
-    def vetted(self, batch: Batch) -> Batch:
+    def unnamed_in(self, rows: pa.Table) -> frozenset[str] | None:
+        """The paths of a chunk of a plan that a list does not name, as only the driver has it all.
+
+        None if this is no list: then a path shows by itself whether it is named.
+        """
+        if not self.is_list:
+            return None
+        pairs = zip(rows["input"].to_pylist(), rows["source"].to_pylist(), strict=True)
+        return frozenset(path for path, source in pairs if not self.names(Input(path, source)))
+
+    def vetted(self, batch: Batch, unnamed: Container[str] | None = None) -> Batch:
         """A batch of a plan, in which what this data set does not name fails and is not read.
 
-        Without size and age, so that it counts as changed once it is named again.
+        Without size and age, so that it counts as changed once it is named again. ``unnamed``: the
+        paths of such inputs, where somebody else has looked for them.
         """
+
+        def is_named(item: Input) -> bool:
+            return self.names(item) if unnamed is None else item.path not in unnamed
+
         inputs = tuple(
             item
-            if item.defect is not None or self.names(item)
+            if item.defect is not None or is_named(item)
             else Input(item.path, defect=NOT_NAMED, container=item.container)
             for item in batch.inputs
         )

@@ -7,7 +7,7 @@ changes makes a new version, which earlier programs refuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -146,10 +146,15 @@ def range_of(path: str) -> BatchRange:
     return chunk
 
 
-def numbered(names: list[str], suffix: str) -> list[int]:
+def numbered(names: Iterable[str], suffix: str) -> list[int]:
     """The numbers that name files of one kind; files of other names are none of them."""
+    return list(numbers_in(names, suffix))
+
+
+def numbers_in(names: Iterable[str], suffix: str) -> Iterator[int]:
+    """The same one by one, never all in memory."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return [int(stem) for stem in stems if is_number(stem) and stem == f"{int(stem):010d}"]
+    return (int(stem) for stem in stems if is_number(stem) and stem == f"{int(stem):010d}")
 
 
 def is_number(text: str) -> bool:

@@ -39,6 +39,8 @@ from batchlight.output.layout import (
 from batchlight.storage import Storage
 
 HEARTBEAT = timedelta(seconds=15)
+TELL_EVERY = timedelta(seconds=5)
+"""How soon the lock tells how far the run is."""
 GIVE_UP_AFTER = timedelta(seconds=45)
 STALE_AFTER = timedelta(seconds=60)
 LOOK_EVERY = timedelta(seconds=1)
@@ -53,6 +55,19 @@ logger = logging.getLogger(__name__)
 def new_run_id() -> str:
     """As in ``20260131T235959-0123abcd``: sorted by time, and never given twice."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+class PlanProgress(Document):
+    """How far a run is with its plan, in (image, method) pairs."""
+
+    plan: int
+    """The plan's first batch."""
+    planned: int = 0
+    """Of all, where the number of images in containers is an estimate."""
+    done: int
+    """By this run and earlier ones, batches that are not committed yet included."""
+    failed: int
+    skipped: int
 
 
 class Holder(Document):
@@ -70,6 +85,8 @@ class Holder(Document):
     released: bool = False
     pid_scope: str = ""
     """What ``pid`` is a number of; "" where that cannot be known."""
+    progress: PlanProgress | None = None
+    """As of the last heartbeat; None before the first batch."""
 
     @classmethod
     def this_process(cls, run_id: str) -> Holder:
@@ -121,6 +138,8 @@ class Lock:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, daemon=True)
         self.number = 0
+        self.progress: PlanProgress | None = None
+        """Written with the next heartbeat; set by whoever knows."""
 
     def __enter__(self) -> Self:
         named = require_known_format(self._storage)
@@ -214,11 +233,16 @@ class Lock:
             self._storage.delete(probe)
 
     def _beat_until_stopped(self) -> None:
-        while not self._stop.wait(HEARTBEAT.total_seconds()):
+        written = self.progress
+        while not self._stop.wait(min(HEARTBEAT, TELL_EVERY).total_seconds()):
             began = time.monotonic()
+            due = began - self._last_sign >= HEARTBEAT.total_seconds()
+            if not due and written == self.progress:
+                continue
+            written = self.progress
             try:
                 self.require()
-                self._write(self._holder)
+                self._write(self._holder.model_copy(update={"progress": written}))
             except (BatchlightError, OSError) as error:
                 if self._lost is not None:
                     return

@@ -6,14 +6,12 @@ its end mark last; a chunk's rows end in the file of ``metadata/`` of the same n
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -178,24 +176,16 @@ class Plan:
         """The number that a later plan starts with."""
         return self.first + self.counts.batches
 
-    async def batches(self, storage: Storage, skip: Container[int]) -> AsyncIterator[Batch]:
-        """The batches in order, but for those to skip; read in a thread, chunk by chunk."""
-        for chunk in self.chunks:
-            if not all(number in skip for number in chunk.numbers()):
-                for batch in await asyncio.to_thread(self.batches_of, storage, chunk):
-                    if batch.number not in skip:
-                        yield batch
-
     def batches_of(self, storage: Storage, chunk: BatchRange) -> list[Batch]:
         """The batches of one chunk, or some in the middle of one."""
-        batches = _as_batches(self.read_chunk(storage, self._chunk_with(chunk.first)))
-        return [batch for batch in batches if batch.number in chunk]
+        rows = self.read_chunk(storage, self._chunk_with(chunk.first))
+        return list(batches_in(rows, chunk.numbers()))
 
     def input_of(self, storage: Storage, batch: int, path: str) -> Input:
         """One image of a batch."""
         rows = self.read_chunk(storage, self._chunk_with(batch))
         wanted = pc.and_(pc.equal(rows["batch"], batch), pc.equal(rows["input"], path))
-        for found in _as_batches(rows.filter(wanted)):
+        for found in batches_in(rows.filter(wanted), [batch]):
             return found.inputs[0]
         raise StorageError(f"the plan of batch {batch} does not name {path}", transient=False)
 
@@ -209,13 +199,7 @@ class Plan:
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """One row per image. Raises ``DamagedRecordsError``."""
-        required = _REQUIRED.intersection(columns or _REQUIRED)
-        path = chunk_path(self.first, chunk)
-        table = read_table(storage, path, _CHUNK_SCHEMA, required, columns, later=[_CONTAINER])
-        at = table.schema.get_field_index(_CONTAINER)
-        if at < 0:
-            return table
-        return table.set_column(at, _CONTAINER, pc.fill_null(table[_CONTAINER], False))
+        return read_chunk(storage, self.first, chunk, columns)
 
     def read_units(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """Batch, methods, input and ``again``; the input as ``records.as_units`` names it."""
@@ -233,8 +217,11 @@ class Plan:
         for chunk in self.chunks:
             if all(number in done for number in chunk.numbers()):
                 continue
-            rows = self.read_chunk(storage, chunk, ["batch", "methods"]).to_pylist()
-            left.update(m for row in rows if row["batch"] not in done for m in row["methods"])
+            rows = self.read_chunk(storage, chunk, ["batch", "methods"])
+            left_here = pa.array([n for n in chunk.numbers() if n not in done], pa.int64())
+            methods = rows.filter(pc.is_in(rows["batch"], left_here))["methods"]
+            for counted_method in pc.value_counts(pc.list_flatten(methods)).to_pylist():
+                left[counted_method["values"]] += counted_method["counts"]
         return left
 
     def metadata_when_closed(self, storage: Storage) -> list[BatchRange]:
@@ -264,6 +251,32 @@ def read_plan(storage: Storage, first: int) -> Plan:
     return Plan(**{**dict(found), "fingerprints": fingerprints})
 
 
+def read_chunk(
+    storage: Storage, plan: int, chunk: BatchRange, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """A chunk of the plan that begins with batch ``plan``: one row per image.
+
+    Raises ``DamagedRecordsError``.
+    """
+    required = _REQUIRED.intersection(columns or _REQUIRED)
+    path = chunk_path(plan, chunk)
+    table = read_table(storage, path, _CHUNK_SCHEMA, required, columns, later=[_CONTAINER])
+    at = table.schema.get_field_index(_CONTAINER)
+    if at < 0:
+        return table
+    return table.set_column(at, _CONTAINER, pc.fill_null(table[_CONTAINER], False))
+
+
+def batches_in(rows: pa.Table, numbers: Collection[int]) -> Iterator[Batch]:
+    """Some batches of a chunk, in order; one at a time is made of its rows."""
+    rows = rows.filter(pc.is_in(rows["batch"], pa.array(numbers, pa.int64())))
+    at = 0
+    for run in pc.run_end_encode(rows["batch"].combine_chunks()).run_ends.to_pylist():
+        its, at = rows.slice(at, run - at), run
+        inputs = map(Input, *(its[name].to_pylist() for name in _INPUT_COLUMNS))
+        yield Batch(its["batch"][0].as_py(), tuple(its["methods"][0].as_py()), tuple(inputs))
+
+
 def write_chunk(storage: Storage, first: int, chunk: Sequence[PlannedBatch]) -> BatchRange:
     """Write a chunk of a plan that is not whole yet."""
     written = BatchRange(chunk[0].batch.number, chunk[-1].batch.number)
@@ -290,11 +303,3 @@ def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
         value = attrgetter(attribute)
         columns[name] = [value(image) for item in chunk for image in item.batch.inputs]
     return pa.table(columns, schema=_CHUNK_SCHEMA)
-
-
-def _as_batches(table: pa.Table) -> Iterator[Batch]:
-    inputs = map(Input, *(table[name].to_pylist() for name in _INPUT_COLUMNS))
-    rows = zip(table["batch"].to_pylist(), table["methods"].to_pylist(), inputs, strict=True)
-    for number, members in groupby(rows, key=itemgetter(0)):
-        _, methods, images = zip(*members, strict=True)
-        yield Batch(number, tuple(methods[0]), images)

@@ -102,6 +102,9 @@ def replaced_by(
     Only replacements in ``committed`` batches count; by default all of the plan. Every old file and
     every chunk is given once, and read once.
     """
+    if not old:
+        yield from plan.chunks
+        return
     waiting = deque(sorted(old, key=attrgetter("low")))
     opened: list[_Open] = []
     due: list[BatchRange] = []

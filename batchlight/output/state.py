@@ -15,8 +15,10 @@ from batchlight.output.layout import (
     BatchRange,
     metadata_path,
     numbered,
+    numbers_in,
     part_path,
 )
+from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, read_plan
 from batchlight.storage import Storage
 
@@ -31,7 +33,7 @@ class OutputState:
     """The last of them; all before it are closed."""
     closed: bool
     """Whether all rows of the last plan stand in ``metadata/``."""
-    parts: frozenset[int]
+    parts: NumberSet
     """Batches that are committed and not yet moved."""
     metadata: tuple[BatchRange, ...]
     """The files of ``metadata/``, in order."""
@@ -46,7 +48,7 @@ class OutputState:
             plans=plans,
             plan=read_plan(storage, plans[-1]) if plans else None,
             closed=bool(plans) and plans[-1] in numbered(names, ".closed"),
-            parts=frozenset(numbered(storage.names(PARTS), ".parquet")),
+            parts=NumberSet.of(numbers_in(storage.each_name(PARTS), ".parquet")),
             metadata=tuple(sorted(chunk for chunk in found if chunk is not None)),
         )
 
@@ -65,24 +67,22 @@ class OutputState:
         return max(after, self.plan.next_batch if self.plan else 0)
 
     @cached_property
-    def done(self) -> frozenset[int]:
+    def done(self) -> NumberSet:
         """Batches of the last plan that are committed."""
         if self.plan is None:
-            return frozenset()
+            return NumberSet()
         first, after = self.plan.first, self.plan.next_batch
         moved = (
-            number
-            for chunk in self.metadata
-            for number in range(max(chunk.first, first), min(chunk.last + 1, after))
+            range(max(chunk.first, first), min(chunk.last + 1, after)) for chunk in self.metadata
         )
-        return frozenset(number for number in self.parts if first <= number < after).union(moved)
+        return NumberSet.of_ranges([*self.parts.within(range(first, after)), *moved])
 
     @property
     def record_files(self) -> list[str]:
         """The files that hold each row exactly once: ``metadata/``, and parts not yet in it."""
         return [
             *map(metadata_path, self.metadata),
-            *(part_path(batch) for batch in sorted(self.parts) if not self.has_moved(batch)),
+            *(part_path(batch) for batch in self.parts if not self.has_moved(batch)),
         ]
 
     def has_moved(self, batch: int) -> bool:

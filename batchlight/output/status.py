@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batchlight.errors import UsageError
 from batchlight.output.layout import is_output, require_known_format
-from batchlight.output.lock import holder_of
+from batchlight.output.lock import Holder, PlanProgress, holder_of
 from batchlight.output.state import OutputState
 from batchlight.output.summary import read_summary
 from batchlight.storage import Location, Storage, open_storage
@@ -24,7 +24,9 @@ class Status:
     planned: int
     """(image, method) pairs of the last plan."""
     done: int
-    """Those of them that are in committed batches."""
+    """In committed batches; of a run under way, as of some seconds ago, also in the others."""
+    failed: int | None
+    """Of those that a run under way has done; None if there is none, or it has not told yet."""
     holder: str | None
     ended: str | None
     """When and how the last run that is over ended."""
@@ -51,14 +53,16 @@ def read_status(text: str) -> Status:
     state = OutputState.load(storage)
     holder = holder_of(storage)
     planned = state.plan.rows if state.plan else 0
+    told = _told_of(state, holder)
     summary = read_summary(storage)
     ended = "finished" if state.unfinished is None and summary else "interrupted"
     return Status(
         output=text,
         state="running" if holder else ended,
         images=state.plan.counts.todo if state.plan else 0,
-        planned=planned,
-        done=planned - rows_left(storage, state),
+        planned=max(planned, told.planned if told else 0),
+        done=told.done if told else planned - rows_left(storage, state),
+        failed=told.failed if told else None,
         holder=f"{holder} since {holder.acquired_at.isoformat()}" if holder else None,
         ended=(
             f"{summary.finished_at}, exit {summary.exit_code}: {summary.reason}"
@@ -67,6 +71,13 @@ def read_status(text: str) -> Status:
         ),
         exit_code=summary.exit_code if summary else None,
     )
+
+
+def _told_of(state: OutputState, holder: Holder | None) -> PlanProgress | None:
+    """What a run under way tells of the last plan."""
+    told = holder.progress if holder else None
+    plan = state.unfinished
+    return told if told and plan and told.plan == plan.first else None
 
 
 def rows_left(storage: Storage, state: OutputState) -> int:

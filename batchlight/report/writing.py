@@ -13,6 +13,7 @@ from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT
+from batchlight.output.plan import Plan
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
@@ -34,6 +35,16 @@ PICTURES_BYTES = 1_750_000
 """Of all pictures together, before they are written as text, which takes a third more."""
 NAME_TIMES = 16
 """How often the name of an image that is shown stands on the page, at most."""
+
+
+def reported_since(storage: Storage, plan: Plan) -> bool:
+    """Whether the report of an output was made when all of its last plan was there."""
+    try:
+        made = storage.stat(REPORT).modified
+    except FileNotFoundError:
+        return False
+    closed = plan.closed_at(storage)
+    return closed is None or (made is not None and made >= closed)
 
 
 @dataclass(frozen=True)

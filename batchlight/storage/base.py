@@ -120,6 +120,12 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the files directly in ``folder``, sorted; empty if there is no such folder."""
 
+    def each_name(self, folder: str) -> Iterator[str]:
+        """The same in any order, some perhaps twice, never all in memory.
+
+        Of a folder without folders in it.
+        """
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in ``folder``, sorted; empty if there is no such folder."""
 

@@ -30,7 +30,9 @@ class Pages:
     or at the first key, so that keys come twice, where the store cannot start after a given key.
     """
 
-    def __init__(self, store: Any, location: Location) -> None:
+    def __init__(self, store: Any, location: Location, folder: str | None = None) -> None:
+        """``folder``: list only what is below it."""
+        self._folder = folder
         self._store = store
         self._location = location
         # Azure's client filters by the order of names, which is not the order of every account;
@@ -66,7 +68,9 @@ class Pages:
                 transient=False,
             )
         self._restarts += 1
-        return iter(obstore.list(self._store, offset=self._last, chunk_size=KEYS_PER_PAGE))
+        return iter(
+            obstore.list(self._store, self._folder, offset=self._last, chunk_size=KEYS_PER_PAGE)
+        )
 
 
 class SortingTable:

@@ -1,5 +1,8 @@
 """Lists of paths: one a line in a .txt, or a column ``path`` in a .csv or .parquet.
 
+Other columns may tell what a look at each object would tell too. They may have the names of S3
+Inventory, whose ``bucket`` and ``key`` make a path.
+
 A list may come from anybody, and a few kilobytes of Parquet can hold the same long text a million
 times. So no entry may be longer than a path can be, and that is looked at before entries are made.
 """
@@ -10,8 +13,10 @@ import csv
 import io
 import os
 import posixpath
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -29,6 +34,20 @@ ENTRIES_AT_MOST = 100_000_000
 COLUMN_BYTES_AT_MOST = 4 * 2**30
 ROWS_AT_ONCE = 65_536
 
+_NAMES = {
+    "path": ("path", "key"),
+    "bucket": ("bucket",),
+    "size": ("size",),
+    "etag": ("etag", "e_tag"),
+    "modified": ("modified", "last_modified", "last_modified_date"),
+    "is_latest": ("is_latest",),
+    "is_delete_marker": ("is_delete_marker",),
+}
+"""What a list may tell of an object, and the names that the column may have."""
+
+Row: TypeAlias = Mapping[str, Any]
+"""By the keys of ``_NAMES``; of a .csv, all is text."""
+
 
 @dataclass(frozen=True)
 class ListEntry:
@@ -38,6 +57,10 @@ class ListEntry:
     """Below the output."""
     source: str | None
     """Where it is, if not at ``path`` in the list's folder."""
+    size: int | None = None
+    etag: str | None = None
+    modified: datetime | None = None
+    """What the list tells of the object; all None where it does not tell size and etag."""
 
 
 def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]:
@@ -48,13 +71,16 @@ def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]
     """
     entries: dict[str, ListEntry] = {}
     duplicates = 0
-    for text in _texts(data, name, shown):
+    for row in _rows(data, name, shown):
+        text = _text_of(row)
+        if not text or not _is_there(row):
+            continue
         if len(text) > LONGEST_ENTRY:
             raise _too_long(shown)
-        entry = _resolve(text, shown)
+        entry = replace(_resolve(text, shown), **_facts(row))
         earlier = entries.setdefault(escape_controls(entry.path), entry)
         duplicates += earlier is not entry
-        if earlier != entry:
+        if (earlier.path, earlier.source) != (entry.path, entry.source):
             one, other = (escape_controls(e.source or e.path) for e in (earlier, entry))
             raise UsageError(
                 f"the list {shown} names {one} and {other}, which would be written to the same "
@@ -63,7 +89,7 @@ def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]
     return [entry for _, entry in sorted(entries.items())], duplicates
 
 
-def _texts(data: bytes, name: str, shown: str) -> Iterator[str]:
+def _rows(data: bytes, name: str, shown: str) -> Iterator[Row]:
     try:
         if name.lower().endswith(".parquet"):
             yield from _of_parquet(data, shown)
@@ -72,26 +98,69 @@ def _texts(data: bytes, name: str, shown: str) -> Iterator[str]:
         if name.lower().endswith(".csv"):
             yield from _of_csv(lines, shown)
         else:
-            yield from (text for line in lines if (text := line.rstrip("\r\n")))
+            yield from ({"path": line.rstrip("\r\n")} for line in lines)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
         raise UsageError(f"cannot read the list {shown}: {brief(error)}") from error
 
 
-def _of_csv(lines: io.StringIO, shown: str) -> Iterator[str]:
+def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
+    """The columns to read, by what they tell."""
+    names = set(there)
+    found = {
+        what: next(name for name in called if name in names)
+        for what, called in _NAMES.items()
+        if not names.isdisjoint(called)
+    }
+    if "path" not in found:
+        raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
+    if found["path"] != "key":
+        found.pop("bucket", None)
+    return found
+
+
+def _text_of(row: Row) -> str | None:
+    path, bucket = row["path"], row.get("bucket")
+    return f"s3://{bucket}/{path}" if path and bucket else path
+
+
+def _is_there(row: Row) -> bool:
+    """Whether an inventory tells of an object as it is, and not of an earlier or deleted one."""
+    latest, deleted = (str(row.get(name)).lower() for name in ("is_latest", "is_delete_marker"))
+    return latest != "false" and deleted != "true"
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    """Size, etag and age, if the row tells enough to notice a change."""
+    size, etag, modified = row.get("size"), row.get("etag"), row.get("modified")
+    if not etag or size is None or not str(size).isascii() or not str(size).isdigit():
+        return {}
+    if isinstance(modified, str):
+        try:
+            modified = datetime.fromisoformat(modified)
+        except ValueError:
+            modified = None
+    if not isinstance(modified, datetime):
+        modified = None
+    elif modified.tzinfo is None:
+        modified = modified.replace(tzinfo=UTC)
+    # Stores give etags in quotes, inventories without.
+    quoted = etag if etag.endswith('"') else f'"{etag}"'
+    return {"size": int(size), "etag": quoted, "modified": modified}
+
+
+def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
     # Strict, for a quote that nothing closes would make one entry of all that follow.
     rows = csv.DictReader(lines, strict=True)
-    if "path" not in (rows.fieldnames or ()):
-        raise UsageError(f"the list {shown} has no column 'path'; add one with that header")
+    columns = _columns(rows.fieldnames or (), shown)
     try:
         for row in rows:
-            text = row["path"]
+            text = row[columns["path"]]
             if text and ("\n" in text or "\r" in text):
                 raise UsageError(
                     f"the list {shown} has a path of several lines that ends in line "
                     f"{rows.line_num}, as where a quote is not closed; correct it"
                 )
-            if text:
-                yield text
+            yield {what: row[name] for what, name in columns.items()}
     except csv.Error as error:
         raise UsageError(
             f"cannot read the list {shown}: {brief(error)} (line {rows.line_num}); in a name, "
@@ -99,27 +168,46 @@ def _of_csv(lines: io.StringIO, shown: str) -> Iterator[str]:
         ) from error
 
 
-def _of_parquet(data: bytes, shown: str) -> Iterator[str]:
+def _of_parquet(data: bytes, shown: str) -> Iterator[Row]:
     file = pq.ParquetFile(pa.BufferReader(data))
-    if "path" not in file.schema_arrow.names:
-        raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
-    if not pa.types.is_nested(file.schema_arrow.field("path").type):
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["path"])
+    schema = file.schema_arrow
+    columns = _columns(schema.names, shown)
+    texts = [name for name in columns.values() if _is_text(schema.field(name).type)]
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
-    at = file.schema_arrow.get_field_index("path")
-    size = sum(g.column(at).total_uncompressed_size for g in groups if at < g.num_columns)
+    size = sum(
+        group.column(at).total_uncompressed_size
+        for group in groups
+        for at in range(group.num_columns)
+        if group.column(at).path_in_schema in columns.values()
+    )
     if file.metadata.num_rows > ENTRIES_AT_MOST or size > COLUMN_BYTES_AT_MOST:
         raise UsageError(
             f"the list {shown} holds {file.metadata.num_rows} entries in {size} bytes, which is "
             "more than a list may hold; make several of it"
         )
-    for batch in file.iter_batches(ROWS_AT_ONCE, columns=["path"], use_threads=False):
-        column = batch.column(0)
+    wanted = list(columns.values())
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted, use_threads=False):
+        found = [_values(batch.column(name), what, shown) for what, name in columns.items()]
+        for values in zip(*found, strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)
+    )
+
+
+def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
+    """As Python values, of a path as text."""
+    if what == "path" or isinstance(column, pa.DictionaryArray):
         texts = column.dictionary if isinstance(column, pa.DictionaryArray) else column
-        texts = texts.cast(pa.string())
-        if (pc.max(pc.binary_length(texts)).as_py() or 0) > LONGEST_ENTRY:
+        if (pc.max(pc.binary_length(texts.cast(pa.string()))).as_py() or 0) > LONGEST_ENTRY:
             raise _too_long(shown)
-        yield from (text for text in column.cast(pa.string()).to_pylist() if text)
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _too_long(shown: str) -> UsageError:

@@ -94,6 +94,9 @@ class LocalStorage:
             except FileNotFoundError:
                 return []
 
+    def each_name(self, folder: str) -> Iterator[str]:
+        yield from self.names(folder)
+
     def folders(self, folder: str) -> list[str]:
         absolute = self._absolute(folder)
         with storage_trouble(f"cannot list {absolute}"):

@@ -132,17 +132,22 @@ class ObjectStorage:
     def _is_no_folder_mark(self, info: FileInfo) -> bool:
         """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
 
-        Only a name that has a suffix may be that of an empty image, and is asked for.
+        An empty file has such a key without the slash, and so is asked for.
         """
-        if info.size or info.defect is not None:
-            return True
-        return "." in info.path.rpartition("/")[2] and self.is_file(info.path)
+        return bool(info.size) or info.defect is not None or self.is_file(info.path)
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         # A store may also list the folder itself: an empty object that some tools create.
         paths = (meta["path"] for meta in found["objects"] if meta["path"] != folder)
         return sorted(path.rpartition("/")[2] for path in paths)
+
+    def each_name(self, folder: str) -> Iterator[str]:
+        pages = Pages(self._store, self.location, folder)
+        # Page by page, as of 10^6 names there are 1000, any of which may break off.
+        while page := self._ask("list", folder, pages.next, LISTING_PATIENCE):
+            paths = (info.path.removeprefix(f"{folder}/") for info in page if info.path != folder)
+            yield from (path for path in paths if "/" not in path)
 
     def is_file(self, path: str) -> bool:
         try:

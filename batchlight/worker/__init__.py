@@ -1,4 +1,4 @@
-"""What runs on a worker: one batch.
+"""What runs on a worker: one batch after the other.
 
 image.py           one image: what is known of it, and its failures
 steps.py           what is done to one image: read, decode, enhance, encode, write, record
@@ -7,6 +7,10 @@ overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
 copying.py         one batch of files that are no images
 shard.py           one container: its images in groups, written back to where they were
+shard_steps.py     the steps of the images in a container
 sidecars.py        files beside containers
+batch_result.py    what the driver hears of it
+closing.py         what is done at the end of a plan
+assigned.py        all batches that a worker is given at once, and how far it is
 network_client.py  images to the network and back, in groups of one shape
 """

@@ -6,7 +6,7 @@ Small ones go through memory, several at once; large ones in pieces, one after t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -20,8 +20,9 @@ from batchlight.output.inputs import Batch, Input, place_of
 from batchlight.output.recordfiles import write_part
 from batchlight.output.records import Record
 from batchlight.storage.base import NameRefusedError, Writer
+from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.image import BrokenBatchError, Image, Losses
-from batchlight.worker.pipeline import BatchResult, Redone, kinds_of, readers_of
+from batchlight.worker.pipeline import Redone, kinds_of, readers_of, result_of
 from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
 
 COPIES_AT_ONCE = 8
@@ -35,14 +36,22 @@ def copy_batch(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses
 ) -> BatchResult:
     """Copy all files of a batch and commit it; as ``pipeline.run_batch``."""
+    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    return result_of(copies_in_steps(context, service, batch.number, images))
+
+
+def copies_in_steps(
+    context: BatchContext, service: Service | None, number: int, images: Sequence[Image]
+) -> Generator[None, None, BatchResult]:
+    """As ``copy_batch``, step by step; what is done so far can be seen in ``images``."""
     steps = Steps(context)
-    images = _copied(steps, [Image.of(item, batch.methods, losses) for item in batch.inputs])
-    records = _records(context, batch, images)
+    yield from _copied(steps, images)
+    records = _records(context, number, images)
     unexpected = kinds_of(images)
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
-        raise BrokenBatchError(batch.number, unexpected)
+        raise BrokenBatchError(number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, records, readers_of(images))
+    rows = write_part(steps.output, number, records, readers_of(images))
     return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
@@ -59,8 +68,8 @@ def copy_again(
         Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
         for item in batch.inputs
     ]
-    images = _copied(Steps(context), images)
-    return Redone(_records(context, batch, images), kinds_of(images), readers_of(images))
+    result_of(_copied(Steps(context), images))
+    return Redone(_records(context, batch.number, images), kinds_of(images), readers_of(images))
 
 
 def rehearse_copies(
@@ -71,26 +80,25 @@ def rehearse_copies(
     inputs: Sequence[Input],
 ) -> None:
     """Read some files, and write nothing; as ``pipeline.rehearse``."""
-    _copied(Steps(context), [Image.of(item, (), losses) for item in inputs])
+    result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 
-def _records(context: BatchContext, batch: Batch, images: Sequence[Image]) -> list[Record]:
-    return [
-        as_record(context, batch.number, i, method, None) for i in images for method in i.methods
-    ]
+def _records(context: BatchContext, number: int, images: Sequence[Image]) -> list[Record]:
+    return [as_record(context, number, i, method, None) for i in images for method in i.methods]
 
 
-def _copied(steps: Steps, images: list[Image]) -> list[Image]:
+def _copied(steps: Steps, images: Sequence[Image]) -> Generator[None, None, None]:
     for image in images:
         image.is_other = True
     small = [image for image in images if (image.input.size or 0) <= SMALL_BYTES]
     with Pool(COPIES_AT_ONCE) as pool:
-        list(pool.map(partial(_copy, steps), small))
+        for _ in pool.map(partial(_copy, steps), small):
+            yield
     for image in images:
         if (image.input.size or 0) > SMALL_BYTES:
             image.attempt(partial(_copy_in_pieces, steps, image))
+            yield
     steps.output.sync()  # before a part tells that they are there
-    return images
 
 
 def _copy(steps: Steps, image: Image) -> None:

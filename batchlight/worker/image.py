@@ -7,7 +7,8 @@ other images of the batch never notice.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from batchlight.config import Method
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Input
+from batchlight.output.records import Tally
 from batchlight.storage import EVERYONE
 
 T = TypeVar("T")
@@ -150,6 +152,16 @@ class Image:
             self.failure is None and method in self.results and self.results[method].failure is None
         )
 
+    @property
+    def so_far(self) -> Iterator[str]:
+        """Of each method that is done with it: its status, or the code of its failure."""
+        for result in self.results.values():
+            failure = self.failure or result.failure
+            if failure is not None:
+                yield failure.code.value
+            elif "finished_at" in result.columns:
+                yield self.status(None)
+
     def attempt(self, step: Callable[[], T], method: Method | None = None) -> T | None:
         """Run one step; record its failure on the image, or on one method of it.
 
@@ -185,6 +197,19 @@ class BrokenBatchError(BatchlightError):
             "no fault of the images; check disk, memory and installation of the workers and run "
             "the same command again, or report the traceback that was logged"
         )
+
+
+def tally_so_far(images: Iterable[Image]) -> Tally:
+    """Of the (image, method) pairs that are done; a container counts once it is committed."""
+    ended: Counter[str] = Counter()
+    inside = 0
+    for image in images:
+        before = ended.total()
+        ended.update(image.so_far)
+        inside += (ended.total() - before) * (image.input.inside is not None)
+    ok, skipped, copied = (ended.pop(status, 0) for status in ("ok", "skipped", "copied"))
+    failed = tuple(sorted(ended.items()))
+    return Tally(ok=ok, skipped=skipped, copied=copied, failed_by_code=failed, in_containers=inside)
 
 
 def _death_of(item: Input, method: Method | None, losses: Losses) -> Failure | None:

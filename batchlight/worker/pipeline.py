@@ -13,15 +13,13 @@ its way through the network (``network_client.py``), and by the largest image.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import and_
-from typing import TYPE_CHECKING, Self
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
@@ -32,8 +30,9 @@ from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.recordfiles import write_part
-from batchlight.output.records import STAGES, Record, Tally
+from batchlight.output.records import Record
 from batchlight.storage import EVERYONE
+from batchlight.worker.batch_result import BatchResult, one_of_each_kind
 from batchlight.worker.image import Analysed, BrokenBatchError, Image, Losses, Unexpected
 from batchlight.worker.network_client import Feeder
 from batchlight.worker.overlap import WriteBehind, read_ahead
@@ -42,46 +41,12 @@ from batchlight.worker.steps import BatchContext, Steps, as_record
 if TYPE_CHECKING:
     from batchlight.absgn.result import Restored
 
+T = TypeVar("T")
+
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
 """Of the budget, while more images are to come; the rest is for encoded bytes."""
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What the driver hears of a batch: never pixels, never rows."""
-
-    tallies: Mapping[str, Tally]
-    """By method."""
-    stages_s: Mapping[str, float]
-    """What the time of all images went into: read, decode, enhance, encode, write."""
-    network_s: float
-    """How long the network computed."""
-    unexpected: tuple[Unexpected, ...] = ()
-    """Exceptions that are no image's fault, one of each kind."""
-    read_bytes: int = 0
-    """Of images, as often as they were read."""
-
-    @property
-    def tally(self) -> Tally:
-        """Of all methods."""
-        return sum(self.tallies.values(), Tally())
-
-    @classmethod
-    def of(
-        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int = 0
-    ) -> BatchResult:
-        """Count the rows of a batch."""
-        names = pc.unique(rows["method"]).to_pylist()
-        methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
-        return cls(
-            {name: Tally.of(its) for name, its in methods.items()},
-            {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
-            _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
-            unexpected,
-            read_bytes,
-        )
 
 
 @dataclass(frozen=True)
@@ -103,22 +68,29 @@ def run_batch(
     Raises ``StorageError`` for trouble that is no image's fault, ``BrokenBatchError``, and
     ``MemoryError``.
     """
-    steps = Steps(context)
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    return result_of(batch_in_steps(context, service, batch.number, images))
+
+
+def batch_in_steps(
+    context: BatchContext, service: Service | None, number: int, images: Sequence[Image]
+) -> Generator[None, None, BatchResult]:
+    """As ``run_batch``, step by step; what is done so far can be seen in ``images``."""
+    steps = Steps(context)
     shares_light = context.config.atmospheric_light == "batch"
     with Pipeline(steps, service) as pipeline:
-        pipeline.work(images, light=None, wait=shares_light)
+        yield from pipeline.work(images, light=None, wait=shares_light)
     light = mean_light(images)
     records = [
-        as_record(context, batch.number, image, method, light)
+        as_record(context, number, image, method, light)
         for image in images
         for method in image.methods
     ]
     unexpected = kinds_of(images)
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
-        raise BrokenBatchError(batch.number, unexpected)
+        raise BrokenBatchError(number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, records, readers_of(images))
+    rows = write_part(steps.output, number, records, readers_of(images))
     return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
@@ -142,7 +114,7 @@ def redo(
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
     with Pipeline(Steps(context), service) as pipeline:
-        pipeline.work(images, light=known, wait=shares_light)
+        result_of(pipeline.work(images, light=known, wait=shares_light))
     if lights is None:
         lights = dict.fromkeys(batch.methods, mean_light(images))
     records = [
@@ -167,7 +139,7 @@ def rehearse(
     """
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
-        pipeline.work(images, light=None, wait=False)
+        result_of(pipeline.work(images, light=None, wait=False))
 
 
 @dataclass(frozen=True)
@@ -205,11 +177,13 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def work(self, images: Sequence[Image], light: float | None, wait: bool) -> None:
+    def work(
+        self, images: Sequence[Image], light: float | None, wait: bool
+    ) -> Generator[None, None, None]:
         """Do all images, with the batch's light or, while that is None, each with its own.
 
         ``wait``: until the light is known from all of them, where it could make a difference.
-        Returns when everything is written.
+        Yields after each image; at the end, everything is written.
         """
         waiting: deque[_Waiting] = deque()
         mean = MeanLight(len(images))
@@ -227,10 +201,11 @@ class Pipeline:
             else:
                 self._enhance(image, analysed, light)
             del data, analysed  # before the next one is read
-        self._finish(waiting, mean.so_far)
-        self._rest()
+            yield
+        yield from self._finish(waiting, mean.so_far)
+        yield from self._rest()
 
-    def _finish(self, waiting: deque[_Waiting], light: float | None) -> None:
+    def _finish(self, waiting: deque[_Waiting], light: float | None) -> Iterator[None]:
         """Do the images that have waited for the batch's light."""
         for held, kept in read_ahead(_drained(waiting), _unread_bytes, self._read_again):
             image = held.image
@@ -238,12 +213,14 @@ class Pipeline:
             if analysed is not None:
                 self._enhance(image, analysed, light)
             del held, kept, analysed
+            yield
 
-    def _rest(self) -> None:
+    def _rest(self) -> Iterator[None]:
         """Wait for the network and for all writes."""
         if self._feeder is not None:
             for (image, decoded), restored in self._feeder.rest():
                 self._take(image, decoded, restored)
+                yield
         self._behind.flush()
         if self._writes:
             self._steps.output.sync()  # before a part tells that they are there
@@ -297,6 +274,8 @@ class Pipeline:
     def _skip(self, image: Image, decoded: Decoded, data: bytes) -> None:
         """Do what becomes of an image that is not dark."""
         if self._steps.config.not_dark == "leave-out":
+            for result in image.results.values():
+                result.columns["finished_at"] = datetime.now(UTC)
             return
         for method in image.methods:
             copy = partial(self._steps.copy, image, method, decoded, data)
@@ -327,9 +306,19 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
         yield waiting.popleft()
 
 
+def result_of(work: Generator[None, None, T]) -> T:
+    """What a generator returns, once it is at its end."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     """The unexpected exceptions of some images, one of each kind."""
-    return tuple({found.kind: found for image in images for found in image.unexpected}.values())
+    return one_of_each_kind(found for image in images for found in image.unexpected)
 
 
 def readers_of(images: Iterable[Image]) -> int:
@@ -340,7 +329,3 @@ def readers_of(images: Iterable[Image]) -> int:
 def mean_light(images: Iterable[Image]) -> float | None:
     """Of a batch, as far as its images could be analysed."""
     return batch_light(image.light for image in images)
-
-
-def _seconds(rows: pa.Table, stage: str) -> float:
-    return (pc.sum(rows[stage]).as_py() or 0.0) / 1000

@@ -9,9 +9,9 @@ them; the group's rows are kept as columns. So memory is bounded by the budgets 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,17 +25,28 @@ from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import write_part
-from batchlight.output.records import ORDER, SCHEMA, Record, as_table
+from batchlight.output.records import ORDER, SCHEMA, Record, Tally, as_table
 from batchlight.shards.groups import Group, groups_in
 from batchlight.shards.rewriting import Rewriter, Spool
 from batchlight.shards.selection import key_of
 from batchlight.shards.source import opened_container
 from batchlight.shards.tar import Member
-from batchlight.storage import EVERYONE
-from batchlight.storage.base import ChangedError, NameRefusedError, Reader
-from batchlight.worker.image import BrokenBatchError, Failure, Image, Losses, Unexpected
-from batchlight.worker.pipeline import BatchResult, Pipeline, Redone, kinds_of, mean_light
+from batchlight.storage.base import Reader
+from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.image import (
+    BrokenBatchError,
+    Failure,
+    Image,
+    Losses,
+    Unexpected,
+    tally_so_far,
+)
+from batchlight.worker.pipeline import Pipeline, Redone, kinds_of, mean_light, result_of
+from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
 from batchlight.worker.steps import BatchContext, Steps, as_record
+
+Watch = Callable[[Sequence[Image], Tally], object]
+"""Hears which images are being worked on, and what was done before them."""
 
 KEEP_BYTES = 32 * 2**20
 """Budget for images that wait for their group's light; smaller than that of a batch of files, since
@@ -46,7 +57,15 @@ def run_shard(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses
 ) -> BatchResult:
     """Do a container and commit it. Raises as ``run_batch``."""
-    table, unexpected, steps = _rewritten(context, service, batch, batch.methods, losses)
+    return result_of(shard_in_steps(context, service, batch, losses, _unwatched))
+
+
+def shard_in_steps(
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
+) -> Generator[None, None, BatchResult]:
+    """As ``run_shard``, step by step."""
+    work = _rewritten(context, service, batch, batch.methods, losses, watch)
+    table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
     if unexpected and pc.all(failed).as_py():
         raise BrokenBatchError(batch.number, unexpected)
@@ -69,7 +88,8 @@ def redo_shard(
     """
     assert batch.container is not None
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
-    table, unexpected, steps = _rewritten(context, service, batch, methods, losses)
+    work = _rewritten(context, service, batch, methods, losses, _unwatched)
+    table, unexpected, steps = result_of(work)
     return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.readers)
 
 
@@ -94,11 +114,11 @@ def rehearse_shard(
     inputs: Collection[Input],
 ) -> None:
     """Do all that could kill a worker with some images of a container, and write nothing."""
-    steps = _ShardSteps(context, container)
+    steps = ShardSteps(context, container)
     with opened_container(container, steps.input, steps.opened) as source, steps.reading(source):
         chosen = [Image.of(item, methods, losses) for item in inputs]
         with Pipeline(steps, service, writes=False, keep_bytes=KEEP_BYTES) as pipeline:
-            pipeline.work(chosen, light=None, wait=False)
+            result_of(pipeline.work(chosen, light=None, wait=False))
 
 
 def _rewritten(
@@ -107,18 +127,19 @@ def _rewritten(
     batch: Batch,
     methods: tuple[Method, ...],
     losses: Losses,
-) -> tuple[pa.Table, tuple[Unexpected, ...], _ShardSteps]:
+    watch: Watch,
+) -> Generator[None, None, tuple[pa.Table, tuple[Unexpected, ...], ShardSteps]]:
     """Write a container; its rows, and what went wrong that no image should cause."""
     assert batch.container is not None
-    steps = _ShardSteps(context, batch.container)
-    shard = _Shard(steps, service, batch, methods, losses)
+    steps = ShardSteps(context, batch.container)
+    shard = _Shard(steps, service, batch, methods, losses, watch)
     try:
         with opened_container(batch.container, steps.input, steps.opened) as source:
-            while not shard.written(source):
+            while not (yield from shard.written(source)):
                 shard.start_again()
         table = shard.rows()
     except (ImageError, OSError) as error:
-        failure = _failure_of(error)
+        failure = failure_of(error)
         table = as_table(
             _row_of_container(steps.context, batch, m, losses, failure) for m in methods
         )
@@ -126,86 +147,49 @@ def _rewritten(
     return table, tuple(shard.unexpected.values()), steps
 
 
-class _ShardSteps(Steps):
-    """Images are read from the container; what they become waits until it is their turn there."""
-
-    def __init__(self, context: BatchContext, container: Input) -> None:
-        super().__init__(replace(context, fingerprints=context.container_fingerprints))
-        self.container = container
-        self.spool: Spool | None = None
-        self._source: Reader | None = None
-        self.read_bytes = 0
-        """Of images, as often as they were read."""
-        self.readers = EVERYONE
-        """Who may read the container, as permission bits; once it is opened."""
-
-    @contextmanager
-    def reading(self, source: Reader) -> Iterator[None]:
-        """Let images come from there."""
-        self._source = source
-        self.readers = super().readers_of(self.container)
-        try:
-            yield
-        finally:
-            self._source = None
-
-    def bytes_of(self, item: Input) -> bytes:
-        assert self._source is not None
-        assert item.offset is not None
-        return self._source.read_at(item.offset, item.size or 0)
-
-    def readers_of(self, item: Input) -> int:
-        return self.readers
-
-    def path_of(self, method: Method, item: Input) -> str:
-        return container_output(method, self.container.path)
-
-    def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
-        assert self.spool is not None
-        if not image.skipped:  # else the bytes stay where they are
-            self.spool.put((image.input.path, method), data)
-
-
 @dataclass
 class _Shard:
     """A container that is being written."""
 
-    steps: _ShardSteps
+    steps: ShardSteps
     service: Service | None
     batch: Batch
     methods: tuple[Method, ...]
     losses: Losses
+    watch: Watch
     unexpected: dict[str, Unexpected] = field(default_factory=dict)
     _tables: list[pa.Table] = field(default_factory=list)
     _rewriters: dict[Method, Rewriter] = field(default_factory=dict)
     _dropped: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     _kept: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     """Keys of samples of which something is written already."""
+    _before: Tally = field(default_factory=Tally)
+    """Of the groups that are done."""
     _too_late: bool = False
     """A sample was to be left out of which something was written already."""
 
-    def written(self, source: Reader) -> bool:
+    def written(self, source: Reader) -> Generator[None, None, bool]:
         """Write all of it; whether it is to be kept, which else is to be done again."""
         with ExitStack() as exits, self.steps.reading(source):
             self.steps.spool = Spool()
             exits.callback(self.steps.spool.close)
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
-                with _failing_by_name():
+                with failing_by_name():
                     writer = self.steps.output.open_writer(path, self.steps.readers)
                 rewriter = Rewriter(source, writer, compress=kind_of(path) == "tar.gz")
                 exits.callback(rewriter.abort)
                 self._rewriters[method] = rewriter
             for group in groups_in(source, self.steps.container, self.steps.config):
                 DEADLINE.restart()
-                self._do(group)
+                yield from self._do(group)
             for rewriter in self._rewriters.values():
                 rewriter.finish()
             source.require_unchanged()
             if self._too_late:
                 return False
             self.steps.require_wanted()
-            with _failing_by_name():
+            with failing_by_name():
                 for rewriter in self._rewriters.values():
                     rewriter.commit()
         return True
@@ -214,6 +198,7 @@ class _Shard:
         """Forget everything but which samples are to be left out."""
         self._tables.clear()
         self._kept.clear()
+        self._before = Tally()
         self._too_late = False
 
     def rows(self) -> pa.Table:
@@ -234,13 +219,15 @@ class _Shard:
             table = table.set_column(at, field_, pa.array(values, field_.type))
         return table.sort_by(ORDER)
 
-    def _do(self, group: Group) -> None:
+    def _do(self, group: Group) -> Generator[None, None, None]:
         steps = self.steps
         found = [Image.of(item, self.methods, self.losses) for _, item in group.images]
         for image in found:
             image.deaths = self.losses.deaths.get(steps.container, 0)
+        self.watch(found, self._before)
         with Pipeline(steps, self.service, keep_bytes=KEEP_BYTES) as pipeline:
-            pipeline.work(found, light=None, wait=steps.config.atmospheric_light == "batch")
+            shares_light = steps.config.atmospheric_light == "batch"
+            yield from pipeline.work(found, light=None, wait=shares_light)
         done = {image.input.path: image for image in found}
         for method in self.methods:
             self._note_dropped(group, method, done)
@@ -260,6 +247,7 @@ class _Shard:
                 for method in self.methods
             )
         )
+        self._before += tally_so_far(found)
 
     def _note_dropped(self, group: Group, method: Method, done: Mapping[str, Image]) -> None:
         """Which samples are to be left out, as far as is known by now."""
@@ -300,6 +288,10 @@ class _Shard:
                 result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
 
 
+def _unwatched(images: Sequence[Image], before: Tally) -> None:
+    """Of a container of which nobody asks how far it is."""
+
+
 def _facts_of(container: Input) -> dict[str, Any]:
     return {"container": container.path, "container_bytes": container.size}
 
@@ -316,27 +308,3 @@ def _row_of_container(
         image.skipped = True
         image.results[method].columns["output"] = container_output(method, batch.container.path)
     return as_record(context, batch.number, image, method, None)
-
-
-@contextmanager
-def _failing_by_name() -> Iterator[None]:
-    """Take an output that cannot have its name for a failure of its container."""
-    try:
-        yield
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
-
-
-def _failure_of(error: ImageError | OSError) -> Failure:
-    """Why a container as a whole has failed. Raises the error again if it is no container's."""
-    match error:
-        case ImageError():
-            return Failure(error.code, error.message)
-        case FileNotFoundError():
-            return Failure(ErrorCode.MISSING, "vanished since it was listed")
-        case PermissionError():
-            return Failure(ErrorCode.UNREADABLE, "no permission to read it")
-        case ChangedError() | NameRefusedError():
-            return Failure(ErrorCode.UNREADABLE, str(error))
-        case _:
-            raise error

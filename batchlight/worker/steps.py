@@ -206,11 +206,11 @@ class Steps(ImageSteps):
     """The steps of a batch's images."""
 
     def __init__(self, context: BatchContext) -> None:
-        _refuse_unshared(context.input, context.output, context.run_id)
+        refuse_unshared(context)
         opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
         super().__init__(context.config, context.input, opened)
         self.context = context
-        self.output = _output(context.output, context.run_id, context.lock)
+        self.output = output_of(context.output, context.run_id, context.lock)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes, and who may read them. Raises ``ImageError``."""
@@ -309,14 +309,19 @@ def _source(location: Location, follow_links: bool, run_id: str) -> Storage:
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
-def _output(location: Location, run_id: str, lock: int) -> Storage:
+def output_of(location: Location, run_id: str, lock: int) -> Storage:
     """The same for what is written; it remembers when it looked at the locks last."""
     return fenced_for_worker(open_storage(location), lock, str(location))
 
 
+def refuse_unshared(context: BatchContext) -> None:
+    """Raise ``ClusterError`` in a process that does not see the folders of the driver."""
+    _refuse_unshared(context.input, context.output, context.run_id)
+
+
 @lru_cache(maxsize=OPEN_STORAGES)
 def _refuse_unshared(source: Location, output: Location, run_id: str) -> None:
-    """Raise ``ClusterError`` in a process that does not see the folders of the driver.
+    """Looked at once.
 
     On a node with folders of its own, every image would be missing, or written where nobody looks.
     """

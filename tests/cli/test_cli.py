@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchlight import __version__
-from batchlight.driver.progress import JsonDisplay, LineDisplay, State
+from batchlight.driver.progress import JsonDisplay, LineDisplay, Progress
 from tests.support.helpers import COMMAND, batchlight, batchlight_here, rows, tree, write_images
 from tests.support.terminal import on_a_terminal
 
@@ -186,7 +186,7 @@ def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
     shown, now = io.StringIO(), [0.0]
     display = LineDisplay(shown, clock=lambda: now[0])
     for now[0], done in ((29.0, 4), (30.0, 5), (31.0, 6), (59.9, 9), (60.0, 10)):
-        display.update(State(done, 10, failed=1, elapsed_s=now[0]))
+        display.update(Progress(done, 10, failed=1, elapsed_s=now[0]))
     first, last = shown.getvalue().splitlines()
     assert first == "5/10 images, 1 failed, 0.2/s, 30 s left"
     assert last == "10/10 images, 1 failed, 0.2/s"
@@ -194,7 +194,7 @@ def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
 
 def test_progress_tells_how_many_are_skipped() -> None:
     shown = [io.StringIO(), io.StringIO()]
-    state = State(30, 40, failed=1, elapsed_s=30.0, skipped=5)
+    state = Progress(30, 40, failed=1, elapsed_s=30.0, skipped=5)
     now = [0.0]
     lines = LineDisplay(shown[0], clock=lambda: now[0])
     now[0] = 30.0
@@ -208,7 +208,7 @@ def test_progress_tells_how_many_are_skipped() -> None:
 @pytest.mark.parametrize("done", [0, 5])
 def test_nobody_knows_how_long_it_takes_before_any_time_has_passed(done: int) -> None:
     """As at the start of new work, in a run that has finished a stored plan."""
-    assert State(done, 10, failed=0, elapsed_s=0.0).eta_s is None
+    assert Progress(done, 10, failed=0, elapsed_s=0.0).eta_s is None
 
 
 def test_a_run_that_goes_on_with_old_work_and_then_new_shows_both(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from batchlight.images import codec
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Batch
 from batchlight.output.layout import part_path
-from batchlight.storage import Location, open_storage
+from batchlight.storage import EVERYONE, Location, open_storage
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.steps import BatchContext
 from tests.support import helpers
@@ -445,10 +445,10 @@ def die_after_a_batch(photos: Path, monkeypatch: pytest.MonkeyPatch, **options: 
     with monkeypatch.context() as patch:
         write = LocalStorage.create
 
-        def create(self: LocalStorage, path: str, data: bytes, *readers: int) -> Any:
+        def create(self: LocalStorage, path: str, data: bytes, readers: int = EVERYONE) -> Any:
             if "/parts/" in path and tree(out / "_batchlight/parts"):
                 raise Died
-            return write(self, path, data, *readers)
+            return write(self, path, data, readers)
 
         patch.setattr(LocalStorage, "create", create)
         with pytest.raises(Died):

@@ -19,8 +19,8 @@ from batchlight.errors import ClusterError, ErrorCode
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import part_path
 from batchlight.storage import Location, open_storage
+from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.image import Losses
-from batchlight.worker.pipeline import BatchResult
 from batchlight.worker.steps import BatchContext
 from tests.support.helpers import locked, rows, tree, write_images
 

@@ -125,7 +125,7 @@ def test_the_terminal_tells_pairs_from_images(one_broken: Path) -> None:
     assert (told["ok"], told["failed"]) == ("8 pairs", "2 pairs")
     assert "exit 3: 2 of 10 (image, method) pairs failed in this run" in done.stdout
     status = batchlight_here("status", one_broken.parent / "out")
-    assert "10 of 10 (image, method) pairs in committed batches" in status.stdout
+    assert "10 of 10 (image, method) pairs done" in status.stdout
     found = json.loads(batchlight_here("status", one_broken.parent / "out", "--json").stdout)
     assert (found["images"], found["planned"], found["done"]) == (5, 10, 10)
     again = batchlight_here(*run_words)
@@ -142,4 +142,4 @@ def test_with_one_method_all_is_images(photos: Path) -> None:
     planned = batchlight_here("plan", *words).stdout
     assert "pair" not in planned
     status = batchlight_here("status", photos.parent / "in-enhanced").stdout
-    assert "4 of 4 images in committed batches" in status
+    assert "4 of 4 images done" in status

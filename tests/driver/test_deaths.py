@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
-from batchlight.engine import RayEngine, WorkerDied, tasks
+from batchlight.engine import RayEngine, WorkerDied, calls
 from batchlight.errors import ClusterError, ErrorCode
 from tests.support import helpers
 from tests.support.helpers import (
@@ -378,9 +378,9 @@ def test_the_very_first_thing_that_kills_is_to_blame(one_worker: RayEngine) -> N
 def test_a_death_before_the_call_begins_is_not_its_fault(
     one_worker: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "PAUSE_BEFORE_RESENDING", 0.01)
+    monkeypatch.setattr(calls, "PAUSE_BEFORE_RESENDING", 0.01)
     assert asyncio.run(one_worker.call(echo, DeadlyLuggage(tmp_path / "two", 2))) == "luggage"
-    monkeypatch.setattr(tasks, "RESENDS_AT_MOST", 3)
+    monkeypatch.setattr(calls, "RESENDS_AT_MOST", 3)
     with pytest.raises(ClusterError, match="lost 3 nodes or workers under one batch"):
         asyncio.run(one_worker.call(echo, DeadlyLuggage(tmp_path / "all", 100)))
     assert len((tmp_path / "all").read_text()) == 3

@@ -80,7 +80,7 @@ def test_a_lock_taken_over_stops_all_writing(
     if moment == "at work":
         target, name = "batchlight.worker.steps.Steps", "encode"
     elif moment == "while a plan is closed":
-        target, name = "batchlight.output.commit", "_move"
+        target, name = "batchlight.worker.closing", "moved"
     else:
         target, name = "batchlight.driver.run", MOMENTS[moment]
     module, _, owner = target.rpartition(".") if name == "encode" else (target, "", "")
@@ -160,10 +160,13 @@ def test_a_fence_looks_once_a_second_for_what_happens_often(tmp_path: Path) -> N
     storage.check(writable=True)
     fenced = FencedStorage(storage, looks.release, writes_often=True)
     for number in range(50):
-        fenced.write(f"{number}.jpg", b"1")
+        fenced.write(f"classical/{number}.jpg", b"1")
     assert looks.acquire(blocking=False)
     assert fenced.create("part", b"1")
     assert looks.acquire(blocking=False)
+    for _ in range(5):  # what says what is done, not even a second late
+        fenced.write("metadata/records", b"1")
+        assert looks.acquire(blocking=False)
     many = 0
     while looks.acquire(blocking=False):
         many += 1

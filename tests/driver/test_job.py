@@ -475,9 +475,9 @@ def test_a_row_that_is_lost_under_way_is_missed(
     """Inputs x methods = ok + skipped + failed, or the run says what is missing, and is not 0."""
     pytest.importorskip("torch")
 
-    def close(storage: Storage, state: OutputState) -> OutputState:
+    def close(storage: Storage, state: OutputState, move_all: Any) -> OutputState:
         (photos.parent / "out/_batchlight/parts/0000000001.parquet").unlink()
-        return close_plan(storage, OutputState.load(storage))
+        return close_plan(storage, OutputState.load(storage), move_all)
 
     with monkeypatch.context() as patch:
         patch.setattr("batchlight.driver.run.close_plan", close)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -238,3 +240,41 @@ def test_object_stores(s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFi
     assert [(image.path, image.size) for image in local] == [*uris, (f"{BUCKET}/x//y.jpg", None)]
     assert [image.path for image in local if image.defect] == [f"{BUCKET}/x//y.jpg"]
     assert not caplog.records
+
+
+def test_a_list_that_knows_its_objects_asks_for_none(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = str(uuid4())
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    for name in names:
+        obstore.put(s3.store(), f"{prefix}/{name}", name.encode() * 3)
+    [*looked] = listed(f"s3://{BUCKET}/{prefix}")
+    heads: list[str] = []
+    head = obstore.head
+
+    def counted(store: Any, path: str) -> Any:
+        heads.append(path)
+        return head(store, path)
+
+    monkeypatch.setattr(obstore, "head", counted)
+    inventory = {
+        "bucket": [BUCKET] * 3,
+        "key": [f"{prefix}/{name}" for name in names],
+        "size": [image.size for image in looked],
+        "e_tag": [(image.etag or "").strip('"') for image in looked[:2]] + [None],
+        "last_modified_date": [image.modified for image in looked],
+    }
+    pq.write_table(pa.table(inventory), tmp_path / "list.parquet")
+    found = listed(tmp_path / "list.parquet", output=str(tmp_path / "out"))
+    assert [image.path for image in found] == [f"{BUCKET}/{prefix}/{name}" for name in names]
+    for one, other in zip(found, looked, strict=True):
+        assert not one.changed_since(other.size, other.modified, other.etag)
+    assert len(heads) == 1
+
+
+def test_of_a_local_file_no_list_is_believed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"12345")
+    (tmp_path / "list.csv").write_text("path,size,etag\na.jpg,7,x\n")
+    [found] = listed(tmp_path / "list.csv")
+    assert (found.size, found.etag) == (5, None)

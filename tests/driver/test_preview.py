@@ -63,10 +63,9 @@ def test_its_pictures_are_those_of_a_run_with_the_options_it_names(
     sheet = sheet_of(tmp_path / "in", *SETTINGS)
     options = shlex.split(sheet.settings[number].label)
     output = tmp_path / "out"
-    done = batchlight_here(
-        *("run", "--input", tmp_path / "in", "--output", output, "--workers", 0),
-        *("--batch-size", 64, *options),
-    )
+    one_batch = ("--batch-size", 64)
+    words = ("--input", tmp_path / "in", "--output", output, "--workers", 0, *one_batch)
+    done = batchlight_here("run", *words, *options)
     assert done.returncode == 0, done.stderr
     recorded = {row["input"]: row for row in rows(output)}
     assert {row.name for row in sheet.rows} == set(recorded)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from batchlight.engine import (
     RayEngine,
     Trials,
     WorkerDied,
+    base,
     call_patiently,
     calls,
     task_call,
@@ -213,8 +215,9 @@ def mark_of(path: Path, process: int) -> Mark:
 def test_a_task_that_has_vanished_is_sent_again(
     ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begun: str
 ) -> None:
+    wait(ray_engine.call(str, 7))  # so that a worker is there, and no start-up is taken for a loss
     monkeypatch.setattr(task_call, "LOOK_EVERY_S", 0.3)
-    monkeypatch.setattr(tasks, "PAUSE_BEFORE_RESENDING", 0.01)
+    monkeypatch.setattr(calls, "PAUSE_BEFORE_RESENDING", 0.01)
     monkeypatch.setattr(ray, "cancel", lambda stream, force: None)
     (tmp_path / "died").touch()
     begins = {
@@ -313,3 +316,68 @@ def test_the_window_is_bounded_and_stops_at_the_first_failure() -> None:
         wait(drain())
     assert most == 4
     assert done < 30
+
+
+class Parts:
+    """Long work: parts that take so many seconds each; a negative one kills its worker."""
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self._seconds = seconds
+        self._done = 0
+
+    def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        for seconds in self._seconds:
+            with timed():
+                if seconds < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    time.sleep(0.01)
+                    yield
+            self._done += 1
+
+    def report(self) -> int:
+        return self._done
+
+
+@pytest.mark.parametrize("where", ["ray", "in process"])
+def test_long_work_tells_how_far_it_is(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """And each of its parts may take the timeout for itself, where there can be several."""
+    monkeypatch.setattr(tasks, "report_every_s", lambda workers: 0.1)
+    monkeypatch.setattr(base, "REPORT_EVERY_S", 0.1)
+    engine = ray_engine if where == "ray" else InProcessEngine(timeout=60)
+    told: list[int] = []
+    wait(engine.follow(Parts, [0.6 * TIMEOUT_S] * 2, on_report=told.append))
+    assert told == sorted(told)
+    assert set(told) == {0, 1, 2}
+    assert len(told) > 5
+
+
+@pytest.mark.parametrize(("last", "code"), [(600.0, ErrorCode.TIMEOUT), (-1.0, ErrorCode.CRASH)])
+def test_the_death_of_long_work(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch, last: float, code: ErrorCode
+) -> None:
+    monkeypatch.setattr(tasks, "report_every_s", lambda workers: 0.1)
+    told: list[int] = []
+    with pytest.raises(WorkerDied) as caught:
+        wait(ray_engine.follow(Parts, [1.0, 1.0, last], on_report=told.append))
+    assert caught.value.code == code
+    assert 1 in told
+
+
+class HeardEnough(Exception):
+    pass
+
+
+def test_whoever_hears_of_long_work_may_end_it(
+    ray_engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "report_every_s", lambda workers: 0.1)
+
+    def enough(told: int) -> None:
+        raise HeardEnough
+
+    with pytest.raises(HeardEnough):
+        wait(ray_engine.follow(Parts, [600.0], on_report=enough))

@@ -71,6 +71,7 @@ def test_the_timeout_holds_without_ray(tmp_path: Path, monkeypatch: pytest.Monke
 
     write_images(tmp_path / "in", 6)
     calm: dict[str, Any] = {"input": str(tmp_path / "in"), "workers": 0, "progress": "off"}
+    calm["batch_size"] = 64
     batchlight.run(batchlight.JobConfig(**calm, output=str(tmp_path / "calm")))
     hung = (tmp_path / "in/b/0004.jpg").read_bytes()
     decode, over = codec.decode, threading.Event()
@@ -114,7 +115,7 @@ def test_the_search_for_what_hangs_takes_a_bounded_time(
     timeout_s = 0.4
     config = batchlight.JobConfig(
         input=str(tmp_path / "in"), output=str(tmp_path / "out"), workers=0, progress="off",
-        timeout=timeout_s, max_failures="100%",
+        timeout=timeout_s, max_failures="100%", batch_size=64,
     )  # fmt: skip
     found: list[dict[str, int]] = []
     for _ in range(6):

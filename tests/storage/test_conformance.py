@@ -135,6 +135,9 @@ def test_names_are_those_of_the_files_of_one_folder_in_order(place: Place) -> No
     assert storage.names("f") == ["B", "a", "a-", "b"]
     assert storage.names("") == ["f.txt"]
     assert storage.names("f/deeper") == ["x"]
+    assert list(storage.each_name("f/deeper")) == ["x"]
+    assert sorted(set(storage.each_name("f"))) == storage.names("f")
+    assert not list(storage.each_name("nowhere"))
 
 
 def test_a_folder_or_the_start_of_a_name_is_no_file(place: Place) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import write_csv
 
 from batchlight.errors import UsageError
 from batchlight.storage.lists import LONGEST_ENTRY, ListEntry, read_list
@@ -85,3 +87,34 @@ def test_no_control_character_leaves_in_a_message(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         entries(text.encode(), "list.txt")
     assert str(caught.value).isprintable()
+
+
+INVENTORY = {
+    "bucket": ["b"] * 5,
+    "key": ["x/a b.jpg", "x/c.jpg", "x/c.jpg", "x/d.jpg", "x/e.jpg"],
+    "is_latest": [True, True, False, True, True],
+    "is_delete_marker": [False, False, False, True, False],
+    "size": [1, 2, 3, None, 4],
+    "last_modified_date": [datetime(2026, 1, day) for day in range(1, 6)],
+    "e_tag": ["aa", '"bb"', "cc", None, None],
+}
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_an_inventory_is_a_list(tmp_path: Path, name: str) -> None:
+    table, path = pa.table(INVENTORY), tmp_path / name
+    (write_csv if name == "list.csv" else pq.write_table)(table, path)
+    found, duplicates = read_list(path.read_bytes(), name, name)
+    assert duplicates == 0
+    first, second = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
+    assert found == [
+        ListEntry("b/x/a b.jpg", "s3://b/x/a b.jpg", 1, '"aa"', first),
+        ListEntry("b/x/c.jpg", "s3://b/x/c.jpg", 2, '"bb"', second),
+        ListEntry("b/x/e.jpg", "s3://b/x/e.jpg"),  # without an etag, only a look tells
+    ]
+
+
+@pytest.mark.parametrize("size", ["", "640x480", "-1", "1.5"])
+def test_a_size_that_is_none_is_not_believed(size: str) -> None:
+    data = f"path,size,etag\na.jpg,{size},x\n".encode()
+    assert read_list(data, "list.csv", "l")[0] == [ListEntry("a.jpg", None)]

@@ -181,7 +181,7 @@ def three_pages(s3: S3Server, prefix: str) -> list[str]:
     store = s3.store(prefix)
     names = [f"{number:04d}{end}" for number in range(700) for end in ("-.jpg", ".jpg", "/x.jpg")]
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: obstore.put(store, name, b"", use_multipart=False), names))
+        list(pool.map(lambda name: obstore.put(store, name, b"1", use_multipart=False), names))
     return names
 
 

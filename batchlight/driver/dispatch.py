@@ -1,0 +1,250 @@
+"""A plan's batches, handed to the workers of an engine, as many at a time as does them good.
+
+A task costs the driver milliseconds, whatever it does, so one does several batches. How many is
+guided: so many as take ``AIM_S``, and fewer near the end, so that all workers end together.
+
+Whatever becomes of a task, the parts tell which of its batches are done. Of the first that is not,
+its worker may have died; that one is done by itself (``batches.py``), and the rest is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection
+from functools import lru_cache
+
+from batchlight.driver.batches import BatchRunner
+from batchlight.engine import Lost, Resends, Tries, WorkerDied
+from batchlight.errors import StorageError
+from batchlight.output.inputs import DataSet
+from batchlight.output.layout import BatchRange, part_path
+from batchlight.output.plan import Plan
+from batchlight.output.recordfiles import read_records
+from batchlight.output.records import Tally
+from batchlight.storage import Storage
+from batchlight.worker.assigned import AssignedWork, Assignment, Report
+from batchlight.worker.batch_result import BatchResult
+
+AIM_S = 20.0
+"""What a task should take: long beside what it costs, short beside a run."""
+TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
+"""Of all workers together; where there are more of them, tasks take longer. And near the end."""
+SHARES = 2
+"""Of what is left, no worker gets more than this part of its fair share at once."""
+
+OnProgress = Callable[[BatchResult | None, Tally], object]
+"""Hears what is newly committed, and what is done of all batches that are not."""
+
+
+class Dispatcher:
+    """Does the batches of one plan. ``run`` once."""
+
+    def __init__(
+        self,
+        runner: BatchRunner,
+        data_set: DataSet,
+        storage: Storage,
+        plan: Plan,
+        done: Collection[int],
+        on_progress: OnProgress,
+    ) -> None:
+        """``done``: the batches that are committed already."""
+        self._runner = runner
+        self._data_set = data_set
+        self._storage = storage
+        self._plan = plan
+        self._on_progress = on_progress
+        left = (Assignment(plan.first, c, c, _among(done, c)) for c in plan.chunks)
+        self._left = deque(item for item in left if item.numbers)
+        self._number = sum(len(item.numbers) for item in self._left)
+        """Of batches that no worker has been given."""
+        self._slots: set[asyncio.Future[None]] = set()
+        """Each keeps one task under way."""
+        self._ended: asyncio.Future[None]
+        self._batches, self._seconds = 0, 0.0
+        """What workers have done so far, and what it took them."""
+        self._under_way: dict[Assignment, Tally] = {}
+        self._all_under_way = Tally()
+        self._resends: defaultdict[int, Resends] = defaultdict(Resends)
+        self._tries: defaultdict[int, Tries] = defaultdict(Tries)
+        self._unnamed = lru_cache(maxsize=2)(self._find_unnamed)
+
+    async def run(self) -> None:
+        """Do and commit all of them. Raises ``BatchlightError``, and what ``on_progress`` does."""
+        self._ended = asyncio.get_running_loop().create_future()
+        self._fill()
+        try:
+            if self._slots:
+                await self._ended
+        finally:
+            for slot in self._slots:
+                slot.cancel()
+            await asyncio.gather(*self._slots, return_exceptions=True)
+
+    def _fill(self) -> None:
+        """See to it that whatever is left is being worked on."""
+        wanted = min(self._runner.engine.window - len(self._slots), self._number)
+        for _ in range(wanted):
+            slot = asyncio.ensure_future(self._slot())
+            self._slots.add(slot)
+            slot.add_done_callback(self._slot_ended)
+
+    def _slot_ended(self, slot: asyncio.Future[None]) -> None:
+        self._slots.discard(slot)
+        if slot.cancelled() or self._ended.done():  # of two failures, one has to be dropped
+            return
+        if (error := slot.exception()) is not None:
+            self._ended.set_exception(error)
+        elif not self._slots:
+            self._ended.set_result(None)
+
+    async def _slot(self) -> None:
+        while self._left:
+            await self._do(self._next())
+
+    def _next(self) -> Assignment:
+        """What a worker is to do next."""
+        taken, rest = _cut(self._left.popleft(), self._at_once())
+        self._number -= len(taken.numbers)
+        if rest is not None:
+            self._left.appendleft(rest)
+        return taken
+
+    def _at_once(self) -> int:
+        """How many batches the next task should have."""
+        if not self._batches:  # nobody knows yet how long they take
+            return 1
+        engine = self._runner.engine
+        per_second = self._batches / max(self._seconds, 1e-6)
+        most = per_second * max(AIM_S, engine.workers / TASKS_PER_S)
+        least = per_second * engine.workers / TASKS_PER_S_AT_MOST
+        fair = math.ceil(self._number / (SHARES * engine.workers))
+        wanted = min(most, max(fair, least))
+        return max(1, min(engine.parts_at_once, int(wanted)))
+
+    def _give_back(self, rest: Assignment | None) -> None:
+        if rest is not None:
+            self._left.appendleft(rest)
+            self._number += len(rest.numbers)
+            self._fill()
+
+    async def _do(self, assignment: Assignment) -> None:
+        """Do what can be done of an assignment; the rest is given back."""
+        runner, last = self._runner, assignment.batches.first - 1
+
+        def hear(report: Report) -> None:
+            nonlocal last
+            last = last if report.last is None else report.last
+            self._hear(assignment, report)
+
+        unnamed = await self._unnamed_of(assignment.chunk)
+        try:
+            async with runner.floor.entered(alone=False):
+                with runner.logging():
+                    await runner.engine.follow(
+                        AssignedWork,
+                        *(runner.context, runner.service, self._data_set, unnamed, assignment),
+                        on_report=hear,
+                    )
+        except (WorkerDied, Lost, StorageError) as error:
+            self._set_under_way(assignment, Tally())
+            await self._go_on(_after(assignment, last), error)
+        finally:
+            self._set_under_way(assignment, Tally())
+
+    def _hear(self, assignment: Assignment, report: Report) -> None:
+        self._batches += report.batches
+        self._seconds += report.seconds
+        self._set_under_way(assignment, report.under_way)
+        self._tell(report.result)
+
+    def _set_under_way(self, assignment: Assignment, tally: Tally) -> None:
+        before = self._under_way.pop(assignment, Tally())
+        if tally.rows:
+            self._under_way[assignment] = tally
+        if before != tally:
+            self._all_under_way = self._all_under_way - before + tally
+
+    def _tell(self, result: BatchResult | None) -> None:
+        if result is not None:
+            self._runner.log(result.unexpected)
+        self._on_progress(result, self._all_under_way)
+
+    async def _go_on(
+        self, unheard: Assignment | None, error: WorkerDied | Lost | StorageError
+    ) -> None:
+        """After a task that came to no good end: find out what it has done, and see to the rest.
+
+        ``unheard``: its batches that it has not told of.
+        """
+        if unheard is None:
+            return
+        committed = await asyncio.to_thread(self._committed, unheard)
+        for result in committed:
+            self._tell(result)
+        numbers = unheard.numbers[len(committed) :]
+        if not numbers:
+            return
+        first = numbers[0]
+        if isinstance(error, WorkerDied):
+            self._give_back(_after(unheard, first))
+            self._tell(await self._alone(unheard.chunk, first, error))
+            return
+        if isinstance(error, Lost):
+            await self._resends[first].add(error)
+        else:
+            await self._tries[first].add(error)
+        self._give_back(_after(unheard, first - 1))
+
+    def _committed(self, unheard: Assignment) -> list[BatchResult]:
+        """Of the batches that are done, which are the first ones."""
+        results: list[BatchResult] = []
+        for number in unheard.numbers:
+            path = part_path(number)
+            if not self._storage.is_file(path):
+                break
+            results.append(BatchResult.of(read_records(self._storage, path)))
+        return results
+
+    async def _alone(self, chunk: BatchRange, number: int, death: WorkerDied) -> BatchResult:
+        """Do the batch of which a worker has died."""
+        just_this = BatchRange(number, number)
+        [batch] = await asyncio.to_thread(self._plan.batches_of, self._storage, just_this)
+        unnamed = await self._unnamed_of(chunk)
+        return await self._runner.run(self._data_set.vetted(batch, unnamed), death)
+
+    async def _unnamed_of(self, chunk: BatchRange) -> frozenset[str] | None:
+        if not self._data_set.is_list:
+            return None
+        return await asyncio.to_thread(self._unnamed, chunk)
+
+    def _find_unnamed(self, chunk: BatchRange) -> frozenset[str] | None:
+        rows = self._plan.read_chunk(self._storage, chunk, ["input", "source"])
+        return self._data_set.unnamed_in(rows)
+
+
+def _among(done: Collection[int], batches: BatchRange) -> frozenset[int]:
+    return frozenset(number for number in batches.numbers() if number in done)
+
+
+def _cut(assignment: Assignment, batches: int) -> tuple[Assignment, Assignment | None]:
+    """The first so many batches, and the rest."""
+    numbers = assignment.numbers
+    if batches >= len(numbers):
+        return assignment, None
+    last = numbers[batches - 1]
+    return _part(assignment, assignment.batches.first, last), _after(assignment, last)
+
+
+def _after(assignment: Assignment, number: int) -> Assignment | None:
+    """The batches with higher numbers, if there are any left to do."""
+    rest = _part(assignment, max(number + 1, assignment.batches.first), assignment.batches.last)
+    return rest if rest.numbers else None
+
+
+def _part(assignment: Assignment, first: int, last: int) -> Assignment:
+    batches = BatchRange(first, last)
+    done = _among(assignment.done, batches)
+    return Assignment(assignment.plan, assignment.chunk, batches, done)

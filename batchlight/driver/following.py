@@ -1,0 +1,67 @@
+"""What the driver does with all that it hears of the batches of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batchlight.config import JobConfig
+from batchlight.driver import prometheus
+from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay
+from batchlight.driver.stats import Goal, RunStats
+from batchlight.engine import Engine
+from batchlight.output.lock import Lock, PlanProgress
+from batchlight.output.plan import Plan
+from batchlight.output.records import Tally
+from batchlight.worker.batch_result import BatchResult
+
+
+class EnoughFailures(Exception):
+    """``--fail-fast``: more images have failed than may."""
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Counts, and tells whoever wants to know how far a run is."""
+
+    config: JobConfig
+    stats: RunStats
+    display: ProgressDisplay
+    lock: Lock
+    on_progress: OnProgress | None
+    engine: Engine
+    plan: Plan
+    goal: Goal
+    """Of all plans that the run works on."""
+    before: int
+    """(input, method) pairs of the plan that were done before this run, less those that this run
+    has made of other plans."""
+
+    def hear(self, result: BatchResult | None, under_way: Tally) -> None:
+        """Of what is newly committed, and of all that is done but not committed.
+
+        Raises ``EnoughFailures``.
+        """
+        if result is not None:
+            self.stats.add(result.tally, result.read_bytes)
+            prometheus.show(self.engine, result)
+        total = self.goal.rows(self.stats.tally, under_way)
+        self._show(self.stats.tally + under_way, total)
+        # In the plan, a container counts as one image.
+        pairs = max(self.stats.planned, total)
+        allowed = self.config.allows_failures(self.stats.tally.failed, pairs)
+        if self.config.fail_fast and not allowed and self.stats.rows < total:
+            raise EnoughFailures
+
+    def _show(self, done: Tally, total: int) -> None:
+        elapsed_s = self.stats.since_begin_s
+        progress = Progress(done.rows, total, done.failed, elapsed_s, done.skipped)
+        self.display.update(progress)
+        self.lock.progress = PlanProgress(
+            plan=self.plan.first,
+            planned=self.before + total,
+            done=self.before + done.rows,
+            failed=done.failed,
+            skipped=done.skipped,
+        )
+        if self.on_progress is not None:
+            self.on_progress(progress)

@@ -1,0 +1,141 @@
+"""Batches that one worker does, one after the other, as one piece of work.
+
+The worker reads their rows from the plan itself. Each batch has its own timeout, and its own part
+by which the driver knows, whatever happens to this process, that it is done.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+
+from batchlight.engine.base import Service
+from batchlight.output.inputs import Batch, DataSet
+from batchlight.output.layout import BatchRange
+from batchlight.output.plan import batches_in, read_chunk
+from batchlight.output.records import Tally
+from batchlight.storage import Location, open_storage
+from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.copying import copies_in_steps
+from batchlight.worker.image import Image, Losses, tally_so_far
+from batchlight.worker.pipeline import batch_in_steps
+from batchlight.worker.shard import shard_in_steps
+from batchlight.worker.steps import BatchContext, refuse_unshared
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Some batches of a chunk of a plan."""
+
+    plan: int
+    """The first batch of the plan."""
+    chunk: BatchRange
+    batches: BatchRange
+    done: frozenset[int] = frozenset()
+    """Those among them that are done already."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the batches that are to be done, in order."""
+        return [number for number in self.batches.numbers() if number not in self.done]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker has done since its last report."""
+
+    last: int | None
+    """The number of the last batch that is committed; None if none is since the last report."""
+    result: BatchResult | None
+    """Of the batches committed since the last report."""
+    batches: int
+    """How many these are."""
+    seconds: float
+    """That they took."""
+    under_way: Tally
+    """Of the batch that is being worked on: images whose outputs are written, or that failed."""
+
+
+class AssignedWork:
+    """The batches of an assignment; ``engine.Work``."""
+
+    def __init__(
+        self,
+        context: BatchContext,
+        service: Service | None,
+        data_set: DataSet,
+        unnamed: frozenset[str] | None,
+        assignment: Assignment,
+    ) -> None:
+        """``unnamed``: what ``DataSet.unnamed_of`` says of the chunk."""
+        self._context = context
+        self._service = service
+        self._data_set = data_set
+        self._unnamed = unnamed
+        self._assignment = assignment
+        self._lock = threading.Lock()
+        """Of all that follows."""
+        self._images: Sequence[Image] = ()
+        """That are being worked on; of a container, a group of them."""
+        self._before = Tally()
+        """Of the groups before it."""
+        self._began = 0.0
+        self._news = Report(None, None, 0, 0.0, Tally())
+
+    def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Do and commit each batch. Raises as ``run_batch``."""
+        refuse_unshared(self._context)
+        assigned = self._assignment
+        rows = _chunk(self._context.output, self._context.run_id, assigned.plan, assigned.chunk)
+        for batch in batches_in(rows, assigned.numbers):
+            with timed():
+                vetted = self._data_set.vetted(batch, self._unnamed)
+                with self._lock:
+                    self._began = time.monotonic()
+                result = yield from self._in_steps(vetted)
+                self._committed(batch.number, result)
+
+    def _in_steps(self, batch: Batch) -> Generator[None, None, BatchResult]:
+        losses = Losses()
+        if batch.container is not None:
+            to_do = (self._context, self._service, batch, losses)
+            return shard_in_steps(*to_do, self._watch)
+        images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+        self._watch(images, Tally())
+        in_steps = copies_in_steps if batch.copies else batch_in_steps
+        return in_steps(self._context, self._service, batch.number, images)
+
+    def _watch(self, images: Sequence[Image], before: Tally) -> None:
+        with self._lock:
+            self._images, self._before = images, before
+
+    def _committed(self, number: int, result: BatchResult) -> None:
+        with self._lock:
+            news = self._news
+            self._news = Report(
+                number,
+                result if news.result is None else news.result + result,
+                news.batches + 1,
+                news.seconds + time.monotonic() - self._began,
+                Tally(),
+            )
+            self._images, self._before = (), Tally()
+
+    def report(self) -> Report:
+        """What is new since the last report."""
+        with self._lock:
+            news, self._news = self._news, Report(None, None, 0, 0.0, Tally())
+            under_way = self._before + tally_so_far(self._images)
+            return Report(news.last, news.result, news.batches, news.seconds, under_way)
+
+
+@lru_cache(maxsize=1)
+def _chunk(output: Location, run_id: str, plan: int, chunk: BatchRange) -> pa.Table:
+    """The rows of a chunk, of which a worker often does several stretches, one after the other."""
+    return read_chunk(open_storage(output), plan, chunk)

@@ -1,0 +1,81 @@
+"""The steps of the images of a container, and what it fails of as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from batchlight.config import Method
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.output.inputs import Input
+from batchlight.output.layout import container_output
+from batchlight.shards.rewriting import Spool
+from batchlight.storage import EVERYONE
+from batchlight.storage.base import ChangedError, NameRefusedError, Reader
+from batchlight.worker.image import Failure, Image
+from batchlight.worker.steps import BatchContext, Steps
+
+
+class ShardSteps(Steps):
+    """Images are read from the container; what they become waits until it is their turn there."""
+
+    def __init__(self, context: BatchContext, container: Input) -> None:
+        super().__init__(replace(context, fingerprints=context.container_fingerprints))
+        self.container = container
+        self.spool: Spool | None = None
+        self._source: Reader | None = None
+        self.read_bytes = 0
+        """Of images, as often as they were read."""
+        self.readers = EVERYONE
+        """Who may read the container, as permission bits; once it is opened."""
+
+    @contextmanager
+    def reading(self, source: Reader) -> Iterator[None]:
+        """Let images come from there."""
+        self._source = source
+        self.readers = super().readers_of(self.container)
+        try:
+            yield
+        finally:
+            self._source = None
+
+    def bytes_of(self, item: Input) -> bytes:
+        assert self._source is not None
+        assert item.offset is not None
+        return self._source.read_at(item.offset, item.size or 0)
+
+    def readers_of(self, item: Input) -> int:
+        return self.readers
+
+    def path_of(self, method: Method, item: Input) -> str:
+        return container_output(method, self.container.path)
+
+    def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
+        assert self.spool is not None
+        if not image.skipped:  # else the bytes stay where they are
+            self.spool.put((image.input.path, method), data)
+
+
+@contextmanager
+def failing_by_name() -> Iterator[None]:
+    """Take an output that cannot have its name for a failure of its container."""
+    try:
+        yield
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+
+
+def failure_of(error: ImageError | OSError) -> Failure:
+    """Why a container as a whole has failed. Raises the error again if it is no container's."""
+    match error:
+        case ImageError():
+            return Failure(error.code, error.message)
+        case FileNotFoundError():
+            return Failure(ErrorCode.MISSING, "vanished since it was listed")
+        case PermissionError():
+            return Failure(ErrorCode.UNREADABLE, "no permission to read it")
+        case ChangedError() | NameRefusedError():
+            return Failure(ErrorCode.UNREADABLE, str(error))
+        case _:
+            raise error
