@@ -246,7 +246,7 @@ def test_a_list_that_knows_its_objects_asks_for_none(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = str(uuid4())
-    names = ["a.jpg", "b.jpg", "c.jpg"]
+    names = ["a.jpg", "b.tar", "c.jpg"]
     for name in names:
         obstore.put(s3.store(), f"{prefix}/{name}", name.encode() * 3)
     [*looked] = listed(f"s3://{BUCKET}/{prefix}")
@@ -270,6 +270,7 @@ def test_a_list_that_knows_its_objects_asks_for_none(
     assert [image.path for image in found] == [f"{BUCKET}/{prefix}/{name}" for name in names]
     for one, other in zip(found, looked, strict=True):
         assert not one.changed_since(other.size, other.modified, other.etag)
+        assert one.container == other.container == other.path.endswith(".tar")
     assert len(heads) == 1
 
 

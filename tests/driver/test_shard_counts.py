@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 import batchlight
-from batchlight import JobConfig
+from batchlight import JobConfig, Progress
 from batchlight.config import BATCH_SIZE
 from batchlight.driver.dry_run import DryRun, dry_run
 from batchlight.driver.listing import open_inputs
 from batchlight.driver.preview import IMAGES_OF_A_CONTAINER, make_sheet
+from batchlight.driver.stats import Goal
 from batchlight.driver.verify import Problem, verify
+from batchlight.engine import base
 from batchlight.errors import UsageError
+from batchlight.output.records import Tally
 from tests.support.helpers import ALL_DARK, batchlight_here, rows, tree
 from tests.support.s3_server import BUCKET, S3Server
 from tests.support.tars import jpeg, samples, write_tar
@@ -65,6 +68,28 @@ def test_images_of_shards_are_images(shards: Path, tmp_path: Path) -> None:
     assert (more.inputs, more.todo) == (11, 0)
     more = planned(shards)
     assert (more.inputs, more.todo, more.unchanged) == (14, 3, 3)
+
+
+def test_progress_goes_on_inside_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "REPORT_EVERY_S", 0.002)
+    write_tar(tmp_path / "in/a.tar", samples(12))
+    (tmp_path / "in/b.jpg").write_bytes(jpeg(99))
+    heard: list[Progress] = []
+    batchlight.run(config(tmp_path / "in", tmp_path / "out", batch_size=3), heard.append)
+    done = [told.done for told in heard]
+    assert done == sorted(done)
+    assert len(set(done)) > 4, "as of a shard as a whole"
+    assert all(told.done < told.total for told in heard if told.done < 13)
+    assert (heard[-1].done, heard[-1].total) == (13, 13)
+
+
+def test_a_goal_is_an_estimate_until_its_shards_are_done() -> None:
+    goal = Goal(images=4, containers=3)
+    one = Tally(ok=10, in_containers=10, containers=1)
+    assert goal.rows(Tally(), Tally()) == 7
+    assert goal.rows(Tally(), Tally(ok=50, in_containers=50)) == 57
+    assert goal.rows(one, Tally(ok=5, in_containers=5)) == 34
+    assert goal.rows(one, Tally(ok=50, in_containers=50)) == 66
 
 
 def test_pairs_of_two_methods(shards: Path, tmp_path: Path) -> None:
