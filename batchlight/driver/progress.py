@@ -33,6 +33,7 @@ class Progress:
     done: int
     """In batches that are committed, and in those under way."""
     total: int
+    """Where the number of images in containers is an estimate, until they are done."""
     failed: int
     elapsed_s: float
     skipped: int = 0
