@@ -412,6 +412,18 @@ def test_killers_in_a_shard_are_found(tmp_path: Path) -> None:
     assert content(out / "classical/a.tar", "000000010.jpg") == survivor
 
 
+def test_each_group_of_a_shard_has_the_timeout_for_itself(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(12))
+    out = tmp_path / "out"
+    done = command(
+        *("run", "--input", tmp_path / "in", "--output", out, "--workers", 1, "--batch-size", 3),
+        *("--timeout", 6, "--progress", "off"),
+        **deadly(tmp_path / "orders", {}, 0.8),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["attempts"] for row in rows(out)] == [1] * 12
+
+
 def test_verify_and_repair(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(shards, out, exclude=("*3.jpg",))
