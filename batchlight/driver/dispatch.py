@@ -93,9 +93,14 @@ class Dispatcher:
 
     def _slot_ended(self, slot: asyncio.Future[None]) -> None:
         self._slots.discard(slot)
-        if slot.cancelled() or self._ended.done():  # of two failures, one has to be dropped
+        if slot.cancelled():
             return
-        if (error := slot.exception()) is not None:
+        error = (
+            slot.exception()
+        )  # asked for in any case, as asyncio complains of those that are not
+        if self._ended.done():  # of two failures, one has to be dropped
+            return
+        if error is not None:
             self._ended.set_exception(error)
         elif not self._slots:
             self._ended.set_result(None)

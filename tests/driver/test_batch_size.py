@@ -139,9 +139,8 @@ def test_a_stored_overwrite_in_batches_of_64_is_finished_first(tmp_path: Path) -
 
 def test_workers_do_not_matter(tmp_path: Path, shared_ray: str) -> None:
     write_images(tmp_path / "in", 9)
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         run(tmp_path / "in", f"out{workers}", workers=workers)
-    first, *others = [tmp_path / f"out{workers}" for workers in (0, 1, 2)]
-    for other in others:
-        assert stable_rows(other) == stable_rows(first)
-        assert tree(other / "classical") == tree(first / "classical")
+    first, second = (tmp_path / f"out{workers}" for workers in (0, 2))
+    assert stable_rows(first) == stable_rows(second)
+    assert tree(first / "classical") == tree(second / "classical")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -208,6 +209,22 @@ def test_trouble_that_lasts_ends_the_run(
     assert sum(6 in numbers for numbers in engine.given) <= tries + 1
     assert (job.out / part_path(5)).exists()
     assert not (job.out / part_path(6)).exists()
+
+
+class Gone(Workers):
+    """A cluster of which nobody is left."""
+
+    async def follow(self, *arguments: object, **options: object) -> None:
+        raise ClusterError("the cluster is gone")
+
+
+def test_all_tasks_that_fail_at_once_are_told_of_once(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ClusterError):
+        job.run(Gone())
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_what_was_committed_unheard_is_counted_and_not_done_again(job: Job) -> None:
