@@ -172,10 +172,11 @@ class Digest:
 
 
 def digest(storage: Storage, paths: Sequence[str]) -> Digest:
-    """Read these files of records once. Raises ``StorageError``."""
+    """Read these files of records once; what was copied is no image. Raises ``StorageError``."""
     found = Digest()
     for path in paths:
-        found = found.added(read_records(storage, path, _COLUMNS))
+        table = read_records(storage, path, _COLUMNS)
+        found = found.added(table.filter(pc.not_equal(table["status"], "copied")))
     return found
 
 

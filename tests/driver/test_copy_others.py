@@ -19,6 +19,9 @@ from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import Problem, verify
 from batchlight.errors import BatchlightError, UsageError
+from batchlight.output.state import OutputState
+from batchlight.report.digest import digest
+from batchlight.storage import Location
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalReader
 from batchlight.worker import copying
@@ -311,3 +314,12 @@ def test_the_terminal_says_so(yolo: Path) -> None:
     assert "copied            6\n" in done.stdout
     planned = json.loads(batchlight_here("plan", *words, "--json").stdout)
     assert (planned["others"], planned["todo_others"], planned["inputs"]) == (6, 0, 4)
+
+
+def test_the_report_tells_of_images_alone(yolo: Path) -> None:
+    run(yolo)
+    out = LocalStorage(Location.parse(str(yolo.parent / "out")))
+    found = digest(out, OutputState.load(out).record_files)
+    images = sum(path.endswith(".jpg") for path in tree(yolo))
+    assert found.tally.rows == sum(c.images for c in found.folders.counts.values()) == images
+    assert found.tally.failed == sum(c.failed for c in found.folders.counts.values()) == 0
