@@ -23,8 +23,9 @@ from batchlight.errors import ErrorCode
 from batchlight.output.inputs import Batch, Input
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
+from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import Redone, redo, rehearse, run_batch
+from batchlight.worker.pipeline import redo, rehearse, run_batch
 from batchlight.worker.steps import BatchContext
 
 T = TypeVar("T")

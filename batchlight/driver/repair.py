@@ -59,7 +59,7 @@ from batchlight.output.records import (
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import EVERYONE, Location, Storage
-from batchlight.worker.pipeline import Redone
+from batchlight.worker.ending import Redone
 from batchlight.worker.steps import BatchContext
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")

@@ -6,6 +6,7 @@ trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes
 pipeline.py        one batch: analyse, wait for the mean where it matters, finish, commit
 copying.py         one batch of files that are no images
+ending.py          how either ends: committed, or told of again
 batch_result.py    what the driver hears of it
 closing.py         what is done at the end of a plan
 assigned.py        all batches that a worker is given at once, and how far it is
