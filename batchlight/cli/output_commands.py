@@ -12,6 +12,10 @@ from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
 from batchlight.cli.console import plain_console, print_facts, print_trouble, telling
 from batchlight.errors import ExitCode, in_bytes, shown
 
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
+]
+
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show how far a run is, or how it ended."""
@@ -45,9 +49,7 @@ def verify(
         str | None,
         typer.Option("--input", metavar="URI", help="Of the run, to be read again by a repair."),
     ] = None,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
-    ] = False,
+    follow_links: FollowLinks = False,
     copy_others: Annotated[
         bool, typer.Option("--copy-others", metavar="", help="As the run was given it.")
     ] = False,
@@ -143,9 +145,7 @@ def report(
         str | None,
         typer.Option("--input", metavar="URI", help="Of the run, to show its images too."),
     ] = None,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
-    ] = False,
+    follow_links: FollowLinks = False,
     debug: Debug = False,
 ) -> None:
     """Make the report of an output again.

@@ -28,8 +28,9 @@ from batchlight.output.lock import Lock
 from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
+from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import Redone, redo, rehearse, run_batch
+from batchlight.worker.pipeline import redo, rehearse, run_batch
 from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
 from batchlight.worker.steps import BatchContext
 

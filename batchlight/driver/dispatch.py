@@ -95,9 +95,8 @@ class Dispatcher:
         self._slots.discard(slot)
         if slot.cancelled():
             return
-        error = (
-            slot.exception()
-        )  # asked for in any case, as asyncio complains of those that are not
+        # Asked for in any case: asyncio logs exceptions that nobody has asked for.
+        error = slot.exception()
         if self._ended.done():  # of two failures, one has to be dropped
             return
         if error is not None:
@@ -145,6 +144,7 @@ class Dispatcher:
             self._hear(assignment, report)
 
         unnamed = await self._unnamed_of(assignment.chunk)
+        failed: WorkerDied | Lost | StorageError | None = None
         try:
             async with runner.floor.entered(alone=False):
                 with runner.logging():
@@ -154,10 +154,11 @@ class Dispatcher:
                         on_report=hear,
                     )
         except (WorkerDied, Lost, StorageError) as error:
-            self._set_under_way(assignment, Tally())
-            await self._go_on(_after(assignment, last), error)
+            failed = error
         finally:
             self._set_under_way(assignment, Tally())
+        if failed is not None:
+            await self._go_on(_after(assignment, last), failed)
 
     def _hear(self, assignment: Assignment, report: Report) -> None:
         self._batches += report.batches

@@ -60,7 +60,7 @@ from batchlight.output.records import (
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import EVERYONE, Location, Storage
-from batchlight.worker.pipeline import Redone
+from batchlight.worker.ending import Redone
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
 """In a fingerprint: not given as an option, or, like weights, by its hash only."""

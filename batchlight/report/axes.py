@@ -49,7 +49,7 @@ class Scale:
     def _step(self) -> float:
         least = ((self.high - self.low) or 1.0) / MOST_INTERVALS
         power = 10.0 ** math.floor(math.log10(least))
-        steps = (nice * power for nice in (*NICE, 20, 50))
+        steps = (nice * power for nice in NICE)
         return next(s for s in steps if s >= least and not (self.whole and s % 1))
 
 

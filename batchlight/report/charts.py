@@ -31,12 +31,7 @@ def luminance(before: Integers, after: Integers) -> str:
 
 
 def light(bins: Bins) -> str:
-    """The atmospheric light of batch after batch, 0..255; of many at once, mean and range.
-
-    Nothing for fewer than two batches, which make no curve.
-    """
-    if len(bins.index) < 2:
-        return ""
+    """The atmospheric light of batch after batch, 0..255; of many at once, mean and range."""
     middle = ((bins.index + 0.5) * bins.width - 0.5).astype(np.float64)
     x = horizontal(float(middle[0]), float(middle[-1]), whole=True)
     y = upward(LIGHT)

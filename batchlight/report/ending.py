@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from batchlight.config import JobConfig
@@ -31,12 +32,7 @@ class Ending:
     @property
     def options(self) -> Mapping[str, str]:
         """Those that were given, or would have been needed to get the same."""
-        defaults = _defaults()
-        return {
-            _flag(name): _in_words(value)
-            for name, value in self.summary.config.items()
-            if name not in defaults or value != defaults[name]
-        }
+        return {_flag(name): _in_words(value) for name, value in self._given.items()}
 
     @property
     def defaults(self) -> Mapping[str, str]:
@@ -44,20 +40,27 @@ class Ending:
         return {
             _flag(name): _in_words(value)
             for name, value in self.summary.config.items()
-            if _flag(name) not in self.options and value not in (None, [], False)
+            if name not in self._given and value not in (None, [], False)
         }
 
     @property
     def command(self) -> str:
         """What a shell takes to do the same."""
-        defaults = _defaults()
         words = ["batchlight", "run"]
-        for name, value in self.summary.config.items():
-            if name in defaults and value == defaults[name]:
-                continue
+        for name, value in self._given.items():
             for one in value if isinstance(value, list) else [value]:
                 words += [_flag(name)] if one is True else [_flag(name), str(one)]
         return shlex.join(words)
+
+    @cached_property
+    def _given(self) -> Mapping[str, Any]:
+        """By field, what is not as it is by default."""
+        defaults = JobConfig(input=".").model_dump(mode="json", exclude={"input"})
+        return {
+            name: value
+            for name, value in self.summary.config.items()
+            if name not in defaults or value != defaults[name]
+        }
 
     @property
     def versions(self) -> str:
@@ -75,11 +78,6 @@ def _moment(text: str) -> str:
         return f"{datetime.fromisoformat(text):%d %b %Y, %H:%M:%S %Z}"
     except ValueError:  # of another version
         return text
-
-
-def _defaults() -> Mapping[str, Any]:
-    given = JobConfig(input=".").model_dump(mode="json")
-    return {name: value for name, value in given.items() if name != "input"}
 
 
 def _flag(name: str) -> str:

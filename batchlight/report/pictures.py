@@ -80,12 +80,13 @@ class Album:
     def original(self, row: Mapping[str, Any], failed: bool = False) -> Picture:
         """What was read. ``failed``: by whatever means there are, as far as it can be decoded."""
         made = make_any_picture if failed else make_picture
-        return self._picture("original", row["input_sha256"], partial(self._read, row), made)
+        read = partial(self._read, row)
+        return self._counted(self._made("original", row["input_sha256"], read, made))
 
     def result(self, row: Mapping[str, Any]) -> Picture:
         """What was written."""
         read = partial(self._read_result, row)
-        return self._picture("result", row["output_sha256"], read, make_picture)
+        return self._counted(self._made("result", row["output_sha256"], read, make_picture))
 
     def place_of(self, row: Mapping[str, Any]) -> Location | None:
         """Where an original is; None if the data set does not name it."""
@@ -97,15 +98,7 @@ class Album:
             return Location.parse(item.source)
         return self._data_set.root.joined(item.path) if self._data_set else None
 
-    def _picture(
-        self,
-        side: str,
-        sha256: str | None,
-        read: Callable[[], bytes],
-        make: Callable[[bytes, int], Picture],
-    ) -> Picture:
-        missing = self._trouble.get(side)
-        picture = Picture(missing=missing) if missing else self._made(side, sha256, read, make)
+    def _counted(self, picture: Picture) -> Picture:
         self._room.used(picture)
         return picture
 
@@ -116,6 +109,8 @@ class Album:
         read: Callable[[], bytes],
         make: Callable[[bytes, int], Picture],
     ) -> Picture:
+        if side in self._trouble:
+            return Picture(missing=self._trouble[side])
         try:
             data = read()
             if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:

@@ -163,7 +163,7 @@ def _curves(found: Digest) -> dict[str, Any]:
     """What changes over batches and time; one value alone is no curve."""
     return {
         "light": _described_light(found),
-        "light_chart": charts.light(found.light),
+        "light_chart": charts.light(found.light) if found.light.index.size > 1 else "",
         "pace": _pace(found.last_run),
         "pace_chart": charts.pace(found.pace) if found.pace.index.size > 1 else "",
     }

@@ -17,12 +17,11 @@ from batchlight.errors import ErrorCode, ImageError
 from batchlight.host.given_up import Pool
 from batchlight.images.names import output_path
 from batchlight.output.inputs import Batch, Input, place_of
-from batchlight.output.recordfiles import write_part
 from batchlight.output.records import Record
 from batchlight.storage.base import NameRefusedError, Writer
 from batchlight.worker.batch_result import BatchResult
-from batchlight.worker.image import BrokenBatchError, Image, Losses
-from batchlight.worker.pipeline import Redone, kinds_of, readers_of, result_of
+from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
+from batchlight.worker.image import Image, Losses
 from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
 
 COPIES_AT_ONCE = 8
@@ -46,13 +45,7 @@ def copies_in_steps(
     """As ``copy_batch``, step by step; what is done so far can be seen in ``images``."""
     steps = Steps(context)
     yield from _copied(steps, images)
-    records = _records(context, number, images)
-    unexpected = kinds_of(images)
-    if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
-        raise BrokenBatchError(number, unexpected)
-    steps.require_wanted()
-    rows = write_part(steps.output, number, records, readers_of(images))
-    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
+    return committed(steps, number, images, _records(context, number, images))
 
 
 def copy_again(
@@ -64,12 +57,9 @@ def copy_again(
     losses: Losses,
 ) -> Redone:
     """Copy some files of a batch again, and commit nothing; as ``pipeline.redo``."""
-    images = [
-        Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
-        for item in batch.inputs
-    ]
+    images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
-    return Redone(_records(context, batch.number, images), kinds_of(images), readers_of(images))
+    return Redone.of(_records(context, batch.number, images), images)
 
 
 def rehearse_copies(

@@ -17,23 +17,19 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial, reduce
-from operator import and_
-from typing import TYPE_CHECKING, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
 from batchlight.engine.base import Service
-from batchlight.errors import ErrorCode
 from batchlight.host.process import one_opencv_thread
 from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.recordfiles import write_part
-from batchlight.output.records import Record
-from batchlight.storage import EVERYONE
-from batchlight.worker.batch_result import BatchResult, one_of_each_kind
-from batchlight.worker.image import Analysed, BrokenBatchError, Image, Losses, Unexpected
+from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
+from batchlight.worker.image import Analysed, Image, Losses
 from batchlight.worker.network_client import Feeder
 from batchlight.worker.overlap import WriteBehind, read_ahead
 from batchlight.worker.steps import BatchContext, Steps, as_record
@@ -41,23 +37,10 @@ from batchlight.worker.steps import BatchContext, Steps, as_record
 if TYPE_CHECKING:
     from batchlight.absgn.result import Restored
 
-T = TypeVar("T")
-
 KEEP_BYTES = 256 * 2**20
 """Budget for what a worker keeps of images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
 """Of the budget, while more images are to come; the rest is for encoded bytes."""
-
-
-@dataclass(frozen=True)
-class Redone:
-    """Rows that were made again."""
-
-    records: list[Record]
-    unexpected: tuple[Unexpected, ...]
-    """As of a batch."""
-    readers: int
-    """Who may read all of the images, as permission bits."""
 
 
 def run_batch(
@@ -86,12 +69,7 @@ def batch_in_steps(
         for image in images
         for method in image.methods
     ]
-    unexpected = kinds_of(images)
-    if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
-        raise BrokenBatchError(number, unexpected)
-    steps.require_wanted()
-    rows = write_part(steps.output, number, records, readers_of(images))
-    return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
+    return committed(steps, number, images, records)
 
 
 def redo(
@@ -107,10 +85,7 @@ def redo(
     ``lights``: the batch's recorded light by method; None to find it out from all its images.
     Raises as ``run_batch``.
     """
-    images = [
-        Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
-        for item in batch.inputs
-    ]
+    images = images_of_pairs(batch, pairs, losses)
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
     with Pipeline(Steps(context), service) as pipeline:
@@ -122,7 +97,7 @@ def redo(
         for image in images
         for method in image.methods
     ]
-    return Redone(records, kinds_of(images), readers_of(images))
+    return Redone.of(records, images)
 
 
 def rehearse(
@@ -304,26 +279,6 @@ def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
     """Yield everything without keeping it."""
     while waiting:
         yield waiting.popleft()
-
-
-def result_of(work: Generator[None, None, T]) -> T:
-    """What a generator returns, once it is at its end."""
-    try:
-        while True:
-            next(work)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
-    """The unexpected exceptions of some images, one of each kind."""
-    return one_of_each_kind(found for image in images for found in image.unexpected)
-
-
-def readers_of(images: Iterable[Image]) -> int:
-    """Who may read all of them, as permission bits."""
-    return reduce(and_, (image.readers for image in images), EVERYONE)
 
 
 def mean_light(images: Iterable[Image]) -> float | None:

@@ -33,6 +33,7 @@ from batchlight.shards.source import opened_container
 from batchlight.shards.tar import Member
 from batchlight.storage.base import Reader
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.ending import Redone, kinds_of, result_of
 from batchlight.worker.image import (
     BrokenBatchError,
     Failure,
@@ -41,7 +42,7 @@ from batchlight.worker.image import (
     Unexpected,
     tally_so_far,
 )
-from batchlight.worker.pipeline import Pipeline, Redone, kinds_of, mean_light, result_of
+from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
 from batchlight.worker.steps import BatchContext, Steps, as_record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -44,8 +44,8 @@ def interpolated(cells: Float, height: int, width: int) -> Float:
     return cells
 
 
-def slow_estimate(image: Pixels) -> Float:
-    """The clean image, (height, width, 3)."""
+def slow_estimate(image: Pixels, off: float = 0.0) -> Float:
+    """The clean image, (height, width, 3); ``off``: an error of variances, in squares of means."""
     top = float(np.iinfo(image.dtype).max)
     pixels = (image if image.ndim == 3 else np.dstack([image] * 3)).astype(np.float64)
     grey = pixels @ LUMINANCE
@@ -53,8 +53,10 @@ def slow_estimate(image: Pixels) -> Float:
     mean = of_cells(pixels)
     mean_grey = mean @ LUMINANCE
     mean_colour = mean - mean_grey[..., np.newaxis]
-    variance = of_cells(grey**2) - mean_grey**2
-    colours = of_cells((colour**2).sum(axis=2)) - (mean_colour**2).sum(axis=2)
+    square = mean_grey**2
+    variance = np.maximum(of_cells(grey**2) - square + off * square, 0)
+    square = (mean_colour**2).sum(axis=2)
+    colours = np.maximum(of_cells((colour**2).sum(axis=2)) - square + off * square, 0)
     keep = variance / (variance + (LUMINANCE_NOISE * top) ** 2)
     keep_colour = (colours / (colours + (COLOUR_NOISE * top) ** 2))[..., np.newaxis]
     offset = ((1 - keep) * mean_grey)[..., np.newaxis] + (1 - keep_colour) * mean_colour
@@ -67,9 +69,9 @@ def slow_estimate(image: Pixels) -> Float:
     )
 
 
-def slow_enhance(image: Pixels, own: Pixels | None, curve: Curve) -> Float:
+def slow_enhance(image: Pixels, own: Pixels | None, curve: Curve, off: float = 0.0) -> Float:
     top = float(np.iinfo(image.dtype).max)
-    estimate = slow_estimate(image)
+    estimate = slow_estimate(image, off)
     brightest = np.clip(estimate.max(axis=2), 0, top) if own is None else own.astype(np.float64)
     t = np.maximum(1 - curve.omega * (top - brightest) / curve.light, curve.t0)[..., np.newaxis]
     k = (brightest**2 / (brightest**2 + (SHADOW * top) ** 2))[..., np.newaxis]
@@ -78,6 +80,9 @@ def slow_enhance(image: Pixels, own: Pixels | None, curve: Curve) -> Float:
     result = np.clip((image if image.ndim == 3 else image[..., np.newaxis]) + added, 0, top)
     return result if image.ndim == 3 else result[..., 0]
 
+
+VARIANCE_IS_OFF_BY = 2 * float(np.finfo(np.float32).eps)
+"""Of the square of the mean."""
 
 SHAPES = [(1, 1), (1, 9), (4, 4), (7, 3), (30, 41)]
 
@@ -102,6 +107,10 @@ def test_equals_the_formula(
 
 
 @settings(max_examples=40, deadline=None)
+@example(
+    image=np.where(np.arange(27).reshape(3, 3, 3) // 3 == 4, 0, 65535).astype(np.uint16),
+    omega=1.0, t0=0.5, light=1.0,
+)  # fmt: skip
 @given(
     image=hnp.arrays(
         st.sampled_from([np.uint8, np.uint16]),
@@ -118,7 +127,10 @@ def test_equals_the_formula_for_any_image(
     curve = Curve(omega, t0, light * top)
     actual, _ = enhance_calmly(image, None, curve)
     expected = slow_enhance(image, None, curve)
-    assert np.abs(actual - expected).max() <= 0.5 + 5e-4 * top
+    # A variance is a small difference of two means, each of which float32 rounds: where it is none,
+    # in flat and bright surroundings, as much of what differs from them is kept as it is off.
+    rounded = np.abs(slow_enhance(image, None, curve, VARIANCE_IS_OFF_BY) - expected)
+    assert (np.abs(actual - expected) <= 0.5 + 5e-4 * top + rounded).all()
 
 
 @pytest.mark.parametrize("value", [0, 3, 40, 255])
