@@ -253,7 +253,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     photos: Path, calm: object, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    environment = {**os.environ, **deadly(tmp_path / "slow", {}, SLOW_S)}
+    environment = {**os.environ, **deadly(tmp_path / "slow", {}, 2 * SLOW_S)}
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10]
         with subprocess.Popen(
