@@ -3,10 +3,11 @@
 ``s3_server``     a real object store, for commands: give them ``s3_server.environment``
 ``s3``            the same, for storages of this process
 ``ray_address``   a real Ray of two CPUs, for commands: give them ``--address``
+``deadly_ray``    the same, whose workers a test may order to die of images, or to be slow
 ``shared_ray``    the same by ``RAY_ADDRESS``, for commands and runs of this process
 ``one_thread``    one thread for the tensors of a module
 
-A test that kills Ray, looks at its processes or gives its workers an environment starts its own.
+A test that kills Ray, or gives its workers another environment, starts its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.ray_head import QUIET, running_ray
+from tests.support.ray_head import QUIET, RayHead, running_ray
 from tests.support.s3_server import S3Server, running_s3
 
 # Ray decides once per process whether it authenticates, so all that a process meets must agree.
@@ -40,10 +41,24 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture(scope="session")
-def ray_address(s3_server: S3Server) -> Iterator[str]:
+def ray_head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     """A small Ray, whose workers have the credentials of the object store."""
-    with running_ray(s3_server.environment) as address:
-        yield address
+    with running_ray(s3_server.environment, tmp_path_factory.mktemp("orders")) as head:
+        yield head
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_head: RayHead) -> str:
+    """Where it is."""
+    return ray_head.address
+
+
+@pytest.fixture
+def deadly_ray(ray_head: RayHead) -> Iterator[RayHead]:
+    """That Ray, which obeys the orders of this test alone."""
+    ray_head.calm()
+    yield ray_head
+    ray_head.calm()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -27,18 +26,21 @@ from batchlight.errors import ClusterError, ErrorCode
 from tests.support import helpers
 from tests.support.helpers import (
     COMMAND,
+    batchlight_here,
     deadly,
     decodings,
     has_parts,
     kill_with_all_below,
     processes_below,
     rows,
+    sha256,
     stable_rows,
     tree,
     under_way,
     write_images,
 )
 from tests.support.helpers import batchlight as command
+from tests.support.ray_head import CPUS, RayHead
 
 IMAGES, BATCH = 140, 20
 OPTIONS = ("--batch-size", BATCH, "--progress", "off")
@@ -55,6 +57,9 @@ RAYS_PATIENCE_S = 33.0
 """With a lost head, in the test; a minute unless told otherwise."""
 
 TIMEOUT_S = 6.0
+CALL_TIMEOUT_S = 3.0
+"""Of calls that do nothing but die, or sleep."""
+
 ROOM_BYTES = 3 * 2**29
 """For all that other processes of this machine may need while an image's memory grows."""
 
@@ -67,14 +72,10 @@ def decoded(folder: Path) -> Counter[str]:
     return Counter(digest for digest, _ in decodings(folder))
 
 
-def at_work(folder: Path, pid: int) -> list[psutil.Process]:
-    """The workers below a process that are in a batch, and have decoded images of it."""
-    lately = {by for _, by in decodings(folder)[-2 * WORKERS :]}
-    return [worker for worker in busy_workers(pid) if worker.pid in lately]
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def at_work(ray: RayHead) -> list[psutil.Process]:
+    """The workers of a Ray that are in a batch, and have decoded images of it."""
+    lately = {by for _, by in decodings(ray.orders)[-2 * WORKERS :]}
+    return [worker for worker in processes_below(ray.pid, "ray::on_worker") if worker.pid in lately]
 
 
 def started(
@@ -84,7 +85,6 @@ def started(
     return under_way(command, environment, stderr=subprocess.PIPE, text=True)
 
 
-busy_workers = partial(processes_below, title="ray::on_worker")
 wait_until = partial(helpers.wait_until, within_s=ENDS_WITHIN_S)
 
 
@@ -106,7 +106,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calm(photos: Path) -> State:
     out = photos.parent / "calm"
-    done = command("run", "--input", photos, "--output", out, *OPTIONS, "--workers", 0)
+    done = batchlight_here("run", "--input", photos, "--output", out, *OPTIONS, "--workers", 0)
     assert done.returncode == 0, done.stderr
     return state(out)
 
@@ -116,16 +116,16 @@ def calm(photos: Path) -> State:
 
 @pytest.mark.parametrize("most", [2, pytest.param(KILLS, marks=pytest.mark.nightly)])
 def test_killed_workers_change_nothing(
-    photos: Path, calm: State, tmp_path: Path, most: int
+    photos: Path, calm: State, tmp_path: Path, most: int, deadly_ray: RayHead
 ) -> None:
-    out, kills, workers = tmp_path / "out", 0, partial(at_work, tmp_path / "deadly")
-    environment = deadly(tmp_path / "deadly", {}, SLOW_S)
-    with started(photos, out, "--workers", WORKERS, **environment) as run:
+    out, kills = tmp_path / "out", 0
+    deadly_ray.order({}, SLOW_S)
+    with started(photos, out, "--workers", WORKERS, "--address", deadly_ray.address) as run:
         while kills < most:  # one in each batch or so
             wait_until(partial(has_parts, out, kills // 2), run)
-            wait_until(partial(workers, run.pid), run)
+            wait_until(partial(at_work, deadly_ray), run)
             with suppress(psutil.NoSuchProcess, IndexError):  # it may have ended by itself
-                workers(run.pid)[0].kill()
+                at_work(deadly_ray)[0].kill()
                 kills += 1
         _, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors
@@ -247,23 +247,26 @@ def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
     assert_as_without(photos, tmp_path / "without", out)
 
 
-def test_every_way_to_kill_has_its_code_and_harms_nobody(tmp_path: Path) -> None:
+def test_every_way_to_kill_has_its_code_and_harms_nobody(
+    tmp_path: Path, deadly_ray: RayHead
+) -> None:
     """Several at once, in decoders and in an encoder, in several batches."""
     photos, out = tmp_path / "in", tmp_path / "out"
     files = sorted(write_images(photos, 13))
     [odd] = write_images(tmp_path / "odd", 1, height=33, width=47)
     odd.rename(files[7])  # dies of being written, so its light counts
-    orders = {
-        sha256(files[4]): "segfault",
-        sha256(files[5]): "limit",
-        "33x47": "kill",
-        sha256(files[12]): "hang",
-    }
+    deadly_ray.order(
+        {
+            sha256(files[4]): "segfault",
+            sha256(files[5]): "limit",
+            "33x47": "kill",
+            sha256(files[12]): "hang",
+        }
+    )
     expected = {4: "crash", 5: "out_of_memory", 7: "crash", 12: "timeout"}
-    options = ("--workers", 2, "--batch-size", 4, "--timeout", TIMEOUT_S)
-    environment = deadly(tmp_path / "deadly", orders)
+    options = ("--batch-size", 4, "--timeout", TIMEOUT_S, "--address", deadly_ray.address)
     codes = dict(Counter(expected.values()))
-    run_with_failures(photos, out, codes, *options, **environment)
+    run_with_failures(photos, out, codes, *options)
     failed = {row["input"]: row["error_code"] for row in rows(out) if row["status"] == "failed"}
     names = [str(file.relative_to(photos)) for file in files]
     assert failed == {names[number]: code for number, code in expected.items()}
@@ -306,7 +309,7 @@ def run_with_failures(
 
 def assert_as_without(photos: Path, without: Path, out: Path, *options: object) -> None:
     """All that did not fail is what it is where those that did are harmless, means included."""
-    done = command("run", "--input", photos, "--output", without, "--workers", 0, *options)
+    done = batchlight_here("run", "--input", photos, "--output", without, "--workers", 0, *options)
     assert done.returncode == 3, done.stderr
     found, calm = state(out), state(without)
     ok = [row for row in found[1] if row["status"] == "ok"]
@@ -349,38 +352,38 @@ def unpack(log: Path, times: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def one_worker() -> Iterator[RayEngine]:
-    with RayEngine(1, "local", TIMEOUT_S) as engine:
+def ray_engine(ray_head: RayHead) -> Iterator[RayEngine]:
+    with RayEngine(CPUS, ray_head.address, CALL_TIMEOUT_S) as engine:
         yield engine
 
 
-def test_waiting_in_line_makes_a_crash_no_timeout(one_worker: RayEngine) -> None:
+def test_waiting_in_line_makes_a_crash_no_timeout(ray_engine: RayEngine) -> None:
     async def one_after_another() -> list[Any]:
-        sleeps = [one_worker.call(time.sleep, 0.6 * TIMEOUT_S) for _ in range(2)]
-        return await asyncio.gather(*sleeps, one_worker.call(crash), return_exceptions=True)
+        sleeps = [ray_engine.call(time.sleep, 0.6 * CALL_TIMEOUT_S) for _ in range(2 * CPUS)]
+        return await asyncio.gather(*sleeps, ray_engine.call(crash), return_exceptions=True)
 
     started_at = time.monotonic()
     *slept, death = asyncio.run(one_after_another())
-    assert slept == [None, None]
-    assert time.monotonic() - started_at > TIMEOUT_S
+    assert slept == [None] * 2 * CPUS
+    assert time.monotonic() - started_at > CALL_TIMEOUT_S
     assert isinstance(death, WorkerDied)
     assert death.code == ErrorCode.CRASH
 
 
-def test_the_very_first_thing_that_kills_is_to_blame(one_worker: RayEngine) -> None:
+def test_the_very_first_thing_that_kills_is_to_blame(ray_engine: RayEngine) -> None:
     """However little time there is to tell that it began."""
 
     for _ in range(5):
         with pytest.raises(WorkerDied):
-            asyncio.run(one_worker.call(crash))
+            asyncio.run(ray_engine.call(crash))
 
 
 def test_a_death_before_the_call_begins_is_not_its_fault(
-    one_worker: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "PAUSE_BEFORE_RESENDING", 0.01)
-    assert asyncio.run(one_worker.call(echo, DeadlyLuggage(tmp_path / "two", 2))) == "luggage"
+    assert asyncio.run(ray_engine.call(echo, DeadlyLuggage(tmp_path / "two", 2))) == "luggage"
     monkeypatch.setattr(calls, "RESENDS_AT_MOST", 3)
     with pytest.raises(ClusterError, match="lost 3 nodes or workers under one batch"):
-        asyncio.run(one_worker.call(echo, DeadlyLuggage(tmp_path / "all", 100)))
+        asyncio.run(ray_engine.call(echo, DeadlyLuggage(tmp_path / "all", 100)))
     assert len((tmp_path / "all").read_text()) == 3

@@ -12,12 +12,12 @@ from batchlight.engine import base
 from batchlight.output.status import read_status
 from tests.support.helpers import (
     COMMAND,
-    deadly,
     kill_with_all_below,
     under_way,
     wait_until,
     write_images,
 )
+from tests.support.ray_head import RayHead
 
 IMAGES = 64
 WITHIN_S = 120.0
@@ -51,13 +51,16 @@ def test_progress_counts_images_and_not_batches(
     assert heard[-1].failed == 1
 
 
-def test_the_status_of_a_run_in_the_middle_of_its_only_batch(photos: Path, tmp_path: Path) -> None:
+def test_the_status_of_a_run_in_the_middle_of_its_only_batch(
+    photos: Path, tmp_path: Path, deadly_ray: RayHead
+) -> None:
     out = tmp_path / "out"
     # With its own light, no image waits for the others.
     options: tuple[object, ...] = ("--workers", 1, "--batch-size", IMAGES, "--progress", "off")
-    options += ("--atmospheric-light", "image")
+    options += ("--atmospheric-light", "image", "--address", deadly_ray.address)
     command = [*COMMAND, "run", "--input", photos, "--output", out, *options]
-    with under_way(command, deadly(tmp_path / "deadly", {}, 0.25)) as process:
+    deadly_ray.order({}, 0.25)
+    with under_way(command, {}) as process:
 
         def is_told() -> bool:
             found = out.exists() and list(out.glob("_batchlight/plan/*.json"))

@@ -20,11 +20,13 @@ import pytest
 import batchlight
 from batchlight.errors import LockedError
 from batchlight.output import lock as lock_module
-from tests.support.helpers import COMMAND, stable_rows, tree, write_copies
-from tests.support.helpers import batchlight as command
+from batchlight.storage import EVERYONE
+from batchlight.storage.local import LocalStorage
+from tests.support.helpers import COMMAND, batchlight_here, deadly, stable_rows, tree, write_copies
 from tests.support.s3_server import BUCKET, S3Server
 
 IMAGES = 36
+HEIGHT, WIDTH = 48, 64
 OPTIONS = ("--batch-size", 12, "--progress", "off")
 SAYS_SO_WITHIN_S = 30.0
 
@@ -32,8 +34,14 @@ SAYS_SO_WITHIN_S = 30.0
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos") / "in"
-    write_copies(folder, IMAGES, height=1200, width=1600)
+    write_copies(folder, IMAGES, height=HEIGHT, width=WIDTH)
     return folder
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> dict[str, str]:
+    """What makes a run take seconds for each batch."""
+    return deadly(tmp_path / "slow", {f"{HEIGHT}x{WIDTH}": "pause"})
 
 
 @contextmanager
@@ -53,17 +61,17 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def test_on_an_object_store_the_second_run_is_told_of_the_first(
-    photos: Path, s3_server: S3Server
+    photos: Path, s3_server: S3Server, slow: dict[str, str]
 ) -> None:
     s3_server.put({"bucket-is-there": b""})
     prefix = f"{uuid4()}/out"
     out = f"s3://{BUCKET}/{prefix}"
     where = ("--input", photos, "--output", out, "--workers", 0, *OPTIONS)
-    with started(photos, out, 0, **s3_server.environment) as first:
+    with started(photos, out, 0, **s3_server.environment, **slow) as first:
         while not any("/locks/" in path for path in s3_server.tree(prefix)):
             assert first.poll() is None
         began = time.monotonic()
-        second = command("run", *where, **s3_server.environment)
+        second = batchlight_here("run", *where, **s3_server.environment)
         assert time.monotonic() - began < SAYS_SO_WITHIN_S
         assert first.poll() is None
         first.kill()
@@ -73,7 +81,7 @@ def test_on_an_object_store_the_second_run_is_told_of_the_first(
         in second.stderr
     )
     # The first was killed, and so the third replaces it at once.
-    third = command("run", *where, **s3_server.environment)
+    third = batchlight_here("run", *where, **s3_server.environment)
     assert third.returncode == 0, third.stderr
     found = s3_server.tree(prefix)
     assert len([path for path in found if path.startswith("classical/")]) == IMAGES
@@ -91,6 +99,13 @@ def test_a_run_whose_lock_is_gone_stops(
             time.sleep(0.01)
         (locks / "0000000002.json").write_bytes((locks / "0000000001.json").read_bytes())
 
+    write = LocalStorage.write
+
+    def write_slowly(self: LocalStorage, path: str, data: bytes, readers: int = EVERYONE) -> None:
+        time.sleep(0.05)
+        write(self, path, data, readers)
+
+    monkeypatch.setattr(LocalStorage, "write", write_slowly)
     thief = threading.Thread(target=take_over)
     thief.start()
     config = batchlight.JobConfig(
@@ -107,13 +122,13 @@ def test_a_run_whose_lock_is_gone_stops(
 
 @pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_orphans_of_a_killed_driver_race_with_the_next_run_and_change_nothing(
-    photos: Path, tmp_path: Path, times: int
+    photos: Path, tmp_path: Path, slow: dict[str, str], times: int
 ) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
     arguments = ("--input", photos, "--workers", 0, *OPTIONS)
-    assert command("run", *arguments, "--output", calm).returncode == 0
+    assert batchlight_here("run", *arguments, "--output", calm).returncode == 0
     for _ in range(times):
-        with started(photos, out, 2) as driver:
+        with started(photos, out, 2, **slow) as driver:
             while not list(out.glob("classical/*/*")):
                 assert driver.poll() is None
                 time.sleep(0.005)
@@ -143,7 +158,7 @@ def test_orphans_of_a_killed_driver_race_with_the_next_run_and_change_nothing(
         for process in below:
             if is_alive(process):
                 process.kill()
-        assert command("run", *arguments, "--output", out).returncode == 0
+        assert batchlight_here("run", *arguments, "--output", out).returncode == 0
         assert not list(out.glob("_batchlight/parts/*"))
         assert stable_rows(out) == stable_rows(calm)
         shutil.rmtree(out)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import pytest
@@ -21,25 +21,24 @@ from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     COMMAND,
+    batchlight_here,
     bright_image,
     dark_image,
     deadly,
     has_parts,
     parts,
     rows,
+    sha256,
     stable_rows,
     tree,
     wait_until,
     write_images,
 )
-from tests.support.helpers import batchlight as command
 
 IMAGES = 240
 BRIGHT_EVERY = 7
 """One of so many is not dark, and so copied."""
 KILL_TIMEOUT_S = 120.0
-SLOW_S = 0.04
-"""For each image, so that there is time to strike, however busy the machine is."""
 SAYS_SO_WITHIN_S = 30.0
 
 State = tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
@@ -202,22 +201,29 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calm(photos: Path) -> State:
     out = photos.parent / "calm"
-    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    done = batchlight_here(
+        "run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10
+    )
     assert done.returncode == 3
     return state(out)
 
 
+def in_order(photos: Path) -> list[Path]:
+    """The images as a run does them."""
+    return sorted(photos.rglob("*.jpg"), key=lambda path: bytes(path.relative_to(photos)))
+
+
 def start_and_kill(
-    photos: Path, out: Path, workers: int, when: Callable[[], bool], slow: dict[str, str]
+    photos: Path, out: Path, workers: int, when: Callable[[], bool], endless: dict[str, str]
 ) -> None:
-    """SIGKILL the driver as soon as ``when`` holds."""
+    """SIGKILL the driver as soon as ``when`` holds, in an environment in which it never ends."""
     arguments = ["run", "--input", photos, "--output", out, "--workers", workers]
     command_line = [*COMMAND, *map(str, arguments), "--batch-size", "10"]
     with subprocess.Popen(
         command_line,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **slow},
+        env={**os.environ, **endless},
     ) as run:
         wait_until(when, run, KILL_TIMEOUT_S)
         run.send_signal(signal.SIGKILL)
@@ -236,11 +242,11 @@ def test_killed_drivers(photos: Path, calm: object, tmp_path: Path, workers: int
         lambda: (out / "_batchlight/locks").exists(),
         lambda: (out / "_batchlight/plan").exists(),
     ]
-    slow = deadly(tmp_path / "slow", {}, SLOW_S)
+    endless = deadly(tmp_path / "endless", {sha256(in_order(photos)[-1]): "hold"})
     for moment in at_work if workers else before_any_work + at_work:
-        start_and_kill(photos, out, workers, moment, slow)
+        start_and_kill(photos, out, workers, moment, endless)
     kept = {p: p.stat().st_mtime_ns for p in (out / "_batchlight/parts").glob("*.parquet")}
-    done = command(
+    done = batchlight_here(
         "run", "--input", photos, "--output", out, "--workers", workers, "--batch-size", 10
     )
     assert done.returncode == 3, done.stderr
@@ -253,26 +259,46 @@ def test_a_signal_ends_the_run_with_its_code_and_the_next_goes_on(
     photos: Path, calm: object, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    environment = {**os.environ, **deadly(tmp_path / "slow", {}, 2 * SLOW_S)}
-    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    images = in_order(photos)
+    for signum, code, image in (
+        (signal.SIGINT, 130, images[35]),
+        (signal.SIGTERM, 143, images[-1]),
+    ):
+        folder = tmp_path / signum.name
+        environment = {**os.environ, **deadly(folder, {sha256(image): "hold"})}
         arguments = ["run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10]
+        before = parts(out)
         with subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             text=True,
             env=environment,
         ) as process:
-            wait_until(partial(has_parts, out, parts(out) + 3), process, KILL_TIMEOUT_S)
+            wait_until((folder / "held").exists, process, KILL_TIMEOUT_S)
+            assert parts(out) >= before + 3
             process.send_signal(signum)
-            _, errors = process.communicate(timeout=KILL_TIMEOUT_S)
+            assert process.stderr is not None
+            errors = read_to(process.stderr, "stopping")
+            (folder / "go").touch()
+            errors += process.stderr.read()
         assert process.returncode == code
         assert "stopping; a second signal stops at once" in errors
         assert f"interrupted by {signum.name}; run the same command again" in errors
         assert f'"exit_code": {code}' in (out / "summary.json").read_text()
-    done = command("run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10)
+    done = batchlight_here(
+        "run", "--input", photos, "--output", out, "--workers", 0, "--batch-size", 10
+    )
     assert done.returncode == 3
     assert state(out) == calm
+
+
+def read_to(stream: IO[str], word: str) -> str:
+    """What comes up to the line with a word, or to the end."""
+    lines: list[str] = []
+    while not (lines and (word in lines[-1] or not lines[-1])):
+        lines.append(stream.readline())
+    return "".join(lines)
 
 
 @pytest.mark.nightly
@@ -301,11 +327,11 @@ def test_a_second_run_is_locked_out_and_told_by_whom(photos: Path, tmp_path: Pat
         first.send_signal(signal.SIGSTOP)
         try:
             started = time.monotonic()
-            second = command(*arguments)
+            second = batchlight_here(*arguments)
             assert time.monotonic() - started < SAYS_SO_WITHIN_S
             assert second.returncode == 4
             assert f"process {first.pid} on " in second.stderr
-            status = command("status", out, "--json")
+            status = batchlight_here("status", out, "--json")
             assert '"state": "running"' in status.stdout
         finally:
             first.send_signal(signal.SIGCONT)

@@ -31,12 +31,12 @@ from tests.support.helpers import batchlight as command
 from tests.support.helpers import (
     batchlight_here,
     bright_image,
-    deadly,
     outcomes,
     rows,
     stable_rows,
     tree,
 )
+from tests.support.ray_head import RayHead
 from tests.support.s3_server import S3Server
 from tests.support.tars import BRIGHT_EVERY, gnu_tar, headers_and_data, jpeg, samples, write_tar
 
@@ -392,16 +392,14 @@ def test_an_upload_that_dies_midway_is_done_again(
     assert s3.tree(prefix)["classical/a.tar"] == (tmp_path / "out/classical/a.tar").read_bytes()
 
 
-def test_killers_in_a_shard_are_found(tmp_path: Path) -> None:
+def test_killers_in_a_shard_are_found(tmp_path: Path, deadly_ray: RayHead) -> None:
     members = samples(11)
     write_tar(tmp_path / "in/a.tar", members)
-    orders = {hashlib.sha256(members["000000006.jpg"]).hexdigest(): "segfault"}
-    environment = deadly(tmp_path / "orders", orders)
+    deadly_ray.order({hashlib.sha256(members["000000006.jpg"]).hexdigest(): "segfault"})
     out = tmp_path / "out"
     done = command(
         *("run", "--input", tmp_path / "in", "--output", out, "--workers", 1, "--batch-size", 4),
-        *("--progress", "off"),
-        **environment,
+        *("--address", deadly_ray.address, "--progress", "off"),
     )
     assert done.returncode == 3, done.stderr
     found = {name: row.error_code for name, row in outcomes(out).items() if row.error_code}
@@ -412,13 +410,17 @@ def test_killers_in_a_shard_are_found(tmp_path: Path) -> None:
     assert content(out / "classical/a.tar", "000000010.jpg") == survivor
 
 
-def test_each_group_of_a_shard_has_the_timeout_for_itself(tmp_path: Path) -> None:
+def test_each_group_of_a_shard_has_the_timeout_for_itself(
+    tmp_path: Path, deadly_ray: RayHead
+) -> None:
     write_tar(tmp_path / "in/a.tar", samples(12))
     out = tmp_path / "out"
+    timeout_s, slow_s = 6.0, 0.6
+    assert 12 * slow_s > timeout_s
+    deadly_ray.order({}, slow_s)
     done = command(
         *("run", "--input", tmp_path / "in", "--output", out, "--workers", 1, "--batch-size", 3),
-        *("--timeout", 6, "--progress", "off"),
-        **deadly(tmp_path / "orders", {}, 0.8),
+        *("--timeout", timeout_s, "--address", deadly_ray.address, "--progress", "off"),
     )
     assert done.returncode == 0, done.stderr
     assert [row["attempts"] for row in rows(out)] == [1] * 12

@@ -16,10 +16,21 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.helpers import COMMAND, stable_rows, tree, wait_until, write_copies
-from tests.support.helpers import batchlight as command
+from tests.support.helpers import (
+    COMMAND,
+    batchlight_here,
+    deadly,
+    stable_rows,
+    tree,
+    wait_until,
+    write_copies,
+)
 
 IMAGES = 80
+HEIGHT, WIDTH = 48, 64
+SLOW = {f"{HEIGHT}x{WIDTH}": "pause"}
+"""By which each batch takes seconds to write."""
+
 STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 120.0
 ANSWERS_WITHIN_S = 5.0
@@ -29,9 +40,9 @@ OPTIONS = ("--batch-size", 40)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches, each of which takes seconds."""
+    """Two batches."""
     folder = tmp_path_factory.mktemp("photos") / "in"
-    write_copies(folder, IMAGES, height=1200, width=1600)
+    write_copies(folder, IMAGES, height=HEIGHT, width=WIDTH)
     return folder
 
 
@@ -39,7 +50,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(photos: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     out = photos.parent / "calm"
     assert (
-        command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS).returncode == 0
+        batchlight_here(
+            "run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS
+        ).returncode
+        == 0
     )
     return tree(out / "classical"), stable_rows(out)
 
@@ -54,6 +68,7 @@ def running(
         [*COMMAND, *map(str, arguments)],
         stderr=stderr,
         text=True,
+        env={**os.environ, **deadly(out.with_name("slow"), SLOW)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         wait_until(lambda: list(out.glob("classical/*/*.jpg")), process, STARTS_WITHIN_S)
@@ -101,7 +116,7 @@ def test_a_run_stops_in_the_middle_of_its_batches(
     assert (summary["exit_code"], summary["ok"]) == (code, 0)  # no batch was ended
     assert not list(out.glob("_batchlight/parts/*"))
     assert not psutil.wait_procs(below, timeout=STOPS_WITHIN_S)[1], "a worker is left"
-    again = command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
+    again = batchlight_here("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
     assert again.returncode == 0, again.stderr
     assert (tree(out / "classical"), stable_rows(out)) == calm
 
@@ -125,7 +140,7 @@ def test_a_second_signal_stops_at_once(
     os.close(read_end)
     os.close(write_end)
     assert process.returncode == -signal.SIGINT
-    again = command("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
+    again = batchlight_here("run", "--input", photos, "--output", out, "--workers", 0, *OPTIONS)
     assert again.returncode == 0, again.stderr
     assert (tree(out / "classical"), stable_rows(out)) == calm
 

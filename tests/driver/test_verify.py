@@ -26,8 +26,14 @@ from batchlight.errors import Interrupted, UsageError
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, open_storage
 from batchlight.storage.local import LocalStorage
-from tests.support.helpers import batchlight as command
-from tests.support.helpers import dark_image, rows, stable_rows, tree, write_images
+from tests.support.helpers import (
+    batchlight_here,
+    dark_image,
+    rows,
+    stable_rows,
+    tree,
+    write_images,
+)
 
 IMAGES = 14
 State = tuple[dict[str, bytes], dict[str, bytes]]
@@ -77,7 +83,7 @@ def out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_is_as_recorded_is_not_touched(out: Path) -> None:
     before = tree(out)
-    done = command("verify", out)
+    done = batchlight_here("verify", out)
     assert done.returncode == 0
     assert f"{out}: as recorded" in done.stdout
     assert f"outputs           {IMAGES + 1}" in done.stdout
@@ -138,7 +144,9 @@ def test_damaged_records_are_made_again(
     sound, found = check(out)
     assert (sound, troubles(found)) == (False, {name: "damaged"})
     if damage is truncate:
-        again = command("run", "--input", out.parent / "in", "--output", out, "--batch-size", 4)
+        again = batchlight_here(
+            "run", "--input", out.parent / "in", "--output", out, "--batch-size", 4
+        )
         assert again.returncode == 1
         assert "'batchlight verify OUTPUT --repair --input INPUT' makes them again" in again.stderr
     assert check(out, mend=True)[0]
@@ -218,7 +226,7 @@ def test_what_cannot_be_made_again_is_told_and_kept(out: Path) -> None:
 def test_the_command(out: Path) -> None:
     (out / "classical/a/0000.jpg").unlink()
     alter(out / "classical/new.jpg")
-    done = command("verify", out)
+    done = batchlight_here("verify", out)
     assert done.returncode == 3
     assert done.stdout.startswith(
         "classical/new.jpg\taltered\tits sha256 is not the recorded one\n"
@@ -226,18 +234,18 @@ def test_the_command(out: Path) -> None:
     )
     assert f"{out}: not as recorded" in done.stdout
     repairing: tuple[object, ...] = ("verify", out, "--repair", "--workers", 0)
-    done = command(*repairing)
+    done = batchlight_here(*repairing)
     assert done.returncode == 2
     assert f"--repair --input URI (the output says that it was {out.parent}/in)" in done.stderr
     repairing = (*repairing, "--input", out.parent / "in")
-    done = command(*repairing, "--json")
+    done = batchlight_here(*repairing, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["outputs"], told["problems"], told["repaired"]) == (IMAGES + 1, 2, 2)
     assert [p["repaired"] for p in told["found"]] == [True, True]
     (out / "classical/a/0000.jpg").unlink()
     (out.parent / "in/a/0000.jpg").unlink()
-    done = command(*repairing)
+    done = batchlight_here(*repairing)
     assert done.returncode == 3
     assert "cannot be made again: vanished since it was listed\tnot repaired\n" in done.stdout
 
@@ -343,9 +351,9 @@ def test_a_repair_stops_on_a_signal(out: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_only_when_nobody_works_on_it(out: Path) -> None:
     with Lock(open_storage(Location.parse(str(out))), str(out), "run"):
         for options in ([], ["--repair"]):
-            done = command("verify", out, *options)
+            done = batchlight_here("verify", out, *options)
             assert done.returncode == 4
             assert f"process {os.getpid()} on " in done.stderr
-    missing = command("verify", out.parent / "in")
+    missing = batchlight_here("verify", out.parent / "in")
     assert missing.returncode == 2
     assert "is not the output of a run; check the path" in missing.stderr

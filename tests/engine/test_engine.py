@@ -40,8 +40,8 @@ ENDS_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def ray_engine() -> Iterator[RayEngine]:
-    with RayEngine(workers=2, address="local", timeout=TIMEOUT_S) as engine:
+def ray_engine(ray_address: str) -> Iterator[RayEngine]:
+    with RayEngine(workers=2, address=ray_address, timeout=TIMEOUT_S) as engine:
         yield engine
 
 

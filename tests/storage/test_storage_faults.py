@@ -23,7 +23,7 @@ from batchlight.output.lock import Lock
 from batchlight.storage import Location, Storage, listing, objects, open_storage
 from tests.storage.test_s3 import images, records
 from tests.support.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
-from tests.support.helpers import batchlight, dark_image
+from tests.support.helpers import batchlight, batchlight_here, dark_image
 from tests.support.s3_server import BUCKET, S3Server
 
 PASSING = [fault for fault in Fault if fault is not Fault.INVALID]
@@ -277,7 +277,7 @@ def data_set(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> D
     s3_server.put(files, place)
     source = f"s3://{BUCKET}/{place}"
     output = f"{uuid4()}/calm"
-    done = batchlight(*command(source, output), **s3_server.environment)
+    done = batchlight_here(*command(source, output), **s3_server.environment)
     assert done.returncode == 0, done.stderr
     made = s3_server.tree(output)
     assert len(images(made)) == IMAGES

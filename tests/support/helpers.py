@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -154,7 +155,7 @@ def wait_until(moment: Callable[[], Any], process: subprocess.Popen[Any], within
     while not moment():
         assert time.monotonic() < deadline
         assert process.poll() is None, "it ended before that"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def processes_below(pid: int, title: str) -> list[psutil.Process]:
@@ -219,11 +220,27 @@ def locked(storage: Storage) -> int:
     return 1
 
 
-def deadly(folder: Path, orders: dict[str, str], slow_s: float = 0.0) -> dict[str, str]:
+def deadly(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) -> dict[str, str]:
     """The environment of a run in which some images are deadly, or all slow; see ``deadly/``."""
     folder.mkdir()
-    (folder / "orders.json").write_text(json.dumps({"slow_s": slow_s, "deadly": orders}))
+    give_orders(folder, orders, slow_s)
+    return deadly_environment(folder)
+
+
+def give_orders(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) -> None:
+    """To processes that have not begun to work yet, and look into this folder."""
+    told = {"slow_s": slow_s, "deadly": dict(orders)}
+    (folder / "orders.json").write_text(json.dumps(told))
+
+
+def deadly_environment(folder: Path) -> dict[str, str]:
+    """That of processes that obey the orders in a folder, if there are any."""
     return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as orders name an image."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def decodings(folder: Path) -> list[tuple[str, int]]:

@@ -6,11 +6,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from socket import create_connection
 
-from tests.support.helpers import under_way, wait_until
+from tests.support.helpers import deadly_environment, give_orders, under_way, wait_until
 from tests.support.s3_server import free_ports
 
 CPUS = 2
@@ -20,9 +21,29 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 """What its clients need in their environment too."""
 
 
+@dataclass(frozen=True)
+class RayHead:
+    """A head that works itself."""
+
+    address: str
+    pid: int
+    """Of the process that all of its processes are below."""
+    orders: Path
+    """The folder that its workers look into for what is deadly; see ``deadly/``."""
+
+    def order(self, deadly: Mapping[str, str], slow_s: float = 0.0) -> None:
+        """Of the workers of later runs, which are new processes."""
+        give_orders(self.orders, deadly, slow_s)
+
+    def calm(self) -> None:
+        """Forget the orders, and what was decoded under them."""
+        for path in self.orders.iterdir():
+            path.unlink()
+
+
 @contextmanager
-def running_ray(environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a head that works itself; ``environment`` is that of its workers."""
+def running_ray(environment: Mapping[str, str], orders: Path) -> Iterator[RayHead]:
+    """``environment`` is that of its workers; ``orders`` a folder, empty at first."""
     port, clients = free_ports(2)
     # Not below pytest's folder, since the path of a socket may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
@@ -33,12 +54,13 @@ def running_ray(environment: Mapping[str, str]) -> Iterator[str]:
             *("--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"),
             *("--object-store-memory", str(OBJECT_STORE_BYTES)),
         ]
+        variables = {**QUIET, **environment, **deadly_environment(orders)}
         with (
             Path(folder, "log").open("wb") as log,
-            under_way(command, {**QUIET, **environment}, stdout=log, stderr=log) as head,
+            under_way(command, variables, stdout=log, stderr=log) as head,
         ):
             wait_until(partial(_listens, port), head, STARTS_WITHIN_S)
-            yield f"127.0.0.1:{port}"
+            yield RayHead(f"127.0.0.1:{port}", head.pid, orders)
 
 
 def _listens(port: int) -> bool:

@@ -19,7 +19,7 @@ from batchlight.worker.pipeline import KEEP_BYTES
 from tests.support.helpers import dark_image, measured, rows
 
 WIDTH, HEIGHT = 3000, 2000
-FILES = 8
+FILES = 4
 FILE_BYTES = 200 * 10**6
 DECODED_BYTES = WIDTH * HEIGHT * 4
 """Colour and the dark channel beside it."""

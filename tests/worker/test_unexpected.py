@@ -19,7 +19,8 @@ from batchlight.storage import EVERYONE
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
 from tests.support.helpers import batchlight as command
-from tests.support.helpers import deadly, outcomes, rows, tree, write_images
+from tests.support.helpers import outcomes, rows, tree, write_images
+from tests.support.ray_head import RayHead
 
 IMAGES = 6
 BROKEN = "a/0003.jpg"
@@ -87,17 +88,19 @@ def test_a_batch_of_nothing_but_errors_ends_the_run(
     assert run(photos).ok == IMAGES
 
 
-def test_on_workers_the_user_is_told_once_per_kind(photos: Path, tmp_path: Path) -> None:
+def test_on_workers_the_user_is_told_once_per_kind(
+    photos: Path, tmp_path: Path, deadly_ray: RayHead
+) -> None:
     """The traceback comes from the worker; without --debug too, for it is worth a report."""
     odd = photos / "a/odd.jpg"
     write_images(tmp_path / "odd", 2, height=33, width=47)
     (tmp_path / "odd/a/0000.jpg").rename(odd)
     (tmp_path / "odd/b/0001.jpg").rename(photos / "z.jpg")
     out = tmp_path / "out"
+    deadly_ray.order({"33x47": "raise"})
     done = command(
         *("run", "--input", photos, "--output", out, "--workers", 1, "--batch-size", 4),
-        *("--progress", "off"),
-        **deadly(tmp_path / "deadly", {"33x47": "raise"}),
+        *("--address", deadly_ray.address, "--progress", "off"),
     )
     assert done.returncode == 3, done.stderr
     failed = {name: row.error_code for name, row in outcomes(out).items() if row.error_code}

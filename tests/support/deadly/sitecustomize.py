@@ -3,6 +3,8 @@
 It makes decoders and OpenCV's encoder deadly for some images, as ``orders.json`` in the folder
 $DEADLY says: by the SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels
 that are encoded. Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
+Without that file, nothing is changed. An image that is to "hold" writes ``held`` there, and waits
+for ``go``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+PAUSE_S = 0.1
 GROWS_TO = 6 * 2**30
 GROWS_BY = 64 * 2**20
 
@@ -36,6 +39,13 @@ def do(how: str | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(3600)
+        case "pause":
+            time.sleep(PAUSE_S)
+        case "hold":
+            folder = Path(os.environ["DEADLY"])
+            (folder / "held").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.01)
         case "raise":
             raise ZeroDivisionError("as ordered")
         case "limit":
@@ -58,6 +68,8 @@ def make_deadly() -> None:
     import simplejpeg
 
     folder = Path(os.environ["DEADLY"])
+    if not (folder / "orders.json").exists():
+        return
     orders = json.loads((folder / "orders.json").read_text())
     encode = cv2.imencode
 
