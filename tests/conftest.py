@@ -17,11 +17,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.helpers import STARTUP
 from tests.support.ray_head import QUIET, RayHead, running_ray
 from tests.support.s3_server import S3Server, running_s3
 
 # Ray decides once per process whether it authenticates, so all that a process meets must agree.
 os.environ.update(QUIET)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STARTUP), os.getenv("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 
 from batchlight.engine import InProcessEngine, make_engine, own_ray, ray_address
 from batchlight.errors import ClusterError, UsageError
-from tests.support.helpers import COMMAND, batchlight_here, wait_until, write_images
+from tests.support.helpers import COMMAND, STARTUP, batchlight_here, wait_until, write_images
 
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 STRANGER = """
@@ -56,7 +56,7 @@ def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str
         "    sys.stdin.readline()\n"
         "assert 'RAY_AUTH_TOKEN' not in os.environ and 'RAY_AUTH_MODE' not in os.environ\n"
     )
-    environment = {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {"HOME": str(home), "PYTHONPATH": f"{STARTUP}:{Path(__file__).parents[2]}"}
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=CLEAN | environment,
@@ -82,7 +82,7 @@ def test_a_run_in_a_home_that_cannot_be_written_to_leaves_nothing(tmp_path: Path
     """Its Ray has a folder that is of this user alone, and gone when the run has ended."""
     write_images(tmp_path / "in", 1)
     words = [*COMMAND, "run", "--input", str(tmp_path / "in"), "--workers", "1"]
-    environment = {"HOME": "/nonexistent", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {"HOME": "/nonexistent", "PYTHONPATH": f"{STARTUP}:{Path(__file__).parents[2]}"}
     before = set(Path("/tmp").glob("bl-*"))
     with subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CLEAN | environment
@@ -204,6 +204,10 @@ def test_a_run_inside_of_a_task_that_holds_the_only_cpu(tmp_path: Path) -> None:
     code = code.replace("sys.argv[1])).exit", f"{str(tmp_path / 'in')!r})).exit")
     with own_ray.private_folder() as folder:
         done = python(
-            code, "", folder, RAY_AUTH_MODE="disabled", PYTHONPATH=str(Path(__file__).parents[2])
+            code,
+            "",
+            folder,
+            RAY_AUTH_MODE="disabled",
+            PYTHONPATH=f"{STARTUP}:{Path(__file__).parents[2]}",
         )
     assert done.returncode == 0, done.stderr

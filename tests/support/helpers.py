@@ -37,6 +37,9 @@ ALL_DARK: dict[str, Any] = {"not_dark": "enhance"}
 
 COMMAND = [sys.executable, "-m", "batchlight"]
 
+STARTUP = Path(__file__).parent / "startup"
+"""What PYTHONPATH leads to, in what tests start."""
+
 
 def dark_image(
     seed: int, height: int = 48, width: int = 64, channels: int = 3, dtype: type = np.uint8
@@ -221,7 +224,7 @@ def locked(storage: Storage) -> int:
 
 
 def deadly(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) -> dict[str, str]:
-    """The environment of a run in which some images are deadly, or all slow; see ``deadly/``."""
+    """The environment of a run in which some images are deadly, or all slow; see ``startup/``."""
     folder.mkdir()
     give_orders(folder, orders, slow_s)
     return deadly_environment(folder)
@@ -235,7 +238,7 @@ def give_orders(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) ->
 
 def deadly_environment(folder: Path) -> dict[str, str]:
     """That of processes that obey the orders in a folder, if there are any."""
-    return {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "DEADLY": str(folder)}
+    return {"PYTHONPATH": str(STARTUP), "DEADLY": str(folder)}
 
 
 def sha256(path: Path) -> str:

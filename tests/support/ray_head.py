@@ -29,7 +29,7 @@ class RayHead:
     pid: int
     """Of the process that all of its processes are below."""
     orders: Path
-    """The folder that its workers look into for what is deadly; see ``deadly/``."""
+    """The folder that its workers look into for what is deadly; see ``startup/``."""
 
     def order(self, deadly: Mapping[str, str], slow_s: float = 0.0) -> None:
         """Of the workers of later runs, which are new processes."""

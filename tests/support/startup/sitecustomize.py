@@ -1,10 +1,14 @@
-"""Python imports this at its start where PYTHONPATH leads here, in every worker of a run.
+"""Python imports this at its start where PYTHONPATH leads here: in all that tests start.
 
-It makes decoders and OpenCV's encoder deadly for some images, as ``orders.json`` in the folder
-$DEADLY says: by the SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of pixels
-that are encoded. Each decoding writes a line to ``decoded`` there: the SHA-256, and the process.
-Without that file, nothing is changed. An image that is to "hold" writes ``held`` there, and waits
-for ``go``.
+A command, and a worker of Ray, does without pandas and SciPy, as where batchlight alone is
+installed. PyArrow and numba import them if they are there, which takes longer than most of what
+tests do.
+
+Where $DEADLY is a folder, decoders and OpenCV's encoder are deadly for some images, as
+``orders.json`` in it says: by the SHA-256 of the bytes that are decoded, or by the size, as in
+"33x47", of pixels that are encoded. Each decoding writes a line to ``decoded`` there: the SHA-256,
+and the process. An image that is to "hold" writes ``held`` there, and waits for ``go``. Without
+that file, nothing is changed.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+EXTRAS = ("pandas", "scipy")
 PAUSE_S = 0.1
 GROWS_TO = 6 * 2**30
 GROWS_BY = 64 * 2**20
@@ -118,5 +123,25 @@ class AfterCodec(MetaPathFinder):
         return spec
 
 
+class WithoutExtras(PathFinder):
+    """Finds nothing of what only tests need."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname in EXTRAS else super().find_spec(fullname, path, target)
+
+
+def is_command_or_worker() -> bool:
+    """Whether this process is one of those that users start, or Ray for them."""
+    words = sys.orig_argv[1:3]
+    return words == ["-m", "batchlight"] or any(
+        Path(word).name in ("batchlight", "default_worker.py") for word in words
+    )
+
+
+if is_command_or_worker():
+    sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
 if "DEADLY" in os.environ:
     sys.meta_path.insert(0, AfterCodec())
