@@ -6,16 +6,22 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError
 from batchlight.host.given_up import Pool
-from batchlight.images.container_names import is_container_name, why_refused
+from batchlight.images.container_names import (
+    is_container_name,
+    is_parquet_name,
+    may_be_container,
+    why_refused,
+)
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import DataSet, Input, in_order_of_keys, is_other_name, place_of
 from batchlight.output.layout import is_output
+from batchlight.shards.inventory import holds_images, may_be_of_images
 from batchlight.shards.selection import note_inside, takes_some_of
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
 from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
@@ -125,6 +131,8 @@ class InputSet:
     patterns: Patterns = field(default_factory=Patterns)
     limit: int | None = None
     """How many images are listed at most, the first ones; all by default."""
+    image_columns: tuple[str, ...] = ()
+    """Of Parquet files, if these do not tell."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """By the listing, once it is at its end."""
 
@@ -194,7 +202,30 @@ class InputSet:
             opened = self.opened
             yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            yield from map(_as_input, self.opened(self.root).walk(at_most))
+            yield from self._looked_into(self.opened(self.root).walk(at_most))
+
+    def _looked_into(self, files: Iterable[FileInfo]) -> Iterator[Input]:
+        """What files are; of Parquet files, their footers tell, and several are read at once."""
+        listed = iter(files)
+        with Pool(STAT_THREADS) as pool:
+            while ahead := list(islice(listed, STAT_AHEAD)):
+                unknown = [f.path for f in ahead if is_parquet_name(f.path) and not f.defect]
+                for _ in pool.map(self._is_parquet_of_images, unknown):
+                    pass
+                yield from (_as_input(info, self.is_container(info)) for info in ahead)
+
+    def is_container(self, file: FileInfo) -> bool:
+        """Whether a file of a folder is a container of images."""
+        if is_parquet_name(file.path):
+            return file.defect is None and self._is_parquet_of_images(file.path)
+        return is_container_name(file.path)
+
+    @cached_property
+    def _is_parquet_of_images(self) -> Callable[[str], bool]:
+        """Looks into a file, once."""
+        if self.image_columns:
+            return lambda _: True
+        return cache(partial(may_be_of_images, storage=self.opened(self.root)))
 
     @cached_property
     def opened(self) -> Callable[[Location], Storage]:
@@ -210,7 +241,7 @@ class InputSet:
         for item in found:
             if item.defect == LINKED_FOLDER:
                 met.linked_folders.append(item.path)
-            elif not is_other_name(item.path) or self._is_copied(item.path):
+            elif not _is_other(item) or self._is_copied(item.path):
                 yield item
             else:
                 self.patterns.note(item.path)
@@ -230,7 +261,7 @@ class InputSet:
                 if item.container:
                     self.passed_over.add_container(item.path)
                 yield item
-            elif self.data_set.is_folder and is_other_name(item.path):
+            elif self.data_set.is_folder and _is_other(item):
                 self.passed_over.add(item.path, beside=False)
             else:
                 self.passed_over.not_matching += 1
@@ -249,7 +280,7 @@ class InputSet:
     def _with_containers(self) -> set[str]:
         """The folders that hold containers."""
         listed = self.opened(self.root).walk()
-        return {f.path.rpartition("/")[0] for f in listed if is_container_name(f.path)}
+        return {f.path.rpartition("/")[0] for f in listed if self.is_container(f)}
 
     def _takes(self, item: Input) -> bool:
         if not item.container:
@@ -302,10 +333,14 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    data_set = DataSet(root, given, config.follow_links, config.copy_others)
+    columns = config.image_column
+    of_images = (
+        root != given and is_parquet_name(given.name) and holds_images(given.name, storage, columns)
+    )
+    data_set = DataSet(root, given, config.follow_links, config.copy_others, of_images)
     if config.copy_others and not data_set.is_folder:
         raise UsageError("--copy-others needs a folder or a prefix as --input; leave it out")
-    return InputSet(data_set, patterns, config.limit)
+    return InputSet(data_set, patterns, config.limit, columns)
 
 
 def _seems_a_file(location: Location) -> bool:
@@ -313,11 +348,15 @@ def _seems_a_file(location: Location) -> bool:
 
 
 def _is_input_name(path: str) -> bool:
-    return is_image_name(path) or is_container_name(path)
+    return is_image_name(path) or may_be_container(path)
 
 
-def _as_input(info: FileInfo) -> Input:
-    container = is_container_name(info.path)
+def _is_other(item: Input) -> bool:
+    """Whether a file that was listed is no image and no container, whatever is wrong with it."""
+    return is_other_name(item.path) and not item.container
+
+
+def _as_input(info: FileInfo, container: bool) -> Input:
     defect = info.defect or (why_refused(info.path) if container else None)
     return Input(info.path, None, info.size, info.modified, info.etag, defect, container)
 
@@ -329,14 +368,15 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
         return Input(shown, defect=BAD_NAME)
     if not _is_input_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
+    container = may_be_container(path)  # a Parquet file is named for what it holds
     if entry.etag is not None:
         listed = FileInfo(path, entry.size, entry.modified, entry.etag)
-        return replace(_as_input(listed), source=source)
+        return replace(_as_input(listed, container), source=source)
     try:
         place, below = place_of(Input(path, source), storage, opened)
-        return replace(_as_input(place.stat(below)), path=path, source=source)
+        return replace(_as_input(place.stat(below), container), path=path, source=source)
     except (FileNotFoundError, PermissionError):
         # The batch will meet it again, and say so in its row.
-        return Input(path, source, container=is_container_name(path))
+        return Input(path, source, container=container)
     except NameRefusedError as error:
-        return Input(path, source, defect=str(error), container=is_container_name(path))
+        return Input(path, source, defect=str(error), container=container)

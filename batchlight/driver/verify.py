@@ -17,14 +17,16 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.errors import LockedError, counted
+from batchlight.errors import ImageError, LockedError, counted
 from batchlight.images.container_names import kind_of
+from batchlight.output.inputs import Input
 from batchlight.output.layout import BatchRange, container_output, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
+from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.storage import Storage
 from batchlight.storage.base import ChangedError, NameRefusedError, Reader
 
@@ -285,16 +287,35 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
 
 def _what_differs(reader: Reader, container: Container) -> str:
     words = "its sha256 is not the recorded one"
-    if kind_of(container.path) != "tar":  # the images are inside what is compressed
+    kind = kind_of(container.path)
+    if kind == "tar.gz":  # the images are inside what is compressed
         return words
-    bad = [
-        row["input"]
-        for row in container.images
-        if _sha256(reader, row["output_offset"], row["output_bytes"]) != row["output_sha256"]
-    ]
+    try:
+        found = (_hashes_in_parquet if kind == "parquet" else _hashes_in_tar)(reader, container)
+    except ImageError as error:
+        return f"{words}; {error.message}"
+    bad = [r["input"] for r in container.images if found.get(r["input"]) != r["output_sha256"]]
     if not bad:
         return f"{words}; its images are as recorded, and something beside them is not"
     return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
+
+
+def _hashes_in_tar(reader: Reader, container: Container) -> dict[str, str]:
+    """What is where images should be, by their names."""
+    return {
+        row["input"]: _sha256(reader, row["output_offset"], row["output_bytes"])
+        for row in container.images
+    }
+
+
+def _hashes_in_parquet(reader: Reader, container: Container) -> dict[str, str]:
+    """Of all that may be an image there. Raises ``ImageError``."""
+    contents = ParquetContents(reader, Input(container.path, container=True))
+    return {
+        item.path: hashlib.sha256(contents.bytes_of(item)).hexdigest()
+        for _, item in contents.images_of(contents.columns_of_bytes)
+        if item.defect is None
+    }
 
 
 def _read(storage: Storage, row: Row) -> tuple[int, str]:
@@ -325,7 +346,7 @@ def _containers_of(table: pa.Table) -> list[Container]:
         if key not in found:
             size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
             found[key] = Container(*key, size, sha256, [])
-        if row["output_offset"] is not None:
+        if row["output_sha256"] is not None:
             found[key].images.append(row)
     return list(found.values())
 

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -29,6 +29,9 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
+from batchlight.shards.contents import AnyContents
+from batchlight.shards.inventory import bytes_in
+from batchlight.shards.source import opened_container
 from batchlight.storage import EVERYONE, Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
@@ -94,10 +97,9 @@ class ImageSteps:
 
     def bytes_of(self, item: Input) -> bytes:
         """The file of an image, or what is its own of a container. Raises as ``Storage.read``."""
-        if item.inside is None or item.offset is None:
+        if item.inside is None:
             return read_input(item, self.input, self.opened)
-        storage, path = place_of(item.inside, self.input, self.opened)
-        return storage.read_part(path, item.offset, item.size or 0)
+        return bytes_in(item, self.input, self.opened)
 
     def path_of(self, method: Method, item: Input) -> str:
         """Where the output of an image is."""
@@ -211,6 +213,10 @@ class Steps(ImageSteps):
         super().__init__(context.config, context.input, opened)
         self.context = context
         self.output = output_of(context.output, context.run_id, context.lock)
+
+    def opened_container(self, container: Input) -> AbstractContextManager[AnyContents]:
+        """What a container holds. Raises as the function of that name."""
+        return opened_container(container, self.input, self.opened, self.config.image_column)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes, and who may read them. Raises ``ImageError``."""

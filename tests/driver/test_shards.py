@@ -325,7 +325,7 @@ def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first run, and one that finds one shard changed and another gone; writes are small."""
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
-    monkeypatch.setattr("batchlight.shards.rewriting.PIECE_BYTES", 8192)
+    monkeypatch.setattr("batchlight.shards.sink.PIECE_BYTES", 8192)
     folder, first = tmp_path / "in", tmp_path / "first"
     for number in range(3):
         write_tar(folder / f"{number}.tar", samples(3, 10 * number))
@@ -366,7 +366,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_upload_that_dies_midway_is_done_again(
     pieces: int, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchlight.shards.rewriting.PIECE_BYTES", 8192)
+    monkeypatch.setattr("batchlight.shards.sink.PIECE_BYTES", 8192)
     write_tar(tmp_path / "in/a.tar", samples(6))
     run(tmp_path / "in", tmp_path / "out")
     s3.put(tree(tmp_path / "in"), "dies/in")
