@@ -8,7 +8,7 @@ from dataclasses import replace
 from batchlight.config import JobConfig
 from batchlight.driver.merging import Entry
 from batchlight.errors import UsageError
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import is_parquet_name
 from batchlight.images.names import output_path
 from batchlight.storage import Location
 
@@ -27,7 +27,7 @@ def outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
                     f"{container} is a container, whose images keep their formats; use --format "
                     f"same, or --exclude {container}"
                 )
-            if kind_of(container) == "parquet":
+            if is_parquet_name(container):
                 _refuse_losing_rows(container, config)
         elif entry.image is not None and container and entry.path.startswith(f"{container}/"):
             raise UsageError(

@@ -8,7 +8,14 @@ from dataclasses import replace
 from itertools import islice
 
 from batchlight.errors import ErrorCode, ImageError, brief
-from batchlight.images.container_names import is_parquet_name, kind_of, why_refused
+from batchlight.images.container_names import (
+    PARQUET,
+    SUFFIXES,
+    is_parquet_name,
+    kind_of,
+    stem_of,
+    why_refused,
+)
 from batchlight.output.inputs import Input, place_of
 from batchlight.shards.columns import may_hold_images
 from batchlight.shards.footer import read_footer
@@ -77,12 +84,18 @@ def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> byt
 
 
 def may_be_of_images(path: str, storage: Storage) -> bool:
-    """Whether a Parquet file may hold images, by its footer alone; so if that cannot be read."""
+    """Whether a Parquet file may hold images, by its footer alone; so if that cannot be read.
+
+    Not if there is a tar of that name, which it tells of.
+    """
     try:
         with closing(storage.open_reader(path)) as reader:
-            return may_hold_images(read_footer(reader))
+            if not may_hold_images(read_footer(reader)):
+                return False
     except (ImageError, OSError):
-        return True
+        pass  # the worker says what is wrong with it
+    stem = stem_of(path)
+    return not any(storage.is_file(stem + suffix) for suffix in SUFFIXES if suffix != PARQUET)
 
 
 def holds_images(path: str, storage: Storage, columns: Collection[str]) -> bool:

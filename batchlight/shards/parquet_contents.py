@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 
-from batchlight.images.header import is_image
 from batchlight.output.inputs import Input
 from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
@@ -206,6 +205,8 @@ class ParquetContents:
 
     def _holds_images(self, leaf: Leaf) -> bool:
         """Whether half of the first values of a column are images."""
+        from batchlight.images.header import is_image  # loads codecs, for which not all pay
+
         values = list(islice(self._values(leaf), LOOKED_AT))
         return 2 * sum(is_image(bytes(value)) for value in values) >= max(1, len(values))
 

@@ -40,7 +40,7 @@ from batchlight.worker.image import (
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
-from batchlight.worker.steps import BatchContext, Steps, as_record
+from batchlight.worker.steps import BatchContext, as_record
 
 Watch = Callable[[Sequence[Image], Tally], object]
 """Hears which images are being worked on, and what was done before them."""
@@ -93,9 +93,9 @@ def redo_shard(
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
     """The images of a container, as they are grouped; empty if it cannot be read."""
     assert batch.container is not None
-    steps = Steps(context)
+    steps = ShardSteps(context, batch.container)
     try:
-        with steps.opened_container(batch.container) as contents:
+        with steps.opened_container() as contents:
             found = groups_in(contents, context.config)
             return [[item for _, item in group.images] for group in found]
     except (ImageError, OSError):
@@ -112,7 +112,7 @@ def rehearse_shard(
 ) -> None:
     """Do all that could kill a worker with some images of a container, and write nothing."""
     steps = ShardSteps(context, container)
-    with steps.opened_container(container) as contents, steps.reading(contents):
+    with steps.opened_container() as contents, steps.reading(contents):
         chosen = [Image.of(item, methods, losses) for item in inputs]
         with Pipeline(steps, service, writes=False, keep_bytes=KEEP_BYTES) as pipeline:
             result_of(pipeline.work(chosen, light=None, wait=False))
@@ -131,7 +131,7 @@ def _rewritten(
     steps = ShardSteps(context, batch.container)
     shard = _Shard(steps, service, batch, methods, losses, watch)
     try:
-        with steps.opened_container(batch.container) as contents:
+        with steps.opened_container() as contents:
             while not (yield from shard.written(contents)):
                 shard.start_again()
         table = shard.rows()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from batchlight.config import Method
@@ -11,6 +11,7 @@ from batchlight.errors import ErrorCode, ImageError
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards.contents import AnyContents
+from batchlight.shards.source import opened_container
 from batchlight.shards.spool import Spool
 from batchlight.storage import EVERYONE
 from batchlight.storage.base import ChangedError, NameRefusedError
@@ -30,6 +31,11 @@ class ShardSteps(Steps):
         """Of images, as often as they were read."""
         self.readers = EVERYONE
         """Who may read the container, as permission bits; once it is opened."""
+
+    def opened_container(self) -> AbstractContextManager[AnyContents]:
+        """What the container holds. Raises as the function of that name."""
+        columns = self.config.image_column
+        return opened_container(self.container, self.input, self.opened, columns)
 
     @contextmanager
     def reading(self, contents: AnyContents) -> Iterator[None]:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -29,9 +29,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
-from batchlight.shards.contents import AnyContents
 from batchlight.shards.inventory import bytes_in
-from batchlight.shards.source import opened_container
 from batchlight.storage import EVERYONE, Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
@@ -213,10 +211,6 @@ class Steps(ImageSteps):
         super().__init__(context.config, context.input, opened)
         self.context = context
         self.output = output_of(context.output, context.run_id, context.lock)
-
-    def opened_container(self, container: Input) -> AbstractContextManager[AnyContents]:
-        """What a container holds. Raises as the function of that name."""
-        return opened_container(container, self.input, self.opened, self.config.image_column)
 
     def read(self, image: Image) -> bytes:
         """The image's bytes, and who may read them. Raises ``ImageError``."""

@@ -24,7 +24,8 @@ from batchlight.shards.pages import pages
 from batchlight.shards.thrift import parsed, serialized
 from batchlight.storage import Location, open_storage
 from batchlight.storage.patterns import Patterns
-from tests.support.parquets import IMAGE, contents_of, jpeg, rewritten
+from tests.support.parquets import IMAGE, contents_of, rewritten
+from tests.support.tars import jpeg
 
 TYPES: dict[str, pa.DataType] = {
     "binary": pa.binary(),

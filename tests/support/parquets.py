@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
+import pyarrow.parquet as pq
 
 from batchlight.output.inputs import Input
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.storage import Location, open_storage
 from batchlight.storage.patterns import Patterns
+from tests.support.tars import jpeg
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """What Hugging Face's data sets store an image as."""
 
 
-def jpeg(number: int, side: int = 32, most: int = 60) -> bytes:
-    """A dark photograph; other pixels for each number."""
-    chance = np.random.default_rng(number)
-    ramp = np.linspace(0, most, side)[:, None, None] * np.linspace(0.5, 1, side)[None, :, None]
-    pixels = (ramp * chance.uniform(0.6, 1, 3) + chance.uniform(0, 4, (side, side, 3))).astype("u1")
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-def bright(number: int) -> bytes:
-    """One that is not dark."""
-    pixels = np.full((32, 32, 3), 200 + number % 40, np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+def write_parquet(path: Path, numbers: Iterable[int]) -> None:
+    """By pyarrow: dark photographs, two to a row group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"image": [jpeg(number) for number in numbers]})
+    pq.write_table(table, path, row_group_size=2)
 
 
 def contents_of(reader: object, path: Path, columns: Collection[str] = ()) -> ParquetContents:
