@@ -224,7 +224,7 @@ class JobConfig(BaseModel):
     )
     image_column: Names = Field(
         default=(),
-        description="In Parquet: take this column of bytes for images, and no other. Repeatable.",
+        description="In Parquet: only this column of bytes holds images; repeatable.",
     )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,

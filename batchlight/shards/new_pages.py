@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from batchlight.shards.footer import Chunk, Leaf
+from batchlight.shards.footer import Chunk
 from batchlight.shards.levels import packed
 from batchlight.shards.pages import (
     CRC,
@@ -32,10 +32,10 @@ NULLS = 3
 class NewPage:
     """A page as it is written."""
 
+    header: bytes
     data: bytes
-    """With its header."""
     unpacked_bytes: int
-    """The same before compression."""
+    """Of both, before compression."""
     values_bytes: int
     """Of its values alone."""
     rows: int
@@ -62,47 +62,43 @@ def rewritten(
 def _new_page(page: Page, content: Content, values: Values, which: slice) -> NewPage:
     repetition = content.repetition[which]
     there = [value for value in values[which] if value is not None]
-    body = bytearray()
-    for value in there:
-        body += len(value).to_bytes(4, "little")
-        body += value
+    parts = [part for value in there for part in (len(value).to_bytes(4, "little"), value)]
     nulls = len(repetition) - len(there)
     rows = int((repetition == 0).sum())
-    levels = _levels(page.chunk.leaf, content, which)
+    levels = _levels(page, content, which)
     about = replace(page.about, fields=dict(page.about.fields))
     about.set(1, I32, len(repetition))
+    unpacked_bytes = sum(map(len, levels)) + sum(map(len, parts))
     if page.kind == DATA_V2:
-        before = b"".join(levels)
         numbers = {2: nulls, 3: rows, 4: PLAIN, 5: len(levels[1]), 6: len(levels[0])}
         about.set(7, BOOL, page.chunk.codec != 0)
         _without_extremes(about, 8, nulls)
-        stored = before + _packed_data(page.chunk, bytes(body))
+        stored = b"".join([*levels, _packed_data(page.chunk, parts)])
     else:
-        leaf = page.chunk.leaf
-        there_are = leaf.max_repetition, leaf.max_definition
-        before = b"".join(
-            len(part).to_bytes(4, "little") + part
-            for part, most in zip(levels, there_are, strict=True)
-            if most
-        )
         numbers = {2: PLAIN, 3: RLE, 4: RLE}
         _without_extremes(about, 5, nulls)
-        stored = _packed_data(page.chunk, before + bytes(body))
+        stored = _packed_data(page.chunk, [*levels, *parts])
     for field, number in numbers.items():
         about.set(field, I32, number)
-    unpacked_bytes = len(before) + len(body)
-    head = _header(page, about, unpacked_bytes, stored)
-    sizes = len(head) + unpacked_bytes, sum(map(len, there))
-    return NewPage(head + stored, *sizes, rows)
+    header = _header(page, about, unpacked_bytes, stored)
+    sizes = len(header) + unpacked_bytes, sum(map(len, there))
+    return NewPage(header, stored, *sizes, rows)
 
 
-def _levels(leaf: Leaf, content: Content, which: slice) -> list[bytes]:
+def _levels(page: Page, content: Content, which: slice) -> list[bytes]:
     """Those of repetition and of definition; nothing where there can be but one."""
+    leaf = page.chunk.leaf
     both = (
         (content.repetition, leaf.max_repetition),
         (content.definition, leaf.max_definition),
     )
-    return [packed(numbers[which], most.bit_length()) for numbers, most in both]
+    found = [packed(numbers[which], most.bit_length()) for numbers, most in both]
+    if page.kind == DATA_V2:  # whose header tells their lengths
+        return found
+    return [
+        len(levels).to_bytes(4, "little") + levels if most else b""
+        for levels, (_, most) in zip(found, both, strict=True)
+    ]
 
 
 def _header(page: Page, about: Struct, unpacked_bytes: int, stored: bytes) -> bytes:
@@ -132,7 +128,8 @@ def only_nulls(statistics: Struct, nulls: int | None = None) -> Struct:
     return Struct(kept)
 
 
-def _packed_data(chunk: Chunk, data: bytes) -> bytes:
+def _packed_data(chunk: Chunk, parts: Iterable[bytes | memoryview]) -> bytes:
+    data = b"".join(parts)
     if chunk.codec == 0:
         return data
     packed_: bytes = codec_of(chunk).compress(data, asbytes=True)

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import islice
 
 from batchlight.output.inputs import Input
@@ -20,7 +20,7 @@ from batchlight.shards.sink import Sink
 from batchlight.storage.base import BAD_NAME, Reader, Writer, escape_controls
 from batchlight.storage.patterns import Patterns
 
-CACHE_BYTES = 48 * 2**20
+CACHE_BYTES = 16 * 2**20
 """Of pages that were read; the last one is kept, whatever its size."""
 LOOKED_AT = 8
 """First values of a column, of which half must be images if nothing says that it holds them."""
@@ -55,7 +55,8 @@ class ParquetContents:
             self._chunks = sorted(self._footer.chunks(), key=lambda chunk: chunk.start)
         self._starts = [chunk.start for chunk in self._chunks]
         self._named = named
-        self._paths = lru_cache(maxsize=2)(self._read_paths)
+        self._paths: tuple[int, list[bytes | None]] = 0, []
+        """Of the chunk that begins there."""
 
     @cached_property
     def columns(self) -> list[ImageColumn]:
@@ -220,18 +221,21 @@ class ParquetContents:
     def _path_at(self, chunk: Chunk, column: ImageColumn, at: int) -> str | None:
         if column.paths is None:
             return None
-        paths = self._paths(chunk.group, column.paths)
+        paths = self._paths_of(chunk.group, column.paths)
         if at >= len(paths):
             raise damaged(f"the columns {column.name} have different numbers of values")
         value = paths[at]
         return None if value is None else escape_controls(value.decode("utf-8", "replace"))
 
-    def _read_paths(self, group: int, leaf: Leaf) -> list[bytes | None]:
+    def _paths_of(self, group: int, leaf: Leaf) -> list[bytes | None]:
         """What a row group has of a column of paths."""
         chunk = next(c for c in self._chunks if c.group == group and c.leaf == leaf)
-        return [
-            None if value is None else bytes(value)
-            for page in pages(self._source, chunk)
-            if page.is_data
-            for value in self._content(page).values
-        ]
+        if self._paths[0] != chunk.start:
+            found = [
+                None if value is None else bytes(value)
+                for page in pages(self._source, chunk)
+                if page.is_data
+                for value in self._content(page).values
+            ]
+            self._paths = chunk.start, found
+        return self._paths[1]

@@ -33,7 +33,7 @@ from batchlight.shards.spool import Spool
 from batchlight.shards.thrift import I64, Struct, parsed, serialized
 from batchlight.storage.base import Reader
 
-PAGE_BYTES = 8 * 2**20
+PAGE_BYTES = 4 * 2**20
 """Of the images in a new page; one that was larger becomes several, so that memory is bounded."""
 
 
@@ -177,10 +177,12 @@ class ParquetRewriter:
             values[slot] = memoryview(self._spool.get((page.start, slot)))
         rows = 0
         for new in rewritten(page, content, values, PAGE_BYTES):
-            column.locations.append(
-                Location(self.sink.at, len(new.data), page.start, rows, new.values_bytes)
-            )
+            at = self.sink.at
+            self.sink.put(new.header)
             self.sink.put(new.data)
+            column.locations.append(
+                Location(at, self.sink.at - at, page.start, rows, new.values_bytes)
+            )
             column.unpacked_bytes += new.unpacked_bytes
             rows += new.rows
         if not self._new:

@@ -36,9 +36,10 @@ class Sink:
     def put(self, data: bytes) -> None:
         """Append some bytes."""
         self.at += len(data)
-        self._buffer += data
-        if len(self._buffer) >= PIECE_BYTES:
-            self._flush()
+        for start in range(0, len(data), PIECE_BYTES):
+            self._buffer += memoryview(data)[start : start + PIECE_BYTES]
+            if len(self._buffer) >= PIECE_BYTES:
+                self._flush()
 
     def copy(self, source: Reader, start: int, end: int) -> None:
         """Append a part of another file. Raises ``ChangedError`` if it is not there any more."""

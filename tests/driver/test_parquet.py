@@ -27,37 +27,9 @@ from batchlight.training.evaluate import evaluate
 from tests.driver.test_shards import run
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import bright_image, deadly, outcomes, rows, stable_rows, tree
-from tests.support.parquets import IMAGE
+from tests.support.parquets import IMAGE, hugging_face
 from tests.support.s3_server import S3Server
-from tests.support.tars import BRIGHT_EVERY, jpeg, samples, write_tar
-
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "frames": datasets.List(datasets.Image()),
-        "label": datasets.ClassLabel(names=["cat", "dog"]),
-        "caption": datasets.Value("string"),
-    }
-)
-
-
-def hugging_face(path: Path, count: int, first: int = 0) -> None:
-    """As ``Dataset.to_parquet`` writes it; one in five images is not dark."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def image(number: int) -> dict[str, Any]:
-        bright = number % BRIGHT_EVERY == BRIGHT_EVERY - 1
-        return {"bytes": jpeg(number, bright), "path": f"{number}.jpg"}
-
-    numbers = range(first, first + count)
-    columns = {
-        "image": [image(n) for n in numbers],
-        "frames": [[image(1000 + 3 * n + at) for at in range(n % 3)] for n in numbers],
-        "label": [n % 2 for n in numbers],
-        "caption": [f"caption {n}" for n in numbers],
-    }
-    datasets.disable_progress_bars()
-    datasets.Dataset.from_dict(columns, FEATURES).to_parquet(path)
+from tests.support.tars import jpeg, samples, write_tar
 
 
 def loaded(folder: Path, cache: Path) -> datasets.Dataset:
