@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,14 +53,21 @@ def image_columns(
 
 
 def candidates(footer: Footer) -> list[ImageColumn]:
-    """The columns that may hold images: of bytes of no other kind."""
+    """The columns that may hold images: of bytes of no other kind.
+
+    A name that is there before gets its number, as in ``image#2``.
+    """
     by_names = {leaf.names: leaf for leaf in footer.leaves}
-    found = []
+    found: list[ImageColumn] = []
+    seen: Counter[tuple[str, ...]] = Counter()
     for leaf in footer.leaves:
         if leaf.is_binary:
             above = leaf.names[:-1]
             paths = by_names.get((*above, PATH)) if leaf.names[-1] == BYTES and above else None
             names = leaf.names if paths is None else above
+            seen[names] += 1
+            if seen[names] > 1:
+                names = (*names[:-1], f"{names[-1]}#{seen[names]}")
             found.append(ImageColumn(names, leaf, paths))
     return found
 

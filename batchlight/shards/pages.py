@@ -18,7 +18,7 @@ from batchlight.shards.levels import Numbers, deltas, unpacked
 from batchlight.shards.thrift import Struct, parsed
 from batchlight.storage.base import Reader
 
-HEADER_BYTES = 64 * 2**10
+HEADER_BYTES = 4 * 2**10
 """Read at once for a header; one with long statistics is read again, in twice as many bytes."""
 LONGEST_HEADER = 16 * 2**20
 LARGEST_PAGE = 2**30

@@ -55,6 +55,7 @@ class ParquetContents:
             self._chunks = sorted(self._footer.chunks(), key=lambda chunk: chunk.start)
         self._starts = [chunk.start for chunk in self._chunks]
         self._named = named
+        self._names: dict[ImageColumn, tuple[str, str | None]] = {}
         self._paths: tuple[int, list[bytes | None]] = 0, []
         """Of the chunk that begins there."""
 
@@ -93,8 +94,8 @@ class ParquetContents:
 
     def find(self, path: str) -> Input | None:
         """The image of that path, as in records; None if there is none."""
-        below = path.removeprefix(f"{self._container.path}/")
-        row = int(below.partition("/")[0]) if below[:1].isdigit() else -1
+        digits = path.removeprefix(f"{self._container.path}/").partition("/")[0]
+        row = int(digits) if digits.isdecimal() else -1
         for chunk, column in self.chunks_of(self.columns_of_bytes):
             if chunk.first_row <= row < chunk.first_row + chunk.rows:
                 for _, item in self._items(chunk, column, row):
@@ -136,33 +137,38 @@ class ParquetContents:
     ) -> Input | None:
         """What is to be worked on; ``at``: which of the values of its chunk it is."""
         container = self._container
-        name = f"{container.path}/{where[0]}/{column.name}"
+        shown, defect = self._shown(column)
+        name = f"{container.path}/{where[0]}/{shown}"
         if column.leaf.max_repetition:
             name += f"/{where[1]}"
-        defect = None
         if value is None:
             path = self._path_at(page.chunk, column, at)
             if path is None:
                 return None
             defect = f"its bytes are not in the file, which only names {path}"
-        shown = escape_controls(name)
         return Input(
-            shown,
+            name,
             size=None if value is None else len(value),
             modified=container.modified,
             etag=container.etag,
-            defect=BAD_NAME if shown != name else defect,
+            defect=defect,
             offset=page.start,
             slot=slot,
             inside=container,
         )
 
+    def _shown(self, column: ImageColumn) -> tuple[str, str | None]:
+        """Its name in records, and what is wrong with it; found out once for all its images."""
+        if column not in self._names:
+            shown = escape_controls(column.name)
+            self._names[column] = shown, BAD_NAME if shown != column.name else None
+        return self._names[column]
+
     def bytes_of(self, item: Input) -> bytes:
         """An image's value."""
         assert item.offset is not None
         assert item.slot is not None
-        chunk = self._chunks[bisect_right(self._starts, item.offset) - 1]
-        value = self._content(page_at(self._source, chunk, item.offset)).values[item.slot]
+        value = self._content_at(item.offset).values[item.slot]
         assert value is not None
         return bytes(value)
 
@@ -176,16 +182,28 @@ class ParquetContents:
         """Of the file that was opened."""
         self._source.require_unchanged()
 
+    def _content_at(self, start: int) -> Content:
+        """Of the page that begins there."""
+        with self._lock:
+            if (content := self._known(start)) is not None:
+                return content
+        chunk = self._chunks[bisect_right(self._starts, start) - 1]
+        return self._content(page_at(self._source, chunk, start))
+
     def _content(self, page: Page) -> Content:
         with self._lock:
-            if page.start in self._cached:
-                self._cached.move_to_end(page.start)
-                return self._cached[page.start][0]
+            if (content := self._known(page.start)) is not None:
+                return content
             self._make_room()
             content = _read_page(self._source, page, self._dictionary_of(page))
-            size = page.header.integer(SIZE)
-            self._cached[page.start] = content, size
+            self._cached[page.start] = content, page.header.integer(SIZE)
             return content
+
+    def _known(self, start: int) -> Content | None:
+        if start not in self._cached:
+            return None
+        self._cached.move_to_end(start)
+        return self._cached[start][0]
 
     def _make_room(self) -> None:
         """Before a page is read, so that two of the largest are never there at once."""

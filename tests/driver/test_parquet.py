@@ -307,6 +307,18 @@ def test_the_report_and_scores_see_images_in_parquet(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    columns = [pa.array([jpeg(n)]) for n in range(2)]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "image"]), source / "a.parquet")
+    run(source, out)
+    assert [row["input"] for row in rows(out)] == ["a.parquet/0/image", "a.parquet/0/image#2"]
+    table = pq.ParquetFile(out / "classical/a.parquet").read()
+    found = [hashlib.sha256(table.column(at)[0].as_py()).hexdigest() for at in range(2)]
+    assert found == [row["output_sha256"] for row in rows(out)]
+
+
 def test_a_new_version_of_a_file_is_done_again(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     hugging_face(source / "a.parquet", 3)
