@@ -120,23 +120,22 @@ class InputSet:
         listed = iter(files)
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(listed, STAT_AHEAD)):
-                unknown = [f.path for f in ahead if is_parquet_name(f.path) and not f.defect]
-                for _ in pool.map(self._is_parquet_of_images, unknown):
+                unknown = [f for f in ahead if is_parquet_name(f.path) and not f.defect]
+                for _ in pool.map(self.is_container, unknown):
                     pass
                 yield from (_as_input(info, self.is_container(info)) for info in ahead)
 
     def is_container(self, file: FileInfo) -> bool:
         """Whether a file of a folder is a container of images."""
         if is_parquet_name(file.path):
-            return file.defect is None and self._is_parquet_of_images(file.path)
+            return file.defect is None and self._may_be_of_images(file)
         return is_container_name(file.path)
 
     @cached_property
-    def _is_parquet_of_images(self) -> Callable[[str], bool]:
-        """Looks into a file, once."""
-        if self.image_columns:
-            return lambda _: True
-        return cache(partial(may_be_of_images, storage=self.opened(self.root)))
+    def _may_be_of_images(self) -> Callable[[FileInfo], bool]:
+        """Looks into a Parquet file, once for each version."""
+        storage = self.opened(self.root)
+        return cache(partial(may_be_of_images, storage=storage, columns=self.image_columns))
 
     @cached_property
     def opened(self) -> Callable[[Location], Storage]:

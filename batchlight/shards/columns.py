@@ -72,10 +72,10 @@ def candidates(footer: Footer) -> list[ImageColumn]:
     return found
 
 
-def may_hold_images(footer: Footer) -> bool:
+def may_hold_images(footer: Footer, named: Collection[str]) -> bool:
     """What can be told without a look at any value."""
-    typed = _typed(footer)
-    return bool(typed) if typed is not None else bool(candidates(footer))
+    typed = None if named else _typed(footer)
+    return bool(candidates(footer) if typed is None else typed)
 
 
 def _typed(footer: Footer) -> set[tuple[str, ...]] | None:

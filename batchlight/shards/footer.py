@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.shards.thrift import Struct, parsed
-from batchlight.storage.base import Reader
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 TAIL_BYTES = 64 * 2**10
@@ -73,6 +73,16 @@ class ColumnField(IntEnum):
     BLOOM_FILTER = 14
     BLOOM_FILTER_BYTES = 15
     SIZE_STATISTICS = 16
+
+
+class Source(Protocol):
+    """What a footer is read from."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes, fewer only at the end."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ class Footer:
         )
 
 
-def read_footer(source: Reader) -> Footer:
+def read_footer(source: Source) -> Footer:
     """The footer of an open file.
 
     Raises ``ImageError``: ``empty``, ``unsupported`` for an encrypted one, ``corrupt``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from batchlight.errors import ErrorCode, ImageError, brief
@@ -83,18 +83,29 @@ def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> byt
         return contents.bytes_of(item)
 
 
-def may_be_of_images(path: str, storage: Storage) -> bool:
+@dataclass(frozen=True)
+class _Tail:
+    """A file of which little is read, and of which the size is known: one request each time."""
+
+    storage: Storage
+    path: str
+    size: int
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self.storage.read_part(self.path, offset, min(size, self.size - offset))
+
+
+def may_be_of_images(info: FileInfo, storage: Storage, columns: Collection[str]) -> bool:
     """Whether a Parquet file may hold images, by its footer alone; so if that cannot be read.
 
     Not if there is a tar of that name, which it tells of.
     """
     try:
-        with closing(storage.open_reader(path)) as reader:
-            if not may_hold_images(read_footer(reader)):
-                return False
+        if not may_hold_images(read_footer(_Tail(storage, info.path, info.size or 0)), columns):
+            return False
     except (ImageError, OSError):
         pass  # the worker says what is wrong with it
-    stem = stem_of(path)
+    stem = stem_of(info.path)
     return not any(storage.is_file(stem + suffix) for suffix in SUFFIXES if suffix != PARQUET)
 
 
