@@ -18,8 +18,8 @@ from batchlight.config import (
     Method,
 )
 from batchlight.driver.collisions import apart, outside
-from batchlight.driver.listing import PassedOver
 from batchlight.driver.merging import side_by_side
+from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import drop_drafts
