@@ -74,9 +74,10 @@ def verify(
     """
     from dataclasses import asdict
 
+    from batchlight.driver.comparing import Problem
     from batchlight.driver.repair import RepairOptions
     from batchlight.driver.repair import repair as repair_output
-    from batchlight.driver.verify import Problem, Verification
+    from batchlight.driver.verify import Verification
     from batchlight.driver.verify import verify as verify_output
 
     problems: list[Problem] = []
@@ -120,12 +121,20 @@ def verify(
 
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
+    from batchlight.output.lock import holder_of
     from batchlight.output.recordfiles import failed_rows
     from batchlight.output.state import OutputState
     from batchlight.output.status import open_output
 
     end_with_the_reader()
     storage = open_output(output)
+    if holder := holder_of(storage):
+        print(
+            f"{shown(str(holder))} is at work on this output; "
+            "these are the failures of what is committed so far",
+            file=sys.stderr,
+            flush=True,
+        )
     rows = failed_rows(storage, OutputState.load(storage).record_files)
     columns = ("input", "method", "error_code", "error")
     if as_json:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from batchlight import __version__
 from batchlight.driver.progress import JsonDisplay, LineDisplay, Progress
+from batchlight.output.lock import Lock
+from batchlight.storage import Location, open_storage
 from tests.support.helpers import COMMAND, batchlight, batchlight_here, rows, tree, write_images
 from tests.support.terminal import on_a_terminal
 
@@ -122,6 +125,18 @@ def test_failures(finished: Path) -> None:
     ]
     plain = batchlight_here("failures", finished / "out").stdout
     assert plain == "[b]roken.jpg\tclassical\tempty\tthe file is empty\n"
+
+
+def test_failures_of_a_run_under_way_are_those_so_far(finished: Path) -> None:
+    calm = batchlight_here("failures", finished / "out")
+    assert "so far" not in calm.stderr
+    with Lock(open_storage(Location.parse(str(finished / "out"))), "out", "run"):
+        found = batchlight_here("failures", finished / "out")
+    assert (found.returncode, found.stdout) == (0, calm.stdout)
+    assert found.stderr == (
+        f"process {os.getpid()} on {socket.gethostname()} is at work on this output; "
+        "these are the failures of what is committed so far\n"
+    )
 
 
 @pytest.mark.nightly
