@@ -17,6 +17,7 @@ from batchlight.driver.listing import PassedOver
 from batchlight.driver.merging import NewImages, side_by_side
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
+from batchlight.host.process import seldom_looking_for_cycles
 from batchlight.output.commit import drop_drafts
 from batchlight.output.earlier import Earlier, earlier_rows
 from batchlight.output.inputs import Input
@@ -184,10 +185,11 @@ def draft_plan(
     written: list[BatchRange] = []
     rows: Counter[Method] = Counter()
     try:
-        for chunk in planner.chunks(images, earlier_rows(storage, state), first):
-            written.append(write_chunk(storage, first, chunk))
-            rows.update(_rows_of(chunk))
-            del chunk  # there is one in memory at a time
+        with seldom_looking_for_cycles():
+            for chunk in planner.chunks(images, earlier_rows(storage, state), first):
+                written.append(write_chunk(storage, first, chunk))
+                rows.update(_rows_of(chunk))
+                del chunk  # there is one in memory at a time
     except UsageError:
         drop_drafts(storage, state)
         raise
