@@ -11,6 +11,9 @@ SUFFIXES: dict[str, Kind] = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz
 _REFUSED = (".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".tzst", ".txz", ".tbz2")
 
 
+_KNOWN = (*SUFFIXES, *_REFUSED)
+
+
 def is_container_name(path: str) -> bool:
     """Whether a file of this name is taken for a container, be it one that is refused."""
     return _suffix(path) is not None
@@ -35,6 +38,8 @@ def why_refused(path: str) -> str | None:
 
 
 def _suffix(path: str) -> str | None:
+    if not path.lower().endswith(_KNOWN):  # as of most files of a listing
+        return None
     name = path.rpartition("/")[2].lower()
-    fitting = (suffix for suffix in (*SUFFIXES, *_REFUSED) if name.endswith(suffix))
+    fitting = (suffix for suffix in _KNOWN if name.endswith(suffix))
     return next((suffix for suffix in fitting if name != suffix), None)

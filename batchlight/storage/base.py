@@ -24,6 +24,8 @@ def escape_controls(name: str) -> str:
     Control characters, and bytes that were no UTF-8 (as ``os.fsdecode`` gives them), are written
     as ``\x07``.
     """
+    if name.isprintable():  # as most, and as no character of these kinds
+        return name
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
