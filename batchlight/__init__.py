@@ -53,6 +53,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from batchlight.config import JobConfig
+    from batchlight.driver.comparing import Problem
     from batchlight.driver.dry_run import DryRun
     from batchlight.driver.dry_run import dry_run as plan
     from batchlight.driver.estimates import Estimate
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from batchlight.driver.repair import RepairOptions, repair
     from batchlight.driver.report import make_report
     from batchlight.driver.run import run
-    from batchlight.driver.verify import Problem, Verification, verify
+    from batchlight.driver.verify import Verification, verify
     from batchlight.errors import (
         BatchlightError,
         ClusterError,
@@ -91,7 +92,8 @@ _HOMES = {
     "driver.repair": ("RepairOptions", "repair"),
     "driver.report": ("make_report",),
     "driver.run": ("run",),
-    "driver.verify": ("Problem", "Verification", "verify"),
+    "driver.comparing": ("Problem",),
+    "driver.verify": ("Verification", "verify"),
     "errors": (
         "BatchlightError",
         "ClusterError",

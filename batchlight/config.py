@@ -96,7 +96,7 @@ def _as_methods(value: object) -> object:
     return value
 
 
-Globs = Annotated[
+Names = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(_as_tuple),
 ]
@@ -120,10 +120,10 @@ class JobConfig(BaseModel):
         description="Where to write.",
         json_schema_extra={"default": "INPUT-enhanced"},
     )
-    include: Globs = Field(
+    include: Names = Field(
         default=(), description="Only relative paths that match this glob; repeatable."
     )
-    exclude: Globs = Field(
+    exclude: Names = Field(
         default=(), description="No relative paths that match this glob; repeatable."
     )
     follow_links: bool = Field(
@@ -221,6 +221,10 @@ class JobConfig(BaseModel):
     failed_images: Literal["keep", "drop", "drop-sample"] = Field(
         default="keep",
         description="In containers: keep the original, drop it, or drop all members of its key.",
+    )
+    image_column: Names = Field(
+        default=(),
+        description="In Parquet: only this column of bytes holds images; repeatable.",
     )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
@@ -320,7 +324,7 @@ class JobConfig(BaseModel):
         """What decides which members of a container are changed or left out, by name of option."""
         return {
             name: value
-            for name in ("include", "exclude", "failed_images")
+            for name in ("include", "exclude", "failed_images", "image_column")
             if (value := getattr(self, name)) != type(self).model_fields[name].default
         }
 

@@ -1,11 +1,11 @@
-"""What the job costs on tar shards beyond their pixels, and beside the same images as files.
+"""What the job costs on tar and Parquet shards beyond their pixels, and beside loose files.
 
     python -m benchmarks.shards [FOLDER]
 
-Small images, two workers. Compared in each round: a bare process pool that reads a tar, does the
-same pixels and writes a tar of the same names (no hashes, records, atomic writes, metadata, checks;
-it keeps its memory as batchlight's workers do); the whole job on the same tars; and the whole job
-on the same images as files.
+Small images, two workers. Compared in each round: a bare process pool that reads a shard, does the
+same pixels and writes a shard of the same names (no hashes, records, atomic writes, metadata,
+checks; it keeps its memory as batchlight's workers do); the whole job on the same shards; and the
+whole job on the same images as files.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchlight.classical import dehaze
 from batchlight.classical.light import batch_light
@@ -42,19 +44,23 @@ ROUNDS = 3
 BAR = 1.35
 """What the job may take, in times of the bare pool."""
 HEADER = (
-    *("images", "workers", "pool on tars, images/s", "job on tars, images/s"),
-    *("job on files, images/s", "job / pool, tars", "tars / files, time of the job"),
+    *("shards", "images", "workers", "pool on shards, images/s", "job on shards, images/s"),
+    *("job on files, images/s", "job / pool", "shards / files, time of the job"),
 )
 
 
 def tables(folder: str | None) -> Iterator[Table]:
-    """One line."""
+    """One line for each kind of shard."""
     with tempfile.TemporaryDirectory() as work:
         photos = photographs(folder, Path(work))
         files = write_photographs(photos, Path(work) / "files", IMAGES, SIDE, SIDE)
         tars = write_shards(files, Path(work) / "tars", SHARDS)
-        line = compare(files, tars, Path(work), ROUNDS)
-        yield Table("The job on tar shards", HEADER, [line])
+        tables = write_tables(files, Path(work) / "parquet", SHARDS)
+        lines = [
+            compare("tar", files, tars, bare_tar, Path(work), ROUNDS),
+            compare("Parquet", files, tables, bare_table, Path(work), ROUNDS),
+        ]
+        yield Table("The job on shards", HEADER, lines)
 
 
 def write_shards(files: Path, folder: Path, count: int) -> Path:
@@ -70,6 +76,21 @@ def write_shards(files: Path, folder: Path, count: int) -> Path:
     return folder
 
 
+def write_tables(files: Path, folder: Path, count: int) -> Path:
+    """The same images in so many Parquet files, each with a caption; 100 rows to a row group."""
+    folder.mkdir()
+    paths = sorted(files.iterdir())
+    each = -(-len(paths) // count)
+    for number in range(count):
+        some = paths[number * each : (number + 1) * each]
+        columns = {
+            "image": pa.array([{"bytes": p.read_bytes(), "path": p.name} for p in some]),
+            "caption": ["a caption"] * len(some),
+        }
+        pq.write_table(pa.table(columns), folder / f"{number:05d}.parquet", row_group_size=100)
+    return folder
+
+
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     """A member."""
     info = tarfile.TarInfo(name)
@@ -77,31 +98,49 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def compare(files: Path, tars: Path, work: Path, count: int) -> tuple[object, ...]:
-    """The line of the table."""
+def compare(
+    kind: str,
+    files: Path,
+    shards: Path,
+    bare_shard: Callable[[Path, Path, str], None],
+    work: Path,
+    count: int,
+) -> tuple[object, ...]:
+    """A line of the table."""
     with ray_with(WORKERS), pool_of(WORKERS, tuned=True) as pool:
         contestants: dict[str, Callable[[], object]] = {
-            "pool": partial(bare, pool, tars, work),
-            "tars": partial(run_on_files, tars, work, WORKERS),
+            "pool": partial(bare, pool, bare_shard, shards, work),
+            "shards": partial(run_on_files, shards, work, WORKERS),
             "files": partial(run_on_files, files, work, WORKERS),
         }
         seconds = rounds(contestants, count)
     images = len(list(files.iterdir()))
     speeds = [f"{images / statistics.median(times):.0f}" for times in seconds.values()]
-    to_pool = ratio(seconds["tars"], seconds["pool"])
-    to_files = ratio(seconds["tars"], seconds["files"])
-    kind = f"{SIDE}x{SIDE}"
-    return kind, WORKERS, *speeds, f"{to_pool:.2f} (bar: {BAR})", f"{to_files:.2f}"
+    to_pool = ratio(seconds["shards"], seconds["pool"])
+    to_files = ratio(seconds["shards"], seconds["files"])
+    return (
+        kind,
+        f"{SIDE}x{SIDE}",
+        WORKERS,
+        *speeds,
+        f"{to_pool:.2f} (bar: {BAR})",
+        f"{to_files:.2f}",
+    )
 
 
-def bare(pool: ProcessPoolExecutor, source: Path, work: Path) -> None:
-    """The pixels and nothing else, to new tars."""
+def bare(
+    pool: ProcessPoolExecutor,
+    bare_shard: Callable[[Path, Path, str], None],
+    source: Path,
+    work: Path,
+) -> None:
+    """The pixels and nothing else, to new shards."""
     output = new_folder(work)
     names = sorted(path.name for path in source.iterdir())
     list(pool.map(partial(bare_shard, source, output), names))
 
 
-def bare_shard(source: Path, output: Path, name: str) -> None:
+def bare_tar(source: Path, output: Path, name: str) -> None:
     """One tar, a batch in memory at a time."""
     with tarfile.open(source / name) as old, tarfile.open(output / name, "w") as new:
         waiting: list[tuple[str, bytes]] = []
@@ -118,24 +157,37 @@ def bare_shard(source: Path, output: Path, name: str) -> None:
 
 
 def write_batch(tar: tarfile.TarFile, members: list[tuple[str, bytes]]) -> None:
-    """Members as they are, but for images, which share their mean light."""
-    analysed = {}
+    """Members as they are, but for images."""
+    enhanced = enhanced_batch([data for name, data in members if name.endswith(".jpg")])
     for name, data in members:
-        if name.endswith(".jpg"):
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-            assert pixels is not None
-            analysed[name] = pixels, dehaze.analyse(pixels, PARAMETERS.window)
-    lights = [analysis.atmospheric_light for _, analysis in analysed.values()]
-    mean = batch_light(lights) or 0.0
-    for name, data in members:
-        if name in analysed:
-            pixels, analysis = analysed[name]
-            light = max(mean, analysis.atmospheric_light)
-            enhanced = dehaze.enhance(pixels, analysis, light, PARAMETERS).pixels
-            _, coded = cv2.imencode(".jpg", enhanced, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            add(tar, name, coded.tobytes())
-        else:
-            add(tar, name, data)
+        add(tar, name, next(enhanced) if name.endswith(".jpg") else data)
+
+
+def bare_table(source: Path, output: Path, name: str) -> None:
+    """One Parquet file, a batch in memory at a time."""
+    file = pq.ParquetFile(source / name)
+    with pq.ParquetWriter(output / name, file.schema_arrow) as writer:
+        for batch in file.iter_batches(BATCH):
+            images = batch.column("image").to_pylist()
+            enhanced = enhanced_batch([image["bytes"] for image in images])
+            new = [{**image, "bytes": next(enhanced)} for image in images]
+            column = pa.array(new, file.schema_arrow.field("image").type)
+            writer.write_batch(batch.set_column(0, "image", column))
+
+
+def enhanced_batch(images: list[bytes]) -> Iterator[bytes]:
+    """Images that share their mean light."""
+    analysed = []
+    for data in images:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert pixels is not None
+        analysed.append((pixels, dehaze.analyse(pixels, PARAMETERS.window)))
+    mean = batch_light(analysis.atmospheric_light for _, analysis in analysed) or 0.0
+    for pixels, analysis in analysed:
+        light = max(mean, analysis.atmospheric_light)
+        enhanced = dehaze.enhance(pixels, analysis, light, PARAMETERS).pixels
+        _, coded = cv2.imencode(".jpg", enhanced, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        yield coded.tobytes()
 
 
 if __name__ == "__main__":

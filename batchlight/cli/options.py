@@ -16,7 +16,7 @@ from batchlight.config_file import make_config
 GROUPS = {
     "What and where": (
         *("input", "output", "include", "exclude", "follow_links", "limit"),
-        "copy_others",
+        *("copy_others", "image_column"),
     ),
     "Method": (
         *("method", "target_luminance", "not_dark", "strength"),
@@ -32,7 +32,7 @@ GROUPS = {
 }
 
 PREVIEW_GROUPS = {
-    "What": ("input", "include", "exclude", "follow_links"),
+    "What": ("input", "include", "exclude", "follow_links", "image_column"),
     **{name: GROUPS[name] for name in ("Method", "ABSGN")},
 }
 
@@ -51,6 +51,7 @@ METAVARS = {
     "time_limit": "TIME",
     **dict.fromkeys(("out", "weights"), "FILE"),
     **dict.fromkeys(("include", "exclude"), "GLOB"),
+    "image_column": "NAME",
     "batch_size": "auto|N",
     "atmospheric_light": "batch|image|NUMBER",
     "max_failures": "N|P%",

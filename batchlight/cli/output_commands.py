@@ -74,9 +74,10 @@ def verify(
     """
     from dataclasses import asdict
 
+    from batchlight.driver.comparing import Problem
     from batchlight.driver.repair import RepairOptions
     from batchlight.driver.repair import repair as repair_output
-    from batchlight.driver.verify import Problem, Verification
+    from batchlight.driver.verify import Verification
     from batchlight.driver.verify import verify as verify_output
 
     problems: list[Problem] = []

@@ -2,6 +2,7 @@
 
 run.py         one run, from the lock to the summary
 listing.py     what the input is, and its listing
+passed_over.py what a listing met beside its images
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
 merging.py     a listing and earlier records side by side
@@ -21,5 +22,5 @@ sidecars.py    files beside containers, which go along
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 report.py      the report, made again
-verify.py, repair.py   outputs compared with their records; what differs is redone
+verify.py, comparing.py, repair.py   outputs compared with their records; what differs is redone
 """

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 from batchlight.config import JobConfig
 from batchlight.errors import ImageError
 from batchlight.images.container_names import kind_of
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
-from batchlight.shards.selection import images
+from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.shards.source import opened_container
-from batchlight.shards.tar import members
 from batchlight.storage import Location, open_source
 from batchlight.storage.base import escape_controls
 from batchlight.storage.patterns import Patterns
@@ -23,6 +23,8 @@ LOOKED_AT_LOCAL, LOOKED_AT_REMOTE = 64, 8
 """Containers, evenly over all of them."""
 HEAD_BYTES = 64 * 2**20
 """Of an object, how far its headers are read; of a local file, all are."""
+FIRST_IMAGES = 8
+"""Of a Parquet file, those that are looked at."""
 SUFFIX_LENGTH = 8
 """Longer ones are taken for part of a name."""
 
@@ -39,7 +41,7 @@ class Census:
     """Of these images as they are."""
     exact: bool = True
     suffixes: dict[str, int] = field(default_factory=dict)
-    """How many images with which suffix were met."""
+    """How many images with which suffix, or in which column, were met."""
     others: dict[str, int] = field(default_factory=dict)
     """How many other members."""
     named_twice: int = 0
@@ -94,6 +96,7 @@ class _Counter:
         self._root = self._opened(root)
         self._head = HEAD_BYTES if root.remote else None
         self._patterns = Patterns(config.include, config.exclude)
+        self._columns = config.image_column
         self.images = self.image_bytes = self.bytes = self.named_twice = 0
         self.all_seen = True
         self.suffixes: Counter[str] = Counter()
@@ -109,8 +112,12 @@ class _Counter:
             self.unreadable[container.path] = error.strerror or str(error)
 
     def _count(self, container: Input) -> None:
-        with opened_container(container, self._root, self._opened) as reader:
-            for member, item in images(container, members(reader), self._patterns):
+        columns = self._columns
+        with opened_container(container, self._root, self._opened, columns) as contents:
+            if isinstance(contents, ParquetContents):
+                self._count_columns(container, contents)
+                return
+            for member, item in contents.images(self._patterns):
                 shown = _suffix(member.name)
                 if item is None:
                     self.others[shown] += member.is_file
@@ -125,4 +132,19 @@ class _Counter:
                     self.all_seen = False
                     self.bytes += member.end
                     return
+        self.bytes += container.size or 0
+
+    def _count_columns(self, container: Input, contents: ParquetContents) -> None:
+        """Told from the footer, but for the first images."""
+        for chunk, column in contents.chunks_of(contents.columns):
+            if self._patterns.match(f"{container.path}/{chunk.first_row}/{column.name}"):
+                # What an empty list counts as depends on who wrote it.
+                self.all_seen &= chunk.nulls is not None and not column.leaf.max_repetition
+                count = chunk.values - (chunk.nulls or 0)
+                self.images += count
+                self.image_bytes += chunk.end - chunk.start
+                self.suffixes[column.name] += count
+        found = (item for _, item in contents.images(self._patterns))
+        for item in islice(found, FIRST_IMAGES):
+            self._on_image(item)
         self.bytes += container.size or 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 from batchlight.config import JobConfig
 from batchlight.driver.merging import Entry, NewImages
 from batchlight.errors import UsageError
+from batchlight.images.container_names import is_parquet_name
 from batchlight.images.names import output_path
 from batchlight.storage import Location
 
@@ -30,12 +31,27 @@ def outside(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator
                     f"{container} is a container, whose images keep their formats; use --format "
                     f"same, or --exclude {container}"
                 )
+            if is_parquet_name(container):
+                _refuse_losing_rows(container, config)
         elif image is not None and container and image.path.startswith(f"{container}/"):
             raise UsageError(
                 f"{container} is a container, and {image.path} has the name of a member of it; "
                 "rename one, or exclude one"
             )
         yield entry
+
+
+def _refuse_losing_rows(container: str, config: JobConfig) -> None:
+    """Other columns go through as they are, so that a row cannot be left out."""
+    for option, value, kept in (
+        ("failed-images", config.failed_images, "keep"),
+        ("not-dark", config.not_dark, "copy"),
+    ):
+        if value in ("drop", "drop-sample", "leave-out"):
+            raise UsageError(
+                f"{container} is a Parquet file, which keeps all its rows; use --{option} {kept} "
+                f"and filter by the records, or --exclude {container}"
+            )
 
 
 def apart(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[Entry | NewImages]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 
 from batchlight.config import JobConfig
+from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import UsageError
 from batchlight.host.given_up import Pool
-from batchlight.images.container_names import is_container_name, why_refused
+from batchlight.images.container_names import (
+    is_container_name,
+    is_parquet_name,
+    may_be_container,
+    why_refused,
+)
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import DataSet, Input, in_order_of_keys, is_other_name, place_of
 from batchlight.output.layout import is_output
+from batchlight.shards.inventory import holds_images, may_be_of_images
 from batchlight.shards.selection import note_inside, takes_some_of
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
 from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
@@ -24,97 +30,8 @@ from batchlight.storage.patterns import Patterns
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
-"""Of those that are passed over, told apart."""
 STAT_THREADS = 16
 STAT_AHEAD = 4096
-
-
-@dataclass
-class _Folder:
-    path: str
-    suffixes: Counter[str] = field(default_factory=Counter)
-    """Of files in it that are no images."""
-    holds_containers: bool = False
-
-    def encloses(self, folder: str) -> bool:
-        return not self.path or folder == self.path or folder.startswith(f"{self.path}/")
-
-
-@dataclass
-class PassedOver:
-    """What a listing met beside the images that it gave."""
-
-    linked_folders: list[str] = field(default_factory=list)
-    not_matching: int = 0
-    """Images that ``--include`` and ``--exclude`` leave out."""
-    _suffixes: Counter[str] = field(default_factory=Counter)
-    _beside: int = 0
-    _folders: list[_Folder] = field(default_factory=list)
-    """Those that the listing is in: what lies there may still turn out to be beside containers."""
-
-    def add(self, path: str, beside: bool = True) -> None:
-        """Count a file, in the order of the listing.
-
-        ``beside``: whether it goes along if there is a container in its folder.
-        """
-        name = path.rpartition("/")[2]
-        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
-        counter = self._folder_of(path).suffixes if beside else self._suffixes
-        _count(counter, suffix if len(suffix) <= SUFFIX_LENGTH else "")
-
-    def add_container(self, path: str) -> None:
-        """Note a container that is given, in the order of the listing."""
-        self._folder_of(path).holds_containers = True
-
-    def clear(self) -> None:
-        """Forget all, before another listing."""
-        self.linked_folders.clear()
-        self.not_matching = self._beside = 0
-        self._suffixes.clear()
-        self._folders.clear()
-
-    @property
-    def suffixes(self) -> Counter[str]:
-        """Files that are no images, by the end of their names, but for those beside containers."""
-        self._leave_all()
-        return self._suffixes
-
-    @property
-    def counts(self) -> tuple[tuple[str, int], ...]:
-        """By suffix, sorted."""
-        return tuple(sorted(self.suffixes.items()))
-
-    @property
-    def beside(self) -> int:
-        """Files beside containers, which go along."""
-        self._leave_all()
-        return self._beside
-
-    def _folder_of(self, path: str) -> _Folder:
-        folder = path.rpartition("/")[0]
-        while self._folders and not self._folders[-1].encloses(folder):
-            self._leave(self._folders.pop())
-        if not self._folders or self._folders[-1].path != folder:
-            self._folders.append(_Folder(folder))
-        return self._folders[-1]
-
-    def _leave_all(self) -> None:
-        while self._folders:
-            self._leave(self._folders.pop())
-
-    def _leave(self, folder: _Folder) -> None:
-        if folder.holds_containers:
-            self._beside += folder.suffixes.total()
-        else:
-            for suffix, number in folder.suffixes.items():
-                _count(self._suffixes, suffix, number)
-
-
-def _count(counter: Counter[str], suffix: str, number: int = 1) -> None:
-    """There are never more than ``SUFFIXES_AT_MOST`` and the empty one, which all others have."""
-    known = suffix in counter or len(counter) < SUFFIXES_AT_MOST
-    counter[suffix if known else ""] += number
 
 
 @dataclass(frozen=True)
@@ -125,6 +42,8 @@ class InputSet:
     patterns: Patterns = field(default_factory=Patterns)
     limit: int | None = None
     """How many images are listed at most, the first ones; all by default."""
+    image_columns: tuple[str, ...] = ()
+    """Of Parquet files, if these do not tell."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """By the listing, once it is at its end."""
 
@@ -197,7 +116,29 @@ class InputSet:
             opened = self.opened
             yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            yield from map(_as_input, self.opened(self.root).walk(at_most))
+            yield from self._looked_into(self.opened(self.root).walk(at_most))
+
+    def _looked_into(self, files: Iterable[FileInfo]) -> Iterator[Input]:
+        """What files are; of Parquet files, their footers tell, and several are read at once."""
+        listed = iter(files)
+        with Pool(STAT_THREADS) as pool:
+            while ahead := list(islice(listed, STAT_AHEAD)):
+                unknown = [f for f in ahead if is_parquet_name(f.path) and not f.defect]
+                for _ in pool.map(self.is_container, unknown):
+                    pass
+                yield from (_as_input(info, self.is_container(info)) for info in ahead)
+
+    def is_container(self, file: FileInfo) -> bool:
+        """Whether a file of a folder is a container of images."""
+        if is_parquet_name(file.path):
+            return file.defect is None and self._may_be_of_images(file)
+        return is_container_name(file.path)
+
+    @cached_property
+    def _may_be_of_images(self) -> Callable[[FileInfo], bool]:
+        """Looks into a Parquet file, once for each version."""
+        storage = self.opened(self.root)
+        return cache(partial(may_be_of_images, storage=storage, columns=self.image_columns))
 
     @cached_property
     def opened(self) -> Callable[[Location], Storage]:
@@ -213,7 +154,7 @@ class InputSet:
         for item in found:
             if item.defect == LINKED_FOLDER:
                 met.linked_folders.append(item.path)
-            elif not is_other_name(item.path) or self._is_copied(item.path):
+            elif not _is_other(item) or self._is_copied(item.path):
                 yield item
             else:
                 self.patterns.note(item.path)
@@ -233,7 +174,7 @@ class InputSet:
                 if item.container:
                     self.passed_over.add_container(item.path)
                 yield item
-            elif self.data_set.is_folder and is_other_name(item.path):
+            elif self.data_set.is_folder and _is_other(item):
                 self.passed_over.add(item.path, beside=False)
             else:
                 self.passed_over.not_matching += 1
@@ -252,7 +193,7 @@ class InputSet:
     def _with_containers(self) -> set[str]:
         """The folders that hold containers."""
         listed = self.opened(self.root).walk()
-        return {f.path.rpartition("/")[0] for f in listed if is_container_name(f.path)}
+        return {f.path.rpartition("/")[0] for f in listed if self.is_container(f)}
 
     def _takes(self, item: Input) -> bool:
         if not item.container:
@@ -305,10 +246,14 @@ def open_inputs(config: JobConfig) -> InputSet:
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
         raise UsageError(f"there is no {given}; check --input")
-    data_set = DataSet(root, given, config.follow_links, config.copy_others)
+    columns = config.image_column
+    of_images = (
+        root != given and is_parquet_name(given.name) and holds_images(given.name, storage, columns)
+    )
+    data_set = DataSet(root, given, config.follow_links, config.copy_others, of_images)
     if config.copy_others and not data_set.is_folder:
         raise UsageError("--copy-others needs a folder or a prefix as --input; leave it out")
-    return InputSet(data_set, patterns, config.limit)
+    return InputSet(data_set, patterns, config.limit, columns)
 
 
 def _seems_a_file(location: Location) -> bool:
@@ -316,11 +261,15 @@ def _seems_a_file(location: Location) -> bool:
 
 
 def _is_input_name(path: str) -> bool:
-    return is_image_name(path) or is_container_name(path)
+    return is_image_name(path) or may_be_container(path)
 
 
-def _as_input(info: FileInfo) -> Input:
-    container = is_container_name(info.path)
+def _is_other(item: Input) -> bool:
+    """Whether a file that was listed is no image and no container, whatever is wrong with it."""
+    return is_other_name(item.path) and not item.container
+
+
+def _as_input(info: FileInfo, container: bool) -> Input:
     defect = info.defect or (why_refused(info.path) if container else None)
     return Input(info.path, None, info.size, info.modified, info.etag, defect, container)
 
@@ -332,14 +281,15 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
         return Input(shown, defect=BAD_NAME)
     if not _is_input_name(path):
         return Input(path, source, defect="the name does not end like that of an image")
+    container = may_be_container(path)  # a Parquet file is named for what it holds
     if entry.etag is not None:
         listed = FileInfo(path, entry.size, entry.modified, entry.etag)
-        return replace(_as_input(listed), source=source)
+        return replace(_as_input(listed, container), source=source)
     try:
         place, below = place_of(Input(path, source), storage, opened)
-        return replace(_as_input(place.stat(below)), path=path, source=source)
+        return replace(_as_input(place.stat(below), container), path=path, source=source)
     except (FileNotFoundError, PermissionError):
         # The batch will meet it again, and say so in its row.
-        return Input(path, source, container=is_container_name(path))
+        return Input(path, source, container=container)
     except NameRefusedError as error:
-        return Input(path, source, defect=str(error), container=is_container_name(path))
+        return Input(path, source, defect=str(error), container=container)

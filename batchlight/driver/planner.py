@@ -13,8 +13,8 @@ from itertools import chain
 from batchlight.config import JobConfig, Method
 from batchlight.driver.collisions import apart, outside
 from batchlight.driver.cutting import Kind, Task, cut, first_of
-from batchlight.driver.listing import PassedOver
 from batchlight.driver.merging import NewImages, side_by_side
+from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.process import seldom_looking_for_cycles

@@ -155,6 +155,7 @@ class _Maker:
         """The first images of some containers."""
         found: list[Input] = []
         opened, patterns = self._opened, self._inputs.patterns
+        columns = self._inputs.image_columns
         root = opened(self._inputs.root)
         for number, item in enumerate(containers, 1):
             self._on_step(f"looking into container {number} of {len(containers)}")
@@ -162,7 +163,9 @@ class _Maker:
 
             def look(item: Input = item) -> list[Input]:
                 with of_one_input():
-                    return first_images(item, root, opened, patterns, IMAGES_OF_A_CONTAINER)
+                    return first_images(
+                        item, root, opened, patterns, IMAGES_OF_A_CONTAINER, columns
+                    )
 
             found += image.attempt(look) or []
             if image.failure is not None:

@@ -34,9 +34,10 @@ from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
+from batchlight.driver.comparing import Key, Problem
 from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.verify import Checker, Key, Problem, RecordFile, Verification
+from batchlight.driver.verify import Checker, RecordFile, Verification
 from batchlight.engine import Engine, make_engine, window
 from batchlight.engine.base import Service
 from batchlight.errors import UsageError

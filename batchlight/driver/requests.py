@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from batchlight.config import Method
 from batchlight.driver.listing import InputSet
+from batchlight.images.container_names import is_parquet_name
 from batchlight.output.inputs import Input
 from batchlight.output.plan import PlanCounts
 from batchlight.storage import Location
@@ -82,6 +83,7 @@ class Traffic:
             times = 1 + data_set.copies_others + bool(counts.containers)
             found["LIST"] += times * math.ceil(listed / KEYS_PER_PAGE)
         found["HEAD"] += len(self.containers) + self._beside
+        found["GET"] += sum(is_parquet_name(c.path) for c in self.containers)  # their footers
         found["GET"] += counts.todo - counts.todo_containers + counts.todo_others + self._beside
         found["GET"] += sum(math.ceil((c.size or 0) / BLOCK_BYTES) for c in self.containers)
         found["GET"] += min(self.images, IMAGES_OF_A_REPORT)

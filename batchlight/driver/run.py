@@ -259,8 +259,7 @@ class _Run:
         if not self.counts.containers or not self.inputs.data_set.is_folder:
             return
         source = self.inputs.opened(self.inputs.root)
-        patterns, methods = self.inputs.patterns, self.config.method
-        if found := list(sidecars.due(source, self.output, methods, patterns)):
+        if found := list(sidecars.due(self.inputs, self.output, self.config.method)):
             self.display.say(f"copying {counted(len(found), 'file')} beside containers")
             copying = sidecars.copy(found, self._started_engine(), self._context, source)
             self._interrupt.run(while_held(self.lock, copying))

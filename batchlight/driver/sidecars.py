@@ -15,12 +15,12 @@ from datetime import datetime
 from typing import Any
 
 from batchlight.config import Method
+from batchlight.driver.listing import InputSet
 from batchlight.engine import Engine, call_patiently, window
-from batchlight.images.container_names import is_container_name, stem_of
+from batchlight.images.container_names import is_container_name, may_be_container, stem_of
 from batchlight.images.names import is_image_name
 from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
 from batchlight.storage import FileInfo, Location, Storage, open_storage
-from batchlight.storage.patterns import Patterns
 from batchlight.worker.sidecars import Refused, Sidecar, copy_sidecars
 from batchlight.worker.steps import BatchContext
 
@@ -40,6 +40,7 @@ class _Tree:
     """What a method's folder of the output holds: containers, and files beside them."""
 
     containers: dict[str, FileInfo] = field(default_factory=dict)
+    """And what has the name of one; a Parquet file may be either."""
     others: dict[str, FileInfo] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     """Those with containers."""
@@ -48,10 +49,10 @@ class _Tree:
     def of(cls, storage: Storage) -> _Tree:
         tree = cls()
         for info in storage.walk():
-            if is_container_name(info.path):
+            if may_be_container(info.path):
                 tree.containers[info.path] = info
                 tree.folders.add(_folder_of(info.path))
-            elif not is_image_name(info.path):
+            if not is_container_name(info.path) and not is_image_name(info.path):
                 tree.others[info.path] = info
         return tree
 
@@ -69,10 +70,9 @@ class _Tree:
         return container is not None and _is_newer(self.containers[container], written)
 
 
-def due(
-    root: Storage, output: Location, methods: Sequence[Method], patterns: Patterns
-) -> Iterator[Sidecar]:
+def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterator[Sidecar]:
     """What is to be written, from one root to the other. Raises ``StorageError``."""
+    root, patterns = inputs.opened(inputs.root), inputs.patterns
     there = set(open_storage(output).folders(""))
     found = {m: _Tree.of(open_storage(output.joined(m))) for m in methods if m in there}
     wanted = set().union(*(tree.folders for tree in found.values()))
@@ -82,7 +82,7 @@ def due(
         folder = _folder_of(info.path)
         if info.defect is not None or folder not in wanted or is_image_name(info.path):
             continue
-        if is_container_name(info.path):
+        if inputs.is_container(info):
             listed[folder][stem_of(info.path)] = info.path
         elif not patterns.excludes(info.path):
             files.append(info)

@@ -5,61 +5,35 @@ Only what is on disk counts: nothing here changes it (``repair`` does).
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import filterfalse
-from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batchlight.errors import LockedError, counted
-from batchlight.images.container_names import kind_of
-from batchlight.output.layout import BatchRange, container_output, is_part, metadata_path, range_of
+from batchlight.driver.comparing import (
+    Container,
+    Problem,
+    Row,
+    check_container,
+    check_output,
+    containers_of,
+    rows_with_output,
+)
+from batchlight.errors import LockedError
+from batchlight.output.layout import BatchRange, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.storage import Storage
-from batchlight.storage.base import ChangedError, NameRefusedError, Reader
 
 CHECKS_AT_ONCE = 8
 """Outputs read at one time."""
-WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
-"""Larger ones are read in such pieces."""
 CHECKS_AHEAD = 1024
-
-_OF_OUTPUT = ["input", "method", "output", "output_bytes", "output_sha256"]
-
-Trouble = Literal["missing", "unreadable", "truncated", "altered", "damaged"]
-Row = dict[str, Any]
-Key = tuple[str | None, str | None]
-"""Input and method."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not as it was recorded."""
-
-    path: str
-    """Below the output: of an enhanced image, or of a file of records."""
-    trouble: Trouble
-    detail: str
-    """A few words for a person."""
-    input: str | None = None
-    """None for a file of records."""
-    method: str | None = None
-    repaired: bool = False
-
-    @property
-    def key(self) -> Key:
-        """By which the records know an output."""
-        return self.input, self.method
 
 
 class Stopped(Exception):
@@ -187,7 +161,7 @@ class Checker:
             return file
         kept = of.kept_rows(file.table)
         self._check_containers(pool, file, kept)
-        rows = _rows_with_output(kept)
+        rows = rows_with_output(kept)
         for start in range(0, len(rows), CHECKS_AHEAD):
             some = rows[start : start + CHECKS_AHEAD]
             for row, problem in zip(some, pool.map(self._check, some), strict=True):
@@ -200,7 +174,7 @@ class Checker:
 
     def _check_containers(self, pool: ThreadPoolExecutor, file: RecordFile, kept: pa.Table) -> None:
         """Those that the rows of a file tell of, each read once."""
-        containers = _containers_of(kept)
+        containers = containers_of(kept)
 
         def check(container: Container) -> Problem | None:
             if self._stopped.is_set():
@@ -225,113 +199,3 @@ class Checker:
             return []
         left = state.plan.metadata_when_closed(self._storage)
         return [metadata_path(chunk) for chunk in left if chunk not in state.metadata]
-
-
-def check_output(storage: Storage, row: Row) -> Problem | None:
-    """What is wrong with the output that a row tells of."""
-
-    def problem(trouble: Trouble, detail: str) -> Problem:
-        return Problem(row["output"], trouble, detail, row["input"], row["method"])
-
-    try:
-        size, sha256 = _read(storage, row)
-    except FileNotFoundError:
-        return problem("missing", "there is no such file")
-    except PermissionError:
-        return problem("unreadable", "no permission to read it")
-    except (NameRefusedError, ChangedError) as error:
-        return problem("unreadable", str(error))
-    if size < (row["output_bytes"] or 0):
-        return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
-    if sha256 != row["output_sha256"]:
-        return problem("altered", "its sha256 is not the recorded one")
-    return None
-
-
-@dataclass(frozen=True)
-class Container:
-    """One that was written, as its rows have it."""
-
-    path: str
-    """Of the input."""
-    method: str
-    bytes: int
-    sha256: str
-    images: list[Row]
-    """Those that it holds of its records, where they are known to be."""
-
-
-def check_container(storage: Storage, container: Container) -> Problem | None:
-    """What is wrong with a container that was written; it is read in pieces."""
-    path = container_output(container.method, container.path)
-
-    def problem(trouble: Trouble, detail: str) -> Problem:
-        return Problem(path, trouble, detail, container.path, container.method)
-
-    try:
-        with closing(storage.open_reader(path)) as reader:
-            if reader.size < container.bytes:
-                return problem("truncated", f"{reader.size} bytes instead of {container.bytes}")
-            if _sha256(reader, 0, reader.size) != container.sha256:
-                return problem("altered", _what_differs(reader, container))
-    except FileNotFoundError:
-        return problem("missing", "there is no such file")
-    except PermissionError:
-        return problem("unreadable", "no permission to read it")
-    except (NameRefusedError, ChangedError) as error:
-        return problem("unreadable", str(error))
-    return None
-
-
-def _what_differs(reader: Reader, container: Container) -> str:
-    words = "its sha256 is not the recorded one"
-    if kind_of(container.path) != "tar":  # the images are inside what is compressed
-        return words
-    bad = [
-        row["input"]
-        for row in container.images
-        if _sha256(reader, row["output_offset"], row["output_bytes"]) != row["output_sha256"]
-    ]
-    if not bad:
-        return f"{words}; its images are as recorded, and something beside them is not"
-    return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
-
-
-def _read(storage: Storage, row: Row) -> tuple[int, str]:
-    """Size and sha256 of an output; a large one is read in pieces."""
-    if (row["output_bytes"] or 0) <= WHOLE_BYTES:
-        data = storage.read(row["output"])
-        return len(data), hashlib.sha256(data).hexdigest()
-    with closing(storage.open_reader(row["output"])) as reader:
-        return reader.size, _sha256(reader, 0, reader.size)
-
-
-def _sha256(reader: Reader, start: int, size: int) -> str:
-    digest = hashlib.sha256()
-    end = start + size
-    while start < end and (data := reader.read_at(start, min(PIECE_BYTES, end - start))):
-        digest.update(data)
-        start += len(data)
-    return digest.hexdigest()
-
-
-def _containers_of(table: pa.Table) -> list[Container]:
-    """The containers that rows tell of, but for those of which none was written."""
-    written = table.filter(pc.is_valid(table["container_output_sha256"]))
-    columns = ["container", "container_output_bytes", "container_output_sha256", "output_offset"]
-    found: dict[tuple[str, str], Container] = {}
-    for row in written.select([*_OF_OUTPUT, *columns]).to_pylist():
-        key = row["container"], row["method"]
-        if key not in found:
-            size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
-            found[key] = Container(*key, size, sha256, [])
-        if row["output_offset"] is not None:
-            found[key].images.append(row)
-    return list(found.values())
-
-
-def _rows_with_output(table: pa.Table) -> list[Row]:
-    """Rows of images that are files."""
-    there = pc.and_(pc.is_valid(table["output"]), pc.is_null(table["container"]))
-    rows: list[Row] = table.filter(there).select(_OF_OUTPUT).to_pylist()
-    return rows

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["tar", "tar.gz"]
+Kind = Literal["tar", "tar.gz", "parquet"]
 
-SUFFIXES: dict[str, Kind] = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
+PARQUET = ".parquet"
+SUFFIXES: dict[str, Kind] = {
+    ".tar": "tar",
+    ".tar.gz": "tar.gz",
+    ".tgz": "tar.gz",
+    PARQUET: "parquet",
+}
 
 _REFUSED = (".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".tzst", ".txz", ".tbz2")
 
@@ -15,8 +21,18 @@ _KNOWN = (*SUFFIXES, *_REFUSED)
 
 
 def is_container_name(path: str) -> bool:
-    """Whether a file of this name is taken for a container, be it one that is refused."""
+    """Whether a file is a container by its name alone, be it one that is refused."""
+    return _suffix(path) not in (None, PARQUET)
+
+
+def may_be_container(path: str) -> bool:
+    """The same, or whether that depends on what is in the file."""
     return _suffix(path) is not None
+
+
+def is_parquet_name(path: str) -> bool:
+    """Whether a file is named like one whose columns tell whether it is a container."""
+    return _suffix(path) == PARQUET
 
 
 def kind_of(path: str) -> Kind:

@@ -38,6 +38,11 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         raise ImageError(ErrorCode.CORRUPT, f"the header is damaged: {brief(error)}") from error
 
 
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin like an image of a format that is read."""
+    return any(format.recognises(data) for format in FORMATS.values())
+
+
 def _identify(data: bytes, max_pixels: int) -> Header:
     for format in FORMATS.values():
         if format.recognises(data):

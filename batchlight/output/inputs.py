@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchlight.config import Method
 from batchlight.errors import UsageError
-from batchlight.images.container_names import is_container_name
+from batchlight.images.container_names import is_container_name, may_be_container
 from batchlight.images.names import is_image_name
 from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import INTERNAL
@@ -43,7 +43,9 @@ class Input:
     container: bool = False
     """Whether it is a container of images, done and recorded as a whole."""
     offset: int | None = None
-    """Of an image in a container: where its bytes begin there."""
+    """Of an image in a container: where its bytes begin there, or the page that holds them."""
+    slot: int | None = None
+    """In Parquet: which of the values it is of the page that begins at ``offset``."""
     inside: Input | None = None
     """The container that it is in."""
 
@@ -55,7 +57,8 @@ class Input:
     @property
     def is_other(self) -> bool:
         """Whether it is no image, and is copied as it is."""
-        return self.defect is None and is_other_name(self.path)
+        is_image = self.container or self.inside is not None
+        return self.defect is None and not is_image and is_other_name(self.path)
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether this is another file than the one recorded: by size and etag, else by mtime."""
@@ -126,6 +129,8 @@ class DataSet:
     """Also links that leave the root."""
     copies_others: bool = False
     """Also files that are no images."""
+    is_container: bool = False
+    """Whether the file that was given holds images, although it is named like a list."""
 
     @property
     def is_folder(self) -> bool:
@@ -135,7 +140,8 @@ class DataSet:
     @property
     def is_list(self) -> bool:
         """Whether a list names the images."""
-        return not self.is_folder and self.given.name.lower().endswith(LIST_SUFFIXES)
+        named_so = self.given.name.lower().endswith(LIST_SUFFIXES)
+        return named_so and not self.is_folder and not self.is_container
 
     @property
     def follows_links(self) -> bool:
@@ -149,10 +155,15 @@ class DataSet:
         if not self.is_folder:
             return item.source is None and item.path == self.given.name
         parts = item.path.split("/")
+        if item.container:
+            wanted = may_be_container(item.path)
+        elif is_container_name(item.path):
+            wanted = False
+        else:
+            wanted = self.copies_others or not is_other_name(item.path)
         return (
-            item.source is None
-            and (self.copies_others or not is_other_name(item.path))
-            and item.container == is_container_name(item.path)
+            wanted
+            and item.source is None
             and not any(part.startswith(".") or part == INTERNAL for part in parts)
         )
 

@@ -20,6 +20,7 @@ from batchlight.images.pixels import Pixels, turned
 from batchlight.output.inputs import DataSet, Input, place_of
 from batchlight.output.state import OutputState
 from batchlight.report.refused import decoded_somehow
+from batchlight.shards.inventory import bytes_of_row
 from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
@@ -154,9 +155,12 @@ def _read_part(
     """A file, or the image in a container that a row tells of."""
     if row["container"] is None:
         return storage.read(path)
-    if row[offset] is None:
+    if row["input"] == row["container"]:
         raise ImageError(ErrorCode.UNSUPPORTED, "it is no image, but a container")
-    if kind_of(row["container"]) != "tar":
+    kind = kind_of(row["container"])
+    if kind == "parquet":
+        return bytes_of_row(storage, path, row["container"], row["input"])
+    if kind != "tar":
         raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
     return storage.read_part(path, row[offset], row[size])
 

@@ -1,44 +1,44 @@
-"""The members of a container in groups: those of one share a light, a deadline and memory."""
+"""The images of a container in groups: those of one share a light, a deadline and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic
 
 from batchlight.config import JobConfig
 from batchlight.output.inputs import Input
-from batchlight.shards.selection import images
-from batchlight.shards.tar import Member, Source, members
+from batchlight.shards.contents import Contents, PlaceT
 from batchlight.storage.patterns import Patterns
 
 
 @dataclass(frozen=True)
-class Group:
-    """Consecutive images that share a light, and the members around them."""
+class Group(Generic[PlaceT]):
+    """Consecutive images that share a light, and what stands around them."""
 
-    members: list[tuple[Member, Input | None]]
-    """Those that may be left out: all, or images alone."""
+    members: list[tuple[PlaceT, Input | None]]
+    """What may be left out: all, or images alone."""
 
     @property
-    def images(self) -> list[tuple[Member, Input]]:
+    def images(self) -> list[tuple[PlaceT, Input]]:
         """Those that are images."""
-        return [(member, item) for member, item in self.members if item is not None]
+        return [(place, item) for place, item in self.members if item is not None]
 
 
-def groups_in(source: Source, container: Input, config: JobConfig) -> Iterator[Group]:
-    """The images of a tar, ``--batch-size`` at a time; the last group may be empty.
+def groups_in(contents: Contents[PlaceT], config: JobConfig) -> Iterator[Group[PlaceT]]:
+    """The images of a container, ``--batch-size`` at a time; the last group may be empty.
 
     Raises ``ImageError`` for a container that is damaged.
     """
     patterns = Patterns(config.include, config.exclude)
     takes_all = config.failed_images == "drop-sample"
-    group = Group([])
+    group = Group[PlaceT]([])
     count = 0
-    for member, item in images(container, members(source), patterns):
+    for place, item in contents.images(patterns):
         if item is not None or takes_all:
-            group.members.append((member, item))
+            group.members.append((place, item))
         count += item is not None
         if count == config.images_per_group:
             yield group
-            group, count = Group([]), 0
+            group, count = Group[PlaceT]([]), 0
     yield group

@@ -2,46 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from batchlight.errors import ErrorCode, ImageError, brief
-from batchlight.images.container_names import kind_of, why_refused
-from batchlight.output.inputs import Input
-from batchlight.shards.selection import images
+from batchlight.images.container_names import (
+    PARQUET,
+    SUFFIXES,
+    is_parquet_name,
+    kind_of,
+    stem_of,
+    why_refused,
+)
+from batchlight.output.inputs import Input, place_of
+from batchlight.shards.columns import may_hold_images
+from batchlight.shards.footer import read_footer
+from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.shards.source import opened_container
-from batchlight.shards.tar import members
 from batchlight.storage import FileInfo, Location, Storage, open_source
 from batchlight.storage.patterns import Patterns
+
+Opened = Callable[[Location], Storage]
 
 
 def first_images(
     container: Input,
     root: Storage,
-    opened: Callable[[Location], Storage],
+    opened: Opened,
     patterns: Patterns,
     at_most: int,
+    columns: Collection[str] = (),
 ) -> list[Input]:
     """So many of its images. Raises as ``opened_container``, also for a compressed one."""
-    if container.defect is None and kind_of(container.path) != "tar":
+    if container.defect is None and kind_of(container.path) == "tar.gz":
         raise ImageError(ErrorCode.UNSUPPORTED, "images in a compressed container are not shown")
-    with opened_container(container, root, opened) as reader:
-        found = (item for _, item in images(container, members(reader), patterns) if item)
+    with opened_container(container, root, opened, columns) as contents:
+        found = (item for _, item in contents.images(patterns) if item)
         return list(islice(found, at_most))
 
 
 def images_in(storage: Storage, info: FileInfo) -> list[Input]:
-    """All of them, each with its offset; the container itself, with the reason, if there is one."""
+    """All of them; the container itself, with the reason, if there is one why they are not read."""
     defect = info.defect or why_refused(info.path)
-    if defect is None and kind_of(info.path) != "tar":
+    if defect is None and kind_of(info.path) == "tar.gz":
         defect = "images in a compressed container are not compared"
     container = Input(info.path, defect=defect, container=True)
     if defect is not None:
         return [container]
     try:
-        with opened_container(container, storage, open_source) as reader:
-            found = images(container, members(reader), Patterns())
-            return [item for _, item in found if item is not None]
+        with opened_container(container, storage, open_source) as contents:
+            return [item for _, item in contents.images(Patterns()) if item is not None]
     except (ImageError, OSError) as error:
         return [replace(container, defect=brief(error))]
+
+
+def bytes_in(item: Input, root: Storage, opened: Opened) -> bytes:
+    """An image of a container that is not open. Raises as ``opened_container``."""
+    assert item.inside is not None
+    assert item.offset is not None
+    if not is_parquet_name(item.inside.path):
+        storage, path = place_of(item.inside, root, opened)
+        return storage.read_part(path, item.offset, item.size or 0)
+    with opened_container(item.inside, root, opened) as contents:
+        return contents.bytes_of(item)
+
+
+def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> bytes:
+    """An image of a Parquet file at ``path``, by the names that its record has.
+
+    Raises ``FileNotFoundError`` if it is not there, and as ``Storage.read`` and
+    ``opened_container``.
+    """
+    with closing(storage.open_reader(path)) as reader:
+        contents = ParquetContents(reader, Input(container, container=True))
+        item = contents.find(image)
+        if item is None:
+            raise FileNotFoundError(image)
+        return contents.bytes_of(item)
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """A file of which little is read, and of which the size is known: one request each time."""
+
+    storage: Storage
+    path: str
+    size: int
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self.storage.read_part(self.path, offset, min(size, self.size - offset))
+
+
+def may_be_of_images(info: FileInfo, storage: Storage, columns: Collection[str]) -> bool:
+    """Whether a Parquet file may hold images, by its footer alone; so if that cannot be read.
+
+    Not if there is a tar of that name, which it tells of.
+    """
+    try:
+        if not may_hold_images(read_footer(_Tail(storage, info.path, info.size or 0)), columns):
+            return False
+    except (ImageError, OSError):
+        pass  # the worker says what is wrong with it
+    stem = stem_of(info.path)
+    return not any(storage.is_file(stem + suffix) for suffix in SUFFIXES if suffix != PARQUET)
+
+
+def holds_images(path: str, storage: Storage, columns: Collection[str]) -> bool:
+    """Whether a Parquet file does, by its first values too; not if it cannot be read."""
+    try:
+        with closing(storage.open_reader(path)) as reader:
+            return bool(ParquetContents(reader, Input(path, container=True), columns).columns)
+    except (ImageError, OSError):
+        return False

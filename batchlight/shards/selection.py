@@ -9,7 +9,7 @@ from typing import Any
 
 from pathspec import PathSpec
 
-from batchlight.images.container_names import is_container_name
+from batchlight.images.container_names import may_be_container
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
 from batchlight.shards.tar import Member
@@ -36,7 +36,7 @@ def _may_match(glob: str, container: str) -> bool:
     slash, or that begins with ``**``, of members anywhere.
     """
     parts = glob.split("/")
-    named = [number for number, part in enumerate(parts) if is_container_name(part)]
+    named = [number for number, part in enumerate(parts) if may_be_container(part)]
     if not named and ("/" not in glob or parts[0] == "**"):
         return True
     return _spec("/".join(parts[: named[0] + 1] if named else parts)).match_file(container)
@@ -94,12 +94,3 @@ def text_of(name: bytes) -> str:
 def is_image(name: str) -> bool:
     """Whether a member is taken for an image: by its suffix, and unless its name is hidden."""
     return is_image_name(name) and not any(part.startswith(".") for part in name.split("/"))
-
-
-def key_of(name: bytes) -> bytes:
-    """What the members of a sample have in common: the path up to the first dot of its name.
-
-    As WebDataset splits it.
-    """
-    folder, slash, base = name.rpartition(b"/")
-    return folder + slash + base.partition(b".")[0]

@@ -8,12 +8,15 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 
 from batchlight.errors import ErrorCode, ImageError, StorageError, brief
 from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Input, place_of
+from batchlight.shards.contents import AnyContents
+from batchlight.shards.parquet_contents import ParquetContents
+from batchlight.shards.tar_contents import TarContents
 from batchlight.storage import Location, Storage
 from batchlight.storage.base import Reader
 from batchlight.storage.streams import LocalReader
@@ -23,22 +26,29 @@ COPY_BYTES = 2**20
 
 @contextmanager
 def opened_container(
-    item: Input, root: Storage, opened: Callable[[Location], Storage]
-) -> Iterator[Reader]:
-    """The tar of a container; a compressed one is unpacked to a temporary file first.
+    item: Input,
+    root: Storage,
+    opened: Callable[[Location], Storage],
+    columns: Collection[str] = (),
+) -> Iterator[AnyContents]:
+    """What a container holds; a compressed tar is unpacked to a temporary file first.
 
-    Raises what ``Storage.read`` raises; ``ImageError`` with ``unsupported`` for one that is refused
-    by its name, with ``corrupt`` for one that cannot be unpacked; ``StorageError`` for a full disk.
+    ``columns``: those of images, of Parquet that does not tell. Raises what ``Storage.read``
+    raises; ``ImageError`` with ``unsupported`` for one that is refused by its name, with
+    ``corrupt`` for one that cannot be unpacked; ``StorageError`` for a full disk.
     """
     if item.defect is not None:
         raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
     storage, path = place_of(item, root, opened)
+    kind = kind_of(item.path)
     with closing(storage.open_reader(path)) as reader:
-        if kind_of(item.path) == "tar":
-            yield reader
-            return
-        with _unpacked(reader) as tar:
-            yield tar
+        if kind == "parquet":
+            yield ParquetContents(reader, item, columns)
+        elif kind == "tar":
+            yield TarContents(reader, item, compress=False)
+        else:
+            with _unpacked(reader) as tar:
+                yield TarContents(tar, item, compress=True)
 
 
 @contextmanager

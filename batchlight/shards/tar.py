@@ -52,6 +52,15 @@ class Member:
     obstacle: str | None = None
     """Why its data cannot be replaced."""
 
+    @property
+    def sample(self) -> bytes:
+        """What the members of a sample have in common: the path up to the first dot of its name.
+
+        As WebDataset splits it.
+        """
+        folder, slash, base = self.name.rpartition(b"/")
+        return folder + slash + base.partition(b".")[0]
+
 
 def members(source: Source) -> Iterator[Member]:
     """All members in order.

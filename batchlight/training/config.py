@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from batchlight.config import Device, Globs, ModelName
+from batchlight.config import Device, ModelName, Names
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
@@ -36,7 +36,7 @@ class TrainConfig(BaseModel):
     data: str = Field(
         min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
     )
-    clean: Globs = Field(
+    clean: Names = Field(
         default=(),
         description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
     )

@@ -18,13 +18,14 @@ from batchlight.config import LARGEST_IMAGE
 from batchlight.errors import ErrorCode, ImageError, UsageError, brief
 from batchlight.host.resources import usable_cpus
 from batchlight.images.codec import decode
-from batchlight.images.container_names import is_container_name
+from batchlight.images.container_names import may_be_container
 from batchlight.images.header import read_header
 from batchlight.images.image import Header
 from batchlight.images.names import is_image_name
 from batchlight.images.pixels import Pixels
+from batchlight.output.inputs import Input
 from batchlight.output.layout import is_output
-from batchlight.shards.inventory import images_in
+from batchlight.shards.inventory import bytes_in, images_in
 from batchlight.storage import Location, Storage, open_source
 
 T = TypeVar("T")
@@ -55,8 +56,8 @@ class Side:
     storage: Storage
     files: Mapping[str, str | None]
     """The images in order: relative path, and why its name cannot be used, if so."""
-    members: Mapping[str, tuple[str, int, int]]
-    """Of those in containers: the container, and where in it they begin, and their size."""
+    members: Mapping[str, Input]
+    """Those in containers."""
 
     @classmethod
     def open(cls, noun: str, option: str, text: str) -> Side:
@@ -71,15 +72,15 @@ class Side:
                 f"such as {location}/classical, as {option}"
             )
         files: dict[str, str | None] = {}
-        members: dict[str, tuple[str, int, int]] = {}
+        members: dict[str, Input] = {}
         for info in storage.walk():
             if is_image_name(info.path):
                 files[info.path] = info.defect
-            elif is_container_name(info.path):
+            elif may_be_container(info.path):
                 for item in images_in(storage, info):
                     files[item.path] = item.defect
-                    if item.offset is not None:
-                        members[item.path] = info.path, item.offset, item.size or 0
+                    if item.inside is not None:
+                        members[item.path] = item
         if not files:
             raise UsageError(f"there are no images in {location}; correct {option}")
         return cls(noun, location, storage, files, members)
@@ -104,7 +105,7 @@ class Side:
 
     def _bytes_of(self, path: str) -> bytes:
         if path in self.members:
-            return self.storage.read_part(*self.members[path])
+            return bytes_in(self.members[path], self.storage, open_source)
         return self.storage.read(path)
 
     def decode(self, data: bytes, header: Header) -> Pixels:

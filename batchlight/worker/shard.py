@@ -21,17 +21,13 @@ from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import write_part
 from batchlight.output.records import ORDER, SCHEMA, Record, Tally, as_table
+from batchlight.shards.contents import AnyContents, Place, Rewriter
 from batchlight.shards.groups import Group, groups_in
-from batchlight.shards.rewriting import Rewriter, Spool
-from batchlight.shards.selection import key_of
-from batchlight.shards.source import opened_container
-from batchlight.shards.tar import Member
-from batchlight.storage.base import Reader
+from batchlight.shards.spool import Spool
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.ending import Redone, kinds_of, result_of
 from batchlight.worker.image import (
@@ -44,7 +40,7 @@ from batchlight.worker.image import (
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
-from batchlight.worker.steps import BatchContext, Steps, as_record
+from batchlight.worker.steps import BatchContext, as_record
 
 Watch = Callable[[Sequence[Image], Tally], object]
 """Hears which images are being worked on, and what was done before them."""
@@ -97,10 +93,10 @@ def redo_shard(
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
     """The images of a container, as they are grouped; empty if it cannot be read."""
     assert batch.container is not None
-    steps = Steps(context)
+    steps = ShardSteps(context, batch.container)
     try:
-        with opened_container(batch.container, steps.input, steps.opened) as source:
-            found = groups_in(source, batch.container, context.config)
+        with steps.opened_container() as contents:
+            found = groups_in(contents, context.config)
             return [[item for _, item in group.images] for group in found]
     except (ImageError, OSError):
         return []
@@ -116,7 +112,7 @@ def rehearse_shard(
 ) -> None:
     """Do all that could kill a worker with some images of a container, and write nothing."""
     steps = ShardSteps(context, container)
-    with opened_container(container, steps.input, steps.opened) as source, steps.reading(source):
+    with steps.opened_container() as contents, steps.reading(contents):
         chosen = [Image.of(item, methods, losses) for item in inputs]
         with Pipeline(steps, service, writes=False, keep_bytes=KEEP_BYTES) as pipeline:
             result_of(pipeline.work(chosen, light=None, wait=False))
@@ -135,8 +131,8 @@ def _rewritten(
     steps = ShardSteps(context, batch.container)
     shard = _Shard(steps, service, batch, methods, losses, watch)
     try:
-        with opened_container(batch.container, steps.input, steps.opened) as source:
-            while not (yield from shard.written(source)):
+        with steps.opened_container() as contents:
+            while not (yield from shard.written(contents)):
                 shard.start_again()
         table = shard.rows()
     except (ImageError, OSError) as error:
@@ -160,7 +156,7 @@ class _Shard:
     watch: Watch
     unexpected: dict[str, Unexpected] = field(default_factory=dict)
     _tables: list[pa.Table] = field(default_factory=list)
-    _rewriters: dict[Method, Rewriter] = field(default_factory=dict)
+    _rewriters: dict[Method, Rewriter[Any]] = field(default_factory=dict)
     _dropped: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     _kept: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     """Keys of samples of which something is written already."""
@@ -169,30 +165,31 @@ class _Shard:
     _too_late: bool = False
     """A sample was to be left out of which something was written already."""
 
-    def written(self, source: Reader) -> Generator[None, None, bool]:
+    def written(self, contents: AnyContents) -> Generator[None, None, bool]:
         """Write all of it; whether it is to be kept, which else is to be done again."""
-        with ExitStack() as exits, self.steps.reading(source):
+        with ExitStack() as exits, self.steps.reading(contents):
             self.steps.spool = Spool()
             exits.callback(self.steps.spool.close)
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
                 with failing_by_name():
                     writer = self.steps.output.open_writer(path, self.steps.readers)
-                rewriter = Rewriter(source, writer, compress=kind_of(path) == "tar.gz")
-                exits.callback(rewriter.abort)
+                exits.callback(writer.abort)
+                rewriter = contents.rewriter(writer)
+                exits.callback(rewriter.close)
                 self._rewriters[method] = rewriter
-            for group in groups_in(source, self.steps.container, self.steps.config):
+            for group in groups_in(contents, self.steps.config):
                 DEADLINE.restart()
                 yield from self._do(group)
             for rewriter in self._rewriters.values():
                 rewriter.finish()
-            source.require_unchanged()
+            contents.require_unchanged()
             if self._too_late:
                 return False
             self.steps.require_wanted()
             with failing_by_name():
                 for rewriter in self._rewriters.values():
-                    rewriter.commit()
+                    rewriter.sink.commit()
         return True
 
     def start_again(self) -> None:
@@ -211,8 +208,8 @@ class _Shard:
                 for m in self.methods
             )
         for name, value in (
-            ("container_output_bytes", {m: r.bytes for m, r in self._rewriters.items()}),
-            ("container_output_sha256", {m: r.sha256 for m, r in self._rewriters.items()}),
+            ("container_output_bytes", {m: r.sink.bytes for m, r in self._rewriters.items()}),
+            ("container_output_sha256", {m: r.sink.sha256 for m, r in self._rewriters.items()}),
         ):
             values = [value[method] for method in table["method"].to_pylist()]
             field_ = SCHEMA.field(name)
@@ -220,7 +217,7 @@ class _Shard:
             table = table.set_column(at, field_, pa.array(values, field_.type))
         return table.sort_by(ORDER)
 
-    def _do(self, group: Group) -> Generator[None, None, None]:
+    def _do(self, group: Group[Any]) -> Generator[None, None, None]:
         steps = self.steps
         found = [Image.of(item, self.methods, self.losses) for _, item in group.images]
         for image in found:
@@ -250,25 +247,25 @@ class _Shard:
         )
         self._before += tally_so_far(found)
 
-    def _note_dropped(self, group: Group, method: Method, done: Mapping[str, Image]) -> None:
+    def _note_dropped(self, group: Group[Any], method: Method, done: Mapping[str, Image]) -> None:
         """Which samples are to be left out, as far as is known by now."""
         if self.steps.config.failed_images != "drop-sample":
             return
         for member, item in group.images:
             image = done[item.path]
             if image.failure or image.results[method].failure:
-                key = key_of(member.name)
+                key = member.sample
                 self._dropped[method].add(key)
                 self._too_late |= key in self._kept[method]
 
-    def _emit(self, member: Member, image: Image | None, method: Method) -> None:
+    def _emit(self, member: Place, image: Image | None, method: Method) -> None:
         """Write a member of which something may have changed."""
         rewriter, config = self._rewriters[method], self.steps.config
         if config.failed_images == "drop-sample":
-            if key_of(member.name) in self._dropped[method]:
+            if member.sample in self._dropped[method]:
                 rewriter.leave_out(member)
                 return
-            self._kept[method].add(key_of(member.name))
+            self._kept[method].add(member.sample)
         if image is None:
             return
         result = image.results[method]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from batchlight.config import Method
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
-from batchlight.shards.rewriting import Spool
+from batchlight.shards.contents import AnyContents
+from batchlight.shards.source import opened_container
+from batchlight.shards.spool import Spool
 from batchlight.storage import EVERYONE
-from batchlight.storage.base import ChangedError, NameRefusedError, Reader
+from batchlight.storage.base import ChangedError, NameRefusedError
 from batchlight.worker.image import Failure, Image
 from batchlight.worker.steps import BatchContext, Steps
 
@@ -24,26 +26,30 @@ class ShardSteps(Steps):
         super().__init__(replace(context, fingerprints=context.container_fingerprints))
         self.container = container
         self.spool: Spool | None = None
-        self._source: Reader | None = None
+        self._contents: AnyContents | None = None
         self.read_bytes = 0
         """Of images, as often as they were read."""
         self.readers = EVERYONE
         """Who may read the container, as permission bits; once it is opened."""
 
+    def opened_container(self) -> AbstractContextManager[AnyContents]:
+        """What the container holds. Raises as the function of that name."""
+        columns = self.config.image_column
+        return opened_container(self.container, self.input, self.opened, columns)
+
     @contextmanager
-    def reading(self, source: Reader) -> Iterator[None]:
+    def reading(self, contents: AnyContents) -> Iterator[None]:
         """Let images come from there."""
-        self._source = source
+        self._contents = contents
         self.readers = super().readers_of(self.container)
         try:
             yield
         finally:
-            self._source = None
+            self._contents = None
 
     def bytes_of(self, item: Input) -> bytes:
-        assert self._source is not None
-        assert item.offset is not None
-        return self._source.read_at(item.offset, item.size or 0)
+        assert self._contents is not None
+        return self._contents.bytes_of(item)
 
     def readers_of(self, item: Input) -> int:
         return self.readers

@@ -29,6 +29,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
+from batchlight.shards.inventory import bytes_in
 from batchlight.storage import EVERYONE, Location, Storage, open_source, open_storage
 from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
@@ -94,10 +95,9 @@ class ImageSteps:
 
     def bytes_of(self, item: Input) -> bytes:
         """The file of an image, or what is its own of a container. Raises as ``Storage.read``."""
-        if item.inside is None or item.offset is None:
+        if item.inside is None:
             return read_input(item, self.input, self.opened)
-        storage, path = place_of(item.inside, self.input, self.opened)
-        return storage.read_part(path, item.offset, item.size or 0)
+        return bytes_in(item, self.input, self.opened)
 
     def path_of(self, method: Method, item: Input) -> str:
         """Where the output of an image is."""

@@ -15,9 +15,10 @@ import pytest
 
 import batchlight
 from batchlight.config import JobConfig
+from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.verify import verify
 from batchlight.errors import BatchlightError, UsageError
 from batchlight.output.state import OutputState
 from batchlight.report.digest import digest
@@ -211,7 +212,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that anything is large."""
     monkeypatch.setattr(copying, "SMALL_BYTES", 4)
     monkeypatch.setattr(copying, "PIECE_BYTES", 5)
-    monkeypatch.setattr("batchlight.driver.verify.WHOLE_BYTES", 4)
+    monkeypatch.setattr("batchlight.driver.comparing.WHOLE_BYTES", 4)
 
 
 def test_large_files_go_through_in_pieces(

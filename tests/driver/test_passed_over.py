@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchlight import JobConfig, run
-from batchlight.driver.listing import SUFFIXES_AT_MOST, PassedOver
+from batchlight.driver.passed_over import SUFFIXES_AT_MOST, PassedOver
 from batchlight.images import names
 from tests.support.helpers import batchlight_here, write_images
 

@@ -11,11 +11,12 @@ import pytest
 import batchlight
 from batchlight import JobConfig, Progress
 from batchlight.config import BATCH_SIZE
+from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import DryRun, dry_run
 from batchlight.driver.listing import open_inputs
 from batchlight.driver.preview import IMAGES_OF_A_CONTAINER, make_sheet
 from batchlight.driver.stats import Goal
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.verify import verify
 from batchlight.engine import base
 from batchlight.errors import UsageError
 from batchlight.output.records import Tally

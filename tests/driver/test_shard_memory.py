@@ -8,6 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.s3_server import S3Server
@@ -21,6 +23,8 @@ ROOM, ROOM_ON_S3 = 100 * 2**20, 200 * 2**20
 """What the large shard may take more than the small one: the budgets of ``worker/shard.py``, of
 reading ahead and writing behind, and of ``storage/streams.py``: blocks of the object that is read,
 and parts of the upload."""
+PARQUET_MORE = 80 * 2**20
+"""Pages that are kept, the one that is written, and new images that wait for it."""
 
 PROGRAM = """
 import re, sys
@@ -44,14 +48,20 @@ print(of_process("VmHWM") - before)
 """
 
 
-def write_shards(folder: Path, large: int) -> None:
+def write_shards(folder: Path, large: int, kind: str = "tar") -> None:
     images = [
         cv2.imencode(".png", np.random.default_rng(n).integers(0, 60, (256, 256, 3), np.uint8))[1]
         for n in range(16)
     ]
     for name, count in (("small", SMALL), ("large", large)):
         members = {f"{n:06d}.png": images[n % 16].tobytes() for n in range(count)}
-        write_tar(folder / name / "a.tar", members)
+        if kind == "tar":
+            write_tar(folder / name / "a.tar", members)
+        else:
+            (folder / name).mkdir(parents=True)
+            table = pa.table({"image": list(members.values())})
+            how = {"row_group_size": 100, "use_dictionary": False, "data_page_size": 2**20}
+            pq.write_table(table, folder / name / "a.parquet", write_batch_size=8, **how)
 
 
 def growth(place: str) -> int:
@@ -70,11 +80,14 @@ def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells of peaks")
 @pytest.mark.nightly
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_shard_of_a_gigabyte(tmp_path: Path, s3: S3Server, remote: bool) -> None:
-    write_shards(tmp_path, GIGABYTE)
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_shard_of_a_gigabyte(tmp_path: Path, s3: S3Server, kind: str, remote: bool) -> None:
+    write_shards(tmp_path, GIGABYTE, kind)
     place = str(tmp_path)
     if remote:
         for name in ("small", "large"):
-            s3.put({"a.tar": (tmp_path / name / "a.tar").read_bytes()}, f"memory/{name}")
-        place = "s3://data/memory"
-    assert growth(place) < (ROOM_ON_S3 if remote else ROOM)
+            path = f"{name}/a.{kind}"
+            s3.put({f"a.{kind}": (tmp_path / path).read_bytes()}, f"memory-{kind}/{name}")
+        place = f"s3://data/memory-{kind}"
+    room = ROOM_ON_S3 if remote else ROOM
+    assert growth(place) < room + (PARQUET_MORE if kind == "parquet" else 0)

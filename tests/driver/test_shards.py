@@ -19,9 +19,10 @@ import pytest
 import webdataset
 
 import batchlight
+from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.verify import verify
 from batchlight.errors import UsageError
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalWriter, UploadWriter
@@ -37,6 +38,7 @@ from tests.support.helpers import (
     stable_rows,
     tree,
 )
+from tests.support.parquets import write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import BRIGHT_EVERY, gnu_tar, headers_and_data, jpeg, samples, write_tar
 
@@ -325,10 +327,11 @@ def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first run, and one that finds one shard changed and another gone; writes are small."""
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
-    monkeypatch.setattr("batchlight.shards.rewriting.PIECE_BYTES", 8192)
+    monkeypatch.setattr("batchlight.shards.sink.PIECE_BYTES", 8192)
     folder, first = tmp_path / "in", tmp_path / "first"
     for number in range(3):
         write_tar(folder / f"{number}.tar", samples(3, 10 * number))
+    write_parquet(folder / "3.parquet", range(3))
     (folder / "z.jpg").write_bytes(jpeg(1))
     run(folder, first)
     calm_first = state(first)
@@ -337,7 +340,7 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / "2.tar").unlink()
     run(folder, tmp_path / "second")
     calm_second = state(tmp_path / "second")
-    assert len(calm_second[1]) == 9
+    assert len(calm_second[1]) == 12
     deaths = 0
     for start, calm in ((tmp_path / "none", None), (first, calm_second)):
         operation, came_through = 1, False
@@ -362,14 +365,19 @@ def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert deaths > 30
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize(("pieces", "kind"), [(1, "tar"), (3, "tar"), (1, "parquet")])
 def test_an_upload_that_dies_midway_is_done_again(
-    pieces: int, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    pieces: int, kind: str, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchlight.shards.rewriting.PIECE_BYTES", 8192)
-    write_tar(tmp_path / "in/a.tar", samples(6))
+    monkeypatch.setattr("batchlight.shards.sink.PIECE_BYTES", 8192)
+    name = f"a.{kind}"
+    if kind == "tar":
+        write_tar(tmp_path / "in/a.tar", samples(6))
+    else:
+        write_parquet(tmp_path / "in/a.parquet", range(6))
     run(tmp_path / "in", tmp_path / "out")
-    s3.put(tree(tmp_path / "in"), "dies/in")
+    source = f"s3://data/dies/in-{kind}"
+    s3.put(tree(tmp_path / "in"), f"dies/in-{kind}")
     sent = iter(range(pieces))
     write = UploadWriter.write
 
@@ -378,18 +386,19 @@ def test_an_upload_that_dies_midway_is_done_again(
             raise Died
         write(self, data)
 
-    prefix = f"dies/out{pieces}"
+    prefix = f"dies/out-{kind}-{pieces}"
     with monkeypatch.context() as patch:
         patch.setattr(UploadWriter, "write", dying)
         with pytest.raises(Died):
-            run("s3://data/dies/in", f"s3://data/{prefix}")
+            run(source, f"s3://data/{prefix}")
     left = s3.tree(prefix)
-    assert not [name for name in left if name.startswith("classical")]
-    for name in left:
-        if "/locks/" in name:  # held by this process
-            obstore.delete(s3.store(prefix), name)
-    run("s3://data/dies/in", f"s3://data/{prefix}")
-    assert s3.tree(prefix)["classical/a.tar"] == (tmp_path / "out/classical/a.tar").read_bytes()
+    assert not [path for path in left if path.startswith("classical")]
+    for path in left:
+        if "/locks/" in path:  # held by this process
+            obstore.delete(s3.store(prefix), path)
+    run(source, f"s3://data/{prefix}")
+    expected = (tmp_path / "out/classical" / name).read_bytes()
+    assert s3.tree(prefix)[f"classical/{name}"] == expected
 
 
 def test_killers_in_a_shard_are_found(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from PIL import Image
 
 import batchlight
 from batchlight.config import METHODS, JobConfig, Method
+from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.verify import verify
 from batchlight.errors import ErrorCode, ImageError, UsageError
 from batchlight.images import codec
 from batchlight.images.measures import measure

@@ -20,8 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import batchlight
+from batchlight.driver.comparing import Problem
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.verify import verify
 from batchlight.errors import Interrupted, UsageError
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, open_storage

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
-from batchlight.driver.verify import Problem, verify
+from batchlight.driver.comparing import Problem
+from batchlight.driver.verify import verify
 from batchlight.errors import StorageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import PlanDocument

@@ -35,6 +35,7 @@ from tests.support.helpers import (
     tree,
     write_images,
 )
+from tests.support.parquets import hugging_face
 from tests.support.s3_server import S3Server
 from tests.support.tars import samples, write_tar
 
@@ -159,11 +160,17 @@ def write_shards(folder: Path) -> None:
         (folder / f"shards/{number:05d}_stats.json").write_text('{"successes": 5}')
 
 
+def write_data_set(folder: Path) -> None:
+    for number in range(2):
+        hugging_face(folder / f"rooms/train-{number:05d}-of-00002.parquet", 5, 10 * number)
+
+
 PREPARED: dict[str, Callable[[Path], None]] = {
     "photos": write_photos,
     "well-lit": write_well_lit,
     "pairs": write_pairs,
     "shards": write_shards,
+    "rooms": write_data_set,
     "nightly.yaml": write_config,
     "list.csv": write_list,
     "manifest.csv": write_manifest,

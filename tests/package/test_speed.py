@@ -59,7 +59,7 @@ def test_shards_beside_their_pixels(tmp_path: Path) -> None:
 
     def pixels() -> None:
         for tar in tars.iterdir():
-            shards.bare_shard(tars, new_folder(tmp_path), tar.name)
+            shards.bare_tar(tars, new_folder(tmp_path), tar.name)
 
     whole = partial(job.run_on_files, tars, tmp_path, 0)
     seconds = rounds({"bare": pixels, "job": whole}, 5)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from batchlight.errors import ImageError
 from batchlight.shards.headers import BLOCK, has_checksum, number, rewritten, with_size
-from batchlight.shards.rewriting import Rewriter
+from batchlight.shards.sink import Sink
 from batchlight.shards.tar import Member, members
+from batchlight.shards.tar_contents import TarRewriter
 from batchlight.storage import Location, open_storage
 from tests.support.tars import gnu_tar, samples, write_tar
 
@@ -42,15 +43,16 @@ def rewritten_as(path: Path, target: Path, changes: dict[str, bytes]) -> list[Me
     """Give some members other data; returns all of them."""
     source, output = (open_storage(Location.parse(str(p.parent))) for p in (path, target))
     with closing(source.open_reader(path.name)) as reader, ExitStack() as exits:
-        rewriter = Rewriter(reader, output.open_writer(target.name), compress=False)
-        exits.callback(rewriter.abort)
+        writer = output.open_writer(target.name)
+        exits.callback(writer.abort)
+        rewriter = TarRewriter(reader, Sink(writer))
         found = list(members(reader))
         for member in found:
             if (data := changes.get(member.name.decode())) is not None:
                 rewriter.replace(member, data)
                 assert member.obstacle is None
         rewriter.finish()
-        rewriter.commit()
+        rewriter.sink.commit()
     return found
 
 

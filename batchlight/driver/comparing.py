@@ -1,0 +1,178 @@
+"""One output compared with its record."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.errors import ImageError, counted
+from batchlight.images.container_names import kind_of
+from batchlight.output.inputs import Input
+from batchlight.output.layout import container_output
+from batchlight.shards.parquet_contents import ParquetContents
+from batchlight.storage import Storage
+from batchlight.storage.base import ChangedError, NameRefusedError, Reader
+
+WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
+"""Larger ones are read in such pieces."""
+
+_OF_OUTPUT = ["input", "method", "output", "output_bytes", "output_sha256"]
+
+Trouble = Literal["missing", "unreadable", "truncated", "altered", "damaged"]
+Row = dict[str, Any]
+Key = tuple[str | None, str | None]
+"""Input and method."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it was recorded."""
+
+    path: str
+    """Below the output: of an enhanced image, or of a file of records."""
+    trouble: Trouble
+    detail: str
+    """A few words for a person."""
+    input: str | None = None
+    """None for a file of records."""
+    method: str | None = None
+    repaired: bool = False
+
+    @property
+    def key(self) -> Key:
+        """By which the records know an output."""
+        return self.input, self.method
+
+
+def check_output(storage: Storage, row: Row) -> Problem | None:
+    """What is wrong with the output that a row tells of."""
+
+    def problem(trouble: Trouble, detail: str) -> Problem:
+        return Problem(row["output"], trouble, detail, row["input"], row["method"])
+
+    try:
+        size, sha256 = _read(storage, row)
+    except FileNotFoundError:
+        return problem("missing", "there is no such file")
+    except PermissionError:
+        return problem("unreadable", "no permission to read it")
+    except (NameRefusedError, ChangedError) as error:
+        return problem("unreadable", str(error))
+    if size < (row["output_bytes"] or 0):
+        return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
+    if sha256 != row["output_sha256"]:
+        return problem("altered", "its sha256 is not the recorded one")
+    return None
+
+
+@dataclass(frozen=True)
+class Container:
+    """One that was written, as its rows have it."""
+
+    path: str
+    """Of the input."""
+    method: str
+    bytes: int
+    sha256: str
+    images: list[Row]
+    """Those that it holds of its records, where they are known to be."""
+
+
+def check_container(storage: Storage, container: Container) -> Problem | None:
+    """What is wrong with a container that was written; it is read in pieces."""
+    path = container_output(container.method, container.path)
+
+    def problem(trouble: Trouble, detail: str) -> Problem:
+        return Problem(path, trouble, detail, container.path, container.method)
+
+    try:
+        with closing(storage.open_reader(path)) as reader:
+            if reader.size < container.bytes:
+                return problem("truncated", f"{reader.size} bytes instead of {container.bytes}")
+            if _sha256(reader, 0, reader.size) != container.sha256:
+                return problem("altered", _what_differs(reader, container))
+    except FileNotFoundError:
+        return problem("missing", "there is no such file")
+    except PermissionError:
+        return problem("unreadable", "no permission to read it")
+    except (NameRefusedError, ChangedError) as error:
+        return problem("unreadable", str(error))
+    return None
+
+
+def _what_differs(reader: Reader, container: Container) -> str:
+    words = "its sha256 is not the recorded one"
+    kind = kind_of(container.path)
+    if kind == "tar.gz":  # the images are inside what is compressed
+        return words
+    try:
+        found = (_hashes_in_parquet if kind == "parquet" else _hashes_in_tar)(reader, container)
+    except ImageError as error:
+        return f"{words}; {error.message}"
+    bad = [r["input"] for r in container.images if found.get(r["input"]) != r["output_sha256"]]
+    if not bad:
+        return f"{words}; its images are as recorded, and something beside them is not"
+    return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
+
+
+def _hashes_in_tar(reader: Reader, container: Container) -> dict[str, str]:
+    """What is where images should be, by their names."""
+    return {
+        row["input"]: _sha256(reader, row["output_offset"], row["output_bytes"])
+        for row in container.images
+    }
+
+
+def _hashes_in_parquet(reader: Reader, container: Container) -> dict[str, str]:
+    """Of all that may be an image there. Raises ``ImageError``."""
+    contents = ParquetContents(reader, Input(container.path, container=True))
+    return {
+        item.path: hashlib.sha256(contents.bytes_of(item)).hexdigest()
+        for _, item in contents.images_of(contents.columns_of_bytes)
+        if item.defect is None
+    }
+
+
+def _read(storage: Storage, row: Row) -> tuple[int, str]:
+    """Size and sha256 of an output; a large one is read in pieces."""
+    if (row["output_bytes"] or 0) <= WHOLE_BYTES:
+        data = storage.read(row["output"])
+        return len(data), hashlib.sha256(data).hexdigest()
+    with closing(storage.open_reader(row["output"])) as reader:
+        return reader.size, _sha256(reader, 0, reader.size)
+
+
+def _sha256(reader: Reader, start: int, size: int) -> str:
+    digest = hashlib.sha256()
+    end = start + size
+    while start < end and (data := reader.read_at(start, min(PIECE_BYTES, end - start))):
+        digest.update(data)
+        start += len(data)
+    return digest.hexdigest()
+
+
+def containers_of(table: pa.Table) -> list[Container]:
+    """The containers that rows tell of, but for those of which none was written."""
+    written = table.filter(pc.is_valid(table["container_output_sha256"]))
+    columns = ["container", "container_output_bytes", "container_output_sha256", "output_offset"]
+    found: dict[tuple[str, str], Container] = {}
+    for row in written.select([*_OF_OUTPUT, *columns]).to_pylist():
+        key = row["container"], row["method"]
+        if key not in found:
+            size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
+            found[key] = Container(*key, size, sha256, [])
+        if row["output_sha256"] is not None:
+            found[key].images.append(row)
+    return list(found.values())
+
+
+def rows_with_output(table: pa.Table) -> list[Row]:
+    """Rows of images that are files."""
+    there = pc.and_(pc.is_valid(table["output"]), pc.is_null(table["container"]))
+    rows: list[Row] = table.filter(there).select(_OF_OUTPUT).to_pylist()
+    return rows

@@ -1,0 +1,96 @@
+"""What a listing met beside the images that it gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
+"""Of those that are passed over, told apart."""
+
+
+@dataclass
+class _Folder:
+    path: str
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Of files in it that are no images."""
+    holds_containers: bool = False
+
+    def encloses(self, folder: str) -> bool:
+        return not self.path or folder == self.path or folder.startswith(f"{self.path}/")
+
+
+@dataclass
+class PassedOver:
+    """What a listing met beside the images that it gave."""
+
+    linked_folders: list[str] = field(default_factory=list)
+    not_matching: int = 0
+    """Images that ``--include`` and ``--exclude`` leave out."""
+    _suffixes: Counter[str] = field(default_factory=Counter)
+    _beside: int = 0
+    _folders: list[_Folder] = field(default_factory=list)
+    """Those that the listing is in: what lies there may still turn out to be beside containers."""
+
+    def add(self, path: str, beside: bool = True) -> None:
+        """Count a file, in the order of the listing.
+
+        ``beside``: whether it goes along if there is a container in its folder.
+        """
+        name = path.rpartition("/")[2]
+        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        counter = self._folder_of(path).suffixes if beside else self._suffixes
+        _count(counter, suffix if len(suffix) <= SUFFIX_LENGTH else "")
+
+    def add_container(self, path: str) -> None:
+        """Note a container that is given, in the order of the listing."""
+        self._folder_of(path).holds_containers = True
+
+    def clear(self) -> None:
+        """Forget all, before another listing."""
+        self.linked_folders.clear()
+        self.not_matching = self._beside = 0
+        self._suffixes.clear()
+        self._folders.clear()
+
+    @property
+    def suffixes(self) -> Counter[str]:
+        """Files that are no images, by the end of their names, but for those beside containers."""
+        self._leave_all()
+        return self._suffixes
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """By suffix, sorted."""
+        return tuple(sorted(self.suffixes.items()))
+
+    @property
+    def beside(self) -> int:
+        """Files beside containers, which go along."""
+        self._leave_all()
+        return self._beside
+
+    def _folder_of(self, path: str) -> _Folder:
+        folder = path.rpartition("/")[0]
+        while self._folders and not self._folders[-1].encloses(folder):
+            self._leave(self._folders.pop())
+        if not self._folders or self._folders[-1].path != folder:
+            self._folders.append(_Folder(folder))
+        return self._folders[-1]
+
+    def _leave_all(self) -> None:
+        while self._folders:
+            self._leave(self._folders.pop())
+
+    def _leave(self, folder: _Folder) -> None:
+        if folder.holds_containers:
+            self._beside += folder.suffixes.total()
+        else:
+            for suffix, number in folder.suffixes.items():
+                _count(self._suffixes, suffix, number)
+
+
+def _count(counter: Counter[str], suffix: str, number: int = 1) -> None:
+    """There are never more than ``SUFFIXES_AT_MOST`` and the empty one, which all others have."""
+    known = suffix in counter or len(counter) < SUFFIXES_AT_MOST
+    counter[suffix if known else ""] += number

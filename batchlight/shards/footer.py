@@ -1,0 +1,262 @@
+"""The footer of a Parquet file: its columns, and where their chunks are.
+
+Field numbers are those of ``parquet.thrift`` of Apache Parquet. The footer is kept as it was read,
+so that it can be written again with other offsets and everything else as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from batchlight.errors import ErrorCode, ImageError
+from batchlight.shards.thrift import Struct, parsed
+
+MAGIC, ENCRYPTED = b"PAR1", b"PARE"
+TAIL_BYTES = 64 * 2**10
+"""Read at once from the end of a file; most footers are in it."""
+BYTE_ARRAY = 6
+_LIST, _OPTIONAL, _REPEATED = 3, 1, 2
+_LOGICAL_LIST = 3
+
+
+class FileField(IntEnum):
+    """Fields of ``FileMetaData``."""
+
+    SCHEMA = 2
+    ROWS = 3
+    ROW_GROUPS = 4
+    KEYS = 5
+    ENCRYPTION = 8
+
+
+class GroupField(IntEnum):
+    """Fields of ``RowGroup``."""
+
+    COLUMNS = 1
+    TOTAL_BYTES = 2
+    ROWS = 3
+    FILE_OFFSET = 5
+    COMPRESSED_BYTES = 6
+
+
+class ChunkField(IntEnum):
+    """Fields of ``ColumnChunk``."""
+
+    FILE = 1
+    FILE_OFFSET = 2
+    METADATA = 3
+    OFFSET_INDEX = 4
+    OFFSET_INDEX_BYTES = 5
+    COLUMN_INDEX = 6
+    COLUMN_INDEX_BYTES = 7
+    ENCRYPTION = 8
+
+
+class ColumnField(IntEnum):
+    """Fields of ``ColumnMetaData``."""
+
+    TYPE = 1
+    ENCODINGS = 2
+    CODEC = 4
+    VALUES = 5
+    UNCOMPRESSED_BYTES = 6
+    COMPRESSED_BYTES = 7
+    DATA_PAGE = 9
+    INDEX_PAGE = 10
+    DICTIONARY_PAGE = 11
+    STATISTICS = 12
+    ENCODING_STATS = 13
+    BLOOM_FILTER = 14
+    BLOOM_FILTER_BYTES = 15
+    SIZE_STATISTICS = 16
+
+
+class Source(Protocol):
+    """What a footer is read from."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes, fewer only at the end."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A column as it is stored: one value each time."""
+
+    number: int
+    names: tuple[str, ...]
+    """From the top, without what a list wraps its elements in."""
+    stored: tuple[str, ...]
+    """With it."""
+    max_definition: int
+    max_repetition: int
+    is_binary: bool
+    """Whether its values are bytes, and nothing says what kind of."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The values of a leaf in a row group."""
+
+    group: int
+    first_row: int
+    """In the file."""
+    rows: int
+    leaf: Leaf
+    start: int
+    """Of its first page, in the file."""
+    end: int
+    codec: int
+    values: int
+    """Null or not."""
+    nulls: int | None
+    """As its statistics have it."""
+    bytes: int
+    """Before compression."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of itself."""
+
+    data: bytes
+    start: int
+    metadata: Struct
+    leaves: list[Leaf]
+
+    @property
+    def keys(self) -> dict[bytes, bytes]:
+        """What writers have noted beside the schema."""
+        pairs = self.metadata.structs(FileField.KEYS)
+        return {pair.get(1, b""): pair.get(2, b"") for pair in pairs}
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All of all row groups. Raises ``ImageError`` for what cannot be."""
+        row = 0
+        for number, group in enumerate(self.metadata.structs(FileField.ROW_GROUPS)):
+            columns = group.structs(GroupField.COLUMNS)
+            if len(columns) != len(self.leaves):
+                raise damaged(f"row group {number} does not have each column")
+            rows = range(row, row + group.integer(GroupField.ROWS))
+            for leaf, column in zip(self.leaves, columns, strict=True):
+                yield self._chunk(number, rows, leaf, column)
+            row = rows.stop
+
+    def _chunk(self, number: int, rows: range, leaf: Leaf, column: Struct) -> Chunk:
+        if ChunkField.FILE in column.fields:
+            raise unsupported("its columns lie in other files")
+        if ChunkField.ENCRYPTION in column.fields:
+            raise unsupported("it is encrypted")
+        about = column.struct(ChunkField.METADATA)
+        start = about.integer(ColumnField.DATA_PAGE)
+        dictionary = about.integer(ColumnField.DICTIONARY_PAGE, 0)
+        if 0 < dictionary < start:
+            start = dictionary
+        end = start + about.integer(ColumnField.COMPRESSED_BYTES)
+        if not len(MAGIC) <= start <= end <= self.start:
+            raise damaged(f"a column of row group {number} lies outside the file")
+        statistics = about.get(ColumnField.STATISTICS)
+        nulls = statistics.get(3) if isinstance(statistics, Struct) else None
+        return Chunk(
+            group=number,
+            first_row=rows.start,
+            rows=len(rows),
+            leaf=leaf,
+            start=start,
+            end=end,
+            codec=about.integer(ColumnField.CODEC),
+            values=about.integer(ColumnField.VALUES),
+            nulls=nulls if isinstance(nulls, int) else None,
+            bytes=about.integer(ColumnField.UNCOMPRESSED_BYTES),
+        )
+
+
+def read_footer(source: Source) -> Footer:
+    """The footer of an open file.
+
+    Raises ``ImageError``: ``empty``, ``unsupported`` for an encrypted one, ``corrupt``.
+    """
+    if not source.size:
+        raise ImageError(ErrorCode.EMPTY, "the file is empty")
+    tail = source.read_at(max(0, source.size - TAIL_BYTES), TAIL_BYTES)
+    if tail[-4:] == ENCRYPTED:
+        raise unsupported("it is encrypted")
+    if tail[-4:] != MAGIC or source.size < 3 * len(MAGIC):
+        raise ImageError(ErrorCode.CORRUPT, "the content is no Parquet file, or is cut short")
+    size = int.from_bytes(tail[-8:-4], "little")
+    start = source.size - 8 - size
+    if start < len(MAGIC):
+        raise damaged("the footer is longer than the file")
+    data = tail[-8 - size : -8] if size + 8 <= len(tail) else source.read_at(start, size)
+    with reading("the footer"):
+        metadata, _ = parsed(data)
+        if FileField.ENCRYPTION in metadata.fields:
+            raise unsupported("it is encrypted")
+        return Footer(data, start, metadata, list(_leaves(metadata.structs(FileField.SCHEMA))))
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what a part of a file causes, which is not as it must be, into ``ImageError``."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise damaged(f"{what} cannot be read: {error}") from error
+
+
+def damaged(reason: str) -> ImageError:
+    """Of a file that says what cannot be."""
+    return ImageError(ErrorCode.CORRUPT, f"the Parquet file is damaged: {reason}")
+
+
+def unsupported(reason: str) -> ImageError:
+    """Of a file that cannot be done."""
+    return ImageError(ErrorCode.UNSUPPORTED, f"the Parquet file is not read: {reason}")
+
+
+def _leaves(elements: list[Struct]) -> Iterator[Leaf]:
+    """Those of a schema, which is a tree in the order of its branches."""
+    at, number = 1, 0
+
+    def below(
+        names: tuple[str, ...], stored: tuple[str, ...], levels: tuple[int, int], wrapped: int
+    ) -> Iterator[Leaf]:
+        """Of the element at ``at``; ``wrapped``: how many of the next names a list adds."""
+        nonlocal at, number
+        element = elements[at]
+        at += 1
+        repetition = element.integer(3, 0)
+        levels = levels[0] + (repetition != 0), levels[1] + (repetition == _REPEATED)
+        name = element.get(4, b"").decode("utf-8", "replace")
+        stored = (*stored, name)
+        names = names if wrapped else (*names, name)
+        children = element.integer(5, 0)
+        if not children:
+            binary = element.get(1) == BYTE_ARRAY and not element.fields.keys() & {6, 10}
+            yield Leaf(number, names, stored, *levels, binary)
+            number += 1
+            return
+        inner = wrapped - 1 if wrapped > 1 else _wraps(element, elements[at])
+        for _ in range(children):
+            yield from below(names, stored, levels, inner)
+
+    for _ in range(elements[0].integer(5, 0)):
+        yield from below((), (), (0, 0), 0)
+
+
+def _wraps(element: Struct, child: Struct) -> int:
+    """How many names a list adds to those of its elements."""
+    logical = element.get(10)
+    is_list = element.get(6) == _LIST or (
+        isinstance(logical, Struct) and _LOGICAL_LIST in logical.fields
+    )
+    if not is_list or child.integer(3, 0) != _REPEATED:
+        return 0
+    has_element = child.integer(5, 0) == 1 and child.get(4) not in (b"array",)
+    return 2 if has_element else 1

@@ -1,0 +1,259 @@
+"""The pages of a column of bytes: their headers and their values.
+
+Layout: ``parquet.thrift`` and "Data Pages" of Apache Parquet.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from batchlight.shards.footer import Chunk, damaged, unsupported
+from batchlight.shards.levels import Numbers, deltas, unpacked
+from batchlight.shards.thrift import Struct, parsed
+from batchlight.storage.base import Reader
+
+HEADER_BYTES = 4 * 2**10
+"""Read at once for a header; one with long statistics is read again, in twice as many bytes."""
+LONGEST_HEADER = 16 * 2**20
+LARGEST_PAGE = 2**30
+MOST_VALUES = 2**24
+"""Of a page; more are nothing that a writer makes of images."""
+
+DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
+PLAIN, PLAIN_DICTIONARY, RLE = 0, 2, 3
+DELTA_LENGTHS, DELTA_BYTES, RLE_DICTIONARY = 6, 7, 8
+_DICTIONARIES = (PLAIN_DICTIONARY, RLE_DICTIONARY)
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+KIND, SIZE, STORED, CRC, OF_DATA, OF_DICTIONARY, OF_DATA_V2 = 1, 2, 3, 4, 5, 7, 8
+"""Fields of ``PageHeader``."""
+
+Values = Sequence[memoryview | None]
+"""Of all slots; None for one without a value."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where a page is, and what its header says."""
+
+    chunk: Chunk
+    start: int
+    data: int
+    """Where it is behind its header."""
+    end: int
+    header: Struct
+
+    @property
+    def kind(self) -> int:
+        """Of data, or what."""
+        return self.header.integer(KIND)
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it has values of rows."""
+        return self.kind in (DATA, DATA_V2)
+
+    @property
+    def about(self) -> Struct:
+        """The part of its header that is of its kind."""
+        fields = {DATA: OF_DATA, DICTIONARY: OF_DICTIONARY, DATA_V2: OF_DATA_V2}
+        return self.header.struct(fields[self.kind])
+
+    @property
+    def slots(self) -> int:
+        """Values, null or not."""
+        return self.about.integer(1)
+
+    @property
+    def uses_dictionary(self) -> bool:
+        """Whether its values are numbers of those in the dictionary."""
+        return self.about.integer(4 if self.kind == DATA_V2 else 2) in _DICTIONARIES
+
+    @property
+    def rows(self) -> int | None:
+        """How many begin in it, if the header tells."""
+        if self.kind == DATA_V2:
+            return self.about.integer(3)
+        return None if self.chunk.leaf.max_repetition else self.slots
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page of data holds."""
+
+    repetition: Numbers
+    definition: Numbers
+    values: Values
+
+    @cached_property
+    def begins_row(self) -> list[bool]:
+        """Of each slot, whether it is the first of a row."""
+        begins: list[bool] = (self.repetition == 0).tolist()
+        return begins
+
+
+def pages(source: Reader, chunk: Chunk) -> Iterator[Page]:
+    """All pages of a chunk. Raises ``ImageError`` for a damaged one."""
+    at = chunk.start
+    while at < chunk.end:
+        page = page_at(source, chunk, at)
+        yield page
+        at = page.end
+
+
+def page_at(source: Reader, chunk: Chunk, start: int) -> Page:
+    """The page whose header is there. Raises ``ImageError``."""
+    size = HEADER_BYTES
+    while True:
+        data = source.read_at(start, min(size, chunk.end - start))
+        try:
+            header, length = parsed(data)
+            page = Page(
+                chunk, start, start + length, start + length + header.integer(STORED), header
+            )
+            _check(page)
+        except IndexError as error:
+            if size >= min(LONGEST_HEADER, chunk.end - start):
+                raise damaged(f"the header of the page at {start} is cut short") from error
+            size *= 16
+        except (ValueError, KeyError) as error:
+            raise damaged(f"the header of the page at {start} cannot be read: {error}") from error
+        else:
+            return page
+
+
+def _check(page: Page) -> None:
+    if not page.data <= page.end <= page.chunk.end:
+        raise ValueError("it ends outside its column")
+    if page.kind not in (DATA, INDEX, DICTIONARY, DATA_V2):
+        raise ValueError(f"it is of the unknown kind {page.kind}")
+    if page.kind != INDEX and not 0 <= page.slots <= MOST_VALUES:
+        raise ValueError(f"it has {page.slots} values")
+    if not 0 <= page.header.integer(SIZE) <= LARGEST_PAGE:
+        raise unsupported(f"a page of it takes {page.header.integer(SIZE)} bytes")
+
+
+def read_dictionary(source: Reader, page: Page) -> list[memoryview]:
+    """The values of a dictionary. Raises ``ImageError``."""
+    try:
+        data = memoryview(_unpacked_data(page, _stored(source, page)))
+        return _plain(data, 0, page.slots)
+    except (ValueError, IndexError, pa.ArrowException, OSError) as error:
+        raise damaged(f"the dictionary at {page.start} cannot be read: {error}") from error
+
+
+def read_page(source: Reader, page: Page, dictionary: Sequence[memoryview] | None) -> Content:
+    """The values of a page of data. Raises ``ImageError``; what reading raises goes through."""
+    stored = _stored(source, page)
+    try:
+        return _content(page, stored, dictionary)
+    except (ValueError, IndexError, pa.ArrowException, OSError) as error:
+        raise damaged(f"the page at {page.start} cannot be read: {error}") from error
+
+
+def _stored(source: Reader, page: Page) -> bytes:
+    data = source.read_at(page.data, page.end - page.data)
+    if CRC in page.header.fields and zlib.crc32(data) != page.header.integer(CRC) & 0xFFFFFFFF:
+        raise damaged(f"the page at {page.start} does not have its checksum")
+    return data
+
+
+def _content(page: Page, stored: bytes, dictionary: Sequence[memoryview] | None) -> Content:
+    leaf, slots = page.chunk.leaf, page.slots
+    at = 0
+    levels = []
+    if page.kind == DATA_V2:
+        sizes = page.about.integer(6), page.about.integer(5)
+        for most, size in zip((leaf.max_repetition, leaf.max_definition), sizes, strict=True):
+            found, _ = unpacked(memoryview(stored)[: at + size], at, most.bit_length(), slots)
+            levels.append(found)
+            at += size
+        is_packed = page.about.get(7, True)
+        body = _unpacked_data(page, stored[at:], levels_bytes=at) if is_packed else stored[at:]
+        data, at = memoryview(body), 0
+    else:
+        data = memoryview(_unpacked_data(page, stored))
+        for most, encoding in ((leaf.max_repetition, 4), (leaf.max_definition, 3)):
+            found = np.zeros(slots, np.int64)
+            if most:
+                if page.about.integer(encoding) != RLE:
+                    raise unsupported("its levels are in a notation of the first version")
+                size = int.from_bytes(data[at : at + 4], "little")
+                found, _ = unpacked(data[: at + 4 + size], at + 4, most.bit_length(), slots)
+                at += 4 + size
+            levels.append(found)
+    repetition, definition = levels
+    is_there = definition == leaf.max_definition
+    values = iter(_values(page, data, at, int(is_there.sum()), dictionary))
+    return Content(repetition, definition, [next(values) if it else None for it in is_there])
+
+
+def _values(
+    page: Page, data: memoryview, at: int, count: int, dictionary: Sequence[memoryview] | None
+) -> list[memoryview]:
+    encoding = page.about.integer(4 if page.kind == DATA_V2 else 2)
+    if encoding == PLAIN:
+        return _plain(data, at, count)
+    if encoding in _DICTIONARIES:
+        if dictionary is None:
+            raise ValueError("it has no dictionary")
+        if not count:
+            return []
+        numbers, _ = unpacked(data, at + 1, data[at], count)
+        return [dictionary[number] for number in numbers.tolist()]
+    if encoding == DELTA_LENGTHS:
+        return _by_lengths(data, at, count)
+    if encoding == DELTA_BYTES:
+        shared, at = deltas(data, at)
+        return _by_prefixes(shared.tolist(), _by_lengths(data, at, count))
+    raise unsupported(f"a column of images is in the encoding {encoding}")
+
+
+def _plain(data: memoryview, at: int, count: int) -> list[memoryview]:
+    found = []
+    for _ in range(count):
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > len(data):
+            raise IndexError("a value is cut short")
+        found.append(data[start:at])
+    return found
+
+
+def _by_lengths(data: memoryview, at: int, count: int) -> list[memoryview]:
+    lengths, at = deltas(data, at) if count else (np.zeros(0, np.int64), at)
+    if len(lengths) != count or (lengths < 0).any():
+        raise ValueError("its lengths are damaged")
+    ends = at + np.cumsum(lengths)
+    if count and ends[-1] > len(data):
+        raise IndexError("a value is cut short")
+    return [data[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
+
+
+def _by_prefixes(shared: Sequence[int], rests: Sequence[memoryview]) -> list[memoryview]:
+    last = b""
+    found = []
+    for length, rest in zip(shared, rests, strict=True):
+        last = last[:length] + bytes(rest)
+        found.append(memoryview(last))
+    return found
+
+
+def _unpacked_data(page: Page, data: bytes, levels_bytes: int = 0) -> bytes:
+    if page.chunk.codec == 0:
+        return data
+    size = page.header.integer(SIZE) - levels_bytes
+    unpacked_: bytes = codec_of(page.chunk).decompress(data, size, asbytes=True)
+    return unpacked_
+
+
+def codec_of(chunk: Chunk) -> pa.Codec:
+    """What its pages are compressed by. Raises ``ImageError``."""
+    if chunk.codec not in _CODECS:
+        raise unsupported(f"a column of images is compressed by the method {chunk.codec}")
+    return pa.Codec(_CODECS[chunk.codec])

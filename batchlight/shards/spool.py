@@ -1,0 +1,64 @@
+"""New images that wait for their turn in the container that is written."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Hashable
+from contextlib import suppress
+
+from batchlight.errors import StorageError, brief
+
+SPOOL_BYTES = 16 * 2**20
+"""Of new images that wait for their turn in memory; others wait in a temporary file."""
+
+
+class Spool:
+    """New images that wait until those before them in their container are there."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, bytes | tuple[int, int]] = {}
+        """Bytes, or offset and size in the file."""
+        self._bytes = 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def put(self, key: Hashable, data: bytes) -> None:
+        """Keep some bytes, from any thread. Raises ``StorageError`` for a full disk."""
+        with self._lock:
+            if self._bytes + len(data) <= SPOOL_BYTES:
+                self._kept[key] = data
+                self._bytes += len(data)
+                return
+            try:
+                self._file.seek(self._end)
+                self._file.write(data)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write to {tempfile.gettempdir()}: {brief(error)}; "
+                    "free some space there, or set TMPDIR to another folder",
+                    transient=False,
+                ) from error
+            self._kept[key] = (self._end, len(data))
+            self._end += len(data)
+
+    def get(self, key: Hashable) -> bytes:
+        """What was kept."""
+        found = self._kept[key]
+        if isinstance(found, bytes):
+            return found
+        self._file.seek(found[0])
+        return self._file.read(found[1])
+
+    def clear(self) -> None:
+        """Keep nothing of what there is."""
+        self._kept.clear()
+        self._bytes = self._end = 0
+        self._file.seek(0)
+        self._file.truncate()
+
+    def close(self) -> None:
+        """The same for good."""
+        with suppress(OSError):  # of a full disk: what could not be flushed is not wanted
+            self._file.close()
