@@ -27,11 +27,10 @@ from batchlight.output.inputs import Batch, Input
 from batchlight.output.lock import Lock
 from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
-from batchlight.worker.copying import copy_again, copy_batch, rehearse_copies
 from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.pipeline import redo, rehearse, run_batch
-from batchlight.worker.shard import groups_of, redo_shard, rehearse_shard, run_shard
+from batchlight.worker.kinds import redo, rehearse, run_batch
+from batchlight.worker.shard import groups_of
 from batchlight.worker.steps import BatchContext
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ class BatchRunner:
         ``death``: of a worker that was in the middle of it.
         """
         with self.logging():
-            result = await self._outlast(batch, _function_for(batch), death=death)
+            result = await self._outlast(batch, run_batch, death=death)
         self.log(result.unexpected)
         return result
 
@@ -101,16 +100,11 @@ class BatchRunner:
 
         ``lights``: the batch's recorded light by method; None to find it out from all its images.
         """
-        if batch.container is not None:
-            redone = await self._outlast(batch, redo_shard, pairs, lights)
-            self.log(redone.unexpected)
-            return redone
         if lights is not None:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        again = copy_again if batch.copies else redo
-        redone = await self._outlast(batch, again, pairs, lights)
+        redone = await self._outlast(batch, redo, pairs, lights)
         self.log(redone.unexpected)
         return redone
 
@@ -155,16 +149,16 @@ class BatchRunner:
         there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsed = rehearse_copies if batch.copies else rehearse
-        rehearsal = partial(rehearsed, self.context, self.service)
-        if batch.container is not None:
-            rehearsal = partial(rehearse_shard, self.context, self.service, batch.container)
+        rehearsal = partial(rehearse, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         together = partial(rehearsal, batch.methods, losses)
         suspects: list[Input] = []
-        for group in await self._groups(batch):
+        groups = [list(batch.inputs)]
+        if batch.container is not None:
+            groups = await call_patiently(self.engine, groups_of, self.context, batch)
+        for group in groups:
             alive = [item for item in group if (item, None) not in known]
-            if batch.container is None or (alive and await trials.dies(together, alive)):
+            if len(groups) == 1 or (alive and await trials.dies(together, alive)):
                 suspects += await trials.suspects(together, alive)
         for item in suspects:
             for method in (None, *batch.methods):
@@ -181,22 +175,9 @@ class BatchRunner:
                         break
         return found
 
-    async def _groups(self, batch: Batch) -> list[list[Input]]:
-        """The images of a batch, or those of a container as they are grouped there."""
-        if batch.container is None:
-            return [list(batch.inputs)]
-        return await call_patiently(self.engine, groups_of, self.context, batch)
-
     def log(self, unexpected: Iterable[Unexpected]) -> None:
         """Log exceptions that no image should cause, once per kind."""
         for error in unexpected:
             if error.kind not in self._logged:
                 self._logged.add(error.kind)
                 logger.error("unexpected %s\n%s", error.message, error.traceback)
-
-
-def _function_for(batch: Batch) -> Callable[..., BatchResult]:
-    """What does a batch of this kind."""
-    if batch.container is not None:
-        return run_shard
-    return copy_batch if batch.copies else run_batch

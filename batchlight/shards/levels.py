@@ -10,9 +10,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchlight.shards.thrift import put_varint, varint
+
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-_LONGEST_VARINT = 10
 _WIDEST = 64
 
 
@@ -51,7 +52,7 @@ def packed(numbers: Numbers, width: int) -> bytes:
         return bytes(out)
     starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
     for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
-        _put_varint(out, int(end - start) << 1)
+        put_varint(out, int(end - start) << 1)
         out += int(numbers[start]).to_bytes(-(-width // 8), "little")
     return bytes(out)
 
@@ -82,18 +83,6 @@ def deltas(data: memoryview, at: int) -> tuple[Numbers, int]:
     return np.cumsum(np.concatenate(found))[:count], at
 
 
-def varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number without a sign, and the offset behind it."""
-    value = 0
-    for place in range(_LONGEST_VARINT):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number is too long")
-
-
 def _zigzag(data: memoryview, at: int) -> tuple[int, int]:
     value, at = varint(data, at)
     return (value >> 1) ^ -(value & 1), at
@@ -114,10 +103,3 @@ def _some(data: memoryview, at: int, size: int) -> bytes:
     if size < 0 or at + size > len(data):
         raise IndexError("it is cut short")
     return bytes(data[at : at + size])
-
-
-def _put_varint(out: bytearray, value: int) -> None:
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)

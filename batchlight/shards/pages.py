@@ -22,6 +22,8 @@ HEADER_BYTES = 4 * 2**10
 """Read at once for a header; one with long statistics is read again, in twice as many bytes."""
 LONGEST_HEADER = 16 * 2**20
 LARGEST_PAGE = 2**30
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 100
+"""A page that is both larger and more compressed is none of images, and only takes memory."""
 MOST_VALUES = 2**24
 """Of a page; more are nothing that a writer makes of images."""
 
@@ -134,8 +136,9 @@ def _check(page: Page) -> None:
         raise ValueError(f"it is of the unknown kind {page.kind}")
     if page.kind != INDEX and not 0 <= page.slots <= MOST_VALUES:
         raise ValueError(f"it has {page.slots} values")
-    if not 0 <= page.header.integer(SIZE) <= LARGEST_PAGE:
-        raise unsupported(f"a page of it takes {page.header.integer(SIZE)} bytes")
+    size, stored = page.header.integer(SIZE), page.header.integer(STORED)
+    if not 0 <= size <= LARGEST_PAGE or (size > BOMB_BYTES and size > BOMB_RATIO * stored):
+        raise unsupported(f"a page of {stored} bytes would take {size} bytes of memory")
 
 
 def read_dictionary(source: Reader, page: Page) -> list[memoryview]:

@@ -181,13 +181,8 @@ class _Reader:
         return bytes(self._data[self.at - size : self.at])
 
     def _varint(self) -> int:
-        value = 0
-        for place in range(_LONGEST_VARINT):
-            byte = self._byte()
-            value |= (byte & 0x7F) << 7 * place
-            if byte < 0x80:
-                return value
-        raise ValueError("a number is too long")
+        value, self.at = varint(self._data, self.at)
+        return value
 
     def _signed(self) -> int:
         value = self._varint()
@@ -220,17 +215,17 @@ def _put(out: bytearray, kind: int, value: Value) -> None:
         case 7 | 13:
             out += value
         case 8:
-            _put_varint(out, len(value))
+            put_varint(out, len(value))
             out += value
         case 9 | 10:
             count = len(value.values)
             out.append(min(count, 15) << 4 | value.kind)
             if count >= 15:
-                _put_varint(out, count)
+                put_varint(out, count)
             for item in value.values:
                 _put(out, value.kind, item)
         case 11:
-            _put_varint(out, len(value.values))
+            put_varint(out, len(value.values))
             if value.values:
                 out.append(value.kinds[0] << 4 | value.kinds[1])
             for pair in value.values:
@@ -240,7 +235,23 @@ def _put(out: bytearray, kind: int, value: Value) -> None:
             _put_struct(out, value)
 
 
-def _put_varint(out: bytearray, value: int) -> None:
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number without a sign, 7 bits to a byte, and the offset behind it.
+
+    Raises ``ValueError`` for one that is too long, ``IndexError`` for one that is cut short.
+    """
+    value = 0
+    for place in range(_LONGEST_VARINT):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number is too long")
+
+
+def put_varint(out: bytearray, value: int) -> None:
+    """Append such a number."""
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
         value >>= 7
@@ -248,4 +259,4 @@ def _put_varint(out: bytearray, value: int) -> None:
 
 
 def _put_signed(out: bytearray, value: int) -> None:
-    _put_varint(out, value << 1 if value >= 0 else ~value << 1 | 1)
+    put_varint(out, value << 1 if value >= 0 else ~value << 1 | 1)

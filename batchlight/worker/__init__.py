@@ -9,6 +9,7 @@ copying.py         one batch of files that are no images
 shard.py           one container: its images in groups, written back to where they were
 shard_steps.py     the steps of the images in a container
 sidecars.py        files beside containers
+kinds.py           what a batch is of, and who does it
 ending.py          how a batch ends: committed, or told of again
 batch_result.py    what the driver hears of it
 closing.py         what is done at the end of a plan

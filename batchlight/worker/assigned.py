@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,16 +16,14 @@ from functools import lru_cache
 import pyarrow as pa
 
 from batchlight.engine.base import Service
-from batchlight.output.inputs import Batch, DataSet
+from batchlight.output.inputs import DataSet
 from batchlight.output.layout import BatchRange
 from batchlight.output.plan import batches_in, read_chunk
 from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
-from batchlight.worker.copying import copies_in_steps
 from batchlight.worker.image import Image, Losses, tally_so_far
-from batchlight.worker.pipeline import batch_in_steps
-from batchlight.worker.shard import shard_in_steps
+from batchlight.worker.kinds import in_steps
 from batchlight.worker.steps import BatchContext, refuse_unshared
 
 
@@ -98,18 +96,9 @@ class AssignedWork:
                 vetted = self._data_set.vetted(batch, self._unnamed)
                 with self._lock:
                     self._began = time.monotonic()
-                result = yield from self._in_steps(vetted)
+                to_do = self._context, self._service, vetted, Losses(), self._watch
+                result = yield from in_steps(*to_do)
                 self._committed(batch.number, result)
-
-    def _in_steps(self, batch: Batch) -> Generator[None, None, BatchResult]:
-        losses = Losses()
-        if batch.container is not None:
-            to_do = (self._context, self._service, batch, losses)
-            return shard_in_steps(*to_do, self._watch)
-        images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
-        self._watch(images, Tally())
-        in_steps = copies_in_steps if batch.copies else batch_in_steps
-        return in_steps(self._context, self._service, batch.number, images)
 
     def _watch(self, images: Sequence[Image], before: Tally) -> None:
         with self._lock:

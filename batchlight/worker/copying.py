@@ -17,11 +17,11 @@ from batchlight.errors import ErrorCode, ImageError
 from batchlight.host.given_up import Pool
 from batchlight.images.names import output_path
 from batchlight.output.inputs import Batch, Input, place_of
-from batchlight.output.records import Record
+from batchlight.output.records import Record, Tally
 from batchlight.storage.base import NameRefusedError, Writer
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
-from batchlight.worker.image import Image, Losses
+from batchlight.worker.image import Image, Losses, Watch
 from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
 
 COPIES_AT_ONCE = 8
@@ -31,21 +31,15 @@ PIECE_BYTES = 8 * 2**20
 """Of a large file, read at once."""
 
 
-def copy_batch(
-    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
-) -> BatchResult:
-    """Copy all files of a batch and commit it; as ``pipeline.run_batch``."""
-    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
-    return result_of(copies_in_steps(context, service, batch.number, images))
-
-
 def copies_in_steps(
-    context: BatchContext, service: Service | None, number: int, images: Sequence[Image]
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """As ``copy_batch``, step by step; what is done so far can be seen in ``images``."""
+    """Copy all files of a batch and commit it; ``kinds.in_steps``."""
+    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    watch(images, Tally())
     steps = Steps(context)
     yield from _copied(steps, images)
-    return committed(steps, number, images, _records(context, number, images))
+    return committed(steps, batch.number, images, _records(context, batch.number, images))
 
 
 def copy_again(
@@ -56,7 +50,7 @@ def copy_again(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Copy some files of a batch again, and commit nothing; as ``pipeline.redo``."""
+    """Copy some files of a batch again, and commit nothing; ``kinds.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
     return Redone.of(_records(context, batch.number, images), images)
@@ -65,11 +59,12 @@ def copy_again(
 def rehearse_copies(
     context: BatchContext,
     service: Service | None,
+    batch: Batch,
     methods: tuple[Method, ...],
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files, and write nothing; as ``pipeline.rehearse``."""
+    """Read some files, and write nothing; ``kinds.rehearse``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -215,3 +215,11 @@ def tally_so_far(images: Iterable[Image]) -> Tally:
 def _death_of(item: Input, method: Method | None, losses: Losses) -> Failure | None:
     code = losses.killers.get((item, method))
     return None if code is None else Failure(code, _WHY_DIED[code], deadly=True)
+
+
+Watch = Callable[[Sequence[Image], Tally], object]
+"""Hears which images are being worked on, and what of their batch was done before them."""
+
+
+def unwatched(images: Sequence[Image], before: Tally) -> None:
+    """For a batch of which nobody asks how far it is."""

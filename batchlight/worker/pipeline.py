@@ -27,9 +27,10 @@ from batchlight.host.process import one_opencv_thread
 from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
+from batchlight.output.records import Tally
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
-from batchlight.worker.image import Analysed, Image, Losses
+from batchlight.worker.image import Analysed, Image, Losses, Watch
 from batchlight.worker.network_client import Feeder
 from batchlight.worker.overlap import WriteBehind, read_ahead
 from batchlight.worker.steps import BatchContext, Steps, as_record
@@ -43,36 +44,26 @@ KEEP_DECODED_SHARE = 0.75
 """Of the budget, while more images are to come; the rest is for encoded bytes."""
 
 
-def run_batch(
-    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
-) -> BatchResult:
-    """Do a whole batch and commit it; ``service`` holds the network, if a method needs it.
-
-    Raises ``StorageError`` for trouble that is no image's fault, ``BrokenBatchError``, and
-    ``MemoryError``.
-    """
-    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
-    return result_of(batch_in_steps(context, service, batch.number, images))
-
-
-def batch_in_steps(
-    context: BatchContext, service: Service | None, number: int, images: Sequence[Image]
+def images_in_steps(
+    context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """As ``run_batch``, step by step; what is done so far can be seen in ``images``."""
+    """Do a batch of images and commit it; ``kinds.in_steps``."""
+    images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
+    watch(images, Tally())
     steps = Steps(context)
     shares_light = context.config.atmospheric_light == "batch"
     with Pipeline(steps, service) as pipeline:
         yield from pipeline.work(images, light=None, wait=shares_light)
     light = mean_light(images)
     records = [
-        as_record(context, number, image, method, light)
+        as_record(context, batch.number, image, method, light)
         for image in images
         for method in image.methods
     ]
-    return committed(steps, number, images, records)
+    return committed(steps, batch.number, images, records)
 
 
-def redo(
+def redo_images(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -80,11 +71,7 @@ def redo(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Do some (input path, method) pairs of a batch again, and commit nothing.
-
-    ``lights``: the batch's recorded light by method; None to find it out from all its images.
-    Raises as ``run_batch``.
-    """
+    """Do some of a batch of images again, and commit nothing; ``kinds.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
@@ -100,18 +87,15 @@ def redo(
     return Redone.of(records, images)
 
 
-def rehearse(
+def rehearse_images(
     context: BatchContext,
     service: Service | None,
+    batch: Batch,
     methods: tuple[Method, ...],
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Do all that could kill a worker with some images, and write nothing.
-
-    With no methods, only read, decode and analyse them. The light of the batch is not known; each
-    is enhanced with its own. Raises as ``run_batch``.
-    """
+    """Do some images and write nothing, each with its own light; ``kinds.rehearse``."""
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
         result_of(pipeline.work(images, light=None, wait=False))

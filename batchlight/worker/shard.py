@@ -9,7 +9,7 @@ them; the group's rows are kept as columns. So memory is bounded by the budgets 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,31 +36,23 @@ from batchlight.worker.image import (
     Image,
     Losses,
     Unexpected,
+    Watch,
     tally_so_far,
+    unwatched,
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
 from batchlight.worker.steps import BatchContext, as_record
-
-Watch = Callable[[Sequence[Image], Tally], object]
-"""Hears which images are being worked on, and what was done before them."""
 
 KEEP_BYTES = 32 * 2**20
 """Budget for images that wait for their group's light; smaller than that of a batch of files, since
 a container has budgets of its own."""
 
 
-def run_shard(
-    context: BatchContext, service: Service | None, batch: Batch, losses: Losses
-) -> BatchResult:
-    """Do a container and commit it. Raises as ``run_batch``."""
-    return result_of(shard_in_steps(context, service, batch, losses, _unwatched))
-
-
 def shard_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """As ``run_shard``, step by step."""
+    """Do a container and commit it; ``kinds.in_steps``."""
     work = _rewritten(context, service, batch, batch.methods, losses, watch)
     table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
@@ -79,13 +71,13 @@ def redo_shard(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Write a container again, with some methods, and commit nothing.
+    """Write a container again, with some methods, and commit nothing; ``kinds.redo``.
 
-    ``lights`` are found out anew, from its own images. Raises as ``run_batch``.
+    ``lights`` are found out anew, from its own images.
     """
     assert batch.container is not None
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
-    work = _rewritten(context, service, batch, methods, losses, _unwatched)
+    work = _rewritten(context, service, batch, methods, losses, unwatched)
     table, unexpected, steps = result_of(work)
     return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.readers)
 
@@ -105,13 +97,14 @@ def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
 def rehearse_shard(
     context: BatchContext,
     service: Service | None,
-    container: Input,
+    batch: Batch,
     methods: tuple[Method, ...],
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Do all that could kill a worker with some images of a container, and write nothing."""
-    steps = ShardSteps(context, container)
+    """Do some images of a container, and write nothing; ``kinds.rehearse``."""
+    assert batch.container is not None
+    steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):
         chosen = [Image.of(item, methods, losses) for item in inputs]
         with Pipeline(steps, service, writes=False, keep_bytes=KEEP_BYTES) as pipeline:
@@ -284,10 +277,6 @@ class _Shard:
             except ValueError as error:
                 reason = f"the header of its member has no room for its size: {error}"
                 result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
-
-
-def _unwatched(images: Sequence[Image], before: Tally) -> None:
-    """Of a container of which nobody asks how far it is."""
 
 
 def _facts_of(container: Input) -> dict[str, Any]:

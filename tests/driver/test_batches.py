@@ -43,7 +43,7 @@ class PoisonedEngine(InProcessEngine):
         losses = work.args[-1]
         if work.func.__name__ == "rehearse":
             inputs: Any = arguments[0]
-            methods = work.args[2]
+            methods = work.args[3]
             deadly = (self.reading or methods) and self.would_kill(inputs, losses)
         else:
             deadly = self.would_kill(work.args[2].inputs, losses)

@@ -350,6 +350,14 @@ def test_damaged_files_fail_with_a_reason(tmp_path: Path) -> None:
     assert failed
 
 
+def test_a_page_that_only_takes_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"image": [bytes(70 * 2**20)]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    with pytest.raises(ImageError, match=r"a page of \d+ bytes would take \d+ bytes of memory"):
+        rewritten(path, tmp_path / "b.parquet", lambda *_: None, ["image"])
+
+
 @given(st.lists(st.integers(0, 5), max_size=50))
 def test_levels_come_back(numbers: list[int]) -> None:
     data = packed(np.array(numbers, np.int64), 3)
