@@ -146,10 +146,12 @@ class Storage(Protocol):
     def open_reader(self, path: str) -> Reader:
         """A file to be read in pieces. Raises as ``read``."""
 
-    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+    def open_writer(
+        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> Writer:
         """A file to be written in pieces, replacing what is there once it is whole.
 
-        ``readers``: as of ``write``.
+        ``readers`` and ``modified``: as of ``write``.
         """
 
     def readers(self, path: str, beside: str = "") -> int:
@@ -159,10 +161,13 @@ class Storage(Protocol):
         such file.
         """
 
-    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def write(
+        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all.
 
-        ``readers``: permission bits that a local file has at most.
+        ``readers``: permission bits that a local file has at most. ``modified``: when a local file
+        counts as modified; now by default. Object stores know but their own time.
         """
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
