@@ -1,9 +1,10 @@
-"""How the driver grows with the data set: planning, dispatch, closing, finding nothing to do.
+"""How the driver grows with the data set: listing, planning, dispatch, closing, and reruns.
 
     python -m benchmarks.scale [COUNT ...]
 
-The listing is simulated, and so is what workers would commit; all else is what a run does. The
-driver's own CPU time counts, and each count has a process of its own, whose peak memory is told.
+The pages of a store are simulated, and so is what workers would commit; all else is what a run
+does. The driver's own CPU time counts, of planning and of a rerun without that of the listing. Each
+count has a process of its own, whose peak memory is told.
 Batches are handed out as to ``WORKERS`` workers that take ``BATCH_S`` for each, but the few that
 there are take no time for them.
 """
@@ -45,7 +46,8 @@ from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import STAGES, Record, Tally, as_table
 from batchlight.output.state import OutputState
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage.listing import KEYS_PER_PAGE, sorting_table
 from batchlight.worker.assigned import AssignedWork, Report
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.steps import BatchContext
@@ -59,12 +61,12 @@ WORKERS, BATCH_S = 1000, 1.28
 
 def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
     """A line for each count."""
-    phases = ("plan", "dispatch", "close", "rerun", "replace")
+    phases = ("list", "plan", "dispatch", "close", "rerun", "replace")
     lines = []
     for count in counts:
         found = in_own_process(count)
         each = [f"{found[phase] / count * 1e6:.2f}" for phase in phases]
-        run = sum(found[phase] for phase in phases[:3]) / count * 1e6
+        run = sum(found[phase] for phase in phases[1:4]) / count * 1e6
         lines.append((f"{count:,}", *each, f"{run:.2f}", f"{found['peak_mb']:.0f}"))
     header = ("inputs", *phases, "a run: plan, dispatch, close", "peak, MB")
     yield Table("The driver, µs of its CPU time per input", header, lines)
@@ -87,11 +89,14 @@ def one(count: int) -> dict[str, float]:
         storage.check(writable=True)
         seconds = {}
         started = time.process_time()
+        assert sum(1 for _ in listing(config, count)) == count
+        seconds["list"] = time.process_time() - started
+        started = time.process_time()
         plan = plan_all(config, storage, count)
-        seconds["plan"] = time.process_time() - started
+        seconds["plan"] = time.process_time() - started - seconds["list"]
         assert plan is not None
         seconds["dispatch"] = dispatch_all(config, storage, plan)
-        commit_all(config, storage, plan)
+        elsewhere(commit_all, config, plan)
         started = time.process_time()
         close_plan(storage, OutputState.load(storage), move_elsewhere)
         assert held(storage, config).ok == count
@@ -99,11 +104,11 @@ def one(count: int) -> dict[str, float]:
         started = time.process_time()
         assert plan_all(config, storage, count) is None
         assert held(storage, config).ok == count
-        seconds["rerun"] = time.process_time() - started
+        seconds["rerun"] = time.process_time() - started - seconds["list"]
         again = config.model_copy(update={"overwrite": True})
         plan = plan_all(again, storage, count)
         assert plan is not None
-        commit_all(again, storage, plan)
+        elsewhere(commit_all, again, plan)
         started = time.process_time()
         close_plan(storage, OutputState.load(storage), move_elsewhere)
         seconds["replace"] = time.process_time() - started
@@ -122,7 +127,7 @@ def plan_all(config: JobConfig, storage: Storage, count: int) -> Plan | None:
     planner = Planner(config, fingerprints_of(config, None))
     state = OutputState.load(storage)
     root = str(Location.parse(config.input))
-    plan = draft_plan(storage, state, planner, listing(count), root)
+    plan = draft_plan(storage, state, planner, listing(config, count), root)
     if plan is not None:
         store_plan(storage, state, plan)
     return plan
@@ -172,9 +177,14 @@ RESULT = BatchResult({"classical": Tally(64, (), 6400, 6400)}, dict.fromkeys(STA
 
 def move_all(output: str, moves: Iterator[Move]) -> None:
     """In another process, as workers do it."""
+    for move in moves:
+        elsewhere(move_there, output, move)
+
+
+def elsewhere(function: Callable[..., object], *arguments: object) -> None:
+    """Call it in another process, whose time and memory do not count."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        for move in moves:
-            pool.submit(move_there, output, move).result()
+        pool.submit(function, *arguments).result()
 
 
 def move_there(output: str, move: Move) -> None:
@@ -189,18 +199,38 @@ def held(storage: Storage, config: JobConfig) -> Tally:
     return found.rows
 
 
-def listing(count: int) -> Iterator[Input]:
-    """A bucket with ``count`` photographs."""
-    for number in range(count):
+class Bucket:
+    """A store with ``count`` photographs."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+        """As ``Storage`` has it."""
+        with sorting_table() as table:
+            for first in range(0, self._count, KEYS_PER_PAGE):
+                numbers = range(first, min(first + KEYS_PER_PAGE, self._count))
+                table.add([self._file(number) for number in numbers], at_most)
+            yield from table.inputs()
+
+    def _file(self, number: int) -> FileInfo:
         path = f"camera-{number // 10_000_000:03d}/{number // 1000:07d}/{number:010d}.jpg"
-        yield Input(path, None, 400_000 + number % 1000, TAKEN, f'"{number:032x}"')
+        return FileInfo(path, 400_000 + number % 1000, TAKEN, f'"{number:032x}"')
 
 
-def commit_all(config: JobConfig, storage: Storage, plan: Plan) -> None:
+def listing(config: JobConfig, count: int) -> Iterator[Input]:
+    """What a run makes of the pages of a bucket."""
+    inputs = open_inputs(config)
+    vars(inputs)["opened"] = lambda location: Bucket(count)
+    return inputs.images()
+
+
+def commit_all(config: JobConfig, plan: Plan) -> None:
     """What the workers leave behind: a part for each batch.
 
     One is made and the others differ in it by their inputs alone, so that this does not take hours.
     """
+    storage = open_storage(Location.parse(config.output or ""))
     [(method, fingerprint)] = fingerprints_of(config, None).items()
     record = Record(
         input="",

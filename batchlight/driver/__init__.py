@@ -7,7 +7,8 @@ emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
 merging.py     a listing and earlier records side by side
 collisions.py  images whose outputs would overwrite one another
-planner.py     a listing compared with earlier records, cut into batches
+planner.py     a listing compared with earlier records
+cutting.py     what there is to do, cut into batches and chunks
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker
 following.py   what is heard of them: counts, and who is told

@@ -6,22 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from batchlight.config import JobConfig
-from batchlight.driver.merging import Entry
+from batchlight.driver.merging import Entry, NewImages
 from batchlight.errors import UsageError
 from batchlight.images.container_names import is_parquet_name
 from batchlight.images.names import output_path
 from batchlight.storage import Location
 
+NO_STEM = "\n"
+"""With which no path begins: control characters are escaped."""
 
-def outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
+
+def outside(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[Entry | NewImages]:
     """Pass the entries on. Raises ``UsageError`` for what cannot be done with containers.
 
     On an object store there may be ``a.tar`` and ``a.tar/b.jpg``; these are neighbours.
     """
     container: str | None = None
     for entry in entries:
-        if entry.image is not None and entry.image.container:
-            container = entry.path
+        image = entry.images[0] if isinstance(entry, NewImages) else entry.image
+        if image is not None and image.container:
+            container = image.path
             if config.format != "same":
                 raise UsageError(
                     f"{container} is a container, whose images keep their formats; use --format "
@@ -29,9 +33,9 @@ def outside(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
                 )
             if is_parquet_name(container):
                 _refuse_losing_rows(container, config)
-        elif entry.image is not None and container and entry.path.startswith(f"{container}/"):
+        elif image is not None and container and image.path.startswith(f"{container}/"):
             raise UsageError(
-                f"{container} is a container, and {entry.path} has the name of a member of it; "
+                f"{container} is a container, and {image.path} has the name of a member of it; "
                 "rename one, or exclude one"
             )
         yield entry
@@ -50,22 +54,46 @@ def _refuse_losing_rows(container: str, config: JobConfig) -> None:
             )
 
 
-def apart(entries: Iterable[Entry], config: JobConfig) -> Iterator[Entry]:
-    """Pass the entries on, but let none overwrite the output of another.
+def apart(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[Entry | NewImages]:
+    """Pass the entries on, but let none overwrite the output of another."""
+    for found in _neighbours(entries):
+        if isinstance(found, NewImages):
+            yield found
+        else:
+            yield from _without_collisions(found, config)
+
+
+def _neighbours(entries: Iterable[Entry | NewImages]) -> Iterator[list[Entry] | NewImages]:
+    """Entries whose outputs may collide; images that have no such neighbours come together.
 
     Paths whose outputs collide share all but the suffix, and in sorted order everything between
     them starts with the same ``stem.``, so only such neighbours need to be looked at together.
     """
     neighbours: list[Entry] = []
-    stem = ""
-    for entry in entries:
-        if stem and entry.path.startswith(stem):
-            neighbours.append(entry)
-            continue
-        yield from _without_collisions(neighbours, config)
-        neighbours = [entry]
-        stem = entry.path.rpartition(".")[0] + "."
-    yield from _without_collisions(neighbours, config)
+    stem = NO_STEM
+    for some in entries:
+        if isinstance(some, NewImages) and _stand_apart(some, stem):
+            yield neighbours
+            if before := some.images[:-1]:
+                yield NewImages(before)
+            neighbours, stem, some = [], NO_STEM, NewImages(some.images[-1:])
+        for entry in some.entries():
+            if entry.path.startswith(stem):
+                neighbours.append(entry)
+                continue
+            yield neighbours
+            neighbours, stem = [entry], _stem(entry.path)
+    yield neighbours
+
+
+def _stand_apart(new: NewImages, stem: str) -> bool:
+    """Whether none has the stem of the one before it; ``stem`` is that of those before them."""
+    paths = [image.path for image in new.images]
+    return not any(map(str.startswith, paths, [stem, *map(_stem, paths)]))
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0] + "."
 
 
 def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:

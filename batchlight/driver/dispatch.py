@@ -31,6 +31,8 @@ AIM_S = 20.0
 """What a task should take: long beside what it costs, short beside a run."""
 TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
 """Of all workers together; where there are more of them, tasks take longer. And near the end."""
+AT_FIRST = 8
+"""How many batches a task has at most while nobody knows how long they take."""
 SHARES = 2
 """Of what is left, no worker gets more than this part of its fair share at once."""
 
@@ -118,14 +120,15 @@ class Dispatcher:
 
     def _at_once(self) -> int:
         """How many batches the next task should have."""
-        if not self._batches:  # nobody knows yet how long they take
-            return 1
         engine = self._runner.engine
-        per_second = self._batches / max(self._seconds, 1e-6)
-        most = per_second * max(AIM_S, engine.workers / TASKS_PER_S)
-        least = per_second * engine.workers / TASKS_PER_S_AT_MOST
         fair = math.ceil(self._number / (SHARES * engine.workers))
-        wanted = min(most, max(fair, least))
+        if self._batches:
+            per_second = self._batches / max(self._seconds, 1e-6)
+            most = per_second * max(AIM_S, engine.workers / TASKS_PER_S)
+            least = per_second * engine.workers / TASKS_PER_S_AT_MOST
+            wanted = min(most, max(fair, least))
+        else:
+            wanted = min(AT_FIRST, fair)
         return max(1, min(engine.parts_at_once, int(wanted)))
 
     def _give_back(self, rest: Assignment | None) -> None:

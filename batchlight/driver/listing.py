@@ -91,6 +91,9 @@ class InputSet:
 
     def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
         """Up to the last image or container that is wanted; other files do not count."""
+        if self.limit is None:
+            yield from found
+            return
         images = 0
         for item in found:
             yield item

@@ -1,15 +1,23 @@
-"""A listing and the earlier records side by side, path by path."""
+"""A listing and the earlier records side by side, path by path.
+
+Of most images there are no records, or of none. So the listing is looked at many images at a time,
+and those that need nobody's attention are passed on together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import NamedTuple
 
 from batchlight.config import Method
+from batchlight.images.names import is_image_name
 from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input
+
+AT_ONCE = 1024
+"""How many images of a listing are looked at together."""
 
 _NOTHING: Mapping[Method, Earlier] = {}
 _NO_ROWS: tuple[str | None, Iterable[Earlier]] = (None, ())
@@ -23,23 +31,47 @@ class Entry(NamedTuple):
     """None if it is gone."""
     rows: Mapping[Method, Earlier]
 
+    def entries(self) -> Iterator[Entry]:
+        """The only one."""
+        return iter((self,))
 
-def side_by_side(images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Entry]:
+
+class NewImages(NamedTuple):
+    """Neighbours in the listing without records: files that are images, and whose names will do."""
+
+    images: Sequence[Input]
+
+    def entries(self) -> Iterator[Entry]:
+        """One by one."""
+        return map(_new, self.images)
+
+
+def side_by_side(
+    images: Iterable[Input], earlier: Iterable[Earlier]
+) -> Iterator[Entry | NewImages]:
     """Merge two streams that are both in the order of their keys."""
     rows_of = groupby(earlier, key=attrgetter("key"))
     key, rows = next(rows_of, _NO_ROWS)
-    for image in _last_of_each_key(images):
-        while key is not None and key < image.key:
-            yield _gone(rows)
-            key, rows = next(rows_of, _NO_ROWS)
-        if key == image.key:
-            yield Entry(image.path, image, {row.method: row for row in rows})
-            key, rows = next(rows_of, _NO_ROWS)
-        else:
-            yield Entry(image.path, image, _NOTHING)
+    for listed in _last_of_each_key(images):
+        if key is None or listed[-1].key < key:
+            yield from _without_rows(listed)
+            continue
+        for image in listed:
+            while key is not None and key < image.key:
+                yield _gone(rows)
+                key, rows = next(rows_of, _NO_ROWS)
+            if key == image.key:
+                yield Entry(image.path, image, {row.method: row for row in rows})
+                key, rows = next(rows_of, _NO_ROWS)
+            else:
+                yield _new(image)
     while key is not None:
         yield _gone(rows)
         key, rows = next(rows_of, _NO_ROWS)
+
+
+def _new(image: Input) -> Entry:
+    return Entry(image.path, image, _NOTHING)
 
 
 def _gone(rows: Iterable[Earlier]) -> Entry:
@@ -48,12 +80,30 @@ def _gone(rows: Iterable[Earlier]) -> Entry:
     return Entry(next(iter(found.values())).path, None, found)
 
 
-def _last_of_each_key(images: Iterable[Input]) -> Iterator[Input]:
-    """Two odd names may be shown as the same path."""
-    found: Input | None = None
-    for image in images:
-        if found is not None and found.key != image.key:
+def _without_rows(listed: Iterable[Input]) -> Iterator[Entry | NewImages]:
+    for is_plain, images in groupby(listed, key=_is_plain):
+        if is_plain:
+            yield NewImages(list(images))
+        else:
+            yield from map(_new, images)
+
+
+def _is_plain(item: Input) -> bool:
+    return not item.container and item.defect is None and is_image_name(item.path)
+
+
+def _last_of_each_key(images: Iterable[Input]) -> Iterator[list[Input]]:
+    """About ``AT_ONCE`` at a time. Two odd names may be shown as the same path."""
+    listed = iter(images)
+    last: list[Input] = []
+    while block := list(islice(listed, AT_ONCE)):
+        block = last + block
+        keys = [item.key for item in block]
+        found = [
+            item for item, key, after in zip(block, keys, keys[1:], strict=False) if key != after
+        ]
+        last = block[-1:]
+        if found:
             yield found
-        found = image
-    if found is not None:
-        yield found
+    if last:
+        yield last

@@ -8,53 +8,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import NamedTuple
+from itertools import chain
 
-from batchlight.config import (
-    BATCH_SIZE,
-    BATCHES_OF_A_SMALL_PLAN,
-    JobConfig,
-    Method,
-)
+from batchlight.config import JobConfig, Method
 from batchlight.driver.collisions import apart, outside
-from batchlight.driver.merging import side_by_side
+from batchlight.driver.cutting import Kind, Task, cut, first_of
+from batchlight.driver.merging import NewImages, side_by_side
 from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
+from batchlight.host.process import seldom_looking_for_cycles
 from batchlight.output.commit import drop_drafts
 from batchlight.output.earlier import Earlier, earlier_rows
-from batchlight.output.inputs import Batch, Input
+from batchlight.output.inputs import Input
 from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
-
-CHUNK_ROWS = 65_536
-"""Images after which a chunk is full: what one file of ``metadata/`` will hold."""
-
-
-OTHERS_PER_BATCH = 256
-OTHERS_BYTES = 2**30
-"""After which a batch of files that are no images is full too, so that it ends in time."""
-
-MEMBER_BYTES = 65_536
-"""Of a container, for each of its images, as far as the size of a chunk goes."""
-
-
-class Task(NamedTuple):
-    """One file that needs some methods; ``again`` if it has rows that will be replaced."""
-
-    input: Input
-    methods: tuple[Method, ...]
-    again: bool
-
-
-Kind = tuple[tuple[Method, ...], bool, bool]
-"""Of a batch: its methods, whether it is a container, and whether its files are no images."""
-Growing = dict[Kind, list[Task]]
-"""Batches that are not full."""
 
 
 class Planner:
@@ -107,66 +78,48 @@ class Planner:
     ) -> Iterator[list[PlannedBatch]]:
         """Cut what is to do into batches numbered from ``first``, and those into chunks.
 
-        Images that need the same methods share batches, in listing order; a container is one by
-        itself. A chunk ends with a batch, and the inputs of later chunks all come after its own.
         Raises ``UsageError`` if two images would write one output.
         """
-        chunk: list[PlannedBatch] = []
-        rows = 0
-        growing: Growing = {}
         tasks = self._tasks(images, earlier)
-        ahead = _ahead(tasks)
-        self.batch_size = self.config.images_per_batch(sum(map(_is_image, ahead)))
-        for task in chain(ahead, tasks):
-            kind = task.methods, task.input.container, task.input.is_other
-            members = growing.setdefault(kind, [])
-            members.append(task)
-            rows += _rows_of(task.input)
-            if not self._is_full(members):
-                continue
-            chunk.append(_as_planned(first + self._seen["batches"], growing.pop(kind)))
-            self._seen["batches"] += 1
-            if rows >= CHUNK_ROWS:
-                yield chunk + self._finish(growing, first)
-                chunk, rows, growing = [], 0, {}
-        chunk += self._finish(growing, first)
-        if chunk:
+        ahead, number = first_of(tasks)
+        self.batch_size = self.config.images_per_batch(number)
+        for chunk in cut(chain(ahead, tasks), first, self.batch_size):
+            self._seen["batches"] += len(chunk)
             yield chunk
-
-    def _is_full(self, members: Sequence[Task]) -> bool:
-        if members[0].input.container:
-            return True
-        if not members[0].input.is_other:
-            return len(members) >= self.batch_size
-        size = sum(task.input.size or 0 for task in members)
-        return len(members) >= OTHERS_PER_BATCH or size >= OTHERS_BYTES
-
-    def _finish(self, growing: Growing, first: int) -> list[PlannedBatch]:
-        """Batches that are not full, at the end of a chunk."""
-        number = first + self._seen["batches"]
-        self._seen["batches"] += len(growing)
-        return [_as_planned(n, tasks) for n, tasks in enumerate(growing.values(), number)]
+            del chunk  # there is one in memory at a time
 
     def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
         all_methods = tuple(self.config.method)
         entries = outside(side_by_side(images, earlier), self.config)
-        for _, image, rows in apart(entries, self.config):
-            if image is None:
-                self._count_unlisted(rows.values())
-                continue
-            if not rows and not image.is_other:  # as of most, the first time
-                self._count(image, all_methods, rows)
-                yield Task(image, all_methods, False)
-                continue
-            methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
-            if image.is_other:
-                self._seen["others"] += 1
-                self._seen["others_bytes"] += image.size or 0
-                self._seen["todo_others"] += bool(methods)
-            else:
-                self._count(image, methods, rows)
-            if methods:
-                yield Task(image, methods, any(m in rows for m in methods))
+        for found in apart(entries, self.config):
+            if isinstance(found, NewImages):
+                self._count_new(found.images)
+                yield Task(Kind(all_methods), found.images)
+            elif found.image is None:
+                self._count_unlisted(found.rows.values())
+            elif (task := self._task(found.image, found.rows)) is not None:
+                yield task
+
+    def _task(self, image: Input, rows: Mapping[Method, Earlier]) -> Task | None:
+        methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
+        if image.is_other:
+            self._seen["others"] += 1
+            self._seen["others_bytes"] += image.size or 0
+            self._seen["todo_others"] += bool(methods)
+        else:
+            self._count(image, methods, rows)
+        if not methods:
+            return None
+        kind = Kind(methods, image.container, image.is_other)
+        return Task(kind, (image,), any(m in rows for m in methods))
+
+    def _count_new(self, images: Sequence[Input]) -> None:
+        size = sum(image.size or 0 for image in images)
+        for name in ("inputs", "todo", "new"):
+            self._seen[name] += len(images)
+        for name in ("input_bytes", "todo_bytes"):
+            self._seen[name] += size
+        self.pairs += len(images) * len(self.config.method)
 
     def _count(
         self, image: Input, methods: Sequence[Method], rows: Mapping[Method, Earlier]
@@ -219,18 +172,6 @@ class Planner:
             self._gone += found
 
 
-def _ahead(tasks: Iterator[Task]) -> list[Task]:
-    """The first tasks, with as many images as make a difference to the size of the batches."""
-    found: list[Task] = []
-    images = 0
-    for task in islice(tasks, CHUNK_ROWS):
-        found.append(task)
-        images += _is_image(task)
-        if images == BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN:
-            break
-    return found
-
-
 def draft_plan(
     storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
 ) -> Plan | None:
@@ -244,10 +185,11 @@ def draft_plan(
     written: list[BatchRange] = []
     rows: Counter[Method] = Counter()
     try:
-        for chunk in planner.chunks(images, earlier_rows(storage, state), first):
-            written.append(write_chunk(storage, first, chunk))
-            for item in chunk:
-                rows.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
+        with seldom_looking_for_cycles():
+            for chunk in planner.chunks(images, earlier_rows(storage, state), first):
+                written.append(write_chunk(storage, first, chunk))
+                rows.update(_rows_of(chunk))
+                del chunk  # there is one in memory at a time
     except UsageError:
         drop_drafts(storage, state)
         raise
@@ -269,15 +211,9 @@ def draft_plan(
     )
 
 
-def _is_image(task: Task) -> bool:
-    return not (task.input.container or task.input.is_other)
-
-
-def _rows_of(item: Input) -> int:
-    """How many records an input may make; of a container, about."""
-    return max(1, (item.size or 0) // MEMBER_BYTES) if item.container else 1
-
-
-def _as_planned(number: int, tasks: list[Task]) -> PlannedBatch:
-    batch = Batch(number, tasks[0].methods, tuple(task.input for task in tasks))
-    return PlannedBatch(batch, tuple(task.again for task in tasks))
+def _rows_of(chunk: Iterable[PlannedBatch]) -> Counter[Method]:
+    """How many records of each method its batches will make."""
+    found: Counter[Method] = Counter()
+    for item in chunk:
+        found.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
+    return found

@@ -35,35 +35,50 @@ class Head:
         self._patience = max(
             0.0, float(os.environ.get(RAYS_PATIENCE, RAYS_PATIENCE_S)) - TIME_TO_LEAVE_S
         )
-        self._asked = 0.0
-        self._silent_since: float | None = None
+        self._awaited: set[asyncio.Task[Any]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        """On behalf of all who wait."""
+        self._lost: ClusterError | None = None
 
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work``. Raises what it raises, and ``ClusterError`` if the head is lost."""
         waiting = asyncio.ensure_future(work)
+        self._awaited.add(waiting)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask())
         try:
-            while not (await asyncio.wait({waiting}, timeout=ASK_EVERY_S))[0]:
-                await self._ask()
+            await asyncio.wait({waiting})
+            if self._lost is not None:
+                raise self._lost
             return waiting.result()
         finally:
+            self._awaited.remove(waiting)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)  # it has a call to cancel
 
     async def _ask(self) -> None:
-        now = time.monotonic()
-        if now - self._asked < ASK_EVERY_S:  # somebody else who waits has asked just now
-            return
-        self._asked = now
+        """Ask again and again; once the head is lost, end what is awaited."""
+        silent_since: float | None = None
+        while self._awaited and self._lost is None:
+            await asyncio.sleep(ASK_EVERY_S)
+            now = time.monotonic()
+            if await self._answers():
+                silent_since = None
+                continue
+            silent_since = silent_since or now
+            if now - silent_since >= self._patience:
+                self._lost = ClusterError(
+                    f"the head of the Ray cluster at {self._host}:{self._port} is gone; "
+                    "run the same command again when there is a cluster"
+                )
+                for waiting in self._awaited:
+                    waiting.cancel()
+
+    async def _answers(self) -> bool:
         try:
             connecting = asyncio.open_connection(self._host.strip("[]"), int(self._port))
             _, writer = await asyncio.wait_for(connecting, ANSWERS_WITHIN_S)
-        except OSError as error:
-            self._silent_since = self._silent_since or now
-            if now - self._silent_since >= self._patience:
-                raise ClusterError(
-                    f"the head of the Ray cluster at {self._host}:{self._port} is gone; "
-                    "run the same command again when there is a cluster"
-                ) from error
-        else:
-            self._silent_since = None
-            writer.close()
+        except OSError:
+            return False
+        writer.close()
+        return True

@@ -7,11 +7,15 @@ own settings. What cannot be restored is set only in processes of our own.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 MMAP_THRESHOLD = 32 * 2**20
 TRIM_THRESHOLD = 128 * 2**20
+
+NEW_OBJECTS = 100_000
+"""Between two searches for garbage, in place of Python's hundreds."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
 
@@ -30,6 +34,21 @@ def one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+@contextmanager
+def seldom_looking_for_cycles() -> Iterator[None]:
+    """Look for garbage less often while a block makes many objects that hold no cycles.
+
+    Each search goes through those that are new, and they are kept for long enough to be searched
+    again and again.
+    """
+    before, *others = gc.get_threshold()
+    gc.set_threshold(max(before, NEW_OBJECTS) if before else 0, *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(before, *others)
 
 
 def keep_freed_memory() -> None:

@@ -17,6 +17,9 @@ SUFFIXES: dict[str, Kind] = {
 _REFUSED = (".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".tzst", ".txz", ".tbz2")
 
 
+_KNOWN = (*SUFFIXES, *_REFUSED)
+
+
 def is_container_name(path: str) -> bool:
     """Whether a file is a container by its name alone, be it one that is refused."""
     return _suffix(path) not in (None, PARQUET)
@@ -51,6 +54,8 @@ def why_refused(path: str) -> str | None:
 
 
 def _suffix(path: str) -> str | None:
+    if not path.lower().endswith(_KNOWN):  # as of most files of a listing
+        return None
     name = path.rpartition("/")[2].lower()
-    fitting = (suffix for suffix in (*SUFFIXES, *_REFUSED) if name.endswith(suffix))
+    fitting = (suffix for suffix in _KNOWN if name.endswith(suffix))
     return next((suffix for suffix in fitting if name != suffix), None)

@@ -58,8 +58,7 @@ def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
 
 def is_image_name(path: str) -> bool:
     """Whether a file of this name is taken for an image."""
-    name = path.rpartition("/")[2]
-    return "." + name.rpartition(".")[2].lower() in SUFFIXES and "." in name
+    return path[path.rfind(".") :].lower() in SUFFIXES
 
 
 def output_name(path: str, format: Format | Literal["same"]) -> str:

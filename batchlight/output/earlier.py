@@ -19,7 +19,7 @@ from batchlight.config import Method
 from batchlight.errors import is_permanent
 from batchlight.output.layout import BatchRange, container_output, metadata_path, part_path
 from batchlight.output.recordfiles import read_records
-from batchlight.output.records import UNIT, Tally, joined
+from batchlight.output.records import Tally, joined
 from batchlight.output.state import OutputState
 from batchlight.storage import Storage
 
@@ -70,6 +70,21 @@ class Earlier:
         )
 
 
+_OF_IMAGES = (
+    "input",
+    "method",
+    "status",
+    "error_code",
+    "input_bytes",
+    "input_modified",
+    "input_etag",
+    "fingerprint",
+    "output",
+    "output_bytes",
+    "batch",
+    "lost",
+)
+"""Columns that the fields of an ``Earlier`` come from, in their order."""
 ROWS_AT_ONCE = 4096
 """Earlier records that are Python objects at one time."""
 
@@ -101,8 +116,7 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
-    recorded = ("input_bytes", "input_modified", "input_etag", "output", "output_bytes", "lost")
-    columns = (*UNIT, "status", "error_code", "fingerprint", "container_bytes", "batch", *recorded)
+    columns = (*_OF_IMAGES, "container", "container_bytes")
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
         if not tables:
@@ -117,7 +131,8 @@ def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
 
 def _images(rows: pa.Table) -> Iterator[Earlier]:
     for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
-        yield from map(_as_earlier, batch.to_pylist())
+        *columns, lost = (batch[name].to_pylist() for name in _OF_IMAGES)
+        yield from map(Earlier, *columns, (tuple(names or ()) for names in lost))
 
 
 def _containers(rows: pa.Table) -> list[Earlier]:
@@ -187,21 +202,4 @@ def _as_container(
         tally.output_bytes,
         kinds[0]["batch_first"],
         of_container=tally,
-    )
-
-
-def _as_earlier(row: dict[str, Any]) -> Earlier:
-    return Earlier(
-        row["input"],
-        row["method"],
-        row["status"],
-        row["error_code"],
-        row["input_bytes"],
-        row["input_modified"],
-        row["input_etag"],
-        row["fingerprint"],
-        row["output"],
-        row["output_bytes"],
-        row["batch"],
-        tuple(row["lost"] or ()),
     )

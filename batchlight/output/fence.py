@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 from batchlight.output.layout import is_output_path, state_trouble
@@ -39,18 +40,22 @@ class FencedStorage:
     writes_often: bool = False
     _looked_at: float = field(default=float("-inf"), init=False)
 
-    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def write(
+        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> None:
         if is_output_path(path):  # whose trouble is that of one image
             self._look_now_and_then()
-            self.storage.write(path, data, readers)
+            self.storage.write(path, data, readers, modified)
             return
         self._look()
         with state_trouble(path):
-            self.storage.write(path, data, readers)
+            self.storage.write(path, data, readers, modified)
 
-    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+    def open_writer(
+        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> Writer:
         self._look()
-        return _FencedWriter(self.storage.open_writer(path, readers), self._look)
+        return _FencedWriter(self.storage.open_writer(path, readers, modified), self._look)
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         self._look()

@@ -14,6 +14,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -293,13 +294,18 @@ def end_mark(plan: Plan) -> bytes:
 
 def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
     """A chunk of batches, one row per image."""
-    batches = [item.batch for item in chunk for _ in item.batch.inputs]
-    columns: dict[str, list[Any]] = {
-        "batch": [batch.number for batch in batches],
-        "methods": [batch.methods for batch in batches],
-        "again": [again for item in chunk for again in item.again],
+    batches = [item.batch for item in chunk]
+    images = [image for batch in batches for image in batch.inputs]
+    rows_of = pa.array(np.repeat(np.arange(len(batches)), [len(b.inputs) for b in batches]))
+    columns: dict[str, Any] = {
+        name: [value(image) for image in images]
+        for name, attribute in _INPUT_COLUMNS.items()
+        for value in [attrgetter(attribute)]
     }
-    for name, attribute in _INPUT_COLUMNS.items():
-        value = attrgetter(attribute)
-        columns[name] = [value(image) for item in chunk for image in item.batch.inputs]
+    for name, values in (
+        ("batch", [batch.number for batch in batches]),
+        ("methods", [batch.methods for batch in batches]),
+    ):
+        columns[name] = pa.array(values, _CHUNK_SCHEMA.field(name).type).take(rows_of)
+    columns["again"] = [again for item in chunk for again in item.again]
     return pa.table(columns, schema=_CHUNK_SCHEMA)

@@ -24,6 +24,8 @@ def escape_controls(name: str) -> str:
     Control characters, and bytes that were no UTF-8 (as ``os.fsdecode`` gives them), are written
     as ``\x07``.
     """
+    if name.isprintable():  # as most, and as no character of these kinds
+        return name
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
@@ -144,10 +146,12 @@ class Storage(Protocol):
     def open_reader(self, path: str) -> Reader:
         """A file to be read in pieces. Raises as ``read``."""
 
-    def open_writer(self, path: str, readers: int = EVERYONE) -> Writer:
+    def open_writer(
+        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> Writer:
         """A file to be written in pieces, replacing what is there once it is whole.
 
-        ``readers``: as of ``write``.
+        ``readers`` and ``modified``: as of ``write``.
         """
 
     def readers(self, path: str, beside: str = "") -> int:
@@ -157,10 +161,13 @@ class Storage(Protocol):
         such file.
         """
 
-    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def write(
+        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all.
 
-        ``readers``: permission bits that a local file has at most.
+        ``readers``: permission bits that a local file has at most. ``modified``: when a local file
+        counts as modified; now by default. Object stores know but their own time.
         """
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:

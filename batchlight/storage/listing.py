@@ -97,6 +97,8 @@ class SortingTable:
         marks of folders.
         """
         for info in page:
+            if INTERNAL not in info.path:
+                continue
             folders = escape_controls(info.path).split("/")[:-1]
             if INTERNAL in folders:
                 self._outputs.add("/".join(folders[: folders.index(INTERNAL)]))
@@ -120,20 +122,22 @@ class SortingTable:
         rows = self._table.execute("SELECT * FROM file ORDER BY path, defect, rowid")
         for path, size, modified, etag, defect in rows:
             date = modified and datetime.fromisoformat(modified)
-            info = FileInfo(path.decode(), size, date, etag, defect)
-            if earlier is not None and (earlier.path, earlier.defect) != (path.decode(), defect):
+            name = path.decode()
+            if earlier is not None and (earlier.path != name or earlier.defect != defect):
                 yield earlier
-            earlier = info if self._is_input(info.path) else None
+            known = (name, size, date, etag, defect)
+            earlier = FileInfo(*known) if self._is_input(name) else None
         if earlier is not None:
             yield earlier
 
     def _is_input(self, path: str) -> bool:
         """Whether a path is neither hidden nor somebody's output."""
-        parts = path.split("/")
-        if not path or any(part.startswith(".") for part in parts):
+        if not path or "/." in f"/{path}":
             return False
-        outputs = self._outputs
-        return not outputs or all("/".join(parts[:end]) not in outputs for end in range(len(parts)))
+        if not self._outputs:
+            return True
+        parts = path.split("/")
+        return all("/".join(parts[:end]) not in self._outputs for end in range(len(parts)))
 
 
 @contextmanager

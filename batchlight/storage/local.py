@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from itertools import islice
 
@@ -167,19 +168,23 @@ class LocalStorage:
         with closing(self.open_reader(path)) as reader:
             return reader.read_at(start, size)
 
-    def open_writer(self, path: str, readers: int = EVERYONE) -> LocalWriter:
+    def open_writer(
+        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> LocalWriter:
         target = self._absolute(path)
         self._note_change(path.rpartition("/")[0])
         trouble = partial(storage_trouble, f"cannot write {target}", refused=NAME_TROUBLE)
-        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), trouble)
+        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), modified, trouble)
 
     def readers(self, path: str, beside: str = "") -> int:
         with suppress(OSError):
             return readers_of(self._absolute(path), beside or self.root)
         return EVERYONE
 
-    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
-        with self._draft(path, data, readers) as draft:
+    def write(
+        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> None:
+        with self._draft(path, data, readers, modified) as draft:
             draft.replace()
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
@@ -262,14 +267,16 @@ class LocalStorage:
             return open_file(folder, name, flags, absolute)
 
     @contextmanager
-    def _draft(self, path: str, data: bytes, readers: int) -> Iterator[Draft]:
+    def _draft(
+        self, path: str, data: bytes, readers: int, modified: datetime | None = None
+    ) -> Iterator[Draft]:
         """``data`` in a temporary file, flushed to the disk, to be moved to its path."""
         target = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
             storage_trouble(f"cannot write {target}", refused=NAME_TROUBLE),
             opened_folder(self.root, TEMPORARY, make=self._readers) as temporaries,
-            temporary_file(temporaries, data, readers) as temporary,
+            temporary_file(temporaries, data, readers, modified) as temporary,
             opened_folder(self.root, parent, make=self._readers) as folder,
         ):
             yield Draft(data, temporary, temporaries, name, folder, path)

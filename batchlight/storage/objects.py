@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -186,7 +186,9 @@ class ObjectStorage:
 
         return BlockReader(info.size or 0, asked)
 
-    def open_writer(self, path: str, readers: int = EVERYONE) -> UploadWriter:
+    def open_writer(
+        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> UploadWriter:
         options: dict[str, Any] = {"use_multipart": True, "max_concurrency": 1}
 
         def upload(pieces: Iterator[bytes]) -> None:
@@ -198,7 +200,9 @@ class ObjectStorage:
     def readers(self, path: str, beside: str = "") -> int:
         return EVERYONE
 
-    def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def write(
+        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+    ) -> None:
         self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from batchlight.errors import StorageError
 from batchlight.storage.folders import open_file
@@ -133,10 +134,12 @@ def write_file(path: str, data: bytes) -> None:
 
 
 @contextmanager
-def temporary_file(folder: int, data: bytes, readers: int) -> Iterator[str]:
+def temporary_file(
+    folder: int, data: bytes, readers: int, modified: datetime | None = None
+) -> Iterator[str]:
     """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails.
 
-    ``readers``: permission bits that it has at most.
+    ``readers``: permission bits that it has at most. ``modified``: as of ``Storage.write``.
     """
     name = uuid.uuid4().hex
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -145,12 +148,20 @@ def temporary_file(folder: int, data: bytes, readers: int) -> Iterator[str]:
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            date(descriptor, modified)
             os.fsync(descriptor)
         yield name
     except BaseException:
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)
         raise
+
+
+def date(descriptor: int, modified: datetime | None) -> None:
+    """Let an open file count as modified then, if that is given."""
+    if modified is not None:
+        at = modified.timestamp()
+        os.utime(descriptor, (at, at))
 
 
 def remove_temporaries(folder: int) -> None:

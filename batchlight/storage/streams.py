@@ -12,9 +12,11 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import datetime
 
 from batchlight.storage.base import ChangedError
 from batchlight.storage.folders import opened_folder
+from batchlight.storage.publishing import date
 
 BLOCK_BYTES = 8 * 2**20
 """Of an object, read with one request."""
@@ -104,14 +106,16 @@ class LocalWriter:
         temporaries: str,
         path: str,
         readers: tuple[int, int],
+        modified: datetime | None,
         trouble: Callable[[], AbstractContextManager[None]],
     ) -> None:
         """``temporaries``: folder below ``root``; ``readers``: permission bits of root and file.
 
-        ``trouble`` translates ``OSError``.
+        ``modified``: as of ``Storage.write``. ``trouble`` translates ``OSError``.
         """
         self._root, self._temporaries, self._path = root, temporaries, path
         self._readers = readers
+        self._modified = modified
         self._trouble = trouble
         self._name = uuid.uuid4().hex
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -131,6 +135,7 @@ class LocalWriter:
             opened_folder(self._root, parent, make=self._readers[0]) as target,
         ):
             self._file.flush()
+            date(self._file.fileno(), self._modified)
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self._name, name, src_dir_fd=source, dst_dir_fd=target)

@@ -135,7 +135,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
 def _opened(steps: Steps, image: Image, method: Method, exits: ExitStack) -> Writer:
     path = output_path(method, image.input.path, "same")
     try:
-        writer = steps.output.open_writer(path, image.readers)
+        writer = steps.output.open_writer(path, image.readers, image.input.modified)
     except NameRefusedError as error:
         raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
     exits.callback(writer.abort)

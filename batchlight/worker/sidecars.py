@@ -17,7 +17,7 @@ from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards import indices
 from batchlight.shards.tar import members
-from batchlight.storage.base import Reader
+from batchlight.storage.base import Reader, Writer
 from batchlight.worker.steps import BatchContext, Steps
 
 PIECE_BYTES = 2**20
@@ -71,13 +71,15 @@ def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
         command = indices.command_for(source.read_at(0, HEAD_BYTES))
         if command is not None:
             return Refused(sidecar.path, "it describes the containers as they were", command)
+        is_remote = steps.context.output.remote
+        modified = None if is_remote else steps.input.stat(sidecar.path).modified
         for method in sidecar.methods:
-            _copy(steps, source, f"{method}/{sidecar.path}", readers)
+            writer = steps.output.open_writer(f"{method}/{sidecar.path}", readers, modified)
+            _copy(source, writer)
     return None
 
 
-def _copy(steps: Steps, source: Reader, path: str, readers: int) -> None:
-    writer = steps.output.open_writer(path, readers)
+def _copy(source: Reader, writer: Writer) -> None:
     try:
         for start in range(0, source.size, PIECE_BYTES):
             writer.write(source.read_at(start, PIECE_BYTES))

@@ -238,8 +238,10 @@ class Steps(ImageSteps):
         columns["finished_at"] = datetime.now(UTC)
 
     def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
-        """Store an output. Raises as ``Storage.write``."""
-        self.output.write(path, data, image.readers)
+        """Store an output, a copy as old as its input. Raises as ``Storage.write``."""
+        is_copy = image.results[method].columns["output_sha256"] == image.facts["input_sha256"]
+        modified = image.input.modified if is_copy else None
+        self.output.write(path, data, image.readers, modified)
 
 
 def as_record(

@@ -189,7 +189,7 @@ def test_death_at_every_single_write(
     yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
-    monkeypatch.setattr("batchlight.driver.planner.OTHERS_PER_BATCH", 3)
+    monkeypatch.setattr("batchlight.driver.cutting.OTHERS_PER_BATCH", 3)
     run(yolo, "calm", batch_size=4)
     calm, out = tmp_path / "calm", tmp_path / "out"
     for operation in range(1, 100):
@@ -223,6 +223,9 @@ def test_large_files_go_through_in_pieces(
         k: v for k, v in others(yolo).items() if k != ".hidden"
     }
     assert troubles(yolo.parent / "calm") == {}
+    for path in others(yolo.parent / "calm/classical"):
+        times = [(top / path).stat().st_mtime for top in (yolo, yolo.parent / "calm/classical")]
+        assert times[0] == pytest.approx(times[1], abs=1e-5)
     read_at = LocalReader.read_at
 
     def dying(self: LocalReader, offset: int, size: int) -> bytes:

@@ -134,11 +134,12 @@ def test_tasks_grow_once_their_time_is_known_and_shrink_to_the_end(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "TASKS_PER_S_AT_MOST", 1e9)
+    monkeypatch.setattr(dispatch, "AT_FIRST", 2)
     engine = Workers()
     job.run(engine)
     assert sorted(engine.done) == list(range(BATCHES))
     sizes = [len(numbers) for numbers in engine.given]
-    assert sizes[:3] == [1, 1, 1]
+    assert sizes[:3] == [2, 2, 2]
     assert max(sizes) > 2
     assert sizes[-1] == 1
     assert len(sizes) < BATCHES * 0.7
@@ -150,11 +151,20 @@ def test_tasks_grow_once_their_time_is_known_and_shrink_to_the_end(
 def test_a_task_takes_about_the_time_that_is_aimed_at(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatch, "AT_FIRST", 1)
     monkeypatch.setattr(dispatch, "AIM_S", 0.0)  # less than any batch takes
     monkeypatch.setattr(dispatch, "TASKS_PER_S", 1e9)
     engine = Workers()
     job.run(engine)
     assert {len(numbers) for numbers in engine.given} == {1}
+
+
+def test_the_first_tasks_are_a_fair_share(job: Job) -> None:
+    engine = Workers()
+    job.run(engine)
+    sizes = [len(numbers) for numbers in engine.given]
+    assert sizes[:3] == [5, 4, 3]  # each of two workers gets half of its share of what is left
+    assert job.ended() == job.calm
 
 
 @pytest.mark.parametrize("number", [0, 7, BATCHES - 1])
@@ -249,7 +259,9 @@ class EnoughError(Exception):
     pass
 
 
-def test_whoever_hears_of_progress_may_end_it(job: Job) -> None:
+def test_whoever_hears_of_progress_may_end_it(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "AT_FIRST", 1)
+
     def enough(result: BatchResult | None, under_way: Tally) -> None:
         raise EnoughError
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,9 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
 
         stalled = False
 
-        def write(self, path: str, data: bytes, readers: int = EVERYONE) -> None:
+        def write(
+            self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        ) -> None:
             if self.stalled:
                 time.sleep(1)
             super().write(path, data)

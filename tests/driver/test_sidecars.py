@@ -71,6 +71,8 @@ def test_sidecars_come_along_and_indices_are_true(shards: Path, tmp_path: Path) 
     found = tree(out)
     for name in ("00000.parquet", "00001_stats.json", "labels.txt"):
         assert found[name] == (shards / name).read_bytes()
+        times = [(top / name).stat().st_mtime for top in (shards, out)]
+        assert times[0] == pytest.approx(times[1], abs=1e-5)
     for number in range(2):
         shard = out / f"{number:05d}.tar"
         assert found[f"{number:05d}.idx"] == dali_index(shard)

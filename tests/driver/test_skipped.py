@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -392,6 +393,8 @@ def test_a_copy_has_every_byte_of_the_file(tmp_path: Path) -> None:
     Image.fromarray(bright_image(1)).save(buffer, "jpeg", exif=b"Exif\x00\x00MM\x00*", comment=b"x")
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_bytes(buffer.getvalue() + b"trailing bytes of a camera")
+    os.utime(tmp_path / "in/a.jpg", (1_500_000_000, 1_400_000_000.123456))
     run(tmp_path / "in")
     [(name, data)] = tree(tmp_path / "out/classical").items()
     assert (name, data) == ("a.jpg", (tmp_path / "in/a.jpg").read_bytes())
+    assert (tmp_path / "out/classical/a.jpg").stat().st_mtime == pytest.approx(1_400_000_000.123456)

@@ -6,20 +6,21 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlight.config import JobConfig
-from batchlight.driver import planner as planning
+from batchlight.driver import cutting, merging
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.images.names import output_name
 from batchlight.output.commit import close_plan, store_plan
 from batchlight.output.earlier import Earlier
-from batchlight.output.inputs import Batch, Input
+from batchlight.output.inputs import Batch, Input, in_order_of_keys
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import to_parquet
@@ -130,6 +131,30 @@ def test_collisions_are_found_wherever_they_are(files: list[tuple[str, str, str]
             planned(images, [], config)
 
 
+listings = st.lists(
+    st.tuples(stems, st.sampled_from([".jpg", ".jpg", ".png", ".tar", ".txt"])), unique=True
+)
+
+
+@given(listings, st.sets(st.text("ab.", min_size=1, max_size=2)), st.integers(1, 9))
+def test_how_many_are_looked_at_together_changes_nothing(
+    files: list[tuple[str, str]], recorded: set[str], at_once: int
+) -> None:
+    config = CONFIG.model_copy(update={"format": "png", "copy_others": True})
+    listed = sorted("".join(parts) for parts in files)
+    images = [replace(image(path), container=path.endswith(".tar")) for path in listed]
+    earlier = [row(f"{stem}.jpg") for stem in sorted(recorded)]
+    found: list[object] = []
+    for number in (1, at_once, 1024):
+        with patch.object(merging, "AT_ONCE", number):
+            try:
+                batches, planner = planned(list(in_order_of_keys(images)), earlier, config)
+                found.append((batches, planner.counts, planner.pairs))
+            except UsageError as error:
+                found.append(str(error))
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize(("gone", "new"), [("a.png", "a.tif"), ("a.tif", "a.png")])
 def test_an_image_does_not_overwrite_the_output_of_one_that_is_gone(gone: str, new: str) -> None:
     config = CONFIG.model_copy(update={"format": "jpeg"})
@@ -210,7 +235,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
 
 
 def test_a_refused_plan_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(cutting, "CHUNK_ROWS", 2)
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
     state = OutputState.load(storage)
@@ -259,7 +284,7 @@ def test_each_row_is_unchanged_gone_or_beyond_the_limit(
 
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(cutting, "CHUNK_ROWS", 6)
     storage = open_storage(Location.parse(str(tmp_path)))
     storage.check(writable=True)
     images = (image(f"{n:03d}.jpg") for n in range(20))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlight.config import JobConfig, Method
-from batchlight.driver import planner as planning
+from batchlight.driver import cutting
 from batchlight.driver.planner import Planner, draft_plan
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import close_plan, held_rows, store_plan
@@ -122,7 +122,7 @@ def test_every_replaced_row_is_found_and_no_other(
 
 def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> int:
     """Reads of whole files that replacing all rows of so many chunks costs."""
-    monkeypatch.setattr(planning, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(cutting, "CHUNK_ROWS", 8)
     storage = opened(folder)
     images = [Input(f"{n:04d}.jpg", None, 1, WHEN) for n in range(8 * chunks)]
     reads = 0
