@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["tar", "tar.gz", "parquet"]
+Kind = Literal["tar", "tar.gz", "parquet", "refused"]
 
 PARQUET = ".parquet"
 SUFFIXES: dict[str, Kind] = {
@@ -37,7 +37,7 @@ def is_parquet_name(path: str) -> bool:
 
 def kind_of(path: str) -> Kind:
     """What kind of container a file of this name is."""
-    return SUFFIXES[_suffix(path) or ".tar"]
+    return SUFFIXES.get(_suffix(path) or ".tar", "refused")
 
 
 def stem_of(path: str) -> str:

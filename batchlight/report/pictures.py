@@ -155,9 +155,10 @@ def _read_part(
     """A file, or the image in a container that a row tells of."""
     if row["container"] is None:
         return storage.read(path)
-    if row["input"] == row["container"]:
-        raise ImageError(ErrorCode.UNSUPPORTED, "it is no image, but a container")
     kind = kind_of(row["container"])
+    is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
+    if not is_known:
+        raise ImageError(ErrorCode.UNSUPPORTED, "it is no image, but a container")
     if kind == "parquet":
         return bytes_of_row(storage, path, row["container"], row["input"])
     if kind != "tar":

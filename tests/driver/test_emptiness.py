@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batchlight
@@ -66,7 +68,11 @@ def test_folders_that_are_links(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_a_list_that_is_a_folder(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / f"list.{suffix}"
     folder.mkdir()
-    (folder / f"part-00000.{suffix}").write_text("path\na.jpg\n")
+    part = folder / f"part-00000.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"path": ["a.jpg"]}), part)
+    else:
+        part.write_text("path\na.jpg\n")
     refused(config(folder, tmp_path / "out"), 2, "part files of a list: give one of them")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -20,7 +21,6 @@ import pytest
 import batchlight
 from batchlight.errors import LockedError
 from batchlight.output import lock as lock_module
-from batchlight.storage import EVERYONE
 from batchlight.storage.local import LocalStorage
 from tests.support.helpers import COMMAND, batchlight_here, deadly, stable_rows, tree, write_copies
 from tests.support.s3_server import BUCKET, S3Server
@@ -101,9 +101,9 @@ def test_a_run_whose_lock_is_gone_stops(
 
     write = LocalStorage.write
 
-    def write_slowly(self: LocalStorage, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def write_slowly(self: LocalStorage, path: str, data: bytes, *how: Any) -> None:
         time.sleep(0.05)
-        write(self, path, data, readers)
+        write(self, path, data, *how)
 
     monkeypatch.setattr(LocalStorage, "write", write_slowly)
     thief = threading.Thread(target=take_over)

@@ -207,6 +207,8 @@ def test_a_damaged_container_fails_as_a_whole(tmp_path: Path) -> None:
     assert sorted(tree(tmp_path / "out/classical")) == ["a.tar", "e.tar"]
     assert tree(tmp_path / "out/_batchlight/tmp") == {}
     assert problems(tmp_path / "out") == []
+    page = Path(batchlight.make_report(str(tmp_path / "out"), input=str(tmp_path / "in")))
+    assert "d.tar.zst" in page.read_text()
     again = run(tmp_path / "in", tmp_path / "out")
     assert (again.done_now, again.failed) == (0, 3)
 

@@ -15,7 +15,6 @@ import pytest
 import batchlight
 from batchlight.classical import dehaze
 from batchlight.errors import BatchlightError
-from batchlight.storage import EVERYONE
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
 from tests.support.helpers import batchlight as command
@@ -135,10 +134,10 @@ def test_what_reading_raises(
 def test_a_name_that_cannot_be_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = LocalStorage.write
 
-    def writing(self: LocalStorage, path: str, data: bytes, readers: int = EVERYONE) -> None:
+    def writing(self: LocalStorage, path: str, data: bytes, *how: Any) -> None:
         if path.endswith(BROKEN):
             raise NameRefusedError("no such name can be")
-        write(self, path, data, readers)
+        write(self, path, data, *how)
 
     monkeypatch.setattr(LocalStorage, "write", writing)
     assert run(photos).failed_by_code == {"write_failed": 1}
