@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batchlight.config import JobConfig
 from batchlight.driver import prometheus
-from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay
+from batchlight.driver.progress import OnProgress, Progress, ProgressDisplay, Unit
 from batchlight.driver.stats import Goal, RunStats
 from batchlight.engine import Engine
 from batchlight.output.lock import Lock, PlanProgress
@@ -52,9 +52,17 @@ class Follower:
         if self.config.fail_fast and not allowed and self.stats.rows < total:
             raise EnoughFailures
 
+    @property
+    def _unit(self) -> Unit:
+        if len(self.config.method) > 1:
+            return "pairs"
+        return "files" if self.plan.counts.others else "images"
+
     def _show(self, done: Tally, total: int) -> None:
         elapsed_s = self.stats.since_begin_s
-        progress = Progress(done.rows, total, done.failed, elapsed_s, done.skipped)
+        progress = Progress(
+            *(done.rows, total, done.failed, elapsed_s, done.skipped), unit=self._unit
+        )
         self.display.update(progress)
         self.lock.progress = PlanProgress(
             plan=self.plan.first,

@@ -26,9 +26,12 @@ JSON_EVERY_S = 1.0
 NOTEBOOK_EVERY_S = 0.2
 
 
+Unit = Literal["images", "files", "pairs"]
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; images are (input, method) pairs."""
+    """How far a run is, in (input, method) pairs."""
 
     done: int
     """In batches that are committed, and in those under way."""
@@ -37,10 +40,12 @@ class Progress:
     failed: int
     elapsed_s: float
     skipped: int = 0
+    unit: Unit = "images"
+    """What a person calls them: images, if there is one method and nothing else is copied."""
 
     @property
     def rate(self) -> float:
-        """Images per second since the first batch was submitted."""
+        """Pairs per second since the first batch was submitted."""
         return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
@@ -233,7 +238,7 @@ def _is_notebook() -> bool:
 
 def _in_words(state: Progress) -> str:
     skipped = f", {state.skipped} skipped" if state.skipped else ""
-    counts = f"{state.done}/{state.total} images{skipped}, {state.failed} failed"
+    counts = f"{state.done}/{state.total} {state.unit}{skipped}, {state.failed} failed"
     return f"{counts}, {state.rate:.1f}/s{_left(state)}"
 
 

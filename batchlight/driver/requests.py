@@ -76,7 +76,7 @@ class Traffic:
         passed_over = sum(number for _, number in counts.passed_over)
         given = counts.inputs + counts.containers
         if data_set.is_list:
-            found["HEAD"] += given
+            found["HEAD"] += sum(entry.etag is None for entry in data_set.entries()[0])
         else:
             listed = given + counts.others + counts.beside + passed_over
             # Also for folders with containers, and for what lies beside these.

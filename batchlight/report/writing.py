@@ -130,6 +130,8 @@ def _page(
         output=str(output),
         root=state.plan.root if state.plan else "",
         passed_over=passed_over_in_words(state.plan.counts.passed_over) if state.plan else "",
+        others=state.plan.counts.others if state.plan else 0,
+        beside=state.plan.counts.beside if state.plan else 0,
         unfinished=state.unfinished is not None,
         ending=ending,
         failures=failures.failures_of(found, album, links),

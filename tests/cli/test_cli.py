@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchlight import __version__
+from batchlight import JobConfig, __version__, run
+from batchlight.config import Method
 from batchlight.driver.progress import JsonDisplay, LineDisplay, Progress
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, open_storage
@@ -205,6 +207,19 @@ def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
     first, last = shown.getvalue().splitlines()
     assert first == "5/10 images, 1 failed, 0.2/s, 30 s left"
     assert last == "10/10 images, 1 failed, 0.2/s"
+
+
+def test_progress_calls_pairs_pairs(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    seen: list[Progress] = []
+    both: tuple[Method, ...] = ("classical", "absgn")
+    where: dict[str, Any] = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
+    config = JobConfig(**where, method=both, model="absgn-small", device="cpu", workers=0)
+    run(config, on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].unit) == (4, "pairs")
+    shown = io.StringIO()
+    LineDisplay(shown, clock=lambda: 0.0).update(seen[-1])
+    assert shown.getvalue().startswith("4/4 pairs, 0 failed")
 
 
 def test_progress_tells_how_many_are_skipped() -> None:

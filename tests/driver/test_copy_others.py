@@ -327,3 +327,5 @@ def test_the_report_tells_of_images_alone(yolo: Path) -> None:
     images = sum(path.endswith(".jpg") for path in tree(yolo))
     assert found.tally.rows == sum(c.images for c in found.folders.counts.values()) == images
     assert found.tally.failed == sum(c.failed for c in found.folders.counts.values()) == 0
+    page = (yolo.parent / "out/report.html").read_text()
+    assert "<dt>other files, copied</dt><dd>6</dd>" in page

@@ -131,6 +131,20 @@ def test_a_cluster_that_was_not_asked_has_no_time(photos: Path) -> None:
     assert found.cpu_hours > 0
 
 
+def test_lists_that_tell_take_no_look_at_each_object(photos: Path, s3: S3Server) -> None:
+    files = {path.name: path.read_bytes() for path in photos.rglob("*.jpg")}
+    s3.put(files, "told")
+    told = [f"{name},{len(data)},e" for name, data in sorted(files.items())]
+    bare = [f"{name},," for name in sorted(files)]
+    s3.put({"told.csv": "\n".join(["path,size,etag", *told]).encode()}, "told")
+    s3.put({"bare.csv": "\n".join(["path,size,etag", *bare]).encode()}, "told")
+    heads = []
+    for name in ("told", "bare"):
+        where = {"input": f"s3://{BUCKET}/told/{name}.csv", "output": f"s3://{BUCKET}/{uuid4()}"}
+        heads.append(estimated(config(photos, **where)).requests.get("HEAD", 0))
+    assert heads == [0, len(files)]
+
+
 def test_requests_are_about_those_that_are_sent(
     photos: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
