@@ -217,8 +217,8 @@ def test_progress_calls_pairs_pairs(tmp_path: Path) -> None:
     config = JobConfig(**where, method=both, model="absgn-small", device="cpu", workers=0)
     run(config, on_progress=seen.append)
     assert (seen[-1].done, seen[-1].unit) == (4, "pairs")
-    shown = io.StringIO()
-    LineDisplay(shown, clock=lambda: 0.0).update(seen[-1])
+    shown, now = io.StringIO(), iter((0.0, 30.0, 30.0))
+    LineDisplay(shown, clock=lambda: next(now)).update(seen[-1])
     assert shown.getvalue().startswith("4/4 pairs, 0 failed")
 
 

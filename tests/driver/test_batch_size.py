@@ -137,6 +137,7 @@ def test_a_stored_overwrite_in_batches_of_64_is_finished_first(tmp_path: Path) -
     assert sizes(tmp_path / "out") == [64, 2]
 
 
+@pytest.mark.nightly
 def test_workers_do_not_matter(tmp_path: Path, shared_ray: str) -> None:
     write_images(tmp_path / "in", 9)
     for workers in (0, 2):

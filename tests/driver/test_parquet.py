@@ -230,24 +230,33 @@ def test_rows_are_never_left_out(options: dict[str, Any], tmp_path: Path) -> Non
         run(tmp_path / "in", tmp_path / "out", **options)
 
 
-def test_both_methods_workers_and_object_stores_agree(
-    tmp_path: Path, shared_ray: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "methods",
+    [("classical",), pytest.param(("classical", "absgn"), marks=pytest.mark.nightly)],
+)
+def test_methods_workers_and_object_stores_agree(
+    methods: tuple[str, ...],
+    tmp_path: Path,
+    shared_ray: str,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = tmp_path / "in"
     hugging_face(source / "a.parquet", 9)
     write_tar(source / "b.tar", samples(4))
     (source / "c.jpg").write_bytes(jpeg(5))
-    both: dict[str, Any] = {"method": ("classical", "absgn"), "model": "absgn-small"}
-    run(source, tmp_path / "out", **both, device="cpu")
+    how: dict[str, Any] = {"method": methods, "model": "absgn-small", "device": "cpu"}
+    run(source, tmp_path / "out", **how)
     monkeypatch.setattr(streams, "BLOCK_BYTES", 3000)
-    s3.put(tree(source), "parquet")
-    run("s3://data/parquet", "s3://data/parquet-out", **both, device="cpu")
-    run(source, tmp_path / "two", **both, device="cpu", workers=2, address=shared_ray)
-    for method in both["method"]:
+    place = f"parquet-{len(methods)}"
+    s3.put(tree(source), place)
+    run(f"s3://data/{place}", f"s3://data/{place}-out", **how)
+    run(source, tmp_path / "two", **how, workers=2, address=shared_ray)
+    for method in methods:
         expected = tree(tmp_path / "out" / method)
         assert sorted(expected) == ["a.parquet", "b.tar", "c.jpg"]
         assert tree(tmp_path / "two" / method) == expected
-        assert s3.tree(f"parquet-out/{method}") == expected
+        assert s3.tree(f"{place}-out/{method}") == expected
     assert stable_rows(tmp_path / "two") == stable_rows(tmp_path / "out")
 
 
@@ -277,7 +286,7 @@ def test_what_is_damaged_is_found_and_made_again(tmp_path: Path) -> None:
     assert not verify(str(out), found.append).sound
     assert [problem.trouble for problem in found] == ["altered"]
     assert "1 image in it differ, such as a.parquet/2/image" in found[0].detail
-    repair(str(out), found.append, print, RepairOptions(input=str(source)))
+    repair(str(out), found.append, print, RepairOptions(input=str(source), workers=0))
     assert path.read_bytes() == good
 
 

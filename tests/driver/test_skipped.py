@@ -239,8 +239,14 @@ def state(out: Path) -> tuple[dict[str, bytes], dict[str, bytes], list[dict[str,
 
 @pytest.mark.parametrize(
     "options",
-    [{"method": BOTH, "gpu_workers": 1, "strength": 0.5}, {"not_dark": "leave-out"}],
-    ids=["copy", "leave-out"],
+    [
+        pytest.param(
+            {"method": BOTH, "gpu_workers": 1, "strength": 0.5},
+            marks=pytest.mark.nightly,
+            id="copy",
+        ),
+        pytest.param({"not_dark": "leave-out"}, id="leave-out"),
+    ],
 )
 def test_workers_do_not_matter(photos: Path, shared_ray: str, options: dict[str, Any]) -> None:
     outputs = [photos.parent / f"out{workers}" for workers in (0, 2)]

@@ -63,6 +63,7 @@ def test_a_pack_that_lost_files_on_the_way_is_refused(packed: Path, tmp_path: Pa
     assert str(done.exception or done.output).startswith(f"{tmp_path}/pack/clean/0 holds 0 of 3")
 
 
+@pytest.mark.nightly
 def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Path) -> None:
     small = ["--channels", "8", "--side", "32", "--batch", "2"]
     arguments = [packed, tmp_path, "--seconds", "1", "--score-every", "0.4", *small]
