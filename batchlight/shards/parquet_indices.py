@@ -73,7 +73,11 @@ class Indices:
         def make(old: bytes, moved: Moved, columns: dict[tuple[int, int], NewColumn]) -> bytes:
             with reading("an offset index"):
                 index, _ = parsed(old)
-                data = serialized(_moved_index(index, moved, columns.get(key)))
+                stays = all(moved(p.integer(1)) == p.integer(1) for p in index.structs(1))
+                # As it is, where nothing before it has changed: it may be in a longer notation.
+                data = old
+                if key in columns or not stays:
+                    data = serialized(_moved_index(index, moved, columns.get(key)))
             self._new_sizes[at] = len(data)
             return data
 
