@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.errors import ImageError, counted
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import is_parquet_name, kind_of
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards.parquet_contents import ParquetContents
@@ -166,7 +166,9 @@ def containers_of(table: pa.Table) -> list[Container]:
         if key not in found:
             size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
             found[key] = Container(*key, size, sha256, [])
-        if row["output_sha256"] is not None:
+        # An image that was left out with its sample has a hash, and no place in its tar.
+        has_place = row["output_offset"] is not None or is_parquet_name(row["container"] or "")
+        if has_place and row["output_sha256"] is not None:
             found[key].images.append(row)
     return list(found.values())
 

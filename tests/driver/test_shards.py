@@ -191,6 +191,21 @@ def test_failed_images_are_dropped(drop: str, order: str, tmp_path: Path) -> Non
     assert problems(tmp_path / "out") == []
 
 
+def test_what_differs_where_samples_were_left_out(tmp_path: Path) -> None:
+    """A good image of a sample that another image has failed is in the records alone."""
+    members = samples(4)
+    members["000000003.second.jpg"] = b"broken"
+    write_tar(tmp_path / "in/a.tar", members)
+    run(tmp_path / "in", tmp_path / "out", failed_images="drop-sample")
+    path = tmp_path / "out/classical/a.tar"
+    damaged = bytearray(path.read_bytes())
+    [row] = [r for r in rows(tmp_path / "out") if r["input"] == "a.tar/000000001.jpg"]
+    damaged[row["output_offset"] + 9] ^= 1
+    path.write_bytes(damaged)
+    [problem] = problems(tmp_path / "out")
+    assert "1 image in it differ, such as a.tar/000000001.jpg" in problem.detail
+
+
 def test_a_damaged_container_fails_as_a_whole(tmp_path: Path) -> None:
     write_tar(tmp_path / "in/a.tar", samples(9))
     (tmp_path / "in/b.tar").write_bytes((tmp_path / "in/a.tar").read_bytes()[:-30_000])
