@@ -29,7 +29,7 @@ from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.kinds import redo, rehearse, run_batch
+from batchlight.worker.kinds import kind_of, run_batch
 from batchlight.worker.shard import groups_of
 from batchlight.worker.steps import BatchContext
 
@@ -104,7 +104,7 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, redo, pairs, lights)
+        redone = await self._outlast(batch, kind_of(batch).redo, pairs, lights)
         self.log(redone.unexpected)
         return redone
 
@@ -149,7 +149,7 @@ class BatchRunner:
         there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsal = partial(rehearse, self.context, self.service, batch)
+        rehearsal = partial(kind_of(batch).rehearse, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         together = partial(rehearsal, batch.methods, losses)
         suspects: list[Input] = []

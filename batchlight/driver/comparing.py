@@ -57,17 +57,26 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
 
     try:
         size, sha256 = _read(storage, row)
-    except FileNotFoundError:
-        return problem("missing", "there is no such file")
-    except PermissionError:
-        return problem("unreadable", "no permission to read it")
-    except (NameRefusedError, ChangedError) as error:
-        return problem("unreadable", str(error))
+    except OSError as error:
+        return problem(*_why_unread(error))
     if size < (row["output_bytes"] or 0):
         return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
     if sha256 != row["output_sha256"]:
         return problem("altered", "its sha256 is not the recorded one")
     return None
+
+
+def _why_unread(error: OSError) -> tuple[Trouble, str]:
+    """What is wrong with an output that cannot be read. Raises any other error again."""
+    match error:
+        case FileNotFoundError():
+            return "missing", "there is no such file"
+        case PermissionError():
+            return "unreadable", "no permission to read it"
+        case NameRefusedError() | ChangedError():
+            return "unreadable", str(error)
+        case _:
+            raise error
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,8 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
                 return problem("truncated", f"{reader.size} bytes instead of {container.bytes}")
             if _sha256(reader, 0, reader.size) != container.sha256:
                 return problem("altered", _what_differs(reader, container))
-    except FileNotFoundError:
-        return problem("missing", "there is no such file")
-    except PermissionError:
-        return problem("unreadable", "no permission to read it")
-    except (NameRefusedError, ChangedError) as error:
-        return problem("unreadable", str(error))
+    except OSError as error:
+        return problem(*_why_unread(error))
     return None
 
 

@@ -85,6 +85,17 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Where an image is: a value of a page of data."""
+
+    page: Page
+    number: int
+    data: None = None
+    """Values are packed into pages, mostly compressed."""
+    sample: bytes = b""
+
+
+@dataclass(frozen=True)
 class Content:
     """What a page of data holds."""
 

@@ -6,15 +6,23 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
 from batchlight.output.inputs import Input
 from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
-from batchlight.shards.pages import DICTIONARY, SIZE, Content, Page, page_at, pages, read_dictionary
-from batchlight.shards.pages import read_page as _read_page
+from batchlight.shards.pages import (
+    DICTIONARY,
+    SIZE,
+    Content,
+    Page,
+    Slot,
+    page_at,
+    pages,
+    read_dictionary,
+    read_page,
+)
 from batchlight.shards.parquet_rewriting import ParquetRewriter
 from batchlight.shards.sink import Sink
 from batchlight.storage.base import BAD_NAME, Reader, Writer, escape_controls
@@ -24,17 +32,6 @@ CACHE_BYTES = 16 * 2**20
 """Of pages that were read; the last one is kept, whatever its size."""
 LOOKED_AT = 8
 """First values of a column, of which half must be images if nothing says that it holds them."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where an image is: a value of a page of data."""
-
-    page: Page
-    number: int
-    data: None = None
-    """Values are packed into pages, mostly compressed."""
-    sample: bytes = b""
 
 
 class ParquetContents:
@@ -195,7 +192,7 @@ class ParquetContents:
             if (content := self._known(page.start)) is not None:
                 return content
             self._make_room()
-            content = _read_page(self._source, page, self._dictionary_of(page))
+            content = read_page(self._source, page, self._dictionary_of(page))
             self._cached[page.start] = content, page.header.integer(SIZE)
             return content
 

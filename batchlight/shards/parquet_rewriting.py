@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from batchlight.shards.footer import (
     MAGIC,
@@ -26,7 +25,7 @@ from batchlight.shards.footer import (
 )
 from batchlight.shards.new_columns import Location, NewColumn, describe
 from batchlight.shards.new_pages import rewritten
-from batchlight.shards.pages import DICTIONARY, SIZE, Content, Page, page_at
+from batchlight.shards.pages import DICTIONARY, SIZE, Content, Page, Slot, page_at
 from batchlight.shards.parquet_indices import Indices
 from batchlight.shards.sink import Sink
 from batchlight.shards.spool import Spool
@@ -35,16 +34,6 @@ from batchlight.storage.base import Reader
 
 PAGE_BYTES = 4 * 2**20
 """Of the images in a new page; one that was larger becomes several, so that memory is bounded."""
-
-
-class Slot(Protocol):
-    """Where an image is."""
-
-    @property
-    def page(self) -> Page: ...
-
-    @property
-    def number(self) -> int: ...
 
 
 class ParquetRewriter:

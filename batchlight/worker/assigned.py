@@ -23,7 +23,7 @@ from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.image import Image, Losses, tally_so_far
-from batchlight.worker.kinds import in_steps
+from batchlight.worker.kinds import kind_of
 from batchlight.worker.steps import BatchContext, refuse_unshared
 
 
@@ -97,7 +97,7 @@ class AssignedWork:
                 with self._lock:
                     self._began = time.monotonic()
                 to_do = self._context, self._service, vetted, Losses(), self._watch
-                result = yield from in_steps(*to_do)
+                result = yield from kind_of(vetted).in_steps(*to_do)
                 self._committed(batch.number, result)
 
     def _watch(self, images: Sequence[Image], before: Tally) -> None:

@@ -34,7 +34,7 @@ PIECE_BYTES = 8 * 2**20
 def copies_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Copy all files of a batch and commit it; ``kinds.in_steps``."""
+    """Copy all files of a batch and commit it; ``Kind.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -50,7 +50,7 @@ def copy_again(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Copy some files of a batch again, and commit nothing; ``kinds.redo``."""
+    """Copy some files of a batch again, and commit nothing; ``Kind.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
     return Redone.of(_records(context, batch.number, images), images)
@@ -64,7 +64,7 @@ def rehearse_copies(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files, and write nothing; ``kinds.rehearse``."""
+    """Read some files, and write nothing; ``Kind.rehearse``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 

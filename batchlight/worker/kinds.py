@@ -14,38 +14,42 @@ from batchlight.worker.ending import Redone, result_of
 from batchlight.worker.image import Losses, Watch, unwatched
 from batchlight.worker.steps import BatchContext
 
-InSteps = Callable[
-    [BatchContext, Service | None, Batch, Losses, Watch], Generator[None, None, BatchResult]
-]
-Redo = Callable[
-    [
-        BatchContext,
-        Service | None,
-        Batch,
-        Collection[tuple[str, Method]],
-        Mapping[str, float | None] | None,
-        Losses,
-    ],
-    Redone,
-]
-Rehearse = Callable[
-    [BatchContext, Service | None, Batch, tuple[Method, ...], Losses, Sequence[Input]], None
-]
-
 
 @dataclass(frozen=True)
-class _Kind:
-    in_steps: InSteps
-    redo: Redo
-    rehearse: Rehearse
+class Kind:
+    """What is done with the batches of a kind. All raise as ``run_batch``."""
+
+    in_steps: Callable[
+        [BatchContext, Service | None, Batch, Losses, Watch], Generator[None, None, BatchResult]
+    ]
+    """Do a batch and commit it, step by step."""
+    redo: Callable[
+        [
+            BatchContext,
+            Service | None,
+            Batch,
+            Collection[tuple[str, Method]],
+            Mapping[str, float | None] | None,
+            Losses,
+        ],
+        Redone,
+    ]
+    """Do some (input path, method) pairs again, and commit nothing; with the recorded light by
+    method, or None to find it out from all images."""
+    rehearse: Callable[
+        [BatchContext, Service | None, Batch, tuple[Method, ...], Losses, Sequence[Input]], None
+    ]
+    """Do all that could kill a worker with some images, and write nothing; with no methods, only
+    read, decode and analyse them."""
 
 
-_IMAGES = _Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
-_COPIES = _Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
-_CONTAINER = _Kind(shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard)
+_IMAGES = Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
+_COPIES = Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
+_CONTAINER = Kind(shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard)
 
 
-def _kind_of(batch: Batch) -> _Kind:
+def kind_of(batch: Batch) -> Kind:
+    """The kind of a batch."""
     if batch.container is not None:
         return _CONTAINER
     return _COPIES if batch.copies else _IMAGES
@@ -59,42 +63,4 @@ def run_batch(
     Raises ``StorageError`` for trouble that is no image's fault, ``BrokenBatchError``, and
     ``MemoryError``.
     """
-    return result_of(in_steps(context, service, batch, losses, unwatched))
-
-
-def in_steps(
-    context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
-) -> Generator[None, None, BatchResult]:
-    """As ``run_batch``, step by step; ``watch`` hears what is being worked on."""
-    return _kind_of(batch).in_steps(context, service, batch, losses, watch)
-
-
-def redo(
-    context: BatchContext,
-    service: Service | None,
-    batch: Batch,
-    pairs: Collection[tuple[str, Method]],
-    lights: Mapping[str, float | None] | None,
-    losses: Losses,
-) -> Redone:
-    """Do some (input path, method) pairs of a batch again, and commit nothing.
-
-    ``lights``: the batch's recorded light by method; None to find it out from all its images.
-    Raises as ``run_batch``.
-    """
-    return _kind_of(batch).redo(context, service, batch, pairs, lights, losses)
-
-
-def rehearse(
-    context: BatchContext,
-    service: Service | None,
-    batch: Batch,
-    methods: tuple[Method, ...],
-    losses: Losses,
-    inputs: Sequence[Input],
-) -> None:
-    """Do all that could kill a worker with some images of a batch, and write nothing.
-
-    With no methods, only read, decode and analyse them. Raises as ``run_batch``.
-    """
-    _kind_of(batch).rehearse(context, service, batch, methods, losses, inputs)
+    return result_of(kind_of(batch).in_steps(context, service, batch, losses, unwatched))

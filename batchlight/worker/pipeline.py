@@ -47,7 +47,7 @@ KEEP_DECODED_SHARE = 0.75
 def images_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Do a batch of images and commit it; ``kinds.in_steps``."""
+    """Do a batch of images and commit it; ``Kind.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -71,7 +71,7 @@ def redo_images(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Do some of a batch of images again, and commit nothing; ``kinds.redo``."""
+    """Do some of a batch of images again, and commit nothing; ``Kind.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
@@ -95,7 +95,7 @@ def rehearse_images(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Do some images and write nothing, each with its own light; ``kinds.rehearse``."""
+    """Do some images and write nothing, each with its own light; ``Kind.rehearse``."""
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
         result_of(pipeline.work(images, light=None, wait=False))

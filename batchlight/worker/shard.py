@@ -52,7 +52,7 @@ a container has budgets of its own."""
 def shard_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Do a container and commit it; ``kinds.in_steps``."""
+    """Do a container and commit it; ``Kind.in_steps``."""
     work = _rewritten(context, service, batch, batch.methods, losses, watch)
     table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
@@ -71,7 +71,7 @@ def redo_shard(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Write a container again, with some methods, and commit nothing; ``kinds.redo``.
+    """Write a container again, with some methods, and commit nothing; ``Kind.redo``.
 
     ``lights`` are found out anew, from its own images.
     """
@@ -102,7 +102,7 @@ def rehearse_shard(
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Do some images of a container, and write nothing; ``kinds.rehearse``."""
+    """Do some images of a container, and write nothing; ``Kind.rehearse``."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):

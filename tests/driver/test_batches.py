@@ -41,7 +41,7 @@ class PoisonedEngine(InProcessEngine):
         self.calls += 1
         work: Any = function
         losses = work.args[-1]
-        if work.func.__name__ == "rehearse":
+        if work.func.__name__ == "rehearse_images":
             inputs: Any = arguments[0]
             methods = work.args[3]
             deadly = (self.reading or methods) and self.would_kill(inputs, losses)

@@ -17,14 +17,12 @@ import pytest
 from PIL import Image
 
 import batchlight
-from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import verify
 from batchlight.errors import UsageError
 from batchlight.storage import streams
 from batchlight.training.evaluate import evaluate
-from tests.driver.test_shards import run
+from tests.driver.test_shards import problems, run
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import bright_image, deadly, outcomes, rows, stable_rows, tree
 from tests.support.parquets import IMAGE, hugging_face
@@ -282,8 +280,7 @@ def test_what_is_damaged_is_found_and_made_again(tmp_path: Path) -> None:
     good = path.read_bytes()
     at = good.index(pq.read_table(path)["image"][2].as_py()["bytes"])
     path.write_bytes(good[: at + 99] + bytes([good[at + 99] ^ 1]) + good[at + 100 :])
-    found: list[Problem] = []
-    assert not verify(str(out), found.append).sound
+    found = problems(out)
     assert [problem.trouble for problem in found] == ["altered"]
     assert "1 image in it differ, such as a.parquet/2/image" in found[0].detail
     repair(str(out), found.append, print, RepairOptions(input=str(source), workers=0))
