@@ -29,10 +29,11 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
         print(json.dumps(asdict(found), indent=2))
         return
     unit = "images" if found.planned == found.images else "(image, method) pairs"
+    more = "; the listing goes on" if found.more else ""
     print_facts(
         f"{found.output}: {found.state}",
         {
-            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} done",
+            "of the last plan": f"{found.done:,} of {found.planned:,} {unit} done{more}",
             **({"failed": f"{found.failed:,}"} if found.failed else {}),
             "held by": found.holder or "nobody",
             "last run ended": found.ended or "no run has ended yet",

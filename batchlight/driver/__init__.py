@@ -9,11 +9,13 @@ merging.py     a listing and earlier records side by side
 collisions.py  images whose outputs would overwrite one another
 planner.py     a listing compared with earlier records
 cutting.py     what there is to do, cut into batches and chunks
+drafting.py    the plans of a listing, each written while the one before it is done
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker
 following.py   what is heard of them: counts, and who is told
 closing.py     the end of a plan: its parts move to metadata/
 network.py     the network on its actors
+outcome.py     what a run comes to, in numbers
 stats.py, progress.py, prometheus.py   what a run has done so far, and who is told
 dry_run.py     what a run would do
 estimates.py, requests.py   how long it would take, how many requests, and what that would cost

@@ -13,6 +13,10 @@ from batchlight.output.plan import PlannedBatch
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
+CHUNKS_PER_PLAN = 16
+"""After which a plan is full, of about a million images: they are begun while the rest of the
+listing is planned."""
+
 OTHERS_PER_BATCH = 256
 OTHERS_BYTES = 2**30
 """After which a batch of files that are no images is full too, so that it ends in time."""

@@ -89,13 +89,15 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     state = OutputState.load(storage)
     config = as_begun(config, state)
     fingerprints = fingerprints_of(config, model)
-    left = 0
+    left, rest_of = 0, None
     stored = plan_to_finish(config, fingerprints, inputs, output, state)
     if stored is not None:
         left = rows_left(storage, state)
-        # Once it is finished, everything has been overwritten that there was to overwrite.
-        config = config.model_copy(update={"overwrite": False})
-    planner = Planner(config, fingerprints, inputs.passed_over)
+        # So far, everything has been overwritten that there was to overwrite.
+        if stored.overwrite and stored.continues_after is not None:
+            rest_of = stored
+        config = config.model_copy(update={"overwrite": rest_of is not None})
+    planner = Planner(config, fingerprints, inputs.passed_over, rest_of=rest_of)
     draw = Draw()
     containers: list[Input] = []
     for item in _todo(planner.chunks(inputs.images(), earlier_rows(storage, state), first=0)):

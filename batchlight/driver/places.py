@@ -35,7 +35,8 @@ def as_begun(config: JobConfig, state: OutputState) -> JobConfig:
     Before, 64 was the default, so that an output of batches of 64 is gone on with in such.
     """
     plan = state.plan
-    starts_anew = config.overwrite and not (state.unfinished and state.unfinished.overwrite)
+    begun = state.to_go_on_with
+    starts_anew = config.overwrite and not (begun and begun.overwrite)
     if plan is None or starts_anew or config.batch_size != "auto":
         return config
     sizes = {f.parameters.get("batch-size") for f in plan.fingerprints.values()}
@@ -86,4 +87,4 @@ def plan_to_finish(
             f"{output} holds the images of {plan.root}, not of {root}; "
             "choose another --output, or redo everything with --overwrite"
         )
-    return state.unfinished
+    return state.to_go_on_with

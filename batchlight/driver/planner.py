@@ -8,24 +8,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from batchlight.config import JobConfig, Method
 from batchlight.driver.collisions import apart, outside
 from batchlight.driver.cutting import Kind, Task, cut, first_of
 from batchlight.driver.merging import NewImages, side_by_side
 from batchlight.driver.passed_over import PassedOver
-from batchlight.errors import UsageError, is_permanent
+from batchlight.errors import is_permanent
 from batchlight.fingerprint import Fingerprint
-from batchlight.host.process import seldom_looking_for_cycles
-from batchlight.output.commit import drop_drafts
-from batchlight.output.earlier import Earlier, earlier_rows
+from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input
-from batchlight.output.layout import BatchRange
-from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
+from batchlight.output.plan import Plan, PlanCounts, PlannedBatch
 from batchlight.output.records import Tally
-from batchlight.output.state import OutputState
-from batchlight.storage import Storage
 
 
 class Planner:
@@ -37,10 +34,12 @@ class Planner:
         fingerprints: Mapping[Method, Fingerprint],
         passed_over: PassedOver | None = None,
         since: float = math.inf,
+        rest_of: Plan | None = None,
     ) -> None:
         """``passed_over``: what the listing meets beside the images.
 
-        ``since``: the first batch that this run has done before it lists.
+        ``since``: the first batch that this run has done before it lists. ``rest_of``: a plan of
+        part of this listing, to go on after; what there is to do up to there is left for later.
         """
         self._passed_over = passed_over or PassedOver()
         self.config = config
@@ -48,6 +47,7 @@ class Planner:
         self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
         self._since = since
+        self._after = (rest_of and rest_of.continues_after) or ""
         self.unlisted_since = Tally()
         """Of rows that this run has made of inputs that are not listed any more."""
         self.pairs = 0
@@ -56,22 +56,23 @@ class Planner:
         """Those of them that are of containers."""
         self.images_done_before = 0
         """In containers that there is nothing to do for."""
-        self.batch_size = 0
+        self.batch_size = (rest_of and rest_of.batch_size) or 0
         """Of what is cut; known once the first batch is."""
         self._seen: Counter[str] = Counter()
         self._gone = Tally()
         self._beyond = Tally()
 
     @property
+    def counts_so_far(self) -> PlanCounts:
+        """What was found of images."""
+        found: dict[str, Any] = dict(self._seen)
+        return PlanCounts(**found, gone_tally=self._gone, beyond_tally=self._beyond)
+
+    @property
     def counts(self) -> PlanCounts:
-        """What was found so far."""
-        return PlanCounts(
-            **self._seen,
-            gone_tally=self._gone,
-            beyond_tally=self._beyond,
-            passed_over=self._passed_over.counts,
-            beside=self._passed_over.beside,
-        )
+        """What was found, once the listing is at its end."""
+        met = self._passed_over
+        return replace(self.counts_so_far, passed_over=met.counts, beside=met.beside)
 
     def chunks(
         self, images: Iterable[Input], earlier: Iterable[Earlier], first: int
@@ -82,7 +83,7 @@ class Planner:
         """
         tasks = self._tasks(images, earlier)
         ahead, number = first_of(tasks)
-        self.batch_size = self.config.images_per_batch(number)
+        self.batch_size = self.batch_size or self.config.images_per_batch(number)
         for chunk in cut(chain(ahead, tasks), first, self.batch_size):
             self._seen["batches"] += len(chunk)
             yield chunk
@@ -93,8 +94,9 @@ class Planner:
         entries = outside(side_by_side(images, earlier), self.config)
         for found in apart(entries, self.config):
             if isinstance(found, NewImages):
-                self._count_new(found.images)
-                yield Task(Kind(all_methods), found.images)
+                if images := self._beyond_the_last_plan(found.images):
+                    self._count_new(images)
+                    yield Task(Kind(all_methods), images)
             elif found.image is None:
                 self._count_unlisted(found.rows.values())
             elif (task := self._task(found.image, found.rows)) is not None:
@@ -112,6 +114,11 @@ class Planner:
             return None
         kind = Kind(methods, image.container, image.is_other)
         return Task(kind, (image,), any(m in rows for m in methods))
+
+    def _beyond_the_last_plan(self, images: Sequence[Input]) -> Sequence[Input]:
+        if not self._after or images[0].key > self._after:
+            return images
+        return [image for image in images if image.key > self._after]
 
     def _count_new(self, images: Sequence[Input]) -> None:
         size = sum(image.size or 0 for image in images)
@@ -138,6 +145,8 @@ class Planner:
             self.images_done_before += max(row.tally.rows for row in rows.values())
 
     def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
+        if image.key <= self._after:
+            return False
         if row is None or self.config.overwrite:
             return True
         digests = self._container_digests if image.container else self._digests
@@ -170,50 +179,3 @@ class Planner:
         else:
             self._seen["gone"] += found.rows
             self._gone += found
-
-
-def draft_plan(
-    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
-) -> Plan | None:
-    """Compare a listing with the earlier records and write what there is to do; None if nothing.
-
-    It counts for nothing until it is stored. ``root``: what the paths are relative to. Raises
-    ``UsageError`` as ``Planner.chunks`` does.
-    """
-    drop_drafts(storage, state)
-    first = state.next_batch
-    written: list[BatchRange] = []
-    rows: Counter[Method] = Counter()
-    try:
-        with seldom_looking_for_cycles():
-            for chunk in planner.chunks(images, earlier_rows(storage, state), first):
-                written.append(write_chunk(storage, first, chunk))
-                rows.update(_rows_of(chunk))
-                del chunk  # there is one in memory at a time
-    except UsageError:
-        drop_drafts(storage, state)
-        raise
-    if not written:
-        return None
-    earlier = state.plan.fingerprints if state.plan else {}
-    return Plan(
-        first=first,
-        counts=planner.counts,
-        rows=rows.total(),
-        rows_by_method=dict(rows),
-        root=root,
-        overwrite=planner.config.overwrite,
-        fingerprints={**earlier, **planner.fingerprints},
-        methods=tuple(sorted(rows)),
-        chunks=tuple(written),
-        member_rules=planner.config.member_rules,
-        batch_size=planner.batch_size,
-    )
-
-
-def _rows_of(chunk: Iterable[PlannedBatch]) -> Counter[Method]:
-    """How many records of each method its batches will make."""
-    found: Counter[Method] = Counter()
-    for item in chunk:
-        found.update(dict.fromkeys(item.batch.methods, len(item.batch.inputs)))
-    return found

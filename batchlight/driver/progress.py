@@ -42,6 +42,8 @@ class Progress:
     skipped: int = 0
     unit: Unit = "images"
     """What a person calls them: images, if there is one method and nothing else is copied."""
+    more: bool = False
+    """Whether the listing goes on, so that the total is only what was planned so far."""
 
     @property
     def rate(self) -> float:
@@ -50,8 +52,13 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the end at this rate; None as long as there is none."""
-        return (self.total - self.done) / self.rate if self.rate else None
+        """Seconds until the end at this rate; None as long as there is none, or no known end."""
+        return (self.total - self.done) / self.rate if self.rate and not self.more else None
+
+    @property
+    def of_how_many(self) -> str:
+        """The total, marked if it will grow."""
+        return f"{self.total:,}{'+' * self.more}"
 
 
 OnProgress = Callable[[Progress], object]
@@ -123,6 +130,7 @@ class JsonDisplay:
             event="progress",
             done=state.done,
             total=state.total,
+            more=state.more,
             skipped=state.skipped,
             failed=state.failed,
             elapsed_s=round(state.elapsed_s, 3),
@@ -166,7 +174,7 @@ class BarDisplay:
             self._progress.stop()
 
     def _facts(self, state: Progress) -> str:
-        facts = [f"{state.done:,}/{state.total:,}"]
+        facts = [f"{state.done:,}/{state.of_how_many}"]
         if state.failed:
             facts.append(f"[red]{state.failed:,} failed[/]")
         if state.eta_s is not None and state.done < state.total:
@@ -237,8 +245,8 @@ def _is_notebook() -> bool:
 
 
 def _in_words(state: Progress) -> str:
-    skipped = f", {state.skipped} skipped" if state.skipped else ""
-    counts = f"{state.done}/{state.total} {state.unit}{skipped}, {state.failed} failed"
+    skipped = f", {state.skipped:,} skipped" if state.skipped else ""
+    counts = f"{state.done:,}/{state.of_how_many} {state.unit}{skipped}, {state.failed:,} failed"
     return f"{counts}, {state.rate:.1f}/s{_left(state)}"
 
 

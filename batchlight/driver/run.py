@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
@@ -25,17 +25,14 @@ from batchlight.driver import sidecars
 from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.closing import move_all
 from batchlight.driver.dispatch import Dispatcher
+from batchlight.driver.drafting import draft_plans, each_while_the_next_is_drafted
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.following import EnoughFailures, Follower
 from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
-from batchlight.driver.places import (
-    as_begun,
-    open_places,
-    plan_to_finish,
-    require_options_of,
-)
-from batchlight.driver.planner import Planner, draft_plan
+from batchlight.driver.outcome import in_numbers
+from batchlight.driver.places import as_begun, open_places, plan_to_finish, require_options_of
+from batchlight.driver.planner import Planner
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import Goal, RunStats
 from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
@@ -52,13 +49,20 @@ from batchlight.errors import (
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
-from batchlight.output.commit import Move, close_plan, drop_orphaned_parts, held_rows, store_plan
+from batchlight.output.commit import (
+    Move,
+    close_plan,
+    drop_orphaned_parts,
+    end_listing,
+    held_rows,
+    store_plan,
+)
 from batchlight.output.fence import FencedStorage
 from batchlight.output.lock import Lock, new_run_id, while_held
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
-from batchlight.output.summary import Summary, counts_of, package_versions
+from batchlight.output.summary import Summary, package_versions
 from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.worker.steps import BatchContext, compile_kernels
@@ -133,7 +137,7 @@ class _Run:
                 self.model = model_of(self.config, self.weights, self._started_engine)
                 finished = self._finish_stored_plan()
                 if not self.stopped_early:  # one that was overwriting has overwritten all there was
-                    self._do_new_work(overwrite=self.config.overwrite and not finished)
+                    self._plan_and_do(overwrite=self.config.overwrite and not finished)
                 if not self.stopped_early:
                     self._copy_sidecars()
                 summary = self._reported(self._summary_of_outcome())
@@ -167,28 +171,46 @@ class _Run:
         if plan is None:
             return False
         self.counts = plan.counts
-        self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
-        self._do(plan)
+        if self.state.unfinished is not None:
+            self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
+            self._do(plan)
+        if plan.continues_after is not None and not self.stopped_early:
+            self._plan_and_do(plan.overwrite, rest_of=plan)
+            if not self.stopped_early:
+                self.state = end_listing(self.storage, self.state)
         return True
 
-    def _do_new_work(self, overwrite: bool) -> None:
+    def _plan_and_do(self, overwrite: bool, rest_of: Plan | None = None) -> None:
+        """Do what there is to do, each plan while the next one is drafted."""
         self.display.say(f"listing {self.inputs.given}")
-        config = self.config.model_copy(update={"overwrite": overwrite})
         planner = Planner(
-            config, self.fingerprints, self.inputs.passed_over, self.stats.first_batch
+            self.config.model_copy(update={"overwrite": overwrite}),
+            self.fingerprints,
+            self.inputs.passed_over,
+            self.stats.first_batch,
+            rest_of,
         )
-        root = str(self.inputs.root)
-        plan = draft_plan(self.storage, self.state, planner, self.inputs.images(), root)
+        images, root = self.inputs.images(), str(self.inputs.root)
+        drafts = draft_plans(self.storage, self.state, planner, images, root)
+        self.counts, plan = PlanCounts(), None
+        with closing(each_while_the_next_is_drafted(drafts)) as plans:
+            for plan in plans:
+                self._found(self.counts + plan.counts, plan.in_words, plan.continues_after is None)
+                self.state = store_plan(self.storage, self.state, plan)
+                self._do(plan)
+                if self.stopped_early:
+                    return
+        if plan is None:
+            self._found(planner.counts, planner.counts.in_words, is_all=True)
         self.counts, self._unlisted = planner.counts, planner.unlisted_since
-        self.display.say(self.counts.in_words)
-        if self.state.unfinished is not None:
-            # No sooner, since the new one might be refused.
+
+    def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
+        self.counts = counts
+        self.display.say(in_words)
+        if is_all and not self.config.allow_empty:
+            refuse_nothing(self.inputs, counts)
+        if self.state.unfinished is not None:  # no sooner, since the new one might be refused
             self.state = self._close()
-        if not config.allow_empty:
-            refuse_nothing(self.inputs, self.counts)
-        if plan is not None:
-            self.state = store_plan(self.storage, self.state, plan)
-            self._do(plan)
 
     def _do(self, plan: Plan) -> None:
         """Do the batches of the last plan that are not done yet, and close it."""
@@ -300,13 +322,7 @@ class _Run:
 
     def _summary(self, exit_code: int, reason: str, count_within_s: float | None = None) -> Summary:
         """How the run ended, with the counts of what the output holds."""
-        done = self.stats
-        held = held_rows(self.storage, self.config.method, count_within_s, done.first_batch)
-        # Failing rows of inputs that are not listed are nobody's concern.
-        unlisted = self.counts.gone_tally + self.counts.beyond_tally
-        rows = Tally() if held is None else held.rows - unlisted
-        new = Tally() if held is None else held.new - self._unlisted
-        images, pairs = self.counts.in_all(rows, len(self.config.method))
+        held = held_rows(self.storage, self.config.method, count_within_s, self.stats.first_batch)
         return Summary(
             run_id=self.lock.run_id,
             exit_code=exit_code,
@@ -315,25 +331,7 @@ class _Run:
             output=str(self.output),
             started_at=self.started_at.isoformat(timespec="seconds"),
             finished_at=_now(),
-            inputs=images,
-            containers=self.counts.containers,
-            beside=self.counts.beside,
-            others=self.counts.others,
-            pairs=pairs,
-            counted=held is not None,
-            **counts_of(rows),
-            missing=0 if held is None else max(0, pairs - rows.rows),
-            gone=self.counts.gone,
-            passed_over=dict(self.counts.passed_over),
-            pairs_now=new.rows,
-            failed_now=new.failed,
-            done_now=done.rows,
-            done_before=max(0, rows.rows - done.rows),
-            read_bytes=done.read_bytes,
-            written_bytes=done.tally.output_bytes,
-            elapsed_s=round(done.elapsed_s, 3),
-            images_per_s=round(done.rows / done.elapsed_s, 3) if done.elapsed_s else 0.0,
-            report_s=round(done.report_s, 3),
+            **in_numbers(self.counts, held, self._unlisted, self.stats, len(self.config.method)),
             config=self.config.model_dump(mode="json"),
             fingerprints={m: f.digest for m, f in self.fingerprints.items()},
             network=self.model.described() if self.model else {},

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from batchlight.errors import BatchlightError
 
@@ -31,36 +32,41 @@ class TooLongError(Exception):
     """A call has not ended in its time."""
 
 
-class _Call:
+class Call(Generic[T]):
     """One call in a thread, and what came of it."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self._ended = threading.Event()
-        self._result: Any = None
+        self._result: T
         self._error: BaseException | None = None
         self._given_up = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def wait(
-        self, seconds: float | None, meanwhile: Callable[[], object] | None, every_s: float
-    ) -> Any:
-        """Its result. Raises what it raised; ``TooLongError``; and what a signal handler raises."""
+    def result(
+        self,
+        seconds: float | None = None,
+        meanwhile: Callable[[], object] | None = None,
+        every_s: float = 1.0,
+    ) -> T:
+        """Wait for it. Raises what it raised; ``TooLongError``; and what a signal handler raises.
+
+        ``meanwhile`` is called every so many seconds, in this thread, and may raise too.
+        """
         end = math.inf if seconds is None else time.monotonic() + seconds
-        self._thread.start()
-        try:
-            while not self._ended.wait(self._patience(end, meanwhile and every_s)):
-                if time.monotonic() >= end:
-                    raise TooLongError
-                if meanwhile is not None:
-                    meanwhile()
-        except BaseException:
-            self._given_up = True
-            _given_up.append(self._ended.is_set)
-            raise
+        while not self._ended.wait(self._patience(end, meanwhile and every_s)):
+            if time.monotonic() >= end:
+                raise TooLongError
+            if meanwhile is not None:
+                meanwhile()
         if self._error is not None:
             raise self._error
         return self._result
+
+    def give_up(self) -> None:
+        """Wait no more: from now on, it is to write nothing."""
+        self._given_up = True
+        _given_up.append(self._ended.is_set)
 
     def _patience(self, end: float, every_s: float | None) -> float | None:
         """Seconds until there is something to do for whoever waits; None if there never is."""
@@ -83,6 +89,17 @@ class _Call:
             self._ended.set()
 
 
+@contextmanager
+def begun(function: Callable[[], T]) -> Iterator[Call[T]]:
+    """Call a function in a thread of its own; given up if the block ends by an exception."""
+    call = Call(function)
+    try:
+        yield call
+    except BaseException:
+        call.give_up()
+        raise
+
+
 def call_in_thread(
     function: Callable[[], T],
     seconds: float | None = None,
@@ -91,11 +108,10 @@ def call_in_thread(
 ) -> T:
     """Call a function in a thread of its own; a signal or the time ends the wait for it.
 
-    ``meanwhile`` is called every so many seconds, in this thread. Raises what the functions raise,
-    and ``TooLongError``.
+    Raises as ``Call.result`` does.
     """
-    result: T = _Call(function).wait(seconds, meanwhile, every_s)
-    return result
+    with begun(function) as call:
+        return call.result(seconds, meanwhile, every_s)
 
 
 class Pool(ThreadPoolExecutor):
@@ -125,7 +141,7 @@ class Pool(ThreadPoolExecutor):
 
 def this_call() -> Callable[[], None]:
     """What raises ``GivenUpError`` once nobody waits for the call that this thread runs."""
-    call: _Call | None = getattr(_local, "call", None)
+    call: Call[Any] | None = getattr(_local, "call", None)
     return _never if call is None else call.require_wanted
 
 

@@ -52,9 +52,18 @@ def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
     return replace(state, plans=(*state.plans, plan.first), plan=plan, closed=False)
 
 
-def drop_drafts(storage: Storage, state: OutputState) -> None:
-    """Remove the chunks of a plan that was never stored."""
-    folder = chunk_folder(state.next_batch)
+def end_listing(storage: Storage, state: OutputState) -> OutputState:
+    """Of the last plan, say that no other one of its listing is to follow."""
+    if state.plan is None or state.plan.continues_after is None:
+        return state
+    plan = replace(state.plan, continues_after=None)
+    storage.write(plan_path(plan.first), end_mark(plan))
+    return replace(state, plan=plan)
+
+
+def drop_drafts(storage: Storage, first: int) -> None:
+    """Remove the chunks of a plan that was never stored, and would begin with this batch."""
+    folder = chunk_folder(first)
     _delete_all(storage, [f"{folder}/{name}" for name in storage.names(folder)])
 
 
@@ -100,7 +109,7 @@ def close_plan(
 
 def _moves(storage: Storage, state: OutputState, plan: Plan) -> Iterator[Move]:
     """Each chunk with parts, once the rows that it replaces are gone for good."""
-    old = old_spans(storage, state, plan)
+    old = _old_spans(storage, state, plan)
     _delete_stale_outputs(storage, state, plan, old)
     for step in replaced_by(storage, plan, old, state.parts):
         if isinstance(step, OldFile):
@@ -108,6 +117,11 @@ def _moves(storage: Storage, state: OutputState, plan: Plan) -> Iterator[Move]:
         elif parts := tuple(n for n in step.numbers() if n in state.parts):
             storage.sync()
             yield Move(step, parts)
+
+
+def _old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
+    """The files that may lose rows: none is looked at where all is new."""
+    return old_spans(storage, state, plan) if plan.replaces_any(storage) else []
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,7 @@ def held_rows(
         if time.monotonic() > deadline:
             return None
     if (plan := state.unfinished) is not None:
-        for step in replaced_by(storage, plan, old_spans(storage, state, plan), state.parts):
+        for step in replaced_by(storage, plan, _old_spans(storage, state, plan), state.parts):
             if isinstance(step, OldFile) and step.replaced is not None:
                 lost = step.lost_rows(storage, ["method", *TALLY_COLUMNS])
                 less = Tally() - Tally.of(of_methods(lost, methods))

@@ -26,7 +26,7 @@ from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path, state_trouble
 from batchlight.output.recordfiles import read_table, to_parquet
-from batchlight.output.records import Tally
+from batchlight.output.records import Tally, summed
 from batchlight.storage import Storage
 
 _CHUNK_SCHEMA = pa.schema(
@@ -101,6 +101,18 @@ class PlanCounts:
     others_bytes: int = 0
     todo_others: int = 0
 
+    def __add__(self, other: PlanCounts) -> PlanCounts:
+        found = {name: value + vars(other)[name] for name, value in self._numbers.items()}
+        return PlanCounts(**found, passed_over=summed(self.passed_over, other.passed_over))
+
+    def __sub__(self, part: PlanCounts) -> PlanCounts:
+        found = {name: value - vars(part)[name] for name, value in self._numbers.items()}
+        return PlanCounts(**found, passed_over=summed(self.passed_over, part.passed_over, -1))
+
+    @property
+    def _numbers(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "passed_over"}
+
     def in_all(self, recorded: Tally, methods: int) -> tuple[int, int]:
         """Images, and pairs, with those in containers as far as they are recorded.
 
@@ -146,6 +158,7 @@ class PlanDocument(Document):
     chunks: tuple[BatchRange, ...]
     batch_size: int | None = None
     member_rules: Mapping[str, Any] = {}
+    continues_after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +184,14 @@ class Plan:
     """Images per batch at most; None if that was not recorded."""
     member_rules: Mapping[str, Any] = field(default_factory=dict)
     """``JobConfig.member_rules``."""
+    continues_after: str | None = None
+    """The key of its last input if the listing was longer: then another plan is to follow."""
+
+    @property
+    def in_words(self) -> str:
+        """What planning found, and whether there is more to plan."""
+        more = "; the listing goes on" if self.continues_after is not None else ""
+        return f"{self.counts.in_words}{more}"
 
     @property
     def next_batch(self) -> int:
@@ -209,6 +230,13 @@ class Plan:
         folders = pc.binary_join_element_wise(rows["input"], pa.scalar(""), "/")
         units = pc.if_else(rows[_CONTAINER], folders, rows["input"])
         return rows.select(columns).set_column(2, "input", units)
+
+    def replaces_any(self, storage: Storage) -> bool:
+        """Whether any of its inputs has rows already."""
+        return any(
+            pc.any(self.read_chunk(storage, chunk, ["again"])["again"]).as_py()
+            for chunk in self.chunks
+        )
 
     def rows_left(self, storage: Storage, done: Collection[int]) -> Mapping[Method, int]:
         """How many records of each method are still to be made."""

@@ -163,11 +163,11 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.ok + other.ok,
-            _summed(self.failed_by_code, other.failed_by_code),
+            summed(self.failed_by_code, other.failed_by_code),
             self.input_bytes + other.input_bytes,
             self.output_bytes + other.output_bytes,
             self.skipped + other.skipped,
-            _summed(self.lost_by_name, other.lost_by_name),
+            summed(self.lost_by_name, other.lost_by_name),
             self.copied + other.copied,
             self.in_containers + other.in_containers,
             self.containers + other.containers,
@@ -176,11 +176,11 @@ class Tally:
     def __sub__(self, part: Tally) -> Tally:
         return Tally(
             self.ok - part.ok,
-            _summed(self.failed_by_code, part.failed_by_code, -1),
+            summed(self.failed_by_code, part.failed_by_code, -1),
             self.input_bytes - part.input_bytes,
             self.output_bytes - part.output_bytes,
             self.skipped - part.skipped,
-            _summed(self.lost_by_name, part.lost_by_name, -1),
+            summed(self.lost_by_name, part.lost_by_name, -1),
             self.copied - part.copied,
             self.in_containers - part.in_containers,
             self.containers - part.containers,
@@ -223,7 +223,7 @@ def _counted(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((entry["values"], entry["counts"]) for entry in counts))
 
 
-def _summed(
+def summed(
     one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], factor: int = 1
 ) -> tuple[tuple[str, int], ...]:
     """Two counts as one; ``factor`` is for the second."""

@@ -58,6 +58,12 @@ class OutputState:
         return None if self.closed else self.plan
 
     @property
+    def to_go_on_with(self) -> Plan | None:
+        """The last plan, if it is not closed or not the last one of its listing."""
+        more = self.plan is not None and self.plan.continues_after is not None
+        return self.plan if more else self.unfinished
+
+    @property
     def next_batch(self) -> int:
         """The number of the first batch of a new plan.
 

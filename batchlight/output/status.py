@@ -31,6 +31,8 @@ class Status:
     ended: str | None
     """When and how the last run that is over ended."""
     exit_code: int | None
+    more: bool = False
+    """Whether the listing goes on after the last plan: another one is to follow."""
 
 
 def open_output(text: str) -> Storage:
@@ -55,7 +57,7 @@ def read_status(text: str) -> Status:
     planned = state.plan.rows if state.plan else 0
     told = _told_of(state, holder)
     summary = read_summary(storage)
-    ended = "finished" if state.unfinished is None and summary else "interrupted"
+    ended = "finished" if state.to_go_on_with is None and summary else "interrupted"
     return Status(
         output=text,
         state="running" if holder else ended,
@@ -70,6 +72,7 @@ def read_status(text: str) -> Status:
             else None
         ),
         exit_code=summary.exit_code if summary else None,
+        more=state.plan is not None and state.plan.continues_after is not None,
     )
 
 

@@ -16,9 +16,10 @@ from batchlight.config import JobConfig
 from batchlight.driver import dispatch
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.dispatch import Dispatcher, OnProgress
+from batchlight.driver.drafting import draft_plans
 from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner, draft_plan
+from batchlight.driver.planner import Planner
 from batchlight.engine import InProcessEngine, Lost, Work, WorkerDied, calls
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 from batchlight.output.commit import close_plan, store_plan
@@ -90,10 +91,8 @@ class Job:
         self.inputs = open_inputs(self.config)
         state = OutputState.load(self.storage)
         images = self.inputs.images()
-        plan = draft_plan(self.storage, state, planner, images, str(self.inputs.root))
-        assert plan is not None
-        self.plan = plan
-        self.state = store_plan(self.storage, state, plan)
+        [self.plan] = draft_plans(self.storage, state, planner, images, str(self.inputs.root))
+        self.state = store_plan(self.storage, state, self.plan)
         self.heard: list[tuple[BatchResult | None, Tally]] = []
         self.hear: OnProgress = lambda *told: self.heard.append(told)
 

@@ -50,7 +50,7 @@ def written(out: Path) -> dict[str, bytes]:
 
 
 MOMENTS = {
-    "listing": "draft_plan",
+    "listing": "draft_plans",
     "plan drafted": "store_plan",
     "at work": "serve",
     "before a plan is closed": "close_plan",

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from batchlight.config import JobConfig
 from batchlight.driver import cutting, merging
+from batchlight.driver.drafting import draft_plans
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner, draft_plan
+from batchlight.driver.planner import Planner
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.images.names import output_name
 from batchlight.output.commit import close_plan, store_plan
@@ -205,8 +206,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     path = metadata_path(BatchRange(0, 0))
     storage.write(path, to_parquet(as_table([recorded]), path))
     state = OutputState.load(storage)
-    plan = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
-    assert plan is not None
+    [plan] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     # Numbers go on after those of the records, whose plan is gone here.
     assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.first) == (7, 3, 7, 1)
     expected = [replace(b, number=b.number + 1) for b in planned(images, [])[0]]
@@ -225,8 +225,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert (state.plan, state.unfinished) == (plan, None)
 
     # A plan whose end mark is not there yet is no plan.
-    later = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
-    assert later is not None
+    [later] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert OutputState.load(storage).plan == plan
     state = store_plan(storage, state, later)
     assert OutputState.load(storage).plan == later
@@ -242,11 +241,11 @@ def test_a_refused_plan_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     images = [*(image(f"{n:03d}.jpg") for n in range(9)), image("z.jpg"), image("z.png")]
     config = CONFIG.model_copy(update={"format": "png"})
     with pytest.raises(UsageError, match="would both be written to"):
-        draft_plan(storage, state, Planner(config, FINGERPRINTS), images, "root")
+        list(draft_plans(storage, state, Planner(config, FINGERPRINTS), images, "root"))
     assert not list(tmp_path.glob("_batchlight/plan/*/*"))
     # Nor does one that was cut off: the next draft begins with an empty folder.
     storage.write("_batchlight/plan/0000000000/0000000007-0000000009.parquet", b"cut off")
-    draft_plan(storage, state, Planner(config, FINGERPRINTS), images[:1], "root")
+    list(draft_plans(storage, state, Planner(config, FINGERPRINTS), images[:1], "root"))
     assert len(list(tmp_path.glob("_batchlight/plan/*/*"))) == 1
 
 
@@ -289,8 +288,7 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     storage.check(writable=True)
     images = (image(f"{n:03d}.jpg") for n in range(20))
     state = OutputState.load(storage)
-    plan = draft_plan(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
-    assert plan is not None
+    [plan] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(batches_of(plan, storage)) == 7
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlight.config import JobConfig, Method
-from batchlight.driver import cutting
-from batchlight.driver.planner import Planner, draft_plan
+from batchlight.driver import cutting, drafting
+from batchlight.driver.drafting import draft_plans
+from batchlight.driver.planner import Planner
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import close_plan, held_rows, store_plan
 from batchlight.output.inputs import Batch, Input
@@ -123,6 +124,7 @@ def test_every_replaced_row_is_found_and_no_other(
 def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> int:
     """Reads of whole files that replacing all rows of so many chunks costs."""
     monkeypatch.setattr(cutting, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", chunks)
     storage = opened(folder)
     images = [Input(f"{n:04d}.jpg", None, 1, WHEN) for n in range(8 * chunks)]
     reads = 0
@@ -136,8 +138,7 @@ def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> i
     for overwrite in (False, True):
         config = CONFIG.model_copy(update={"overwrite": overwrite})
         state = OutputState.load(storage)
-        plan = draft_plan(storage, state, Planner(config, FINGERPRINTS), images, "in")
-        assert plan is not None
+        [plan] = draft_plans(storage, state, Planner(config, FINGERPRINTS), images, "in")
         assert len(plan.chunks) == chunks
         store_plan(storage, state, plan)
         for chunk in plan.chunks:

@@ -331,8 +331,10 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(
             )
         assert stopped.returncode == 1, stopped.stderr
         assert stopped.stdout == ""
-        *retries, sentence = stopped.stderr.splitlines()
-        assert all("trying again" in line for line in retries)
+        *warnings, sentence = stopped.stderr.splitlines()
+        # A slow machine also comes to renew the lock while the store is out.
+        expected = ("trying again", "could not be renewed")
+        assert all(any(words in line for words in expected) for line in warnings), warnings
         assert sentence.startswith("error: cannot ")
         assert f"s3://{BUCKET}/" in sentence
         made = images(s3_server.tree(prefix))

@@ -1,0 +1,122 @@
+"""The plans of a listing, written chunk by chunk and one after the other.
+
+A small data set has one. Of a large one, the first images are done while the next plan is drafted,
+so that nothing waits for the end of the listing, and no more than two plans are ever under way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from batchlight.config import Method
+from batchlight.driver.cutting import CHUNKS_PER_PLAN
+from batchlight.driver.planner import Planner
+from batchlight.errors import UsageError
+from batchlight.host.given_up import begun, this_call
+from batchlight.host.process import seldom_looking_for_cycles
+from batchlight.output.commit import drop_drafts
+from batchlight.output.earlier import earlier_rows
+from batchlight.output.inputs import Input
+from batchlight.output.layout import BatchRange
+from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
+from batchlight.output.state import OutputState
+from batchlight.storage import Storage
+
+
+def draft_plans(
+    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
+) -> Iterator[Plan]:
+    """Compare a listing with the earlier records and write what there is to do.
+
+    A plan counts for nothing until it is stored, which is to be done in order. ``root``: what the
+    paths are relative to. Raises ``UsageError`` as ``Planner.chunks`` does.
+    """
+    fingerprints = {**(state.plan.fingerprints if state.plan else {}), **planner.fingerprints}
+    before = PlanCounts()
+    draft = _Draft(storage, state.next_batch)
+    # The rows of an unfinished plan are moved once the first of these plans is stored, and up to
+    # there they are read.
+    most = math.inf if state.unfinished else CHUNKS_PER_PLAN
+
+    def plan(found: PlanCounts, continues_after: str | None) -> Plan:
+        return Plan(
+            first=draft.first,
+            counts=replace(found - before, **draft.counts),
+            rows=draft.rows.total(),
+            rows_by_method=dict(draft.rows),
+            root=root,
+            overwrite=planner.config.overwrite,
+            fingerprints=fingerprints,
+            methods=tuple(sorted(draft.rows)),
+            chunks=tuple(draft.chunks),
+            member_rules=planner.config.member_rules,
+            batch_size=planner.batch_size,
+            continues_after=continues_after,
+        )
+
+    try:
+        with seldom_looking_for_cycles():
+            for chunk in planner.chunks(images, earlier_rows(storage, state), draft.first):
+                if len(draft.chunks) == most:
+                    yield (ended := plan(planner.counts_so_far, draft.last_key))
+                    before += ended.counts
+                    draft = _Draft(storage, ended.next_batch)
+                draft.add(chunk)
+                del chunk  # there is one in memory at a time
+    except UsageError:
+        drop_drafts(storage, draft.first)
+        raise
+    if draft.chunks:
+        yield plan(planner.counts, None)
+
+
+_OF_ITS_OWN = ("batches", "todo", "todo_bytes", "todo_containers", "todo_others")
+"""Counts that are of what a plan has, while a listing is always read some way ahead."""
+
+
+class _Draft:
+    """A plan that is being written."""
+
+    def __init__(self, storage: Storage, first: int) -> None:
+        drop_drafts(storage, first)
+        self._storage = storage
+        self.first = first
+        self.chunks: list[BatchRange] = []
+        self.rows: Counter[Method] = Counter()
+        """How many records of each method its batches will make."""
+        self.counts: dict[str, Any] = dict.fromkeys(_OF_ITS_OWN, 0)
+        self.last_key = ""
+
+    def add(self, chunk: list[PlannedBatch]) -> None:
+        this_call()()
+        self.chunks.append(write_chunk(self._storage, self.first, chunk))
+        self.counts["batches"] += len(chunk)
+        for item in chunk:
+            self._add(item)
+        self.last_key = max(image.key for item in chunk for image in item.batch.inputs)
+
+    def _add(self, item: PlannedBatch) -> None:
+        batch, files = item.batch, len(item.batch.inputs)
+        self.rows.update(dict.fromkeys(batch.methods, files))
+        if batch.copies:
+            self.counts["todo_others"] += files
+            return
+        self.counts["todo"] += files
+        self.counts["todo_bytes"] += sum(image.size or 0 for image in batch.inputs)
+        self.counts["todo_containers"] += batch.container is not None
+
+
+def each_while_the_next_is_drafted(plans: Iterator[Plan]) -> Generator[Plan, None, None]:
+    """Pass plans on. To be closed by whoever takes no more of them."""
+    plan = next(plans, None)
+    while plan is not None:
+        if plan.continues_after is None:
+            yield plan
+            return
+        with begun(lambda: next(plans, None)) as following:
+            yield plan
+            plan = following.result()
