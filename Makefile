@@ -38,7 +38,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Files by name, not by their number of tests: files of few tests take the longest, and would be last.
+# In their order, not by their number of tests: files of few tests take the longest, and would be last.
 SUITE := -n 3 --dist loadfile --no-loadscope-reorder
 
 suite: install

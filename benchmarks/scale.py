@@ -232,12 +232,15 @@ class Bucket:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         """As ``Storage`` has it."""
-        with sorting_table() as table:
+        with sorting_table(in_order=soon) as table:
             for first in range(0, self._count, KEYS_PER_PAGE):
                 numbers = range(first, min(first + KEYS_PER_PAGE, self._count))
-                table.add([self._file(number) for number in numbers], at_most)
+                page = [self._file(number) for number in numbers]
+                if table.add(page, at_most):
+                    break
+                yield from table.ready(page[-1].path)
             yield from table.inputs()
 
     def _file(self, number: int) -> FileInfo:
@@ -249,7 +252,7 @@ def listing(config: JobConfig, count: int) -> Iterator[Input]:
     """What a run makes of the pages of a bucket."""
     inputs = open_inputs(config)
     vars(inputs)["opened"] = lambda location: Bucket(count)
-    return inputs.images()
+    return inputs.images(soon=True)
 
 
 def commit_all(config: JobConfig, plan: Plan) -> None:

@@ -26,6 +26,15 @@ os.environ.update(QUIET)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STARTUP), os.getenv("PYTHONPATH")]))
 
 
+LONG = ("driver", "package", "engine", "training", "absgn", "cli")
+"""Folders with files of tests that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real object store."""

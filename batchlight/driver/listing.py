@@ -83,10 +83,13 @@ class InputSet:
         name = "" if self.data_set.is_folder else self.given.name
         return open_source(self.root).readers(name, output.path)
 
-    def images(self) -> Iterator[Input]:
-        """The images, in the order of the UTF-8 bytes of their paths, never all in memory."""
+    def images(self, soon: bool = False) -> Iterator[Input]:
+        """The images, in the order of the UTF-8 bytes of their paths, never all in memory.
+
+        ``soon``: as ``Storage.walk`` has it.
+        """
         self.passed_over.clear()
-        found = self._matching(self._images_of(self._found()))
+        found = self._matching(self._images_of(self._found(soon=soon)))
         return self._limited(in_order_of_keys(found))
 
     def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
@@ -108,7 +111,7 @@ class InputSet:
         is_all = len(found) <= files
         return list(self._matching(self._images_of(found[:files]), is_all)), is_all
 
-    def _found(self, at_most: int | None = None) -> Iterator[Input]:
+    def _found(self, at_most: int | None = None, soon: bool = False) -> Iterator[Input]:
         """All that is listed, or so many files; of a folder, of any kind."""
         if self.data_set.is_list:
             yield from self._listed()
@@ -116,7 +119,7 @@ class InputSet:
             opened = self.opened
             yield _look_at(ListEntry(self.given.name, None), opened(self.root), opened)
         else:
-            yield from self._looked_into(self.opened(self.root).walk(at_most))
+            yield from self._looked_into(self.opened(self.root).walk(at_most, soon))
 
     def _looked_into(self, files: Iterable[FileInfo]) -> Iterator[Input]:
         """What files are; of Parquet files, their footers tell, and several are read at once."""

@@ -65,6 +65,7 @@ from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
 from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.base import ListedLateError
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                finished = self._finish_stored_plan()
-                if not self.stopped_early:  # one that was overwriting has overwritten all there was
-                    self._plan_and_do(overwrite=self.config.overwrite and not finished)
+                try:
+                    self._do_all(soon=True)
+                except ListedLateError:
+                    self._do_all(soon=False)
                 if not self.stopped_early:
                     self._copy_sidecars()
                 summary = self._reported(self._summary_of_outcome())
@@ -157,11 +159,17 @@ class _Run:
         summary.write(self.storage)
         return summary
 
+    def _do_all(self, soon: bool) -> None:
+        """``soon``: without waiting for the end of a listing."""
+        finished = self._finish_stored_plan(soon)
+        if not self.stopped_early:  # one that was overwriting has overwritten all there was
+            self._plan_and_do(self.config.overwrite and not finished, soon)
+
     def _leave_summary(self, code: int, reason: str) -> None:
         """Of a run that ends before its time."""
         self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
 
-    def _finish_stored_plan(self) -> bool:
+    def _finish_stored_plan(self, soon: bool) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
@@ -175,22 +183,18 @@ class _Run:
             self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
             self._do(plan)
         if plan.continues_after is not None and not self.stopped_early:
-            self._plan_and_do(plan.overwrite, rest_of=plan)
+            self._plan_and_do(plan.overwrite, soon, rest_of=plan)
             if not self.stopped_early:
                 self.state = end_listing(self.storage, self.state)
         return True
 
-    def _plan_and_do(self, overwrite: bool, rest_of: Plan | None = None) -> None:
+    def _plan_and_do(self, overwrite: bool, soon: bool, rest_of: Plan | None = None) -> None:
         """Do what there is to do, each plan while the next one is drafted."""
         self.display.say(f"listing {self.inputs.given}")
-        planner = Planner(
-            self.config.model_copy(update={"overwrite": overwrite}),
-            self.fingerprints,
-            self.inputs.passed_over,
-            self.stats.first_batch,
-            rest_of,
-        )
-        images, root = self.inputs.images(), str(self.inputs.root)
+        config = self.config.model_copy(update={"overwrite": overwrite})
+        met, since = self.inputs.passed_over, self.stats.first_batch
+        planner = Planner(config, self.fingerprints, met, since, rest_of)
+        images, root = self.inputs.images(soon), str(self.inputs.root)
         drafts = draft_plans(self.storage, self.state, planner, images, root)
         self.counts, plan = PlanCounts(), None
         with closing(each_while_the_next_is_drafted(drafts)) as plans:

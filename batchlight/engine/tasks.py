@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from batchlight._version import __version__
@@ -16,7 +16,7 @@ from batchlight.engine.actors import RayService, nodes_with_cpus
 from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
-from batchlight.engine.own_ray import private_folder, private_token, workers_that_fit
+from batchlight.engine.own_ray import few_processes, private_folder, private_token, workers_that_fit
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
     BatchlightError,
@@ -123,7 +123,10 @@ class RayEngine:
         _refuse_silence(self._address)
         its_logger = logging.getLogger("ray")
         self._settings.callback(its_logger.setLevel, its_logger.level)
-        ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with few_processes() if local else nullcontext():
+            ray.init(
+                address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local
+            )
 
     def _look_around(self) -> None:
         """Count the nodes, CPUs and GPUs. Raises ``UsageError`` if there is no CPU to work on."""

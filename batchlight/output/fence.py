@@ -82,8 +82,8 @@ class FencedStorage:
     def check(self, writable: bool) -> None:
         self.storage.check(writable)
 
-    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
-        return self.storage.walk(at_most)
+    def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
+        return self.storage.walk(at_most, soon)
 
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)

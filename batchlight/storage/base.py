@@ -30,6 +30,13 @@ def escape_controls(name: str) -> str:
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
 
+class ListedLateError(Exception):
+    """A listing that is given as it comes met a file that is due before what it has given.
+
+    Names are shown without control characters, and so may sort elsewhere.
+    """
+
+
 class NameRefusedError(OSError):
     """The storage works, but not with this one file.
 
@@ -111,12 +118,13 @@ class Storage(Protocol):
         Raises ``UsageError`` for a local directory that does not exist, else ``StorageError``.
         """
 
-    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
         Left out: hidden names (any part starting with a dot), and folders that hold
         ``_batchlight``, which are somebody's output. ``at_most``: so many files will do, so that a
-        store need not list more.
+        store need not list more. ``soon``: give files before the listing is at its end, where the
+        store lists in order; raises ``ListedLateError``, very seldom.
         """
 
     def names(self, folder: str) -> list[str]:

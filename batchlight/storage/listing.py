@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,15 @@ from typing import Any
 import obstore
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, escape_controls
+from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, ListedLateError, escape_controls
+from batchlight.storage.connecting import endpoint_of
 from batchlight.storage.location import Location
 
+logger = logging.getLogger(__name__)
+
 KEYS_PER_PAGE = 1000
+KEYS_AT_ONCE = 65_536
+"""Sorted together where a store lists in order anyway."""
 RESTARTS = 10
 """How often a listing is begun at the first key."""
 _DIRECTORY_BUCKET = "--x-s3"
@@ -73,16 +78,31 @@ class Pages:
         )
 
 
+def lists_in_order(location: Location) -> bool:
+    """Whether a store is known to list in the order of UTF-8 bytes.
+
+    AWS and Google promise it. Others that are reached by S3's protocol need not (SeaweedFS goes
+    folder by folder), nor need S3's directory buckets and Azure's hierarchical accounts.
+    """
+    if location.scheme == "s3":
+        return not (endpoint_of(location) or location.bucket.endswith(_DIRECTORY_BUCKET))
+    return location.scheme == "gs"
+
+
 class SortingTable:
     """Where a listing is put together and sorted, in flat memory.
 
-    S3 lists in the order of UTF-8 bytes, but not every store does (SeaweedFS goes folder by
-    folder; S3's directory buckets promise nothing), and batches must not depend on the store.
-    Raises ``sqlite3.Error`` where the disk is in trouble.
+    Batches must not depend on the store, so that all of a listing is sorted that may not be in
+    order. Raises ``sqlite3.Error`` where the disk is in trouble.
     """
 
-    def __init__(self, table: sqlite3.Connection) -> None:
+    def __init__(self, table: sqlite3.Connection, in_order: bool = False) -> None:
         self._table = table
+        self._in_order = in_order
+        self._keys = 0
+        """In the table, of a listing that is in order."""
+        self._last = b""
+        """Up to which all was taken."""
         self._outputs: set[str] = set()
         """Folders that hold ``_batchlight``."""
         self._files = 0
@@ -94,32 +114,64 @@ class SortingTable:
         """Take a page in; a key that comes twice counts once, as it was the last time.
 
         Says whether there are as many inputs as will do, not counting empty ones, which may be
-        marks of folders.
+        marks of folders. Raises ``ListedLateError``.
         """
         for info in page:
             if INTERNAL not in info.path:
                 continue
             folders = escape_controls(info.path).split("/")[:-1]
             if INTERNAL in folders:
-                self._outputs.add("/".join(folders[: folders.index(INTERNAL)]))
+                self._add_output("/".join(folders[: folders.index(INTERNAL)]))
+        shown = [_printable(info) for info in page]
+        for info in shown if self._last else ():
+            if info.path.encode() <= self._last:
+                raise ListedLateError(info.path)
         self._table.executemany(
             "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
             (
                 (i.path.encode(), i.size, i.modified and i.modified.isoformat(), i.etag, i.defect)
-                for i in map(_printable, page)
+                for i in shown
             ),
         )
         if will_do is None:
+            self._keys += len(page)
             return False
         self._files += sum(bool(info.size) and self._is_input(info.path) for info in page)
         if self._files >= will_do:  # counted again, as those of an output leave when it is found
             self._files = sum(bool(info.size) for info in self.inputs())
         return self._files >= will_do
 
-    def inputs(self) -> Iterator[FileInfo]:
-        """What ``Storage.walk`` gives."""
+    def _add_output(self, folder: str) -> None:
+        below = f"{folder}/".encode() if folder else b""
+        if self._last.startswith(below) and self._last and folder not in self._outputs:
+            logger.warning(
+                "%s is the output of a run, which showed only after some of its files were listed: "
+                "images among them are taken for inputs; move them, or leave them out by --exclude",
+                folder,
+            )
+        self._outputs.add(folder)
+
+    def ready(self, last: str) -> Iterator[FileInfo]:
+        """What comes before anything that is listed after the key ``last``; now and then.
+
+        A key that is shown in another way may be due later than it was listed; or sooner, at which
+        ``add`` raises.
+        """
+        if not self._in_order or self._keys < KEYS_AT_ONCE:
+            return
+        self._keys, up_to = 0, last.encode()
+        yield from self.inputs(up_to)
+        self._table.execute("DELETE FROM file WHERE path <= ?", [up_to])
+        self._last = up_to
+
+    def inputs(self, up_to: bytes | None = None) -> Iterator[FileInfo]:
+        """What ``Storage.walk`` gives, but for what was ready before, up to the end or a path."""
         earlier: FileInfo | None = None
-        rows = self._table.execute("SELECT * FROM file ORDER BY path, defect, rowid")
+        rows = self._table.execute(
+            "SELECT * FROM file WHERE path > ? AND (? IS NULL OR path <= ?) "
+            "ORDER BY path, defect, rowid",
+            [self._last, up_to, up_to],
+        )
         for path, size, modified, etag, defect in rows:
             date = modified and datetime.fromisoformat(modified)
             name = path.decode()
@@ -141,13 +193,17 @@ class SortingTable:
 
 
 @contextmanager
-def sorting_table() -> Iterator[SortingTable]:
-    """A table in a temporary folder, which is removed afterwards."""
+def sorting_table(in_order: bool = False) -> Iterator[SortingTable]:
+    """A table in a temporary folder, which is removed afterwards.
+
+    ``in_order``: whether its pages will be in the order of UTF-8 bytes.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="batchlight-") as folder,
-        closing(sqlite3.connect(os.path.join(folder, "listing"))) as table,
+        # A listing may be gone on with in another thread than it was begun in.
+        closing(sqlite3.connect(f"{folder}/listing", check_same_thread=False)) as table,
     ):
-        yield SortingTable(table)
+        yield SortingTable(table, in_order)
 
 
 def _printable(info: FileInfo) -> FileInfo:

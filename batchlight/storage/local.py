@@ -83,7 +83,7 @@ class LocalStorage:
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
             )
 
-    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
+    def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         return islice(walk(self.root, self._links), at_most)
 
     def names(self, folder: str) -> list[str]:

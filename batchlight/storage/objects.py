@@ -27,7 +27,7 @@ from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
 from batchlight.storage.base import ChangedError, FileInfo, NameRefusedError
 from batchlight.storage.connecting import connect, refuse_fork
-from batchlight.storage.listing import Pages, sorting_table
+from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.readers import EVERYONE
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
@@ -82,26 +82,29 @@ class ObjectStorage:
         with suppress(OddNameError):  # which is an answer, too
             self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
-    def walk(self, at_most: int | None = None) -> Iterator[FileInfo]:
-        pages = Pages(self._store, self.location)
-        next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
+    def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         try:
-            with sorting_table() as table:
-                try:
-                    while (page := next_page()) and not table.add(page, at_most):
-                        pass
-                except OddNameError:
-                    if not self._lists_root():
-                        raise
-                    for page in self._by_folder(""):
-                        table.add(page)
-                inputs = filter(self._is_no_folder_mark, table.inputs())
+            with sorting_table(soon and lists_in_order(self.location)) as table:
+                inputs = filter(self._is_no_folder_mark, self._in_order(table, at_most))
                 yield from islice(inputs, at_most)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot sort the listing of {self.location} in {tempfile.gettempdir()}: {error}; "
                 "free some space there, or set TMPDIR to another folder"
             ) from error
+
+    def _in_order(self, table: SortingTable, at_most: int | None) -> Iterator[FileInfo]:
+        pages = Pages(self._store, self.location)
+        next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
+        try:
+            while (page := next_page()) and not table.add(page, at_most):
+                yield from table.ready(page[-1].path)
+        except OddNameError:
+            if not self._lists_root():
+                raise
+            for page in self._by_folder(""):
+                table.add(page)
+        yield from table.inputs()
 
     def folders(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))

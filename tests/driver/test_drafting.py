@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchlight
 from batchlight.config import JobConfig
-from batchlight.driver import cutting, drafting
+from batchlight.driver import cutting, drafting, merging
 from batchlight.driver.drafting import draft_plans, each_while_the_next_is_drafted
+from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.planner import Planner
 from batchlight.driver.progress import Progress
@@ -27,10 +29,11 @@ from batchlight.output.inputs import Batch, Input
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.state import OutputState
 from batchlight.output.status import read_status
-from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage import Location, Storage, listing, objects, open_storage
 from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
 from tests.support.helpers import bright_image, dark_image, rows, stable_rows, tree, write_images
+from tests.support.s3_server import BUCKET, S3Server
 
 IMAGES = 12
 BATCH_SIZE = 2
@@ -52,12 +55,12 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def job(photos: Path, out: Path, **settings: Any) -> JobConfig:
+def job(photos: Path | str, out: Path, **settings: Any) -> JobConfig:
     given: dict[str, Any] = {"workers": 0, "batch_size": BATCH_SIZE, "progress": "off"}
     return JobConfig(input=str(photos), output=str(out), **(given | settings))
 
 
-def run(photos: Path, out: Path, **settings: Any) -> batchlight.Summary:
+def run(photos: Path | str, out: Path, **settings: Any) -> batchlight.Summary:
     return batchlight.run(job(photos, out, **settings))
 
 
@@ -83,13 +86,13 @@ def test_one_plan_or_several_come_to_the_same(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: dict[str, bool]
 ) -> None:
     monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
-    for settings in ({}, again):
+    for options in ({}, again):
         found = []
         for chunks, plans in ((100, 1), (2, 2), (1, 3)):
             monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", chunks)
             out = tmp_path / f"out-{chunks}"
             before = stored_plans(out)
-            summary = run(photos, out, **settings)
+            summary = run(photos, out, **options)
             if before == 0 or again:
                 assert stored_plans(out) - before == plans
             assert not tree(out / "_batchlight/parts")
@@ -102,27 +105,27 @@ def test_one_plan_or_several_come_to_the_same(
 
 @pytest.mark.usefixtures("of_one_chunk")
 @pytest.mark.parametrize(
-    "settings", [pytest.param({}, marks=pytest.mark.nightly), {"overwrite": True}]
+    "options", [pytest.param({}, marks=pytest.mark.nightly), {"overwrite": True}]
 )
 def test_death_at_every_write(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, bool]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
 ) -> None:
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
     # So that the next plan is drafted at the same time in each run.
     monkeypatch.setattr("batchlight.driver.run.each_while_the_next_is_drafted", one_by_one)
     before, out = tmp_path / "before", tmp_path / "out"
-    if settings:
+    if options:
         run(photos, before)
         change_some(photos)
     start(before, out)
-    run(photos, out, **settings)
+    run(photos, out, **options)
     calm, deaths = outcome(out), 0
     while True:
         start(before, out)
         with monkeypatch.context() as patch:
             count = die_at(patch, LocalStorage, deaths + 1)
             try:
-                run(photos, out, **settings)
+                run(photos, out, **options)
             except Died:
                 deaths += 1
             else:
@@ -132,7 +135,7 @@ def test_death_at_every_write(
         shutil.rmtree(out / "_batchlight/locks", ignore_errors=True)  # held by this process
         last = OutputState.load(opened(out))
         is_done = last.to_go_on_with is None and last.plan is not None and last.plan.overwrite
-        run(photos, out, **({} if is_done else settings))
+        run(photos, out, **({} if is_done else options))
         assert outcome(out) == calm, f"after death at operation {deaths}"
         assert read_status(str(out)).state == "finished"
     assert count() == deaths
@@ -147,6 +150,58 @@ def start(before: Path, out: Path) -> None:
 
 def one_by_one(plans: Iterator[Plan]) -> Iterator[Plan]:
     yield from plans
+
+
+@pytest.mark.usefixtures("of_one_chunk")
+def test_a_store_that_lists_in_order(
+    photos: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is planned while it is listed."""
+    run(photos, tmp_path / "calm")
+    prefix = str(uuid4())
+    s3.put(tree(photos), prefix)
+    monkeypatch.setattr(objects, "lists_in_order", lambda location: True)
+    monkeypatch.setattr(listing, "KEYS_PER_PAGE", 2)
+    monkeypatch.setattr(listing, "KEYS_AT_ONCE", 2)
+    done = run(f"s3://{BUCKET}/{prefix}", tmp_path / "out")
+    assert (done.done_now, stored_plans(tmp_path / "out")) == (IMAGES, 3)
+    images, found = outcome(tmp_path / "out")
+    calm = rows(tmp_path / "calm")
+    assert images == outcome(tmp_path / "calm")[0]
+    assert [(row["input"], row["batch"]) for row in found] == [
+        (row["input"], row["batch"]) for row in calm
+    ]
+
+
+@pytest.mark.usefixtures("of_one_chunk")
+def test_a_store_that_lists_out_of_order_is_sorted_as_a_whole(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SeaweedFS goes folder by folder."""
+    photos, prefix = tmp_path / "in", str(uuid4())
+    for number in range(12):
+        (photos / f"{number:02d}").mkdir(parents=True)
+        cv2.imwrite(str(photos / f"{number:02d}/x.jpg"), dark_image(number))
+    cv2.imwrite(str(photos / "10-.jpg"), dark_image(12))
+    run(photos, tmp_path / "calm")
+    s3.put(tree(photos), prefix)
+    monkeypatch.setattr(objects, "lists_in_order", lambda location: True)
+    monkeypatch.setattr(listing, "KEYS_PER_PAGE", 1)
+    monkeypatch.setattr(listing, "KEYS_AT_ONCE", 1)
+    monkeypatch.setattr(merging, "AT_ONCE", 1)
+    monkeypatch.setattr("batchlight.driver.listing.STAT_AHEAD", 1)
+    listed: list[bool] = []
+    images = InputSet.images
+
+    def noted(self: InputSet, soon: bool = False) -> Iterator[Input]:
+        listed.append(soon)
+        return images(self, soon)
+
+    monkeypatch.setattr(InputSet, "images", noted)
+    done = run(f"s3://{BUCKET}/{prefix}", tmp_path / "out")
+    assert (done.inputs, done.missing) == (13, 0)
+    assert listed == [True, False, False]  # the rest of the listing, and then all of it
+    assert {row["input"] for row in rows(tmp_path / "out")} == set(tree(photos))
 
 
 @pytest.mark.usefixtures("of_one_chunk")
@@ -217,6 +272,7 @@ def drafts(folder: Path, images: int, storage: Storage) -> Iterator[Plan]:
     return draft_plans(storage, OutputState.load(storage), planner, listed, "root")
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 4))
 def test_plans_follow_one_another(images: int, chunks: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as temporary:

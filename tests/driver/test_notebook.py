@@ -39,7 +39,7 @@ def executed(folder: Path, source: str) -> list[Any]:
     return outputs
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_cell_shows_a_bar_and_the_summary(
     tmp_path: Path, workers: int, request: pytest.FixtureRequest
 ) -> None:

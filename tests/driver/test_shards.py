@@ -438,6 +438,7 @@ def test_killers_in_a_shard_are_found(tmp_path: Path, deadly_ray: RayHead) -> No
     assert content(out / "classical/a.tar", "000000010.jpg") == survivor
 
 
+@pytest.mark.nightly
 def test_each_group_of_a_shard_has_the_timeout_for_itself(
     tmp_path: Path, deadly_ray: RayHead
 ) -> None:

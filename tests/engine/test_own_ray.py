@@ -48,11 +48,16 @@ def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str
     home.mkdir()
     before = set(Path("/tmp").glob("bl-*"))
     code = (
-        "import os, sys\n"
-        "from batchlight.engine import make_engine\n"
+        "import os, sys, psutil\n"
+        "from batchlight.engine import make_engine, own_ray\n"
         "with make_engine(1, None, 60):\n"
         "    import ray\n"
         "    print(ray.get_runtime_context().gcs_address, flush=True)\n"
+        "    from ray._private.node import Node\n"
+        "    assert all(n in vars(Node) for n in own_ray.UNUSED), 'Ray has other names for these'\n"
+        "    for child in psutil.Process().children(recursive=True):\n"
+        "        command = ' '.join(child.cmdline())\n"
+        "        assert 'monitor.py' not in command and 'dashboard.py' not in command, command\n"
         "    sys.stdin.readline()\n"
         "assert 'RAY_AUTH_TOKEN' not in os.environ and 'RAY_AUTH_MODE' not in os.environ\n"
     )
