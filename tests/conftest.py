@@ -15,11 +15,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.helpers import STARTUP
 from tests.support.ray_head import QUIET, RayHead, running_ray
 from tests.support.s3_server import S3Server, running_s3
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # Ray decides once per process whether it authenticates, so all that a process meets must agree.
 os.environ.update(QUIET)

@@ -13,9 +13,10 @@ from batchlight.output.plan import PlannedBatch
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
 
-CHUNKS_PER_PLAN = 16
-"""After which a plan is full, of about a million images: they are begun while the rest of the
-listing is planned."""
+CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN = 16, 256
+"""After which a plan is full, and the listing goes on into the next one. The first has about a
+million images, so that they are begun soon; each has twice as many as the one before it, since at
+the end of each some workers wait for others."""
 
 OTHERS_PER_BATCH = 256
 OTHERS_BYTES = 2**30

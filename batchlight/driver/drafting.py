@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchlight.config import Method
-from batchlight.driver.cutting import CHUNKS_PER_PLAN
+from batchlight.driver.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN
 from batchlight.driver.planner import Planner
 from batchlight.errors import UsageError
 from batchlight.host.given_up import begun, this_call
@@ -40,7 +40,7 @@ def draft_plans(
     draft = _Draft(storage, state.next_batch)
     # The rows of an unfinished plan are moved once the first of these plans is stored, and up to
     # there they are read.
-    most = math.inf if state.unfinished else CHUNKS_PER_PLAN
+    most = math.inf if state.unfinished else CHUNKS_OF_FIRST_PLAN
 
     def plan(found: PlanCounts, continues_after: str | None) -> Plan:
         return Plan(
@@ -65,6 +65,7 @@ def draft_plans(
                     yield (ended := plan(planner.counts_so_far, draft.last_key))
                     before += ended.counts
                     draft = _Draft(storage, ended.next_batch)
+                    most = min(2 * most, CHUNKS_OF_PLAN)
                 draft.add(chunk)
                 del chunk  # there is one in memory at a time
     except UsageError:

@@ -209,6 +209,7 @@ class _Run:
         self.counts, self._unlisted = planner.counts, planner.unlisted_since
 
     def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
+        """Tell what there is so far, or in all, and make way for a plan of it."""
         self.counts = counts
         self.display.say(in_words)
         if is_all and not self.config.allow_empty:

@@ -230,7 +230,7 @@ def grouped(channels: int) -> list[int]:
     return [band * channels + k for k in range(channels) for band in (3, 0, 1, 2)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(planes=PLANES)
 def test_halve_is_the_haar_transform_pixel_by_pixel(planes: Array) -> None:
     halved = halve(torch.from_numpy(planes)).numpy()
@@ -245,20 +245,20 @@ def test_halve_is_the_haar_transform_pixel_by_pixel(planes: Array) -> None:
         assert average == (a + b + c + d) / 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(planes=PLANES)
 def test_halve_keeps_the_energy(planes: Array) -> None:
     assert float(halve(torch.from_numpy(planes)).square().sum()) == np.square(planes).sum()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(planes=PLANES)
 def test_double_takes_back_what_halve_did(planes: Array) -> None:
     x = torch.from_numpy(planes)
     assert torch.equal(double(halve(x)[:, grouped(x.shape[1])]), x)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(planes=PLANES, times=st.integers(1, 3))
 def test_halve_takes_back_what_double_did(planes: Array, times: int) -> None:
     bands = torch.from_numpy(np.tile(planes, (1, 4 * times, 1, 1)))

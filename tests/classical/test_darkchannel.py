@@ -34,7 +34,7 @@ def test_a_picture_with_many_haziest_pixels(window: int, channels: int, dtype: t
     assert_as_defined(image, window)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     image=hnp.arrays(
         st.sampled_from([np.uint8, np.uint16]),

@@ -82,7 +82,7 @@ def test_equals_the_formula(height: int, width: int, channels: int, dtype: type)
         assert np.array_equal(actual, slow_enhance(image, used, PUBLISHED))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     image=hnp.arrays(
         st.sampled_from([np.uint8, np.uint16]),

@@ -106,7 +106,7 @@ def test_equals_the_formula(
     assert mean == pytest.approx(float(brightest.mean()), rel=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(
     image=np.where(np.arange(27).reshape(3, 3, 3) // 3 == 4, 0, 65535).astype(np.uint16),
     omega=1.0, t0=0.5, light=1.0,

@@ -34,7 +34,7 @@ def test_the_result_has_the_brightness_that_was_asked_for(
     assert brightness(image, omega) == pytest.approx(target, abs=0.01)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),
     scale=st.floats(0.02, 3),

@@ -42,11 +42,16 @@ COUNTS = ("inputs", "pairs", "ok", "skipped", "failed", "missing", "gone", "done
 Outcome = tuple[dict[str, bytes], list[dict[str, Any]]]
 
 
+def chunks_per_plan(patch: pytest.MonkeyPatch, chunks: int, at_most: int = 0) -> None:
+    patch.setattr(drafting, "CHUNKS_OF_FIRST_PLAN", chunks)
+    patch.setattr(drafting, "CHUNKS_OF_PLAN", at_most or chunks)
+
+
 @pytest.fixture
 def of_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of four images."""
     monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
-    monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", 1)
+    chunks_per_plan(monkeypatch, 1)
 
 
 @pytest.fixture
@@ -89,7 +94,7 @@ def test_one_plan_or_several_come_to_the_same(
     for options in ({}, again):
         found = []
         for chunks, plans in ((100, 1), (2, 2), (1, 3)):
-            monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", chunks)
+            chunks_per_plan(monkeypatch, chunks)
             out = tmp_path / f"out-{chunks}"
             before = stored_plans(out)
             summary = run(photos, out, **options)
@@ -114,6 +119,8 @@ def test_death_at_every_write(
     # So that the next plan is drafted at the same time in each run.
     monkeypatch.setattr("batchlight.driver.run.each_while_the_next_is_drafted", one_by_one)
     before, out = tmp_path / "before", tmp_path / "out"
+    (photos / "c/0008.jpg").unlink()
+    (photos / "c/0011.jpg").unlink()
     if options:
         run(photos, before)
         change_some(photos)
@@ -272,17 +279,17 @@ def drafts(folder: Path, images: int, storage: Storage) -> Iterator[Plan]:
     return draft_plans(storage, OutputState.load(storage), planner, listed, "root")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 4))
 def test_plans_follow_one_another(images: int, chunks: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         patch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
         storage = opened(folder)
-        patch.setattr(drafting, "CHUNKS_PER_PLAN", 1000)
+        chunks_per_plan(patch, 1000)
         [whole] = drafts(folder, images, storage)
         expected = batches_of(whole, storage)
-        patch.setattr(drafting, "CHUNKS_PER_PLAN", chunks)
+        chunks_per_plan(patch, chunks)
         found: list[Batch] = []
         counts = PlanCounts()
         for plan in drafts(folder, images, storage):
@@ -300,6 +307,13 @@ def test_plans_follow_one_another(images: int, chunks: int) -> None:
 
 def batches_of(plan: Plan, storage: Storage) -> list[Batch]:
     return [batch for chunk in plan.chunks for batch in plan.batches_of(storage, chunk)]
+
+
+def test_each_plan_is_twice_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
+    chunks_per_plan(monkeypatch, 1, 4)
+    plans = list(drafts(tmp_path, 12 * CHUNK_ROWS + 1, opened(tmp_path)))
+    assert [len(plan.chunks) for plan in plans] == [1, 2, 4, 4, 2]
 
 
 some_counts = st.builds(
@@ -323,7 +337,7 @@ def test_the_next_plan_is_drafted_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
-    monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", 1)
+    chunks_per_plan(monkeypatch, 1)
     storage = opened(tmp_path)
     plans = each_while_the_next_is_drafted(drafts(tmp_path, 12, storage))
     first = next(plans)
@@ -340,7 +354,7 @@ def test_a_draft_that_nobody_waits_for_writes_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
-    monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", 2)
+    chunks_per_plan(monkeypatch, 2)
     storage = opened(tmp_path)
     written: list[str] = []
     write = LocalStorage.write

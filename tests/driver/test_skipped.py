@@ -354,7 +354,7 @@ KINDS: dict[str, bytes] = {
 }
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(
     first=st.lists(st.sampled_from(sorted(KINDS)), max_size=6),
     second=st.dictionaries(st.integers(0, 7), st.sampled_from([*sorted(KINDS), "gone"])),

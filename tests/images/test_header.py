@@ -96,7 +96,7 @@ def test_what_claims_much_reserves_no_memory(damaged: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_damage_never_gives_another_exception(format: Format, data: st.DataObject) -> None:
     damaged = bytearray(SMALL[format])
@@ -106,7 +106,7 @@ def test_damage_never_gives_another_exception(format: Format, data: st.DataObjec
     try_to_read(bytes(damaged[: data.draw(st.none() | place)]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(), st.sampled_from([b"", *(data[:12] for data in SMALL.values())]))
 def test_noise_never_gives_another_exception(noise: bytes, start: bytes) -> None:
     try_to_read(start + noise)

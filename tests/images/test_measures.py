@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,7 +23,6 @@ images = st.sampled_from([(np.uint8, 255), (np.uint16, 65535)]).flatmap(
 )
 
 
-@settings(deadline=None)  # the first compiles
 @given(images)
 def test_equal_the_formulas(image: npt.NDArray[Any]) -> None:
     top = np.iinfo(image.dtype).max

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -48,7 +48,6 @@ def test_a_colour_profile_of_more_than_one_jpeg_segment(source: Format, target: 
     assert opened(out).info["icc_profile"] == profile
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80), st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
 def test_any_exif_has_an_orientation(payload: bytes, start: bytes) -> None:
     metadata = Metadata(exif=start + payload, xmp=payload)

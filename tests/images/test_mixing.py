@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,7 +27,6 @@ SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.tuples(
 PAIRS = st.tuples(SHAPES, st.sampled_from([np.uint8, np.uint16])).flatmap(lambda s: pairs(*s))
 
 
-@settings(deadline=None)  # the first compiles
 @given(PAIRS, st.floats(0, 1))
 def test_equals_the_formula(pair: Pair, strength: float) -> None:
     before, after = pair
@@ -37,7 +36,6 @@ def test_equals_the_formula(pair: Pair, strength: float) -> None:
     assert np.array_equal(mixed, np.rint(exact))
 
 
-@settings(deadline=None)  # nor is a busy machine a fault
 @given(PAIRS)
 def test_the_ends_are_the_image_and_the_method(pair: Pair) -> None:
     assert np.array_equal(mix(*pair, 0), pair[0])

@@ -37,7 +37,7 @@ anything = st.builds(
 PICTURE = Picture(np.zeros((6, 9, 3), np.uint8))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(anything)
 def test_any_bytes(data: bytes) -> None:
     """Headers are read or refused; what looks for a part of a file finds it or does not."""
@@ -56,7 +56,7 @@ def test_any_bytes(data: bytes) -> None:
 WHOLE = Image.new("RGB", (9, 6), (90, 60, 30))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(anything, anything, anything)
 def test_what_is_taken_from_any_bytes_does_no_harm_elsewhere(
     exif: bytes, packet: bytes, icc: bytes

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
@@ -111,7 +111,6 @@ def test_png_metadata_of_more_than_a_megabyte() -> None:
     assert out.count(b"zTXt") == 1
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_text_in_png(text: bytes) -> None:
     packet = b"XML:com.adobe.xmp\0" + text

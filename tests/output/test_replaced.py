@@ -65,7 +65,7 @@ names_of_files = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     files=names_of_files,
     chunks=st.lists(st.integers(0, 60), unique=True, max_size=40),
@@ -124,7 +124,7 @@ def test_every_replaced_row_is_found_and_no_other(
 def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> int:
     """Reads of whole files that replacing all rows of so many chunks costs."""
     monkeypatch.setattr(cutting, "CHUNK_ROWS", 8)
-    monkeypatch.setattr(drafting, "CHUNKS_PER_PLAN", chunks)
+    monkeypatch.setattr(drafting, "CHUNKS_OF_FIRST_PLAN", chunks)
     storage = opened(folder)
     images = [Input(f"{n:04d}.jpg", None, 1, WHEN) for n in range(8 * chunks)]
     reads = 0

@@ -30,6 +30,7 @@ def write_noise(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number}.png"), image)
 
 
+@pytest.mark.nightly
 def test_it_is_small_for_any_images(tmp_path: Path) -> None:
     write_noise(tmp_path / "in", 8)
     page = tmp_path / "page.html"

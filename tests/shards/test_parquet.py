@@ -115,7 +115,6 @@ def expected(rows: list[Any], new: dict[int, list[bytes | None]]) -> list[Any]:
 @given(files(), st.randoms(use_true_random=False))
 @settings(
     max_examples=int(os.environ.get("EXAMPLES", "80")),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_a_file_is_the_same_but_for_its_images(

@@ -66,7 +66,7 @@ def inputs_of(paths: list[str]) -> list[str]:
     return sorted(set(seen), key=str.encode)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join)))
 def test_walk_is_in_the_order_of_the_bytes_of_whole_paths(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

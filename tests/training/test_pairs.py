@@ -129,7 +129,7 @@ NAMES = st.dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(low=NAMES, high=NAMES)
 def test_pairs_are_the_names_on_both_sides(
     low: dict[str, str], high: dict[str, str], tmp_path_factory: pytest.TempPathFactory
@@ -265,7 +265,7 @@ def test_a_chain_is_one_scene_in_any_order(order: list[int]) -> None:
     assert scenes_of([scene(9), *(links[k] for k in order), scene(8)]) == [0, 1, 1, 1, 4]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     angles=st.lists(st.integers(0, 35).map(lambda n: 10 * n), min_size=1, max_size=14),
     flat=st.integers(0, 2),

@@ -137,7 +137,7 @@ AT_ONCE = st.integers(0, 40)
 WAITING = st.integers(0, 60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING)
 def test_everything_comes_back_once(images: list[Pixels], at_once: int, waiting: int) -> None:
     course = feed(images, at_once, waiting)
@@ -147,7 +147,7 @@ def test_everything_comes_back_once(images: list[Pixels], at_once: int, waiting:
     assert course.network.answered == len(course.network.calls)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING)
 def test_groups_are_of_one_kind_and_not_too_large(
     images: list[Pixels], at_once: int, waiting: int
@@ -160,7 +160,7 @@ def test_groups_are_of_one_kind_and_not_too_large(
             assert len({(image.shape, image.dtype) for image in group}) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING)
 def test_calls_carry_as_many_groups_as_fit(
     images: list[Pixels], at_once: int, waiting: int
@@ -172,7 +172,7 @@ def test_calls_carry_as_many_groups_as_fit(
         assert sum(map(total, call)) + total(following[0]) > at_once
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE)
 def test_groups_are_as_large_as_they_may_be(images: list[Pixels], at_once: int) -> None:
     """With room to wait, a group that is not the last of its kind has no room for one more."""
@@ -183,7 +183,7 @@ def test_groups_are_as_large_as_they_may_be(images: list[Pixels], at_once: int) 
             assert total(group) + pixels_of(group[0]) > at_once
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING)
 def test_the_order_within_a_kind_is_kept(images: list[Pixels], at_once: int, waiting: int) -> None:
     last: dict[object, int] = {}
@@ -194,7 +194,7 @@ def test_the_order_within_a_kind_is_kept(images: list[Pixels], at_once: int, wai
         last[kind] = number
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING, st.integers(0, 100))
 def test_few_calls_and_pixels_are_under_way(
     images: list[Pixels], at_once: int, waiting: int, under_way: int
@@ -211,7 +211,7 @@ def test_few_calls_and_pixels_are_under_way(
             assert sum(held) + sizes[number - unanswered] > under_way
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING, st.integers(0, 40))
 def test_calls_follow_from_the_images_so_far_and_not_from_when_they_are_answered(
     images: list[Pixels], at_once: int, waiting: int, length: int
@@ -225,7 +225,7 @@ def test_calls_follow_from_the_images_so_far_and_not_from_when_they_are_answered
     assert start.network.numbers[:sent] == course.network.numbers[:sent]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(IMAGES, AT_ONCE, WAITING)
 def test_no_more_pixels_wait_than_may(images: list[Pixels], at_once: int, waiting: int) -> None:
     course = feed(images, at_once, waiting)
