@@ -1,7 +1,8 @@
 """ABSGN, the attention-based broadly self-guided network (Chen, Yu et al., arXiv 2112.06226).
 
 network.py     the network
-exposure.py    brightening before the network, so that it sees images of one mean
+start.py       what images are before the network sees them: brightened, or enhanced by classical/
+exposure.py    brightening them, so that it sees images of one mean
 weights.py     weights as safetensors
 loading.py     which network a run uses
 inference.py   images in, enhanced images out, on one device

@@ -29,6 +29,7 @@ from batchlight.absgn.conversion import (
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.result import Restored
+from batchlight.absgn.start import Start, begun, exposure_of
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.transfers import Computed, Copies, Uploaded
 from batchlight.absgn.weights import parse_weights
@@ -69,7 +70,7 @@ class Enhancer:
         """
         self._device = torch.device(device)
         parsed = parse_weights(weights)
-        self._exposure = parsed.exposure
+        self._start, self._exposure = parsed.start, exposure_of(parsed.start)
         self._exact = _placed(parsed.network(), self._device, torch.float32)
         self._network = self._exact
         if precision != "fp32":
@@ -90,7 +91,7 @@ class Enhancer:
         """``enhance`` several groups, each of one shape and dtype; computes in turns."""
         if self._copies is not None:
             return (yield from self._overlapped(self._copies, groups))
-        stacks = [np.stack(images) for images in groups]
+        stacks = [np.stack(begun(images, self._start)) for images in groups]
         yield
         with _deterministic(self._device):
             results = [self._now(images) for images in stacks]
@@ -100,7 +101,7 @@ class Enhancer:
     def _overlapped(
         self, copies: Copies, groups: Sequence[Sequence[Pixels]]
     ) -> Turns[list[list[Restored]]]:
-        uploaded = [copies.upload(images) for images in groups]
+        uploaded = [copies.upload(begun(images, self._start)) for images in groups]
         yield
         with _deterministic(self._device):
             computed = [self._launch(copies, group) for group in uploaded]
@@ -193,7 +194,7 @@ class Enhancer:
     def _run(self, network: ABSGN, images: Pixels, side: int | None) -> Pixels:
         height, width = images.shape[1:3]
         if side is None:
-            return restore(network, images, self._exposure)
+            return _restored(network, images, self._exposure)
         out = np.empty_like(images)
         top = top_of(images)
         expose = exposing(images, top, self._exposure)
@@ -256,8 +257,12 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark = before
 
 
-def restore(network: ABSGN, images: Pixels, exposure: Exposure | None = None) -> Pixels:
+def restore(network: ABSGN, images: Pixels, start: Start | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
+    return _restored(network, np.stack(begun(list(images), start)), exposure_of(start))
+
+
+def _restored(network: ABSGN, images: Pixels, exposure: Exposure | None) -> Pixels:
     with torch.inference_mode():
         pixels, top = as_tensor(images), top_of(images)
         x = to_input(pixels, top, network, exposing(pixels, top, exposure))

@@ -46,6 +46,8 @@ class Model:
     device: ResolvedDevice
     precision: Precision
     tile: int | None
+    of_start: Mapping[str, int] = field(default_factory=dict)
+    """What decides pixels, beside the weights, of what is done to images first."""
 
     @property
     def pixels_at_once(self) -> int:
@@ -95,6 +97,8 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
 
     ``count_gpus`` is asked only if it decides.
     """
+    from batchlight.absgn.start import in_fingerprint
+
     device = config.device
     if device == "auto":
         device = "cuda" if count_gpus() else "cpu"
@@ -103,7 +107,8 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
         precision = GPU_PRECISION if device == "cuda" else "fp32"
     name = config.weights or config.model or DEFAULT_MODELS[device]
     found = weights(device)
-    return Model(name, found.data, found.sha256, device, precision, config.tile)
+    of_start = in_fingerprint(found.start)
+    return Model(name, found.data, found.sha256, device, precision, config.tile, of_start)
 
 
 def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:

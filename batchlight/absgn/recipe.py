@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import MULTIPLE
+from batchlight.absgn.start import ClassicalStart, Start
 from batchlight.absgn.synthetic import Darkening
 
 LAST_RATE = 0.01
@@ -63,8 +63,8 @@ class Recipe:
     """Share of the steps whose pairs get more noise."""
     phases: tuple[Phase, ...] = phases_of(256, 8)
     seed: int = 0
-    exposure: Exposure | None = field(default_factory=Exposure)
-    """At which images enter the network; None: as they are."""
+    start: Start | None = field(default_factory=ClassicalStart)
+    """What images are when they enter the network; None: as they are."""
     darkening: Darkening = field(default_factory=Darkening)
 
     def rate_at(self, progress: float) -> float:

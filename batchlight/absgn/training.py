@@ -173,8 +173,8 @@ class Trainer:
             self._optimizer.zero_grad()
 
     def _loss(self, batch: Batch) -> Tensor:
-        exposure = self.recipe.exposure
-        x = batch.low if exposure is None else exposure.of(batch.low)
+        start = self.recipe.start
+        x = batch.low if start is None else start.of(batch.low)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             restored = self._run(x)

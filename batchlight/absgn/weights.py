@@ -12,14 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN
+from batchlight.absgn.start import Start, start_of
 
 CHANNELS = range(8, 257, 8)
 """The widths that a network can have."""
-
-EXPOSURE = "exposure"
-"""Under which a file of weights says at which exposure it wants its images."""
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
@@ -34,8 +31,8 @@ class Weights:
     channels: int
     about: Mapping[str, str]
     """What the training noted down."""
-    exposure: Exposure | None = None
-    """At which the network wants its images; None: as they are."""
+    start: Start | None = None
+    """What the network wants its images to be; None: as they are."""
 
     @property
     def sha256(self) -> str:
@@ -58,11 +55,7 @@ def parse_weights(data: bytes) -> Weights:
         raise ValueError("it holds the weights of another network")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("it holds numbers that are not finite")
-    try:
-        exposure = Exposure.load(about[EXPOSURE]) if EXPOSURE in about else None
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError("what it says of its exposure cannot be read") from error
-    return Weights(data, tensors, channels, about, exposure)
+    return Weights(data, tensors, channels, about, start_of(about))
 
 
 def dump_weights(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:

@@ -42,7 +42,9 @@ def model_of(
 
 def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, Fingerprint]:
     """What decides the pixels of each method of a run."""
-    network = {"weights": model.sha256, "precision": model.precision} if model else {}
+    network: dict[str, object] = {}
+    if model:
+        network = {"weights": model.sha256, "precision": model.precision, **model.of_start}
     return {method: config.fingerprint(method, network) for method in config.method}
 
 

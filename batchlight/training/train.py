@@ -46,9 +46,9 @@ from batchlight.training.pairs import (
 from batchlight.training.quality import Quality, quality
 
 if TYPE_CHECKING:
-    from batchlight.absgn.exposure import Exposure
     from batchlight.absgn.network import ABSGN
     from batchlight.absgn.recipe import Extent, Recipe
+    from batchlight.absgn.start import Start
     from batchlight.absgn.training import Stop, Trainer
 
 SHORTEST_ROUND_S, LONGEST_ROUND_S = 20.0, 600.0
@@ -120,7 +120,7 @@ class Training:
         scores = {}
         if stop.ended and math.isfinite(stop.loss):
             for name, pairs in self.checks.items():
-                scores[name] = validate(trainer.averaged, pairs, self.recipe.exposure)
+                scores[name] = validate(trainer.averaged, pairs, self.recipe.start)
         about = dict(self.about) | {"round": str(stop.round), "steps": str(trainer.steps)}
         about |= {f"{name} PSNR": f"{score.psnr:.3f}" for name, score in scores.items()}
         about |= {f"{name} SSIM": f"{score.ssim:.4f}" for name, score in scores.items()}
@@ -181,7 +181,7 @@ def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
         write_file(checkpoint_file, look.checkpoint)
 
 
-def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], exposure: Exposure | None) -> Quality:
+def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], start: Start | None) -> Quality:
     """Mean quality of a network on whole images, as 8 bits."""
     from batchlight.absgn.inference import restore
 
@@ -189,7 +189,7 @@ def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], exposure: Exposure
     for pair in pairs:
         # Pairs are RGB; inference takes and gives BGR, as it is decoded.
         low, high = (np.rint(image * 255).astype(np.uint8)[..., ::-1] for image in load_pair(pair))
-        scores.append(quality(restore(network, low[None], exposure)[0], high))
+        scores.append(quality(restore(network, low[None], start)[0], high))
     return Quality(fmean(s.psnr for s in scores), fmean(s.ssim for s in scores))
 
 
@@ -224,17 +224,17 @@ def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], Non
 
 def _prepare(config: TrainConfig) -> Training:
     from batchlight.absgn.recipe import Recipe, phases_of
-    from batchlight.absgn.weights import EXPOSURE
+    from batchlight.absgn.start import noted
 
     if config.time_limit is not None and "epochs" in config.model_fields_set:
         raise UsageError("--time-limit and --epochs exclude each other; give one of them")
-    start, exposure = _start(config)
+    weights, start = _start(config)
     recipe = Recipe(
         channels=CHANNELS[config.model],
         learning_rate=config.learning_rate,
         phases=phases_of(config.size, config.batch_size, config.whole),
         seed=config.seed,
-        exposure=exposure,
+        start=start,
     )
     pairs, held_out = split_by_scene(find_pairs(config.data), config.validation, config.seed)
     checks = {"held out": tuple(held_out)} if held_out else {}
@@ -248,23 +248,22 @@ def _prepare(config: TrainConfig) -> Training:
         "model": config.model,
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
         "pairs": hashlib.sha256(names.encode()).hexdigest(),
-        "started from": hashlib.sha256(start).hexdigest() if start else "random weights",
+        "started from": hashlib.sha256(weights).hexdigest() if weights else "random weights",
+        **noted(start),
     }
     if clean:
         about["clean"] = hashlib.sha256(json.dumps(clean).encode()).hexdigest()
-    if exposure is not None:
-        about[EXPOSURE] = exposure.dump()
     return Training(
-        recipe, extent, config.size, tuple(pairs), clean, checks, _device(config), about, start
+        recipe, extent, config.size, tuple(pairs), clean, checks, _device(config), about, weights
     )
 
 
-def _start(config: TrainConfig) -> tuple[bytes | None, Exposure | None]:
-    """The weights to start from, if any, and the exposure to train at."""
-    from batchlight.absgn.exposure import Exposure
+def _start(config: TrainConfig) -> tuple[bytes | None, Start | None]:
+    """The weights to start from, if any, and what images are to be made into first."""
+    from batchlight.absgn.start import ClassicalStart
 
     if config.weights is None:
-        return None, Exposure()
+        return None, ClassicalStart()
     weights = read_weights(config.weights)
     if weights.channels != CHANNELS[config.model]:
         raise UsageError(
@@ -273,7 +272,7 @@ def _start(config: TrainConfig) -> tuple[bytes | None, Exposure | None]:
             "give the --model that they are of"
         )
     # What the weights have learnt, they have learnt of such images.
-    return weights.data, weights.exposure
+    return weights.data, weights.start
 
 
 def _extent(config: TrainConfig) -> Extent:

@@ -29,7 +29,6 @@ import torch
 import typer
 from torch import Tensor
 
-from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.losses import resized, ssim
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.recipe import Extent, Phase, Recipe, phases_of
@@ -41,9 +40,10 @@ from batchlight.absgn.samples import (
     as_picture,
     fitted,
 )
+from batchlight.absgn.start import ClassicalStart, Start, noted
 from batchlight.absgn.synthetic import Darkening
 from batchlight.absgn.training import Stop, Trainer
-from batchlight.absgn.weights import EXPOSURE, dump_weights, parse_weights
+from batchlight.absgn.weights import dump_weights, parse_weights
 from benchmarks.gpu.pack import CONTENTS
 
 Rgb = npt.NDArray[np.uint8]
@@ -106,7 +106,7 @@ def main(
         synthetic=synthetic,
         phases=phases if side is None else (Phase(1.0, side, batch),),
         seed=seed,
-        exposure=begun.exposure if begun else Exposure(),
+        start=begun.start if begun else ClassicalStart(),
         darkening=replace(Darkening(), bright=bright),
     )
     extent = Extent(seconds=seconds, round_s=score_every)
@@ -115,27 +115,25 @@ def main(
     trainer = Trainer(recipe, loaded.pictures, begun.tensors if begun else None)
     lines: list[str] = []
     for stop in trainer.train(extent):
-        scores = _scores(trainer.averaged, recipe.exposure, loaded)
+        scores = _scores(trainer.averaged, recipe.start, loaded)
         data = dump_weights(trainer.weights, {**about, "scores": json.dumps(scores)})
         (out / "absgn.safetensors").write_bytes(data)
         lines.append(json.dumps(_facts(trainer, stop) | scores))
         (out / "log.jsonl").write_text("\n".join(lines) + "\n")
         typer.echo(lines[-1])
-    montage = _montage(trainer.averaged, recipe.exposure, loaded.checks)
+    montage = _montage(trainer.averaged, recipe.start, loaded.checks)
     cv2.imwrite(str(out / "looked_at.webp"), montage)
     typer.echo(f"{time.monotonic() - began:.1f} s in all")
 
 
 def _about(recipe: Recipe, extent: Extent, start: Path | None) -> dict[str, str]:
     """What the weights say of themselves."""
-    about = {
+    return {
         "model": f"absgn of {recipe.channels} channels",
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
         "started from": start.name if start else "random weights",
+        **noted(recipe.start),
     }
-    if recipe.exposure is not None:
-        about[EXPOSURE] = recipe.exposure.dump()
-    return about
 
 
 def _facts(trainer: Trainer, stop: Stop) -> dict[str, float]:
@@ -144,18 +142,18 @@ def _facts(trainer: Trainer, stop: Stop) -> dict[str, float]:
     return {name: round(value, 5) for name, value in facts.items()}
 
 
-def _scores(network: ABSGN, exposure: Exposure | None, pack: Pack) -> dict[str, dict[str, float]]:
-    return {name: _score(network, exposure, pairs) for name, pairs in pack.checks.items()}
+def _scores(network: ABSGN, start: Start | None, pack: Pack) -> dict[str, dict[str, float]]:
+    return {name: _score(network, start, pairs) for name, pairs in pack.checks.items()}
 
 
 @torch.inference_mode()
 def _results(
-    network: ABSGN, exposure: Exposure | None, pairs: Sequence[Pair]
+    network: ABSGN, start: Start | None, pairs: Sequence[Pair]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """8-bit results, (1, 3, H, W) in 0..1, shrunk as their truth is, and the truth."""
     for low, high in pairs:
         dark, truth = low[None].float() / 255, high[None].float() / 255
-        x = dark if exposure is None else exposure.of(dark)
+        x = dark if start is None else start.of(dark)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.float16, enabled=x.device.type == "cuda"):
             restored = network(x)
@@ -163,9 +161,9 @@ def _results(
         yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 
-def _score(network: ABSGN, exposure: Exposure | None, pairs: Sequence[Pair]) -> dict[str, float]:
+def _score(network: ABSGN, start: Start | None, pairs: Sequence[Pair]) -> dict[str, float]:
     rows = []
-    for restored, truth in _results(network, exposure, pairs):
+    for restored, truth in _results(network, start, pairs):
         aligned = (restored * (truth.mean() / restored.mean().clamp(min=1e-3))).clamp(0, 1)
         errors = torch.stack([((x - truth) ** 2).mean() for x in (restored, aligned)])
         rows.append(torch.cat([-10 * errors.log10(), ssim(restored, truth)[None]]))
@@ -173,14 +171,12 @@ def _score(network: ABSGN, exposure: Exposure | None, pairs: Sequence[Pair]) -> 
     return {"psnr": round(psnr, 3), "ssim": round(likeness, 4), "aligned": round(aligned_psnr, 3)}
 
 
-def _montage(
-    network: ABSGN, exposure: Exposure | None, checks: Mapping[str, Sequence[Pair]]
-) -> Rgb:
+def _montage(network: ABSGN, start: Start | None, checks: Mapping[str, Sequence[Pair]]) -> Rgb:
     columns = []
     for pairs in checks.values():
         pairs = pairs[:: max(1, len(pairs) // LOOKED_AT)][:LOOKED_AT]
         for (dark, _), (restored, truth) in zip(
-            pairs, _results(network, exposure, pairs), strict=True
+            pairs, _results(network, start, pairs), strict=True
         ):
             shown = [dark[None].float() / 255, restored, truth]
             size = (LOOKED_AT_WIDTH * 2 // 3, LOOKED_AT_WIDTH)

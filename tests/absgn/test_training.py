@@ -28,6 +28,7 @@ from batchlight.absgn.samples import (
     as_picture,
     fitted,
 )
+from batchlight.absgn.start import ClassicalStart
 from batchlight.absgn.training import SAVE_EVERY_S, Stop, Trainer, decay_at
 from tests.support.helpers import dark_image
 
@@ -286,7 +287,7 @@ def test_training_is_the_plain_loop() -> None:
     own_losses: list[float] = []
     for step in range(9):  # of two pairs
         batch = drawn.draw(step, step / 9)
-        loss = loss_of(network.restore(Exposure().of(batch.low)), batch.targets[0][1])
+        loss = loss_of(network.restore(ClassicalStart().of(batch.low)), batch.targets[0][1])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -389,18 +390,19 @@ def test_training_may_start_from_weights() -> None:
 
 
 def test_images_enter_as_the_recipe_says() -> None:
-    plain = replace(SQUARE, exposure=None)
-    exposed, as_they_are = (Trainer(recipe, pictures()) for recipe in (SQUARE, plain))
+    starts = {"plain": None, "exposed": Exposure(), "classical": ClassicalStart()}
     seen: dict[str, float] = {}
-    for name, trainer in (("exposed", exposed), ("plain", as_they_are)):
+    for name, start in starts.items():
+        trainer = Trainer(replace(SQUARE, start=start), pictures())
 
         def note(_: object, inputs: tuple[Tensor], name: str = name) -> None:
             seen[name] = float(inputs[0].mean())
 
         trainer._run.register_forward_pre_hook(note)
         trainer.step(0.1)
-    assert seen["exposed"] == pytest.approx(0.3, abs=0.02)
     assert seen["plain"] < 0.15
+    assert seen["exposed"] == pytest.approx(0.3, abs=0.02)
+    assert seen["classical"] == pytest.approx(0.45, abs=0.05)
 
 
 def test_what_takes_the_most_memory_is_tried_first_and_changes_nothing() -> None:

@@ -10,8 +10,8 @@ import cv2
 import pytest
 from typer.testing import CliRunner
 
-from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import Enhancer
+from batchlight.absgn.start import ClassicalStart
 from batchlight.absgn.weights import parse_weights
 from benchmarks.gpu import pack, train
 from tests.support.helpers import dark_image
@@ -83,7 +83,7 @@ def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Pat
     assert json.loads(parse_weights(weights).about["scores"]) == {
         name: lines[-1][name] for name in ("held out", "native", "check")
     }
-    assert parse_weights(weights).exposure == Exposure()
+    assert parse_weights(weights).start == ClassicalStart()
 
     again = [*arguments, "--start", tmp_path / "absgn.safetensors"]
     done = CliRunner().invoke(train.app, [str(argument) for argument in again])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchlight.absgn.exposure import Exposure
+from batchlight.absgn.start import ClassicalStart
 from batchlight.absgn.weights import Weights, parse_weights
 from batchlight.errors import BatchlightError, UsageError
 from batchlight.training.config import TrainConfig
@@ -134,7 +134,7 @@ def test_a_training_from_end_to_end(trained: tuple[Path, str]) -> None:
     assert (about["model"], about["round"]) == ("absgn-small", "2")
     assert about["started from"] == "random weights"
     assert json.loads(about["recipe"])["phases"][-1]["side"] == 16
-    assert weights.exposure == Exposure()
+    assert weights.start == ClassicalStart()
 
     log = log_of(out)
     assert [line["epoch"] for line in log] == [1, 2]
@@ -218,7 +218,7 @@ def test_a_training_of_limited_time(pairs: Path, tmp_path: Path) -> None:
     assert line["steps"] > 1
     assert 2 <= line["elapsed_s"] < 20
     assert result.stdout.splitlines()[1].startswith("round 1: loss ")
-    assert loaded(out).exposure == Exposure()
+    assert loaded(out).start == ClassicalStart()
 
 
 @pytest.mark.parametrize("wrong", ["soon", "0", "-3m", "5d", "infh"])
@@ -340,14 +340,14 @@ def test_weights_to_start_from(pairs: Path, tmp_path: Path) -> None:
         assert torch.allclose(after.tensors[name].float(), tensor.float(), atol=1e-4), name
 
 
-def test_weights_go_on_at_the_exposure_that_they_were_trained_at(
+def test_weights_go_on_from_the_start_that_they_were_trained_at(
     pairs: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
-    for start, exposure in ((SMALL, None), (trained[0], Exposure())):
-        assert loaded(start).exposure == exposure
+    for weights, start in ((SMALL, None), (trained[0], ClassicalStart())):
+        assert loaded(weights).start == start
         out = tmp_path / "on.safetensors"
-        in_process(pairs, out, weights=str(start), epochs=1)
-        assert loaded(out).exposure == exposure
+        in_process(pairs, out, weights=str(weights), epochs=1)
+        assert loaded(out).start == start
 
 
 def test_weights_of_another_width(pairs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""What images are before the network sees them, where the weights ask for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import batchlight
+from batchlight.absgn import start as starts
+from batchlight.absgn.exposure import Exposure
+from batchlight.absgn.inference import Enhancer, restore
+from batchlight.absgn.network import ABSGN
+from batchlight.absgn.start import ClassicalStart, Start, noted, start_of
+from batchlight.absgn.weights import dump_weights, parse_weights
+from batchlight.classical.dehaze import DehazeParameters
+from batchlight.images.pixels import Pixels
+from tests.support.helpers import dark_image, stable_rows, tree, write_images
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAIN = DehazeParameters(omega=0.9, t0=0.1, window=20, denoise=False, target=0.45)
+
+
+def weights(start: Start | None) -> bytes:
+    torch.manual_seed(1)
+    return dump_weights(dict(ABSGN(8).state_dict()), noted(start))
+
+
+def classical(image: Pixels) -> Pixels:
+    """As users get it."""
+    return batchlight.enhance(image, channel_order="bgr", not_dark="enhance")
+
+
+def as_kind(image: Pixels, kind: str) -> Pixels:
+    return {"gray": image[..., 1].copy(), "16 bit": image.astype(np.uint16) * 257}.get(kind, image)
+
+
+@pytest.mark.parametrize("kind", ["colour", "gray", "16 bit"])
+@pytest.mark.parametrize("tile", [None, 32])
+def test_the_network_sees_what_the_classical_method_makes(kind: str, tile: int | None) -> None:
+    images = [as_kind(dark_image(seed, 40, 56), kind) for seed in range(2)]
+    enhancer = Enhancer(weights(ClassicalStart()), "cpu", "fp32", tile)
+    plain = Enhancer(weights(None), "cpu", "fp32", tile)
+    found = [result.get() for result in enhancer.enhance(images)]
+    expected = [result.get() for result in plain.enhance([classical(image) for image in images])]
+    assert all(np.array_equal(*both) for both in zip(found, expected, strict=True))
+    assert not np.array_equal(found[0], plain.enhance(images)[0].get())
+
+
+def test_a_training_sees_the_same() -> None:
+    """RGB in 0..1 in place of BGR in levels."""
+    images = np.stack([dark_image(seed, 40, 56) for seed in range(2)])
+    tensor = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 255
+    seen = (ClassicalStart().of(tensor) * 255).round().to(torch.uint8)
+    expected = np.stack([classical(image) for image in images])
+    assert np.array_equal(seen.permute(0, 2, 3, 1).flip(3).numpy(), expected)
+
+
+def test_whatever_runs_the_network_begins_with_it() -> None:
+    image = dark_image(3, 40, 56)
+    parsed = parse_weights(weights(ClassicalStart()))
+    network = parsed.network()
+    expected = restore(network, classical(image)[None])[0]
+    assert np.array_equal(restore(network, image[None], parsed.start)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "start", [None, Exposure(mean=0.2), ClassicalStart(), ClassicalStart(PLAIN)]
+)
+def test_weights_say_what_they_start_with(start: Start | None) -> None:
+    assert parse_weights(weights(start)).start == start
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "dark", '{"omega": 7, "t0": 0.1, "window": 1, "denoise": "none"}']
+)
+def test_a_start_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        start_of({"classical": text})
+
+
+def test_a_new_classical_method_is_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it makes decides the pixels, too."""
+    write_images(tmp_path / "in", 2)
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(weights(ClassicalStart()))
+    config = batchlight.JobConfig(
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        method=("absgn",),
+        weights=str(file),
+        device="cpu",
+        workers=0,
+        progress="off",
+    )
+    batchlight.run(config)
+    before = tree(tmp_path / "out/absgn"), stable_rows(tmp_path / "out")
+    assert batchlight.run(config).done_now == 0
+    monkeypatch.setattr(starts, "ALGORITHM_VERSIONS", {"classical": 99, "absgn": 1})
+    with pytest.raises(batchlight.UsageError, match="start-algorithm 2 -> 99"):
+        batchlight.run(config)
+    assert (tree(tmp_path / "out/absgn"), stable_rows(tmp_path / "out")) == before
