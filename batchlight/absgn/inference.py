@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -29,7 +30,7 @@ from batchlight.absgn.conversion import (
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.result import Restored
-from batchlight.absgn.start import Start, begun, exposure_of
+from batchlight.absgn.start import Start, begun, ended, exposure_of
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.transfers import Computed, Copies, Uploaded
 from batchlight.absgn.weights import parse_weights
@@ -89,9 +90,20 @@ class Enhancer:
 
     def enhance_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         """``enhance`` several groups, each of one shape and dtype; computes in turns."""
+        ready = [begun(images, self._start) for images in groups]
         if self._copies is not None:
-            return (yield from self._overlapped(self._copies, groups))
-        stacks = [np.stack(begun(images, self._start)) for images in groups]
+            results = yield from self._overlapped(self._copies, ready)
+        else:
+            results = yield from self._one_by_one(ready)
+        return [[self._ended(restored) for restored in group] for group in results]
+
+    def _ended(self, restored: Restored) -> Restored:
+        if restored.pixels is None:
+            return restored
+        return replace(restored, pixels=ended(restored.pixels, self._start))
+
+    def _one_by_one(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
+        stacks = [np.stack(images) for images in groups]
         yield
         with _deterministic(self._device):
             results = [self._now(images) for images in stacks]
@@ -101,7 +113,7 @@ class Enhancer:
     def _overlapped(
         self, copies: Copies, groups: Sequence[Sequence[Pixels]]
     ) -> Turns[list[list[Restored]]]:
-        uploaded = [copies.upload(begun(images, self._start)) for images in groups]
+        uploaded = [copies.upload(images) for images in groups]
         yield
         with _deterministic(self._device):
             computed = [self._launch(copies, group) for group in uploaded]
@@ -259,7 +271,8 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 def restore(network: ABSGN, images: Pixels, start: Start | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
-    return _restored(network, np.stack(begun(list(images), start)), exposure_of(start))
+    ready = np.stack(begun(list(images), start))
+    return np.stack([ended(x, start) for x in _restored(network, ready, exposure_of(start))])
 
 
 def _restored(network: ABSGN, images: Pixels, exposure: Exposure | None) -> Pixels:

@@ -3,7 +3,8 @@
 Weights say so in their file; the architecture knows nothing of it. An exposure is a gain, which
 makes images of all cameras equally bright. With the classical method as a start, they are also
 without most of their noise, and what is left to the network is to correct what that method cannot
-know: colours, contrast, and light that differs from place to place.
+know: colours, contrast, and light that differs from place to place. How bright the result is, both
+decide.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from torch import Tensor
 from batchlight.absgn.exposure import Exposure
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
 from batchlight.config import ALGORITHM_VERSIONS, JobConfig
+from batchlight.images.measures import measure
 from batchlight.images.pixels import Pixels
 
 EXPOSURE: Final = "exposure"
 CLASSICAL: Final = "classical"
 """Under which a file of weights says what is done to its images first."""
+
+LARGEST_GAIN = 1.5
+"""Up to which the curve from black to white rises all the way, and down to its inverse."""
 
 _OPTIONS = ("omega", "t0", "window", "denoise", "target_luminance")
 
@@ -38,11 +43,28 @@ class ClassicalStart:
         default_factory=lambda: DehazeParameters.of(JobConfig(input="."))
     )
     """By default those of a job."""
+    share: float = 0.5
+    """How far, of the way in stops, a result is brought to the luminance that the classical method
+    aims at. Of one dark image nobody can tell how bright it should be: whatever the network has
+    learnt of that is of the pictures that it was trained on."""
 
     def before(self, image: Pixels) -> Pixels:
         """What the network gets in the place of an image, a gray one or one in blue, green, red."""
         analysis = analyse(image, self.parameters.window)
         return enhance(image, analysis, analysis.atmospheric_light, self.parameters).pixels
+
+    def after(self, result: Pixels) -> Pixels:
+        """The network's result, nearer to the target; white stays white."""
+        mean, _ = measure(result)
+        if not mean:
+            return result
+        wanted = (self.parameters.target / mean) ** self.share
+        gain = min(max(wanted, 1 / LARGEST_GAIN), LARGEST_GAIN)
+        top = int(np.iinfo(result.dtype).max)
+        levels = np.arange(top + 1) / top
+        curve: Pixels = np.rint((gain * levels + (1 - gain) * levels**3) * top)
+        brought: Pixels = curve.astype(result.dtype)[result]
+        return brought
 
     def of(self, images: Tensor) -> Tensor:
         """The same for whole images as a training has them: (N, 3, H, W), RGB in 0..1."""
@@ -61,17 +83,18 @@ class ClassicalStart:
             "denoise": "guided" if its.denoise else "none",
             "target_luminance": its.target,
         }
-        return json.dumps(options, sort_keys=True)
+        return json.dumps(options | {"share": self.share}, sort_keys=True)
 
     @classmethod
     def load(cls, text: str) -> ClassicalStart:
         """Read what ``dump`` wrote. Raises ``ValueError``."""
         try:
-            options = {name: json.loads(text)[name] for name in _OPTIONS}
-            config = JobConfig(input=".", **options)
+            found = json.loads(text)
+            config = JobConfig(input=".", **{name: found[name] for name in _OPTIONS})
+            share = min(1.0, max(0.0, float(found["share"])))
         except (KeyError, TypeError, ValidationError) as error:
             raise ValueError(f"it names a start that is not known: {text}") from error
-        return cls(DehazeParameters.of(config))
+        return cls(DehazeParameters.of(config), share)
 
 
 Start = Exposure | ClassicalStart
@@ -97,6 +120,11 @@ def start_of(about: Mapping[str, str]) -> Start | None:
 def begun(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:
     """Images, as the arrays that are computed with."""
     return [start.before(i) for i in images] if isinstance(start, ClassicalStart) else images
+
+
+def ended(result: Pixels, start: Start | None) -> Pixels:
+    """The network's result for one image, as it is to be."""
+    return start.after(result) if isinstance(start, ClassicalStart) else result
 
 
 def exposure_of(start: Start | None) -> Exposure | None:

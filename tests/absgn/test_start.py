@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import batchlight
 from batchlight.absgn import start as starts
@@ -16,6 +18,7 @@ from batchlight.absgn.network import ABSGN
 from batchlight.absgn.start import ClassicalStart, Start, noted, start_of
 from batchlight.absgn.weights import dump_weights, parse_weights
 from batchlight.classical.dehaze import DehazeParameters
+from batchlight.images.measures import measure
 from batchlight.images.pixels import Pixels
 from tests.support.helpers import dark_image, stable_rows, tree, write_images
 
@@ -44,8 +47,10 @@ def test_the_network_sees_what_the_classical_method_makes(kind: str, tile: int |
     images = [as_kind(dark_image(seed, 40, 56), kind) for seed in range(2)]
     enhancer = Enhancer(weights(ClassicalStart()), "cpu", "fp32", tile)
     plain = Enhancer(weights(None), "cpu", "fp32", tile)
+    start = ClassicalStart()
     found = [result.get() for result in enhancer.enhance(images)]
-    expected = [result.get() for result in plain.enhance([classical(image) for image in images])]
+    ready = [classical(image) for image in images]
+    expected = [start.after(result.get()) for result in plain.enhance(ready)]
     assert all(np.array_equal(*both) for both in zip(found, expected, strict=True))
     assert not np.array_equal(found[0], plain.enhance(images)[0].get())
 
@@ -63,12 +68,34 @@ def test_whatever_runs_the_network_begins_with_it() -> None:
     image = dark_image(3, 40, 56)
     parsed = parse_weights(weights(ClassicalStart()))
     network = parsed.network()
-    expected = restore(network, classical(image)[None])[0]
+    expected = ClassicalStart().after(restore(network, classical(image)[None])[0])
     assert np.array_equal(restore(network, image[None], parsed.start)[0], expected)
 
 
+@pytest.mark.parametrize("kind", ["colour", "gray", "16 bit"])
+def test_a_result_comes_half_the_way_to_the_target(kind: str) -> None:
+    dark = as_kind(dark_image(5, 60, 80), kind)
+    assert 0.08 < measure(dark)[0] < 0.3
+    for image in (dark, np.iinfo(dark.dtype).max - dark):
+        before, after = measure(image)[0], measure(ClassicalStart().after(image))[0]
+        assert abs(after - 0.45) < 0.9 * abs(before - 0.45)
+        assert (after - 0.45) * (before - 0.45) > 0  # and not beyond it
+        unchanged = ClassicalStart(share=0.0).after(image)
+        assert np.array_equal(unchanged, image)
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.floats(0, 1))
+def test_the_curve_keeps_black_white_and_the_order(low: int, high: int, share: float) -> None:
+    ramp = np.tile(np.linspace(low, high, 64).astype(np.uint8), (8, 1))
+    ramp[0, 0], ramp[0, -1] = 0, 255
+    result = ClassicalStart(share=share).after(ramp)
+    assert (result[0, 0], result[0, -1]) == (0, 255)
+    steps = np.diff(result[1].astype(int))
+    assert (steps >= 0).all() if low <= high else (steps <= 0).all()
+
+
 @pytest.mark.parametrize(
-    "start", [None, Exposure(mean=0.2), ClassicalStart(), ClassicalStart(PLAIN)]
+    "start", [None, Exposure(mean=0.2), ClassicalStart(), ClassicalStart(PLAIN, 0.25)]
 )
 def test_weights_say_what_they_start_with(start: Start | None) -> None:
     assert parse_weights(weights(start)).start == start
