@@ -11,6 +11,7 @@ import pytest
 from batchlight.errors import shown
 from tests.support.helpers import COMMAND, batchlight, batchlight_here, write_images
 
+NIGHTLY = pytest.mark.nightly
 FULL = Path("/dev/full")
 
 
@@ -20,12 +21,24 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+@pytest.fixture(scope="module")
+def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output, only to be looked at."""
+    folder = tmp_path_factory.mktemp("done")
+    write_images(folder / "in", 2)
+    batchlight("run", "--input", folder / "in", "--workers", 0)
+    return folder / "in-enhanced"
+
+
 def in_shell(words: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
     line = " ".join([*COMMAND, *map(str, arguments), words])
     return subprocess.run(["sh", "-c", line], capture_output=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "streams",
+    [">&-", "<&- >&- 2>&-", *(pytest.param(s, marks=NIGHTLY) for s in ("2>&-", ">&- 2>&-"))],
+)
 def test_a_run_with_closed_streams(photos: Path, streams: str) -> None:
     done = in_shell(streams, "run", "--input", photos, "--workers", 0)
     assert done.returncode == 0, done.stderr
@@ -33,8 +46,17 @@ def test_a_run_with_closed_streams(photos: Path, streams: str) -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="Linux only")
-@pytest.mark.parametrize("progress", ["auto", "json", "off"])
-@pytest.mark.parametrize("streams", [f">{FULL}", f"2>{FULL}"])
+@pytest.mark.parametrize(
+    ("streams", "progress"),
+    [
+        (f"2>{FULL}", "auto"),
+        (f">{FULL}", "json"),
+        pytest.param(f"2>{FULL}", "json", marks=NIGHTLY),
+        pytest.param(f">{FULL}", "auto", marks=NIGHTLY),
+        pytest.param(f">{FULL}", "off", marks=NIGHTLY),
+        pytest.param(f"2>{FULL}", "off", marks=NIGHTLY),
+    ],
+)
 def test_a_run_whose_log_is_full(photos: Path, progress: str, streams: str) -> None:
     done = in_shell(streams, "run", "--input", photos, "--workers", 0, "--progress", progress)
     assert done.returncode == 0, done.stderr
@@ -43,9 +65,8 @@ def test_a_run_whose_log_is_full(photos: Path, progress: str, streams: str) -> N
 
 @pytest.mark.skipif(not FULL.exists(), reason="Linux only")
 @pytest.mark.parametrize("command", ["status", "failures", "verify", "plan --json --input"])
-def test_what_cannot_be_printed_is_no_success(photos: Path, command: str) -> None:
-    batchlight("run", "--input", photos, "--workers", 0)
-    place = photos if command.startswith("plan") else photos.parent / "in-enhanced"
+def test_what_cannot_be_printed_is_no_success(enhanced: Path, command: str) -> None:
+    place = enhanced.with_name("in") if command.startswith("plan") else enhanced
     done = in_shell(f">{FULL}", command, place)
     lost = b"error: cannot write to the standard output: no space left on device\n"
     # Nothing has failed, and so nothing is printed.

@@ -322,7 +322,7 @@ def test_it_is_small_for_any_data_set(tmp_path: Path, monkeypatch: pytest.Monkey
         cv2.imwrite(str(tmp_path / f"in/{number:02d}.jpg"), image)
     run(JobConfig(input=str(tmp_path / "in"), workers=0, progress="off"))
     output = tmp_path / "in-enhanced"
-    many = [failed(n * 2000 + i, code) for n, code in enumerate(ErrorCode) for i in range(2000)]
+    many = [failed(n * 500 + i, code) for n, code in enumerate(ErrorCode) for i in range(500)]
     others = [Record(**row | {"method": "absgn"}) for row in rows(output)]
     write_records(output, others, many)
     page = report(output, tmp_path / "in")
