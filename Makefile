@@ -39,7 +39,7 @@ lint: install
 	$(BIN)/mypy
 
 # In their order, not by their number of tests: files of few tests take the longest, and would be last.
-SUITE := -n 3 --dist loadfile --no-loadscope-reorder
+SUITE := -n 4 --dist loadfile --no-loadscope-reorder
 
 suite: install
 	$(BIN)/python -m tests.support.kernels

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import cv2
+import pytest
 
 from batchlight.worker.overlap import (
     READ_AHEAD_BYTES,
@@ -40,6 +41,7 @@ def padded(path: Path, size: int) -> None:
     os.truncate(path, size)
 
 
+@pytest.mark.nightly
 def test_large_files_are_not_read_far_ahead(tmp_path: Path) -> None:
     """Nor do they wait in large numbers to be written, if what follows the image is written too."""
     peaks = {}
