@@ -245,6 +245,7 @@ def test_large_files_go_through_in_pieces(
     assert not tree(out / "_batchlight/tmp")
 
 
+@pytest.mark.nightly
 def test_workers_do_not_matter(yolo: Path, shared_ray: str) -> None:
     for workers in (0, 2):
         run(yolo, f"out{workers}", workers=workers)

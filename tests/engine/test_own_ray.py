@@ -194,6 +194,7 @@ def test_the_ray_client_is_refused_before_anything_is_written(
         ray_address(None)
 
 
+@pytest.mark.nightly
 def test_a_run_inside_of_a_task_that_holds_the_only_cpu(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 1)
     code = (

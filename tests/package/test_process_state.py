@@ -90,7 +90,10 @@ OF_RAY = {
 
 @pytest.mark.parametrize(
     "call",
-    ["enhance classical", "enhance absgn", "run classical", "run absgn", "run on Ray classical"],
+    [
+        *("enhance classical", "enhance absgn", "run classical", "run absgn"),
+        pytest.param("run on Ray classical", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_call_leaves_the_process_as_it_was(tmp_path: Path, call: str) -> None:
     write_images(tmp_path / "in", 2)

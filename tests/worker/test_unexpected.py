@@ -87,6 +87,7 @@ def test_a_batch_of_nothing_but_errors_ends_the_run(
     assert run(photos).ok == IMAGES
 
 
+@pytest.mark.nightly
 def test_on_workers_the_user_is_told_once_per_kind(
     photos: Path, tmp_path: Path, deadly_ray: RayHead
 ) -> None:
