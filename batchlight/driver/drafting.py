@@ -115,7 +115,7 @@ def each_while_the_next_is_drafted(plans: Iterator[Plan]) -> Generator[Plan, Non
     """Pass plans on. To be closed by whoever takes no more of them."""
     plan = next(plans, None)
     while plan is not None:
-        if plan.continues_after is None:
+        if not plan.has_more:
             yield plan
             return
         with begun(lambda: next(plans, None)) as following:

@@ -94,7 +94,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     if stored is not None:
         left = rows_left(storage, state)
         # So far, everything has been overwritten that there was to overwrite.
-        if stored.overwrite and stored.continues_after is not None:
+        if stored.overwrite and stored.has_more:
             rest_of = stored
         config = config.model_copy(update={"overwrite": rest_of is not None})
     planner = Planner(config, fingerprints, inputs.passed_over, rest_of=rest_of)

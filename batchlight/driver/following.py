@@ -49,12 +49,12 @@ class Follower:
         # In the plan, a container counts as one image.
         pairs = max(self.stats.planned, total)
         allowed = self.config.allows_failures(self.stats.tally.failed, pairs)
-        if self.config.fail_fast and not allowed and (self.stats.rows < total or self._more):
+        if (
+            self.config.fail_fast
+            and not allowed
+            and (self.stats.rows < total or self.plan.has_more)
+        ):
             raise EnoughFailures
-
-    @property
-    def _more(self) -> bool:
-        return self.plan.continues_after is not None
 
     @property
     def _unit(self) -> Unit:
@@ -65,7 +65,15 @@ class Follower:
     def _show(self, done: Tally, total: int) -> None:
         elapsed_s = self.stats.since_begin_s
         progress = Progress(
-            *(done.rows, total, done.failed, elapsed_s, done.skipped, self._unit, self._more)
+            *(
+                done.rows,
+                total,
+                done.failed,
+                elapsed_s,
+                done.skipped,
+                self._unit,
+                self.plan.has_more,
+            )
         )
         self.display.update(progress)
         self.lock.progress = PlanProgress(

@@ -182,7 +182,7 @@ class _Run:
         if self.state.unfinished is not None:
             self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
             self._do(plan)
-        if plan.continues_after is not None and not self.stopped_early:
+        if plan.has_more and not self.stopped_early:
             self._plan_and_do(plan.overwrite, soon, rest_of=plan)
             if not self.stopped_early:
                 self.state = end_listing(self.storage, self.state)
@@ -199,7 +199,7 @@ class _Run:
         self.counts, plan = PlanCounts(), None
         with closing(each_while_the_next_is_drafted(drafts)) as plans:
             for plan in plans:
-                self._found(self.counts + plan.counts, plan.in_words, plan.continues_after is None)
+                self._found(self.counts + plan.counts, plan.in_words, not plan.has_more)
                 self.state = store_plan(self.storage, self.state, plan)
                 self._do(plan)
                 if self.stopped_early:

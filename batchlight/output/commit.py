@@ -54,7 +54,7 @@ def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
 
 def end_listing(storage: Storage, state: OutputState) -> OutputState:
     """Of the last plan, say that no other one of its listing is to follow."""
-    if state.plan is None or state.plan.continues_after is None:
+    if state.plan is None or not state.plan.has_more:
         return state
     plan = replace(state.plan, continues_after=None)
     storage.write(plan_path(plan.first), end_mark(plan))

@@ -188,9 +188,14 @@ class Plan:
     """The key of its last input if the listing was longer: then another plan is to follow."""
 
     @property
+    def has_more(self) -> bool:
+        """Whether another plan of the same listing is to follow."""
+        return self.continues_after is not None
+
+    @property
     def in_words(self) -> str:
         """What planning found, and whether there is more to plan."""
-        more = "; the listing goes on" if self.continues_after is not None else ""
+        more = "; the listing goes on" if self.has_more else ""
         return f"{self.counts.in_words}{more}"
 
     @property

@@ -60,8 +60,7 @@ class OutputState:
     @property
     def to_go_on_with(self) -> Plan | None:
         """The last plan, if it is not closed or not the last one of its listing."""
-        more = self.plan is not None and self.plan.continues_after is not None
-        return self.plan if more else self.unfinished
+        return self.plan if self.plan is not None and self.plan.has_more else self.unfinished
 
     @property
     def next_batch(self) -> int:

@@ -72,7 +72,7 @@ def read_status(text: str) -> Status:
             else None
         ),
         exit_code=summary.exit_code if summary else None,
-        more=state.plan is not None and state.plan.continues_after is not None,
+        more=state.plan is not None and state.plan.has_more,
     )
 
 

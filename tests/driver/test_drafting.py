@@ -333,11 +333,8 @@ def test_counts_add_up(one: PlanCounts, other: PlanCounts) -> None:
     assert {field.name for field in fields(both)} == set(vars(both))
 
 
-def test_the_next_plan_is_drafted_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cutting, "CHUNK_ROWS", CHUNK_ROWS)
-    chunks_per_plan(monkeypatch, 1)
+@pytest.mark.usefixtures("of_one_chunk")
+def test_the_next_plan_is_drafted_meanwhile(tmp_path: Path) -> None:
     storage = opened(tmp_path)
     plans = each_while_the_next_is_drafted(drafts(tmp_path, 12, storage))
     first = next(plans)
