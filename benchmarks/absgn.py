@@ -29,10 +29,13 @@ import batchlight
 from batchlight.absgn.inference import DTYPES, Enhancer, Precision
 from batchlight.absgn.loading import Model, choose_model, weights_of
 from batchlight.absgn.network import ABSGN, MULTIPLE
+from batchlight.absgn.result import Restored
+from batchlight.absgn.start import begun
 from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
 from batchlight.host.resources import local_gpus
+from batchlight.host.turns import in_turns
 from batchlight.images.pixels import Pixels
 from batchlight.worker.network_client import Feeder
 from benchmarks.measuring import Table
@@ -128,6 +131,7 @@ def job(config: JobConfig) -> float:
 def precisions(model: Model, images: list[Pixels]) -> Table:
     """How fast and how exact each arithmetic is on a GPU."""
     group = [image for image in images if image.shape == images[0].shape][:GROUP]
+    group = list(begun(group, model.start))
     pixels = group[0].shape[0] * group[0].shape[1]
     operations = OPERATIONS_PER_PIXEL[parse_weights(model.weights).channels] * pixels
     exact: list[Pixels] = []
@@ -135,13 +139,13 @@ def precisions(model: Model, images: list[Pixels]) -> Table:
     lines: list[list[object]] = []
     for name in names:
         enhancer = Enhancer(model.weights, model.device, name)
-        results = [restored.get() for restored in enhancer.enhance(group)]
+        results = [restored.get() for restored in _restored(enhancer, group)]
         exact = exact or results
         differences = [a.astype(float) - b for a, b in zip(results, exact, strict=True)]
         error = float(np.mean(np.square(differences)))
         psnr = 10 * np.log10(255**2 / error) if error else float("inf")
         times = sorted(_seconds(enhancer, group) for _ in range(REPEATS))
-        kernels = kernel_seconds(partial(enhancer.enhance, group))
+        kernels = kernel_seconds(partial(_restored, enhancer, group))
         milliseconds = times[REPEATS // 2] / len(group) * 1000
         limit = operations / matrix_rate(DTYPES[name]) * 1000
         in_kernels = kernels / len(group) * 1000
@@ -231,10 +235,16 @@ def kernel_seconds(work: Callable[[], object]) -> float:
     return float(sum(event.self_device_time_total for event in profile.key_averages())) / 1e6
 
 
+def _restored(enhancer: Enhancer, group: list[Pixels]) -> list[Restored]:
+    """By the network alone, as a job's actor is asked for it."""
+    results: list[list[Restored]] = in_turns(enhancer.restore_groups, ([group],))
+    return results[0]
+
+
 def _seconds(enhancer: Enhancer, group: list[Pixels]) -> float:
     torch.cuda.synchronize()
     started = time.perf_counter()
-    enhancer.enhance(group)
+    _restored(enhancer, group)
     torch.cuda.synchronize()
     return time.perf_counter() - started
 

@@ -30,7 +30,7 @@ WARM_UP = 20
 class Empty:
     """A network that does nothing."""
 
-    def enhance_groups(self, groups: list[list[Pixels]]) -> list[list[Pixels]]:
+    def restore_groups(self, groups: list[list[Pixels]]) -> list[list[Pixels]]:
         return groups
 
 
@@ -51,7 +51,7 @@ def measure(service: Service, images: int, calls: int) -> tuple[float, float]:
     group = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) for _ in range(images)]
 
     def ask() -> Answer:
-        return service.submit("enhance_groups", [group])
+        return service.submit("restore_groups", [group])
 
     for _ in range(WARM_UP):
         ask().result()

@@ -85,17 +85,19 @@ class Enhancer:
         (height, width) gray or (height, width, 3) in blue, green, red; uint8 or uint16, as is the
         result. 16 bits are computed in fp32 whatever the precision, since less would not fill them.
         """
-        results: list[list[Restored]] = in_turns(self.enhance_groups, ([images],))
-        return results[0]
+        ready = begun(images, self._start)
+        results: list[list[Restored]] = in_turns(self.restore_groups, ([ready],))
+        return [self._ended(restored) for restored in results[0]]
 
-    def enhance_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
-        """``enhance`` several groups, each of one shape and dtype; computes in turns."""
-        ready = [begun(images, self._start) for images in groups]
+    def restore_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
+        """Run the network on several groups, each of one shape and dtype; computes in turns.
+
+        What the classical method does before and after it is left to the caller, who may do it
+        elsewhere while the network works.
+        """
         if self._copies is not None:
-            results = yield from self._overlapped(self._copies, ready)
-        else:
-            results = yield from self._one_by_one(ready)
-        return [[self._ended(restored) for restored in group] for group in results]
+            return (yield from self._overlapped(self._copies, groups))
+        return (yield from self._one_by_one(groups))
 
     def _ended(self, restored: Restored) -> Restored:
         if restored.pixels is None:

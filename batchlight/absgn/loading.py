@@ -21,6 +21,7 @@ from batchlight.storage import Location, open_source
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer, Precision, ResolvedDevice
+    from batchlight.absgn.start import ClassicalStart
     from batchlight.absgn.weights import Weights
 
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
@@ -46,8 +47,8 @@ class Model:
     device: ResolvedDevice
     precision: Precision
     tile: int | None
-    of_start: Mapping[str, int] = field(default_factory=dict)
-    """What decides pixels, beside the weights, of what is done to images first."""
+    start: ClassicalStart | None = None
+    """What is to be done to images before the network and after it, if the weights want that."""
 
     @property
     def pixels_at_once(self) -> int:
@@ -97,7 +98,7 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
 
     ``count_gpus`` is asked only if it decides.
     """
-    from batchlight.absgn.start import in_fingerprint
+    from batchlight.absgn.start import classical_of
 
     device = config.device
     if device == "auto":
@@ -107,8 +108,8 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
         precision = GPU_PRECISION if device == "cuda" else "fp32"
     name = config.weights or config.model or DEFAULT_MODELS[device]
     found = weights(device)
-    of_start = in_fingerprint(found.start)
-    return Model(name, found.data, found.sha256, device, precision, config.tile, of_start)
+    start = classical_of(found.start)
+    return Model(name, found.data, found.sha256, device, precision, config.tile, start)
 
 
 def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from batchlight.absgn.exposure import Exposure
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
@@ -65,13 +63,6 @@ class ClassicalStart:
         curve: Pixels = np.rint((gain * levels + (1 - gain) * levels**3) * top)
         brought: Pixels = curve.astype(result.dtype)[result]
         return brought
-
-    def of(self, images: Tensor) -> Tensor:
-        """The same for whole images as a training has them: (N, 3, H, W), RGB in 0..1."""
-        levels = (images.permute(0, 2, 3, 1).flip(3) * 255).round().clamp(0, 255)
-        arrays = map(np.ascontiguousarray, levels.to("cpu", torch.uint8).numpy())
-        stack = torch.from_numpy(np.stack([self.before(image) for image in arrays]))
-        return stack.to(images.device).flip(3).permute(0, 3, 1, 2).float() / 255
 
     def dump(self) -> str:
         """As the weights say it: by the names of options."""
@@ -128,12 +119,15 @@ def ended(result: Pixels, start: Start | None) -> Pixels:
 
 
 def exposure_of(start: Start | None) -> Exposure | None:
-    """What of a start is done in tensors."""
+    """What of a start is done in tensors, along with the network."""
     return start if isinstance(start, Exposure) else None
 
 
-def in_fingerprint(start: Start | None) -> dict[str, int]:
+def classical_of(start: Start | None) -> ClassicalStart | None:
+    """What of a start is done in arrays, before the network and after it."""
+    return start if isinstance(start, ClassicalStart) else None
+
+
+def in_fingerprint(start: ClassicalStart | None) -> dict[str, int]:
     """What decides pixels beside the weights, which say all else of a start."""
-    if isinstance(start, ClassicalStart):
-        return {"start-algorithm": ALGORITHM_VERSIONS[CLASSICAL]}
-    return {}
+    return {} if start is None else {"start-algorithm": ALGORITHM_VERSIONS[CLASSICAL]}

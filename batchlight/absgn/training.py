@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from batchlight.absgn.conversion import each
 from batchlight.absgn.losses import loss_of
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.recipe import Extent, Recipe
 from batchlight.absgn.samples import Batch, Pictures, Samples
+from batchlight.absgn.start import ClassicalStart
 
 LARGEST_GRADIENT = 1.0
 """Norm to which gradients are cut."""
@@ -26,6 +29,17 @@ STEPS_AHEAD = 8
 """How far a GPU's queue may run ahead of the clock that the schedule follows."""
 SAVE_EVERY_S = 240.0
 """How much may be lost when a training is killed in the middle of a round."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The samples of a step."""
+
+    batch: Batch
+    x: Tensor
+    """What the network gets."""
+    dealt: Mapping[str, int]
+    """How many pictures of each kind have been shown with it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,12 @@ class Trainer:
         start: Mapping[str, Tensor] | None = None,
         rank: int = 0,
         processes: int = 1,
+        ahead: bool | None = None,
     ) -> None:
+        """``ahead``: draw the next step's samples while this one is computed; by default on a GPU.
+
+        They are then of the share of the training that was over one step earlier.
+        """
         self.device = pictures.pairs[0][0].device
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
@@ -75,6 +94,10 @@ class Trainer:
             self._network.parameters(), lr=recipe.learning_rate, fused=on_gpu
         )
         self._samples = Samples(recipe, pictures, rank, processes)
+        self._dealt: Mapping[str, int] = self._samples.dealt
+        ahead = on_gpu if ahead is None else ahead
+        self._drawer = ThreadPoolExecutor(1, "draws-samples") if ahead else None
+        self._next: Future[_Drawn] | None = None
         self._pairs = len(pictures.pairs)
         self._processes = processes
         self._losses = torch.zeros(2, device=self.device)
@@ -110,10 +133,11 @@ class Trainer:
 
     def step(self, progress: float) -> None:
         """One step, when a share of the training is over."""
-        batch = self._samples.draw(self.steps, progress)
+        drawn = self._drawn(progress)
+        batch, self._dealt = drawn.batch, drawn.dealt
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate_at(progress)
-        loss = self._loss(batch)
+        loss = self._loss(drawn.x, batch)
         self._optimizer.zero_grad()
         loss.backward()
         for parameter in self._network.parameters():
@@ -137,7 +161,7 @@ class Trainer:
         }
         numbers = {"steps": self.steps, "shown": self.shown, "elapsed": self.elapsed}
         numbers |= {"round": self.round, "round_steps": self._round_steps}
-        numbers |= {f"dealt.{kind}": count for kind, count in self._samples.dealt.items()}
+        numbers |= {f"dealt.{kind}": count for kind, count in self._dealt.items()}
         return {
             **{f"network.{n}": v for n, v in self._network.state_dict().items()},
             **{f"average.{n}": v for n, v in self.averaged.state_dict().items()},
@@ -163,18 +187,36 @@ class Trainer:
         self.steps, self.shown, self.round, self._round_steps = (
             int(numbers[name]) for name in ("steps", "shown", "round", "round_steps")
         )
-        self._samples.resume({n: int(v) for n, v in _below("dealt.", numbers).items()})
+        self._dealt = {n: int(v) for n, v in _below("dealt.", numbers).items()}
+        self._samples.resume(self._dealt)
 
     def _rehearse(self) -> None:
         """Do what takes the most memory, so that it fails now if it has to, not near the end."""
         largest = self._samples.largest()
         if largest is not None:
-            self._loss(largest).backward()
+            self._loss(self._begun(largest), largest).backward()
             self._optimizer.zero_grad()
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _drawn(self, progress: float) -> _Drawn:
+        """The samples of the step that comes now."""
+        ahead, self._next = self._next, None
+        drawn = self._draw(self.steps, progress) if ahead is None else ahead.result()
+        if self._drawer is not None:
+            self._next = self._drawer.submit(self._draw, self.steps + 1, progress)
+        return drawn
+
+    def _draw(self, step: int, progress: float) -> _Drawn:
+        batch = self._samples.draw(step, progress)
+        return _Drawn(batch, self._begun(batch), self._samples.dealt)
+
+    def _begun(self, batch: Batch) -> Tensor:
+        """What the network gets."""
         start = self.recipe.start
-        x = batch.low if start is None else start.of(batch.low)
+        if isinstance(start, ClassicalStart):
+            return each(start.before, batch.low)
+        return batch.low if start is None else start.of(batch.low)
+
+    def _loss(self, x: Tensor, batch: Batch) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             restored = self._run(x)

@@ -57,6 +57,7 @@ def context_of(
         container_fingerprints={m: config.container_digest(f) for m, f in fingerprints.items()},
         lock=lock.number,
         pixels_at_once=model.pixels_at_once if model else 0,
+        start=model.start if model else None,
     )
 
 

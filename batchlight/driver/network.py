@@ -44,7 +44,10 @@ def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, F
     """What decides the pixels of each method of a run."""
     network: dict[str, object] = {}
     if model:
-        network = {"weights": model.sha256, "precision": model.precision, **model.of_start}
+        from batchlight.absgn.start import in_fingerprint
+
+        network = {"weights": model.sha256, "precision": model.precision}
+        network |= in_fingerprint(model.start)
     return {method: config.fingerprint(method, network) for method in config.method}
 
 

@@ -1,6 +1,7 @@
 """What runs on a worker: one batch after the other.
 
 image.py           one image: what is known of it, and its failures
+places.py          what a worker reads from and writes to
 steps.py           what is done to one image: read, decode, enhance, encode, write, record
 trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes

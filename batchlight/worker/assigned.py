@@ -24,7 +24,8 @@ from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.image import Image, Losses, tally_so_far
 from batchlight.worker.kinds import kind_of
-from batchlight.worker.steps import BatchContext, refuse_unshared
+from batchlight.worker.places import refuse_unshared
+from batchlight.worker.steps import BatchContext
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,10 @@ class AssignedWork:
 
     def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
         """Do and commit each batch. Raises as ``run_batch``."""
-        refuse_unshared(self._context)
+        context = self._context
+        refuse_unshared(context.input, context.output, context.run_id)
         assigned = self._assignment
-        rows = _chunk(self._context.output, self._context.run_id, assigned.plan, assigned.chunk)
+        rows = _chunk(context.output, context.run_id, assigned.plan, assigned.chunk)
         for batch in batches_in(rows, assigned.numbers):
             with timed():
                 vetted = self._data_set.vetted(batch, self._unnamed)

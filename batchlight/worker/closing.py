@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchlight.output.commit import Move, moved
 from batchlight.storage import Location
-from batchlight.worker.steps import output_of
+from batchlight.worker.places import output_of
 
 
 def move_parts(output: Location, run_id: str, lock: int, move: Move) -> None:

@@ -95,7 +95,7 @@ class Feeder(Generic[T]):
         pixels = sum(group.pixels for group in groups)
         while self._is_full(pixels):
             yield from self._receive()
-        answer = self._service.submit("enhance_groups", [group.images for group in groups])
+        answer = self._service.submit("restore_groups", [group.images for group in groups])
         self._under_way.append(_Call(groups, pixels, answer))
 
     def _is_full(self, more: int) -> bool:

@@ -216,13 +216,15 @@ class Pipeline:
             self._put(image, "classical", decoded, image.attempt(dehaze, "classical"))
         if image.wants("absgn"):
             assert self._feeder is not None
-            for (done, its), restored in self._feeder.put((image, decoded), decoded.pixels):
-                self._take(done, its, restored)
+            pixels = image.attempt(partial(self._steps.begin, image, decoded), "absgn")
+            if pixels is not None:
+                for (done, its), restored in self._feeder.put((image, decoded), pixels):
+                    self._take(done, its, restored)
 
     def _take(self, image: Image, decoded: Decoded, restored: Restored) -> None:
         """Go on with an image that comes back from the network."""
-        image.results["absgn"].columns["enhance_ms"] = restored.milliseconds
-        self._put(image, "absgn", decoded, image.attempt(restored.get, "absgn"))
+        end = partial(self._steps.end, image, restored)
+        self._put(image, "absgn", decoded, image.attempt(end, "absgn"))
 
     def _put(self, image: Image, method: Method, decoded: Decoded, pixels: Pixels | None) -> None:
         """Encode and write enhanced pixels; None if there are none."""

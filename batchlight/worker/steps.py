@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import Format, JobConfig, Method
-from batchlight.errors import ClusterError, ErrorCode, ImageError, UsageError
+from batchlight.errors import ErrorCode, ImageError
 from batchlight.host.given_up import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
@@ -26,16 +26,17 @@ from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
 from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
-from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
 from batchlight.shards.inventory import bytes_in
-from batchlight.storage import EVERYONE, Location, Storage, open_source, open_storage
-from batchlight.storage.base import INTERNAL, ChangedError, NameRefusedError
+from batchlight.storage import EVERYONE, Location, Storage
+from batchlight.storage.base import ChangedError, NameRefusedError
 from batchlight.worker.image import Analysed, Image
+from batchlight.worker.places import output_of, refuse_unshared, source_of
 
-OPEN_STORAGES = 16
-"""Places that a worker stays connected to: the input, the output, the buckets of a list."""
+if TYPE_CHECKING:
+    from batchlight.absgn.result import Restored
+    from batchlight.absgn.start import ClassicalStart
 
 DARKER_BY = 0.02
 """How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
@@ -62,6 +63,8 @@ class BatchContext:
     """Of containers, which also hold what is chosen of them."""
     pixels_at_once: int = 0
     """How many pixels of images of one shape go through the network together."""
+    start: ClassicalStart | None = None
+    """What is done to an image before the network and after it."""
 
 
 class ImageSteps:
@@ -206,8 +209,8 @@ class Steps(ImageSteps):
     """The steps of a batch's images."""
 
     def __init__(self, context: BatchContext) -> None:
-        refuse_unshared(context)
-        opened = partial(_source, follow_links=context.follow_links, run_id=context.run_id)
+        refuse_unshared(context.input, context.output, context.run_id)
+        opened = partial(source_of, follow_links=context.follow_links, run_id=context.run_id)
         super().__init__(context.config, context.input, opened)
         self.context = context
         self.output = output_of(context.output, context.run_id, context.lock)
@@ -224,6 +227,23 @@ class Steps(ImageSteps):
             return EVERYONE
         storage, path = place_of(item, self.input, self.opened)
         return storage.readers(path, self.context.output.path)
+
+    def begin(self, image: Image, decoded: Decoded) -> Pixels:
+        """What the network gets."""
+        if self.context.start is None:
+            return decoded.pixels
+        with _timed(image.results["absgn"].columns, "enhance_ms"):
+            return self.context.start.before(decoded.pixels)
+
+    def end(self, image: Image, restored: Restored) -> Pixels:
+        """The network's pixels. Raises ``ImageError`` for an image that it could not do."""
+        columns = image.results["absgn"].columns
+        columns["enhance_ms"] = columns.get("enhance_ms", 0.0) + restored.milliseconds
+        pixels = restored.get()
+        if self.context.start is None:
+            return pixels
+        with _timed(columns, "enhance_ms"):
+            return self.context.start.after(pixels)
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""
@@ -298,44 +318,9 @@ def compile_kernels(config: JobConfig) -> None:
     """
     black = np.zeros((1, 1, 3), np.uint8)
     analysis = dehaze.analyse(black, config.window)
-    if "classical" in config.method:
-        parameters = DehazeParameters.of(config)
-        dehaze.enhance(black, analysis, analysis.atmospheric_light, parameters)
+    # The network's images go through it first.
+    dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters.of(config))
     measure(black)
-
-
-@lru_cache(maxsize=OPEN_STORAGES)
-def _source(location: Location, follow_links: bool, run_id: str) -> Storage:
-    """One connection pool for each place, process and run, not for each batch."""
-    return open_source(location, follow_links)
-
-
-@lru_cache(maxsize=OPEN_STORAGES)
-def output_of(location: Location, run_id: str, lock: int) -> Storage:
-    """The same for what is written; it remembers when it looked at the locks last."""
-    return fenced_for_worker(open_storage(location), lock, str(location))
-
-
-def refuse_unshared(context: BatchContext) -> None:
-    """Raise ``ClusterError`` in a process that does not see the folders of the driver."""
-    _refuse_unshared(context.input, context.output, context.run_id)
-
-
-@lru_cache(maxsize=OPEN_STORAGES)
-def _refuse_unshared(source: Location, output: Location, run_id: str) -> None:
-    """Looked at once.
-
-    On a node with folders of its own, every image would be missing, or written where nobody looks.
-    """
-    for place in (source, output.joined(INTERNAL)):
-        try:
-            if not place.remote:
-                open_storage(place).check(writable=False)
-        except UsageError as error:
-            raise ClusterError(
-                f"the worker on {socket.gethostname()} does not see {place}; a cluster needs an "
-                "object store, or folders that all its nodes share"
-            ) from error
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each comparison.")] = 3,
     seconds: Annotated[float, typer.Option(help="Begin nothing after that.")] = 3600,
 ) -> None:
-    """Do everything, what takes least first, and go on where a part fails."""
+    """Do everything, and go on where a part fails."""
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(_machine())
@@ -83,7 +83,6 @@ def _parts(
     model = model_of(_config(one, weights, device))
     if device == "cuda":
         yield "precisions", lambda: iter([precisions(model, read_images(str(one)))])
-    yield "a run, and one whose actor is killed", partial(_runs, photos, out, weights, device)
     many = _many_sizes(own, out / "sizes", images)
     cases = [
         ("one size", one, weights),
@@ -95,6 +94,7 @@ def _parts(
         yield name, partial(_beside_the_bare_network, config, rounds)
     if device == "cuda":
         yield "ways to run it", lambda: iter([executions(model, read_images(str(one))[0])])
+    yield "a run, and one whose actor is killed", partial(_runs, photos, out, weights, device)
 
 
 def _beside_the_bare_network(config: JobConfig, rounds: int) -> Iterator[object]:

@@ -9,6 +9,7 @@ PACK then holds what ``benchmarks.gpu.train`` reads:
     clean/N              well-lit pictures
     check/{low,high}     pairs that are only scored, never trained on
     held_out.txt         names of pairs that are not trained on either, scene by scene
+    known_scenes.txt     names of more of them, of whose scenes other pairs are trained on
     contents.json        how many files each folder holds: what was lost on the way is noticed
 """
 
@@ -26,8 +27,8 @@ import cv2
 import typer
 
 from batchlight.training.pairs import find_pairs, split_by_scene
+from benchmarks.gpu import CONTENTS, HELD_OUT, KNOWN_SCENES
 
-CONTENTS = "contents.json"
 LOSSLESS = 101
 """As OpenCV has it for WebP: above 100."""
 HIGH_QUALITY, CLEAN_QUALITY = 92, 88
@@ -47,14 +48,18 @@ def main(
     clean: Annotated[list[Path] | None, typer.Option(help="Well-lit pictures.")] = None,
     check: Annotated[Path | None, typer.Option(help="A folder with low/ and high/.")] = None,
     validation: Annotated[float, typer.Option(help="Share of the pairs to hold out.")] = 0.05,
-    hold_out: Annotated[str, typer.Option(help="Names of more to hold out, with commas.")] = "",
+    hold_out: Annotated[
+        str, typer.Option(help="Names of more, with commas; not their scenes.")
+    ] = "",
 ) -> None:
     """Write the pack."""
     found = find_pairs(str(pairs))
     _, apart = split_by_scene(found, validation, seed=0)
-    held_out = {pair.name for pair in apart} | set(filter(None, hold_out.split(",")))
+    scenes = {pair.name for pair in apart}
+    alone = set(filter(None, hold_out.split(","))) - scenes
     pack.mkdir(parents=True)
-    (pack / "held_out.txt").write_text("".join(f"{name}\n" for name in sorted(held_out)))
+    for file, names in ((HELD_OUT, scenes), (KNOWN_SCENES, alone)):
+        (pack / file).write_text("".join(f"{name}\n" for name in sorted(names)))
     natives = {path.stem for path in (native / "low").iterdir()} if native else set()
     # A pair whose dark picture is there at its native size has the same one, shrunk.
     dark = [pairs / pair.low for pair in found if pair.name not in natives]
@@ -74,7 +79,9 @@ def main(
     folders = Counter(str(job.target.parent.relative_to(pack)) for job in jobs)
     (pack / CONTENTS).write_text(json.dumps(folders, indent=1))
     size = sum(path.stat().st_size for path in pack.rglob("*") if path.is_file())
-    typer.echo(f"{len(jobs)} pictures, {size / 2**20:.1f} MiB, {len(held_out)} pairs held out")
+    typer.echo(
+        f"{len(jobs)} pictures, {size / 2**20:.1f} MiB, {len(scenes | alone)} pairs held out"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ OUT gets, well before the end and again whenever the network is scored,
     log.jsonl            a line each time: seconds, steps, loss, scores
     looked_at.webp       held-out pictures: dark, enhanced, truth
 
-Scores are PSNR and SSIM of 8-bit results, and PSNR once the mean is the truth's: of the pairs held
-out, of their native dark pictures (compared when shrunk as the truth is), and of ``check``.
+Scores are PSNR and SSIM of 8-bit results as a job writes them, and PSNR once the mean is the
+truth's: of the scenes held out, of the pairs held out of scenes that are trained on, of the native
+dark pictures of both (compared when shrunk as the truth is), and of ``check``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 import typer
 from torch import Tensor
 
+from batchlight.absgn.conversion import each
 from batchlight.absgn.losses import resized, ssim
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.recipe import Extent, Phase, Recipe, phases_of
@@ -44,13 +46,13 @@ from batchlight.absgn.start import ClassicalStart, Start, noted
 from batchlight.absgn.synthetic import Darkening
 from batchlight.absgn.training import Stop, Trainer
 from batchlight.absgn.weights import dump_weights, parse_weights
-from benchmarks.gpu.pack import CONTENTS
+from benchmarks.gpu import CONTENTS, HELD_OUT, KNOWN_SCENES
 
 Rgb = npt.NDArray[np.uint8]
 Images = dict[str, Rgb]
 """By name: (height, width, 3)."""
 
-SIDE, BATCH = 256, 8
+SIDE = 256
 REHEARSAL = (
     Phase(0.6, side=96, batch=6),
     Phase(0.9, side=160, batch=2),
@@ -83,7 +85,7 @@ def main(
     start: Annotated[Path | None, typer.Option(help="Weights to go on from.")] = None,
     rate: Annotated[float, typer.Option(help="The learning rate at its peak.")] = 5e-4,
     side: Annotated[int | None, typer.Option(help="Of all samples, instead of phases.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples of that side in a step.")] = 8,
+    batch: Annotated[int, typer.Option(help="Samples of that side, or of 256, in a step.")] = 8,
     synthetic: Annotated[float, typer.Option(help="Share made of well-lit pictures.")] = 0.4,
     bright: Annotated[float, typer.Option(help="Share of these that are bright.")] = 0.15,
     average: Annotated[float, typer.Option(help="Decay of the moving average.")] = 0.999,
@@ -98,7 +100,7 @@ def main(
     loaded = _load(pack, device)
     out.mkdir(parents=True, exist_ok=True)
     begun = parse_weights(start.read_bytes()) if start else None
-    phases = phases_of(SIDE, BATCH) if device.type == "cuda" else REHEARSAL
+    phases = phases_of(SIDE, batch) if device.type == "cuda" else REHEARSAL
     recipe = Recipe(
         channels,
         learning_rate=rate,
@@ -153,11 +155,15 @@ def _results(
     """8-bit results, (1, 3, H, W) in 0..1, shrunk as their truth is, and the truth."""
     for low, high in pairs:
         dark, truth = low[None].float() / 255, high[None].float() / 255
-        x = dark if start is None else start.of(dark)
+        x = dark
+        if start is not None:
+            x = each(start.before, dark) if isinstance(start, ClassicalStart) else start.of(dark)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.float16, enabled=x.device.type == "cuda"):
             restored = network(x)
         restored = (restored.float() * 255).round() / 255
+        if isinstance(start, ClassicalStart):
+            restored = each(start.after, restored)
         yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 
@@ -209,7 +215,8 @@ def _load(pack: Path, device: torch.device) -> Pack:
         if name not in low:  # the same, shrunk
             floats = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
             low[name] = (_shrunk(floats, square)[0] * 255).byte().permute(1, 2, 0).numpy()
-    held_out = set((pack / "held_out.txt").read_text().split())
+    scenes, alone = (set((pack / file).read_text().split()) for file in (HELD_OUT, KNOWN_SCENES))
+    held_out = scenes | alone
 
     def put(dark: Images, truth: Images, names: Iterable[str]) -> list[Pair]:
         both = ((dark[name], truth[name]) for name in sorted(names))
@@ -229,7 +236,8 @@ def _load(pack: Path, device: torch.device) -> Pack:
         _read(pack / "check/high", LARGEST_NATIVE),
     )
     checks = {
-        "held out": put(low, high, held_out & low.keys()),
+        "held out": put(low, high, scenes & low.keys()),
+        "known scenes": put(low, high, alone & low.keys()),
         "native": put(native, high, held_out & native.keys()),
         "check": put(dark, truth, dark.keys()),
     }

@@ -74,7 +74,7 @@ def overlapped(
     ways = Ways()
     enhancer = Enhancer(WEIGHTS, "cpu", **{"precision": "fp32", **options})
     enhancer._copies = ways
-    return in_turns(enhancer.enhance_groups, (groups,), ways.turn), ways.notes
+    return in_turns(enhancer.restore_groups, (groups,), ways.turn), ways.notes
 
 
 def groups_of_every_kind() -> list[list[Pixels]]:
@@ -109,7 +109,7 @@ def test_groups_are_what_each_is_alone() -> None:
 def test_in_one_go_too() -> None:
     """As without a GPU, several groups of a call."""
     groups = groups_of_every_kind()
-    assert_as_alone(groups, in_turns(Enhancer(WEIGHTS, "cpu", "fp32").enhance_groups, (groups,)))
+    assert_as_alone(groups, in_turns(Enhancer(WEIGHTS, "cpu", "fp32").restore_groups, (groups,)))
 
 
 def test_what_does_not_fit_is_done_in_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,8 @@ def test_calls_of_several_threads_are_what_each_group_is_alone(precision: Any) -
         ]
         for call in range(24)
     ]  # fmt: skip
-    alone = [[enhancer._now(np.stack(group)) for group in groups] for groups in calls]
+    with inference._deterministic(torch.device("cuda")):
+        alone = [[enhancer._now(np.stack(group)) for group in groups] for groups in calls]
     lock = threading.Lock()
 
     @contextmanager
@@ -212,7 +213,7 @@ def test_calls_of_several_threads_are_what_each_group_is_alone(precision: Any) -
             yield
 
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda c: in_turns(enhancer.enhance_groups, (c,), turn), calls))
+        found = list(pool.map(lambda c: in_turns(enhancer.restore_groups, (c,), turn), calls))
     for groups, expected in zip(found, alone, strict=True):
         for group, other in zip(groups, expected, strict=True):
             for one, another in zip(group, other, strict=True):
@@ -221,12 +222,13 @@ def test_calls_of_several_threads_are_what_each_group_is_alone(precision: Any) -
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_computing_waits_for_nothing() -> None:
     """A turn only launches: any wait for the GPU in it is an error here."""
     enhancer = Enhancer(WEIGHTS, "cuda", "fp16")
     gray = dark_image(1, 100, 150)[..., 0]
     groups = [[dark_image(1, 100, 150)] * 2, [gray], [gray.astype(np.uint16)]]
-    in_turns(enhancer.enhance_groups, (groups,))  # what is set up once may wait
+    in_turns(enhancer.restore_groups, (groups,))  # what is set up once may wait
 
     @contextmanager
     def strict() -> Iterator[None]:
@@ -236,6 +238,6 @@ def test_computing_waits_for_nothing() -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    results = in_turns(enhancer.enhance_groups, (groups,), strict)
+    results = in_turns(enhancer.restore_groups, (groups,), strict)
     assert [len(group) for group in results] == [2, 1, 1]
     assert inference._memory_of.cache_info().currsize == 1

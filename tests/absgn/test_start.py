@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import batchlight
 from batchlight.absgn import start as starts
+from batchlight.absgn.conversion import each
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import Enhancer, restore
 from batchlight.absgn.network import ABSGN
@@ -59,7 +60,7 @@ def test_a_training_sees_the_same() -> None:
     """RGB in 0..1 in place of BGR in levels."""
     images = np.stack([dark_image(seed, 40, 56) for seed in range(2)])
     tensor = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 255
-    seen = (ClassicalStart().of(tensor) * 255).round().to(torch.uint8)
+    seen = (each(ClassicalStart().before, tensor) * 255).round().to(torch.uint8)
     expected = np.stack([classical(image) for image in images])
     assert np.array_equal(seen.permute(0, 2, 3, 1).flip(3).numpy(), expected)
 

@@ -16,6 +16,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from batchlight.absgn.conversion import each
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.losses import loss_of, ssim
 from batchlight.absgn.network import ABSGN
@@ -287,7 +288,9 @@ def test_training_is_the_plain_loop() -> None:
     own_losses: list[float] = []
     for step in range(9):  # of two pairs
         batch = drawn.draw(step, step / 9)
-        loss = loss_of(network.restore(ClassicalStart().of(batch.low)), batch.targets[0][1])
+        loss = loss_of(
+            network.restore(each(ClassicalStart().before, batch.low)), batch.targets[0][1]
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -323,6 +326,20 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(steps: int) -> None
     assert_equal(stored(second.state()), state)
     assert seen + [stop.loss for stop in second.train(extent)] == losses
     assert_equal(without_time(second), without_time(through))
+
+
+def test_samples_drawn_ahead_are_the_same() -> None:
+    one_phase = replace(RECIPE, phases=RECIPE.phases[-1:])
+    trained = []
+    for ahead in (False, True):
+        first = Trainer(one_phase, pictures(), ahead=ahead)
+        next(first.train(Extent(epochs=4)))
+        second = Trainer(one_phase, pictures(), ahead=ahead)
+        second.resume(stored(first.state()))
+        losses = [stop.loss for stop in second.train(Extent(epochs=4))]
+        trained.append((losses, without_time(second)))
+    assert trained[0][0] == trained[1][0]
+    assert_equal(trained[0][1], trained[1][1])
 
 
 def test_a_round_that_takes_long_is_saved_on_the_way() -> None:

@@ -301,9 +301,9 @@ def test_what_the_network_says_of_one_image_is_that_images_failure(
 
     worst = read_image(photos / "b/0001.jpg").mean()
     network = Enhancer(SMALL.read_bytes(), "cpu", "fp32")
-    original = partial(Enhancer.enhance_groups, network)
-    monkeypatch.setattr(network, "enhance_groups", original)
-    monkeypatch.setattr(Enhancer, "enhance_groups", some_fail)
+    original = partial(Enhancer.restore_groups, network)
+    monkeypatch.setattr(network, "restore_groups", original)
+    monkeypatch.setattr(Enhancer, "restore_groups", some_fail)
     summary = run(photos)
     assert (summary.ok, summary.failed_by_code) == (7, {"out_of_memory": 1})
     failed = [row for row in rows(photos.parent / "out") if row["status"] == "failed"]

@@ -45,7 +45,11 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_pack_holds_what_is_trained_on_and_what_is_held_out(packed: Path) -> None:
-    assert {"0", "7"} <= set((packed / "held_out.txt").read_text().split())
+    scenes, alone = (
+        set((packed / f"{name}.txt").read_text().split()) for name in ("held_out", "known_scenes")
+    )
+    assert {"0", "7"} <= scenes | alone
+    assert not scenes & alone
     assert len(list((packed / "pairs/low").iterdir())) == 5  # the others are shrunk there
     assert len(list((packed / "pairs/high").iterdir())) == 8
     before = cv2.imread(str(packed.parent / "native/low/1.png"))
@@ -71,7 +75,7 @@ def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Pat
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] > 0
-    assert set(lines[-1]) >= {"loss", "held out", "native", "check"}
+    assert set(lines[-1]) >= {"loss", "known scenes", "native", "check"}
     assert set(lines[-1]["check"]) == {"psnr", "ssim", "aligned"}
     montage = cv2.imread(str(tmp_path / "looked_at.webp"))
     assert montage is not None
@@ -81,7 +85,7 @@ def test_training_leaves_weights_scores_and_pictures(packed: Path, tmp_path: Pat
     assert restored.get().shape == image.shape
 
     assert json.loads(parse_weights(weights).about["scores"]) == {
-        name: lines[-1][name] for name in ("held out", "native", "check")
+        name: lines[-1][name] for name in ("known scenes", "native", "check")
     }
     assert parse_weights(weights).start == ClassicalStart()
 

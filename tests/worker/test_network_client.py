@@ -37,7 +37,7 @@ class Network:
     """For each call, how many there were when it had been sent."""
 
     def submit(self, method: str, *arguments: object) -> Reply:
-        assert method == "enhance_groups"
+        assert method == "restore_groups"
         (groups,) = arguments
         assert isinstance(groups, list)
         self.calls.append([list(group) for group in groups])
