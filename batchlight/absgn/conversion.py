@@ -14,12 +14,15 @@ from batchlight.absgn.network import MULTIPLE
 from batchlight.images.pixels import LUMINANCE, Pixels
 
 
-def each(work: Callable[[Pixels], Pixels], images: Tensor) -> Tensor:
-    """What becomes of each of (N, 3, H, W) images, RGB in 0..1, as 8 bits in blue, green, red."""
-    levels = (images.permute(0, 2, 3, 1).flip(3) * 255).round().clamp(0, 255)
-    arrays = map(np.ascontiguousarray, levels.to("cpu", torch.uint8).numpy())
-    stack = torch.from_numpy(np.stack([work(image) for image in arrays]))
-    return stack.to(images.device).flip(3).permute(0, 3, 1, 2).float() / 255
+def each(work: Callable[..., Pixels], *images: Tensor) -> Tensor:
+    """What becomes of each of (N, 3, H, W) images, RGB in 0..1, as 8 bits in blue, green, red.
+
+    With several such tensors, ``work`` gets an image of each.
+    """
+    levels = [(x.permute(0, 2, 3, 1).flip(3) * 255).round().clamp(0, 255) for x in images]
+    arrays = [np.ascontiguousarray(x.to("cpu", torch.uint8).numpy()) for x in levels]
+    stack = torch.from_numpy(np.stack([work(*each) for each in zip(*arrays, strict=True)]))
+    return stack.to(images[0].device).flip(3).permute(0, 3, 1, 2).float() / 255
 
 
 def top_of(images: Pixels) -> float:

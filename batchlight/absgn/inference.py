@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from batchlight.absgn import CPU_THREADS
 from batchlight.absgn.conversion import (
@@ -28,7 +28,7 @@ from batchlight.absgn.conversion import (
     top_of,
 )
 from batchlight.absgn.exposure import Exposure
-from batchlight.absgn.network import ABSGN, MULTIPLE
+from batchlight.absgn.network import ABSGN, MULTIPLE, Convolution
 from batchlight.absgn.result import Restored
 from batchlight.absgn.start import Start, begun, ended, exposure_of
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
@@ -87,7 +87,7 @@ class Enhancer:
         """
         ready = begun(images, self._start)
         results: list[list[Restored]] = in_turns(self.restore_groups, ([ready],))
-        return [self._ended(restored) for restored in results[0]]
+        return [self._ended(*of_one) for of_one in zip(results[0], ready, images, strict=True)]
 
     def restore_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         """Run the network on several groups, each of one shape and dtype; computes in turns.
@@ -99,10 +99,10 @@ class Enhancer:
             return (yield from self._overlapped(self._copies, groups))
         return (yield from self._one_by_one(groups))
 
-    def _ended(self, restored: Restored) -> Restored:
+    def _ended(self, restored: Restored, given: Pixels, image: Pixels) -> Restored:
         if restored.pixels is None:
             return restored
-        return replace(restored, pixels=ended(restored.pixels, self._start))
+        return replace(restored, pixels=ended(restored.pixels, given, image, self._start))
 
     def _one_by_one(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         stacks = [np.stack(images) for images in groups]
@@ -274,7 +274,8 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 def restore(network: ABSGN, images: Pixels, start: Start | None = None) -> Pixels:
     """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
     ready = np.stack(begun(list(images), start))
-    return np.stack([ended(x, start) for x in _restored(network, ready, exposure_of(start))])
+    results = _restored(network, ready, exposure_of(start))
+    return np.stack([ended(*of_one, start) for of_one in zip(results, ready, images, strict=True)])
 
 
 def _restored(network: ABSGN, images: Pixels, exposure: Exposure | None) -> Pixels:
@@ -300,6 +301,15 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def _placed(network: ABSGN, device: torch.device, dtype: torch.dtype) -> ABSGN:
+    """A network for inference: where it is to be, and activating in place.
+
+    A PReLU with one slope is a leaky ReLU. That one needs no second array, which saves a tenth of
+    the time on a CPU and changes no bit.
+    """
+    for module in network.modules():
+        if isinstance(module, Convolution):
+            slope = module[1].get_parameter("weight")
+            module[1] = nn.LeakyReLU(slope.item(), inplace=True)
     for parameter in network.parameters():
         four = parameter.ndim == 4
         layout = torch.channels_last if four else torch.preserve_format

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from batchlight.absgn.exposure import Exposure
@@ -28,7 +30,9 @@ CLASSICAL: Final = "classical"
 """Under which a file of weights says what is done to its images first."""
 
 LARGEST_GAIN = 1.5
-"""Up to which the curve from black to white rises all the way, and down to its inverse."""
+"""Up to which the curve from black to white rises all the way."""
+MOST_OF_MISSED = 2.0
+"""By how many times what the classical method missed, in stops, a result is brightened at most."""
 
 _OPTIONS = ("omega", "t0", "window", "denoise", "target_luminance")
 
@@ -43,26 +47,27 @@ class ClassicalStart:
     """By default those of a job."""
     share: float = 0.5
     """How far, of the way in stops, a result is brought to the luminance that the classical method
-    aims at. Of one dark image nobody can tell how bright it should be: whatever the network has
-    learnt of that is of the pictures that it was trained on."""
+    aims at, where that method missed it: where an image is so dark that ``t0`` bounds its gain. The
+    network, which has seen few of these, leaves them too dark."""
 
     def before(self, image: Pixels) -> Pixels:
         """What the network gets in the place of an image, a gray one or one in blue, green, red."""
         analysis = analyse(image, self.parameters.window)
         return enhance(image, analysis, analysis.atmospheric_light, self.parameters).pixels
 
-    def after(self, result: Pixels) -> Pixels:
-        """The network's result, nearer to the target; white stays white."""
-        mean, _ = measure(result)
-        if not mean:
+    def after(self, result: Pixels, given: Pixels, image: Pixels) -> Pixels:
+        """The network's result as it is to be, black and white as they are.
+
+        ``given``: what the network was given for ``image``, than which no result is to be darker.
+        """
+        mean, begun, before = (measure(pixels)[0] for pixels in (result, given, image))
+        if not (mean and begun):
             return result
-        wanted = (self.parameters.target / mean) ** self.share
-        gain = min(max(wanted, 1 / LARGEST_GAIN), LARGEST_GAIN)
-        top = int(np.iinfo(result.dtype).max)
-        levels = np.arange(top + 1) / top
-        curve: Pixels = np.rint((gain * levels + (1 - gain) * levels**3) * top)
-        brought: Pixels = curve.astype(result.dtype)[result]
-        return brought
+        target = self.parameters.target
+        missed = max(1.0, target / begun)
+        gain = min(max(1.0, target / mean) ** self.share, missed**MOST_OF_MISSED)
+        wanted = max(gain * mean, before)
+        return _brightened(result, mean, wanted) if wanted > mean else result
 
     def dump(self) -> str:
         """As the weights say it: by the names of options."""
@@ -86,6 +91,24 @@ class ClassicalStart:
         except (KeyError, TypeError, ValidationError) as error:
             raise ValueError(f"it names a start that is not known: {text}") from error
         return cls(DehazeParameters.of(config), share)
+
+
+def _brightened(pixels: Pixels, mean: float, wanted: float) -> Pixels:
+    """Pixels of another mean luminance, by a curve g v + (1 - g) v^3; as far as that rises."""
+    top = int(np.iinfo(pixels.dtype).max)
+    levels = np.arange(top + 1) / top
+
+    def mapped(values: npt.NDArray[np.float64]) -> Pixels:
+        table = np.rint(values * top).astype(pixels.dtype)
+        result: Pixels = cv2.LUT(pixels, table)
+        return result
+
+    cubes = levels**3
+    least, _ = measure(mapped(cubes))
+    if least >= mean:  # all is black or white
+        return pixels
+    gain = min((wanted - least) / (mean - least), LARGEST_GAIN)
+    return mapped(gain * levels + (1 - gain) * cubes)
 
 
 Start = Exposure | ClassicalStart
@@ -113,9 +136,9 @@ def begun(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:
     return [start.before(i) for i in images] if isinstance(start, ClassicalStart) else images
 
 
-def ended(result: Pixels, start: Start | None) -> Pixels:
-    """The network's result for one image, as it is to be."""
-    return start.after(result) if isinstance(start, ClassicalStart) else result
+def ended(result: Pixels, given: Pixels, image: Pixels, start: Start | None) -> Pixels:
+    """The network's result for an image, as it is to be; ``given``: what the network was given."""
+    return start.after(result, given, image) if isinstance(start, ClassicalStart) else result
 
 
 def exposure_of(start: Start | None) -> Exposure | None:

@@ -109,6 +109,16 @@ class _Waiting:
     kept: Analysed | bytes | None
 
 
+@dataclass(frozen=True)
+class _Given:
+    """An image that is with the network."""
+
+    image: Image
+    decoded: Decoded
+    pixels: Pixels
+    """What the network was given."""
+
+
 class Pipeline:
     """What the images of a batch go through."""
 
@@ -126,7 +136,7 @@ class Pipeline:
         self._behind = WriteBehind()
         self._exits = ExitStack()
         at_once = steps.context.pixels_at_once
-        self._feeder = Feeder[tuple[Image, Decoded]](service, at_once) if service else None
+        self._feeder = Feeder[_Given](service, at_once) if service else None
 
     def __enter__(self) -> Self:
         self._exits.enter_context(one_opencv_thread())
@@ -177,8 +187,8 @@ class Pipeline:
     def _rest(self) -> Iterator[None]:
         """Wait for the network and for all writes."""
         if self._feeder is not None:
-            for (image, decoded), restored in self._feeder.rest():
-                self._take(image, decoded, restored)
+            for given, restored in self._feeder.rest():
+                self._take(given, restored)
                 yield
         self._behind.flush()
         if self._writes:
@@ -218,12 +228,14 @@ class Pipeline:
             assert self._feeder is not None
             pixels = image.attempt(partial(self._steps.begin, image, decoded), "absgn")
             if pixels is not None:
-                for (done, its), restored in self._feeder.put((image, decoded), pixels):
-                    self._take(done, its, restored)
+                given = _Given(image, decoded, pixels)
+                for other, restored in self._feeder.put(given, pixels):
+                    self._take(other, restored)
 
-    def _take(self, image: Image, decoded: Decoded, restored: Restored) -> None:
+    def _take(self, given: _Given, restored: Restored) -> None:
         """Go on with an image that comes back from the network."""
-        end = partial(self._steps.end, image, restored)
+        image, decoded = given.image, given.decoded
+        end = partial(self._steps.end, image, decoded, given.pixels, restored)
         self._put(image, "absgn", decoded, image.attempt(end, "absgn"))
 
     def _put(self, image: Image, method: Method, decoded: Decoded, pixels: Pixels | None) -> None:

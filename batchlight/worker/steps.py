@@ -235,15 +235,18 @@ class Steps(ImageSteps):
         with _timed(image.results["absgn"].columns, "enhance_ms"):
             return self.context.start.before(decoded.pixels)
 
-    def end(self, image: Image, restored: Restored) -> Pixels:
-        """The network's pixels. Raises ``ImageError`` for an image that it could not do."""
+    def end(self, image: Image, decoded: Decoded, given: Pixels, restored: Restored) -> Pixels:
+        """What becomes of what the network was given.
+
+        Raises ``ImageError`` for an image that it could not do.
+        """
         columns = image.results["absgn"].columns
         columns["enhance_ms"] = columns.get("enhance_ms", 0.0) + restored.milliseconds
         pixels = restored.get()
         if self.context.start is None:
             return pixels
         with _timed(columns, "enhance_ms"):
-            return self.context.start.after(pixels)
+            return self.context.start.after(pixels, given, decoded.pixels)
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
         """Put an encoded image where it belongs. Raises ``ImageError``."""

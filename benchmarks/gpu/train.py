@@ -163,7 +163,7 @@ def _results(
             restored = network(x)
         restored = (restored.float() * 255).round() / 255
         if isinstance(start, ClassicalStart):
-            restored = each(start.after, restored)
+            restored = each(start.after, restored, x, dark)
         yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import resources
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -22,12 +21,11 @@ from batchlight.absgn.weights import dump_tensors, parse_weights
 from batchlight.errors import ErrorCode
 from batchlight.images.pixels import LUMINANCE, Pixels
 from tests.support.helpers import dark_image
+from tests.support.weights import weights_without_start
 
 Floats = npt.NDArray[np.float64]
 
-WEIGHTS = (
-    resources.files("batchlight.absgn").joinpath("models/absgn-small.safetensors").read_bytes()
-)
+WEIGHTS = weights_without_start()
 CHANNELS = 8
 SIZES = [(1, 1), (3, 5), (7, 9), (8, 8), (61, 45), (64, 96)]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, cast
 
 import numpy as np
@@ -24,10 +23,9 @@ from batchlight.errors import ErrorCode
 from batchlight.host.turns import in_turns
 from batchlight.images.pixels import Pixels
 from tests.support.helpers import dark_image
+from tests.support.weights import weights_without_start
 
-WEIGHTS = (
-    resources.files("batchlight.absgn").joinpath("models/absgn-small.safetensors").read_bytes()
-)
+WEIGHTS = weights_without_start()
 BLACK = 0.0
 """The level of the image that is too much for the half-precise network."""
 

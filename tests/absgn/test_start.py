@@ -38,6 +38,12 @@ def classical(image: Pixels) -> Pixels:
     return batchlight.enhance(image, channel_order="bgr", not_dark="enhance")
 
 
+def twice(image: Pixels) -> Pixels:
+    """As bright."""
+    brighter: Pixels = np.minimum(image.astype(int) * 2, 255).astype(np.uint8)
+    return brighter
+
+
 def as_kind(image: Pixels, kind: str) -> Pixels:
     return {"gray": image[..., 1].copy(), "16 bit": image.astype(np.uint16) * 257}.get(kind, image)
 
@@ -51,7 +57,8 @@ def test_the_network_sees_what_the_classical_method_makes(kind: str, tile: int |
     start = ClassicalStart()
     found = [result.get() for result in enhancer.enhance(images)]
     ready = [classical(image) for image in images]
-    expected = [start.after(result.get()) for result in plain.enhance(ready)]
+    results = [result.get() for result in plain.enhance(ready)]
+    expected = list(map(start.after, results, ready, images))
     assert all(np.array_equal(*both) for both in zip(found, expected, strict=True))
     assert not np.array_equal(found[0], plain.enhance(images)[0].get())
 
@@ -69,27 +76,49 @@ def test_whatever_runs_the_network_begins_with_it() -> None:
     image = dark_image(3, 40, 56)
     parsed = parse_weights(weights(ClassicalStart()))
     network = parsed.network()
-    expected = ClassicalStart().after(restore(network, classical(image)[None])[0])
+    ready = classical(image)
+    expected = ClassicalStart().after(restore(network, ready[None])[0], ready, image)
     assert np.array_equal(restore(network, image[None], parsed.start)[0], expected)
 
 
 @pytest.mark.parametrize("kind", ["colour", "gray", "16 bit"])
-def test_a_result_comes_half_the_way_to_the_target(kind: str) -> None:
-    dark = as_kind(dark_image(5, 60, 80), kind)
-    assert 0.08 < measure(dark)[0] < 0.3
-    for image in (dark, np.iinfo(dark.dtype).max - dark):
-        before, after = measure(image)[0], measure(ClassicalStart().after(image))[0]
-        assert abs(after - 0.45) < 0.9 * abs(before - 0.45)
-        assert (after - 0.45) * (before - 0.45) > 0  # and not beyond it
-        unchanged = ClassicalStart(share=0.0).after(image)
-        assert np.array_equal(unchanged, image)
+def test_a_dark_result_comes_half_the_way_to_the_target(kind: str) -> None:
+    dark = as_kind(twice(dark_image(5, 60, 80)), kind)
+    before = measure(dark)[0]
+    assert 0.2 < before < 0.3
+    after = measure(ClassicalStart().after(dark, dark, dark))[0]
+    assert after == pytest.approx((before * 0.45) ** 0.5, rel=0.01)
+
+
+def test_a_result_stays_as_it_is_where_the_start_has_reached_its_target() -> None:
+    dark = dark_image(5, 60, 80)
+    bright = 255 - dark
+    assert np.array_equal(ClassicalStart().after(dark, classical(dark), dark), dark)
+    assert np.array_equal(ClassicalStart().after(bright, dark, dark), bright)
+    assert np.array_equal(ClassicalStart(share=0.0).after(dark, dark, dark), dark)
+
+
+def test_no_result_is_darker_than_its_image() -> None:
+    image = twice(dark_image(5, 60, 80))
+    darker = (image * 0.8).astype(np.uint8)
+    after = measure(ClassicalStart().after(darker, 255 - darker, image))[0]
+    assert measure(darker)[0] < measure(image)[0] - 0.05
+    assert after == pytest.approx(measure(image)[0], rel=0.01)
+
+
+def test_a_result_is_brightened_as_much_as_the_start_missed() -> None:
+    dark = dark_image(5, 60, 80)
+    nearly = np.full_like(dark, round(0.43 * 255))
+    missed = (0.45 / measure(nearly)[0]) ** 2
+    brighter = measure(ClassicalStart().after(dark, nearly, dark))[0]
+    assert 1.01 * measure(dark)[0] < brighter <= missed * measure(dark)[0]
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.floats(0, 1))
 def test_the_curve_keeps_black_white_and_the_order(low: int, high: int, share: float) -> None:
     ramp = np.tile(np.linspace(low, high, 64).astype(np.uint8), (8, 1))
     ramp[0, 0], ramp[0, -1] = 0, 255
-    result = ClassicalStart(share=share).after(ramp)
+    result = ClassicalStart(share=share).after(ramp, ramp, ramp)
     assert (result[0, 0], result[0, -1]) == (0, 255)
     steps = np.diff(result[1].astype(int))
     assert (steps >= 0).all() if low <= high else (steps <= 0).all()

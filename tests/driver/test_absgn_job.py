@@ -29,6 +29,7 @@ import batchlight
 from batchlight.absgn.inference import Enhancer
 from batchlight.absgn.loading import Model, choose_model, weights_of
 from batchlight.absgn.result import Restored
+from batchlight.absgn.start import ClassicalStart
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
 from batchlight.config import METHODS, JobConfig, Method
 from batchlight.driver.batches import BatchRunner
@@ -37,6 +38,7 @@ from batchlight.driver.network import fingerprints_of, serve
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.engine.base import Answer
 from batchlight.errors import BatchlightError, ErrorCode, UsageError
+from batchlight.host.turns import in_turns
 from batchlight.images import codec
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Batch
@@ -291,18 +293,14 @@ def test_a_darker_result_fails_for_its_method_alone(photos: Path) -> None:
 def test_what_the_network_says_of_one_image_is_that_images_failure(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enhance = Enhancer.enhance
-
     def some_fail(self: Enhancer, groups: Any) -> list[list[Restored]]:
         error = batchlight.errors.ImageError(ErrorCode.OUT_OF_MEMORY, "too large for it")
-        if groups[0][0].mean() == worst:
+        if np.array_equal(groups[0][0], worst):
             return [[Restored(None, error, 1.0)]]
-        return [enhance(network, images) for images in groups]
+        return in_turns(original, (groups,))  # type: ignore[no-any-return]
 
-    worst = read_image(photos / "b/0001.jpg").mean()
-    network = Enhancer(SMALL.read_bytes(), "cpu", "fp32")
-    original = partial(Enhancer.restore_groups, network)
-    monkeypatch.setattr(network, "restore_groups", original)
+    worst = ClassicalStart().before(read_image(photos / "b/0001.jpg"))
+    original = partial(Enhancer.restore_groups, Enhancer(SMALL.read_bytes(), "cpu", "fp32"))
     monkeypatch.setattr(Enhancer, "restore_groups", some_fail)
     summary = run(photos)
     assert (summary.ok, summary.failed_by_code) == (7, {"out_of_memory": 1})
@@ -483,9 +481,10 @@ def test_a_killed_run_goes_on_with_one_of_its_methods(
 
 def other_weights(folder: Path) -> Path:
     """A network that differs, but not so much that its images get dark."""
-    tensors = dict(parse_weights(SMALL.read_bytes()).tensors)
+    packaged = parse_weights(SMALL.read_bytes())
+    tensors = dict(packaged.tensors)
     tensors["s0.0.bias"] = tensors["s0.0.bias"] + 0.02
-    (folder / "other.safetensors").write_bytes(dump_weights(tensors, {}))
+    (folder / "other.safetensors").write_bytes(dump_weights(tensors, packaged.about))
     return folder / "other.safetensors"
 
 

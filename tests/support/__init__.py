@@ -1,6 +1,7 @@
 """What tests of several packages share.
 
 ``helpers``       images to work on, the real command, and a look at what it left
+``weights``       weights of the network
 ``image_files``   images of every format, written as other programs write them
 ``mutants``       damaged images, each made again from its seed and its number
 ``s3_server``     a real object store
