@@ -33,6 +33,10 @@ LARGEST_GAIN = 1.5
 """Up to which the curve from black to white rises all the way."""
 MOST_OF_MISSED = 2.0
 """By how many times what the classical method missed, in stops, a result is brightened at most."""
+LEAST_OF_WAY = 0.75
+"""Share of the way from an image to what the network was given for it, in stops, that a result goes
+at least. The truths of dark photographs lie beyond; where networks fall short of it, they darken
+what they take for well-lit, as people against the light."""
 
 _OPTIONS = ("omega", "t0", "window", "denoise", "target_luminance")
 
@@ -58,15 +62,16 @@ class ClassicalStart:
     def after(self, result: Pixels, given: Pixels, image: Pixels) -> Pixels:
         """The network's result as it is to be, black and white as they are.
 
-        ``given``: what the network was given for ``image``, than which no result is to be darker.
+        ``given``: what the network was given for ``image``.
         """
         mean, begun, before = (measure(pixels)[0] for pixels in (result, given, image))
-        if not (mean and begun):
+        if not (mean and begun and before):
             return result
         target = self.parameters.target
         missed = max(1.0, target / begun)
         gain = min(max(1.0, target / mean) ** self.share, missed**MOST_OF_MISSED)
-        wanted = max(gain * mean, before)
+        least = before * max(1.0, begun / before) ** LEAST_OF_WAY
+        wanted = max(gain * mean, least)
         return _brightened(result, mean, wanted) if wanted > mean else result
 
     def dump(self) -> str:
