@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import MULTIPLE
+from batchlight.absgn.start import ClassicalStart, Start
 from batchlight.images.pixels import LUMINANCE, Pixels
 
 
@@ -21,8 +22,15 @@ def each(work: Callable[..., Pixels], *images: Tensor) -> Tensor:
     """
     levels = [(x.permute(0, 2, 3, 1).flip(3) * 255).round().clamp(0, 255) for x in images]
     arrays = [np.ascontiguousarray(x.to("cpu", torch.uint8).numpy()) for x in levels]
-    stack = torch.from_numpy(np.stack([work(*each) for each in zip(*arrays, strict=True)]))
+    stack = torch.from_numpy(np.stack([work(*of_one) for of_one in zip(*arrays, strict=True)]))
     return stack.to(images[0].device).flip(3).permute(0, 3, 1, 2).float() / 255
+
+
+def given_for(images: Tensor, start: Start | None) -> Tensor:
+    """What the network is given for whole images as a training has them, as ``each`` takes them."""
+    if isinstance(start, ClassicalStart):
+        return each(start.before, images)
+    return images if start is None else start.of(images)
 
 
 def top_of(images: Pixels) -> float:

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchlight.absgn.conversion import each
+from batchlight.absgn.conversion import given_for
 from batchlight.absgn.losses import loss_of
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.recipe import Extent, Recipe
 from batchlight.absgn.samples import Batch, Pictures, Samples
-from batchlight.absgn.start import ClassicalStart
 
 LARGEST_GRADIENT = 1.0
 """Norm to which gradients are cut."""
@@ -36,8 +35,8 @@ class _Drawn:
     """The samples of a step."""
 
     batch: Batch
-    x: Tensor
-    """What the network gets."""
+    given: Tensor
+    """What the network is given for it."""
     dealt: Mapping[str, int]
     """How many pictures of each kind have been shown with it."""
 
@@ -137,7 +136,7 @@ class Trainer:
         batch, self._dealt = drawn.batch, drawn.dealt
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate_at(progress)
-        loss = self._loss(drawn.x, batch)
+        loss = self._loss(drawn.given, batch)
         self._optimizer.zero_grad()
         loss.backward()
         for parameter in self._network.parameters():
@@ -194,7 +193,7 @@ class Trainer:
         """Do what takes the most memory, so that it fails now if it has to, not near the end."""
         largest = self._samples.largest()
         if largest is not None:
-            self._loss(self._begun(largest), largest).backward()
+            self._loss(given_for(largest.low, self.recipe.start), largest).backward()
             self._optimizer.zero_grad()
 
     def _drawn(self, progress: float) -> _Drawn:
@@ -207,17 +206,10 @@ class Trainer:
 
     def _draw(self, step: int, progress: float) -> _Drawn:
         batch = self._samples.draw(step, progress)
-        return _Drawn(batch, self._begun(batch), self._samples.dealt)
+        return _Drawn(batch, given_for(batch.low, self.recipe.start), self._samples.dealt)
 
-    def _begun(self, batch: Batch) -> Tensor:
-        """What the network gets."""
-        start = self.recipe.start
-        if isinstance(start, ClassicalStart):
-            return each(start.before, batch.low)
-        return batch.low if start is None else start.of(batch.low)
-
-    def _loss(self, x: Tensor, batch: Batch) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
+    def _loss(self, given: Tensor, batch: Batch) -> Tensor:
+        x = given.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             restored = self._run(x)
         restored = restored.float()

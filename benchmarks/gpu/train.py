@@ -30,7 +30,7 @@ import torch
 import typer
 from torch import Tensor
 
-from batchlight.absgn.conversion import each
+from batchlight.absgn.conversion import each, given_for
 from batchlight.absgn.losses import resized, ssim
 from batchlight.absgn.network import ABSGN
 from batchlight.absgn.recipe import Extent, Phase, Recipe, phases_of
@@ -155,15 +155,13 @@ def _results(
     """8-bit results, (1, 3, H, W) in 0..1, shrunk as their truth is, and the truth."""
     for low, high in pairs:
         dark, truth = low[None].float() / 255, high[None].float() / 255
-        x = dark
-        if start is not None:
-            x = each(start.before, dark) if isinstance(start, ClassicalStart) else start.of(dark)
-        x = x.contiguous(memory_format=torch.channels_last)
+        given = given_for(dark, start)
+        x = given.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.float16, enabled=x.device.type == "cuda"):
             restored = network(x)
         restored = (restored.float() * 255).round() / 255
         if isinstance(start, ClassicalStart):
-            restored = each(start.after, restored, x, dark)
+            restored = each(start.after, restored, given, dark)
         yield _shrunk(restored, (truth.shape[2], truth.shape[3])), truth
 
 
