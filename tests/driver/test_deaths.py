@@ -232,7 +232,8 @@ def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
     files = write_images(photos, 64)
     killer = files[20]
     environment = deadly(tmp_path / "deadly", {sha256(killer): "kill"})
-    run_with_failures(photos, out, {"crash": 1}, "--workers", 2, **environment)
+    one_batch = ("--batch-size", 64)
+    run_with_failures(photos, out, {"crash": 1}, "--workers", 2, *one_batch, **environment)
     [failed] = [row for row in rows(out) if row["status"] == "failed"]
     assert failed["input"] == str(killer.relative_to(photos))
     deaths = 2 + 5 + 3  # the batch, twice; its halves down to two; three times alone
@@ -244,7 +245,7 @@ def test_one_killer_among_64_costs_a_logarithm(tmp_path: Path) -> None:
     assert max(counted.values()) <= deaths
 
     killer.write_bytes(b"no image")
-    assert_as_without(photos, tmp_path / "without", out)
+    assert_as_without(photos, tmp_path / "without", out, *one_batch)
 
 
 def test_every_way_to_kill_has_its_code_and_harms_nobody(
