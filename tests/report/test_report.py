@@ -238,6 +238,17 @@ def test_the_command_makes_it_again(tmp_path: Path) -> None:
     assert batchlight_here("report", tmp_path / "in").returncode == 2
 
 
+def test_a_folder_in_its_place_is_told_of(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    batchlight_here("run", "--input", tmp_path / "in", "--workers", 0)
+    page = tmp_path / "in-enhanced/report.html"
+    page.unlink()
+    page.mkdir()
+    done = batchlight_here("report", tmp_path / "in-enhanced")
+    message = f"error: cannot write {page}: is a directory; remove what is there"
+    assert (done.returncode, done.stderr.strip()) == (1, message)
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in/image.jpg"), dark_image(1))

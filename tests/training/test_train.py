@@ -440,12 +440,14 @@ def test_options_out_of_range(pairs: Path, tmp_path: Path) -> None:
 
 
 TOGETHER = {"gpu_workers": 2, "batch_size": 1}
+WITH_PANDAS = {"PYTHONPATH": ""}
+"""Ray Train needs it, and our other tests do without (support/startup)."""
 
 
 @pytest.mark.nightly
 def test_two_processes_train_together(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
-    result = batchlight(*words(pairs, out, **TOGETHER))
+    result = batchlight(*words(pairs, out, **TOGETHER), **WITH_PANDAS)
     assert (result.returncode, result.stderr) == (0, "")
     assert "absgn-small on cpu x 2" in result.stdout
     assert loaded(out).channels == 8
@@ -462,7 +464,7 @@ def test_two_processes_train_together(pairs: Path, tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_two_processes_end_at_the_same_time(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
-    result = batchlight(*words(pairs, out, **TOGETHER, time_limit="3s", epochs=None))
+    result = batchlight(*words(pairs, out, **TOGETHER, time_limit="3s", epochs=None), **WITH_PANDAS)
     assert (result.returncode, result.stderr) == (0, "")
     assert log_of(out)[-1]["steps"] > 0
     assert loaded(out).channels == 8
