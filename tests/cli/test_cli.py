@@ -210,6 +210,7 @@ def test_progress_for_logs_is_a_line_every_30_seconds() -> None:
 
 
 def test_progress_calls_pairs_pairs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     write_images(tmp_path / "in", 2)
     seen: list[Progress] = []
     both: tuple[Method, ...] = ("classical", "absgn")

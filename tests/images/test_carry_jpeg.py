@@ -142,6 +142,14 @@ def test_previews_are_left_out_with_their_index(kind: int) -> None:
         assert image.format == "JPEG"
 
 
+def test_an_index_of_pictures_that_are_not_there_is_left_out() -> None:
+    """Else it would point into the middle of an output that is longer."""
+    source = parts.several_pictures(parts.small_jpeg(), 0x020002)
+    out = brightened(source[: source.index(b"\xff\xd9") + 2])
+    assert out.lost == ("picture index",)
+    assert b"MPF\0" not in out.data
+
+
 @pytest.mark.parametrize("kind", [0x020002, 0x020003, 0])
 def test_pictures_of_their_own_right_are_unsupported(kind: int) -> None:
     further = saved(Image.fromarray(parts.DARK), "JPEG")

@@ -1,4 +1,4 @@
-"""The lowest version of each dependency that the package declares, as constraints for pip.
+"""The lowest version of each dependency that the package declares, HEIC's too, as constraints for pip.
 
 ``make lowest`` runs a part of the suite with them: ``python -m tests.support.lowest > FILE``.
 """
@@ -17,7 +17,8 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 def lowest() -> Iterator[str]:
     project = tomllib.loads(PYPROJECT.read_text())["project"]
-    for requirement in map(Requirement, project["dependencies"]):
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["heif"]]
+    for requirement in map(Requirement, wanted):
         [bound] = requirement.specifier
         assert bound.operator == ">=", requirement
         yield f"{requirement.name}=={bound.version}"
