@@ -1,4 +1,4 @@
-"""The lowest version of each dependency that the package declares, HEIC's too, as constraints for pip.
+"""The lowest versions that the package declares, as constraints for pip; with the extra for HEIC.
 
 ``make lowest`` runs a part of the suite with them: ``python -m tests.support.lowest > FILE``.
 """
