@@ -35,7 +35,8 @@ from batchlight.images.segments import (
 from batchlight.images.thumbnails import Picture
 
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
-_LS_FRAME = b"\xff\xf7"
+_LS_FRAME = 0xF7
+"""ITU-T T.87, SOF55."""
 _MODES = {1: "L", 3: "RGB"}
 
 _SAMPLINGS = {
@@ -69,7 +70,7 @@ class _Frame:
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header with its sampling, and all but the coded image."""
     found = list(segments(data))
-    frame = _frame(found, data)
+    frame = _frame(found)
     if not found or found[-1].marker != SOS:
         raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
     check_size(frame.width, frame.height, max_pixels)
@@ -94,9 +95,9 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     )
 
 
-def _frame(found: Sequence[Segment], data: bytes) -> _Frame:
+def _frame(found: Sequence[Segment]) -> _Frame:
     """The frame's header. Raises ``ImageError`` for a kind that is not read."""
-    if _LS_FRAME in data[:64]:
+    if any(one.marker == _LS_FRAME for one in found):
         raise ImageError(
             ErrorCode.UNSUPPORTED, "the content is JPEG-LS, which batchlight does not read"
         )

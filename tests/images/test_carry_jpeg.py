@@ -142,6 +142,14 @@ def test_previews_are_left_out_with_their_index(kind: int) -> None:
         assert image.format == "JPEG"
 
 
+def test_bytes_of_metadata_are_no_frame() -> None:
+    """Not even those that begin a frame of JPEG-LS, at the start of the file."""
+    comment = segment(0xFE, b"\xff\xf7\0\x0b")
+    source = parts.jpeg(comment)
+    assert b"\xff\xf7" in source[:64]
+    assert comment in brightened(source).data
+
+
 def test_an_index_of_pictures_that_are_not_there_is_left_out() -> None:
     """Else it would point into the middle of an output that is longer."""
     source = parts.several_pictures(parts.small_jpeg(), 0x020002)
