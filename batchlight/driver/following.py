@@ -65,15 +65,7 @@ class Follower:
     def _show(self, done: Tally, total: int) -> None:
         elapsed_s = self.stats.since_begin_s
         progress = Progress(
-            *(
-                done.rows,
-                total,
-                done.failed,
-                elapsed_s,
-                done.skipped,
-                self._unit,
-                self.plan.has_more,
-            )
+            done.rows, total, done.failed, elapsed_s, done.skipped, self._unit, self.plan.has_more
         )
         self.display.update(progress)
         self.lock.progress = PlanProgress(

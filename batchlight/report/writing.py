@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from batchlight.errors import StorageError
 from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
-from batchlight.output.layout import REPORT
+from batchlight.output.layout import REPORT, state_trouble
 from batchlight.output.plan import Plan
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
@@ -27,7 +26,6 @@ from batchlight.report.pictures import Album, Room
 from batchlight.report.rendering import render
 from batchlight.report.selections import REASONS, rows_of
 from batchlight.storage import EVERYONE, Location, Storage, open_storage
-from batchlight.storage.base import NameRefusedError
 
 RUNS_SHOWN = 10
 FOLDERS_SHOWN = 200
@@ -105,10 +103,8 @@ def write_report(
         readers &= storage.readers(path)
     summary = summary or read_summary(storage)
     page = _page(storage, output, state, data_set, Ending(summary) if summary else None)
-    try:
+    with state_trouble(REPORT):
         storage.write(REPORT, page.encode(), readers)
-    except NameRefusedError as error:  # a folder is in its place
-        raise StorageError(f"{error}; remove what is there", transient=False) from error
     return str(output.joined(REPORT))
 
 

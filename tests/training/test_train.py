@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from batchlight.absgn.start import ClassicalStart
-from batchlight.absgn.weights import Weights, dump_weights, parse_weights
+from batchlight.absgn.weights import Weights, parse_weights
 from batchlight.errors import BatchlightError, UsageError
 from batchlight.training.config import TrainConfig
 from batchlight.training.train import train
 from tests.support.helpers import COMMAND, batchlight, dark_image, outcomes, write_images
+from tests.support.weights import weights_without_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -344,7 +345,7 @@ def test_weights_go_on_from_the_start_that_they_were_trained_at(
     pairs: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain.safetensors"
-    plain.write_bytes(dump_weights(parse_weights(SMALL.read_bytes()).tensors, {}))
+    plain.write_bytes(weights_without_start())
     for weights, start in ((plain, None), (trained[0], ClassicalStart())):
         assert loaded(weights).start == start
         out = tmp_path / "on.safetensors"
