@@ -33,9 +33,7 @@ from batchlight.driver import dispatch
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.drafting import draft_plans
-from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner
 from batchlight.driver.stats import RunStats
 from batchlight.engine import RayEngine
 from batchlight.engine import tasks as engine_tasks
@@ -47,6 +45,8 @@ from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import STAGES, Record, Tally, as_table
 from batchlight.output.state import OutputState
+from batchlight.planning.listing import open_inputs
+from batchlight.planning.planner import Planner
 from batchlight.storage import FileInfo, Location, Storage, open_storage
 from batchlight.storage.listing import KEYS_PER_PAGE, sorting_table
 from batchlight.worker.assigned import AssignedWork, Report

@@ -1,14 +1,8 @@
 """What runs in the driver: one command each.
 
 run.py         one run, from the lock to the summary
-listing.py     what the input is, and its listing
-passed_over.py what a listing met beside its images
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
-merging.py     a listing and earlier records side by side
-collisions.py  images whose outputs would overwrite one another
-planner.py     a listing compared with earlier records
-cutting.py     what there is to do, cut into batches and chunks
 drafting.py    the plans of a listing, each written while the one before it is done
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker

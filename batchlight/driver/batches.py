@@ -18,13 +18,13 @@ from typing import TypeVar
 
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
-from batchlight.driver.listing import InputSet
 from batchlight.engine import Engine, Floor, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.lock import Lock
+from batchlight.planning.listing import InputSet
 from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.ending import Redone

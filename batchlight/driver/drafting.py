@@ -13,8 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from batchlight.config import Method
-from batchlight.driver.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN
-from batchlight.driver.planner import Planner
 from batchlight.errors import UsageError
 from batchlight.host.given_up import begun, this_call
 from batchlight.host.process import seldom_looking_for_cycles
@@ -24,6 +22,8 @@ from batchlight.output.inputs import Input
 from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
 from batchlight.output.state import OutputState
+from batchlight.planning.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN
+from batchlight.planning.planner import Planner
 from batchlight.storage import Storage
 
 

@@ -13,7 +13,6 @@ from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.estimates import Draw, Estimate, Work
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import as_begun, open_places, plan_to_finish
-from batchlight.driver.planner import Planner
 from batchlight.engine import Engine, make_engine
 from batchlight.output.earlier import earlier_rows
 from batchlight.output.inputs import Input
@@ -21,6 +20,7 @@ from batchlight.output.layout import require_known_format
 from batchlight.output.plan import PlannedBatch
 from batchlight.output.state import OutputState
 from batchlight.output.status import rows_left
+from batchlight.planning.planner import Planner
 from batchlight.storage import open_storage
 
 

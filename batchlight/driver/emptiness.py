@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 
-from batchlight.driver.listing import InputSet
 from batchlight.errors import BatchlightError, UsageError, counted
 from batchlight.output.plan import PlanCounts
+from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, open_source
 from batchlight.storage.lists import LIST_SUFFIXES
 from batchlight.storage.patterns import hint

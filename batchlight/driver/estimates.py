@@ -20,7 +20,6 @@ from batchlight.absgn import CPU_THREADS
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
 from batchlight.driver.census import Census
-from batchlight.driver.listing import InputSet
 from batchlight.driver.network import advice
 from batchlight.driver.requests import Traffic
 from batchlight.engine import ray_address
@@ -30,6 +29,7 @@ from batchlight.output.plan import PlanCounts
 from batchlight.output.recordfiles import read_records
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
+from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, Storage, open_source
 
 if TYPE_CHECKING:

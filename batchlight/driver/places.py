@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchlight.config import BATCH_SIZE, JobConfig, Method
-from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import Plan
 from batchlight.output.state import OutputState
+from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import Location
 
 

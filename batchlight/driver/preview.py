@@ -15,13 +15,13 @@ from batchlight.absgn.loading import weights_of
 from batchlight.classical.light import batch_light
 from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.driver.emptiness import without_images
-from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import model_of
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST, Setting, make_settings
 from batchlight.engine import Engine
 from batchlight.errors import UsageError, counted
 from batchlight.host.process import one_opencv_thread
 from batchlight.output.inputs import Input
+from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images

@@ -35,7 +35,6 @@ from batchlight.config import JobConfig, Method
 from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.comparing import Key, Problem
-from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.verify import Checker, RecordFile, Verification
 from batchlight.engine import Engine, make_engine, window
@@ -60,6 +59,7 @@ from batchlight.output.records import (
 )
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
+from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import EVERYONE, Location, Storage
 from batchlight.worker.ending import Redone
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from batchlight.config import JobConfig
 from batchlight.config_file import make_config
-from batchlight.driver.listing import open_inputs
 from batchlight.output.status import open_output
+from batchlight.planning.listing import open_inputs
 from batchlight.report import write_report
 from batchlight.storage import Location
 

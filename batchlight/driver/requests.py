@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlight.config import Method
-from batchlight.driver.listing import InputSet
 from batchlight.images.container_names import is_parquet_name
 from batchlight.output.inputs import Input
 from batchlight.output.plan import PlanCounts
+from batchlight.planning.listing import InputSet
 from batchlight.storage import Location
 from batchlight.storage.listing import KEYS_PER_PAGE
 from batchlight.storage.streams import BLOCK_BYTES, PART_BYTES

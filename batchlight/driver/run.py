@@ -28,11 +28,9 @@ from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.drafting import draft_plans, each_while_the_next_is_drafted
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.following import EnoughFailures, Follower
-from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.outcome import in_numbers
 from batchlight.driver.places import as_begun, open_places, plan_to_finish, require_options_of
-from batchlight.driver.planner import Planner
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import Goal, RunStats
 from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
@@ -63,6 +61,8 @@ from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
+from batchlight.planning.listing import InputSet
+from batchlight.planning.planner import Planner
 from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import ListedLateError

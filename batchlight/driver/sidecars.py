@@ -15,10 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from batchlight.config import Method
-from batchlight.driver.listing import InputSet
 from batchlight.engine import Engine, call_patiently, window
 from batchlight.images.container_names import is_container_name, may_be_container, stem_of
 from batchlight.images.names import is_image_name
+from batchlight.planning.listing import InputSet
 from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
 from batchlight.storage import FileInfo, Location, Storage, open_storage
 from batchlight.worker.sidecars import Refused, Sidecar, copy_sidecars

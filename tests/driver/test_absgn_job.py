@@ -33,7 +33,6 @@ from batchlight.absgn.start import ClassicalStart
 from batchlight.absgn.weights import dump_tensors, dump_weights, parse_weights
 from batchlight.config import METHODS, JobConfig, Method
 from batchlight.driver.batches import BatchRunner
-from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of, serve
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.engine.base import Answer
@@ -43,6 +42,7 @@ from batchlight.images import codec
 from batchlight.images.image import Decoded
 from batchlight.output.inputs import Batch
 from batchlight.output.layout import part_path
+from batchlight.planning.listing import open_inputs
 from batchlight.storage import EVERYONE, Location, open_storage
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.steps import BatchContext

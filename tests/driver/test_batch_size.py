@@ -13,9 +13,9 @@ import pytest
 import batchlight
 from batchlight.config import JobConfig
 from batchlight.driver.dry_run import dry_run
-from batchlight.driver.planner import Planner
 from batchlight.errors import UsageError
 from batchlight.output.inputs import Input
+from batchlight.planning.planner import Planner
 from tests.support.helpers import batchlight_here, rows, stable_rows, tree, write_images
 
 

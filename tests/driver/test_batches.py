@@ -13,11 +13,11 @@ import pytest
 import batchlight
 from batchlight.config import JobConfig, Method
 from batchlight.driver.batches import BatchRunner
-from batchlight.driver.listing import open_inputs
 from batchlight.engine import InProcessEngine, WorkerDied
 from batchlight.errors import ClusterError, ErrorCode
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import part_path
+from batchlight.planning.listing import open_inputs
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.image import Losses

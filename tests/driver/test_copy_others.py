@@ -189,7 +189,7 @@ def test_death_at_every_single_write(
     yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
-    monkeypatch.setattr("batchlight.driver.cutting.OTHERS_PER_BATCH", 3)
+    monkeypatch.setattr("batchlight.planning.cutting.OTHERS_PER_BATCH", 3)
     run(yolo, "calm", batch_size=4)
     calm, out = tmp_path / "calm", tmp_path / "out"
     for operation in range(1, 100):

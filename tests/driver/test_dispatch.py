@@ -17,15 +17,15 @@ from batchlight.driver import dispatch
 from batchlight.driver.batches import BatchRunner
 from batchlight.driver.dispatch import Dispatcher, OnProgress
 from batchlight.driver.drafting import draft_plans
-from batchlight.driver.listing import open_inputs
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner
 from batchlight.engine import InProcessEngine, Lost, Work, WorkerDied, calls
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 from batchlight.output.commit import close_plan, store_plan
 from batchlight.output.layout import part_path
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
+from batchlight.planning.listing import open_inputs
+from batchlight.planning.planner import Planner
 from batchlight.storage import Location, open_storage
 from batchlight.worker.assigned import Assignment
 from batchlight.worker.batch_result import BatchResult

@@ -18,17 +18,18 @@ from hypothesis import strategies as st
 
 import batchlight
 from batchlight.config import JobConfig
-from batchlight.driver import cutting, drafting, merging
+from batchlight.driver import drafting
 from batchlight.driver.drafting import draft_plans, each_while_the_next_is_drafted
-from batchlight.driver.listing import InputSet
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner
 from batchlight.driver.progress import Progress
 from batchlight.errors import UsageError
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.state import OutputState
 from batchlight.output.status import read_status
+from batchlight.planning import cutting, merging
+from batchlight.planning.listing import InputSet
+from batchlight.planning.planner import Planner
 from batchlight.storage import Location, Storage, listing, objects, open_storage
 from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
@@ -196,7 +197,7 @@ def test_a_store_that_lists_out_of_order_is_sorted_as_a_whole(
     monkeypatch.setattr(listing, "KEYS_PER_PAGE", 1)
     monkeypatch.setattr(listing, "KEYS_AT_ONCE", 1)
     monkeypatch.setattr(merging, "AT_ONCE", 1)
-    monkeypatch.setattr("batchlight.driver.listing.STAT_AHEAD", 1)
+    monkeypatch.setattr("batchlight.planning.listing.STAT_AHEAD", 1)
     listed: list[bool] = []
     images = InputSet.images
 

@@ -197,7 +197,7 @@ def test_new_and_changed_files_are_picked_up_and_nothing_else(photos: Path) -> N
 
 
 def test_many_plans_of_many_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlight.driver.cutting.CHUNK_ROWS", 4)
+    monkeypatch.setattr("batchlight.planning.cutting.CHUNK_ROWS", 4)
     out = photos.parent / "out"
     run(photos, batch_size=2)
     for seed, names in ((50, ["a/0000.jpg", "0.jpg"]), (60, ["b/0004.jpg", "bb.jpg", "z.jpg"])):

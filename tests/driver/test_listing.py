@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchlight.config import JobConfig
-from batchlight.driver.listing import InputSet, open_inputs
 from batchlight.errors import UsageError
 from batchlight.output.inputs import Input
+from batchlight.planning.listing import InputSet, open_inputs
 from tests.support.s3_server import BUCKET, S3Server
 
 

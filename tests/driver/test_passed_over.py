@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchlight import JobConfig, run
-from batchlight.driver.passed_over import SUFFIXES_AT_MOST, PassedOver
 from batchlight.images import names
+from batchlight.planning.passed_over import SUFFIXES_AT_MOST, PassedOver
 from tests.support.helpers import batchlight_here, write_images
 
 OTHERS = ["a.txt", "b.txt", "c/d.NEF", "photo.jpg_large", "photo.jpg ", "README", "x.gif"]

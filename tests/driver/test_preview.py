@@ -15,9 +15,9 @@ from PIL import Image
 import batchlight
 from batchlight import JobConfig, run
 from batchlight.driver import preview as preview_module
-from batchlight.driver.listing import open_inputs
 from batchlight.driver.preview import LOOKED_AT, make_sheet, preview
 from batchlight.errors import UsageError
+from batchlight.planning.listing import open_inputs
 from batchlight.report.contact_sheet import Sheet
 from batchlight.worker.trial import Measured
 from tests.support.helpers import (

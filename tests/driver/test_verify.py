@@ -72,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two plans: nine chunks of one batch each, one of them with a changed and a new image."""
-    monkeypatch.setattr("batchlight.driver.cutting.CHUNK_ROWS", 4)
+    monkeypatch.setattr("batchlight.planning.cutting.CHUNK_ROWS", 4)
     out = photos.parent / "out"
     run(photos, out)
     cv2.imwrite(str(photos / "b/0004.jpg"), dark_image(51))

@@ -13,10 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlight.config import JobConfig
-from batchlight.driver import cutting, merging
 from batchlight.driver.drafting import draft_plans
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.planner import Planner
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.images.names import output_name
 from batchlight.output.commit import close_plan, store_plan
@@ -27,6 +25,8 @@ from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import Record, as_table
 from batchlight.output.state import OutputState
+from batchlight.planning import cutting, merging
+from batchlight.planning.planner import Planner
 from batchlight.storage import Location, Storage, open_storage
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)

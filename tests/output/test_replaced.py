@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlight.config import JobConfig, Method
-from batchlight.driver import cutting, drafting
+from batchlight.driver import drafting
 from batchlight.driver.drafting import draft_plans
-from batchlight.driver.planner import Planner
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.commit import close_plan, held_rows, store_plan
 from batchlight.output.inputs import Batch, Input
@@ -24,6 +23,8 @@ from batchlight.output.recordfiles import read_records, to_parquet
 from batchlight.output.records import Record, as_table
 from batchlight.output.replaced import OldFile, old_spans, replaced_by
 from batchlight.output.state import OutputState
+from batchlight.planning import cutting
+from batchlight.planning.planner import Planner
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.local import LocalStorage
 

@@ -9,7 +9,6 @@ from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 
 from batchlight.config import JobConfig
-from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import UsageError
 from batchlight.host.given_up import Pool
 from batchlight.images.container_names import (
@@ -21,6 +20,7 @@ from batchlight.images.container_names import (
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import DataSet, Input, in_order_of_keys, is_other_name, place_of
 from batchlight.output.layout import is_output
+from batchlight.planning.passed_over import PassedOver
 from batchlight.shards.inventory import holds_images, may_be_of_images
 from batchlight.shards.selection import note_inside, takes_some_of
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source

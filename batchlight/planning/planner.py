@@ -13,16 +13,16 @@ from itertools import chain
 from typing import Any
 
 from batchlight.config import JobConfig, Method
-from batchlight.driver.collisions import apart, outside
-from batchlight.driver.cutting import Kind, Task, cut, first_of
-from batchlight.driver.merging import NewImages, side_by_side
-from batchlight.driver.passed_over import PassedOver
 from batchlight.errors import is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input
 from batchlight.output.plan import Plan, PlanCounts, PlannedBatch
 from batchlight.output.records import Tally
+from batchlight.planning.collisions import apart, outside
+from batchlight.planning.cutting import Kind, Task, cut, first_of
+from batchlight.planning.merging import NewImages, side_by_side
+from batchlight.planning.passed_over import PassedOver
 
 
 class Planner:

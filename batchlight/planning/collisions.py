@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from batchlight.config import JobConfig
-from batchlight.driver.merging import Entry, NewImages
 from batchlight.errors import UsageError
 from batchlight.images.container_names import is_parquet_name
 from batchlight.images.names import output_path
+from batchlight.planning.merging import Entry, NewImages
 from batchlight.storage import Location
 
 NO_STEM = "\n"
