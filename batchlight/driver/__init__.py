@@ -3,6 +3,7 @@
 run.py         one run, from the lock to the summary
 emptiness.py   a listing without images
 places.py      where a run reads and writes, and what of an earlier one it goes on with
+surveying.py   a long listing, looked at part by part on the workers
 drafting.py    the plans of a listing, each written while the one before it is done
 dispatch.py    a plan's batches to the workers, many at a time
 batches.py     one batch, and what becomes of one that kills its worker

@@ -6,14 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
-from batchlight.engine import Engine, WorkerDied, call_patiently, window
-from batchlight.errors import ClusterError
+from batchlight.engine import Engine, call_until_done, window
 from batchlight.output.commit import Move
 from batchlight.storage import Location
 from batchlight.worker.closing import move_parts
-
-DEATHS_AT_MOST = 3
-"""Of workers under one move, which no image can be to blame for."""
 
 
 async def move_all(
@@ -23,20 +19,8 @@ async def move_all(
 
     async def jobs() -> AsyncIterator[Coroutine[Any, Any, None]]:
         while (move := await asyncio.to_thread(next, moves, None)) is not None:
-            yield _done(engine, output, run_id, lock, move)
+            what = f"moving the records of {move.chunk.file_name}"
+            yield call_until_done(engine, what, move_parts, output, run_id, lock, move)
 
     async for _ in window(jobs(), engine.window):
         pass
-
-
-async def _done(engine: Engine, output: Location, run_id: str, lock: int, move: Move) -> None:
-    for _ in range(DEATHS_AT_MOST):
-        try:
-            await call_patiently(engine, move_parts, output, run_id, lock, move)
-            return
-        except WorkerDied as error:
-            death = error
-    raise ClusterError(
-        f"moving the records of {move.chunk.file_name} has killed {DEATHS_AT_MOST} workers, the "
-        f"last by {death.code}; check their memory, then run the same command again"
-    ) from death

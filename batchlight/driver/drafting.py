@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.errors import UsageError
 from batchlight.host.given_up import begun, this_call
 from batchlight.host.process import seldom_looking_for_cycles
+from batchlight.output.chunks import PlannedBatch, write_chunk
 from batchlight.output.commit import drop_drafts
-from batchlight.output.earlier import earlier_rows
-from batchlight.output.inputs import Input
 from batchlight.output.layout import BatchRange
-from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
+from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.state import OutputState
-from batchlight.planning.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN
+from batchlight.planning.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN, Run
 from batchlight.planning.planner import Planner
 from batchlight.storage import Storage
 
 
 def draft_plans(
-    storage: Storage, state: OutputState, planner: Planner, images: Iterable[Input], root: str
+    storage: Storage, state: OutputState, planner: Planner, runs: Iterator[Run], root: str
 ) -> Iterator[Plan]:
-    """Compare a listing with the earlier records and write what there is to do.
+    """Write what there is to do.
 
-    A plan counts for nothing until it is stored, which is to be done in order. ``root``: what the
-    paths are relative to. Raises ``UsageError`` as ``Planner.chunks`` does.
+    A plan counts for nothing until it is stored, which is to be done in order. ``runs``: what a
+    listing has come to, compared with the earlier records. ``root``: what the paths are relative
+    to. Raises ``UsageError`` as ``Comparison.runs`` does.
     """
     fingerprints = {**(state.plan.fingerprints if state.plan else {}), **planner.fingerprints}
     before = PlanCounts()
@@ -60,7 +63,7 @@ def draft_plans(
 
     try:
         with seldom_looking_for_cycles():
-            for chunk in planner.chunks(images, earlier_rows(storage, state), draft.first):
+            for chunk in planner.chunks(runs, draft.first):
                 if len(draft.chunks) == most:
                     yield (ended := plan(planner.counts_so_far, draft.last_key))
                     before += ended.counts
@@ -98,17 +101,16 @@ class _Draft:
         self.counts["batches"] += len(chunk)
         for item in chunk:
             self._add(item)
-        self.last_key = max(image.key for item in chunk for image in item.batch.inputs)
+        of_images = [item.rows["size"] for item in chunk if not item.kind.of_others]
+        sizes = pa.chunked_array([part for size in of_images for part in size.chunks], pa.int64())
+        self.counts["todo_bytes"] += pc.sum(sizes).as_py() or 0
+        self.last_key = max(item.last_key for item in chunk)
 
     def _add(self, item: PlannedBatch) -> None:
-        batch, files = item.batch, len(item.batch.inputs)
-        self.rows.update(dict.fromkeys(batch.methods, files))
-        if batch.copies:
-            self.counts["todo_others"] += files
-            return
-        self.counts["todo"] += files
-        self.counts["todo_bytes"] += sum(image.size or 0 for image in batch.inputs)
-        self.counts["todo_containers"] += batch.container is not None
+        kind, files = item.kind, item.rows.num_rows
+        self.rows.update(dict.fromkeys(kind.methods, files))
+        self.counts["todo_others" if kind.of_others else "todo"] += files
+        self.counts["todo_containers"] += kind.of_container
 
 
 def each_while_the_next_is_drafted(plans: Iterator[Plan]) -> Generator[Plan, None, None]:

@@ -14,10 +14,10 @@ from batchlight.driver.estimates import Draw, Estimate, Work
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import as_begun, open_places, plan_to_finish
 from batchlight.engine import Engine, make_engine
+from batchlight.output.chunks import PlannedBatch
 from batchlight.output.earlier import earlier_rows
 from batchlight.output.inputs import Input
 from batchlight.output.layout import require_known_format
-from batchlight.output.plan import PlannedBatch
 from batchlight.output.state import OutputState
 from batchlight.output.status import rows_left
 from batchlight.planning.planner import Planner
@@ -100,7 +100,8 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     planner = Planner(config, fingerprints, inputs.passed_over, rest_of=rest_of)
     draw = Draw()
     containers: list[Input] = []
-    for item in _todo(planner.chunks(inputs.images(), earlier_rows(storage, state), first=0)):
+    runs = planner.runs(inputs.images(), earlier_rows(storage, state))
+    for item in _todo(planner.chunks(runs, first=0)):
         if item.container:
             containers.append(item)
         elif not item.is_other:
@@ -112,10 +113,11 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     counts["passed_over"] = dict(planner.counts.passed_over)
     inside = census(containers, inputs.root, config, draw.add)
     if estimate and (draw.images or containers):
-        files = planner.pairs - planner.container_pairs
+        found = planner.findings
+        files = found.pairs - found.container_pairs
         work = Work(
             *(config, model, inputs, output, planner.counts, files, draw.images),
-            *(containers, planner.container_pairs, inside),
+            *(containers, found.container_pairs, inside),
         )
         digests = {m: {f.digest, config.container_digest(f)} for m, f in fingerprints.items()}
         counts["estimate"] = work.estimate(storage, state, digests)
@@ -134,10 +136,10 @@ def _todo(chunks: Iterable[list[PlannedBatch]]) -> Iterator[Input]:
 
 def _images_of(planner: Planner, inside: Census) -> dict[str, int]:
     """How many images there are, and to be done, with those in containers."""
-    counts = planner.counts
-    each = planner.container_pairs / max(1, counts.todo_containers)
+    counts, found = planner.counts, planner.findings
+    each = found.container_pairs / max(1, counts.todo_containers)
     return {
-        "inputs": counts.inputs + planner.images_done_before + inside.images,
+        "inputs": counts.inputs + found.images_done_before + inside.images,
         "todo": counts.todo - counts.todo_containers + inside.images,
-        "todo_pairs": planner.pairs - planner.container_pairs + round(inside.images * each),
+        "todo_pairs": found.pairs - found.container_pairs + round(inside.images * each),
     }

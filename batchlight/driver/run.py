@@ -33,6 +33,7 @@ from batchlight.driver.outcome import in_numbers
 from batchlight.driver.places import as_begun, open_places, plan_to_finish, require_options_of
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import Goal, RunStats
+from batchlight.driver.surveying import Listed, listed_and_compared, ways_to_list
 from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
@@ -136,10 +137,7 @@ class _Run:
         try:
             with self._interrupt.caught(), self._exits:
                 self.model = model_of(self.config, self.weights, self._started_engine)
-                try:
-                    self._do_all(soon=True)
-                except ListedLateError:
-                    self._do_all(soon=False)
+                self._do_all()
                 if not self.stopped_early:
                     self._copy_sidecars()
                 summary = self._reported(self._summary_of_outcome())
@@ -159,17 +157,20 @@ class _Run:
         summary.write(self.storage)
         return summary
 
-    def _do_all(self, soon: bool) -> None:
-        """``soon``: without waiting for the end of a listing."""
-        finished = self._finish_stored_plan(soon)
-        if not self.stopped_early:  # one that was overwriting has overwritten all there was
-            self._plan_and_do(self.config.overwrite and not finished, soon)
+    def _do_all(self) -> None:
+        for way in ways_to_list(self.inputs, self.config):
+            with suppress(ListedLateError):
+                finished = self._finish_stored_plan(way)
+                if not self.stopped_early:  # one that was overwriting has overwritten all there was
+                    self._plan_and_do(self.config.overwrite and not finished, way)
+                return
+        raise AssertionError("a listing that is made as a whole can be made")
 
     def _leave_summary(self, code: int, reason: str) -> None:
         """Of a run that ends before its time."""
         self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
 
-    def _finish_stored_plan(self, soon: bool) -> bool:
+    def _finish_stored_plan(self, way: Listed) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
@@ -183,19 +184,20 @@ class _Run:
             self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
             self._do(plan)
         if plan.has_more and not self.stopped_early:
-            self._plan_and_do(plan.overwrite, soon, rest_of=plan)
+            self._plan_and_do(plan.overwrite, way, rest_of=plan)
             if not self.stopped_early:
                 self.state = end_listing(self.storage, self.state)
         return True
 
-    def _plan_and_do(self, overwrite: bool, soon: bool, rest_of: Plan | None = None) -> None:
+    def _plan_and_do(self, overwrite: bool, way: Listed, rest_of: Plan | None = None) -> None:
         """Do what there is to do, each plan while the next one is drafted."""
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})
         met, since = self.inputs.passed_over, self.stats.first_batch
         planner = Planner(config, self.fingerprints, met, since, rest_of)
-        images, root = self.inputs.images(soon), str(self.inputs.root)
-        drafts = draft_plans(self.storage, self.state, planner, images, root)
+        where = self.inputs, self.output, self.storage
+        runs = listed_and_compared(planner, *where, self.state, way, self._started_engine)
+        drafts = draft_plans(self.storage, self.state, planner, runs, str(self.inputs.root))
         self.counts, plan = PlanCounts(), None
         with closing(each_while_the_next_is_drafted(drafts)) as plans:
             for plan in plans:
@@ -206,7 +208,7 @@ class _Run:
                     return
         if plan is None:
             self._found(planner.counts, planner.counts.in_words, is_all=True)
-        self.counts, self._unlisted = planner.counts, planner.unlisted_since
+        self.counts, self._unlisted = planner.counts, planner.findings.unlisted_since
 
     def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
         """Tell what there is so far, or in all, and make way for a plan of it."""

@@ -21,7 +21,15 @@ training.py  training in several processes
 from __future__ import annotations
 
 from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
-from batchlight.engine.calls import Floor, Resends, Trials, Tries, call_patiently, window
+from batchlight.engine.calls import (
+    Floor,
+    Resends,
+    Trials,
+    Tries,
+    call_patiently,
+    call_until_done,
+    window,
+)
 from batchlight.engine.tasks import RayEngine, make_engine, ray_address
 from batchlight.engine.training import train_together
 
@@ -38,6 +46,7 @@ __all__ = [
     "Work",
     "WorkerDied",
     "call_patiently",
+    "call_until_done",
     "make_engine",
     "ray_address",
     "train_together",

@@ -29,7 +29,7 @@ PAUSE_BEFORE_RESENDING = 1.0
 """Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
 
 DEATHS_ALONE = 3
-"""How often an item must kill a worker, all alone, before it is given up."""
+"""How often an item, or a call of its own, must kill a worker before it is given up."""
 
 DEATHS_AT_MOST = 64
 """Budget of deaths of one piece of work, which is enough to find eight killers among 64 items.
@@ -94,6 +94,24 @@ async def call_patiently(
             return await engine.call(function, *arguments, timeouts=timeouts)
         except StorageError as error:
             await tries.add(error)
+
+
+async def call_until_done(
+    engine: Engine, what: str, function: Callable[..., T], *arguments: object, timeouts: float = 1
+) -> T:
+    """A patient call that no image can be to blame for, so that it is sent again after a death.
+
+    ``what`` it does, for a person. Raises ``ClusterError`` after ``DEATHS_ALONE`` of them.
+    """
+    for _ in range(DEATHS_ALONE):
+        try:
+            return await call_patiently(engine, function, *arguments, timeouts=timeouts)
+        except WorkerDied as error:
+            death = error
+    raise ClusterError(
+        f"{what} has killed {DEATHS_ALONE} workers, the last by {death.code}; "
+        f"{_ADVICE.get(death.code, 'check their memory')}, then run the same command again"
+    ) from death
 
 
 class Floor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
@@ -73,6 +75,7 @@ class RayEngine:
         self._timeout = timeout
         self._hosts = hosts
         self._services: list[RayService] = []
+        self._heads: WeakKeyDictionary[asyncio.AbstractEventLoop, Head] = WeakKeyDictionary()
         self._settings = ExitStack()
         """Of this process, to be restored."""
         self._counters: dict[Meter, Counter] = {}
@@ -93,7 +96,7 @@ class RayEngine:
             if self._started:
                 self._start()
             self._look_around()
-            self._head = Head(ray.get_runtime_context().gcs_address)
+            self._gcs_address: str = ray.get_runtime_context().gcs_address
             self._remote: Any = ray.remote(**TASK_OPTIONS)(on_worker)
         except BaseException as error:
             self.__exit__()
@@ -206,6 +209,11 @@ class RayEngine:
             return await self._head.watch(result)
         except StorageError as error:
             raise self._on_a_worker(error) from error
+
+    @property
+    def _head(self) -> Head:
+        """As it is watched by whoever waits in this event loop."""
+        return self._heads.setdefault(asyncio.get_running_loop(), Head(self._gcs_address))
 
     def _on_a_worker(self, error: StorageError) -> StorageError:
         """The error, saying where it was if a look at this machine would not explain it."""

@@ -7,6 +7,7 @@ records.py      the schema of records; how rows are counted and sorted
 recordfiles.py  the Parquet files of records
 numbers.py      sets of batch numbers
 plan.py         what there is to do, stored before work starts
+chunks.py       the rows of a plan
 state.py        what an output holds at one moment
 commit.py       what changes it, step by step
 replaced.py     old rows that a plan replaces

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -18,10 +19,10 @@ import pyarrow.compute as pc
 from batchlight.config import Method
 from batchlight.errors import is_permanent
 from batchlight.output.layout import BatchRange, container_output, metadata_path, part_path
-from batchlight.output.recordfiles import read_records
+from batchlight.output.recordfiles import DamagedRecordsError, read_records
 from batchlight.output.records import Tally, joined
 from batchlight.output.state import OutputState
-from batchlight.storage import Storage
+from batchlight.storage import KeyRange, Storage
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,20 @@ _OF_IMAGES = (
     "lost",
 )
 """Columns that the fields of an ``Earlier`` come from, in their order."""
+EVERY_KEY = KeyRange()
 ROWS_AT_ONCE = 4096
 """Earlier records that are Python objects at one time."""
 
 
-def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
+def earlier_rows(
+    storage: Storage, state: OutputState, within: KeyRange = EVERY_KEY
+) -> Iterator[Earlier]:
     """The records of earlier runs, in the order of their inputs.
 
     The chunks of one plan hold ascending ranges of inputs, so that a plan is one sorted stream of
     which one chunk at a time is in memory; only the streams of the plans need to be merged.
+
+    ``within``: the keys of the inputs. Of the files of records, few others are read.
     """
     chunks = [(chunk, [metadata_path(chunk)]) for chunk in state.metadata]
     if state.unfinished is not None:
@@ -110,9 +116,30 @@ def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
 
     streams = groupby(sorted(chunks), key=stream)
     return heapq.merge(
-        *(_stream(storage, [paths for _, paths in members]) for _, members in streams),
+        *(_within(storage, [paths for _, paths in members], within) for _, members in streams),
         key=attrgetter("key"),
     )
+
+
+def _within(storage: Storage, chunks: list[list[str]], within: KeyRange) -> Iterator[Earlier]:
+    """What a sorted stream has of a range of keys."""
+    if within.after:
+        # The chunk before the first one that begins within may end within.
+        begin = partial(_first_input, storage)
+        chunks = chunks[max(0, bisect_right(chunks, within.after, key=begin) - 1) :]
+    for row in _stream(storage, chunks):
+        if within.up_to is not None and row.key > within.up_to:
+            return
+        if row.key > within.after:
+            yield row
+
+
+def _first_input(storage: Storage, paths: list[str]) -> str:
+    """The first input of a chunk, of which ``paths`` are the files."""
+    inputs = read_records(storage, paths[0], ["input"])["input"]
+    if not len(inputs):
+        raise DamagedRecordsError(paths[0], "it holds no rows")
+    return str(inputs[0].as_py())
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,46 +20,14 @@ from batchlight.config import Method
 from batchlight.errors import StorageError, counted
 from batchlight.fingerprint import Fingerprint
 from batchlight.images.names import passed_over_in_words
+from batchlight.output.chunks import CONTAINER, batches_in, read_chunk
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.layout import BatchRange, chunk_path, closed_path, plan_path, state_trouble
-from batchlight.output.recordfiles import read_table, to_parquet
+from batchlight.output.layout import BatchRange, closed_path, plan_path, state_trouble
 from batchlight.output.records import Tally, summed
 from batchlight.storage import Storage
 
-_CHUNK_SCHEMA = pa.schema(
-    [
-        ("batch", pa.int64()),
-        ("methods", pa.list_(pa.string())),
-        ("input", pa.string()),
-        ("source", pa.string()),
-        ("size", pa.int64()),
-        ("modified", pa.timestamp("us", tz="UTC")),
-        ("etag", pa.string()),
-        ("defect", pa.string()),
-        ("again", pa.bool_()),
-        ("container", pa.bool_()),
-    ]
-)
-_REQUIRED = frozenset({"batch", "methods", "input"})
-_CONTAINER = "container"
-"""Plans of earlier versions have no such column, and no containers."""
-_INPUT_COLUMNS = {
-    name: "path" if name == "input" else name
-    for name in ("input", "source", "size", "modified", "etag", "defect", "container")
-}
-"""Columns of a plan, and the attributes of an ``Input`` in the order in which it is made."""
-
-
 ADVICE = "restore it, or choose another --output"
-
-
-@dataclass(frozen=True)
-class PlannedBatch:
-    """A batch, and for each of its inputs whether it has rows that will be replaced."""
-
-    batch: Batch
-    again: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -231,9 +197,9 @@ class Plan:
     def read_units(self, storage: Storage, chunk: BatchRange) -> pa.Table:
         """Batch, methods, input and ``again``; the input as ``records.as_units`` names it."""
         columns = ["batch", "methods", "input", "again"]
-        rows = self.read_chunk(storage, chunk, [*columns, _CONTAINER])
+        rows = self.read_chunk(storage, chunk, [*columns, CONTAINER])
         folders = pc.binary_join_element_wise(rows["input"], pa.scalar(""), "/")
-        units = pc.if_else(rows[_CONTAINER], folders, rows["input"])
+        units = pc.if_else(rows[CONTAINER], folders, rows["input"])
         return rows.select(columns).set_column(2, "input", units)
 
     def replaces_any(self, storage: Storage) -> bool:
@@ -285,60 +251,7 @@ def read_plan(storage: Storage, first: int) -> Plan:
     return Plan(**{**dict(found), "fingerprints": fingerprints})
 
 
-def read_chunk(
-    storage: Storage, plan: int, chunk: BatchRange, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """A chunk of the plan that begins with batch ``plan``: one row per image.
-
-    Raises ``DamagedRecordsError``.
-    """
-    required = _REQUIRED.intersection(columns or _REQUIRED)
-    path = chunk_path(plan, chunk)
-    table = read_table(storage, path, _CHUNK_SCHEMA, required, columns, later=[_CONTAINER])
-    at = table.schema.get_field_index(_CONTAINER)
-    if at < 0:
-        return table
-    return table.set_column(at, _CONTAINER, pc.fill_null(table[_CONTAINER], False))
-
-
-def batches_in(rows: pa.Table, numbers: Collection[int]) -> Iterator[Batch]:
-    """Some batches of a chunk, in order; one at a time is made of its rows."""
-    rows = rows.filter(pc.is_in(rows["batch"], pa.array(numbers, pa.int64())))
-    at = 0
-    for run in pc.run_end_encode(rows["batch"].combine_chunks()).run_ends.to_pylist():
-        its, at = rows.slice(at, run - at), run
-        inputs = map(Input, *(its[name].to_pylist() for name in _INPUT_COLUMNS))
-        yield Batch(its["batch"][0].as_py(), tuple(its["methods"][0].as_py()), tuple(inputs))
-
-
-def write_chunk(storage: Storage, first: int, chunk: Sequence[PlannedBatch]) -> BatchRange:
-    """Write a chunk of a plan that is not whole yet."""
-    written = BatchRange(chunk[0].batch.number, chunk[-1].batch.number)
-    path = chunk_path(first, written)
-    storage.write(path, to_parquet(_as_table(chunk), path))
-    return written
-
-
 def end_mark(plan: Plan) -> bytes:
     """What makes a plan whole, once its chunks are there."""
     parameters = {m: dict(f.parameters) for m, f in plan.fingerprints.items()}
     return serialise(PlanDocument(**{**vars(plan), "fingerprints": parameters}))
-
-
-def _as_table(chunk: Sequence[PlannedBatch]) -> pa.Table:
-    """A chunk of batches, one row per image."""
-    batches = [item.batch for item in chunk]
-    images = [image for batch in batches for image in batch.inputs]
-    rows_of = pa.array(np.repeat(np.arange(len(batches)), [len(b.inputs) for b in batches]))
-    columns: dict[str, Any] = {
-        name: [value(image) for image in images]
-        for name, attribute in _INPUT_COLUMNS.items()
-        for value in [attrgetter(attribute)]
-    }
-    for name, values in (
-        ("batch", [batch.number for batch in batches]),
-        ("methods", [batch.methods for batch in batches]),
-    ):
-        columns[name] = pa.array(values, _CHUNK_SCHEMA.field(name).type).take(rows_of)
-    columns["again"] = [again for item in chunk for again in item.again]
-    return pa.table(columns, schema=_CHUNK_SCHEMA)

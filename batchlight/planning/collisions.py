@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError
@@ -14,6 +14,35 @@ from batchlight.storage import Location
 
 NO_STEM = "\n"
 """With which no path begins: control characters are escaped."""
+
+
+@dataclass
+class Edges:
+    """What a part of a listing begins and ends with, as far as its neighbours are concerned."""
+
+    first_path: str | None = None
+    """Of an image, or of records; None if there are neither."""
+    last_stem: str = NO_STEM
+    """What the paths begin with whose outputs might collide with those of the last ones."""
+
+    def noted(self, entries: Iterable[Entry | NewImages]) -> Iterator[Entry | NewImages]:
+        """Pass the entries on."""
+        for some in entries:
+            images = some.images if isinstance(some, NewImages) else (some,)
+            if self.first_path is None:
+                self.first_path = images[0].path
+            for image in images:
+                if not image.path.startswith(self.last_stem):
+                    self.last_stem = _stem(image.path)
+            yield some
+
+    def include(self, following: Edges) -> bool:
+        """Go on with the next part; says whether the two can be told apart."""
+        if following.first_path is None:
+            return True
+        apart = not following.first_path.startswith(self.last_stem)
+        self.last_stem = following.last_stem
+        return apart
 
 
 def outside(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[Entry | NewImages]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from batchlight.config import BATCH_SIZE, BATCHES_OF_A_SMALL_PLAN, Method
-from batchlight.output.inputs import Batch, Input
-from batchlight.output.plan import PlannedBatch
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchlight.config import BATCH_SIZE, BATCHES_OF_A_SMALL_PLAN
+from batchlight.output.chunks import Kind, PlannedBatch
 
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full: what one file of ``metadata/`` will hold."""
@@ -26,56 +28,41 @@ MEMBER_BYTES = 65_536
 """Of a container, for each of its images, as far as the size of a chunk goes."""
 
 
-class Kind(NamedTuple):
-    """Of a batch."""
-
-    methods: tuple[Method, ...]
-    of_container: bool = False
-    of_others: bool = False
-    """Whether its files are no images."""
-
-    @property
-    def of_images(self) -> bool:
-        return not (self.of_container or self.of_others)
-
-
-class Task(NamedTuple):
-    """Files that need the same methods, neighbours in the listing; but for images just one."""
+class Run(NamedTuple):
+    """Neighbours in the listing that need the same, as rows of a plan (``as_rows``)."""
 
     kind: Kind
-    inputs: Sequence[Input]
-    again: bool = False
-    """Whether they have rows that will be replaced."""
+    rows: pa.Table
 
 
-def first_of(tasks: Iterator[Task]) -> tuple[list[Task], int]:
-    """The first tasks, and how many images they are of.
+def first_of(runs: Iterator[Run]) -> tuple[list[Run], int]:
+    """The first runs, and how many images they are of.
 
     As many images as make a difference to the size of the batches, but among no more files than may
     fill a chunk.
     """
-    found: list[Task] = []
+    found: list[Run] = []
     files = images = 0
-    for task in tasks:
-        found.append(task)
-        images += min(len(task.inputs), CHUNK_ROWS - files) if task.kind.of_images else 0
-        files += len(task.inputs)
+    for run in runs:
+        found.append(run)
+        images += min(run.rows.num_rows, CHUNK_ROWS - files) if run.kind.of_images else 0
+        files += run.rows.num_rows
         if files >= CHUNK_ROWS or images >= BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN:
             break
     return found, images
 
 
-def cut(tasks: Iterable[Task], first: int, batch_size: int) -> Iterator[list[PlannedBatch]]:
+def cut(runs: Iterable[Run], first: int, batch_size: int) -> Iterator[list[PlannedBatch]]:
     """Chunks of batches that are numbered from ``first``.
 
     Images that need the same methods share batches, in listing order; a container is one by
     itself. A chunk ends with a batch, and the inputs of later chunks all come after its own.
     """
     chunk = _Chunk(first, batch_size)
-    for task in tasks:
-        left = task.inputs
-        while left:
-            left = chunk.add(task, left)
+    for run in runs:
+        left = run.rows
+        while left.num_rows:
+            left = chunk.add(run.kind, left)
             if chunk.is_full:
                 first += len(batches := chunk.end())
                 yield batches
@@ -89,11 +76,13 @@ def cut(tasks: Iterable[Task], first: int, batch_size: int) -> Iterator[list[Pla
 class _Growing:
     """A batch that is not full."""
 
-    inputs: list[Input] = field(default_factory=list)
-    again: list[bool] = field(default_factory=list)
+    slices: list[pa.Table] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    """Bytes; 0 for images, as these fill a batch by their number alone."""
 
     def planned(self, number: int, kind: Kind) -> PlannedBatch:
-        return PlannedBatch(Batch(number, kind.methods, tuple(self.inputs)), tuple(self.again))
+        return PlannedBatch(number, kind, pa.concat_tables(self.slices))
 
 
 class _Chunk:
@@ -107,27 +96,27 @@ class _Chunk:
         self._rows = 0
         self.is_full = False
 
-    def add(self, task: Task, inputs: Sequence[Input]) -> Sequence[Input]:
+    def add(self, kind: Kind, rows: pa.Table) -> pa.Table:
         """Add what there is room for in the next batch of their kind; the rest."""
-        growing = self._growing.setdefault(task.kind, _Growing())
-        room = self._batch_size - len(growing.inputs) if task.kind.of_images else 1
-        taken = inputs[:room]
-        growing.inputs += taken
-        growing.again += [task.again] * len(taken)
-        self._rows += sum(map(_rows_of, taken)) if task.kind.of_container else len(taken)
-        if self._is_enough(task.kind, growing.inputs):
-            del self._growing[task.kind]
-            self._full.append(growing.planned(self._first + len(self._full), task.kind))
+        growing = self._growing.setdefault(kind, _Growing())
+        taken = rows.slice(0, self._batch_size - growing.files if kind.of_images else 1)
+        growing.slices.append(taken)
+        growing.files += taken.num_rows
+        if not kind.of_images:
+            growing.size += pc.sum(taken["size"]).as_py() or 0
+        self._rows += _records_of(growing.size) if kind.of_container else taken.num_rows
+        if self._is_enough(kind, growing):
+            del self._growing[kind]
+            self._full.append(growing.planned(self._first + len(self._full), kind))
             self.is_full = self._rows >= CHUNK_ROWS
-        return inputs[room:]
+        return rows.slice(taken.num_rows)
 
-    def _is_enough(self, kind: Kind, inputs: Sequence[Input]) -> bool:
+    def _is_enough(self, kind: Kind, growing: _Growing) -> bool:
         if kind.of_container:
             return True
         if kind.of_images:
-            return len(inputs) >= self._batch_size
-        size = sum(item.size or 0 for item in inputs)
-        return len(inputs) >= OTHERS_PER_BATCH or size >= OTHERS_BYTES
+            return growing.files >= self._batch_size
+        return growing.files >= OTHERS_PER_BATCH or growing.size >= OTHERS_BYTES
 
     def end(self) -> list[PlannedBatch]:
         """All its batches, also those that are not full."""
@@ -136,6 +125,6 @@ class _Chunk:
         return self._full + [growing.planned(n, kind) for n, (kind, growing) in rest]
 
 
-def _rows_of(container: Input) -> int:
-    """How many records it may make, about."""
-    return max(1, (container.size or 0) // MEMBER_BYTES)
+def _records_of(container_bytes: int) -> int:
+    """How many records a container may make, about."""
+    return max(1, container_bytes // MEMBER_BYTES)

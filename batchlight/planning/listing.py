@@ -92,6 +92,11 @@ class InputSet:
         found = self._matching(self._images_of(self._found(soon=soon)))
         return self._limited(in_order_of_keys(found))
 
+    def images_among(self, files: Iterable[FileInfo]) -> Iterator[Input]:
+        """The images of a part of the listing of a folder."""
+        self.passed_over.clear()
+        return self._matching(self._images_of(self._looked_into(files)), is_all=False)
+
     def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
         """Up to the last image or container that is wanted; other files do not count."""
         if self.limit is None:

@@ -46,6 +46,12 @@ class PassedOver:
         """Note a container that is given, in the order of the listing."""
         self._folder_of(path).holds_containers = True
 
+    def include(self, other: PassedOver) -> None:
+        """Count what the next part of the same listing has met, once that is at its end."""
+        self.not_matching += other.not_matching
+        for suffix, number in other.suffixes.items():
+            _count(self._suffixes, suffix, number)
+
     def clear(self) -> None:
         """Forget all, before another listing."""
         self.linked_folders.clear()

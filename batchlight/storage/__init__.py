@@ -11,6 +11,7 @@ streams.py   large files in pieces, here and there
 objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk
+ranges.py    parts of their listings, each made on its own
 trouble.py   what their exceptions mean
 lists.py     lists of paths: .txt, .csv, .parquet
 patterns.py  globs on paths
@@ -24,9 +25,19 @@ from batchlight.storage.folders import Links
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.location import Location
 from batchlight.storage.objects import ObjectStorage
+from batchlight.storage.ranges import KeyRange, ListsParts
 from batchlight.storage.readers import EVERYONE
 
-__all__ = ["EVERYONE", "FileInfo", "Location", "Storage", "open_source", "open_storage"]
+__all__ = [
+    "EVERYONE",
+    "FileInfo",
+    "KeyRange",
+    "ListsParts",
+    "Location",
+    "Storage",
+    "open_source",
+    "open_storage",
+]
 
 
 def open_storage(location: Location, readers: int = EVERYONE) -> Storage:

@@ -35,8 +35,10 @@ class Pages:
     or at the first key, so that keys come twice, where the store cannot start after a given key.
     """
 
-    def __init__(self, store: Any, location: Location, folder: str | None = None) -> None:
-        """``folder``: list only what is below it."""
+    def __init__(
+        self, store: Any, location: Location, folder: str | None = None, after: str = ""
+    ) -> None:
+        """``folder``: list only what is below it. ``after``: a key, if the store knows of such."""
         self._folder = folder
         self._store = store
         self._location = location
@@ -46,7 +48,7 @@ class Pages:
             _DIRECTORY_BUCKET
         )
         self._restarts = 0
-        self._last: str | None = None
+        self._last: str | None = after or None
         self._stream: Iterator[Any] | None = None
 
     def next(self) -> list[FileInfo]:

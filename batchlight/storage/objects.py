@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property, partial
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import Any, Literal, TypeVar
 
 import obstore
@@ -25,10 +25,11 @@ from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from batchlight.errors import StorageError
 from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import ChangedError, FileInfo, NameRefusedError
+from batchlight.storage.base import ChangedError, FileInfo, ListedLateError, NameRefusedError
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
+from batchlight.storage.ranges import KeyRange, Part, part_of
 from batchlight.storage.readers import EVERYONE
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
@@ -84,8 +85,8 @@ class ObjectStorage:
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         try:
-            with sorting_table(soon and lists_in_order(self.location)) as table:
-                inputs = filter(self._is_no_folder_mark, self._in_order(table, at_most))
+            with sorting_table(soon and self.in_order) as table:
+                inputs = filterfalse(self._is_folder_mark, self._in_order(table, at_most))
                 yield from islice(inputs, at_most)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
@@ -105,6 +106,20 @@ class ObjectStorage:
             for page in self._by_folder(""):
                 table.add(page)
         yield from table.inputs()
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the store is known to list in the order of UTF-8 bytes."""
+        return lists_in_order(self.location)
+
+    def part(self, within: KeyRange, at_most: int) -> Part:
+        """As of ``ListsParts``."""
+        pages = Pages(self._store, self.location, after=within.after)
+        next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
+        try:
+            return part_of(next_page, within, at_most, self._is_folder_mark)
+        except OddNameError as error:
+            raise ListedLateError(str(error)) from error
 
     def folders(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
@@ -132,12 +147,12 @@ class ObjectStorage:
         for below in found["common_prefixes"]:
             yield from self._by_folder(below.rstrip("/"))
 
-    def _is_no_folder_mark(self, info: FileInfo) -> bool:
+    def _is_folder_mark(self, info: FileInfo) -> bool:
         """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
 
         An empty file has such a key without the slash, and so is asked for.
         """
-        return bool(info.size) or info.defect is not None or self.is_file(info.path)
+        return not (info.size or info.defect is not None or self.is_file(info.path))
 
     def names(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,6 +69,16 @@ class Patterns:
         """Remember globs as used that ``is_used`` says may be."""
         for pattern in self._each:
             pattern.used = pattern.used or is_used(pattern.glob)
+
+    @property
+    def used(self) -> tuple[bool, ...]:
+        """Of each pattern, whether it has matched anything."""
+        return tuple(pattern.used for pattern in self._each)
+
+    def note_used(self, used: Sequence[bool]) -> None:
+        """Remember what these same patterns have matched elsewhere."""
+        for pattern, elsewhere in zip(self._each, used, strict=True):
+            pattern.used = pattern.used or elsewhere
 
     def warn_of_unused(self) -> None:
         """Say which patterns have matched nothing."""

@@ -16,9 +16,9 @@ from functools import lru_cache
 import pyarrow as pa
 
 from batchlight.engine.base import Service
+from batchlight.output.chunks import batches_in, read_chunk
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import BatchRange
-from batchlight.output.plan import batches_in, read_chunk
 from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult

@@ -21,6 +21,7 @@ from batchlight.driver.network import fingerprints_of
 from batchlight.engine import InProcessEngine, Lost, Work, WorkerDied, calls
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 from batchlight.output.commit import close_plan, store_plan
+from batchlight.output.earlier import earlier_rows
 from batchlight.output.layout import part_path
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
@@ -90,8 +91,8 @@ class Job:
         planner = Planner(self.config, self.fingerprints)
         self.inputs = open_inputs(self.config)
         state = OutputState.load(self.storage)
-        images = self.inputs.images()
-        [self.plan] = draft_plans(self.storage, state, planner, images, str(self.inputs.root))
+        runs = planner.runs(self.inputs.images(), earlier_rows(self.storage, state))
+        [self.plan] = draft_plans(self.storage, state, planner, runs, str(self.inputs.root))
         self.state = store_plan(self.storage, state, self.plan)
         self.heard: list[tuple[BatchResult | None, Tally]] = []
         self.hear: OnProgress = lambda *told: self.heard.append(told)

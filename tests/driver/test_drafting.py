@@ -197,6 +197,7 @@ def test_a_store_that_lists_out_of_order_is_sorted_as_a_whole(
     monkeypatch.setattr(listing, "KEYS_PER_PAGE", 1)
     monkeypatch.setattr(listing, "KEYS_AT_ONCE", 1)
     monkeypatch.setattr(merging, "AT_ONCE", 1)
+    monkeypatch.setattr("batchlight.planning.comparison.AT_ONCE", 1)
     monkeypatch.setattr("batchlight.planning.listing.STAT_AHEAD", 1)
     listed: list[bool] = []
     images = InputSet.images
@@ -277,7 +278,9 @@ def drafts(folder: Path, images: int, storage: Storage) -> Iterator[Plan]:
     config = job(folder, folder / "out")
     planner = Planner(config, fingerprints_of(config, None))
     listed = (Input(f"{number:03d}.jpg", None, 100) for number in range(images))
-    return draft_plans(storage, OutputState.load(storage), planner, listed, "root")
+    return draft_plans(
+        storage, OutputState.load(storage), planner, planner.runs(listed, ()), "root"
+    )
 
 
 @settings(max_examples=25)

@@ -15,10 +15,12 @@ from batchlight.config import JobConfig, Method
 from batchlight.driver import drafting
 from batchlight.driver.drafting import draft_plans
 from batchlight.fingerprint import Fingerprint
+from batchlight.output.chunks import Kind, PlannedBatch, as_rows, write_chunk
 from batchlight.output.commit import close_plan, held_rows, store_plan
+from batchlight.output.earlier import earlier_rows
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.layout import BatchRange, metadata_path, part_path
-from batchlight.output.plan import Plan, PlanCounts, PlannedBatch, write_chunk
+from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.recordfiles import read_records, to_parquet
 from batchlight.output.records import Record, as_table
 from batchlight.output.replaced import OldFile, old_spans, replaced_by
@@ -92,7 +94,8 @@ def test_every_replaced_row_is_found_and_no_other(
             some = todo[start : start + size]
             batch = Batch(first + number, ("classical",), tuple(map(Input, some)))
             batch_of |= dict.fromkeys(some, batch.number)
-            planned = PlannedBatch(batch, tuple(name in again for name in some))
+            flags = [name in again for name in some]
+            planned = PlannedBatch(batch.number, Kind(batch.methods), as_rows(batch.inputs, flags))
             written.append(write_chunk(storage, first, [planned]))
         plan = Plan(
             first=first,
@@ -139,7 +142,9 @@ def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> i
     for overwrite in (False, True):
         config = CONFIG.model_copy(update={"overwrite": overwrite})
         state = OutputState.load(storage)
-        [plan] = draft_plans(storage, state, Planner(config, FINGERPRINTS), images, "in")
+        planner = Planner(config, FINGERPRINTS)
+        runs = planner.runs(images, earlier_rows(storage, state))
+        [plan] = draft_plans(storage, state, planner, runs, "in")
         assert len(plan.chunks) == chunks
         store_plan(storage, state, plan)
         for chunk in plan.chunks:

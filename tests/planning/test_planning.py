@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from batchlight.driver.network import fingerprints_of
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.images.names import output_name
 from batchlight.output.commit import close_plan, store_plan
-from batchlight.output.earlier import Earlier
+from batchlight.output.earlier import Earlier, earlier_rows
 from batchlight.output.inputs import Batch, Input, in_order_of_keys
 from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.plan import Plan
@@ -49,8 +50,16 @@ def planned(
     images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
 ) -> tuple[list[Batch], Planner]:
     planner = Planner(config, fingerprints_of(config, None))
-    chunks = planner.chunks(images, earlier, first)
+    chunks = planner.chunks(planner.runs(images, earlier), first)
     return [planned.batch for chunk in chunks for planned in chunk], planner
+
+
+def drafted(
+    storage: Storage, state: OutputState, images: Iterable[Input], config: JobConfig = CONFIG
+) -> Iterator[Plan]:
+    planner = Planner(config, FINGERPRINTS)
+    runs = planner.runs(images, earlier_rows(storage, state))
+    return draft_plans(storage, state, planner, runs, "root")
 
 
 def paths(batches: list[Batch]) -> list[list[str]]:
@@ -150,7 +159,7 @@ def test_how_many_are_looked_at_together_changes_nothing(
         with patch.object(merging, "AT_ONCE", number):
             try:
                 batches, planner = planned(list(in_order_of_keys(images)), earlier, config)
-                found.append((batches, planner.counts, planner.pairs))
+                found.append((batches, planner.counts, planner.findings.pairs))
             except UsageError as error:
                 found.append(str(error))
     assert found[0] == found[1] == found[2]
@@ -206,7 +215,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     path = metadata_path(BatchRange(0, 0))
     storage.write(path, to_parquet(as_table([recorded]), path))
     state = OutputState.load(storage)
-    [plan] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
+    [plan] = drafted(storage, state, images)
     # Numbers go on after those of the records, whose plan is gone here.
     assert (plan.counts.todo, plan.counts.batches, plan.rows, plan.first) == (7, 3, 7, 1)
     expected = [replace(b, number=b.number + 1) for b in planned(images, [])[0]]
@@ -225,7 +234,7 @@ def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> 
     assert (state.plan, state.unfinished) == (plan, None)
 
     # A plan whose end mark is not there yet is no plan.
-    [later] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
+    [later] = drafted(storage, state, images)
     assert OutputState.load(storage).plan == plan
     state = store_plan(storage, state, later)
     assert OutputState.load(storage).plan == later
@@ -241,11 +250,11 @@ def test_a_refused_plan_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     images = [*(image(f"{n:03d}.jpg") for n in range(9)), image("z.jpg"), image("z.png")]
     config = CONFIG.model_copy(update={"format": "png"})
     with pytest.raises(UsageError, match="would both be written to"):
-        list(draft_plans(storage, state, Planner(config, FINGERPRINTS), images, "root"))
+        list(drafted(storage, state, images, config))
     assert not list(tmp_path.glob("_batchlight/plan/*/*"))
     # Nor does one that was cut off: the next draft begins with an empty folder.
     storage.write("_batchlight/plan/0000000000/0000000007-0000000009.parquet", b"cut off")
-    list(draft_plans(storage, state, Planner(config, FINGERPRINTS), images[:1], "root"))
+    list(drafted(storage, state, images[:1], config))
     assert len(list(tmp_path.glob("_batchlight/plan/*/*"))) == 1
 
 
@@ -288,7 +297,7 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     storage.check(writable=True)
     images = (image(f"{n:03d}.jpg") for n in range(20))
     state = OutputState.load(storage)
-    [plan] = draft_plans(storage, state, Planner(CONFIG, FINGERPRINTS), images, "root")
+    [plan] = drafted(storage, state, images)
     assert [(c.first, c.last) for c in plan.chunks] == [(0, 1), (2, 3), (4, 5), (6, 6)]
     assert len(batches_of(plan, storage)) == 7
 

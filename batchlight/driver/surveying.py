@@ -1,0 +1,172 @@
+"""A long listing, looked at part by part on the workers, several parts at once.
+
+The parts are taken in the order of their keys, so that what comes of them is as of one listing in
+the driver: the same batches, however many parts there are and whoever has looked at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from threading import Thread
+
+from batchlight.config import JobConfig
+from batchlight.engine import Engine, InProcessEngine, call_until_done
+from batchlight.errors import UsageError
+from batchlight.output.earlier import earlier_rows
+from batchlight.output.numbers import NumberSet
+from batchlight.output.state import OutputState
+from batchlight.planning.collisions import Edges
+from batchlight.planning.cutting import Run
+from batchlight.planning.extrapolation import keys_ahead
+from batchlight.planning.listing import InputSet
+from batchlight.planning.planner import Planner
+from batchlight.planning.survey import Found, Survey
+from batchlight.storage import KeyRange, ListsParts, Location, Storage
+from batchlight.storage.base import ListedLateError
+
+KEYS_PER_PART, KEYS_AT_MOST = 65_536, 98_304
+"""Of the first part, by which the others are cut, and of any."""
+PARTS_AT_ONCE = 16
+"""What workers look at at one time; also the most that waits for its turn, some MB each."""
+TIMEOUTS = 4
+"""Of a batch: what a part may take, with stores that are slow to list."""
+
+
+class Listed(Enum):
+    """How a listing is made, the fastest way first; each is for more data sets than the last."""
+
+    IN_PARTS = auto()
+    SOON = auto()
+    """From the first key to the last, while images are done already."""
+    AS_A_WHOLE = auto()
+    """And sorted before anything is done."""
+
+
+def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:
+    """Those that may do for a data set; where one turns out not to, the next one does."""
+    storage = inputs.opened(inputs.root)
+    is_plain = inputs.data_set.is_folder and inputs.limit is None and not config.copy_others
+    in_parts = is_plain and isinstance(storage, ListsParts) and storage.in_order
+    return list(Listed) if in_parts else [Listed.SOON, Listed.AS_A_WHOLE]
+
+
+def listed_and_compared(
+    planner: Planner,
+    inputs: InputSet,
+    output: Location,
+    storage: Storage,
+    state: OutputState,
+    way: Listed,
+    started: Callable[[], Engine],
+) -> Iterator[Run]:
+    """What there is to do; ``started`` gives the engine, if there is work for it.
+
+    Raises as ``Comparison.runs``, and ``ListedLateError`` if this way will not do.
+    """
+    if way is Listed.IN_PARTS and state.unfinished is None:
+        survey = Survey(
+            *(planner.config, planner.fingerprints, inputs.data_set, output),
+            *(replace(state, plan=None, parts=NumberSet()), planner.since, planner.after),
+        )
+        return _in_parts(planner, survey, inputs, started)
+    soon = way is not Listed.AS_A_WHOLE
+    return planner.runs(inputs.images(soon), earlier_rows(storage, state))
+
+
+def _in_parts(
+    planner: Planner, survey: Survey, inputs: InputSet, started: Callable[[], Engine]
+) -> Iterator[Run]:
+    inputs.passed_over.clear()
+    edges = Edges()
+    for found in _parts(survey, started):
+        if found is None or not edges.include(found.edges):
+            raise ListedLateError(str(survey.data_set.given))
+        planner.findings.add(found.findings)
+        inputs.passed_over.include(found.passed_over)
+        inputs.patterns.note_used(found.patterns_used)
+        yield from found.runs()
+        if found.error is not None:
+            raise UsageError(found.error)
+    inputs.patterns.warn_of_unused()
+
+
+def _parts(survey: Survey, started: Callable[[], Engine]) -> Iterator[Found | None]:
+    """All parts, in order; a small data set has one, and needs no worker."""
+    yield (found := survey.look(KeyRange(), KEYS_PER_PART))
+    if found is None or found.rest is None:
+        return
+    engine = started()
+    if isinstance(engine, InProcessEngine):
+        while found is not None and found.rest is not None:
+            yield (found := survey.look(found.rest, KEYS_PER_PART))
+        return
+    with _running_loop() as loop:
+        yield from _Surveyors(survey, engine, loop).parts_after(found)
+
+
+@dataclass
+class _Part:
+    within: KeyRange
+    answer: Future[Found | None] | None = None
+
+
+class _Surveyors:
+    """Has workers look at parts; those ahead of their turn wait."""
+
+    def __init__(self, survey: Survey, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._survey = survey
+        self._engine = engine
+        self._loop = loop
+        self._parts: deque[_Part] = deque()
+
+    def parts_after(self, found: Found | None) -> Iterator[Found | None]:
+        self._cut_rest_of(found)
+        while self._parts:
+            part = self._parts.popleft()
+            assert part.answer is not None
+            found = part.answer.result()
+            self._cut_rest_of(found)
+            yield found
+
+    def _cut_rest_of(self, found: Found | None) -> None:
+        """Put what is left of a part before all others, and have the first ones looked at."""
+        if found is not None and found.rest is not None:
+            ahead = keys_ahead(found.first_key, found.last_key, PARTS_AT_ONCE)
+            self._parts.extendleft(map(_Part, reversed(found.rest.cut_at(ahead))))
+        for part in list(self._parts)[:PARTS_AT_ONCE]:
+            if part.answer is None:
+                looked_at = self._looked_at(part.within)
+                part.answer = asyncio.run_coroutine_threadsafe(looked_at, self._loop)
+
+    async def _looked_at(self, within: KeyRange) -> Found | None:
+        what = f"listing what comes after {within.after!r}"
+        look = (Survey.look, self._survey, within, KEYS_AT_MOST)
+        return await call_until_done(self._engine, what, *look, timeouts=TIMEOUTS)
+
+
+@contextmanager
+def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own, as plans are drafted now in one and now in another."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,206 @@
+"""A listing compared with the records of earlier runs: what of it is to be done.
+
+Both are streams in the same order, so comparing them is a merge, and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from batchlight.config import JobConfig, Method
+from batchlight.errors import UsageError, is_permanent
+from batchlight.fingerprint import Fingerprint
+from batchlight.output.chunks import Kind, as_rows
+from batchlight.output.earlier import Earlier
+from batchlight.output.inputs import Input
+from batchlight.output.records import Tally
+from batchlight.planning.collisions import Edges, apart, outside
+from batchlight.planning.cutting import Run
+from batchlight.planning.merging import NewImages, side_by_side
+
+AT_ONCE = 1024
+"""About how many inputs become rows together."""
+
+
+@dataclass
+class Findings:
+    """What a comparison has found so far, in numbers."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    """By the names of ``PlanCounts``."""
+    gone: Tally = field(default_factory=Tally)
+    """Of rows whose inputs are not listed any more."""
+    beyond: Tally = field(default_factory=Tally)
+    """Of rows whose inputs nobody has looked for."""
+    unlisted_since: Tally = field(default_factory=Tally)
+    """Of rows that this very run has made, of inputs that are not listed any more."""
+    pairs: int = 0
+    """(input, method) pairs to be done; a container counts as one input."""
+    container_pairs: int = 0
+    """Those of them that are of containers."""
+    images_done_before: int = 0
+    """In containers that there is nothing to do for."""
+
+    def add(self, other: Findings) -> None:
+        """Count those of another part of the same listing."""
+        self.seen += other.seen
+        self.gone += other.gone
+        self.beyond += other.beyond
+        self.unlisted_since += other.unlisted_since
+        self.pairs += other.pairs
+        self.container_pairs += other.container_pairs
+        self.images_done_before += other.images_done_before
+
+
+class Task(NamedTuple):
+    """Files that need the same methods, neighbours in the listing; just one unless new."""
+
+    kind: Kind
+    inputs: Sequence[Input]
+    again: bool = False
+    """Whether they have rows that will be replaced."""
+
+
+class Comparison:
+    """Compares a listing, or a part of one, with the records of earlier runs."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        fingerprints: Mapping[Method, Fingerprint],
+        since: float = math.inf,
+        after: str = "",
+    ) -> None:
+        """``since``: the first batch that this run has done before it lists.
+
+        ``after``: a key; what there is to do up to it is left for later.
+        """
+        self.config = config
+        self.findings = Findings()
+        self.edges = Edges()
+        """Of a part of a listing, once it is at its end."""
+        self._seen = self.findings.seen
+        self._digests = {m: f.digest for m, f in fingerprints.items()}
+        self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
+        self._since = since
+        self._after = after
+
+    def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
+        """What there is to do, in the order of the listing.
+
+        Raises ``UsageError`` if two images would write one output, after all that comes before.
+        """
+        return _as_runs(self._tasks(images, earlier))
+
+    def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
+        all_methods = tuple(self.config.method)
+        entries = self.edges.noted(side_by_side(images, earlier))
+        for found in apart(outside(entries, self.config), self.config):
+            if isinstance(found, NewImages):
+                if images := self._beyond_the_last_plan(found.images):
+                    self._count_new(images)
+                    yield Task(Kind(all_methods), images)
+            elif found.image is None:
+                self._count_unlisted(found.rows.values())
+            elif (task := self._task(found.image, found.rows)) is not None:
+                yield task
+
+    def _task(self, image: Input, rows: Mapping[Method, Earlier]) -> Task | None:
+        methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
+        if image.is_other:
+            self._seen["others"] += 1
+            self._seen["others_bytes"] += image.size or 0
+            self._seen["todo_others"] += bool(methods)
+        else:
+            self._count(image, methods, rows)
+        if not methods:
+            return None
+        kind = Kind(methods, image.container, image.is_other)
+        return Task(kind, (image,), any(m in rows for m in methods))
+
+    def _beyond_the_last_plan(self, images: Sequence[Input]) -> Sequence[Input]:
+        if not self._after or images[0].key > self._after:
+            return images
+        return [image for image in images if image.key > self._after]
+
+    def _count_new(self, images: Sequence[Input]) -> None:
+        size = sum(image.size or 0 for image in images)
+        for name in ("inputs", "todo", "new"):
+            self._seen[name] += len(images)
+        for name in ("input_bytes", "todo_bytes"):
+            self._seen[name] += size
+        self.findings.pairs += len(images) * len(self.config.method)
+
+    def _count(
+        self, image: Input, methods: Sequence[Method], rows: Mapping[Method, Earlier]
+    ) -> None:
+        self._seen["containers" if image.container else "inputs"] += 1
+        self._seen["input_bytes"] += image.size or 0
+        self._seen["unchanged"] += not methods
+        if methods:
+            self._seen["todo"] += 1
+            self._seen["todo_containers"] += image.container
+            self._seen["todo_bytes"] += image.size or 0
+            self._seen[self._kind(image, [rows[m] for m in methods if m in rows])] += 1
+            self.findings.pairs += len(methods)
+            self.findings.container_pairs += image.container * len(methods)
+        elif image.container:
+            self.findings.images_done_before += max(row.tally.rows for row in rows.values())
+
+    def _needed(self, image: Input, method: Method, row: Earlier | None) -> bool:
+        if image.key <= self._after:
+            return False
+        if row is None or self.config.overwrite:
+            return True
+        digests = self._container_digests if image.container else self._digests
+        if row.fingerprint != digests[method]:
+            return True  # an input that was not listed when all the others were overwritten
+        if image.changed_since(row.size, row.modified, row.etag):
+            return True
+        failed = row.failed_with
+        return failed is not None and (self.config.retry_failed or not is_permanent(failed))
+
+    def _kind(self, image: Input, rows: list[Earlier]) -> str:
+        if not rows:
+            return "new"
+        changed = (image.changed_since(row.size, row.modified, row.etag) for row in rows)
+        return "changed" if any(changed) else "retried"
+
+    def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
+        """Rows of an input that is gone, or that nobody has looked for.
+
+        That is one after the last one that is listed, and a file that is not to be copied any more.
+        """
+        mine = [row for row in rows if row.method in self.config.method]
+        found = sum((row.tally for row in mine), Tally())
+        new = (row.tally for row in mine if row.batch >= self._since)
+        self.findings.unlisted_since = sum(new, self.findings.unlisted_since)
+        others = not self.config.copy_others and any(r.status == "copied" for r in mine)
+        if self._seen["inputs"] + self._seen["containers"] == self.config.limit or others:
+            self._seen["beyond"] += found.rows
+            self.findings.beyond += found
+        else:
+            self._seen["gone"] += found.rows
+            self.findings.gone += found
+
+
+def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:
+    kind, inputs, again = Kind(()), list[Input](), list[bool]()
+    try:
+        for task in tasks:
+            if inputs and (task.kind != kind or len(inputs) >= AT_ONCE):
+                yield Run(kind, as_rows(inputs, again))
+                inputs, again = [], []
+            kind = task.kind
+            inputs += task.inputs
+            again += [task.again] * len(task.inputs)
+    except UsageError:
+        if inputs:
+            yield Run(kind, as_rows(inputs, again))
+        raise
+    if inputs:
+        yield Run(kind, as_rows(inputs, again))

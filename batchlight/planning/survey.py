@@ -1,0 +1,115 @@
+"""One part of a listing, looked at wherever that is: on a worker, or in the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchlight.config import JobConfig, Method
+from batchlight.errors import UsageError
+from batchlight.fingerprint import Fingerprint
+from batchlight.output.chunks import Kind, as_rows
+from batchlight.output.earlier import earlier_rows
+from batchlight.output.inputs import DataSet
+from batchlight.output.state import OutputState
+from batchlight.planning.collisions import Edges
+from batchlight.planning.comparison import Comparison, Findings
+from batchlight.planning.cutting import Run
+from batchlight.planning.listing import InputSet
+from batchlight.planning.passed_over import PassedOver
+from batchlight.storage import KeyRange, ListsParts, Location, open_storage
+from batchlight.storage.base import ListedLateError
+from batchlight.storage.patterns import Patterns
+
+_KIND = "kind"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one part of a listing has come to."""
+
+    rows: bytes
+    """What there is to do: rows of a plan with the place of their kind, as Parquet."""
+    kinds: tuple[Kind, ...]
+    findings: Findings
+    passed_over: PassedOver
+    patterns_used: tuple[bool, ...]
+    first_key: str
+    """Of all that was listed; empty if nothing was."""
+    last_key: str
+    rest: KeyRange | None
+    """What has not been looked at of the range that was asked for."""
+    edges: Edges
+    error: str | None = None
+    """What the job is to end with, after the rows."""
+
+    def runs(self) -> Iterator[Run]:
+        """What there is to do, in order."""
+        table = pq.ParquetFile(pa.BufferReader(self.rows)).read(use_threads=False)
+        kinds = table[_KIND].to_numpy()
+        rows = table.drop_columns([_KIND])
+        changes = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1))
+        for begin, end in pairwise(changes.tolist()):
+            yield Run(self.kinds[kinds[begin]], rows.slice(begin, end - begin))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is needed to look at any part of a listing."""
+
+    config: JobConfig
+    fingerprints: Mapping[Method, Fingerprint]
+    data_set: DataSet
+    output: Location
+    state: OutputState
+    """Whose last plan is closed."""
+    since: float
+    """As of a ``Comparison``, and ``after`` too."""
+    after: str
+
+    def look(self, within: KeyRange, at_most: int) -> Found | None:
+        """List a range of keys, or the first ones of it, and compare them with their records.
+
+        None for what has to be listed as a whole: containers, and what ``ListsParts`` refuses.
+        """
+        patterns = Patterns.of(self.config.include, self.config.exclude)
+        inputs = InputSet(self.data_set, patterns, None, self.config.image_column)
+        source, storage = inputs.opened(inputs.root), open_storage(self.output)
+        assert isinstance(source, ListsParts)
+        try:
+            part = source.part(within, at_most)
+        except ListedLateError:
+            return None
+        images = list(inputs.images_among(part.files))
+        if any(image.container for image in images):
+            return None
+        comparison = Comparison(self.config, self.fingerprints, self.since, self.after)
+        earlier = earlier_rows(storage, self.state, part.listed)
+        runs, error = list[Run](), None
+        try:
+            runs += comparison.runs(images, earlier)
+        except UsageError as found:
+            error = str(found)
+        rows, kinds = _packed(runs)
+        return Found(
+            *(rows, kinds, comparison.findings, inputs.passed_over, patterns.used),
+            *(part.first, part.last, part.rest, comparison.edges, error),
+        )
+
+
+def _packed(runs: Sequence[Run]) -> tuple[bytes, tuple[Kind, ...]]:
+    """The rows of all runs with the places of their kinds, as Parquet; and the kinds."""
+    kinds = list(dict.fromkeys(run.kind for run in runs))
+    places = np.repeat(
+        np.array([kinds.index(run.kind) for run in runs], np.int16),
+        [run.rows.num_rows for run in runs],
+    )
+    rows = pa.concat_tables([as_rows((), ()), *(run.rows for run in runs)])
+    buffer = pa.BufferOutputStream()
+    pq.write_table(rows.append_column(_KIND, pa.array(places)), buffer, compression="zstd")
+    return buffer.getvalue().to_pybytes(), tuple(kinds)

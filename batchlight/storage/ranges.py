@@ -1,0 +1,139 @@
+"""Parts of a listing, each listed on its own, wherever that is done.
+
+Only of stores that list in the order of UTF-8 bytes, and only where all names are plain: a listing
+that is not is refused (``ListedLateError``), and has to be made as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Protocol, runtime_checkable
+
+from batchlight.storage.base import INTERNAL, FileInfo, ListedLateError, escape_controls
+
+CUT_AMONG = 1000
+"""How many of the last keys of a part are looked at for a place to cut it."""
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Keys of a store: those after one, up to and with another."""
+
+    after: str = ""
+    up_to: str | None = None
+    """None: to the end."""
+
+    def __contains__(self, key: str) -> bool:
+        return self.after < key and (self.up_to is None or key <= self.up_to)
+
+    def cut_at(self, keys: Sequence[str]) -> list[KeyRange]:
+        """Its parts, in order. ``keys``: ascending; those outside of the range cut nothing."""
+        ends = [key for key in keys if key in self and key != self.up_to]
+        starts = [self.after, *ends]
+        return [KeyRange(*pair) for pair in zip(starts, [*ends, self.up_to], strict=True)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one request for a part of a listing has given."""
+
+    files: list[FileInfo] = field(default_factory=list)
+    """As of ``Storage.walk``."""
+    first: str = ""
+    """The first key that was listed, and the last one; empty where there is none."""
+    last: str = ""
+    listed: KeyRange = KeyRange()
+    """What has been listed to its end."""
+    rest: KeyRange | None = None
+    """What of the wanted range has not."""
+
+
+@runtime_checkable
+class ListsParts(Protocol):
+    """A storage that may list parts."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it does: it is known to list in the order of UTF-8 bytes."""
+
+    def part(self, within: KeyRange, at_most: int) -> Part:
+        """List a range, or its first keys, about ``at_most``.
+
+        Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
+        with control characters, folders that are the output of a run.
+        """
+
+
+def part_of(
+    next_page: Callable[[], Sequence[FileInfo]],
+    within: KeyRange,
+    at_most: int,
+    is_folder_mark: Callable[[FileInfo], bool],
+) -> Part:
+    """List a range from the pages of a store, the first of which begins after ``within.after``."""
+    found: list[FileInfo] = []
+    for info in _each(next_page, within.after):
+        if info.path not in within:
+            break
+        found.append(info)
+        if len(found) > at_most:
+            end, up_to = _last_cut(found)
+            return _part(
+                found[:end],
+                KeyRange(within.after, up_to),
+                KeyRange(up_to, within.up_to),
+                is_folder_mark,
+            )
+    return _part(found, within, None, is_folder_mark)
+
+
+def _each(next_page: Callable[[], Sequence[FileInfo]], last: str) -> Iterator[FileInfo]:
+    """The files of all pages, each of which is seen to come after the one before."""
+    while page := next_page():
+        for info in page:
+            if info.path <= last or escape_controls(info.path) != info.path:
+                raise ListedLateError(info.path)
+            last = info.path
+            if INTERNAL in last and INTERNAL in last.split("/"):
+                raise ListedLateError(last)
+            yield info
+
+
+def _part(
+    found: list[FileInfo],
+    listed: KeyRange,
+    rest: KeyRange | None,
+    is_folder_mark: Callable[[FileInfo], bool],
+) -> Part:
+    files = [f for f in found if "/." not in f"/{f.path}" and not is_folder_mark(f)]
+    first, last = (found[0].path, found[-1].path) if found else ("", "")
+    return Part(files, first, last, listed, rest)
+
+
+def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
+    """Where a list can be cut: the number of files before the cut, and a key that parts them.
+
+    Best between names that no stem is shared by, in whatever way they go on. The key is the last
+    such one, so that the records of files that are gone stay with those of their neighbours.
+    Raises ``ListedLateError`` where there is no place.
+    """
+    second_best: tuple[int, str] | None = None
+    for end in range(len(found) - 1, max(0, len(found) - CUT_AMONG), -1):
+        before, after = found[end - 1].path, found[end].path
+        up_to = after[: shared_letters(before, after) + 1]
+        if up_to == after:
+            continue
+        if "." not in up_to.rpartition("/")[2]:
+            return end, up_to
+        if second_best is None and not after.startswith(before.rpartition(".")[0] + "."):
+            second_best = end, up_to
+    if second_best is None:
+        raise ListedLateError(found[-1].path)
+    return second_best
+
+
+def shared_letters(one: str, other: str) -> int:
+    """How long a prefix two keys share."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,0 +1,142 @@
+"""Stores that list in order are listed in parts, by workers; all else is as ever."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import cv2
+import pytest
+
+import batchlight
+from batchlight.config import JobConfig
+from batchlight.driver import drafting, surveying
+from batchlight.planning import cutting
+from batchlight.planning.listing import InputSet
+from batchlight.planning.survey import Survey
+from batchlight.storage import KeyRange, objects
+from batchlight.storage.local import LocalStorage
+from tests.support.dying import Died, die_at
+from tests.support.helpers import dark_image, rows, stable_rows, tree, write_images
+from tests.support.s3_server import BUCKET, S3Server
+from tests.support.tars import write_tar
+
+IMAGES = 24
+COUNTS = ("inputs", "pairs", "ok", "failed", "missing", "gone", "done_now")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The same ones in a folder and in a store."""
+
+    server: S3Server
+    folder: Path
+    prefix: str
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{BUCKET}/{self.prefix}"
+
+    def put(self) -> None:
+        self.server.put(tree(self.folder), self.prefix)
+
+    def run(self, out: Path, given: str | None = None, **options: Any) -> batchlight.Summary:
+        settings: dict[str, Any] = {"workers": 0, "batch_size": 2, "progress": "off"}
+        config = JobConfig(input=given or self.uri, output=str(out), **(settings | options))
+        return batchlight.run(config)
+
+
+@pytest.fixture
+def photos(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Photos:
+    """With parts of a few keys, and plans of two chunks of four."""
+    monkeypatch.setattr(objects, "lists_in_order", lambda location: True)
+    monkeypatch.setattr(surveying, "KEYS_PER_PART", 3)
+    monkeypatch.setattr(surveying, "KEYS_AT_MOST", 4)
+    monkeypatch.setattr(cutting, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(drafting, "CHUNKS_OF_FIRST_PLAN", 2)
+    monkeypatch.setattr(drafting, "CHUNKS_OF_PLAN", 2)
+    write_images(tmp_path / "in", IMAGES)
+    found = Photos(s3, tmp_path / "in", str(uuid4()))
+    found.put()
+    return found
+
+
+def outcome(out: Path) -> Any:
+    batches = [(row["input"], row["batch"]) for row in rows(out)]
+    return tree(out / "classical"), batches, sorted(tree(out / "metadata"))
+
+
+def test_workers_survey_a_listing(photos: Photos, tmp_path: Path) -> None:
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    for _ in range(2):
+        expected = photos.run(calm, str(photos.folder))
+        summary = photos.run(out, workers=2)
+        assert [getattr(summary, name) for name in COUNTS] == [
+            getattr(expected, name) for name in COUNTS
+        ]
+        assert outcome(out) == outcome(calm)
+        cv2.imwrite(str(photos.folder / "a/0000.jpg"), dark_image(50))
+        cv2.imwrite(str(photos.folder / "b/9999.jpg"), dark_image(51))
+        photos.put()
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.nightly)])
+def test_death_at_every_write(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    out = tmp_path / "out"
+    photos.run(out)
+    calm, operation, died = stable(out), 1, True
+    while died:
+        shutil.rmtree(out)
+        with monkeypatch.context() as patch:
+            die_at(patch, LocalStorage, operation)
+            try:
+                photos.run(out)
+                died = False
+            except Died:
+                shutil.rmtree(out / "_batchlight/locks", ignore_errors=True)
+        assert photos.run(out).missing == 0
+        assert stable(out) == calm, f"after death at operation {operation}"
+        operation += every
+    assert operation > 40
+
+
+def stable(out: Path) -> Any:
+    return tree(out / "classical"), stable_rows(out)
+
+
+def test_what_is_not_plain_is_listed_in_the_driver(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cv2.imencode(".jpg", dark_image(3))[1].tobytes()
+    write_tar(photos.folder / "z.tar", {"1.jpg": image, "2.jpg": image})
+    photos.put()
+    asked: list[object] = []
+    look, images = Survey.look, InputSet.images
+
+    def looked(self: Survey, within: KeyRange, at_most: int) -> Any:
+        asked.append(within)
+        return look(self, within, at_most)
+
+    def listed(self: InputSet, soon: bool = False) -> Any:
+        asked.append(soon)
+        return images(self, soon)
+
+    monkeypatch.setattr(Survey, "look", looked)
+    monkeypatch.setattr(InputSet, "images", listed)
+    done = photos.run(tmp_path / "out")
+    assert (done.inputs, done.missing, done.ok) == (IMAGES + 2, 0, IMAGES + 2)
+    assert asked[0] == KeyRange()
+    assert True in asked
+    assert False not in asked
+
+
+def test_a_limit_and_files_to_copy_are_for_the_driver(photos: Photos, tmp_path: Path) -> None:
+    assert photos.run(tmp_path / "some", limit=5).done_now == 5
+    photos.server.put({"a/labels.txt": b"0 1"}, photos.prefix)
+    assert photos.run(tmp_path / "all", copy_others=True).done_now == IMAGES + 1
