@@ -1,12 +1,13 @@
-"""How the driver grows with the data set: listing, planning, dispatch, closing, and reruns.
+"""How the driver grows with the data set: planning, dispatch, closing, and reruns.
 
     python -m benchmarks.scale [COUNT ...]
+    python -m benchmarks.scale --planning COUNT ...
 
 The pages of a store are simulated, and so is what workers would commit; all else is what a run
-does. The driver's own CPU time counts, of planning and of a rerun without that of the listing. Each
-count has a process of its own, whose peak memory is told.
-Batches are handed out as to ``WORKERS`` workers that take ``BATCH_S`` for each, but the few that
-there are take no time for them.
+does. The driver's own CPU time counts: what workers list, compare and move is done in other
+processes. Each count has a process of its own, whose peak memory is told. Batches are handed out as
+to ``WORKERS`` workers that take ``BATCH_S`` for each, but the few that there are take no time for
+them. ``--planning`` does nothing but plan, in parts and in the driver alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +27,7 @@ from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -35,84 +38,144 @@ from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.drafting import draft_plans
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.stats import RunStats
-from batchlight.engine import RayEngine
+from batchlight.driver.surveying import Listed, listed_and_compared
+from batchlight.engine import Engine, RayEngine
 from batchlight.engine import tasks as engine_tasks
 from batchlight.engine.task_call import report_every_s
 from batchlight.output.commit import Move, close_plan, held_rows, moved, store_plan
-from batchlight.output.inputs import Batch, Input
+from batchlight.output.inputs import Batch
 from batchlight.output.layout import part_path
 from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import STAGES, Record, Tally, as_table
 from batchlight.output.state import OutputState
+from batchlight.planning import listing
 from batchlight.planning.listing import open_inputs
 from batchlight.planning.planner import Planner
-from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage import FileInfo, KeyRange, Location, Storage, open_source, open_storage
 from batchlight.storage.listing import KEYS_PER_PAGE, sorting_table
+from batchlight.storage.ranges import Part, part_of
 from batchlight.worker.assigned import AssignedWork, Report
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.steps import BatchContext
 from benchmarks.measuring import Table
 
-PHASES = ("list", "plan", "dispatch", "close", "rerun", "replace")
+PHASES = ("plan", "dispatch", "close", "rerun", "replace")
 COUNTS = (100_000, 1_000_000, 10_000_000)
 TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 WORKERS, BATCH_S = 1000, 1.28
 """As of a large cluster, with photographs of two megapixels."""
+SURVEYORS = 2
+"""Processes that list and compare."""
 
 
 def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
     """A line for each count."""
     lines = []
     for count in counts:
-        found = in_own_process(count)
+        found = in_own_process("--one", count)
         each = [f"{found[phase] / count * 1e6:.2f}" for phase in PHASES]
-        run = sum(found[phase] for phase in PHASES[1:4]) / count * 1e6
-        first, peak = f"{found['first']:.0f}", f"{found['peak_mb']:.0f}"
-        lines.append((f"{count:,}", *each, f"{run:.2f}", first, peak))
-    header = (
-        *("inputs", *PHASES, "a run: plan, dispatch, close"),
-        *("seconds to the first batch, listing included", "peak, MB"),
-    )
+        run = sum(found[phase] for phase in PHASES[:3]) / count * 1e6
+        lines.append((f"{count:,}", *each, f"{run:.2f}", f"{found['peak_mb']:.0f}"))
+    header = ("inputs", *PHASES, "a run: plan, dispatch, close", "peak, MB")
     yield Table("The driver, µs of its CPU time per input", header, lines)
 
 
-def in_own_process(count: int) -> dict[str, float]:
-    """As ``one``, whose peak memory is then nobody else's."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(count)]
+def planning_table(counts: Iterable[int]) -> Table:
+    """Two lines for each count."""
+    lines = []
+    for count in counts:
+        for way in (Listed.IN_PARTS, Listed.SOON):
+            found = in_own_process(f"--planned-{way.name}", count)
+            cpu, first, peak = found["cpu"] / count * 1e6, found["first"], found["peak_mb"]
+            where = "by workers" if way is Listed.IN_PARTS else "in the driver"
+            lines.append((f"{count:,}", where, f"{cpu:.2f}", f"{first:.1f}", f"{peak:.0f}"))
+    header = (
+        "inputs",
+        "listed and compared",
+        "µs of the driver's CPU",
+        "first plan, s",
+        "peak, MB",
+    )
+    return Table("Planning", header, lines)
+
+
+def in_own_process(what: str, count: int) -> dict[str, float]:
+    """What a process finds whose peak memory is then nobody else's."""
+    command = [sys.executable, "-m", "benchmarks.scale", what, str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))
 
 
 def one(count: int) -> dict[str, float]:
     """CPU seconds of each phase and MB of peak memory, for one data set."""
-    with tempfile.TemporaryDirectory() as work:
+    with a_job(count) as (config, storage, surveyors):
+        first = do_all(config, storage, surveyors)
+        with first["close"].running():
+            assert held(storage, config).ok == count
+        again = do_all(config, storage, surveyors)
+        with again["plan"].running():
+            assert held(storage, config).ok == count
+        overwriting = config.model_copy(update={"overwrite": True})
+        replaced = do_all(overwriting, storage, surveyors, dispatched=False)
+        assert held(storage, config).ok == count
+    return {
+        "plan": first["plan"].seconds,
+        "dispatch": first["dispatch"].seconds,
+        "close": first["close"].seconds,
+        "rerun": again["plan"].seconds,
+        "replace": replaced["close"].seconds,
+        "peak_mb": peak_bytes() / 2**20,
+    }
+
+
+def planned(count: int, way: Listed) -> dict[str, float]:
+    """CPU seconds of all plans of one data set, seconds to the first one, and peak memory."""
+    with a_job(count) as (config, storage, surveyors):
+        began, clock, first, images = time.monotonic(), Clock(), 0.0, 0
+        with clock.running():
+            state = OutputState.load(storage)
+            for plan in drafts(config, storage, state, surveyors, way):
+                first = first or time.monotonic() - began
+                images += plan.rows
+        assert images == count
+    return {"cpu": clock.seconds, "first": first, "peak_mb": peak_bytes() / 2**20}
+
+
+@contextmanager
+def a_job(count: int) -> Iterator[tuple[JobConfig, Storage, Engine]]:
+    """Of so many images in a simulated store."""
+    simulate(count)
+    spawned = ProcessPoolExecutor(SURVEYORS, get_context("spawn"), simulate, (count,))
+    with tempfile.TemporaryDirectory() as work, spawned as pool:
         Path(f"{work}/in").mkdir()
         config = JobConfig(input=f"{work}/in", output=f"{work}/out")
         storage = open_storage(Location.parse(f"{work}/out"))
         storage.check(writable=True)
-        listed = Clock()
-        with listed.running():
-            assert sum(1 for _ in listing(config, count)) == count
-        first = do_all(config, storage, count)
-        with first["close"].running():
-            assert held(storage, config).ok == count
-        again = do_all(config, storage, count)
-        with again["plan"].running():
-            assert held(storage, config).ok == count
-        overwriting = config.model_copy(update={"overwrite": True})
-        replaced = do_all(overwriting, storage, count, dispatched=False)
-        assert held(storage, config).ok == count
-    return {
-        "list": listed.seconds,
-        "plan": first["plan"].seconds - listed.seconds,
-        "dispatch": first["dispatch"].seconds,
-        "close": first["close"].seconds,
-        "rerun": again["plan"].seconds - listed.seconds,
-        "replace": replaced["close"].seconds,
-        "first": first["first"].seconds,
-        "peak_mb": peak_bytes() / 2**20,
-    }
+        yield config, storage, cast("Engine", Surveyors(pool))
+
+
+@dataclass
+class Surveyors:
+    """Other processes, in which parts of a listing are looked at."""
+
+    pool: ProcessPoolExecutor
+
+    async def call(
+        self, function: Callable[..., Any], *arguments: object, timeouts: float = 1
+    ) -> Any:
+        """As of an ``Engine``."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+
+
+def simulate(count: int) -> None:
+    """Let this process find the simulated store wherever it looks for images."""
+    real = open_source
+
+    def opened(place: Location, **options: Any) -> Any:
+        return Bucket(count) if place.name == "in" else real(place, **options)
+
+    vars(listing)["open_source"] = opened
 
 
 @dataclass
@@ -135,25 +198,33 @@ def peak_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
+def drafts(
+    config: JobConfig, storage: Storage, state: OutputState, surveyors: Engine, way: Listed
+) -> Iterator[Plan]:
+    """As in ``batchlight run``."""
+    inputs, output = open_inputs(config), Location.parse(config.output or "")
+    planner = Planner(config, fingerprints_of(config, None))
+    where = inputs, output, storage, state
+    runs = listed_and_compared(planner, *where, way, lambda: surveyors)
+    return draft_plans(storage, state, planner, runs, str(inputs.root))
+
+
 def do_all(
-    config: JobConfig, storage: Storage, count: int, dispatched: bool = True
+    config: JobConfig, storage: Storage, surveyors: Engine, dispatched: bool = True
 ) -> dict[str, Clock]:
     """One plan after the other, as in ``batchlight run``.
 
     But none is drafted while the one before it is done, so that each can be timed.
     """
-    clocks = {name: Clock() for name in ("first", "plan", "dispatch", "close")}
-    planner = Planner(config, fingerprints_of(config, None))
+    clocks = {name: Clock() for name in ("plan", "dispatch", "close")}
     state = OutputState.load(storage)
-    root = str(Location.parse(config.input))
-    plans = draft_plans(storage, state, planner, listing(config, count), root)
+    plans = drafts(config, storage, state, surveyors, Listed.IN_PARTS)
     while True:
         with clocks["plan"].running():
             plan = next(plans, None)
             if plan is None:
                 return clocks
             state = store_plan(storage, state, plan)
-        clocks["first"].seconds = clocks["first"].seconds or clocks["plan"].seconds
         if dispatched:
             dispatch_all(config, storage, plan, clocks["dispatch"])
         elsewhere(commit_all, config, plan)
@@ -227,32 +298,46 @@ def held(storage: Storage, config: JobConfig) -> Tally:
 
 
 class Bucket:
-    """A store with ``count`` photographs."""
+    """A store with ``count`` photographs, of which the numbers are the order."""
+
+    in_order = True
 
     def __init__(self, count: int) -> None:
         self._count = count
 
+    def check(self, writable: bool) -> None:
+        """It is there."""
+
+    def names(self, folder: str) -> list[str]:
+        """No run has worked on it."""
+        return []
+
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         """As ``Storage`` has it."""
         with sorting_table(in_order=soon) as table:
-            for first in range(0, self._count, KEYS_PER_PAGE):
-                numbers = range(first, min(first + KEYS_PER_PAGE, self._count))
-                page = [self._file(number) for number in numbers]
+            for page in self._pages(0):
                 if table.add(page, at_most):
                     break
                 yield from table.ready(page[-1].path)
             yield from table.inputs()
 
+    def part(self, within: KeyRange, at_most: int) -> Part:
+        """As ``ListsParts`` has it."""
+        first = bisect_right(range(self._count), within.after, key=self._path)
+        pages = self._pages(first)
+        return part_of(lambda: next(pages, []), within, at_most, lambda info: False)
+
+    def _pages(self, first: int) -> Iterator[list[FileInfo]]:
+        for start in range(first, self._count, KEYS_PER_PAGE):
+            numbers = range(start, min(start + KEYS_PER_PAGE, self._count))
+            yield [self._file(number) for number in numbers]
+
     def _file(self, number: int) -> FileInfo:
-        path = f"camera-{number // 10_000_000:03d}/{number // 1000:07d}/{number:010d}.jpg"
-        return FileInfo(path, 400_000 + number % 1000, TAKEN, f'"{number:032x}"')
+        etag = f'"{number:032x}"'
+        return FileInfo(self._path(number), 400_000 + number % 1000, TAKEN, etag)
 
-
-def listing(config: JobConfig, count: int) -> Iterator[Input]:
-    """What a run makes of the pages of a bucket."""
-    inputs = open_inputs(config)
-    vars(inputs)["opened"] = lambda location: Bucket(count)
-    return inputs.images(soon=True)
+    def _path(self, number: int) -> str:
+        return f"camera-{number // 10_000_000:03d}/{number // 1000:07d}/{number:010d}.jpg"
 
 
 def commit_all(config: JobConfig, plan: Plan) -> None:
@@ -319,9 +404,20 @@ def as_committed(alike: pa.Table, batch: Batch) -> pa.Table:
     return rows
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(one(int(sys.argv[2]))))
+def main(arguments: list[str]) -> None:
+    """Measure, or be one of the processes that do."""
+    what = arguments[0] if arguments and arguments[0].startswith("--") else None
+    counts = [int(count) for count in arguments[bool(what) :]] or COUNTS
+    if what == "--one":
+        print(json.dumps(one(counts[0])))
+    elif what == "--planning":
+        print(planning_table(counts))
+    elif what:
+        print(json.dumps(planned(counts[0], Listed[what.removeprefix("--planned-")])))
     else:
-        for found in tables([int(count) for count in sys.argv[1:]] or COUNTS):
+        for found in tables(counts):
             print(found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

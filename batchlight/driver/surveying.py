@@ -30,10 +30,12 @@ from batchlight.planning.survey import Found, Survey
 from batchlight.storage import KeyRange, ListsParts, Location, Storage
 from batchlight.storage.base import ListedLateError
 
+KEYS_IN_THE_DRIVER, KEYS_AT_ONCE = 65_536, 8192
+"""Looked at before any worker is asked, which may have to be started first; and in which parts."""
 KEYS_PER_PART, KEYS_AT_MOST = 65_536, 98_304
-"""Of the first part, by which the others are cut, and of any."""
+"""Looked at by a worker in one call, about and at most."""
 PARTS_AT_ONCE = 16
-"""What workers look at at one time; also the most that waits for its turn, some MB each."""
+"""Looked at at the same time; also the most that wait for their turn, some MB each."""
 TIMEOUTS = 4
 """Of a batch: what a part may take, with stores that are slow to list."""
 
@@ -97,17 +99,20 @@ def _in_parts(
 
 
 def _parts(survey: Survey, started: Callable[[], Engine]) -> Iterator[Found | None]:
-    """All parts, in order; a small data set has one, and needs no worker."""
-    yield (found := survey.look(KeyRange(), KEYS_PER_PART))
-    if found is None or found.rest is None:
-        return
-    engine = started()
-    if isinstance(engine, InProcessEngine):
-        while found is not None and found.rest is not None:
-            yield (found := survey.look(found.rest, KEYS_PER_PART))
-        return
-    with _running_loop() as loop:
-        yield from _Surveyors(survey, engine, loop).parts_after(found)
+    """All parts, in order; those of a small data set need no worker."""
+    found, keys = survey.look(KeyRange(), KEYS_AT_ONCE), 0
+    engine: Engine | None = None
+    while found is not None and found.rest is not None:
+        yield found
+        keys += found.keys
+        if keys >= KEYS_IN_THE_DRIVER and engine is None:
+            engine = started()
+            if not isinstance(engine, InProcessEngine):
+                with _running_loop() as loop:
+                    yield from _Surveyors(survey, engine, loop).parts_after(found)
+                return
+        found = survey.look(found.rest, KEYS_AT_ONCE)
+    yield found
 
 
 @dataclass
@@ -137,7 +142,8 @@ class _Surveyors:
     def _cut_rest_of(self, found: Found | None) -> None:
         """Put what is left of a part before all others, and have the first ones looked at."""
         if found is not None and found.rest is not None:
-            ahead = keys_ahead(found.first_key, found.last_key, PARTS_AT_ONCE)
+            times = KEYS_PER_PART / max(1, found.keys)
+            ahead = keys_ahead(found.first_key, found.last_key, times, PARTS_AT_ONCE)
             self._parts.extendleft(map(_Part, reversed(found.rest.cut_at(ahead))))
         for part in list(self._parts)[:PARTS_AT_ONCE]:
             if part.answer is None:

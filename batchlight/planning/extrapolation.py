@@ -8,6 +8,7 @@ and changes nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from string import ascii_lowercase, ascii_uppercase, digits
 
 from batchlight.storage.ranges import shared_letters
@@ -17,10 +18,10 @@ _CLASSES = (digits, ascii_uppercase, ascii_lowercase)
 _LETTERS = frozenset("".join(_CLASSES))
 
 
-def keys_ahead(first: str, last: str, number: int) -> list[str]:
+def keys_ahead(first: str, last: str, times: float, number: int) -> list[str]:
     """Up to ``number`` keys after ``last``, ascending.
 
-    Each is as far from the one before as ``last`` is from ``first``, a key that was listed earlier.
+    ``first`` and ``last`` were listed; the distance between two keys is ``times`` that of these.
     Fewer where such names come to an end, none where they tell nothing.
     """
     same = shared_letters(first, last)
@@ -34,9 +35,10 @@ def keys_ahead(first: str, last: str, number: int) -> list[str]:
         end += 1
     alphabets = _alphabets(last[start:end])
     at = _number(last[start:end], alphabets)
-    step = at - _number(first[start:end], alphabets)
-    words = (_word(at + times * step, alphabets) for times in range(1, number + 1))
-    return [last[:start] + word for word in words if word is not None] if step > 0 else []
+    span = at - _number(first[start:end], alphabets)
+    step = max(1, round(span * Fraction(times)))
+    words = (_word(at + n * step, alphabets) for n in range(1, number + 1))
+    return [last[:start] + word for word in words if word is not None] if span > 0 else []
 
 
 def _alphabets(word: str) -> list[str]:

@@ -42,6 +42,8 @@ class Found:
     first_key: str
     """Of all that was listed; empty if nothing was."""
     last_key: str
+    keys: int
+    """How many were listed."""
     rest: KeyRange | None
     """What has not been looked at of the range that was asked for."""
     edges: Edges
@@ -98,7 +100,12 @@ class Survey:
         rows, kinds = _packed(runs)
         return Found(
             *(rows, kinds, comparison.findings, inputs.passed_over, patterns.used),
-            *(part.first, part.last, part.rest, comparison.edges, error),
+            first_key=part.first,
+            last_key=part.last,
+            keys=part.keys,
+            rest=part.rest,
+            edges=comparison.edges,
+            error=error,
         )
 
 

@@ -44,6 +44,8 @@ class Part:
     first: str = ""
     """The first key that was listed, and the last one; empty where there is none."""
     last: str = ""
+    keys: int = 0
+    """How many were listed, of files or not."""
     listed: KeyRange = KeyRange()
     """What has been listed to its end."""
     rest: KeyRange | None = None
@@ -109,7 +111,7 @@ def _part(
 ) -> Part:
     files = [f for f in found if "/." not in f"/{f.path}" and not is_folder_mark(f)]
     first, last = (found[0].path, found[-1].path) if found else ("", "")
-    return Part(files, first, last, listed, rest)
+    return Part(files, first, last, len(found), listed, rest)
 
 
 def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:

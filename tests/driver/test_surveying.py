@@ -53,6 +53,8 @@ class Photos:
 def photos(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Photos:
     """With parts of a few keys, and plans of two chunks of four."""
     monkeypatch.setattr(objects, "lists_in_order", lambda location: True)
+    monkeypatch.setattr(surveying, "KEYS_IN_THE_DRIVER", 4)
+    monkeypatch.setattr(surveying, "KEYS_AT_ONCE", 3)
     monkeypatch.setattr(surveying, "KEYS_PER_PART", 3)
     monkeypatch.setattr(surveying, "KEYS_AT_MOST", 4)
     monkeypatch.setattr(cutting, "CHUNK_ROWS", 4)

@@ -70,4 +70,4 @@ def test_shards_beside_their_pixels(tmp_path: Path) -> None:
 
 def test_the_memory_of_the_driver() -> None:
     """A chunk of the plan and of the records is in memory at a time, so this is near its peak."""
-    assert scale.in_own_process(100_000)["peak_mb"] < DRIVER_MB * WORSE_BY_HALF
+    assert scale.in_own_process("--one", 100_000)["peak_mb"] < DRIVER_MB * WORSE_BY_HALF

@@ -142,10 +142,10 @@ def test_what_cannot_be_listed_in_parts(listed: list[str]) -> None:
         part_of(lambda: next(pages), KeyRange(), 10, lambda info: False)
 
 
-@given(PLAIN, PLAIN, st.integers(1, 20))
-def test_keys_ahead_ascend(one: str, other: str, number: int) -> None:
+@given(PLAIN, PLAIN, st.floats(0.01, 100), st.integers(1, 20))
+def test_keys_ahead_ascend(one: str, other: str, times: float, number: int) -> None:
     first, last = sorted((one, other))
-    found = keys_ahead(first, last, number)
+    found = keys_ahead(first, last, times, number)
     assert len(found) <= number
     assert found == sorted(set(found))
     assert all(key > last[: len(key)] for key in found)
@@ -168,7 +168,7 @@ def test_keys_ahead_ascend(one: str, other: str, number: int) -> None:
     ],
 )
 def test_where_names_are_taken_to_go_on(first: str, last: str, ahead: list[str]) -> None:
-    assert keys_ahead(first, last, 3) == ahead
+    assert keys_ahead(first, last, 1, 3) == ahead
 
 
 @dataclass
@@ -247,7 +247,9 @@ def batches_of(run: Run) -> list[tuple[Any, ...]]:
 @contextmanager
 def small_parts(at_once: int) -> Iterator[None]:
     with (
-        patch.object(surveying, "KEYS_PER_PART", 3),
+        patch.object(surveying, "KEYS_IN_THE_DRIVER", 6),
+        patch.object(surveying, "KEYS_AT_ONCE", 3),
+        patch.object(surveying, "KEYS_PER_PART", 4),
         patch.object(surveying, "KEYS_AT_MOST", 5),
         patch.object(surveying, "PARTS_AT_ONCE", at_once),
     ):
