@@ -32,9 +32,9 @@ AIM_S = 20.0
 TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
 """Over all workers; with more workers, tasks take longer. The second applies near the end."""
 AT_FIRST = 8
-"""Most batches per task until it is known how long they take."""
+"""Maximum batches per task until it is known how long they take."""
 SHARES = 2
-"""No task takes more than this fraction (1/2) of a worker's fair share of what is left."""
+"""No task gets more than 1/SHARES of a worker's fair share of what is left."""
 
 OnProgress = Callable[[BatchResult | None, Tally], object]
 """Receives what was just committed, and a tally of all batches done but not yet committed."""
@@ -74,7 +74,7 @@ class Dispatcher:
         self._unnamed = lru_cache(maxsize=2)(self._find_unnamed)
 
     async def run(self) -> None:
-        """Run and commit all batches. Raises ``BatchlightError``, and what ``on_progress`` raises."""
+        """Run and commit all batches. Raises ``BatchlightError``, or as ``on_progress`` does."""
         self._ended = asyncio.get_running_loop().create_future()
         self._fill()
         try:

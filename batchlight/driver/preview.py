@@ -61,7 +61,7 @@ class _Looked:
     height: int
     luminance: float
     lights: Mapping[int, float]
-    """Its own estimate of the atmospheric light, by the window of that estimate."""
+    """Its own estimate of the atmospheric light, by the side of that estimate's window."""
 
 
 def preview(

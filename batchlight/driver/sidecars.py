@@ -1,9 +1,8 @@
 """Finds the files beside containers that should be in the output, and has them copied.
 
 A file whose name begins with that of a container in its folder, such as ``00000_stats.json`` beside
-``00000.tar``, belongs to that container; any other to the whole folder. It is written once what it
-belongs to is in the output, and again when it, or for an index its container, is newer than what
-was written.
+``00000.tar``, belongs to it; any other to the whole folder. It is written once what it belongs to
+is in the output, and again when it, or for an index its container, is newer than what was written.
 """
 
 from __future__ import annotations
