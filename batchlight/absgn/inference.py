@@ -170,7 +170,7 @@ class Enhancer:
         ]
 
     def seconds_per_megapixel(self) -> float:
-        """Speed of this device, measured on a small image."""
+        """Time that this device takes, measured on a small image."""
         image = np.zeros((MEASURED_SIDE, MEASURED_SIDE, 3), np.uint8)
         self.enhance([image])
         return self.enhance([image])[0].milliseconds / 1000 / (MEASURED_SIDE**2 / 1e6)

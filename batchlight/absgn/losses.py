@@ -10,7 +10,7 @@ COLOUR_SHARE, GRADIENT_SHARE = 0.15, 0.15
 """Errors of hue and of contrast are counted again: otherwise results come out pale, as the mean of
 all plausible ones (after the colour and structure losses of FLW-Net, Zhang et al. 2023)."""
 MOST_ALIGNED = 2.0
-"""Maximum correction of the result's brightness before the second comparison."""
+"""Maximum factor for correcting the result's brightness before the second comparison."""
 SSIM_WINDOW = 7
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 

@@ -37,7 +37,7 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import Pixels
 
 HAZIEST = 0.001
-"""Share of the pixels, the haziest, in which the atmospheric light is searched."""
+"""Share of the pixels, the haziest, in which to look for the atmospheric light."""
 
 STRETCH = 64
 """How many pixels to skip at once if none of them is among the haziest."""

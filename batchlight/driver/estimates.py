@@ -100,7 +100,7 @@ class Estimate:
     """At S3 list prices; None for other stores."""
     prices_as_of: str = PRICES_AS_OF
     warning: str | None = None
-    """Set if the network is slow because it runs on CPUs."""
+    """How slow the network is, if it runs on CPUs."""
 
 
 @dataclass(frozen=True)

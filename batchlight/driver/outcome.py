@@ -19,7 +19,7 @@ def in_numbers(
     ``held``: the rows that the output holds; None if there was no time to count them.
     ``unlisted``: rows made by this run that do not count, since their inputs are gone.
     """
-    # Failed rows of inputs that are no longer listed do not matter.
+    # Failed rows of inputs that are not listed do not matter.
     rows = Tally() if held is None else held.rows - counts.gone_tally - counts.beyond_tally
     new = Tally() if held is None else held.new - unlisted
     images, pairs = counts.in_all(rows, methods)

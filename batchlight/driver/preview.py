@@ -32,7 +32,7 @@ from batchlight.worker.steps import of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000
-"""How much of the listing the images are chosen from."""
+"""How many files of the listing the images are chosen from."""
 CONTAINERS_AT_MOST, IMAGES_OF_A_CONTAINER = 8, 64
 """Containers, and images of each, from which images are chosen too."""
 LOOKED_AT = 4

@@ -14,8 +14,8 @@ def make_report(output: str, input: str | None = None, follow_links: bool = Fals
     """Regenerate the report of an output and return its path; the same as ``batchlight report``.
 
     ``input`` and ``follow_links`` are those of the run. Its images are shown only if they are
-    given: the output's own word on where they are cannot be trusted. Raises ``UsageError`` if
-    either is not an output or input, and ``StorageError``.
+    given: the output's own word on where they are cannot be trusted. Raises ``UsageError`` for
+    an invalid output or input, and ``StorageError``.
     """
     open_output(output)
     data_set = None

@@ -21,7 +21,7 @@ class RunStats:
     planned: int = 0
     """(input, method) pairs of all plans that this run works on."""
     first_batch: float = math.inf
-    """When the first batch of the first of these plans was submitted."""
+    """Number of the first batch of the first of these plans."""
     report_s: float = 0.0
     _first_submitted: float | None = None
     _last_committed: float | None = None

@@ -37,7 +37,7 @@ the environment is assumed to be the cause, not the items."""
 
 HUNG_AT_MOST = 8
 """Timeouts that may be spent searching for what hangs in one piece of work: enough to find one item
-among 64. Each takes ten minutes by default, and whoever submits images must not cost days."""
+among 64. Each takes ten minutes by default, and bad images must not cost days."""
 LEAST_TIMEOUT = 0.25
 """Fraction of a timeout, for a small part of what has hung as a whole."""
 

@@ -25,7 +25,7 @@ from batchlight.host.resources import free_memory, free_processes
 TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
 
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
-"""Methods of Ray's node that start the autoscaler, the printer of worker logs, and the server of a
+"""Methods of Ray's node that start the autoscaler's monitor, the log monitor, and the server of a
 dashboard that ours does not include."""
 
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
@@ -37,7 +37,7 @@ FREE_BYTES = 50 * 2**20
 FILES = 1024
 """Open files per process; Ray itself needs some hundreds."""
 RAY_BYTES, WORKER_BYTES = 450 * 2**20, 350 * 2**20
-"""Memory of Ray's own processes, and of a worker that processes images of camera size."""
+"""Memory of Ray's own processes, and of a worker that processes camera-sized images."""
 
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 """Processes and threads of a Ray without workers, and of one worker."""

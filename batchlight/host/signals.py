@@ -69,7 +69,7 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Defer signals to the end of the block, which an exception inside could corrupt.
+        """Defer signals to the end of the block, since an exception inside could break it.
 
         Also restores our handlers if the block has replaced them, as Ray does when it starts.
         """

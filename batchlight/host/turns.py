@@ -18,7 +18,7 @@ def in_turns(
     arguments: Sequence[object],
     turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Any:
-    """Call a function, with what it does in its turns inside ``turn()``.
+    """Call a function; what it does in its turns runs inside ``turn()``.
 
     A function that is not a generator is all one turn. Raises what it raises.
     """

@@ -13,7 +13,7 @@ from batchlight.images import exif, ifd, xmp
 from batchlight.images.ifd import NewTag
 
 COMMENT = "Comment"
-"""The keyword of a text that has none."""
+"""The keyword given to a text that has none."""
 
 _RESOLUTION_SCALE = 1000
 _METRES_PER_INCH = 0.0254

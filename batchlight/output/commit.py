@@ -170,7 +170,7 @@ def _delete_stale_outputs(
 ) -> None:
     """Delete outputs that replaced rows name and that no new row does.
 
-    An input that has become unreadable must not keep the image of its earlier version, and nor must
+    An input that has become unreadable must not keep the image of its earlier version, nor may
     one that is now written in another format.
     """
     # Chunk by chunk, so that the set stays small; what is left may belong to another chunk.

@@ -30,7 +30,7 @@ from batchlight.storage import EVERYONE, Storage
 
 ROW_GROUP_ROWS = 16_384
 WRITTEN_BY = b"batchlight"
-"""Metadata key of a file whose value is the version that wrote it."""
+"""Metadata key whose value is the version that wrote the file."""
 
 
 def write_part(

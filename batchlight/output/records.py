@@ -75,7 +75,7 @@ KEY = ["input", "method"]
 ORDER = [(name, "ascending") for name in KEY]
 
 REQUIRED = frozenset({"input", "method", "status", "batch"})
-"""Columns without which a file is not one of records."""
+"""Columns that every file of records has."""
 
 UNIT = [*KEY, "container"]
 """Identifies the input of a plan that a row belongs to."""

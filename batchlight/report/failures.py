@@ -32,7 +32,7 @@ class Failed:
 
     name: str
     methods: str
-    """Methods that failed; empty if the image could not be read for any."""
+    """Methods that failed; empty if the report covers only one."""
     error: str
     picture: Picture | None
     link: str

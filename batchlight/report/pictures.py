@@ -76,7 +76,7 @@ class Album:
         self._opened = lru_cache(partial(open_source, follow_links=follow))
         self._room = room
         self._trouble: dict[str, str] = {}
-        """Trouble of a whole side, which is not tried again: each try could take minutes."""
+        """Trouble with all originals or results: not retried, since each try could take minutes."""
 
     def original(self, row: Mapping[str, Any], failed: bool = False) -> Picture:
         """The input. ``failed``: decode as much of it as possible, by any means."""

@@ -16,7 +16,7 @@ from batchlight.training.folders import NoScoreError, Room, Side, in_order, pair
 from batchlight.worker.steps import DARKER_BY
 
 MUCH_CLIPPED = 0.03
-"""Share of an image's clipped samples from which it counts as burnt out."""
+"""Share of clipped samples from which an image counts as burnt out."""
 NORMAL_MEDIAN = 0.6745
 """Median absolute value of a normal variable with standard deviation 1."""
 
