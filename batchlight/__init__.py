@@ -4,8 +4,8 @@
 >>> summary = batchlight.run(batchlight.JobConfig(input="photos", workers=4))
 >>> brighter = batchlight.enhance(image)
 
-What the command line can do, functions can: they return what the command shows. Importing this
-imports neither Ray, nor PyTorch, nor OpenCV; using it does.
+Everything the command line does is also a function, which returns what the command shows. Importing
+this package imports neither Ray, nor PyTorch, nor OpenCV; using it does.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """The command, which a signal may end at any moment, while it still loads itself too."""
+    """Run the command, which a signal may end at any moment, even while it is loading."""
     try:
         from batchlight.cli.main import main as run_command
 

@@ -1,4 +1,4 @@
-"""``JobConfig``: all that ``run`` can be told, validated, frozen.
+"""``JobConfig``: every option of ``run``, validated, frozen.
 
 The command line, the YAML file and the Python API are three ways to fill it, so each option is
 described once, here.
@@ -22,33 +22,33 @@ Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heif"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 LARGEST_IMAGE = 200_000_000
-"""Pixels; unless ``--max-pixels`` says otherwise."""
+"""In pixels; default of ``--max-pixels``."""
 
 TIMEOUT_S = 600
-"""What a call to a worker may take; unless ``--timeout`` says otherwise."""
+"""Time limit for a call to a worker; default of ``--timeout``."""
 
 BATCH_SIZE, SMALLEST_BATCH, BATCHES_OF_A_SMALL_PLAN = 64, 2, 32
-"""``--batch-size auto``: a plan has this many batches before any has more than the fewest images,
-so that sixteen workers have two each. It follows from the data alone, or else the light of a batch
+"""``--batch-size auto``: a plan has this many batches before any is larger than the smallest size,
+so that sixteen workers get two each. It depends only on the data, as otherwise the light of a batch
 would depend on the machine."""
 
-# Raised whenever a change alters the pixels that unchanged parameters give.
+# Incremented whenever a change alters the pixels for unchanged parameters.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
 
 LARGEST_BATCH = 65_536
 
 LIGHT_WINDOW = 20
-"""Pixels: the side of the window of the atmospheric light, where that of the map is smaller. In a
-window of one pixel, a single dark pixel would pass for the haziest."""
+"""Pixels: minimum side of the window for the atmospheric light; the map's window may be smaller. In
+a window of one pixel, a single dark pixel would count as the haziest."""
 
 
 def _as_tuple(value: object) -> object:
-    """Let a config file say ``method: classical`` where a list is meant."""
+    """Accept ``method: classical`` in a config file where a list is meant."""
     return (value,) if isinstance(value, str) else value
 
 
 def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
-    """A number above 0, which may arrive as text from the command line, or one of some words."""
+    """A number above 0, possibly as text from the command line, or one of some words."""
     choices = ", ".join(f"'{word}'" for word in words)
 
     def validate(value: object) -> object:
@@ -66,7 +66,7 @@ def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
 
 
 def _as_batch_size(value: object) -> object:
-    """``auto``, or a number, which may arrive as text from the command line."""
+    """``auto``, or a number, possibly as text from the command line."""
     text = str(value)
     if text == "auto":
         return text
@@ -259,13 +259,13 @@ class JobConfig(BaseModel):
     ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
 
     def allows_failures(self, failed: int, total: int) -> bool:
-        """Whether ``failed`` of ``total`` (input, method) pairs of a run still make a good one."""
+        """Whether a run with ``failed`` of ``total`` (input, method) pairs still succeeds."""
         if self.max_failures.endswith("%"):
             return failed <= total * float(self.max_failures.removesuffix("%")) / 100
         return failed <= int(self.max_failures)
 
     def images_per_batch(self, images: int) -> int:
-        """The size of the batches of a plan of so many images."""
+        """The batch size of a plan with this many images."""
         if self.batch_size != "auto":
             return self.batch_size
         share = math.ceil(images / BATCHES_OF_A_SMALL_PLAN)
@@ -273,7 +273,7 @@ class JobConfig(BaseModel):
 
     @property
     def images_per_group(self) -> int:
-        """Images of a container that share a light; no other container makes a difference."""
+        """Images of a container that share a light; it does not depend on other containers."""
         return BATCH_SIZE if self.batch_size == "auto" else self.batch_size
 
     def is_dark(self, luminance: float) -> bool:
@@ -281,7 +281,7 @@ class JobConfig(BaseModel):
         return self.not_dark == "enhance" or luminance < self.target_luminance
 
     def fingerprint(self, method: Method, network: Mapping[str, Any] | None = None) -> Fingerprint:
-        """What decides this method's pixels, hashed; ``network`` is what only ABSGN depends on."""
+        """What determines this method's pixels, hashed; ``network``: what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
             "algorithm": self._algorithm(method),
@@ -289,7 +289,7 @@ class JobConfig(BaseModel):
             "format": self.format,
             "quality": self.quality,
         }
-        if self.metadata == "strict":  # outputs from before there was a choice stay as they are
+        if self.metadata == "strict":  # outputs from before the option existed stay valid
             parameters["metadata"] = self.metadata
         if self.strength != UNNAMED["strength"]:
             parameters["strength"] = self.strength
@@ -311,9 +311,9 @@ class JobConfig(BaseModel):
         return Fingerprint(parameters)
 
     def _algorithm(self, method: Method) -> int:
-        """The version that last changed the pixels that these parameters give.
+        """The version that last changed the pixels for these parameters.
 
-        Version 2 changed what is smoothed, and brought ``LIGHT_WINDOW``.
+        Version 2 changed what is smoothed, and introduced ``LIGHT_WINDOW``.
         """
         if method == "classical" and self.denoise == "none" and self.window >= LIGHT_WINDOW:
             return 1
@@ -321,7 +321,7 @@ class JobConfig(BaseModel):
 
     @property
     def member_rules(self) -> dict[str, Any]:
-        """What decides which members of a container are changed or left out, by name of option."""
+        """What determines which members of a container are changed or left out, by option name."""
         return {
             name: value
             for name in ("include", "exclude", "failed_images", "image_column")
@@ -329,7 +329,7 @@ class JobConfig(BaseModel):
         }
 
     def container_digest(self, fingerprint: Fingerprint) -> str:
-        """What decides a container as a whole, as ``Fingerprint.digest`` decides an image."""
+        """What determines a whole container, hashed as ``Fingerprint.digest`` is for an image."""
         rules = self.member_rules
         if not rules:
             return fingerprint.digest

@@ -1,4 +1,4 @@
-"""A config from the options of a command line and a YAML file below them."""
+"""A config from command-line options and, below them, a YAML file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None = None) -> C:
-    """Build a config from a YAML file and the options given on top of it.
+    """Build a config from a YAML file, overridden by the given options.
 
-    Raises ``UsageError`` with one sentence that names the option, its value and what it may be.
+    Raises ``UsageError`` with one sentence that names the option, its value and the values allowed.
     """
     values = {**(_read_yaml(config_file) if config_file else {}), **given}
     try:
@@ -27,7 +27,7 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    import yaml  # only where a file is given, since --help must be quick
+    import yaml  # only if a file is given, since --help must be fast
 
     try:
         with open(path, encoding="utf-8") as file:
@@ -50,7 +50,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def _one_sentence(error: ValidationError, command: str) -> str:
-    # A name that is unknown may be the one that is missing, mistyped.
+    # An unknown name may be the missing one, mistyped.
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
     option = "--" + str(first["loc"][0]).replace("_", "-")

@@ -1,12 +1,12 @@
 """What can go wrong, in two closed sets.
 
-An image that fails is a row in the records (``ErrorCode``). A run that fails is an exception
-that ends in one sentence and an exit code:
+A failed image is a row in the records (``ErrorCode``). A failed run is an exception that ends in
+one sentence and an exit code:
 
     BatchlightError          1   fatal
     ├── UsageError           2   a wrong option, config or input; nothing was written
     ├── LockedError          4   another run holds the output
-    ├── StorageError         1   storage trouble that is no image's fault
+    ├── StorageError         1   storage trouble that is not the fault of an image
     ├── ClusterError         1   Ray could not be started, reached or kept
     └── Interrupted    130/143   SIGINT or SIGTERM
 
@@ -46,13 +46,13 @@ _REDONE_BY_EVERY_RUN = frozenset(
 def is_permanent(code: str) -> bool:
     """Whether the same input would fail again, so that only ``--retry-failed`` redoes it.
 
-    Codes of later versions are not: this one cannot know what became of them.
+    False for codes of later versions: this one cannot know whether they are permanent.
     """
     return code in frozenset(ErrorCode) - _REDONE_BY_EVERY_RUN
 
 
 class ExitCode:
-    """The process's exit status; ``summary.json`` says the same."""
+    """The process's exit status; also in ``summary.json``."""
 
     OK = 0
     FATAL = 1
@@ -62,7 +62,7 @@ class ExitCode:
 
 
 class BatchlightError(Exception):
-    """A run that cannot go on. Its text is one sentence: what, where, what to do."""
+    """A fatal error of a run. Its text is one sentence: what, where, what to do."""
 
     exit_code: int = ExitCode.FATAL
 
@@ -80,10 +80,10 @@ class LockedError(BatchlightError):
 
 
 class StorageError(BatchlightError):
-    """Storage trouble that is no image's fault.
+    """Storage trouble that is not the fault of an image.
 
-    ``transient``: whether a second try may help. If not (a full disk, wrong credentials), the
-    message says what can; otherwise the advice is to try again.
+    ``transient``: whether a retry may help. If not (a full disk, wrong credentials), the message
+    says what can; otherwise the advice is to try again.
     """
 
     def __init__(self, message: str, transient: bool = True) -> None:
@@ -113,7 +113,7 @@ class Interrupted(BatchlightError):
 
 
 def brief(error: BaseException, length: int = 160) -> str:
-    """An exception's text on one line, cut to a length that fits a sentence."""
+    """An exception's text on one line, shortened to fit a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -122,12 +122,12 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 
 def shown(text: str) -> str:
-    """Text from anywhere as it may be shown: what would steer a terminal, or turn it, is escaped.
+    """Text from anywhere, safe to display: what controls a terminal or reorders text is escaped.
 
-    Control characters, ends of lines, halves of surrogates, and those of ``_BIDI``, which show a
+    These are control characters, line ends, lone surrogates, and those of ``_BIDI``, which show a
     name in another order than it has.
     """
-    if text.isascii() and text.isprintable():  # in no time, such as a picture as text
+    if text.isascii() and text.isprintable():  # fast path, for example for a picture as text
         return text
     return "".join(
         c if c not in _BIDI and unicodedata.category(c) not in _STEERING else _escaped(c)
@@ -140,18 +140,18 @@ _STEERING = ("Cc", "Cs", "Zl", "Zp")
 
 def _escaped(character: str) -> str:
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was not UTF-8
         number &= 0xFF
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def counted(number: int, thing: str) -> str:
-    """As in ``1 image``, ``5 images``."""
+    """Such as ``1 image``, ``5 images``."""
     return f"{number} {thing}" + "s" * (number != 1)
 
 
 def in_bytes(number: int) -> str:
-    """As in ``3.2 kB``."""
+    """Such as ``3.2 kB``."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""What decides the pixels of outputs, so that they can be told from those of other parameters."""
+"""What determines the pixels of outputs, to distinguish outputs of different parameters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
-"""Values that a fingerprint leaves out: what was made before there was the option has them too."""
+"""Values that a fingerprint omits: outputs from before the option existed have them too."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The parameters that decide pixels; equal digests mean equal outputs for equal inputs."""
+    """The parameters that determine pixels; equal digests mean equal outputs for equal inputs."""
 
     parameters: Mapping[str, Any]
 
@@ -26,12 +26,12 @@ class Fingerprint:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The parameters under the names of options, with those that go without saying."""
+        """The parameters by option name, including the omitted ones."""
         parameters = {**UNNAMED, **self.parameters}
         return {name.replace("-", "_"): value for name, value in parameters.items()}
 
     def changes_since(self, earlier: Fingerprint) -> list[str]:
-        """Each parameter that differs, as ``omega 0.93 -> 0.5``."""
+        """Each parameter that differs, such as ``omega 0.93 -> 0.5``."""
         old, new = ({**UNNAMED, **some.parameters} for some in (earlier, self))
         pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
 
 CONFIGS = 16
-"""How many sets of parameters are kept; validating one takes as long as a small image."""
+"""How many sets of parameters to cache; validating one takes as long as a small image."""
 
 
 def enhance(
@@ -45,13 +45,13 @@ def enhance(
 
     ``image``: uint8 or uint16 of shape (height, width), (height, width, 3), or (height, width, 4)
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
-    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth.
-    The other parameters, and their defaults, are the options of a run. The network stays loaded for
-    the next call.
+    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth. The
+    other parameters, and their defaults, are the options of a run. The network stays loaded for the
+    next call.
 
-    Raises ``TypeError`` for what is no such array, ``ValueError`` for another shape or a parameter
-    out of range, ``UsageError`` for a network that cannot be had, and ``ImageError`` for an image
-    that the network cannot do.
+    Raises ``TypeError`` for any other array type, ``ValueError`` for another shape or a parameter
+    out of range, ``UsageError`` for an unavailable network, and ``ImageError`` for an image that
+    the network cannot process.
     """
     _check(image, channel_order)
     config = _config(
@@ -106,7 +106,7 @@ def _check(image: object, channel_order: str) -> None:
 
 @lru_cache(maxsize=CONFIGS)
 def _config(**options: Any) -> JobConfig:
-    """The options validated, NumPy's numbers too. Raises ``ValueError``."""
+    """The validated options; accepts NumPy's numbers too. Raises ``ValueError``."""
     if options["atmospheric_light"] == "batch":
         raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
     if options["not_dark"] == "leave-out":

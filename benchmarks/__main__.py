@@ -1,4 +1,4 @@
-"""All measures of speed and memory: prints the tables and draws ``benchmarks/speed.svg``.
+"""All measurements of speed and memory: prints the tables and draws ``benchmarks/speed.svg``.
 
 python -m benchmarks [FOLDER]        (photographs to measure with; half an hour)
 """
@@ -20,7 +20,7 @@ DRIVER_LIMIT_MB = 500
 
 
 def main(folder: str | None) -> None:
-    """Measure one after the other, each table as soon as it is there."""
+    """Run one after another, printing each table as soon as it is complete."""
     found: dict[str, Table] = {}
     for module in (core, job, shards, s3, memory, startup):
         for table in module.tables(folder):

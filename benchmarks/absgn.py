@@ -2,9 +2,9 @@
 
     python -m benchmarks.absgn FOLDER [--rounds N] [--weights FILE]
 
-FOLDER holds images. In each round the same images go through the bare network, which gets them
-decoded in memory, and through `batchlight run`; the ratio of each round is what counts, since
-machines are noisy. On a machine with a GPU, each precision is measured too, beside the rate at
+FOLDER contains images. In each round the same images go through the bare network, which gets them
+decoded in memory, and through `batchlight run`; only the ratio within each round counts, since
+machines are noisy. On a machine with a GPU, each precision is measured too, along with the rate at
 which the same GPU multiplies matrices.
 """
 
@@ -41,9 +41,9 @@ from batchlight.worker.network_client import Feeder
 from benchmarks.measuring import Table
 
 OPERATIONS_PER_PIXEL = {32: 2.03e12 / 240_000, 8: 2.03e12 / 240_000 / 16}
-"""Of the convolutions, which make up nearly all; they grow with the square of the width."""
+"""For the convolutions, which dominate; they grow with the square of the width."""
 MATRIX = 8192
-"""Side of the matrices whose product tells what the GPU can do."""
+"""Side of the matrices whose product measures the GPU's peak rate."""
 GROUP = 16
 """Images of one shape that are timed together."""
 REPEATS = 5
@@ -77,10 +77,10 @@ def model_of(config: JobConfig) -> Model:
 
 
 def against_bare(config: JobConfig, images: list[Pixels], rounds: int) -> Table:
-    """The job beside the bare network; the last line has the medians.
+    """The job compared with the bare network; the last line has the medians.
 
-    On a GPU, the last column is the share of the time of the job in which the GPU works: what its
-    kernels and copies take for the same images, over what the job takes.
+    On a GPU, the last column is the share of the job's time in which the GPU works: the time of its
+    kernels and copies for the same images, divided by that of the job.
     """
     model = model_of(config)
     figures = []
@@ -105,7 +105,7 @@ def against_bare(config: JobConfig, images: list[Pixels], rounds: int) -> Table:
 
 
 def bare(model: Model, images: list[Pixels]) -> float:
-    """Seconds that the network takes for images that are in memory, warmed up."""
+    """Time in seconds that the network takes for images in memory, after a warm-up."""
     with InProcessEngine() as engine:
         service = asyncio.run(engine.host(model.enhancer, 1, on_gpus=model.device == "cuda"))
         service.submit("enhance", images[:1]).result()
@@ -124,12 +124,12 @@ def job(config: JobConfig) -> float:
     with tempfile.TemporaryDirectory() as output:
         settings = {"output": output, "batch_size": 16, "progress": "off", "max_failures": "100%"}
         summary = batchlight.run(config.model_copy(update=settings))
-        assert summary.exit_code == 0, summary.reason  # bright ones may fail: they are done, too
+        assert summary.exit_code == 0, summary.reason  # bright ones may fail: they count as done
         return summary.images_per_s
 
 
 def precisions(model: Model, images: list[Pixels]) -> Table:
-    """How fast and how exact each arithmetic is on a GPU."""
+    """Speed and accuracy of each precision on a GPU."""
     group = [image for image in images if image.shape == images[0].shape][:GROUP]
     group = list(begun(group, model.start))
     pixels = group[0].shape[0] * group[0].shape[1]
@@ -159,7 +159,7 @@ def precisions(model: Model, images: list[Pixels]) -> Table:
 
 
 def executions(model: Model, image: Pixels) -> Table:
-    """Ways to run the same network on the GPU, pixels there already, in half precision."""
+    """Ways to run the same network on the GPU, with pixels already there, in half precision."""
     height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
     pixels = torch.from_numpy(image[:height, :width, ::-1].copy()).permute(2, 0, 1).cuda()
     x = (pixels.half() / 255).repeat(GROUP, 1, 1, 1).contiguous(memory_format=torch.channels_last)
@@ -227,7 +227,7 @@ def matrix_rate(dtype: torch.dtype) -> float:
 
 
 def kernel_seconds(work: Callable[[], object]) -> float:
-    """How long the GPU's kernels and copies took in all, in something that was done before."""
+    """Total time of the GPU's kernels and copies for work that has already been run once."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         work()
@@ -236,7 +236,7 @@ def kernel_seconds(work: Callable[[], object]) -> float:
 
 
 def _restored(enhancer: Enhancer, group: list[Pixels]) -> list[Restored]:
-    """By the network alone, as a job's actor is asked for it."""
+    """Results of the network alone, requested as from a job's actor."""
     results: list[list[Restored]] = in_turns(enhancer.restore_groups, ([group],))
     return results[0]
 

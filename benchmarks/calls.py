@@ -2,8 +2,8 @@
 
     python benchmarks/calls.py [CALLS]
 
-A worker on a Ray of its own sends images of 600x400 to one actor, which gives them back as they
-are: one call after the other, and with as many under way as the feeder keeps.
+A worker on a Ray of its own sends images of 600x400 to one actor, which returns them unchanged: one
+call after another, and with as many in flight as the feeder keeps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from batchlight.worker.network_client import CALLS_UNDER_WAY
 
 HEIGHT, WIDTH = 400, 600
 IMAGES = (1, 16)
-"""In a call."""
+"""Images per call."""
 WARM_UP = 20
 
 
@@ -46,7 +46,7 @@ def main(calls: int) -> None:
 
 
 def measure(service: Service, images: int, calls: int) -> tuple[float, float]:
-    """Milliseconds for a call, in both ways, as a worker sees them."""
+    """Milliseconds per call, in both ways, as seen by a worker."""
     rng = np.random.default_rng(0)
     group = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) for _ in range(images)]
 

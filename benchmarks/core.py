@@ -1,12 +1,12 @@
-"""What the enhancement costs beside the codec, on one core; and what the slow ways would cost.
+"""What the enhancement costs on top of the codec, on one core; and what slow implementations cost.
 
     python -m benchmarks.core [FOLDER]
 
-Compared in each round, over the same JPEGs of 1920x1080: decoding and encoding alone (the encoder
+Compared in each round, on the same JPEGs of 1920x1080: decoding and encoding alone (the encoder
 gets the enhanced pixels, since bright noise takes it longer than a dark image), and with the
-classical method in between. Both once as OpenCV finds the process, and once set up as batchlight's
-workers are, which spares both the kernel's work of mapping fresh memory for each image. Then the
-published method written with NumPy alone, and written pixel by pixel in Python, as the script was
+classical method in between. Both once with the process as OpenCV finds it, and once set up like
+batchlight's workers, which saves both the kernel's work of mapping fresh memory for each image.
+Then the published method written with NumPy alone, and pixel by pixel in Python, like the script
 that it comes from.
 """
 
@@ -48,7 +48,7 @@ ROUNDS = 9
 
 
 def tables(folder: str | None) -> Iterator[Table]:
-    """Beside the codec, and beside slow ways."""
+    """Compared with the codec, and with slow implementations."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
@@ -72,7 +72,7 @@ def tables(folder: str | None) -> Iterator[Table]:
 def apart(source: Path, prepared: bool) -> list[tuple[object, ...]]:
     """Lines for the codec alone and with the method.
 
-    Measured in a process of its own, since memory that it once kept stays kept.
+    Measured in a separate process, since memory once kept stays kept.
     """
     with get_context("spawn").Pool(1) as pool:
         seconds = pool.apply(compare, (source, prepared, ROUNDS))
@@ -90,7 +90,7 @@ def apart(source: Path, prepared: bool) -> list[tuple[object, ...]]:
 
 
 def compare(source: Path, prepared: bool, count: int) -> dict[str, list[float]]:
-    """Seconds of each round, of the codec alone and with the method."""
+    """Seconds per round, for the codec alone and with the method."""
     cv2.setNumThreads(1)
     if prepared:
         keep_freed_memory()
@@ -117,7 +117,7 @@ def whole(files: list[Pixels], options: dict[str, Any]) -> None:
 
 
 def in_memory(image: Pixels) -> list[tuple[object, ...]]:
-    """Lines for the method itself, and for what a program calls, in both orders of channels."""
+    """Lines for the method itself, and for the public function, in both channel orders."""
     pixels = cv2.resize(image, (WIDTH, HEIGHT))
     seconds = rounds(
         {
@@ -134,12 +134,12 @@ def in_memory(image: Pixels) -> list[tuple[object, ...]]:
 
 
 def enhance_array(pixels: Pixels, order: Literal["rgb", "bgr"]) -> None:
-    """What a program calls; also of an image that is not dark, so as to compare like with like."""
+    """The public function; enhances images that are not dark, too, to compare like with like."""
     batchlight.enhance(pixels, channel_order=order, not_dark="enhance")
 
 
 def slow_ways(image: Pixels) -> list[tuple[object, ...]]:
-    """Lines for NumPy at full size, and for plain Python at the size of its script."""
+    """Lines for NumPy at full size, and for plain Python at its script's size."""
     large = cv2.resize(image, (WIDTH, HEIGHT))
     small = cv2.resize(image, (SCRIPT_WIDTH, SCRIPT_HEIGHT))
     lines: list[tuple[object, ...]] = []
@@ -168,7 +168,7 @@ def decode(file: Pixels) -> Pixels:
 
 
 def brightened(pixels: Pixels, options: dict[str, Any]) -> Pixels:
-    """By the classical method, with the image's own light."""
+    """Enhanced by the classical method, with the image's own light."""
     parameters = parameters_of(tuple(options.items()))
     analysis = analyse(pixels, parameters.window)
     return enhance(pixels, analysis, analysis.atmospheric_light, parameters).pixels
@@ -176,12 +176,12 @@ def brightened(pixels: Pixels, options: dict[str, Any]) -> Pixels:
 
 @lru_cache
 def parameters_of(options: tuple[tuple[str, Any], ...]) -> DehazeParameters:
-    """Made once, as a worker does."""
+    """Created once, as in a worker."""
     return DehazeParameters.of(JobConfig(input=".", **dict(options)))
 
 
 def with_numpy(pixels: Pixels) -> Pixels:
-    """The formulas, as one would write them down."""
+    """The formulas, written naively."""
     inverted = 255 - pixels
     window = WINDOW
     before, after = window // 2, (window - 1) // 2
@@ -202,7 +202,7 @@ def with_numpy(pixels: Pixels) -> Pixels:
 
 
 def minimum_along(pixels: Pixels, window: int, axis: int) -> Pixels:
-    """Over each window, by doubling its span."""
+    """Minimum over each window, by doubling its span."""
     span = 1
     while span < window:
         step = min(span, window - span)
@@ -214,7 +214,7 @@ def minimum_along(pixels: Pixels, window: int, axis: int) -> Pixels:
 
 
 def pixel_by_pixel(pixels: Pixels) -> Pixels:
-    """The formulas in loops; even so with the window's minimum by rows and columns."""
+    """The formulas in loops; yet the window's minimum is separable, by rows and columns."""
     height, width, _ = pixels.shape
     inverted = [[[255 - int(v) for v in pixel] for pixel in row] for row in pixels]
     before, after = WINDOW // 2, (WINDOW - 1) // 2

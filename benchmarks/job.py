@@ -1,12 +1,12 @@
-"""What the whole job costs beyond its pixels, and how it grows with workers.
+"""What the whole job costs beyond its pixels, and how it scales with workers.
 
     python -m benchmarks.job [FOLDER]
 
-Compared in each round: a bare process pool that does the same pixels (reads, decodes, takes the
+Compared in each round: a bare process pool that computes the same pixels (reads, decodes, takes the
 batch's mean light, enhances, encodes, writes; no hashes, records, atomic writes, metadata, checks);
-the same pool tuned, with memory kept as batchlight's workers keep it and files that are durable, as
-theirs; and the whole job on Ray from the listing to the summary, which writes the same bytes. Its
-report is apart, since it takes a second or two for any number of images.
+the same pool tuned, keeping memory and writing durable files as batchlight's workers do; and the
+whole job on Ray from the listing to the summary, which writes the same bytes. Its report is listed
+separately, since it takes a second or two for any number of images.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def tables(folder: str | None) -> Iterator[Table]:
 def compare(
     kind: str, source: Path, work: Path, most: int, count: int
 ) -> Iterator[tuple[object, ...]]:
-    """A line for one worker, and one for all that there are CPUs for."""
+    """A line for one worker, and one for all CPUs."""
     images = len(list(source.iterdir()))
     alone: dict[str, list[float]] = {}
     for workers in sorted({1, most}):
@@ -84,7 +84,7 @@ def compare(
 
 @contextmanager
 def ray_with(workers: int) -> Iterator[None]:
-    """A Ray that is up already, since its start is measured apart."""
+    """A running Ray, since its start is measured separately."""
     import ray
 
     ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
@@ -96,7 +96,7 @@ def ray_with(workers: int) -> Iterator[None]:
 
 @contextmanager
 def pool_of(workers: int, tuned: bool) -> Iterator[ProcessPoolExecutor]:
-    """Processes; tuned, they are set up as batchlight's workers are."""
+    """Processes; if tuned, set up like batchlight's workers."""
     with ProcessPoolExecutor(workers, get_context("spawn"), _set_up, (tuned,)) as pool:
         yield pool
 
@@ -108,15 +108,15 @@ def _set_up(tuned: bool) -> None:
 
 
 def run_job(source: str, output: str, workers: int) -> float:
-    """All of it, from the listing to the summary. Returns the seconds of the report.
+    """The whole job, from the listing to the summary. Returns the seconds of the report.
 
-    Those are the same for any number of images, so they would only blur how speed compares.
+    These are the same for any number of images, and would only blur the comparison of speeds.
     """
     config = JobConfig(
         input=source,
         output=output,
         workers=workers,
-        not_dark="enhance",  # whatever photographs there are
+        not_dark="enhance",  # whatever the photographs are
         progress="off",
         max_failures="100%",
     )
@@ -126,7 +126,7 @@ def run_job(source: str, output: str, workers: int) -> float:
 
 
 def run_on_files(source: Path, work: Path, workers: int) -> float:
-    """From a folder to a new one."""
+    """From one folder to a new one."""
     return run_job(str(source), str(new_folder(work)), workers)
 
 

@@ -1,8 +1,8 @@
-"""What the benchmarks share: images to measure with, and how two things are compared.
+"""Shared by the benchmarks: images to measure with, and how to compare two things.
 
 Machines are noisy and neighbours come and go, so nothing is compared with a figure from another
-day: the things to compare run one after the other in each round, each round gives a ratio, and the
-median of the ratios is what counts.
+day: the things to compare run one after another in each round, each round gives a ratio, and only
+the median of the ratios counts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ JPEG_QUALITY = 90
 
 
 def rounds(contestants: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds that each contestant takes in each of ``count`` rounds, after one to warm up.
+    """Seconds that each contestant takes in each of ``count`` rounds, after a warm-up round.
 
-    A contestant may return a number of seconds that are measured apart.
+    A contestant may return a number of seconds that are measured separately.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(count + 1):
         for name, run in contestants.items():
-            os.sync()  # what one has left to the kernel is not to cost the next one time
+            os.sync()  # writes that one left to the kernel must not slow the next one
             started = time.perf_counter()
             apart = run()
             taken = time.perf_counter() - started
@@ -46,8 +46,8 @@ def rounds(contestants: Mapping[str, Callable[[], object]], count: int) -> dict[
 def new_folder(work: Path) -> Path:
     """A folder for the files of one contestant in one round.
 
-    Not one that is emptied each time: where files were just deleted, ext4 is several times slower
-    at making new ones for some seconds.
+    Not one that is emptied each time: ext4 is several times slower at creating files for some
+    seconds where files were just deleted.
     """
     return Path(tempfile.mkdtemp(dir=work))
 
@@ -63,7 +63,7 @@ def milliseconds(seconds: Sequence[float], per: int = 1) -> str:
 
 
 def photographs(folder: str | None, work: Path) -> list[Pixels]:
-    """The images of a folder; without one, the samples that batchlight draws."""
+    """The images of a folder; without one, batchlight's samples."""
     if folder is None:
         folder = str(work / "samples")
         write_samples(folder)
@@ -90,7 +90,7 @@ def write_photographs(
 
 @dataclass(frozen=True)
 class Table:
-    """What a benchmark found out."""
+    """The result of a benchmark."""
 
     title: str
     header: Sequence[str]
@@ -112,7 +112,7 @@ def show(tables: Callable[[str | None], Iterable[Table]], usage: str | None) -> 
 
 @contextmanager
 def watching(look: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Look at something from time to time meanwhile."""
+    """Call ``look`` periodically during the block."""
     done = threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""How much memory a worker takes at most, for small and for large batches of large images.
+"""A worker's peak memory, for small and for large batches of large images.
 
 python -m benchmarks.memory [FOLDER]
 """
@@ -25,7 +25,7 @@ LOOK_EVERY_S = 0.2
 
 
 def tables(folder: str | None) -> Iterator[Table]:
-    """A line for each size of batch."""
+    """A line for each batch size."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         few = write_photographs(images, Path(work) / "few", DIFFERENT, WIDTH, HEIGHT)
@@ -43,7 +43,7 @@ def tables(folder: str | None) -> Iterator[Table]:
 
 
 def peak_of_worker(source: Path, output: Path, batch: int) -> float:
-    """Resident MB at the worst moment."""
+    """Peak resident memory in MB."""
     peaks = [0]
 
     def look() -> None:

@@ -1,10 +1,10 @@
-"""What is left of the local speed when images come from an object store and go to one.
+"""How much of the local speed is left when images come from an object store and go to one.
 
     python -m benchmarks.s3 [FOLDER]
 
-Compared in each round: the job on local files, and on a SeaweedFS that runs on this machine and
-so takes its share of the same CPUs (with one worker there is a CPU for it). Then the requests of a
-run are counted, by a proxy in front of the store.
+Compared in each round: the job on local files, and on a SeaweedFS that runs on this machine and so
+takes its share of the same CPUs (with one worker there is a CPU for it). Then the requests of a run
+are counted by a proxy in front of the store.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def tables(folder: str | None) -> Iterator[Table]:
 
 
 def made(folder: Path) -> Path:
-    """A folder that was not there."""
+    """A new folder."""
     folder.mkdir()
     return folder
 
@@ -72,12 +72,12 @@ def compare(source: Path, work: Path, count: int) -> Iterator[tuple[object, ...]
 
 
 def run_on_s3(workers: int) -> float:
-    """From the bucket, to a new place in it."""
+    """From the bucket to a new place in it."""
     return run_job(f"s3://{BUCKET}/in", f"s3://{BUCKET}/{uuid4()}", workers)
 
 
 def requests(server: S3Server) -> Iterator[tuple[object, ...]]:
-    """How many requests of each kind a run sends: so many per image, and so many beyond."""
+    """How many requests of each kind a run sends: per image, and in addition."""
     plan = FaultPlan()
     with faulty_proxy(server.endpoint, plan) as proxy:
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint

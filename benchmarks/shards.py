@@ -1,9 +1,9 @@
-"""What the job costs on tar and Parquet shards beyond their pixels, and beside loose files.
+"""What the job costs on tar and Parquet shards beyond their pixels, and compared with loose files.
 
     python -m benchmarks.shards [FOLDER]
 
-Small images, two workers. Compared in each round: a bare process pool that reads a shard, does the
-same pixels and writes a shard of the same names (no hashes, records, atomic writes, metadata,
+Small images, two workers. Compared in each round: a bare process pool that reads a shard, computes
+the same pixels and writes a shard with the same names (no hashes, records, atomic writes, metadata,
 checks; it keeps its memory as batchlight's workers do); the whole job on the same shards; and the
 whole job on the same images as files.
 """
@@ -42,7 +42,7 @@ SHARDS = 8
 WORKERS = 2
 ROUNDS = 3
 BAR = 1.35
-"""What the job may take, in times of the bare pool."""
+"""Limit for the job's time, as a multiple of the bare pool's."""
 HEADER = (
     *("shards", "images", "workers", "pool on shards, images/s", "job on shards, images/s"),
     *("job on files, images/s", "job / pool", "shards / files, time of the job"),
@@ -64,7 +64,7 @@ def tables(folder: str | None) -> Iterator[Table]:
 
 
 def write_shards(files: Path, folder: Path, count: int) -> Path:
-    """The same images in so many tars, each with a caption beside it."""
+    """The same images in ``count`` tars, each with a caption beside it."""
     folder.mkdir()
     paths = sorted(files.iterdir())
     each = -(-len(paths) // count)
@@ -77,7 +77,7 @@ def write_shards(files: Path, folder: Path, count: int) -> Path:
 
 
 def write_tables(files: Path, folder: Path, count: int) -> Path:
-    """The same images in so many Parquet files, each with a caption; 100 rows to a row group."""
+    """The same images in ``count`` Parquet files, each with a caption; 100 rows per row group."""
     folder.mkdir()
     paths = sorted(files.iterdir())
     each = -(-len(paths) // count)
@@ -92,7 +92,7 @@ def write_tables(files: Path, folder: Path, count: int) -> Path:
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A member."""
+    """Add a member."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
@@ -157,7 +157,7 @@ def bare_tar(source: Path, output: Path, name: str) -> None:
 
 
 def write_batch(tar: tarfile.TarFile, members: list[tuple[str, bytes]]) -> None:
-    """Members as they are, but for images."""
+    """Members unchanged, except for images."""
     enhanced = enhanced_batch([data for name, data in members if name.endswith(".jpg")])
     for name, data in members:
         add(tar, name, next(enhanced) if name.endswith(".jpg") else data)

@@ -1,4 +1,4 @@
-"""How long one waits before anything happens.
+"""How long it takes until anything happens.
 
 python -m benchmarks.startup [FOLDER]
 """
@@ -26,7 +26,7 @@ COMMAND = Path(sys.executable).with_name("batchlight")
 
 
 def tables(folder: str | None) -> Iterator[Table]:
-    """A line for each wait."""
+    """A line for each delay."""
     with tempfile.TemporaryDirectory() as work:
         images = photographs(folder, Path(work))
         source = write_photographs(images, Path(work) / "in", IMAGES, WIDTH, HEIGHT)
@@ -48,14 +48,14 @@ def tables(folder: str | None) -> Iterator[Table]:
 
 
 def help_text() -> float:
-    """Seconds."""
+    """Time in seconds."""
     started = time.perf_counter()
     subprocess.run([COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
 
 
 def command(source: Path, output: Path, environment: dict[str, str]) -> float:
-    """Seconds until the first image is there."""
+    """Seconds until the first image exists."""
     options = ("--progress", "off", "--max-failures", "100%")
     with watched(output) as seen:
         started = time.perf_counter()
@@ -69,7 +69,7 @@ def command(source: Path, output: Path, environment: dict[str, str]) -> float:
 
 
 def first_image(source: Path, output: Path) -> tuple[float, float]:
-    """Seconds until Ray is up, and from then until the first image is there."""
+    """Seconds until Ray is up, and from then until the first image exists."""
     started = time.perf_counter()
     with ray_with(usable_cpus()), watched(output) as seen:
         up = time.perf_counter()
@@ -79,7 +79,7 @@ def first_image(source: Path, output: Path) -> tuple[float, float]:
 
 @contextmanager
 def watched(output: Path) -> Iterator[list[float]]:
-    """The moment at which the first image is there, once it is."""
+    """The time at which the first image appears, once it has."""
     seen: list[float] = []
 
     def look() -> None:

@@ -1,8 +1,8 @@
-"""A run every night, as an Airflow DAG (Airflow 3).
+"""A nightly run, as an Airflow DAG (Airflow 3).
 
-Copy it into Airflow's folder of DAGs, with ``submit.sh`` and ``nightly.yaml`` beside it. The run is
-a process of Airflow's worker, which needs ``batchlight`` on its PATH. Or it is a job of a Ray
-cluster: then the worker needs ``ray[default]`` of the cluster's version, and in its environment
+Copy it into Airflow's folder of DAGs, along with ``submit.sh`` and ``nightly.yaml``. The run is a
+process of Airflow's worker, which needs ``batchlight`` on its PATH. Or it is a job of a Ray
+cluster: then the worker needs ``ray[default]`` in the cluster's version, and in its environment
 ``RAY_API_SERVER_ADDRESS``, such as http://HEAD:8265.
 """
 
@@ -21,11 +21,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 HERE = Path(__file__).resolve().parent
 
 OK, PASSING_TROUBLE, LOCKED = 0, 1, 4
-"""What a run can end with; every other exit code would be the same the next time."""
+"""Exit codes of a run; any other would be the same on a retry."""
 
 
 class Batchlight(BaseOperator):
-    """Runs batchlight, and tells Airflow whether a failure is worth another try."""
+    """Runs batchlight, and tells Airflow whether a failure is worth a retry."""
 
     template_fields = ("config",)
 
@@ -35,12 +35,12 @@ class Batchlight(BaseOperator):
 
     @cached_property
     def hook(self) -> SubprocessHook:
-        """The process that runs or submits; its environment is that of Airflow's worker."""
+        """Runs or submits the run; its environment is that of Airflow's worker."""
         return SubprocessHook()
 
     @property
     def command(self) -> list[str]:
-        """Both end with the run's own exit code."""
+        """The command; both end with the run's own exit code."""
         if "RAY_API_SERVER_ADDRESS" in os.environ:
             return ["sh", str(HERE / "submit.sh"), self.config]
         return ["batchlight", "run", "--config", self.config]
@@ -55,7 +55,7 @@ class Batchlight(BaseOperator):
             raise AirflowFailException(f"the run ended with exit code {code}; the log says why")
 
     def on_kill(self) -> None:
-        """Stop the run too, which ``submit.sh`` passes on."""
+        """Stop the run too, through ``submit.sh``."""
         self.hook.send_sigterm()
 
 
@@ -63,8 +63,8 @@ with DAG(
     dag_id="batchlight_nightly",
     schedule="30 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    # A run does all that is new, so nights that were missed are not made up for, and a night that
-    # takes longer is not overtaken by the next.
+    # A run does everything new, so missed nights need no catch-up, and a night that takes longer is
+    # not overtaken by the next.
     catchup=False,
     max_active_runs=1,
 ):

@@ -16,7 +16,7 @@ from batchlight.images.pixels import LUMINANCE, Pixels
 
 
 def each(work: Callable[..., Pixels], *images: Tensor) -> Tensor:
-    """What becomes of each of (N, 3, H, W) images, RGB in 0..1, as 8 bits in blue, green, red.
+    """Apply ``work`` to each of (N, 3, H, W) images, RGB in 0..1, as 8 bits in blue, green, red.
 
     With several such tensors, ``work`` gets an image of each.
     """
@@ -27,39 +27,39 @@ def each(work: Callable[..., Pixels], *images: Tensor) -> Tensor:
 
 
 def given_for(images: Tensor, start: Start | None) -> Tensor:
-    """What the network is given for whole images as a training has them, as ``each`` takes them."""
+    """The network's input for a training's whole images, in the form that ``each`` takes."""
     if isinstance(start, ClassicalStart):
         return each(start.before, images)
     return images if start is None else start.of(images)
 
 
 def top_of(images: Pixels) -> float:
-    """The highest level."""
+    """The highest level of the images' dtype."""
     return float(np.iinfo(images.dtype).max)
 
 
 class NotFiniteError(Exception):
-    """The result of a group holds something that is no number."""
+    """The result of a group contains a value that is not a finite number."""
 
 
 def exposing(
     images: Pixels | Tensor, top: float, exposure: Exposure | None
 ) -> Callable[[Tensor], Tensor]:
-    """What brings whole images, or tiles of them, in 0..1, to what the network wants.
+    """A function that exposes whole images, or tiles of them, in 0..1, as the network expects.
 
     ``images``: as integers up to ``top``, (N, ...), on any device.
     """
     if exposure is None:
         return lambda x: x
     pixels = images if isinstance(images, Tensor) else as_tensor(images)
-    # Summed as integers, so that the gain is the same to the last bit wherever it is computed.
+    # Summed as integers, so that the gain is the same to the last bit on every device.
     means = pixels.flatten(1).sum(1, dtype=torch.int64).double() / (pixels[0].numel() * top)
     gains = exposure.gains(means).float()
     return lambda x: exposure.apply(x, gains.to(x.device, non_blocking=True))
 
 
 def as_tensor(images: Pixels) -> Tensor:
-    """16 bits as int32, since PyTorch computes with no other."""
+    """The images as a tensor; 16 bits as int32, since PyTorch has no arithmetic for uint16."""
     signed = images.astype(np.int32) if images.dtype == np.uint16 else images
     return torch.from_numpy(np.ascontiguousarray(signed))
 
@@ -67,7 +67,7 @@ def as_tensor(images: Pixels) -> Tensor:
 def to_input(
     images: Tensor, top: float, network: nn.Module, expose: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """(N, 3, H, W), RGB, exposed, H and W padded at the end to what the network takes."""
+    """(N, 3, H, W), RGB, exposed, H and W padded at the end to multiples of ``MULTIPLE``."""
     weight = next(network.parameters())
     x = images.to(weight.device)
     x = x.unsqueeze(1).expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2).flip(1)
@@ -79,7 +79,7 @@ def to_input(
 
 
 def to_pixels(result: Tensor, like: Pixels) -> Pixels:
-    """The result as arrays like the images that it was made of; raises ``NotFiniteError``."""
+    """The result as arrays like the images it comes from; raises ``NotFiniteError``."""
     levels, finite = to_levels(result, like)
     if not bool(finite.all()):
         raise NotFiniteError
@@ -87,16 +87,16 @@ def to_pixels(result: Tensor, like: Pixels) -> Pixels:
 
 
 def to_levels(result: Tensor, like: Pixels) -> tuple[Tensor, Tensor]:
-    """The result, cut to the size of the images it was made of, in their range and channels.
+    """The result, cropped to the size of its images, in their range and channels.
 
-    Beside it, (N,), whether all of an image is numbers, which clipping would hide.
+    Also, (N,), whether all values of an image are finite, which clipping would hide.
     """
     height, width = like.shape[1:3]
     y = result[:, :, :height, :width].float()
     finite = torch.isfinite(y).flatten(1).all(1)
     y = y.clamp(0, 1)
     if like.ndim == 3:
-        # Not made on the device, which would wait until it has done all before.
+        # Not created on the device, which would wait until all earlier work is done.
         weights = torch.tensor(LUMINANCE[::-1]).to(y.device, non_blocking=True)
         y = (y * weights.view(1, 3, 1, 1)).sum(1)
     else:

@@ -1,9 +1,9 @@
-"""The exposure at which an image enters the network, where its weights were trained for one.
+"""The exposure at which an image enters the network, if its weights were trained for one.
 
-A dark image is first multiplied so that its mean is a fixed one. What is left to the network is
-then the same task for all cameras and exposures; as a first step before a network this is known
-from the efficient low-light challenge of NTIRE 2026 (arXiv 2604.11071). Weights say in their file
-whether they were trained so; the architecture knows nothing of it.
+A dark image is first multiplied so that its mean has a fixed value. The network's task is then the
+same for all cameras and exposures; this first step is known from the efficient low-light challenge
+of NTIRE 2026 (arXiv 2604.11071). The weights' file records whether they were trained so; the
+architecture does not depend on it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What an image is multiplied with: by how much is known from its mean alone."""
+    """The gain of an image, which depends only on its mean."""
 
     mean: float = 0.3
-    """Of all samples, 0 to 1, that a dark image is brought to; a brighter one stays as it is."""
+    """Mean of all samples, 0 to 1, that a dark image is brought to; a brighter one is unchanged."""
     largest_gain: float = 16.0
     ceiling: float = 3.0
-    """To which the multiplied samples are cut: lamps in a dark image."""
+    """Where the multiplied samples are clipped: lamps in a dark image."""
 
     def gains(self, means: Tensor) -> Tensor:
-        """The factor for each of some images, (N,), of which ``means`` are the means, 0 to 1."""
+        """The gain of each image, (N,), given the ``means`` of their samples, 0 to 1."""
         return (self.mean / means.clamp(min=1e-6)).clamp(1, self.largest_gain)
 
     def apply(self, images: Tensor, gains: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ class Exposure:
         return (images * gains.view(-1, 1, 1, 1)).clamp(max=self.ceiling)
 
     def of(self, images: Tensor) -> Tensor:
-        """Whole images, (N, 3, H, W) in 0..1, as the network wants them."""
+        """Whole images, (N, 3, H, W) in 0..1, exposed for the network."""
         return self.apply(images, self.gains(images.mean((1, 2, 3))))
 
     def dump(self) -> str:
-        """As the weights say it."""
+        """As stored in the weights' metadata."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

@@ -1,7 +1,7 @@
-"""Inference: images as arrays in, enhanced arrays out, on whatever device there is.
+"""Inference: images as arrays in, enhanced arrays out, on any device.
 
-On a GPU, launching is not waiting: while it computes one group, the next ones are copied up and
-queued behind it and earlier ones are copied down, so that it always has something to do.
+On a GPU, launches do not wait: while it computes one group, the next ones are uploaded and queued
+behind it and earlier ones are downloaded, so that it always has something to do.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 VALUES_PER_PIXEL = 42
-"""Numbers alive at once, at most, per pixel and channel of the network's width, as measured; the
-most are in the second dense block."""
+"""Maximum number of values alive at once, per pixel and channel of the network's width, as
+measured; the peak is in the second dense block."""
 CPU_BYTES = 4 * 2**30
-"""Memory that one image may take on a CPU; fixed, so that results do not depend on what is free."""
+"""Memory that one image may take on a CPU; fixed, so that results do not depend on free memory."""
 GPU_SHARE = 0.6
-"""Share of a GPU's whole memory that one group of images may take."""
+"""Share of a GPU's total memory that one group of images may take."""
 SMALLEST_TILE = 256
 MEASURED_SIDE = 256
-"""Side in pixels of the image that the speed is measured with."""
+"""Side in pixels of the image for measuring the speed."""
 
 
 class Enhancer:
-    """Holds the network on one device. Several threads may call it if they compute in turns."""
+    """Holds the network on one device. Several threads may call it if they take turns computing."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Enhancer:
         precision: Precision,
         tile: int | None = None,
     ) -> None:
-        """``tile``: side in pixels; None: only images that need too much memory are tiled.
+        """``tile``: side in pixels; None: tile only images that would need too much memory.
 
         Raises ``ValueError`` for weights that do not fit.
         """
@@ -83,7 +83,7 @@ class Enhancer:
         """Enhance images of equal shape and dtype.
 
         (height, width) gray or (height, width, 3) in blue, green, red; uint8 or uint16, as is the
-        result. 16 bits are computed in fp32 whatever the precision, since less would not fill them.
+        result. 16 bits are computed in fp32 whatever the precision, since less would lose levels.
         """
         ready = begun(images, self._start)
         results: list[list[Restored]] = in_turns(self.restore_groups, ([ready],))
@@ -92,7 +92,7 @@ class Enhancer:
     def restore_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         """Run the network on several groups, each of one shape and dtype; computes in turns.
 
-        What the classical method does before and after it is left to the caller, who may do it
+        The classical method's steps before and after it are left to the caller, who may run them
         elsewhere while the network works.
         """
         if self._copies is not None:
@@ -135,7 +135,7 @@ class Enhancer:
         return results
 
     def _launch(self, copies: Copies, group: Uploaded) -> Computed | None:
-        """Let the GPU compute a group; None for one that needs more care: tiles, or halves."""
+        """Launch a group on the GPU; None if it needs special handling: tiles, or halves."""
         images = group.images
         network = self._exact if images.dtype == np.uint16 else self._network
         height, width = images.shape[1:3]
@@ -157,7 +157,7 @@ class Enhancer:
         return None
 
     def _now(self, images: Pixels) -> list[Restored]:
-        """Enhance a group, and wait for it; for (N, ...) images of uint8 or uint16."""
+        """Enhance a group, and wait for it; takes (N, ...) images of uint8 or uint16."""
         started = time.perf_counter()
         with torch.inference_mode():
             results = self._smaller_and_smaller(images)
@@ -170,13 +170,13 @@ class Enhancer:
         ]
 
     def seconds_per_megapixel(self) -> float:
-        """How long this device takes, measured on a small image."""
+        """Time that this device takes, measured on a small image."""
         image = np.zeros((MEASURED_SIDE, MEASURED_SIDE, 3), np.uint8)
         self.enhance([image])
         return self.enhance([image])[0].milliseconds / 1000 / (MEASURED_SIDE**2 / 1e6)
 
     def _smaller_and_smaller(self, images: Pixels) -> list[Pixels | ImageError]:
-        """A group; out of memory, its halves; a single image, in tiles that become smaller."""
+        """Enhance a group; out of memory, its halves; a single image, in ever smaller tiles."""
         count, height, width = images.shape[:3]
         network = self._exact if images.dtype == np.uint16 else self._network
         side = self._side(height, width, network)
@@ -185,7 +185,7 @@ class Enhancer:
                 return list(self._run(network, images, side))
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
-                    raise  # else go on below, where what the failed attempt held is free
+                    raise  # go on below, where the memory of the failed attempt is free again
             except NotFiniteError:
                 if count == 1 and network is self._exact:
                     reason = "the network's result is not a number"
@@ -228,7 +228,7 @@ class Enhancer:
         return out
 
     def _side(self, height: int, width: int, network: ABSGN) -> int | None:
-        """The side of the tiles to begin with; None for no tiles."""
+        """The initial side of the tiles; None for no tiles."""
         if self._tile is not None:
             return self._tile if self._tile < max(height, width) else None
         weight = next(network.parameters())
@@ -248,10 +248,9 @@ class Enhancer:
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """Let PyTorch compute the same bytes each time; its settings are restored afterwards.
+    """Make PyTorch compute the same bytes each time; its settings are restored afterwards.
 
-    They are those of the whole process (of the calling thread, in part), and others may use PyTorch
-    in it too.
+    They apply to the whole process (some to the calling thread), where others may use PyTorch too.
     """
     if device.type == "cpu":
         threads = torch.get_num_threads()
@@ -263,7 +262,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         return
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark
-    # Without TF32, fp32 is what it says.
+    # TF32 would reduce the precision of fp32.
     cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark = True, False, False
     try:
         yield
@@ -272,7 +271,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 
 def restore(network: ABSGN, images: Pixels, start: Start | None = None) -> Pixels:
-    """Run a network on whole images of one shape, wherever it is: arrays in, the same out."""
+    """Run a network, on any device, on whole images of one shape: arrays in, the same out."""
     ready = np.stack(begun(list(images), start))
     results = _restored(network, ready, exposure_of(start))
     return np.stack([ended(*of_one, start) for of_one in zip(results, ready, images, strict=True)])
@@ -287,13 +286,13 @@ def _restored(network: ABSGN, images: Pixels, exposure: Exposure | None) -> Pixe
 
 @cache
 def _memory_of(device: torch.device) -> int:
-    """Bytes of a GPU; asked once, since asking takes long while it works."""
+    """Memory of a GPU in bytes; cached, since the query is slow while the GPU works."""
     _, total = torch.cuda.mem_get_info(device)
     return total
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """PyTorch has a type for this on GPUs only."""
+    """Whether memory ran out; PyTorch has an exception type for this on GPUs only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -301,9 +300,9 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def _placed(network: ABSGN, device: torch.device, dtype: torch.dtype) -> ABSGN:
-    """A network for inference: where it is to be, and activating in place.
+    """A network for inference, on its device, with in-place activations.
 
-    A PReLU with one slope is a leaky ReLU. That one needs no second array, which saves a tenth of
+    A PReLU with a single slope is a leaky ReLU, which needs no second array: this saves a tenth of
     the time on a CPU and changes no bit.
     """
     for module in network.modules():

@@ -1,7 +1,7 @@
-"""Which network a run uses: ``--model``, ``--weights``, ``--device`` and ``--precision`` resolved.
+"""Which network a run uses: resolves ``--model``, ``--weights``, ``--device`` and ``--precision``.
 
-The weights are read once, here, and travel to the workers as bytes, so that no other node needs
-the file.
+The weights are read once, here, and sent to the workers as bytes, so that no other node needs the
+file.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
 CHANNELS: Mapping[ModelName, int] = {"absgn": 32, "absgn-small": 8}
 
 DEFAULT_MODELS: Mapping[ResolvedDevice, ModelName] = {"cuda": "absgn", "cpu": "absgn-small"}
-"""By what runs them: on CPUs the full network takes minutes for a photograph."""
+"""By device: on CPUs the full network takes minutes for a photograph."""
 
 GPU_PRECISION: Final = "fp16"
-"""More exact than bf16 (64 dB against 54 dB to fp32); what leaves its range is redone in fp32."""
+"""More accurate than bf16 (64 dB against 54 dB to fp32); overflows are redone in fp32."""
 
 PIXELS_AT_ONCE = {"cuda": 4_000_000, "cpu": 0}
-"""Images of one shape go through a GPU together up to this; on a CPU, one by one."""
+"""Images of one shape go through a GPU together up to this many; on a CPU, one by one."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """All that a worker needs to make the network."""
+    """Everything that a worker needs to create the network."""
 
     name: str
-    """As in a sentence: ``absgn-small``, or where the weights were read from."""
+    """For use in a sentence: ``absgn-small``, or where the weights were read from."""
     weights: bytes = field(repr=False)
     sha256: str
     device: ResolvedDevice
     precision: Precision
     tile: int | None
     start: ClassicalStart | None = None
-    """What is to be done to images before the network and after it, if the weights want that."""
+    """Processing of images before and after the network, if the weights require it."""
 
     @property
     def pixels_at_once(self) -> int:
-        """How many pixels of images of one shape go through together; at least one image does."""
+        """How many pixels of images of one shape go through together; always at least one image."""
         return PIXELS_AT_ONCE[self.device]
 
     def described(self) -> dict[str, str]:
-        """For the summary."""
+        """Fields for the summary."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -65,7 +65,7 @@ class Model:
         }
 
     def enhancer(self) -> Enhancer:
-        """The network. Raises ``UsageError`` without its GPU."""
+        """The network. Raises ``UsageError`` if it needs a GPU that is missing."""
         from batchlight.absgn.inference import Enhancer
 
         refuse_cuda_without_gpu(self.device, "a worker")
@@ -73,14 +73,14 @@ class Model:
 
 
 WeightsFor = Callable[["ResolvedDevice"], "Weights"]
-"""The weights that a run takes on a device."""
+"""The weights that a run uses on a device."""
 
 
 def weights_of(config: JobConfig) -> WeightsFor | None:
     """The weights of a run's network; None if no method needs one.
 
-    Those that a config names are read at once. Raises ``UsageError`` without PyTorch, and for
-    weights that cannot be read or do not fit.
+    Weights that a config names are read at once. Raises ``UsageError`` if PyTorch is missing, and
+    for weights that cannot be read or do not fit.
     """
     if "absgn" not in config.method:
         return None
@@ -96,7 +96,7 @@ def weights_of(config: JobConfig) -> WeightsFor | None:
 def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[], int]) -> Model:
     """Resolve a config's model, device and precision.
 
-    ``count_gpus`` is asked only if it decides.
+    ``count_gpus`` is called only if it matters.
     """
     from batchlight.absgn.start import classical_of
 
@@ -113,7 +113,7 @@ def choose_model(config: JobConfig, weights: WeightsFor, count_gpus: Callable[[]
 
 
 def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine") -> None:
-    """Raise ``UsageError`` if a GPU is to be used and there is none."""
+    """Raise ``UsageError`` if a GPU is required but missing."""
     if device == "cuda" and not local_gpus():
         raise UsageError(
             f"--device cuda needs an NVIDIA GPU and a PyTorch that can use it, and {where} has "
@@ -123,7 +123,7 @@ def refuse_cuda_without_gpu(device: ResolvedDevice, where: str = "this machine")
 
 @contextmanager
 def needing_pytorch(what: str) -> Iterator[None]:
-    """Turn an import that fails in the block into a ``UsageError`` that says what to install."""
+    """Turn a failed import in the block into a ``UsageError`` that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -133,7 +133,7 @@ def needing_pytorch(what: str) -> Iterator[None]:
 
 
 def read_weights(path: str) -> Weights:
-    """Weights from a file or URI. Raises ``UsageError`` for what cannot be read or does not fit."""
+    """Weights from a file or URI. Raises ``UsageError`` if they cannot be read or do not fit."""
     location = Location.parse(path)
     try:
         data = open_source(location.parent).read(location.name)
@@ -143,7 +143,7 @@ def read_weights(path: str) -> Weights:
 
 
 def packaged_model(sha256: str) -> ModelName | None:
-    """The model that comes with batchlight and has these weights."""
+    """The packaged model with these weights, if any."""
     for name in CHANNELS:
         file = _package_file(name)
         if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:

@@ -1,4 +1,4 @@
-"""How far a result is from its truth, as training sees it."""
+"""How far a result is from its ground truth, for training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn.functional import avg_pool2d, interpolate, l1_loss
 
 L1_SHARE, ALIGNED_SHARE, SSIM_SHARE = 0.5, 0.2, 0.2
 COLOUR_SHARE, GRADIENT_SHARE = 0.15, 0.15
-"""Errors of hue and of contrast are counted twice: else results come out pale, as the mean of what
-they might be (after the colour and structure losses of FLW-Net, Zhang et al. 2023)."""
+"""Errors of hue and of contrast are counted again: otherwise results come out pale, as the mean of
+all plausible ones (after the colour and structure losses of FLW-Net, Zhang et al. 2023)."""
 MOST_ALIGNED = 2.0
-"""Factor by which the result's brightness is corrected at most before it is compared once more."""
+"""Maximum factor for correcting the result's brightness before the second comparison."""
 SSIM_WINDOW = 7
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
@@ -19,8 +19,8 @@ def loss_of(restored: Tensor, high: Tensor) -> Tensor:
     """L1, L1 at the mean brightness of the target, SSIM, and L1 of colours and of gradients.
 
     The second is the GT-mean loss of Liao et al. (ICCV 2025). ``restored`` is not clipped, which
-    would take the gradient from every pixel that is out of range. A smaller target is of the same
-    picture, shrunk: so is the result, then.
+    would zero the gradient of every pixel that is out of range. A smaller target shows the same
+    picture, shrunk; the result is then shrunk, too.
     """
     restored = resized(restored, (high.shape[2], high.shape[3]))
     factor = _brightness(high) / _brightness(restored.detach())
@@ -38,7 +38,7 @@ def loss_of(restored: Tensor, high: Tensor) -> Tensor:
 def ssim(one: Tensor, other: Tensor) -> Tensor:
     """Structural similarity of (N, C, H, W) images in 0..1, mean over all; Wang et al. 2004.
 
-    Uniform windows of 7x7, as scikit-image has them by default.
+    Uniform windows of 7x7, the default of scikit-image.
     """
 
     def mean(x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) at another height and width, as Pillow's bilinear filter does it."""
+    """(N, C, H, W) at another height and width, as with Pillow's bilinear filter."""
     if images.shape[2:] == size:
         return images
     return interpolate(images, size, mode="bilinear", antialias=True)

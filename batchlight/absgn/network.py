@@ -1,9 +1,9 @@
 """The network of Chen, Yu et al., arXiv 2112.06226.
 
-Three halvings by wavelets, a look at the whole image, three doublings, two dense blocks at full
-size. All of it is convolution but where it pools over the whole image: in the global attention at
-the smallest scale, and in the channel attention that ends each guided block. These ask a `Pool`, so
-that whoever runs the network on a tile can answer for the image that the tile was cut from.
+Three halvings by wavelets, global attention, three doublings, two dense blocks at full size. All of
+it is convolution except where it pools over the whole image: in the global attention at the
+smallest scale, and in the channel attention that ends each guided block. These call a `Pool`, so
+that a caller who runs the network on a tile can answer for the image it was cut from.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ MULTIPLE = 8
 """Height and width must be multiples of this: three halvings."""
 
 REACH = 60
-"""Apart from what is pooled, an output pixel depends on no input pixel further away than this. The
-longest way, in pixels of full size: the output 2, block c 7, block b 7, u1 2, u2 4, the guided
-block of s2 7 x 4, s2 4, s1 2, s0 1; and up to 3 from the pixel to the edge of its block of 4."""
+"""Apart from pooling, an output pixel depends on no input pixel further away than this. The longest
+path, in pixels of full size: the output 2, block c 7, block b 7, u1 2, u2 4, the guided block of s2
+7 x 4, s2 4, s1 2, s0 1; and up to 3 from the pixel to the edge of its block of 4."""
 
 
 class Pool(Protocol):
-    """Answers what the features of a whole image, (N, C, H, W), come down to: (N, C, 1, 1)."""
+    """Returns the pooled features of a whole image: (N, C, H, W) -> (N, C, 1, 1)."""
 
     def __call__(self, features: Tensor, how: Literal["mean", "max"]) -> Tensor: ...
 
 
 def whole(features: Tensor, how: Literal["mean", "max"]) -> Tensor:
-    """The `Pool` of a network that is given whole images."""
+    """The `Pool` of a network that is run on whole images."""
     if how == "max":
         return features.amax((2, 3), keepdim=True)
     return features.mean((2, 3), keepdim=True)
@@ -50,7 +50,7 @@ def double(x: Tensor) -> Tensor:
     """The inverse Haar transform: (N, 4C, H, W) -> (N, C, 2H, 2W).
 
     Each output channel has four consecutive input channels: average, rows, columns, diagonal. This
-    is not the order that ``halve`` gives; the published parameters were trained with both.
+    differs from the order of ``halve``; the published parameters were trained with both.
     """
     average, rows, columns, diagonal = x.unflatten(1, (-1, 4)).unbind(2)
     up, down = average + rows, average - rows
@@ -60,7 +60,7 @@ def double(x: Tensor) -> Tensor:
 
 
 class Convolution(nn.Sequential):
-    """A convolution that keeps the size, then PReLU with one slope."""
+    """A size-preserving convolution, then PReLU with a single slope."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, dilation: int = 1) -> None:
         padding = kernel // 2 * dilation
@@ -72,7 +72,7 @@ class Convolution(nn.Sequential):
 class GuidedBlock(nn.Module):
     """Multi-level guided dense block, from i to n channels: wide branches guide narrow ones.
 
-    The result is weighed channel by channel with what the whole image makes of it.
+    The result is weighted per channel by attention over the whole image.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -97,7 +97,7 @@ class GuidedBlock(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """Global spatial attention: where the image differs from its own summary; keeps the shape."""
+    """Global spatial attention: where the image differs from its summary; shape-preserving."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class GlobalAttention(nn.Module):
 class ABSGN(nn.Module):
     """Enhances (N, 3, H, W) RGB in 0..1; H and W multiples of `MULTIPLE`; the result is in 0..1.
 
-    `channels` is the width d of the paper: 32 makes the published network of 8,200,944 parameters.
+    `channels` is the width d of the paper: 32 gives the published network of 8,200,944 parameters.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -143,7 +143,7 @@ class ABSGN(nn.Module):
         return self.restore(x, pool).clamp(0, 1)
 
     def restore(self, x: Tensor, pool: Pool = whole) -> Tensor:
-        """The result before it is clipped to 0..1: what training looks at."""
+        """The result before clipping to 0..1, as used by training."""
         s0 = self.s0(x)
         s1 = self.s1(halve(s0))
         s2 = self.s2(halve(s1))
@@ -162,7 +162,7 @@ class ABSGN(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    # Without data there is nothing to initialize, and PyTorch would load its compiler for it.
+    # Without data there is nothing to initialize, and PyTorch would load its compiler for that.
     if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""What comes back from the network. Apart from the rest, so that it can be read without PyTorch."""
+"""The network's result. In a module of its own, so that it can be unpickled without PyTorch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from batchlight.images.pixels import Pixels
 
 @dataclass(frozen=True)
 class Restored:
-    """What the network made of one image."""
+    """The network's result for one image."""
 
     pixels: Pixels | None
     """In the shape and dtype of the image."""
     error: ImageError | None
     """Why there are no pixels: ``out_of_memory`` or ``suspicious_output``."""
     milliseconds: float
-    """This image's share of the time that its group took."""
+    """This image's share of its group's time."""
 
     def get(self) -> Pixels:
         """The pixels. Raises the ``ImageError`` if there are none."""

@@ -1,7 +1,7 @@
-"""What a training step sees: made on the device, where the pictures live, too.
+"""The samples of a training step: made on the device, which also holds the pictures.
 
-All that is random follows from the seed, the step and the process, so a training that goes on from
-a checkpoint is the one that was never interrupted.
+All randomness follows from the seed, the step and the process, so a training resumed from a
+checkpoint equals one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ SHOT_VARIANCE = 0.25
 """Noise of a dark image at level v of 255: variance READ + SHOT x v, in levels squared. Fitted to
 the finest diagonal Haar band of low-light photographs with unscaled sensor noise."""
 STRONGEST_NOISE = 1.3
-"""Added to a dark picture; 1 is the noise of a dark image as it comes from the camera."""
+"""Maximum noise added to a dark picture; 1 is that of a dark image straight from the camera."""
 ENLARGED_NOISE = 0.3
-"""Added at least to a picture that was enlarged, which has less than one of that size."""
+"""Minimum noise added to an enlarged picture, which has less than one taken at that size."""
 MIRRORED, UPSIDE_DOWN = 0.5, 0.25
 """Shares of the samples."""
 LARGEST_PICTURE, LARGEST_NATIVE = 4, 8
-"""Of a picture that is held, in samples: so many still fill one if only half of its sides show. One
-that is shown at its own size may be as large as a batch."""
+"""Size limits of a picture held in memory, in samples: at four, half of its sides still fill one; a
+picture that is shown at its own size may be as large as a batch."""
 
 Pair = tuple[Tensor, Tensor]
-"""A dark picture and its truth: uint8 RGB, (3, H, W), on the device."""
+"""A dark picture and its ground truth: uint8 RGB, (3, H, W), on the device."""
 Target = tuple[slice, Tensor, float]
-"""Which samples of a batch, what they should become, and their share of the loss."""
+"""Which samples of a batch, their target, and their share of the loss."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is trained on, all of it on one device, with sides that are multiples of 8."""
+    """The training pictures, all on one device, with sides that are multiples of 8."""
 
     pairs: Sequence[Pair]
     """Of equal size."""
     clean: Sequence[Tensor]
-    """Well-lit pictures, the highs of the pairs among them."""
+    """Well-lit pictures, including the bright halves of the pairs."""
     native: Sequence[Pair] = ()
-    """Pairs that are shown at the size of their dark side; their truth may have been shrunk."""
+    """Pairs shown at the size of their dark side; their ground truth may have been shrunk."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees."""
+    """The samples of one step."""
 
     low: Tensor
     """(N, 3, H, W) in 0..1."""
     targets: Sequence[Target]
     pairs: int
-    """How many of the samples show real pairs, in all processes together."""
+    """How many samples show real pairs, over all processes."""
 
 
 def fitted(
     image: npt.NDArray[np.uint8], size: int, samples: int = LARGEST_PICTURE
 ) -> npt.NDArray[np.uint8]:
-    """A picture as it is held: shrunk to some samples of ``size``, cut to multiples of 8."""
+    """A picture as held in memory: shrunk to a few samples of ``size``, cut to multiples of 8."""
     height, width = image.shape[:2]
     scale = min(1.0, size * (samples / (height * width)) ** 0.5)
     h, w = (max(MULTIPLE, round(side * scale)) for side in (height, width))
@@ -80,12 +80,12 @@ def fitted(
 
 
 def as_picture(image: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(H, W, 3) on the device."""
+    """The image as (3, H, W) on the device, from (H, W, 3)."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().to(device)
 
 
 class Samples:
-    """Batches of samples; processes that train together get each their share of the pictures."""
+    """Batches of samples; processes that train together each get their share of the pictures."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, rank: int, processes: int) -> None:
         self._recipe = recipe
@@ -107,16 +107,16 @@ class Samples:
 
     @property
     def dealt(self) -> dict[str, int]:
-        """How many pictures of each kind have been shown, by all processes; ``resume`` takes it."""
+        """How many pictures of each kind were shown, over all processes; ``resume`` takes it."""
         return {name: deck.dealt for name, deck in self._decks.items()}
 
     def resume(self, dealt: Mapping[str, int]) -> None:
-        """Go on where another has been."""
+        """Continue from where another one stopped."""
         for name, deck in self._decks.items():
             deck.dealt = dealt[name]
 
     def draw(self, step: int, progress: float) -> Batch:
-        """The samples of a step when a share of the training is over."""
+        """The samples of a step at a given progress of the training."""
         rank, processes = self._share
         self._common.manual_seed(_mixed(self._recipe.seed, step))
         for generator in (self._choose, self._random):
@@ -134,7 +134,7 @@ class Samples:
         return Batch(low, [(slice(None), high, 1.0)], (phase.batch - made) * processes)
 
     def largest(self) -> Batch | None:
-        """As many pixels as any batch of whole images has; None if there are no such batches."""
+        """A batch with the most pixels that whole images can have; None if there are none."""
         phase = self._recipe.phases[-1]
         if not self._pictures.native or not phase.native:
             return None
@@ -174,7 +174,7 @@ class Samples:
         return darken(self._turned(clean, clean)[0], self._recipe.darkening, self._random)
 
     def _native(self, phase: Phase) -> Batch:
-        """One dark picture at its own size; as memory allows, others made as large, or made up."""
+        """One dark picture at its own size; if memory allows, others of that size or synthetic."""
         low, high = (
             x[None].float() / 255 for x in self._pictures.native[self._deal("native", 1)[0]]
         )
@@ -200,7 +200,7 @@ class Samples:
         return self._flipped(self._noisier(low, ENLARGED_NOISE), high)
 
     def _noisier(self, low: Tensor, least: float) -> Tensor:
-        """With a sensor's noise, each sample by a strength of its own from ``least`` on."""
+        """Add sensor noise, with a random strength of at least ``least`` for each sample."""
         levels = low * 255
         strength = torch.rand((len(low), 1, 1, 1), device=low.device, generator=self._random)
         strength = least + strength * (STRONGEST_NOISE - least)
@@ -209,7 +209,7 @@ class Samples:
         return (levels + noise * sigma).round().clamp(0, 255) / 255
 
     def _cut(self, image: Tensor, share: float) -> Tensor:
-        """A region that covers a share of the sides."""
+        """A random region that covers a share of the sides."""
         h, w = (max(1, round(side * share)) for side in image.shape[2:])
         y, x = self._below(image.shape[2] - h + 1), self._below(image.shape[3] - w + 1)
         return image[:, :, y : y + h, x : x + w]
@@ -219,14 +219,14 @@ class Samples:
         return image[:, :, y : y + side, x : x + side]
 
     def _turned(self, low: Tensor, high: Tensor) -> Pair:
-        """Square samples, half of them on their side."""
+        """Randomly flipped square samples, half of them also transposed."""
         low, high = self._flipped(low, high)
         half = (len(low) + int(self._uniform() < 0.5)) // 2
         low, high = (torch.cat([x[:half].transpose(2, 3), x[half:]]) for x in (low, high))
         return low, high
 
     def _flipped(self, low: Tensor, high: Tensor) -> Pair:
-        """Each sample upright or as in a mirror; seldom upside down."""
+        """Each sample as it is or mirrored; less often also upside down."""
         for axis, chance in ((3, MIRRORED), (2, UPSIDE_DOWN)):
             draw = torch.rand((len(low), 1, 1, 1), device=low.device, generator=self._random)
             low, high = (torch.where(draw < chance, x.flip(axis), x) for x in (low, high))
@@ -237,7 +237,7 @@ class Samples:
         return self._decks[kind].deal(count * processes)[rank::processes]
 
     def _agreed(self) -> float:
-        """Random, but the same for all processes, whose batches must be alike."""
+        """A random number shared by all processes, whose batches must have the same shape."""
         return float(torch.rand((), generator=self._common))
 
     def _uniform(self) -> float:
@@ -248,7 +248,7 @@ class Samples:
 
 
 class _Deck:
-    """Numbers below ``count`` in random order; all come once before any comes twice."""
+    """Numbers below ``count`` in random order; every one comes once before any comes twice."""
 
     def __init__(self, count: int, seed: tuple[int, ...]) -> None:
         self.count = count
@@ -267,5 +267,5 @@ class _Deck:
 
 
 def _mixed(*numbers: int) -> int:
-    """One seed made of several numbers, all of which matter."""
+    """One seed derived from several numbers, each of which matters."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

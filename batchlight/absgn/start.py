@@ -1,11 +1,11 @@
-"""What an image is before the network sees it, where its weights were trained so.
+"""Preprocessing of an image for the network, if its weights were trained with it.
 
-Weights say so in their file; the architecture knows nothing of it. An exposure is a gain, which
-makes images of all cameras equally bright. With the classical method as a start, they are also
-without most of their noise, and what is left to the network is to correct what that method cannot
-know: colours, contrast, and light that differs from place to place. How bright the result is, both
-decide. Chosen with pictures and pairs of several cameras; the network's own guess is good for
-scenes like those that it was trained on, and too dark for many others.
+The weights' file records it; the architecture does not depend on it. An exposure is a gain, which
+makes images of all cameras equally bright. With the classical method as a start, they are also free
+of most of their noise, and the network only has to correct what that method cannot know: colours,
+contrast, and light that differs from place to place. Both determine how bright the result is. This
+was chosen with pictures and pairs of several cameras; the network's own estimate is good for scenes
+like those it was trained on, and too dark for many others.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from batchlight.images.pixels import Pixels
 
 EXPOSURE: Final = "exposure"
 CLASSICAL: Final = "classical"
-"""Under which a file of weights says what is done to its images first."""
+"""Key under which a file of weights records what is first done to its images."""
 
 LARGEST_GAIN = 1.5
-"""Up to which the curve from black to white rises all the way."""
+"""Maximum gain at which the curve from black to white is still monotonic."""
 MOST_OF_MISSED = 2.0
-"""By how many times what the classical method missed, in stops, a result is brightened at most."""
+"""Maximum brightening of a result, as a multiple of the classical method's miss in stops."""
 LEAST_OF_WAY = 0.75
-"""Share of the way from an image to what the network was given for it, in stops, that a result goes
-at least. The truths of dark photographs lie beyond; where networks fall short of it, they darken
-what they take for well-lit, as people against the light."""
+"""Minimum share of the way from an image to the network's input for it, in stops, that a result
+goes. The ground truths of dark photographs lie beyond; if networks fall short of it, they darken
+what they take for well-lit, such as backlit people."""
 
 _OPTIONS = ("omega", "t0", "window", "denoise", "target_luminance")
 
@@ -49,26 +49,26 @@ class ClassicalStart:
     parameters: DehazeParameters = field(
         default_factory=lambda: DehazeParameters.of(JobConfig(input="."))
     )
-    """By default those of a job."""
+    """By default a job's."""
     share: float = 0.5
-    """How far, of the way in stops, a result is brought to the luminance that the classical method
-    aims at, where that method missed it: where an image is so dark that ``t0`` bounds its gain. The
+    """Share of the way, in stops, by which a result is brought to the luminance that the classical
+    method aims at, if that method missed it: images so dark that ``t0`` limits their gain. The
     network, which has seen few of these, leaves them too dark."""
 
     def before(self, image: Pixels) -> Pixels:
-        """What the network gets in the place of an image, a gray one or one in blue, green, red."""
+        """The network's input for an image, gray or in blue, green, red."""
         analysis = analyse(image, self.parameters.window)
         return enhance(image, analysis, analysis.atmospheric_light, self.parameters).pixels
 
     def after(self, result: Pixels, given: Pixels, image: Pixels) -> Pixels:
-        """The network's result, brighter where it came out too dark; black and white stay.
+        """The network's result, brightened if it is too dark; black and white stay.
 
-        ``given``: what the network was given for ``image``. With their mean luminances R, G and I,
-        and T that the classical method aims at, all of which only count where they brighten:
+        ``given``: the network's input for ``image``. With their mean luminances R, G and I, and the
+        target T of the classical method, where each term counts only if it brightens:
 
             missed   = R min((T / R)^share, (T / G)^MOST_OF_MISSED)
             way      = I (G / I)^LEAST_OF_WAY
-            result   = the larger of both, and of R
+            result   = max(missed, way, R)
         """
         mean, begun, before = (measure(pixels)[0] for pixels in (result, given, image))
         if not (mean and begun and before):
@@ -81,7 +81,7 @@ class ClassicalStart:
         return _brightened(result, mean, wanted) if wanted > mean else result
 
     def dump(self) -> str:
-        """As the weights say it: by the names of options."""
+        """As stored in the weights' metadata: by option name."""
         its = self.parameters
         options = {
             "omega": "auto" if its.omega is None else its.omega,
@@ -105,7 +105,7 @@ class ClassicalStart:
 
 
 def _brightened(pixels: Pixels, mean: float, wanted: float) -> Pixels:
-    """Pixels of another mean luminance, by a curve g v + (1 - g) v^3; as far as that rises."""
+    """Pixels of another mean luminance, by a monotonic curve g v + (1 - g) v^3."""
     top = int(np.iinfo(pixels.dtype).max)
     levels = np.arange(top + 1) / top
 
@@ -116,7 +116,7 @@ def _brightened(pixels: Pixels, mean: float, wanted: float) -> Pixels:
 
     cubes = levels**3
     least, _ = measure(mapped(cubes))
-    if least >= mean:  # all is black or white
+    if least >= mean:  # everything is black or white
         return pixels
     gain = min((wanted - least) / (mean - least), LARGEST_GAIN)
     return mapped(gain * levels + (1 - gain) * cubes)
@@ -126,14 +126,14 @@ Start = Exposure | ClassicalStart
 
 
 def noted(start: Start | None) -> dict[str, str]:
-    """What weights say of it."""
+    """The start's entry in the weights' metadata."""
     if start is None:
         return {}
     return {EXPOSURE if isinstance(start, Exposure) else CLASSICAL: start.dump()}
 
 
 def start_of(about: Mapping[str, str]) -> Start | None:
-    """What ``noted`` wrote. Raises ``ValueError``."""
+    """Read what ``noted`` wrote. Raises ``ValueError``."""
     try:
         if CLASSICAL in about:
             return ClassicalStart.load(about[CLASSICAL])
@@ -143,25 +143,25 @@ def start_of(about: Mapping[str, str]) -> Start | None:
 
 
 def begun(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:
-    """Images, as the arrays that are computed with."""
+    """The arrays to compute with, made from images."""
     return [start.before(i) for i in images] if isinstance(start, ClassicalStart) else images
 
 
 def ended(result: Pixels, given: Pixels, image: Pixels, start: Start | None) -> Pixels:
-    """The network's result for an image, as it is to be; ``given``: what the network was given."""
+    """The final result for an image; ``given``: the network's input."""
     return start.after(result, given, image) if isinstance(start, ClassicalStart) else result
 
 
 def exposure_of(start: Start | None) -> Exposure | None:
-    """What of a start is done in tensors, along with the network."""
+    """The part of a start that is done on tensors, along with the network."""
     return start if isinstance(start, Exposure) else None
 
 
 def classical_of(start: Start | None) -> ClassicalStart | None:
-    """What of a start is done in arrays, before the network and after it."""
+    """The part of a start that is done on arrays, before and after the network."""
     return start if isinstance(start, ClassicalStart) else None
 
 
 def in_fingerprint(start: ClassicalStart | None) -> dict[str, int]:
-    """What decides pixels beside the weights, which say all else of a start."""
+    """What determines pixels besides the weights, which record everything else of a start."""
     return {} if start is None else {"start-algorithm": ALGORITHM_VERSIONS[CLASSICAL]}

@@ -1,9 +1,9 @@
-"""Dark photographs made of well-lit ones, as a camera would have taken them; on any device.
+"""Dark photographs made from well-lit ones, as a camera would have taken them; on any device.
 
 The light of a scene is dimmed, evenly or not; the sensor adds its noise before white balance
-multiplies it, so that what is cut off at black turns shadows purple, as it does in real ones; the
-camera smooths, compresses and rounds. Some samples are bright already, and are to stay as they are.
-Everything happens to a whole batch at once, every sample drawn for itself.
+multiplies it, so that clipping at black turns shadows purple, as in real ones; the camera smooths,
+compresses and rounds. Some samples are already bright, and are to stay as they are. Everything is
+done for a whole batch at once, with random parameters for each sample.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOCK = 8
 
 @dataclass(frozen=True)
 class Range:
-    """Uniform between two numbers."""
+    """A uniform distribution between two numbers."""
 
     low: float
     high: float
@@ -42,43 +42,43 @@ class Range:
 
 @dataclass(frozen=True)
 class Darkening:
-    """How dark photographs come about. Stops are powers of two of light; shares add up to < 1."""
+    """How photographs are darkened. Stops are powers of two of light; shares add up to < 1."""
 
     bright: float = 0.15
-    """Share of the samples that are bright already."""
+    """Share of the samples that are already bright."""
     bright_stops: Range = Range(-1.2, 0.8)
     uneven: float = 0.45
-    """Share of the samples with light and shade: against the light, or by lamps."""
+    """Share of the samples with light and shade: backlit, or lit by lamps."""
     stops: Range = Range(-7.5, -1.5)
-    """Of an evenly dark sample, and of the shade of an uneven one."""
+    """For an evenly dark sample, and for the shaded parts of an uneven one."""
     lit_stops: Range = Range(-3.0, 0.3)
-    """Of what has light in an uneven one."""
+    """For the lit parts of an uneven sample."""
     cast: float = 0.12
     """Standard deviation of the natural logarithm of each channel's gain."""
     contrast: Range = Range(0.85, 1.2)
     """Exponent of the camera's own tone curve."""
     corner: float = 0.5
-    """How much light the corners lose at most."""
+    """Maximum share of light that the corners lose."""
     red_gain: Range = Range(1.3, 2.4)
     blue_gain: Range = Range(1.2, 2.4)
-    """White balance, by which the noise of red and blue exceeds that of green."""
+    """White balance gain, by which the noise of red and blue exceeds that of green."""
     read_noise: Range = Range(math.log(1e-4), math.log(1.5e-3))
     """Natural logarithm of its standard deviation, as a share of the sensor's range."""
     shot_noise: Range = Range(math.log(1e-5), math.log(1e-3))
     """Natural logarithm of the variance per unit of light."""
     black: float = 0.001
-    """By how much black may lie too high, as a share of the sensor's range."""
+    """Maximum offset of the black level, as a share of the sensor's range."""
     smoothing: float = 0.7
-    """Weight, at most, of a mean over 3x3 pixels: demosaicking, and the camera's noise filter."""
+    """Maximum weight of a mean over 3x3 pixels: demosaicking, and the camera's noise filter."""
     jpeg: float = 0.6
     """Share of the samples that are compressed."""
     jpeg_quality: Range = Range(60, 98)
 
 
 def darken(clean: Tensor, how: Darkening, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pairs made of well-lit photographs, (N, 3, H, W) sRGB in 0..1: dark ones, and their targets.
+    """Pairs from well-lit photographs, (N, 3, H, W) sRGB in 0..1: dark ones, and their targets.
 
-    H and W are multiples of 8. ``random`` lives on the same device.
+    H and W are multiples of 8. ``random`` is on the same device.
     """
     draw = _Draw(clean, random)
     light = _linear(clean)
@@ -102,7 +102,7 @@ def darken(clean: Tensor, how: Darkening, random: torch.Generator) -> tuple[Tens
     compressed = _compressed(low, draw.between(how.jpeg_quality))
     low = torch.where(draw.uniform() < how.jpeg, compressed, low)
     low = (low.clamp(0, 1) * 255).round() / 255
-    # What is brighter than the photograph stays so: nobody asked to darken it.
+    # Samples brighter than the photograph stay so: the task is never to darken.
     target = torch.where(is_bright, torch.maximum(_encoded(dim), clean), clean)
     return low, target
 
@@ -131,7 +131,7 @@ class _Draw:
 
 
 def _light_and_shade(clean: Tensor, draw: _Draw) -> Tensor:
-    """Where light falls, (N, 1, H, W) in 0..1: somewhere, and rather on what is bright."""
+    """Where light falls, (N, 1, H, W) in 0..1: at random, with a preference for bright areas."""
     size = (clean.shape[2], clean.shape[3])
     somewhere = interpolate(draw.normal(4), size, mode="bicubic", align_corners=False)
     luma = sum(weight * clean[:, at : at + 1] for at, weight in enumerate(LUMINANCE[::-1]))
@@ -142,20 +142,20 @@ def _light_and_shade(clean: Tensor, draw: _Draw) -> Tensor:
 
 
 def _sense(dim: Tensor, how: Darkening, draw: _Draw) -> Tensor:
-    """What a sensor and its white balance make of light, both in 0..1, linear."""
+    """The output of a sensor with white balance for incoming light; both in 0..1, linear."""
     green = torch.ones((len(dim), 1, 1, 1), device=dim.device)
     gains = torch.cat([draw.between(how.red_gain), green, draw.between(how.blue_gain)], 1)
     raw = dim / gains
     read, shot = (draw.between(limits).exp() for limits in (how.read_noise, how.shot_noise))
     noise = draw.like(dim)
-    # Neighbours are alike, for each pixel's colours were made of its neighbours'.
+    # Noise of neighbours is correlated, since demosaicking mixes neighbouring pixels.
     noise = torch.lerp(noise, _blurred(noise) * 3, draw.uniform())
     noisy = raw + noise * (read**2 + shot * raw).sqrt() + how.black * draw.uniform()
     return (noisy.clamp(min=0) * gains).clamp(0, 1)
 
 
 def _compressed(image: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG leaves, without its smaller chroma: quantised 8x8 cosine transforms."""
+    """The effect of JPEG, except its chroma subsampling: quantised 8x8 cosine transforms."""
     n, c, h, w = image.shape
     order = torch.arange(BLOCK, device=image.device, dtype=image.dtype)
     basis = (math.pi / BLOCK * (order + 0.5) * order.view(-1, 1)).cos() * (2 / BLOCK) ** 0.5
@@ -171,7 +171,7 @@ def _compressed(image: Tensor, quality: Tensor) -> Tensor:
 
 @cache
 def _jpeg_luma(device: torch.device) -> Tensor:
-    """Sent there once: each time, the host would wait for all that the device has to do."""
+    """The table on a device; cached, since each transfer would wait for all queued work."""
     return torch.tensor(JPEG_LUMA, dtype=torch.float32, device=device)
 
 
@@ -192,7 +192,7 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _wide_mean(plane: Tensor) -> Tensor:
-    """A blur by a 16th of the image."""
+    """A blur over a 16th of the image."""
     size = (plane.shape[2], plane.shape[3])
     small = interpolate(plane, (16, 16), mode="bilinear", antialias=True)
     wide: Tensor = interpolate(small, size, mode="bilinear", align_corners=False)

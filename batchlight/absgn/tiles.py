@@ -1,12 +1,12 @@
 """An image in tiles, with the result of the whole image.
 
-The network pools over whole images, so a tile by itself would be another picture: brighter, if it
-happens to be a dark corner. Therefore all tiles are run up to the first pool of which the whole
-image's answer is not known yet; their shares make that answer; they are run again, up to the next
-pool, and once more to the end when all is known. That costs about 2.5 times the arithmetic of the
+The network pools over whole images, so a tile by itself would be another picture: made brighter, if
+it happens to be a dark corner. Therefore all tiles are run up to the first pool whose result for
+the whole image is not yet known; their shares give that result; they are run again, up to the next
+pool, and once more to the end when all are known. This costs about 2.5 times the arithmetic of the
 whole image, but never more memory than one tile.
 
-Each tile is run with a margin as wide as the network can reach, of which nothing is kept.
+Each tile is run with a margin as wide as the network's reach, of which nothing is kept.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Span:
     wide_stop: int
 
     def within(self, wide_length: int, length: int) -> slice:
-        """Where it lies in a plane that shows the wide range, reduced to ``length`` rows."""
+        """Its place in a plane that shows the wide range, reduced to ``length`` rows."""
         scale = wide_length // length
         first = self.start - self.wide_start
-        # The last one also owns the padding behind the image's edge.
+        # The last span also owns the padding behind the image's edge.
         last = wide_length if self.stop == self.wide_stop else self.stop - self.wide_start
         return slice(first // scale, last // scale)
 
@@ -51,7 +51,7 @@ class Tile:
 
 
 def cut(height: int, width: int, side: int) -> Iterator[Tile]:
-    """Cut an image into tiles of at most ``side`` pixels, rounded up to what the network takes."""
+    """Cut an image into tiles of at most ``side`` pixels, rounded up to a multiple of 8."""
     for rows in _spans(height, side):
         for columns in _spans(width, side):
             yield Tile(rows, columns)
@@ -63,11 +63,11 @@ def run_in_tiles(
     load: Callable[[Tile], Tensor],
     store: Callable[[Tile, Tensor], None],
 ) -> None:
-    """Run the network on a whole image, tile by tile; the result is not clipped yet.
+    """Run the network on a whole image, tile by tile; the result is not yet clipped.
 
-    ``load`` gives a tile with its margin as the network takes it, (1, 3, H, W), padded at the
-    image's edges only; ``store`` gets the result of the same shape. For each tile
-    ``load`` is called several times, ``store`` once.
+    ``load`` returns a tile with its margin as the network's input, (1, 3, H, W), padded at the
+    image's edges only; ``store`` gets the result of the same shape. ``load`` is called several
+    times per tile, ``store`` once.
     """
     answers: list[Tensor] = []
     while True:
@@ -85,7 +85,7 @@ def run_in_tiles(
 
 @dataclass(frozen=True)
 class _Share:
-    """What one tile contributes to an answer."""
+    """What one tile contributes to a pool's result."""
 
     how: Literal["mean", "max"]
     value: Tensor
@@ -93,7 +93,7 @@ class _Share:
 
 
 class _UnknownError(Exception):
-    """The network asked what is not known yet."""
+    """The network needs a pool's result that is not yet known."""
 
     def __init__(self, share: _Share) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _UnknownError(Exception):
 
 
 class _Replay:
-    """The `Pool` of a tile: known answers in the order of the questions, then ``_UnknownError``."""
+    """The `Pool` of a tile: returns known results in call order, then raises ``_UnknownError``."""
 
     def __init__(self, answers: Sequence[Tensor], tile: Tile, wide: Tensor) -> None:
         self._answers = iter(answers)

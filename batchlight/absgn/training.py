@@ -1,8 +1,8 @@
-"""Training: pictures in, weights out; on one device or, where torch.distributed runs, on several.
+"""Training: pictures in, weights out; on one device or, if torch.distributed runs, on several.
 
 The published recipe (LOL-v1, 256x256, batches of 5, 0.85 L1 + 0.15 (1 - SSIM), 300 epochs) with
-what proved better: more kinds of light (synthetic.py), more kinds of error (losses.py), a schedule
-that follows what is left (recipe.py), and a moving average of the weights as the result.
+proven improvements: more kinds of light (synthetic.py), more kinds of error (losses.py), a schedule
+that follows the remaining budget (recipe.py), and a moving average of the weights as the result.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from batchlight.absgn.recipe import Extent, Recipe
 from batchlight.absgn.samples import Batch, Pictures, Samples
 
 LARGEST_GRADIENT = 1.0
-"""Norm to which gradients are cut."""
+"""Norm to which gradients are clipped."""
 STEPS_AHEAD = 8
-"""How far a GPU's queue may run ahead of the clock that the schedule follows."""
+"""How many steps a GPU's queue may be ahead of the clock that the schedule follows."""
 SAVE_EVERY_S = 240.0
-"""How much may be lost when a training is killed in the middle of a round."""
+"""Upper limit of what is lost when a training is killed in the middle of a round."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,29 @@ class _Drawn:
 
     batch: Batch
     given: Tensor
-    """What the network is given for it."""
+    """The network's input for it."""
     dealt: Mapping[str, int]
-    """How many pictures of each kind have been shown with it."""
+    """How many pictures of each kind have been shown, including this step."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a training may be looked at: at the end of a round, or to save what there is."""
+    """A point to look at a training: the end of a round, or a chance to save its state."""
 
     round: int
     """From 1."""
     ended: bool
-    """Or it is in the middle of it."""
+    """Whether the round has ended, or is in progress."""
     over: bool
-    """The whole training is."""
+    """Whether the whole training has ended."""
     progress: float
-    """Share of the training that is over."""
+    """Completed share of the training."""
     loss: float
-    """Mean over the steps of the round; not a number if most of them had none."""
+    """Mean over the steps of the round; NaN if most of them had no finite loss."""
 
 
 class Trainer:
-    """Trains a network. Its whole state is tensors of floats, to be saved whenever it stops."""
+    """Trains a network. Its whole state is float tensors, which can be saved at every stop."""
 
     def __init__(
         self,
@@ -71,18 +71,18 @@ class Trainer:
     ) -> None:
         """``ahead``: draw the next step's samples while this one is computed; by default on a GPU.
 
-        They are then of the share of the training that was over one step earlier.
+        They then match the progress of the training one step earlier.
         """
         self.device = pictures.pairs[0][0].device
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.steps = 0
         self.shown = 0
-        """Real pairs, by all processes."""
+        """Real pairs shown, over all processes."""
         self.elapsed = 0.0
         """Seconds."""
         self.round = 0
-        """How many have ended."""
+        """Number of rounds that have ended."""
         self._network = self._placed(start)
         self.averaged = self._placed(self._network.state_dict()).requires_grad_(False)
         self._run: nn.Module = _Unclipped(self._network)
@@ -100,18 +100,18 @@ class Trainer:
         self._pairs = len(pictures.pairs)
         self._processes = processes
         self._losses = torch.zeros(2, device=self.device)
-        """Sum over the steps of this round that had one, and their number."""
+        """Sum over the steps of this round that had a finite loss, and their number."""
         self._round_steps = 0
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Those of the averaged network: what the training is for."""
+        """The weights of the averaged network, which are the result of the training."""
         return dict(self.averaged.state_dict())
 
     def train(self, extent: Extent, clock: Callable[[], float] = time.monotonic) -> Iterator[Stop]:
-        """Train on; stops after each round, and every few minutes within one.
+        """Continue the training; stops after each round, and every few minutes within one.
 
-        ``clock`` gives seconds. What the caller does at a stop counts, too.
+        ``clock`` returns seconds. The caller's time at a stop counts, too.
         """
         if self.device.type == "cuda":
             self._rehearse()
@@ -121,7 +121,7 @@ class Trainer:
             self.step(progress)
             waits = self.steps % STEPS_AHEAD == 0
             if waits:
-                float(self._losses[1])  # for the device
+                float(self._losses[1])  # waits for the device
             self.elapsed = self._agreed(before + clock() - began, extent)
             if self._ends_round(extent, scored, waits):
                 scored = saved = self.elapsed
@@ -131,7 +131,7 @@ class Trainer:
                 yield self._stop(extent, ended=False)
 
     def step(self, progress: float) -> None:
-        """One step, when a share of the training is over."""
+        """Run one step, at a given progress of the training."""
         drawn = self._drawn(progress)
         batch, self._dealt = drawn.batch, drawn.dealt
         for group in self._optimizer.param_groups:
@@ -140,7 +140,7 @@ class Trainer:
         self._optimizer.zero_grad()
         loss.backward()
         for parameter in self._network.parameters():
-            if parameter.grad is not None:  # a step that overflows is no reason to start anew
+            if parameter.grad is not None:  # a step that overflows is no reason to start over
                 parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         nn.utils.clip_grad_norm_(self._network.parameters(), LARGEST_GRADIENT, foreach=True)
         self._optimizer.step()
@@ -152,7 +152,7 @@ class Trainer:
         self._round_steps += 1
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes in training, flat; ``resume`` takes it back."""
+        """All that changes in training, as a flat mapping; ``resume`` takes it back."""
         moments = {
             f"optimizer.{number}.{name}": value
             for number, values in self._optimizer.state_dict()["state"].items()
@@ -166,12 +166,12 @@ class Trainer:
             **{f"average.{n}": v for n, v in self.averaged.state_dict().items()},
             **moments,
             "losses": self._losses,
-            # Floats of 32 bits are exact up to 16 million, and a file of floats holds them.
+            # 32-bit floats are exact up to 16 million, and a file of floats can hold them.
             **{f"number.{n}": torch.tensor(float(v)) for n, v in numbers.items()},
         }
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self._network.load_state_dict(_below("network.", state))
         self.averaged.load_state_dict(_below("average.", state))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -190,14 +190,14 @@ class Trainer:
         self._samples.resume(self._dealt)
 
     def _rehearse(self) -> None:
-        """Do what takes the most memory, so that it fails now if it has to, not near the end."""
+        """Run what needs the most memory, so that a failure comes now rather than near the end."""
         largest = self._samples.largest()
         if largest is not None:
             self._loss(given_for(largest.low, self.recipe.start), largest).backward()
             self._optimizer.zero_grad()
 
     def _drawn(self, progress: float) -> _Drawn:
-        """The samples of the step that comes now."""
+        """The samples of the current step."""
         ahead, self._next = self._next, None
         drawn = self._draw(self.steps, progress) if ahead is None else ahead.result()
         if self._drawer is not None:
@@ -233,7 +233,7 @@ class Trainer:
         if extent.seconds is None:
             return self.shown >= (self.round + 1) * self._pairs
         left = extent.seconds - self.elapsed
-        # Not just before the end, where it would be done again.
+        # Not shortly before the end, where it would be repeated.
         return waits and min(self.elapsed - scored, 2 * left) >= extent.round_s
 
     def _stop(self, extent: Extent, ended: bool) -> Stop:
@@ -250,7 +250,7 @@ class Trainer:
         return Stop(self.round + (not ended), ended, progress >= 1, progress, loss)
 
     def _agreed(self, elapsed: float, extent: Extent) -> float:
-        """What the first process's clock says where it decides, so that all take the same way."""
+        """The first process's clock, if time matters, so that all take the same branch."""
         if self._processes == 1 or extent.seconds is None:
             return elapsed
         said = torch.tensor(elapsed, dtype=torch.float64, device=self.device)
@@ -265,7 +265,7 @@ class Trainer:
 
 
 class _Unclipped(nn.Module):
-    """The network as training wants it."""
+    """The network as called in training: its output is not clipped."""
 
     def __init__(self, network: ABSGN) -> None:
         super().__init__()
@@ -276,9 +276,9 @@ class _Unclipped(nn.Module):
 
 
 def decay_at(steps: int, decay: float) -> float:
-    """The decay of a moving average that is short at first, to forget where it started.
+    """The decay of a moving average, short at first, so as to forget where it started.
 
-    As TensorFlow's ExponentialMovingAverage warms up: of n steps, about the last tenth count.
+    Like TensorFlow's ExponentialMovingAverage in warm-up: of n steps, the last tenth or so counts.
     """
     return min(decay, (1 + steps) / (10 + steps))
 

@@ -1,7 +1,7 @@
-"""Pixels to a GPU and back while it computes: through pinned memory, on streams of their own.
+"""Pixels to a GPU and back while it computes: through pinned memory, on separate streams.
 
-Calls of several threads may go on at once. PyTorch keeps pinned memory that was given back and
-hands it out again once no copy uses it, so that it is taken from the system only a few times.
+Calls of several threads may run at once. PyTorch keeps freed pinned memory and reuses it once no
+copy needs it, so it is allocated from the system only a few times.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class Uploaded:
     """A group of images on its way to the GPU."""
 
     images: Pixels
-    """(N, ...), uint8 or uint16, here."""
+    """(N, ...), uint8 or uint16, in host memory."""
     raw: Tensor
-    """The same on the GPU; 16 bits as int32, since PyTorch computes with no other."""
+    """The same on the GPU; 16 bits as int32, since PyTorch has no arithmetic for uint16."""
     there: torch.cuda.Event
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What the GPU will have made of a group when it gets there."""
+    """The GPU's result for a group, once it gets there."""
 
     levels: Tensor
-    """(N, ...) as the images, uint8 or int32."""
+    """(N, ...) like the images, uint8 or int32."""
     finite: Tensor
     """(N,) bool."""
     begun: torch.cuda.Event
@@ -40,12 +40,12 @@ class Computed:
 
     @property
     def milliseconds(self) -> float:
-        """How long the GPU took, known when it has ended."""
+        """GPU time of the group, available when it has ended."""
         return float(self.begun.elapsed_time(self.ended))
 
 
 class Copies:
-    """The ways to one GPU and back."""
+    """Transfers to and from one GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -53,7 +53,7 @@ class Copies:
         self._down = torch.cuda.Stream(device)
 
     def upload(self, images: Sequence[Pixels]) -> Uploaded:
-        """Begin to copy images of one shape and dtype; returns before that is done."""
+        """Start copying images of one shape and dtype; returns before the copy is done."""
         pinned = torch.empty(
             (len(images), *images[0].shape), dtype=_kind(images[0].dtype), pin_memory=True
         )
@@ -69,13 +69,13 @@ class Copies:
     def compute(
         self, uploaded: Uploaded, work: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> Computed:
-        """Let the GPU do ``work`` on a group as soon as it is there; returns before that is done.
+        """Launch ``work`` on a group as soon as it has arrived; returns before the work is done.
 
-        ``work`` makes levels and ``finite`` of the raw pixels. Raises what it raises.
+        ``work`` turns raw pixels into levels and ``finite``. Raises what it raises.
         """
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(uploaded.there)
-        uploaded.raw.record_stream(stream)  # its memory must not be used again before
+        uploaded.raw.record_stream(stream)  # keeps its memory from being reused before
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begun.record(stream)
         levels, finite = work(uploaded.raw)
@@ -83,8 +83,8 @@ class Copies:
         return Computed(levels, finite, begun, ended)
 
     def download(self, computed: Computed, dtype: np.dtype[np.generic]) -> tuple[Pixels, bool]:
-        """Wait for a group: its pixels, and whether all of them are numbers."""
-        arrived = torch.cuda.Event(blocking=True)  # so that waiting takes no CPU
+        """Wait for a group: its pixels, and whether all of them are finite."""
+        arrived = torch.cuda.Event(blocking=True)  # blocks without using the CPU
         with torch.cuda.stream(self._down):
             self._down.wait_event(computed.ended)
             levels, finite = (self._fetch(t) for t in (computed.levels, computed.finite))

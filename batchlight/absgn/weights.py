@@ -1,4 +1,4 @@
-"""Weights as safetensors: never pickled, hashed, refused with a sentence if they do not fit."""
+"""Weights as safetensors: never pickled, hashed, rejected with a sentence if they do not fit."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds."""
+    """The contents of a weights file."""
 
     data: bytes = field(repr=False)
-    """The file."""
+    """The whole file."""
     tensors: Mapping[str, Tensor] = field(repr=False)
     channels: int
     about: Mapping[str, str]
-    """What the training noted down."""
+    """What the training recorded."""
     start: Start | None = None
-    """What the network wants its images to be; None: as they are."""
+    """The preprocessing that the network expects; None: none."""
 
     @property
     def sha256(self) -> str:
-        """Of the file, in hex; part of the fingerprint of all that is made with it."""
+        """Of the file, in hex; part of the fingerprint of everything made with it."""
         return hashlib.sha256(self.data).hexdigest()
 
     def network(self) -> ABSGN:
@@ -64,7 +64,7 @@ def dump_weights(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> byt
 
 
 def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Any safetensors file of floats: its tensors, and what it says about them.
+    """Any safetensors file of floats: its tensors, and its metadata.
 
     Raises ``ValueError``.
     """
@@ -73,7 +73,7 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         about = tensors_about(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError("it is no safetensors file, or is cut short") from error
-    except (TypeError, AttributeError) as error:  # what it says of itself is of another form
+    except (TypeError, AttributeError) as error:  # its metadata has another form
         raise ValueError("it is no safetensors file, or is cut short") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):
         raise ValueError("it holds other numbers than floats of 16 or 32 bits")
@@ -83,19 +83,19 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 def dump_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
     """The content of a safetensors file; equal for equal tensors."""
     own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    # One entry, since safetensors writes several in an order that changes.
+    # A single entry, since safetensors writes several in random order.
     return safetensors.torch.save(own, {"about": json.dumps(dict(about), sort_keys=True)})
 
 
 def tensors_about(data: bytes) -> dict[str, str]:
-    """What a safetensors file of ours says about its tensors."""
+    """The metadata of a safetensors file of ours."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return {str(k): str(v) for k, v in json.loads(metadata.get("about", "{}")).items()}
 
 
 def _skeleton(channels: int) -> ABSGN:
-    """The network without numbers in it."""
+    """The network without data."""
     with torch.device("meta"):
         return ABSGN(channels)
 

@@ -6,6 +6,6 @@ darkchannel.py  the dark channel and the haziest pixels, in one pass over the ro
 omega.py        the omega that brings an image to a target
 exact.py        the formula, pixel by pixel
 cells.py        a clean estimate of a noisy image
-denoise.py      the formula with noise calmed
+denoise.py      the formula with noise reduced
 dehaze.py       the method itself
 """

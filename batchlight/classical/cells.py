@@ -1,16 +1,16 @@
 """A clean estimate of a noisy image: an affine function of its pixels, by cells.
 
 A guided filter whose guide is the image itself (He, Sun and Tang, "Guided Image Filtering", TPAMI
-2013): within a window of mean m and variance s2, noise of variance n2 is told from signal by
+2013): within a window of mean m and variance s2, noise of variance n2 is separated from signal by
 
     e = m + s2 / (s2 + n2) (v - m)
 
-once for luminance and once for colour, which is calmed more, since eyes forgive less noise there
-than loss of detail. Statistics are taken from cells of 4 x 4 pixels and their eight neighbours, and
-what follows from them is interpolated (He and Sun, "Fast Guided Filter", 2015).
+once for luminance and once for colour, which is smoothed more, since its noise is more visible than
+a loss of detail. Statistics are taken from cells of 4 x 4 pixels and their eight neighbours, and
+the coefficients are interpolated (He and Sun, "Fast Guided Filter", 2015).
 
 All arithmetic is float32 without fused operations, so that all CPUs give the same pixels. Loops are
-written to become vector instructions: no branches, few arrays each.
+written to be vectorized: no branches, few arrays each.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import LUMINANCE, Pixels
 
 CELL = 4
-"""Side of a cell, pixels. ``_spread`` is written for it."""
+"""Side of a cell, in pixels. ``_spread`` is written for this size."""
 
 ROWS = (0, 3)
-"""Those of a cell that statistics are taken from: all four tell noise no better."""
+"""Rows of a cell that statistics are taken from: all four separate noise no better."""
 
 LUMINANCE_NOISE = 1.5 / 255
-"""n, standard deviation of the noise of luminance, on 0..1."""
+"""n, standard deviation of the luminance noise, on 0..1."""
 
 COLOUR_NOISE = 8 / 255
-"""n of colour: of the length of (blue, green, red) - luminance, on 0..1."""
+"""n for colour: for the length of (blue, green, red) - luminance, on 0..1."""
 
 STATISTICS = 5
-"""Of a cell: means of blue, green, red, luminance squared, and colour's length squared."""
+"""Per cell: means of blue, green, red, luminance squared, and colour's length squared."""
 
 COEFFICIENTS = 5
-"""Of a cell, for e = colour * v + grey * luminance(v) + offset: colour, grey, three offsets."""
+"""Per cell, for e = colour * v + grey * luminance(v) + offset: colour, grey, three offsets."""
 
 Float32 = npt.NDArray[np.float32]
 
 BLUE, GREEN, RED = (np.float32(weight) for weight in LUMINANCE)
 ZERO, ONE = np.float32(0), np.float32(1)
 _NEAR, _FAR = np.float32(1 / 8), np.float32(3 / 8)
-"""Shares of a neighbouring cell in the pixels of a cell, by their distance from its centre."""
+"""Weights of a neighbouring cell for the pixels of a cell, by distance from its centre."""
 _OF_CELL, _OF_WINDOW = np.float32(1 / (len(ROWS) * CELL)), np.float32(1 / 9)
 
 
@@ -68,7 +68,7 @@ def estimate_by_cells(rows: Pixels, width: int, rgb: bool) -> Float32:
 def interpolate(coefficients: Float32, y: int, between: Float32, out: Float32) -> None:
     """The coefficients of the pixels of row ``y``.
 
-    ``out``: (``COEFFICIENTS``, ``CELL`` * cells across). ``between``: room, (``COEFFICIENTS``,
+    ``out``: (``COEFFICIENTS``, ``CELL`` * cells across). ``between``: buffer, (``COEFFICIENTS``,
     cells across + 2).
     """
     last = coefficients.shape[0] - 1
@@ -89,7 +89,7 @@ def _mix(one: Float32, other: Float32, share: np.float32, out: Float32) -> None:
 
 @kernel
 def _spread(cells: Float32, out: Float32) -> None:
-    """From one value for each cell to one for each of its pixels."""
+    """From one value per cell to one per pixel."""
     one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
     of_far, of_near = ONE - _FAR, ONE - _NEAR
     for cell in range(cells.size - 2):
@@ -151,7 +151,7 @@ def _describe_columns(blue: Pixels, green: Pixels, red: Pixels, columns: Float32
 
 @kernel
 def _mean_of_cells(columns: Float32, means: Float32) -> None:
-    """Four columns each, the ends twice."""
+    """Means over four columns each, both ends twice."""
     one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
     last = means.size - 2
     for cell in range(last):
@@ -210,7 +210,7 @@ def _fit_row(
         r -= y
         of_grey = greys[x] - y * y
         of_colour = colours[x] - (b * b + g * g + r * r)
-        of_grey = of_grey if of_grey > ZERO else ZERO  # which rounding may have gone below
+        of_grey = of_grey if of_grey > ZERO else ZERO  # rounding may have made it negative
         of_colour = of_colour if of_colour > ZERO else ZERO
         keep_grey, keep_colour = of_grey / (of_grey + noise), of_colour / (of_colour + colour_noise)
         offset, rest = (ONE - keep_grey) * y, ONE - keep_colour

@@ -1,12 +1,12 @@
 """The dark channel of an image and its haziest pixels, found in one pass over the rows.
 
-``definition`` is the formula in NumPy. ``scan`` gives the same, fast:
+``definition`` is the formula in NumPy. ``scan`` computes the same, fast:
 
-1. *Keys.* A pixel's key is the largest of its three samples with the channel's rank (blue 2, green
-   1, red 0) in two bits below it. So the largest key in a window tells the brightest sample, and
-   of channels that tie the one that comes first. Gray is three equal channels. Where nobody asks
-   for the channel, the key is the sample alone, in half of the bits.
-2. *Columns.* The largest key among the columns of each window, for a row of the image: maxima of
+1. *Keys.* A pixel's key is the largest of its three samples, followed by the channel's rank (blue
+   2, green 1, red 0) in the two lowest bits. So the largest key in a window gives the brightest
+   sample and, of channels that tie, the first one. Gray is three equal channels. If the channel
+   is not needed, the key is the sample alone, in half the bits.
+2. *Columns.* The largest key among the columns of each window, for one row of the image: maxima of
    spans 1, 2, 4 ... are doubled up to the window's size (``_largest_in_row``).
 3. *Rows.* The largest of these among the rows of each window, in three comparisons for any size n
    (van Herk, 1992; Gil and Werman, 1993). Rows are taken in blocks of n, and a window is the end
@@ -17,11 +17,11 @@
        ends           max(c, d)
        start                 max(e, f)
 
-4. *Haziest.* Of each row, only stretches that have a low enough key are looked at pixel by pixel
+4. *Haziest.* In each row, only stretches that have a low enough key are searched pixel by pixel
    (``_search``).
 
-The loops over a row have no branches, no views of one array in another and no arithmetic wider
-than their samples: so written, the compiler turns them into vector instructions.
+The loops over a row have no branches, no views of one array in another and no arithmetic wider than
+their samples, so that the compiler vectorizes them.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import Pixels
 
 HAZIEST = 0.001
-"""Share of the pixels, the haziest, among which the atmospheric light is looked for."""
+"""Share of the pixels, the haziest, in which to look for the atmospheric light."""
 
 STRETCH = 64
-"""How many pixels are passed over at once when none of them is among the haziest."""
+"""How many pixels to skip at once if none of them is among the haziest."""
 
 UNSEEN = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over the stored values v of an image finds."""
+    """The results of one pass over the stored values v of an image."""
 
     own: Pixels | None
     """(height, width), dtype of the image: each pixel's v in the dark channel; None if not kept."""
     darkest: int
     """The smallest sum of a pixel's three channels among the haziest."""
     sums: npt.NDArray[np.int64]
-    """(channels,): the sum of each."""
+    """(channels,): the sum of each channel."""
 
 
 def definition(pixels: Pixels, window: int) -> Scan:
-    """What ``scan`` finds, by its formula: what tests compare it with."""
+    """What ``scan`` finds, by its formula: the reference for tests."""
     planes = pixels.reshape(*pixels.shape[:2], -1)
     before, after = window // 2, (window - 1) // 2
     padded = np.pad(planes, ((before, after), (before, after), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), axis=(0, 1))
-    brightest = windows.max(axis=(3, 4))  # of v, which is where I = R - v is smallest
-    channel = brightest.argmax(axis=2)  # the first of those that tie: blue, green, red
+    brightest = windows.max(axis=(3, 4))  # of v, i.e. where I = R - v is smallest
+    channel = brightest.argmax(axis=2)  # on ties, the first: blue, green, red
     own = np.take_along_axis(planes, channel[:, :, np.newaxis], axis=2)[:, :, 0]
     # The haziest pixels have the smallest maxima.
     maxima = brightest.max(axis=2)
@@ -76,17 +76,17 @@ def definition(pixels: Pixels, window: int) -> Scan:
 
 
 def scan(pixels: Pixels, window: int, keep_own: bool = True, rgb: bool = False) -> Scan:
-    """Look at all pixels of an image, uint8 or uint16, (height, width) or (height, width, 3).
+    """Scan all pixels of an image, uint8 or uint16, (height, width) or (height, width, 3).
 
-    ``keep_own``: whether each pixel's own value in the dark channel is wanted. ``rgb``: red comes
+    ``keep_own``: whether each pixel's own value in the dark channel is needed. ``rgb``: red comes
     first, not blue; ``Scan.sums`` are of blue, green, red all the same.
 
     The haziest are those whose dark channel in He et al.'s sense (the minimum of I = R - v over
     window and channels) is at or above its n-th largest value, n being a thousandth of the pixels
     and at least one.
 
-    The window spans rows y - window // 2 .. y + (window - 1) // 2, columns alike, clipped at the
-    border. Of channels that tie, blue comes before green before red.
+    The window spans rows y - window // 2 .. y + (window - 1) // 2, likewise for columns, clipped at
+    the border. On ties between channels, blue comes before green before red.
     """
     height, width = pixels.shape[:2]
     size = min(window, 2 * max(height, width) + 1)
@@ -94,7 +94,7 @@ def scan(pixels: Pixels, window: int, keep_own: bool = True, rgb: bool = False) 
     top = int(np.iinfo(pixels.dtype).max)
     own = np.empty((height if keep_own else 0, width), pixels.dtype)
     planes = [np.empty((size, width), pixels.dtype) for _ in range(channels)] * (3 // channels)
-    # As narrow as is fast: no decoder makes rows of 16 million pixels.
+    # As narrow as possible for speed: no decoder makes rows of 16 million pixels, so sums fit.
     ranked = np.uint16 if top == 255 else np.uint32
     ends = np.empty((size, width), ranked if keep_own else pixels.dtype)
     sums = np.empty((height, channels), np.uint32 if top == 255 else np.uint64)
@@ -118,16 +118,16 @@ def _scan(
     """Fill ``own`` and ``sums``; return the darkest sum of channels of the ``wanted`` haziest.
 
     ``pixels``: (height, width * channels), up to ``top``. ``own``: (height, width), or (0, width)
-    if it is not wanted, and keys have no rank. ``planes``: room for the rows in the
-    window, by channel, each (size, width); row y is in row y % size. ``ends``: (size, width), room
-    for keys. ``sums``: (height, channels), the sum of each row.
+    if it is not needed, and keys have no rank. ``planes``: buffer for the rows in the window, by
+    channel, each (size, width); row y is in row y % size. ``ends``: (size, width), buffer for keys.
+    ``sums``: (height, channels), the sum of each row.
     """
     height, width = pixels.shape[0], own.shape[1]
     size = ends.shape[0]
     above, below = size // 2, (size - 1) // 2
     start, keys = np.empty(width, ends.dtype), np.empty(width, ends.dtype)
     padded = np.zeros((2, size + width), ends.dtype)
-    # By the maximum of their windows: how many pixels, and the smallest sum of their channels.
+    # By the maximum of the window: how many pixels, and the smallest sum of their channels.
     counts, darkest = np.zeros(top + 1, np.int64), np.full(top + 1, UNSEEN)
     threshold, seen, shift = top, 0, 2 if own.shape[0] else 0
     for i in range(size):
@@ -162,10 +162,10 @@ def _search(
     seen: int,
     wanted: int,
 ) -> tuple[int, int]:
-    """Look for the haziest pixels in one row.
+    """Search for the haziest pixels in one row.
 
     ``shift``: how many bits of a key are rank. ``threshold``: upper bound, from the rows so far, of
-    the maximum of a haziest pixel's window; it falls fast, so that few pixels are looked at one by
+    the maximum of a haziest pixel's window; it falls fast, so that few pixels are examined one by
     one. ``seen``: how many pixels lie at or below it. Returns both, updated.
     """
     blue, green, red = colours
@@ -174,7 +174,7 @@ def _search(
         lowest = np.int64(_lowest(keys[first:end])) >> shift
         if lowest > threshold:
             continue
-        if lowest == np.int64(_highest(keys[first:end])) >> shift:  # as in most flat places
+        if lowest == np.int64(_highest(keys[first:end])) >> shift:  # as in most flat areas
             seen += end - first
             counts[lowest] += end - first
             total = _lowest_sum(blue[first:end], green[first:end], red[first:end])
@@ -210,7 +210,7 @@ def _largest_in_row(
     padded: Pixels,
     out: Pixels,
 ) -> None:
-    """The largest key of each window's columns in row ``y``; 0 where there is no such row."""
+    """The largest key of each window's columns in row ``y``; 0 if there is no such row."""
     if y < 0 or y >= pixels.shape[0]:
         out[:] = 0
         return
@@ -270,7 +270,7 @@ def _pick(colours: tuple[Pixels, ...], keys: Pixels, own: Pixels) -> None:
 
 @kernel
 def _widen(row: Pixels, shift: int, count: int, out: Pixels) -> None:
-    """The larger of each element and the one that lies ``shift`` further on."""
+    """The larger of each element and the one ``shift`` further on."""
     for x in range(count):
         here, there = row[x], row[np.uintp(x) + np.uintp(shift)]
         out[x] = here if here > there else there

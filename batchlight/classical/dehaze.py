@@ -1,8 +1,8 @@
 """The classical method: invert the dark image, remove the haze, invert back.
 
-A low-light image, inverted, looks like a hazy one (Dong et al., ICME 2011), so that a haze removal
-brightens it; the one used here is Tan, Bai, Wang and Higashi, "Fast Single-image Defogging"
-(Fujitsu Sci. Tech. J. 50(1), 2014). With v the stored value, R its range (255 or 65535), I = R - v:
+An inverted low-light image looks hazy (Dong et al., ICME 2011), so haze removal brightens it; the
+one used here is Tan, Bai, Wang and Higashi, "Fast Single-image Defogging" (Fujitsu Sci. Tech. J.
+50(1), 2014). With v the stored value, R its range (255 or 65535), I = R - v:
 
     dark channel   c(x) = the channel in which the minimum of I over the window around x occurs
     dark pixel     d(x) = I_c(x)(x)             the pixel's own value, which limits halos
@@ -10,9 +10,9 @@ brightens it; the one used here is Tan, Bai, Wang and Higashi, "Fast Single-imag
     clarified      J(x) = (I(x) - A) / max(t(x), t0) + A
     result         R - J, clipped and rounded to nearest
 
-``exact.py`` computes just that. ``denoise.py`` takes it apart, to calm noise. With a window of one
-pixel, d is the smallest of the pixel's own I: one tone curve for all, which keeps the ratios of the
-channels. Wider windows have the channel change from one to the next, in visible squares.
+``exact.py`` computes exactly this. ``denoise.py`` splits it, to reduce noise. With a window of one
+pixel, d is the smallest of the pixel's own I: a single tone curve, which keeps the ratios of the
+channels. With wider windows the channel changes from one to the next, in visible squares.
 
 Arrays only: uint8 or uint16, shape (height, width) for gray or (height, width, 3) for colour in
 OpenCV's order blue, green, red. The minimum of I is the maximum of v, so nothing is ever inverted
@@ -40,17 +40,17 @@ class DehazeParameters:
     """omega, t0 and window as in the formulas above."""
 
     omega: float | None
-    """In (0, 1]; None for what brings an image to the target."""
+    """In (0, 1]; None to choose the one that brings an image to the target."""
     t0: float
     window: int
     denoise: bool
-    """Whether to calm the noise that is amplified."""
+    """Whether to reduce the noise that is amplified."""
     target: float
-    """Mean luminance, 0..1, of the result, where omega is None."""
+    """Mean luminance, 0..1, of the result, if omega is None."""
 
     @classmethod
     def of(cls, config: JobConfig) -> DehazeParameters:
-        """Those of a job."""
+        """The parameters of a job."""
         return cls(
             None if config.omega == "auto" else config.omega,
             config.t0,
@@ -62,7 +62,7 @@ class DehazeParameters:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What one pass over an image tells, enough to enhance it with any atmospheric light."""
+    """The results of one pass over an image, enough to enhance it with any atmospheric light."""
 
     own: Pixels | None
     """(height, width), dtype of the image: the stored value v in the dark channel, R - d(x); None
@@ -72,7 +72,7 @@ class Analysis:
     """The image's own estimate, 0..255."""
 
     luminance: float
-    """The mean, 0..1, as ``measures.measure`` has it."""
+    """The mean, 0..1, as in ``measures.measure``."""
 
     rgb: bool = False
     """Whether red comes first in the pixels."""
@@ -80,11 +80,11 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Enhanced:
-    """An enhanced image and what was measured on the way."""
+    """An enhanced image with measurements."""
 
     pixels: Pixels
     omega: float
-    """The one used."""
+    """The omega used."""
     mean_transmission: float
     """Mean of t over the image, before t0 bounds it."""
 
@@ -92,9 +92,9 @@ class Enhanced:
 def analyse(pixels: Pixels, window: int, rgb: bool = False) -> Analysis:
     """Find each pixel's dark channel, the atmospheric light and the luminance.
 
-    The light: the highest mean of the three channels of I among the haziest pixels (``scan``), by a
-    window of ``LIGHT_WINDOW`` or ``window``, whichever is larger. Ties between channels are as
-    there. ``rgb``: red comes first.
+    The light: the highest mean of the three channels of I among the haziest pixels (``scan``), with
+    a window of ``LIGHT_WINDOW`` or ``window``, whichever is larger. Ties between channels are
+    resolved as there. ``rgb``: red comes first.
     """
     top = int(np.iinfo(pixels.dtype).max)
     found = scan(pixels, max(window, LIGHT_WINDOW), window >= LIGHT_WINDOW, rgb)
@@ -109,12 +109,12 @@ def enhance(
 ) -> Enhanced:
     """Brighten one image, given its analysis and the light to use (0..255).
 
-    A light of 0, which only a wholly white image has, means that there is nothing to remove.
+    A light of 0, which only a completely white image has, means that there is nothing to remove.
     """
     if not atmospheric_light:
         return Enhanced(pixels.copy(), parameters.omega or 0.0, mean_transmission=1.0)
     top = int(np.iinfo(pixels.dtype).max)
-    # As it is recorded, so that a record reproduces its omega.
+    # As recorded, so that a record reproduces its omega.
     light = float(np.float32(atmospheric_light)) * top / LIGHT_SCALE
     own, rgb, t0 = analysis.own, analysis.rgb, parameters.t0
     omega = parameters.omega

@@ -1,23 +1,23 @@
-"""The method with its noise calmed.
+"""The method with its noise reduced.
 
 Dehazing multiplies a dark pixel by 1 / max(t, t0), up to twentyfold, and sensor noise with it. But
 it can be written as a sum, with v the stored value and b = R - A the black point,
 
     R - J = v + (1 / max(t, t0) - 1) (v - b)
 
-the image itself and the light that is added. Only what is added amplifies noise, so only that is
-made from an estimate e of the clean image:
+the image itself and the added light. Only the added light amplifies noise, so only that is computed
+from an estimate e of the clean image:
 
     R - J = v + (1 / max(t(e), t0) - 1) (luminance(e) - b + k (e - luminance(e)))
 
 Where nothing is added, as in highlights, the image stays as it is, and where much is added, the
 noise is that of e.
 
-The estimate is that of ``cells.py``.
+``cells.py`` computes the estimate.
 
-*Colour in shadows.* Of a pixel a few levels above black, colour is mostly noise and rounding, which
-no window removes: shadows of cameras are purple. k = e^2 / (e^2 + c^2), e that of the brightest
-channel, fades it, as the Wiener filter does for a signal e and noise c.
+*Colour in shadows.* A few levels above black, the colour of a pixel is mostly noise and rounding,
+which no window removes: cameras have purple shadows. k = e^2 / (e^2 + c^2), with the e of the
+brightest channel, fades it, as the Wiener filter does for a signal e and noise c.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ SHADOW = 14 / 255
 
 
 class _Constants(NamedTuple):
-    """A curve in numbers that a kernel takes, on the range of the pixels."""
+    """The numbers of a curve that a kernel takes, on the range of the pixels."""
 
     at_black: np.float32
     """t(0)."""
     slope: np.float32
-    """Of t."""
+    """The slope of t."""
     t0: np.float32
     black: np.float32
     """b."""
@@ -79,10 +79,10 @@ def enhance_calmly(
     """Brighten an image without its noise.
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
-    each pixel's v in the dark channel; None where that is the brightest channel of the estimate.
+    each pixel's v in the dark channel; None if that is the brightest channel of the estimate.
     ``rgb``: red comes first.
-    Returns the enhanced image, of the same shape and dtype, and the mean of what took the place of
-    ``own``, on the range of the pixels.
+    Returns the enhanced image, of the same shape and dtype, and the mean of what replaced ``own``,
+    on the range of the pixels.
     """
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
@@ -112,7 +112,7 @@ def _enhance(
     constants: _Constants,
     out: Pixels,
 ) -> float:
-    """Fill in the result; returns the sum of the values that the curve was taken at."""
+    """Fill in the result; returns the sum of the values at which the curve was evaluated."""
     whole = CELL * (coefficients.shape[2] - 2)
     blue = np.zeros(whole, rows.dtype)
     green, red = np.zeros_like(blue), np.zeros_like(blue)
@@ -139,7 +139,7 @@ def _enhance(
 def _estimate(
     blue: Pixels, green: Pixels, red: Pixels, smooth: Float32, top: np.float32, brightest: Float32
 ) -> None:
-    """Turn the offsets of a row into the estimates, and tell the brightest of each pixel."""
+    """Turn the offsets of a row into the estimates, and find the brightest of each pixel."""
     colour, grey = smooth[0], smooth[1]
     of_blue, of_green, of_red = smooth[2], smooth[3], smooth[4]
     for x in range(blue.size):
@@ -178,7 +178,7 @@ def _brighten(
         e = brightest[x]
         t = at_black + slope * e
         t = t if t > t0 else t0
-        # added = 1 / t - 1, of_colour = added * k: both from one division, which takes longest
+        # added = 1 / t - 1, of_colour = added * k: both from one division, the slowest step
         squared = e * e
         whole = squared + shadow
         share = (ONE - t) / (t * whole)

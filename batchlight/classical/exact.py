@@ -1,6 +1,6 @@
-"""The formula of ``dehaze.py``, pixel by pixel, to the last bit.
+"""The formula of ``dehaze.py``, pixel by pixel, exact to the last bit.
 
-For a fixed A the result depends on v and on d alone, so 8 bit is one table look-up.
+For a fixed A the result depends only on v and d, so 8 bit is a single table look-up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import Pixels
 
 CURVES = 16
-"""How many are kept: with one omega for all, images of a batch share theirs."""
+"""How many to cache: with one omega for all, images of a batch share a curve."""
 
 
 def enhance_exactly(
@@ -25,7 +25,7 @@ def enhance_exactly(
     """Brighten an image.
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
-    each pixel's v in the dark channel, R - d; None where that is the largest of its own channels.
+    each pixel's v in the dark channel, R - d; None if that is the largest of its own channels.
     ``atmospheric_light``: above 0, up to 255. Returns the result, of the same shape and dtype, and
     the mean of ``own``.
     """
@@ -45,12 +45,12 @@ def enhance_exactly(
 
 @dataclass(frozen=True)
 class _Curve:
-    """All that does not depend on the image, by v in the dark channel."""
+    """Everything that does not depend on the image, by v in the dark channel."""
 
     bounded: npt.NDArray[np.float64]
     """t, at least t0."""
     table: npt.NDArray[np.uint8] | None
-    """8 bit: the result for each pair (v in the dark channel, v), 256 in a row."""
+    """8 bit: the result for each pair (v in the dark channel, v), 256 per row."""
 
 
 @lru_cache(maxsize=CURVES)
@@ -102,7 +102,7 @@ def _tabulate(bounded: Pixels, light: float, table: Pixels) -> None:
 def _compute(
     pixels: Pixels, own: Pixels, size: int, out: Pixels, bounded: Pixels, light: float
 ) -> int:
-    """As ``_look_up``, for 16 bit, where a table of all pairs would be 8 GB."""
+    """Like ``_look_up``, for 16 bit, where a table of all pairs would be 8 GB."""
     channels, total = pixels.size // size, 0
     for x in range(size):
         first = channels * x

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 
 LIGHT_SCALE = 255.0
-"""Atmospheric light is given on this scale, whatever the bit depth."""
+"""Scale of the atmospheric light, whatever the bit depth."""
 
 ROUNDING = 1e-4
-"""More than a running total and ``batch_light`` can differ."""
+"""Upper bound for the difference between a running total and ``batch_light``."""
 
 
 def batch_light(estimates: Iterable[float | None]) -> float | None:
     """The mean of a batch's estimates, in plan order and float64; None if there are none.
 
-    An image without an estimate is a None among them. The mean is rounded to float32, which is how
-    it is recorded, so that a record reproduces its pixels.
+    An image without an estimate is a None among them. The mean is rounded to float32, as it is
+    recorded, so that a record reproduces its pixels.
     """
     known = [estimate for estimate in estimates if estimate is not None]
     return float(np.float32(np.mean(known, dtype=np.float64))) if known else None
@@ -32,7 +32,7 @@ class MeanLight:
         self._to_come = to_come
 
     def add(self, estimate: float | None) -> None:
-        """Take one image's estimate; None for an image that has none."""
+        """Add one image's estimate; None for an image that has none."""
         self._to_come -= 1
         if estimate is not None:
             self._estimates.append(estimate)
@@ -40,12 +40,12 @@ class MeanLight:
 
     @property
     def so_far(self) -> float | None:
-        """``batch_light`` of the estimates taken."""
+        """``batch_light`` of the estimates added so far."""
         return batch_light(self._estimates)
 
     @property
     def at_most(self) -> float:
-        """Upper bound of ``batch_light``, whatever the estimates to come."""
+        """Upper bound of ``batch_light``, whatever the remaining estimates."""
         count = len(self._estimates) + self._to_come
         if not count:
             return LIGHT_SCALE

@@ -1,13 +1,13 @@
 """The omega that brings an image to a target.
 
-Brightness follows from the tone curve alone: a pixel with v in the dark channel is multiplied by
-1 / max(t(v), t0) around the black point R - A, so that its luminance Y becomes
+Brightness follows from the tone curve alone: a pixel with v in the dark channel is multiplied by 1
+/ max(t(v), t0) around the black point R - A, so that its luminance Y becomes
 
     Y + (1 / max(t(v), t0) - 1) (Y - (R - A))
 
-and the mean over the image follows, for any omega, from two sums for each v: how many pixels have
-it, and what luminance. They are taken from a fixed grid of pixels, so an image always gets the same
-omega. Of clipping, only that of whole levels is taken into account.
+and the mean over the image follows, for any omega, from two sums for each v: the number of its
+pixels and their luminance. They are taken from a fixed grid of pixels, so an image always gets the
+same omega. Clipping is taken into account only for whole levels.
 
 Both conditions get harder to meet as omega grows, so bisection finds the largest that meets them.
 """
@@ -20,21 +20,21 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import LUMINANCE, Pixels
 
 OMEGA_AT_MOST = 0.98
-"""Beyond it, all that is lit becomes one white, and the mean of an image with a black sky still
-does not reach a target; scores on real pairs fall, too."""
+"""Above this, everything lit turns one white, and the mean of an image with a black sky still does
+not reach a target; scores on real pairs fall, too."""
 
 BURNT = 0.98
-"""Share of the range from which a pixel counts as burnt."""
+"""Share of the range from which a pixel counts as burnt out."""
 
 COULD_BURN = 0.75
-"""Share of the range below which a pixel must not: above it, there is little to lose."""
+"""Share of the range below which a pixel must not burn out: above it, there is little to lose."""
 
 BURNT_AT_MOST = 0.01
-"""Share of the pixels that may burn: lamps in the picture of a night are brighter than the target
+"""Share of the pixels that may burn out: lamps in a night picture are brighter than the target
 allows for."""
 
 SAMPLES = 65_536
-"""At least so many pixels are looked at, or all."""
+"""Minimum number of pixels to look at, unless the image has fewer."""
 
 HALVINGS = 24
 """As precise as float32."""
@@ -48,12 +48,12 @@ def omega_for(
     t0: float,
     rgb: bool = False,
 ) -> float:
-    """The largest omega that makes an image neither brighter than the target nor burnt.
+    """The largest omega that makes an image neither brighter than the target nor burnt out.
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
-    each pixel's v in the dark channel; None where that is the largest of its own channels.
-    ``target``: mean luminance, 0..1. ``atmospheric_light``: on the range of ``pixels``. ``rgb``:
-    red comes first. Returns a float32 value in 0..``OMEGA_AT_MOST``: what a record can hold.
+    each pixel's v in the dark channel; None if that is the largest of its own channels. ``target``:
+    mean luminance, 0..1. ``atmospheric_light``: on the range of ``pixels``. ``rgb``: red comes
+    first. Returns a float32 value in 0..``OMEGA_AT_MOST``, as a record can hold it.
     """
     height, width = pixels.shape[:2]
     top = int(np.iinfo(pixels.dtype).max)
@@ -125,7 +125,7 @@ def _within(
     t0: float,
     omega: float,
 ) -> bool:
-    """Whether the result is no brighter than the target and no more of it burnt than may be."""
+    """Whether the result is no brighter than the target, with no more burnt out than allowed."""
     black = top - light
     total, seen, burnt = 0.0, 0, 0
     for i in range(levels.size):

@@ -13,7 +13,7 @@ Planes = tuple[Pixels, Pixels, Pixels]
 
 @kernel
 def split(row: Pixels, planes: Planes, rgb: bool) -> None:
-    """The channels of a row apart; gray as all three. ``rgb``: red comes first in the row."""
+    """Split a row into channels; gray as all three. ``rgb``: red comes first in the row."""
     blue, green, red = (planes[2], planes[1], planes[0]) if rgb else planes
     if row.size == blue.size:
         blue[:] = row

@@ -26,15 +26,15 @@ GIVEN_ONCE = frozenset(
         *("data", "out", "reference"),
     )
 )
-"""Options that name a place: who gives two means both. Of others, a later one overrides."""
+"""Options that name a place: giving two means both. For other options, the last one wins."""
 
 
 TAKING_INPUT = ("run", "plan", "preview")
-"""Commands whose input may be expected to need no option."""
+"""Commands for which users may expect the input to need no option."""
 
 
 class Command(TyperCommand):
-    """A command that refuses two places where only the last would count."""
+    """A command that refuses two places if only the last would count."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, rest, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -56,7 +56,7 @@ app = typer.Typer(
     name="batchlight",
     help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
     pretty_exceptions_enable=False,
-    # On a narrow terminal, boxes would leave no room for the names of options.
+    # On a narrow terminal, boxes would leave no room for option names.
     rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -66,7 +66,7 @@ AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 Debug = Annotated[
     bool, typer.Option("--debug", metavar="", help="Verbose logs, and tracebacks of errors.")
 ]
-"""``main`` looks for it itself, since it is to hold before the words are parsed."""
+"""``main`` looks for it itself, since it must take effect before the arguments are parsed."""
 
 
 @app.callback(invoke_without_command=True)
@@ -85,5 +85,5 @@ def _without_a_command(
 
 
 def end_with_the_reader() -> None:
-    """Let a closed pipe end this process silently, as it ends any filter."""
+    """Make a closed pipe end this process silently, like any filter."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

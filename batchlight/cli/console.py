@@ -1,4 +1,4 @@
-"""What commands print: facts a line each, and troubles, for a person or a program."""
+"""What commands print: one fact per line, and problems, for people or programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console that takes nothing in a text for a number to colour, nor for a name of an emoji."""
+    """A console that neither highlights numbers in a text nor replaces emoji names."""
     return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, emoji=False)
 
 
@@ -33,12 +33,12 @@ def print_summary(summary: Summary) -> None:
     console = plain_console(soft_wrap=True)
     reason = escape(shown(summary.reason))
     console.print(f"[bold {colour}]exit {summary.exit_code}[/]: {reason}")
-    if summary.exit_code == 0:  # else the reason says what to do
+    if summary.exit_code == 0:  # otherwise the reason says what to do
         console.print(f"next: {escape(shown(_next_command(summary)))}")
 
 
 def _next_command(summary: Summary) -> str:
-    """What most people want to do now."""
+    """What most users do next."""
     output = shlex.quote(summary.output)
     if summary.failed:
         return f"batchlight failures {output}"
@@ -62,7 +62,7 @@ def print_comparison(found: Preview) -> None:
 
 @contextmanager
 def telling() -> Iterator[Callable[[str], None]]:
-    """Tell on a terminal, in a line that vanishes, what is being done."""
+    """Show on a terminal, in a transient line, what is being done."""
     console = plain_console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -72,12 +72,12 @@ def telling() -> Iterator[Callable[[str], None]]:
 
 
 Counting = Callable[[str], Callable[[object, int], None]]
-"""For a folder, what is called with each image that is done, and the number of all."""
+"""For a folder, a callback for each image that is done, with the total number."""
 
 
 @contextmanager
 def counting() -> Iterator[Counting]:
-    """Tell on a terminal, in a line that vanishes, how many images of a folder are done."""
+    """Show on a terminal, in a transient line, how many images of a folder are done."""
     with telling() as tell:
 
         def of(folder: str) -> Callable[[object, int], None]:
@@ -88,13 +88,13 @@ def counting() -> Iterator[Counting]:
 
 
 def print_trouble(path: str, *words: str) -> None:
-    """What is wrong with an image: tabs between words for a program, two lines for a person."""
+    """What is wrong with an image: tab-separated for a program, two lines for a person."""
     path, *words = (shown(word) for word in (path, *words))  # type: ignore[assignment]
     if not sys.stdout.isatty():
         print("\t".join(word for word in (path, *words) if word), flush=True)
         return
     console = plain_console()
-    # The path on a line of its own, so that it can be copied however narrow the terminal is.
+    # The path is on a line of its own, so that it can be copied from a narrow terminal, too.
     console.print(escape(path), soft_wrap=True)
     console.print(Padding(f"[dim]{escape('  '.join(filter(None, words)))}[/]", (0, 0, 0, 4)))
 

@@ -36,7 +36,7 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     from batchlight.host.process import keep_freed_memory
 
     keep_freed_memory()
-    forgive_stdout()  # if nobody can read it, the exit code still counts
+    forgive_stdout()  # even if nobody can read it, the exit code counts
     summary = run_job(config)
     if config.progress == "json":
         print(json.dumps({"event": "summary", **json.loads(summary.to_json())}), flush=True)
@@ -87,7 +87,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
 
 
 def _of_containers(found: DryRun) -> dict[str, str]:
-    """What there is to tell of containers, if there are any."""
+    """The facts about containers, if there are any."""
     if not found.containers:
         return {}
     inside = found.in_containers

@@ -36,7 +36,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
-    """Run the command that the words of the command line name."""
+    """Run the command given by the arguments."""
     debug = "--debug" in sys.argv
     prepare_streams()
     log = logging.StreamHandler()
@@ -51,7 +51,7 @@ def main() -> None:
 def _exit_code(debug: bool) -> int:
     try:
         _require_working_directory()
-        if app(standalone_mode=False) == INTERRUPTED:  # so Typer tells that it caught a signal
+        if app(standalone_mode=False) == INTERRUPTED:  # Typer's sign that it caught a signal
             raise KeyboardInterrupt
         sys.stdout.flush()
     except SystemExit as end:
@@ -69,7 +69,7 @@ def _exit_code(debug: bool) -> int:
 
 
 def _hint() -> str | None:
-    """What to type in place of a command that is a path."""
+    """What to type instead of a path as the command."""
     word = next(iter(sys.argv[1:]), "")
     names = {command.__name__ for commands in COMMANDS.values() for command in commands}
     is_path = "://" in word or (not word.startswith("-") and os.path.exists(word))
@@ -77,7 +77,7 @@ def _hint() -> str | None:
 
 
 def _flushed(exit_code: int, debug: bool) -> int:
-    """The exit code, once what was printed has arrived."""
+    """The exit code, once the output was flushed."""
     try:
         sys.stdout.flush()
     except BatchlightError as error:
@@ -95,7 +95,7 @@ def _failed(sentence: str, exit_code: int, debug: bool) -> int:
 
 
 def _require_working_directory() -> None:
-    """Raise ``UsageError`` where paths are relative to nothing, and no process can be started."""
+    """Raise ``UsageError`` if it is gone: relative paths and new processes would fail."""
     try:
         os.getcwd()
     except OSError as error:
@@ -105,7 +105,7 @@ def _require_working_directory() -> None:
 
 
 def _end(exit_code: int) -> None:
-    if any_given_up():  # threads that wait for a store, or decode for ever, would be waited for
+    if any_given_up():  # the exit would wait for threads stuck on a store or in a decoder
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)

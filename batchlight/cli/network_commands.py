@@ -71,7 +71,7 @@ def evaluate(
 
 
 class _Found(Protocol):
-    """What is known of one folder of enhanced images."""
+    """Measurements of one folder of enhanced images."""
 
     @property
     def enhanced(self) -> str: ...
@@ -153,7 +153,7 @@ def _print_found(
     rows: Callable[[F], Rows],
     facts: Callable[[F], Mapping[str, str]],
 ) -> None:
-    """What is known of each folder, and of the images of a single one.
+    """The measurements of each folder, and of the images of a single one.
 
     As JSON, an object for one folder, a list for several.
     """
@@ -174,7 +174,7 @@ def _at_mean(psnr: float | None, ssim: float | None) -> dict[str, str]:
 
 
 def _numbers(*values: tuple[float | None, int]) -> list[str]:
-    """With so many digits each; nothing for what is not known."""
+    """Values with the given number of digits; empty for unknown ones."""
     return ["" if value is None else f"{value:.{digits}f}" for value, digits in values]
 
 

@@ -56,15 +56,15 @@ METAVARS = {
     "atmospheric_light": "batch|image|NUMBER",
     "max_failures": "N|P%",
 }
-"""Where the type of a value does not tell what it is."""
+"""For values whose type does not say what they are."""
 
 
 def takes_options_of(
     kind: type[BaseModel], groups: Mapping[str, Sequence[str]]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every option of a config, and call it with the config they make.
+    """Give a command every option of a config, and call it with the resulting config.
 
-    Options that are not given stay out of the config, so a file's values show through.
+    Options that are not given are left out of the config, so that those of a file apply.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -108,7 +108,7 @@ def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Paramete
 
 
 def option_default(kind: type[BaseModel], name: str) -> str | None:
-    """The default of an option as a person reads it; None where there is nothing to tell."""
+    """The default of an option in the user's terms; None if there is nothing to say."""
     info = kind.model_fields[name]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     if "default" in extra:
@@ -125,14 +125,14 @@ def _metavar(name: str, annotation: Any) -> str:
 
 
 def _innermost(annotation: Any) -> Any:
-    """What an option holds, or one of several: a type, or a ``Literal`` of words."""
+    """The type of an option's value, or of one of several: a type, or a ``Literal`` of words."""
     while get_origin(annotation) in (tuple, Union, UnionType, Annotated):
         annotation = get_args(annotation)[0]
     return annotation
 
 
 def _completion(annotation: Any) -> Callable[[str], list[str]] | None:
-    """What a shell can offer for an option; None leaves it to offer files."""
+    """The values that a shell can offer for an option; None lets it offer files."""
     kind = _innermost(annotation)
     words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
 

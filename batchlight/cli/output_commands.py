@@ -1,4 +1,4 @@
-"""``status``, ``verify``, ``failures`` and ``report``: what there is to ask about an output."""
+"""``status``, ``verify``, ``failures`` and ``report``: the commands on an output."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A few realistic low-light images, so that anyone can try the job at once.
 
-Made from a few photographs of the public domain, by the usual model of a dark exposure: linear
-light scaled down, shot noise (Poisson) and read noise (Gaussian) added, and the camera's tone curve
-applied again. Seeded, so everyone gets the same files.
+Made from a few public-domain photographs, by the usual model of a dark exposure: linear light
+scaled down, shot noise (Poisson) and read noise (Gaussian) added, and the camera's tone curve
+reapplied. Seeded, so everyone gets the same files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.storage.folders import open_file, opened_folder
 
 FULL_WELL = 6000.0
-"""Photons of a white pixel; fewer mean more shot noise."""
+"""Photons of a white pixel; fewer give more shot noise."""
 READ_NOISE = 2.0
 """Standard deviation, in photons."""
 GAMMA = 2.2
@@ -29,12 +29,12 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Sample:
-    """One image to make: a photograph of ``photographs/`` and how dark it becomes."""
+    """One image to make: a photograph of ``photographs/`` and how much to darken it."""
 
     photograph: str
     path: str
     exposure: float
-    """Share of the light that is left."""
+    """Share of the light that remains."""
     bits: int = 8
     gray: bool = False
 
@@ -52,7 +52,7 @@ SAMPLES = (
 
 
 def photograph(name: str, *, gray: bool = False) -> Pixels:
-    """One of those that the samples are made from: uint8, BGR unless asked for in gray."""
+    """A photograph that the samples are made from: uint8, BGR unless ``gray``."""
     file = resources.files("batchlight.cli") / "photographs" / f"{name}.jpg"
     flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
     pixels = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flags)
@@ -76,7 +76,7 @@ def write_samples(folder: str) -> list[str]:
 
 
 def _write(folder: str, path: str, data: bytes) -> None:
-    """Write a file that is not there yet, through no link below the folder; or leave an equal one.
+    """Create a file, following no link below the folder; an equal existing file is left.
 
     Raises ``UsageError``.
     """

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody: what is said is lost, not the work."""
+"""Standard streams that are closed, full, or unread: the output is lost, not the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchlight.errors import BatchlightError, shown
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream, after whose first failure nothing more is written."""
+    """A standard stream that writes nothing more after its first failure."""
 
     forgiving = True
 
@@ -30,7 +30,7 @@ class _Stream(io.TextIOWrapper):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Send what is still buffered nowhere, so that the end of the process is no failure too."""
+        """Discard what is still buffered, so that the exit of the process does not fail, too."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -40,21 +40,21 @@ class _Stream(io.TextIOWrapper):
 
 
 class Shown(logging.Formatter):
-    """Log lines without what would steer a terminal."""
+    """Log lines without terminal control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(shown, super().format(record).split("\n")))
 
 
 def prepare_streams() -> None:
-    """Let standard streams take any text, and fail without ending the process.
+    """Make standard streams accept any text, and fail without ending the process.
 
     Standard output still ends it, unless ``forgive_stdout`` is called.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: else the next file that is opened would take its number
+        except OSError:  # closed: otherwise the next file opened would get its descriptor
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = _prepared(sys.stdout, 1)
     sys.stderr = _prepared(sys.stderr, 2)
@@ -69,14 +69,14 @@ def forgive_stdout() -> None:
 
 
 def _prepared(stream: TextIO | None, descriptor: int) -> TextIO:
-    # What cannot be encoded is shown as its escapes, rather than ending the command.
+    # Characters that cannot be encoded are escaped, rather than ending the command.
     if stream is None:
         stream = open(descriptor, "w", encoding="utf-8")  # noqa: SIM115
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     try:
         own = stream.fileno() == descriptor
-    except OSError:  # of a program that has put another in its place
+    except OSError:  # the program has replaced the stream
         own = False
     if not own:
         stream.reconfigure(errors="backslashreplace")

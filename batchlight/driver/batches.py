@@ -1,10 +1,10 @@
-"""One batch, whatever it takes: if workers do not survive it, finding the images that kill.
+"""One batch, even if workers die on it: finds the images that kill them.
 
-Most batches are done many at a time (``dispatch.py``); one of which a worker has died comes here.
-Only the ordinary run of a batch ever writes or commits. When a batch has killed two workers, its
-images are rehearsed, without writing, to find those to blame; then the batch is run as ever, with a
-failed row for each of them. So the other images, their mean light and their rows are what they are
-without the killers.
+Most batches are done many at a time (``dispatch.py``); one whose worker has died comes here.
+Only the regular run of a batch ever writes or commits. When a batch has killed two workers, its
+images are rehearsed, without writing, to find the culprits; then the batch runs as usual, with a
+failed row for each of them. So the other images, their mean light and their rows come out exactly
+as if the killers were not there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def context_of(
     fingerprints: Mapping[Method, Fingerprint],
     model: Model | None,
 ) -> BatchContext:
-    """What all batches share of a run, or of a repair, that holds this lock."""
+    """What all batches of a run or repair share, given the lock it holds."""
     return BatchContext(
         config=config,
         input=inputs.root,
@@ -63,19 +63,19 @@ def context_of(
 
 @dataclass(frozen=True)
 class BatchRunner:
-    """Does the batches of one run on its workers."""
+    """Runs the batches of one run on its workers."""
 
     engine: Engine
     context: BatchContext
     service: Service | None
     floor: Floor = field(default_factory=Floor)
     _logged: set[str] = field(default_factory=set)
-    """Kinds of unexpected exceptions."""
+    """Kinds of unexpected exceptions logged so far."""
 
     async def run(self, batch: Batch, death: WorkerDied | None = None) -> BatchResult:
-        """Do and commit one batch, whatever it takes. Raises ``BatchlightError``.
+        """Run and commit one batch, surviving worker deaths. Raises ``BatchlightError``.
 
-        ``death``: of a worker that was in the middle of it.
+        ``death``: that of a worker that was processing it.
         """
         with self.logging():
             result = await self._outlast(batch, run_batch, death=death)
@@ -84,7 +84,7 @@ class BatchRunner:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Log what broke a batch as a whole."""
+        """Log what made a batch fail as a whole."""
         try:
             yield
         except BrokenBatchError as error:
@@ -97,9 +97,9 @@ class BatchRunner:
         pairs: Collection[tuple[str, Method]],
         lights: Mapping[str, float | None] | None,
     ) -> Redone:
-        """Make the rows and outputs of some (input path, method) pairs again; commit nothing.
+        """Redo the rows and outputs of some (input path, method) pairs; commit nothing.
 
-        ``lights``: the batch's recorded light by method; None to find it out from all its images.
+        ``lights``: the batch's recorded light by method; None to recompute it from all its images.
         """
         if lights is not None:
             wanted = {path for path, _ in pairs}
@@ -118,7 +118,7 @@ class BatchRunner:
     ) -> T:
         """Call ``function`` on a worker until one survives it.
 
-        Raises ``ClusterError`` when that costs more deaths than images can explain.
+        Raises ``ClusterError`` after more deaths than images can explain.
         """
         trials = Trials[Input](self.engine, f"batch {batch.number}", self.floor)
         if death is not None:
@@ -130,10 +130,10 @@ class BatchRunner:
             alive = [item for item in batch.inputs if (item, None) not in killers]
             call = partial(function, self.context, self.service, batch, *arguments, losses)
             try:
-                # Each part of a rehearsal kept to the timeout; the batch has the time of all.
+                # Each rehearsed part stayed within the timeout; the batch gets the time of all.
                 return await trials.call(alive, call, timeouts=parts)
             except WorkerDied:
-                if trials.total > 1:  # the first death may be anything's fault
+                if trials.total > 1:  # the first death may have any cause
                     survived = trials.survived
                     killers |= await self._find_killers(batch, trials, killers)
                     parts += trials.survived - survived
@@ -144,10 +144,10 @@ class BatchRunner:
         trials: Trials[Input],
         known: Mapping[tuple[Input, Method | None], ErrorCode],
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
-        """Rehearse a batch that has killed workers, and find what kills: code by image and method.
+        """Rehearse a batch that has killed workers and find what kills: code by image and method.
 
-        The method is None where reading, decoding or analysing the image kills. Suspects that
-        there is no time left to try get ``error``, so that the next run tries them. Writes nothing.
+        The method is None if reading, decoding or analysing the image kills. Suspects that there is
+        no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
         rehearsal = partial(kind_of(batch).rehearse, self.context, self.service, batch)

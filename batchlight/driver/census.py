@@ -1,4 +1,4 @@
-"""What containers hold, told from their headers before a run reads them."""
+"""What containers hold, according to their headers, before a run reads them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from batchlight.storage.base import escape_controls
 from batchlight.storage.patterns import Patterns
 
 LOOKED_AT_LOCAL, LOOKED_AT_REMOTE = 64, 8
-"""Containers, evenly over all of them."""
+"""How many containers to look into, evenly spaced over all of them."""
 HEAD_BYTES = 64 * 2**20
-"""Of an object, how far its headers are read; of a local file, all are."""
+"""How far to read the headers in an object; a local file's are all read."""
 FIRST_IMAGES = 8
-"""Of a Parquet file, those that are looked at."""
+"""How many images of a Parquet file to look at."""
 SUFFIX_LENGTH = 8
-"""Longer ones are taken for part of a name."""
+"""Anything longer counts as part of the name."""
 
 
 @dataclass(frozen=True)
 class Census:
-    """What is in the containers that there are to do."""
+    """What the containers to be processed hold."""
 
     looked_at: int = 0
-    """How many of them were."""
+    """Number of containers looked into."""
     images: int = 0
-    """In all of them; an estimate by size unless ``exact``."""
+    """Number of images in all containers; an estimate by size unless ``exact``."""
     image_bytes: int = 0
-    """Of these images as they are."""
+    """Encoded size of these images."""
     exact: bool = True
     suffixes: dict[str, int] = field(default_factory=dict)
-    """How many images with which suffix, or in which column, were met."""
+    """Number of images seen, by suffix or column."""
     others: dict[str, int] = field(default_factory=dict)
-    """How many other members."""
+    """Number of other members, by suffix."""
     named_twice: int = 0
-    """Images of a name that their container has already."""
+    """Images whose name occurs earlier in their container."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Containers that would fail, and why."""
 
@@ -58,7 +58,7 @@ def census(
 ) -> Census:
     """Look into some of the containers. Raises ``StorageError``.
 
-    ``on_image`` is given the images that are met, but for those in compressed containers.
+    ``on_image`` receives the images seen, except those in compressed containers.
     """
     most = LOOKED_AT_REMOTE if root.remote else LOOKED_AT_LOCAL
     step = max(1, -(-len(containers) // most))
@@ -81,7 +81,7 @@ def census(
 
 
 def _suffix(name: bytes) -> str:
-    """As text for a terminal; empty for what is none."""
+    """The suffix of a name, safe to print; empty if there is none."""
     _, dot, suffix = name.rpartition(b"/")[2].rpartition(b".")
     is_one = dot and len(suffix) <= SUFFIX_LENGTH
     return escape_controls(f".{suffix.decode(errors='replace').lower()}") if is_one else ""
@@ -127,7 +127,7 @@ class _Counter:
                     if kind_of(container.path) == "tar":
                         self._on_image(item)
                     self.suffixes[shown] += 1
-                    self.named_twice += not is_image_name(item.path)  # it has its number
+                    self.named_twice += not is_image_name(item.path)  # the path has a number added
                 if self._head is not None and member.end > self._head:
                     self.all_seen = False
                     self.bytes += member.end
@@ -135,10 +135,10 @@ class _Counter:
         self.bytes += container.size or 0
 
     def _count_columns(self, container: Input, contents: ParquetContents) -> None:
-        """Told from the footer, but for the first images."""
+        """Count the images from the footer alone, apart from the first few."""
         for chunk, column in contents.chunks_of(contents.columns):
             if self._patterns.match(f"{container.path}/{chunk.first_row}/{column.name}"):
-                # What an empty list counts as depends on who wrote it.
+                # Writers differ in how they count an empty list.
                 self.all_seen &= chunk.nulls is not None and not column.leaf.max_repetition
                 count = chunk.values - (chunk.nulls or 0)
                 self.images += count

@@ -1,4 +1,4 @@
-"""The end of a plan: workers move its parts to ``metadata/``, a chunk each."""
+"""The end of a plan: workers move its parts to ``metadata/``, one chunk per call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchlight.worker.closing import move_parts
 async def move_all(
     engine: Engine, output: Location, run_id: str, lock: int, moves: Iterator[Move]
 ) -> None:
-    """Have each move done as it comes. Raises ``BatchlightError``."""
+    """Run the moves as they arrive. Raises ``BatchlightError``."""
 
     async def jobs() -> AsyncIterator[Coroutine[Any, Any, None]]:
         while (move := await asyncio.to_thread(next, moves, None)) is not None:

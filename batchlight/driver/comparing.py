@@ -19,7 +19,7 @@ from batchlight.storage import Storage
 from batchlight.storage.base import ChangedError, NameRefusedError, Reader
 
 WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
-"""Larger ones are read in such pieces."""
+"""Outputs larger than the first are read in pieces of the second size."""
 
 _OF_OUTPUT = ["input", "method", "output", "output_bytes", "output_sha256"]
 
@@ -31,13 +31,13 @@ Key = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it was recorded."""
+    """Something that differs from its record."""
 
     path: str
-    """Below the output: of an enhanced image, or of a file of records."""
+    """Path below the output, of an enhanced image or a file of records."""
     trouble: Trouble
     detail: str
-    """A few words for a person."""
+    """A few words for the user."""
     input: str | None = None
     """None for a file of records."""
     method: str | None = None
@@ -45,12 +45,12 @@ class Problem:
 
     @property
     def key(self) -> Key:
-        """By which the records know an output."""
+        """The key of an output in the records."""
         return self.input, self.method
 
 
 def check_output(storage: Storage, row: Row) -> Problem | None:
-    """What is wrong with the output that a row tells of."""
+    """The problem of the output that a row describes, or None."""
 
     def problem(trouble: Trouble, detail: str) -> Problem:
         return Problem(row["output"], trouble, detail, row["input"], row["method"])
@@ -67,7 +67,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
 
 
 def _why_unread(error: OSError) -> tuple[Trouble, str]:
-    """What is wrong with an output that cannot be read. Raises any other error again."""
+    """What is wrong with an output that cannot be read. Re-raises any other error."""
     match error:
         case FileNotFoundError():
             return "missing", "there is no such file"
@@ -81,19 +81,19 @@ def _why_unread(error: OSError) -> tuple[Trouble, str]:
 
 @dataclass(frozen=True)
 class Container:
-    """One that was written, as its rows have it."""
+    """A written container, as described by its rows."""
 
     path: str
-    """Of the input."""
+    """Path of the input."""
     method: str
     bytes: int
     sha256: str
     images: list[Row]
-    """Those that it holds of its records, where they are known to be."""
+    """The recorded images that it holds, where their place in it is known."""
 
 
 def check_container(storage: Storage, container: Container) -> Problem | None:
-    """What is wrong with a container that was written; it is read in pieces."""
+    """The problem of a written container, or None; it is read in pieces."""
     path = container_output(container.method, container.path)
 
     def problem(trouble: Trouble, detail: str) -> Problem:
@@ -113,7 +113,7 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
 def _what_differs(reader: Reader, container: Container) -> str:
     words = "its sha256 is not the recorded one"
     kind = kind_of(container.path)
-    if kind == "tar.gz":  # the images are inside what is compressed
+    if kind == "tar.gz":  # the images are inside the compressed stream
         return words
     try:
         found = (_hashes_in_parquet if kind == "parquet" else _hashes_in_tar)(reader, container)
@@ -126,7 +126,7 @@ def _what_differs(reader: Reader, container: Container) -> str:
 
 
 def _hashes_in_tar(reader: Reader, container: Container) -> dict[str, str]:
-    """What is where images should be, by their names."""
+    """Hashes of the byte ranges where images should be, by input path."""
     return {
         row["input"]: _sha256(reader, row["output_offset"], row["output_bytes"])
         for row in container.images
@@ -134,7 +134,7 @@ def _hashes_in_tar(reader: Reader, container: Container) -> dict[str, str]:
 
 
 def _hashes_in_parquet(reader: Reader, container: Container) -> dict[str, str]:
-    """Of all that may be an image there. Raises ``ImageError``."""
+    """Hashes of everything that may be an image. Raises ``ImageError``."""
     contents = ParquetContents(reader, Input(container.path, container=True))
     return {
         item.path: hashlib.sha256(contents.bytes_of(item)).hexdigest()
@@ -144,7 +144,7 @@ def _hashes_in_parquet(reader: Reader, container: Container) -> dict[str, str]:
 
 
 def _read(storage: Storage, row: Row) -> tuple[int, str]:
-    """Size and sha256 of an output; a large one is read in pieces."""
+    """Size and sha256 of an output; large ones are read in pieces."""
     if (row["output_bytes"] or 0) <= WHOLE_BYTES:
         data = storage.read(row["output"])
         return len(data), hashlib.sha256(data).hexdigest()
@@ -162,7 +162,7 @@ def _sha256(reader: Reader, start: int, size: int) -> str:
 
 
 def containers_of(table: pa.Table) -> list[Container]:
-    """The containers that rows tell of, but for those of which none was written."""
+    """The containers that rows describe, except those that were not written."""
     written = table.filter(pc.is_valid(table["container_output_sha256"]))
     columns = ["container", "container_output_bytes", "container_output_sha256", "output_offset"]
     found: dict[tuple[str, str], Container] = {}
@@ -171,7 +171,7 @@ def containers_of(table: pa.Table) -> list[Container]:
         if key not in found:
             size, sha256 = row["container_output_bytes"], row["container_output_sha256"]
             found[key] = Container(*key, size, sha256, [])
-        # An image that was left out with its sample has a hash, and no place in its tar.
+        # An image that was left out with its sample has a hash, but no place in its tar.
         has_place = row["output_offset"] is not None or is_parquet_name(row["container"] or "")
         if has_place and row["output_sha256"] is not None:
             found[key].images.append(row)
@@ -179,7 +179,7 @@ def containers_of(table: pa.Table) -> list[Container]:
 
 
 def rows_with_output(table: pa.Table) -> list[Row]:
-    """Rows of images that are files."""
+    """Rows whose image is a file of its own."""
     there = pc.and_(pc.is_valid(table["output"]), pc.is_null(table["container"]))
     rows: list[Row] = table.filter(there).select(_OF_OUTPUT).to_pylist()
     return rows

@@ -1,10 +1,10 @@
-"""A plan's batches, handed to the workers of an engine, as many at a time as does them good.
+"""Sends a plan's batches to the workers of an engine, several per task.
 
-A task costs the driver milliseconds, whatever it does, so one does several batches. How many is
-guided: so many as take ``AIM_S``, and fewer near the end, so that all workers end together.
+A task costs the driver milliseconds whatever its size, so each does several batches: as many as
+take ``AIM_S``, and fewer near the end, so that all workers finish together.
 
-Whatever becomes of a task, the parts tell which of its batches are done. Of the first that is not,
-its worker may have died; that one is done by itself (``batches.py``), and the rest is sent again.
+However a task ends, the parts show which of its batches are done. The first that is not may have
+killed its worker; that one is run by itself (``batches.py``), and the rest is sent again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from batchlight.worker.assigned import AssignedWork, Assignment, Report
 from batchlight.worker.batch_result import BatchResult
 
 AIM_S = 20.0
-"""What a task should take: long beside what it costs, short beside a run."""
+"""Target duration of a task: long compared with its overhead, short compared with a run."""
 TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
-"""Of all workers together; where there are more of them, tasks take longer. And near the end."""
+"""Over all workers; with more workers, tasks take longer. The second applies near the end."""
 AT_FIRST = 8
-"""How many batches a task has at most while nobody knows how long they take."""
+"""Maximum batches per task until it is known how long they take."""
 SHARES = 2
-"""Of what is left, no worker gets more than this part of its fair share at once."""
+"""No task gets more than 1/SHARES of a worker's fair share of what is left."""
 
 OnProgress = Callable[[BatchResult | None, Tally], object]
-"""Hears what is newly committed, and what is done of all batches that are not."""
+"""Receives what was just committed, and a tally of all batches done but not yet committed."""
 
 
 class Dispatcher:
-    """Does the batches of one plan. ``run`` once."""
+    """Runs the batches of one plan. ``run`` can be called once."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Dispatcher:
         done: Collection[int],
         on_progress: OnProgress,
     ) -> None:
-        """``done``: the batches that are committed already."""
+        """``done``: the batches that are already committed."""
         self._runner = runner
         self._data_set = data_set
         self._storage = storage
@@ -61,12 +61,12 @@ class Dispatcher:
         left = (Assignment(plan.first, c, c, _among(done, c)) for c in plan.chunks)
         self._left = deque(item for item in left if item.numbers)
         self._number = sum(len(item.numbers) for item in self._left)
-        """Of batches that no worker has been given."""
+        """Number of batches not yet given to a worker."""
         self._slots: set[asyncio.Future[None]] = set()
-        """Each keeps one task under way."""
+        """Each keeps one task running."""
         self._ended: asyncio.Future[None]
         self._batches, self._seconds = 0, 0.0
-        """What workers have done so far, and what it took them."""
+        """Batches that workers have done so far, and the seconds spent on them."""
         self._under_way: dict[Assignment, Tally] = {}
         self._all_under_way = Tally()
         self._resends: defaultdict[int, Resends] = defaultdict(Resends)
@@ -74,7 +74,7 @@ class Dispatcher:
         self._unnamed = lru_cache(maxsize=2)(self._find_unnamed)
 
     async def run(self) -> None:
-        """Do and commit all of them. Raises ``BatchlightError``, and what ``on_progress`` does."""
+        """Run and commit all batches. Raises ``BatchlightError``, or as ``on_progress`` does."""
         self._ended = asyncio.get_running_loop().create_future()
         self._fill()
         try:
@@ -86,7 +86,7 @@ class Dispatcher:
             await asyncio.gather(*self._slots, return_exceptions=True)
 
     def _fill(self) -> None:
-        """See to it that whatever is left is being worked on."""
+        """Start slots until all remaining work has one, or the engine's window is full."""
         wanted = min(self._runner.engine.window - len(self._slots), self._number)
         for _ in range(wanted):
             slot = asyncio.ensure_future(self._slot())
@@ -97,7 +97,7 @@ class Dispatcher:
         self._slots.discard(slot)
         if slot.cancelled():
             return
-        # Asked for in any case: asyncio logs exceptions that nobody has asked for.
+        # Always retrieve it: asyncio logs exceptions that nobody has retrieved.
         error = slot.exception()
         if self._ended.done():  # of two failures, one has to be dropped
             return
@@ -111,7 +111,7 @@ class Dispatcher:
             await self._do(self._next())
 
     def _next(self) -> Assignment:
-        """What a worker is to do next."""
+        """The next assignment for a worker."""
         taken, rest = _cut(self._left.popleft(), self._at_once())
         self._number -= len(taken.numbers)
         if rest is not None:
@@ -138,7 +138,7 @@ class Dispatcher:
             self._fill()
 
     async def _do(self, assignment: Assignment) -> None:
-        """Do what can be done of an assignment; the rest is given back."""
+        """Do as much of an assignment as possible; give back the rest."""
         runner, last = self._runner, assignment.batches.first - 1
 
         def hear(report: Report) -> None:
@@ -184,9 +184,9 @@ class Dispatcher:
     async def _go_on(
         self, unheard: Assignment | None, error: WorkerDied | Lost | StorageError
     ) -> None:
-        """After a task that came to no good end: find out what it has done, and see to the rest.
+        """After a task failed: find out what it has committed, and reschedule the rest.
 
-        ``unheard``: its batches that it has not told of.
+        ``unheard``: those of its batches that it has not reported.
         """
         if unheard is None:
             return
@@ -208,7 +208,7 @@ class Dispatcher:
         self._give_back(_after(unheard, first - 1))
 
     def _committed(self, unheard: Assignment) -> list[BatchResult]:
-        """Of the batches that are done, which are the first ones."""
+        """Results of the committed batches; these are always the first ones."""
         results: list[BatchResult] = []
         for number in unheard.numbers:
             path = part_path(number)
@@ -218,7 +218,7 @@ class Dispatcher:
         return results
 
     async def _alone(self, chunk: BatchRange, number: int, death: WorkerDied) -> BatchResult:
-        """Do the batch of which a worker has died."""
+        """Run by itself the batch on which a worker has died."""
         just_this = BatchRange(number, number)
         [batch] = await asyncio.to_thread(self._plan.batches_of, self._storage, just_this)
         unnamed = await self._unnamed_of(chunk)
@@ -239,7 +239,7 @@ def _among(done: Collection[int], batches: BatchRange) -> frozenset[int]:
 
 
 def _cut(assignment: Assignment, batches: int) -> tuple[Assignment, Assignment | None]:
-    """The first so many batches, and the rest."""
+    """The first ``batches`` batches, and the rest."""
     numbers = assignment.numbers
     if batches >= len(numbers):
         return assignment, None
@@ -248,7 +248,7 @@ def _cut(assignment: Assignment, batches: int) -> tuple[Assignment, Assignment |
 
 
 def _after(assignment: Assignment, number: int) -> Assignment | None:
-    """The batches with higher numbers, if there are any left to do."""
+    """The batches with higher numbers, if any are left."""
     rest = _part(assignment, max(number + 1, assignment.batches.first), assignment.batches.last)
     return rest if rest.numbers else None
 

@@ -31,7 +31,7 @@ class DryRun:
     input: str
     output: str
     inputs: int
-    """Images, also those in containers, as far as ``in_containers`` or records tell."""
+    """Images, including those in containers as far as ``in_containers`` or records show."""
     containers: int
     input_bytes: int
     todo: int
@@ -39,44 +39,44 @@ class DryRun:
     todo_containers: int
     batches: int
     batch_size: int
-    """Images in each of them, but for the last."""
+    """Images per batch, except the last."""
     todo_pairs: int
-    """(image, method) pairs, each of which makes a record."""
+    """(image, method) pairs, each of which produces a record."""
     new: int
-    """Of what is to do; here and below, a container counts as one image."""
+    """New images among those to do; here and below, a container counts as one image."""
     changed: int
     retried: int
     unchanged: int
     gone: int
-    """Records of images that are no longer there."""
+    """Records whose images no longer exist."""
     beyond: int
-    """Rows of earlier runs whose images ``--limit`` has kept from being looked for."""
+    """Rows of earlier runs for images that ``--limit`` kept from being looked up."""
     passed_over: Mapping[str, int]
-    """Files that are no images, by suffix."""
+    """Files that are not images, by suffix."""
     beside: int
-    """Files beside containers, which go along with these."""
+    """Files beside containers, which are copied with them."""
     others: int
-    """Files that are no images, and are copied; in none of the counts of images."""
+    """Files that are not images but are copied; not part of any image count."""
     others_bytes: int
     todo_others: int
     left_of_stored_plan: int
-    """(input, method) pairs that a killed run left; they are done first, in their own batches."""
+    """(input, method) pairs left by a killed run; they are done first, in their own batches."""
     in_containers: Census = field(default_factory=Census)
-    """What is in those that are to do."""
+    """Contents of the containers to do."""
     estimate: Estimate | None = None
-    """What the images that are to do will take; None if that is not asked for, or not known."""
+    """Estimate for the images to do; None if not requested or not known."""
 
 
 def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     """List and compare as a run would, writing nothing; the same as ``batchlight plan``.
 
-    ``estimate``: also tell what it will take, for which a few images may be tried.
+    ``estimate``: also estimate time and cost, which may require trying a few images.
 
-    Raises the errors of a run that come before its work: ``UsageError`` for outputs that collide
-    or for changed parameters, ``StorageError`` for places out of reach.
+    Raises the errors that a run raises before it starts work: ``UsageError`` for colliding outputs
+    or changed parameters, ``StorageError`` for unreachable places.
     """
     inputs, output = open_places(config)
-    with ExitStack() as exits:  # a cluster is asked for its GPUs only if that decides
+    with ExitStack() as exits:  # a cluster is asked for its GPUs only if they matter
 
         def engine() -> Engine:
             return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
@@ -84,7 +84,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
         model = model_of(config, weights_of(config), engine)
     storage = open_storage(output)
     if output.remote:
-        storage.check(writable=False)  # says soon if it is out of reach; reading would be patient
+        storage.check(writable=False)  # fails early if it is unreachable; reads would keep retrying
     require_known_format(storage)
     state = OutputState.load(storage)
     config = as_begun(config, state)
@@ -93,7 +93,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     stored = plan_to_finish(config, fingerprints, inputs, output, state)
     if stored is not None:
         left = rows_left(storage, state)
-        # So far, everything has been overwritten that there was to overwrite.
+        # So far, everything that was to be overwritten has been.
         if stored.overwrite and stored.has_more:
             rest_of = stored
         config = config.model_copy(update={"overwrite": rest_of is not None})
@@ -135,7 +135,7 @@ def _todo(chunks: Iterable[list[PlannedBatch]]) -> Iterator[Input]:
 
 
 def _images_of(planner: Planner, inside: Census) -> dict[str, int]:
-    """How many images there are, and to be done, with those in containers."""
+    """Number of images in total and to do, including those in containers."""
     counts, found = planner.counts, planner.findings
     each = found.container_pairs / max(1, counts.todo_containers)
     return {

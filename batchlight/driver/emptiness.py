@@ -1,4 +1,4 @@
-"""A listing without images: an error, unless somebody says that it is none."""
+"""A listing without images: an error, unless ``allow_empty`` says otherwise."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NAMES_AT_MOST = 3
 
 
 def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
-    """Raise if a listing gave no image: ``UsageError`` if there never were any.
+    """Raise if a listing found no images: ``UsageError`` if there never were any.
 
-    ``BatchlightError`` if earlier runs have found some, since the place may be out of reach. Both
-    name the nearest thing that there is.
+    ``BatchlightError`` if earlier runs found some, since the place may be unreachable. Both name
+    the closest thing that does exist.
     """
     if counts.inputs or counts.containers:
         return
@@ -34,9 +34,9 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
 
 
 def without_images(inputs: InputSet, others: int = 0) -> str:
-    """Why a listing gave no image, what there is instead, and what to check.
+    """Why a listing found no images, what there is instead, and what to check.
 
-    ``others``: how many files it gave that are no images, and are copied.
+    ``others``: the number of files listed that are not images but are copied.
     """
     if inputs.passed_over.not_matching:
         globs = [*inputs.patterns.include, *inputs.patterns.exclude]
@@ -79,7 +79,7 @@ def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
 
 
 def _beside(given: Location) -> Iterator[str]:
-    """What is there in place of a folder that is empty, or a prefix that is not there."""
+    """What exists in place of an empty folder or a missing prefix."""
     yield "it is empty" if not given.remote else "no object's key begins so"
     place = given
     while place.path and place.path != "/":

@@ -1,7 +1,7 @@
 """What a run will take: time, bytes, requests and their price.
 
-Told from what this output has on record of the same parameters; if that is nothing, from a few of
-the images that are to be done, tried in this process without writing.
+Derived from this output's records with the same parameters; if there are none, from trying a few of
+the images to do, in this process and without writing.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 PRICES_AS_OF = "2026-11"
 
 RECORD_FILES = 3
-"""Of records, the newest ones."""
+"""How many files of records to read, newest first."""
 IMAGES_TRIED, TRY_FOR_S = 6, 5.0
 SEED = 0
 
 
 class Draw:
-    """Some of the images that are to be done, the same ones each time."""
+    """A random sample of the images to do, the same on every call."""
 
     def __init__(self) -> None:
         self.images: list[Input] = []
@@ -52,7 +52,7 @@ class Draw:
         self._chance = random.Random(SEED)
 
     def add(self, item: Input) -> None:
-        """Each is as likely to be drawn as any other, unless its name keeps it from being read."""
+        """Every image is equally likely to be drawn, unless its name makes it unreadable."""
         if item.defect is not None:
             return
         self._seen += 1
@@ -64,43 +64,43 @@ class Draw:
 
 @dataclass
 class _Sample:
-    """Sizes and times of some images, added up."""
+    """Sizes and times of some images, summed."""
 
     images: int = 0
     megapixels: float = 0.0
     input_bytes: int = 0
     shared_ms: float = 0.0
-    """Of reading and decoding, once for all methods."""
+    """Reading and decoding, done once for all methods."""
     own_ms: dict[Method, float] = field(default_factory=dict)
-    """Of the rest, on a CPU; without the network."""
+    """The rest, on a CPU, without the network."""
     network_ms: float | None = 0.0
-    """None if it cannot be told."""
+    """None if it cannot be determined."""
     output_bytes: int = 0
-    """Of all methods."""
+    """Total over all methods."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take, about. Requests are those to object stores."""
+    """What a run will take, approximately. Requests are those to object stores."""
 
     based_on: str
     megapixels: float
     ms_per_megapixel: float
-    """Of one CPU, for all methods together, without the network."""
+    """On one CPU, for all methods together, without the network."""
     network_ms_per_megapixel: float | None
-    """None if no method needs it, or nothing is known of the GPUs."""
+    """None if no method needs it, or nothing is known about the GPUs."""
     output_bytes: int
     cpu_hours: float
     gpu_hours: float | None
     seconds: float | None
-    """None where it is not known how many CPUs or GPUs there will be."""
+    """None if it is not known how many CPUs or GPUs there will be."""
     workers: int | None
     requests: Mapping[str, int]
     price_usd: float | None
-    """At list prices of S3; None for other stores."""
+    """At S3 list prices; None for other stores."""
     prices_as_of: str = PRICES_AS_OF
     warning: str | None = None
-    """How slow the network is on CPUs."""
+    """How slow the network is, if it runs on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +113,21 @@ class Work:
     output: Location
     counts: PlanCounts
     pairs: int
-    """Of images that are files."""
+    """Pairs whose image is a file of its own."""
     sample: Sequence[Input]
-    """Some of the images that are to be done."""
+    """Some of the images to do."""
     containers: Sequence[Input] = ()
-    """That are to be done."""
+    """Containers to do."""
     container_pairs: int = 0
     inside: Census = field(default_factory=Census)
-    """What is in those."""
+    """Contents of those containers."""
 
     def estimate(
         self, storage: Storage, state: OutputState, digests: Mapping[Method, Collection[str]]
     ) -> Estimate | None:
-        """None if nothing is known, as of images that all fail.
+        """The estimate; None if nothing is known, for example if all images fail.
 
-        ``digests``: of the parameters of each method, on images and on those in containers.
+        ``digests``: those of each method's parameters, for images and for containers.
         """
         based_on = "the records of this output"
         found = _recorded(storage, state, digests)
@@ -166,13 +166,13 @@ class Work:
 
     @property
     def _bytes_of_images(self) -> int:
-        """Of those that are to be done, in containers or not."""
+        """Total size of the images to do, in containers or not."""
         files = self.counts.todo_bytes - self._bytes_of_containers
         return files + self.inside.image_bytes
 
     @property
     def _bytes_of_others(self) -> int:
-        """What is written that are no images, in containers or not."""
+        """Bytes to be written that are not images, in containers or not."""
         counts = self.counts
         others = max(0, self._bytes_of_containers - self.inside.image_bytes)
         if counts.todo_others:
@@ -195,7 +195,7 @@ class Work:
 
     @property
     def _workers(self) -> int | None:
-        """CPUs that work at once; None for a cluster that was not asked."""
+        """CPUs working at once; None for a cluster that was not asked."""
         if self.config.workers is not None:
             return max(1, self.config.workers)
         return usable_cpus() if ray_address(self.config.address) == "local" else None
@@ -221,7 +221,7 @@ class Work:
         )
 
     def _tried(self) -> _Sample:
-        """Some images, done in this process."""
+        """Measurements of some images, processed here."""
         from batchlight.host.process import one_opencv_thread
         from batchlight.worker.trial import Trial  # loads codecs and the compiler
 
@@ -242,7 +242,7 @@ class Work:
     def _try(
         self, trial: Trial, item: Input, found: _Sample, network_s_per_megapixel: float | None
     ) -> None:
-        """Do one image, and add it, unless it fails."""
+        """Process one image and add its measurements, unless it fails."""
         from batchlight.worker.image import Failure, Image
 
         image = Image(item, ())
@@ -274,7 +274,7 @@ class Work:
             found.network_ms += network_s_per_megapixel * 1000 * megapixels
 
     def _network_speed(self) -> float | None:
-        """Seconds per megapixel; None on GPUs, of which a small image tells nothing."""
+        """Seconds per megapixel; None on GPUs, for which a small image says nothing."""
         if self.model is None:
             return 0.0
         return self.model.enhancer().seconds_per_megapixel() if self.model.device == "cpu" else None
@@ -283,7 +283,7 @@ class Work:
 def _recorded(
     storage: Storage, state: OutputState, digests: Mapping[Method, Collection[str]]
 ) -> _Sample | None:
-    """The newest records of these parameters; None unless there are some of every method."""
+    """Totals of the newest records with these parameters; None unless every method has some."""
     found = _Sample(own_ms=dict.fromkeys(digests, 0.0))
     there = set()
     columns = ("input", "method", "status", "fingerprint", "width", "height")
@@ -304,7 +304,7 @@ def _recorded(
 
 
 def _add(found: _Sample, rows: pa.Table, method: Method, first: bool) -> None:
-    """Rows of one method; the first one's hold what all share."""
+    """Add the rows of one method; the first method's rows also count what all methods share."""
     ms = {stage: pc.sum(rows[stage]).as_py() or 0.0 for stage in STAGES}
     found.own_ms[method] += ms["encode_ms"] + ms["write_ms"]
     found.output_bytes += pc.sum(rows["output_bytes"]).as_py() or 0

@@ -1,4 +1,4 @@
-"""What the driver does with all that it hears of the batches of a plan."""
+"""What the driver does with reports about the batches of a plan."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from batchlight.worker.batch_result import BatchResult
 
 
 class EnoughFailures(Exception):
-    """``--fail-fast``: more images have failed than may."""
+    """``--fail-fast``: more images have failed than allowed."""
 
 
 @dataclass(frozen=True)
 class Follower:
-    """Counts, and tells whoever wants to know how far a run is."""
+    """Counts results and reports progress."""
 
     config: JobConfig
     stats: RunStats
@@ -31,13 +31,13 @@ class Follower:
     engine: Engine
     plan: Plan
     goal: Goal
-    """Of all plans that the run works on."""
+    """Goal of all plans that the run works on."""
     before: int
-    """(input, method) pairs of the plan that were done before this run, less those that this run
-    has made of other plans."""
+    """(input, method) pairs of the plan that were done before this run, minus those that this run
+    has done for other plans."""
 
     def hear(self, result: BatchResult | None, under_way: Tally) -> None:
-        """Of what is newly committed, and of all that is done but not committed.
+        """Take in what was just committed, and the tally of what is done but not committed.
 
         Raises ``EnoughFailures``.
         """

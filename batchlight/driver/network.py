@@ -1,4 +1,4 @@
-"""The network on its actors: how many of them, on what, and how slow that will be."""
+"""The network on its actors: how many there are, on what devices, and how slow that will be."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model_of(
 ) -> Model | None:
     """The network of a run; None if no method needs one.
 
-    ``engine`` is called only where the GPUs of a cluster decide. Raises ``UsageError``.
+    ``engine`` is called only if the GPUs of a cluster matter. Raises ``UsageError``.
     """
     if weights is None:
         return None
@@ -41,7 +41,7 @@ def model_of(
 
 
 def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, Fingerprint]:
-    """What decides the pixels of each method of a run."""
+    """The fingerprint of each method: what determines its pixels."""
     network: dict[str, object] = {}
     if model:
         from batchlight.absgn.start import in_fingerprint
@@ -70,9 +70,9 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
 
 
 def _enhancer(model: Model) -> Enhancer:
-    """The network, made in a process of its own."""
-    # Read when PyTorch is imported first. Else threads that wait for each other keep CPUs busy,
-    # and several networks on a machine take twice as long.
+    """Create the network in an actor's process."""
+    # PyTorch reads this on first import. Without it, threads that wait for each other spin on the
+    # CPUs, and several networks on one machine take twice as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     return model.enhancer()
@@ -93,7 +93,7 @@ def _measure(service: Service) -> float:
 
 
 def advice(model: Model) -> str:
-    """What to do where the network is slow."""
+    """What to do if the network is slow."""
     smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
     return f"{smaller}--method classical takes milliseconds, and a GPU is made for it"
 

@@ -1,4 +1,4 @@
-"""What a run comes to, in numbers: what was listed, what the output holds, and what was done."""
+"""The outcome of a run in numbers: what was listed, what the output holds, what was done."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def in_numbers(
     """Fields of a ``Summary``.
 
     ``held``: the rows that the output holds; None if there was no time to count them.
-    ``unlisted``: those that this run has made and that do not count, since their inputs are gone.
+    ``unlisted``: rows made by this run that do not count, since their inputs are gone.
     """
-    # Failing rows of inputs that are not listed are nobody's concern.
+    # Failed rows of inputs that are not listed do not matter.
     rows = Tally() if held is None else held.rows - counts.gone_tally - counts.beyond_tally
     new = Tally() if held is None else held.new - unlisted
     images, pairs = counts.in_all(rows, methods)

@@ -1,4 +1,4 @@
-"""Where a run reads and writes, and what of an earlier one it goes on with."""
+"""Where a run reads and writes, and what it resumes of an earlier run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
 
 
 def as_begun(config: JobConfig, state: OutputState) -> JobConfig:
-    """The config of a run on an output that may be older than ``--batch-size auto``.
+    """The config of a run on an output that may predate ``--batch-size auto``.
 
-    Before, 64 was the default, so that an output of batches of 64 is gone on with in such.
+    The default used to be 64, so an output with batches of 64 is continued in batches of 64.
     """
     plan = state.plan
     begun = state.to_go_on_with
@@ -62,7 +62,7 @@ def plan_to_finish(
     output: Location,
     state: OutputState,
 ) -> Plan | None:
-    """The stored plan that a run goes on with before it lists anew, if there is one.
+    """The stored plan that a run finishes before it lists anew, if there is one.
 
     Raises ``UsageError`` if the run would mix its results with those of another job.
     """

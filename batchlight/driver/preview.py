@@ -1,6 +1,6 @@
-"""A few images enhanced with a few settings, as one page, before a run on all of them.
+"""A few images enhanced with a few settings, on one page, before a run on all of them.
 
-Bounded for any data set: so many files of the listing, so many images decoded.
+Bounded for any data set: only so many files are listed, and only so many images decoded.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from batchlight.worker.steps import of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000
-"""Of the listing, among which the images are chosen."""
+"""How many files of the listing the images are chosen from."""
 CONTAINERS_AT_MOST, IMAGES_OF_A_CONTAINER = 8, 64
-"""Of containers, among whose images they are chosen too."""
+"""Containers, and images of each, from which images are chosen too."""
 LOOKED_AT = 4
-"""Images decoded for each one that is shown: among them the darkest and the brightest are found."""
+"""Images decoded per image shown, so as to find the darkest and the brightest among them."""
 SEED = 0
 
 OnStep = Callable[[str], None]
@@ -44,7 +44,7 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Preview:
-    """What a preview found, and where it is."""
+    """The result of a preview, and where its page is."""
 
     page: str
     shown: int
@@ -54,7 +54,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Looked:
-    """An image that may be shown."""
+    """A decoded image that may be shown."""
 
     item: Input
     width: int
@@ -75,9 +75,9 @@ def preview(
 ) -> Preview:
     """Enhance a few images of ``config.input`` with each setting; writes the page and nothing else.
 
-    ``settings``: as ``omega=0.8 t0=0.05``, each on top of the config; none: a default set.
-    ``page``: where, by default ``preview.html`` (or ``.png``) in the current folder. ``on_step``
-    is told what is being done. Raises ``UsageError`` and ``StorageError``.
+    ``settings``: such as ``omega=0.8 t0=0.05``, each applied on top of the config; if none, a
+    default set. ``page``: the file to write, by default ``preview.html`` (or ``.png``) in the
+    current folder. ``on_step`` is told of each step. Raises ``UsageError`` and ``StorageError``.
     """
     target = _target(page, png)
     inputs = open_inputs(config.model_copy(update={"copy_others": False}))
@@ -118,7 +118,7 @@ class _Maker:
         self._trials = [_trial(setting, inputs.root, opened) for setting in settings]
 
     def sheet(self, images: int) -> Sheet:
-        """All that is shown. Raises ``UsageError`` if there are no images."""
+        """The whole sheet. Raises ``UsageError`` if there are no images."""
         self._on_step("listing")
         given, is_all = self._inputs.first_images(FILES_AT_MOST)
         failed: list[FailedImage] = []
@@ -173,7 +173,7 @@ class _Maker:
         return found
 
     def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
-        """Decode the sample, in the order of the listing."""
+        """Decode the sample, in listing order."""
         by_window = {
             _light_window(setting): trial
             for setting, trial in zip(self._settings, self._trials, strict=True)
@@ -221,7 +221,7 @@ class _Maker:
     def _row(
         self, looked: _Looked, data: bytes, lights: Sequence[float | None], image: Image
     ) -> Row | None:
-        """An image with all settings; None if the image itself cannot be shown any more."""
+        """One image with all settings; None if the image itself can no longer be shown."""
 
         def photograph() -> Photographer:
             return Photographer(data, self._settings[0].config.max_pixels)
@@ -232,7 +232,7 @@ class _Maker:
             image.failure, photographer = TOO_LITTLE_MEMORY, None
         if photographer is None:
             return None
-        self._trials[0].look(image, data)  # else the first setting would seem slower
+        self._trials[0].look(image, data)  # a warm-up, or the first setting would seem slower
         cells: list[Cell] = [
             photographer.cell(trial.enhance(looked.item, data, light))
             for trial, light in zip(self._trials, lights, strict=True)
@@ -241,7 +241,7 @@ class _Maker:
         return Row(looked.item.path, *size, looked.luminance, photographer.original, cells)
 
     def _light(self, setting: Setting, looked: Sequence[_Looked]) -> float | None:
-        """That of all images that were looked at, as if they were one batch of a run."""
+        """The light of all images looked at, as if they were one batch of a run."""
         if setting.config.atmospheric_light != "batch":
             return None
         return batch_light(image.lights[_light_window(setting)] for image in looked)
@@ -285,7 +285,7 @@ def _light_window(setting: Setting) -> int:
 
 
 def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:
-    """So many, the darkest and the brightest among them, the others evenly in between."""
+    """Choose this many: the darkest, the brightest, and others evenly in between."""
     ordered = sorted(looked, key=lambda image: image.luminance)
     if len(ordered) <= images:
         return ordered
@@ -299,7 +299,7 @@ def _failed(item: Input, failure: Failure) -> FailedImage:
 
 
 def _target(page: str | None, png: bool) -> Location:
-    """Where the page goes, which must be possible. Raises ``UsageError``."""
+    """Where the page goes, checked to be writable. Raises ``UsageError``."""
     target = Location.parse(page or ("preview.png" if png else "preview.html"))
     if png and not target.name.lower().endswith(".png"):
         raise UsageError(f"with --png, --output must end in .png, but is {target}")

@@ -1,4 +1,4 @@
-"""What a person or a scheduler sees while a job runs."""
+"""What a user or a scheduler sees while a job runs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Progress:
     """How far a run is, in (input, method) pairs."""
 
     done: int
-    """In batches that are committed, and in those under way."""
+    """Pairs in batches that are committed or running."""
     total: int
-    """Where the number of images in containers is an estimate, until they are done."""
+    """With containers, an estimate until they are done."""
     failed: int
     elapsed_s: float
     skipped: int = 0
     unit: Unit = "images"
-    """What a person calls them: images, if there is one method and nothing else is copied."""
+    """What to call the pairs: images, if there is one method and nothing else is copied."""
     more: bool = False
-    """Whether the listing goes on, so that the total is only what was planned so far."""
+    """Whether the listing is unfinished, so that the total covers only what was planned so far."""
 
     @property
     def rate(self) -> float:
@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the end at this rate; None as long as there is none, or no known end."""
+        """Seconds left at this rate; None while there is no rate or no known end."""
         return (self.total - self.done) / self.rate if self.rate and not self.more else None
 
     @property
@@ -68,13 +68,13 @@ class ProgressDisplay(Protocol):
     """Shows one run's progress."""
 
     def say(self, text: str) -> None:
-        """Tell what the run is about to do."""
+        """Say what the run is about to do."""
 
     def update(self, state: Progress) -> None:
         """Show how far it is."""
 
     def close(self) -> None:
-        """The run is over."""
+        """End the display; the run is over."""
 
 
 class SilentDisplay:
@@ -108,7 +108,7 @@ class LineDisplay:
         self.say(_in_words(state))
 
     def close(self) -> None:
-        """The summary says the rest."""
+        """The summary prints the rest."""
 
 
 class JsonDisplay:
@@ -146,7 +146,7 @@ class JsonDisplay:
 
 
 class BarDisplay:
-    """A bar on a terminal; as much beside it as the terminal is wide, the most important first."""
+    """A bar on a terminal, with as many details as fit its width, the most important first."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -191,10 +191,10 @@ class BarDisplay:
 
 
 class NotebookDisplay:
-    """A bar in the output of a notebook's cell; without widgets, so that a saved page shows it."""
+    """A bar in the output of a notebook cell; no widgets, so that a saved page shows it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        ipython: Any = import_module("IPython.display")  # where there is a notebook, it is there
+        ipython: Any = import_module("IPython.display")  # always present in a notebook
         self._html = ipython.HTML
         self._clock = clock
         self._last = float("-inf")
@@ -222,7 +222,7 @@ class NotebookDisplay:
 
 
 def duration(seconds: float) -> str:
-    """As in ``5 d 3 h``, ``2 h 5 min``, ``40 s``: the two largest units."""
+    """A duration in its two largest units: ``5 d 3 h``, ``2 h 5 min``, ``40 s``."""
     rest = round(seconds)
     parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -233,13 +233,13 @@ def duration(seconds: float) -> str:
 
 
 def _print(line: str, stream: IO[str]) -> None:
-    """Print a line, unless nobody can read it: a closed pipe or a full disk ends no job."""
+    """Print a line, ignoring write errors: a closed pipe or a full disk must not end a job."""
     with suppress(OSError):
         print(line, file=stream, flush=True)
 
 
 def _is_notebook() -> bool:
-    """Whether the outputs of this process go to a page; whoever shows one has IPython imported."""
+    """Whether this process's output goes to a notebook; if so, IPython is already imported."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
@@ -265,6 +265,6 @@ def make_display(mode: Literal["auto", "json", "off"]) -> ProgressDisplay:
     if _is_notebook():
         return NotebookDisplay()
     console = Console(stderr=True, emoji=False)
-    # Rich takes FORCE_COLOR, which logs of CI set, for a terminal.
+    # Rich treats FORCE_COLOR, which CI logs set, as a terminal.
     drawable = sys.stderr.isatty() and not console.is_dumb_terminal
     return BarDisplay(console) if drawable else LineDisplay(sys.stderr)

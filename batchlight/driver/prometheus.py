@@ -1,4 +1,4 @@
-"""What whoever watches the cluster sees of a run, on Ray's Prometheus endpoints."""
+"""Metrics of a run for cluster monitoring, on Ray's Prometheus endpoints."""
 
 from __future__ import annotations
 

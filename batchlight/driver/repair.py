@@ -1,10 +1,10 @@
-"""What ``verify`` finds wrong is done again: exactly that, to the same bytes.
+"""Redoes what ``verify`` finds wrong: exactly that, to the same bytes.
 
-An output depends on its input and on the light of its batch, and both are on record. So a bad
-output is made again with the recorded light; where the records themselves are lost, the stored
-plan tells which images each batch had, and analysing them gives its light again. A file of
-records is replaced when all of its rows are there, so a repair that dies changes nothing but
-outputs, which the next one finds as they are.
+An output depends on its input and on the light of its batch, and both are recorded. So a bad output
+is redone with the recorded light; if the records themselves are lost, the stored plan tells which
+images each batch had, and analysing them gives its light again. A file of records is replaced only
+when all of its rows exist, so a repair that dies has changed nothing but outputs, which the next
+repair finds correct.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ from batchlight.storage import EVERYONE, Location, Storage
 from batchlight.worker.ending import Redone
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")
-"""In a fingerprint: not given as an option, or, like weights, by its hash only."""
+"""Fingerprint entries that are not options or, like weights, are stored only as a hash."""
 
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """Where a repair works, and with what; never what the output itself says of that."""
+    """Where a repair works, and with what; never taken from what the output says about it."""
 
     input: str | None = None
-    """What the run was given; nothing is read again without it."""
+    """The input given to the run; without it, nothing is read again."""
     follow_links: bool = False
     copy_others: bool = False
     workers: int | None = None
     address: str | None = None
     weights: str | None = None
-    """Of outputs that were made with other weights than those that come with batchlight."""
+    """Weights of outputs that were not made with those that come with batchlight."""
 
 
 def repair(
@@ -90,7 +90,7 @@ def repair(
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 
-    ``on_progress`` hears what was compared so far.
+    ``on_progress`` is called with what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
@@ -118,26 +118,26 @@ def repair(
 
 @dataclass(frozen=True)
 class _Lost:
-    """What is to be done again of one batch."""
+    """What has to be redone in one batch."""
 
     batch: Batch
     pairs: frozenset[tuple[str, Method]]
-    """Input and method of the rows that are lost."""
+    """Input and method of the lost rows."""
     lights: Mapping[str, float | None] | None = None
-    """The batch's light by method, if it is on record."""
+    """The batch's recorded light by method, if any."""
 
     @classmethod
     def of(
         cls, batch: Batch, keys: Container[Key], lights: Mapping[str, float | None] | None = None
     ) -> _Lost:
-        """Those of a batch's pairs that are among ``keys``."""
+        """The pairs of a batch that are among ``keys``."""
         pairs = ((item, method) for item in batch.inputs for method in batch.methods)
         found = frozenset((i.path, m) for i, m in pairs if (i.key, m) in keys)
         return cls(batch, found, lights)
 
 
 class _Repairer:
-    """Redoes the pairs of one file of records after the other."""
+    """Redoes the pairs of one file of records after another."""
 
     def __init__(
         self,
@@ -159,19 +159,19 @@ class _Repairer:
         self._service: Service | None = None
 
     async def repaired(self, file: RecordFile) -> list[Problem]:
-        """The problems of a file, with what became of them."""
+        """The problems of a file, marked as repaired where they were."""
         plan, lost = await asyncio.to_thread(self._look_up, file)
         redone = await self._redo(plan, lost) if lost else []
         return await asyncio.to_thread(self._record, file, redone)
 
     def _look_up(self, file: RecordFile) -> tuple[Plan, list[_Lost]]:
-        """The plan of a file, and what of its batches is lost."""
+        """The plan of a file, and what is lost of its batches."""
         state = OutputState.load(self._storage)
         plan = state.plan_of(self._storage, file.chunk.first)
         data_set = self._opened_inputs(plan).data_set
         batches = [data_set.vetted(b) for b in plan.batches_of(self._storage, file.chunk)]
         if file.table is None:
-            # The old rows of a part's pairs are about to be removed.
+            # The old rows for a part's pairs are about to be removed anyway.
             others = [] if is_part(file.path) else state.record_files
             lost = self._lost_with_records(batches, [p for p in others if p != file.path])
         else:
@@ -179,7 +179,7 @@ class _Repairer:
         return plan, [some for some in lost if some.pairs]
 
     def _opened_inputs(self, plan: Plan) -> InputSet:
-        """What ``--input`` names. Raises ``UsageError`` if the plan was made of something else."""
+        """The ``--input`` opened. Raises ``UsageError`` if the plan was made for another one."""
         if self._options.input is None:
             raise UsageError(
                 f"what is missing or differs in {self._output} is made again from the input, which "
@@ -204,14 +204,14 @@ class _Repairer:
         return self._inputs
 
     def _record(self, file: RecordFile, redone: Sequence[Redone]) -> list[Problem]:
-        """Put the rows of what was redone in the place of the old ones."""
+        """Replace the old rows of what was redone with the new ones."""
         table = file.table
         records = [record for done in redone for record in done.records]
         readers = reduce(and_, (done.readers for done in redone), EVERYONE)
         if table is None:
             self._replace(file.path, as_table(records), readers)
             return [replace(problem, repaired=True) for problem in file.problems]
-        # A container that was written holds its failed images too.
+        # A written container holds its failed images too.
         made = as_table(r for r in records if r.status != "failed" or r.container_output_sha256)
         is_old = pc.is_in(keys_of(as_units(table)), keys_of(as_units(made)))
         if not joined([table.filter(is_old)]).select(STABLE).equals(made.select(STABLE)):
@@ -226,7 +226,7 @@ class _Repairer:
     def _lost_with_records(
         self, batches: Sequence[Batch], others: Iterable[str]
     ) -> Iterator[_Lost]:
-        """What lost its rows: all pairs of the batches that stand in no other file."""
+        """What lost its rows: all pairs of the batches that no other file has."""
         pairs = [(i.key, m) for batch in batches for i in batch.inputs for m in batch.methods]
         missing = pa.table(dict(zip(KEY, map(list, zip(*pairs, strict=True)), strict=True)))
         for path in others:
@@ -263,7 +263,7 @@ class _Repairer:
         return [done async for done in window(jobs(), engine.window)]
 
     def _config(self, plan: Plan, methods: Iterable[Method]) -> JobConfig:
-        """What decided the pixels of a plan, and where this repair works."""
+        """The options that determined the pixels of a plan, plus where this repair works."""
         options = self._options
         values: dict[str, Any] = {"workers": options.workers, "address": options.address}
         values |= plan.member_rules
@@ -295,13 +295,13 @@ class _Repairer:
 
 
 def _options_that_decide(method: Method) -> set[str]:
-    """Those that a fingerprint has by right; others in it could decide where code runs."""
+    """Options that may be in a fingerprint; any others in it could decide where code runs."""
     all_there_are = JobConfig(input="-").fingerprint(method, {"precision": ""}).options
     return set(all_there_are).difference(_NOT_OPTIONS)
 
 
 def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> Iterator[_Lost]:
-    """What lost its outputs, and the light of its batch, which is on record."""
+    """What lost its outputs, with the recorded light of its batch."""
     rows = defaultdict(list)
     columns = [*UNIT, "batch", "batch_atmospheric_light"]
     for row in table.select(columns).to_pylist():

@@ -1,4 +1,4 @@
-"""The report of an output, made again on request."""
+"""The report of an output, regenerated on request."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from batchlight.storage import Location
 
 
 def make_report(output: str, input: str | None = None, follow_links: bool = False) -> str:
-    """Make the report of an output again, and say where it is; the same as ``batchlight report``.
+    """Regenerate the report of an output and return its path; the same as ``batchlight report``.
 
-    ``input`` and ``follow_links`` are those of the run, whose images are only shown if they are
-    given: what the output itself says of where they are may come from anybody. Raises
-    ``UsageError`` for what is no output or no input, and ``StorageError``.
+    ``input`` and ``follow_links`` are those of the run. Its images are shown only if they are
+    given: the output's own word on where they are cannot be trusted. Raises ``UsageError`` for
+    an invalid output or input, and ``StorageError``.
     """
     open_output(output)
     data_set = None

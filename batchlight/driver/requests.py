@@ -19,21 +19,21 @@ from batchlight.storage.listing import KEYS_PER_PAGE
 from batchlight.storage.streams import BLOCK_BYTES, PART_BYTES
 
 DOLLARS_PER_WRITE, DOLLARS_PER_READ = 0.005 / 1000, 0.0004 / 1000
-"""List prices of S3 Standard in us-east-1: of PUT, POST and LIST, and of GET and HEAD."""
+"""S3 Standard list prices in us-east-1: for PUT, POST and LIST, and for GET and HEAD."""
 
 REQUESTS_OF_A_RUN = 36
 """Plan, locks, records and summary; roughly a third each of LIST, GET and PUT."""
 IMAGES_OF_A_REPORT = 48
-"""Each is read as it was and as it is."""
+"""Each is read twice: input and output."""
 LISTS_PER_BATCH = 2
-"""A look at the locks, when it is committed and when its part is deleted."""
+"""Lock checks: one when it is committed, one when its part is deleted."""
 HEARTBEAT_S = 15
 LOOKS_AT_LOCKS_PER_S = 1
-"""Of each worker that writes to an object store."""
+"""By each worker that writes to an object store."""
 POSTS_PER_UPLOAD = 2
-"""Of what is written in parts: its begin and its end."""
+"""Each multipart upload is begun and completed."""
 LISTS_PER_UPLOAD = 2
-"""A look at the locks at either."""
+"""One lock check at each of these."""
 
 _KINDS = ("LIST", "HEAD", "GET", "PUT", "POST")
 
@@ -47,15 +47,15 @@ class Traffic:
     counts: PlanCounts
     methods: Sequence[Method]
     images: int
-    """That are to be done, in containers or not."""
+    """Images to do, in containers or not."""
     pairs: int
-    """Of images that are files."""
+    """Pairs whose image is a file of its own."""
     containers: Sequence[Input]
-    """That are to be done."""
+    """Containers to do."""
     container_pairs: int
 
     def requests(self, cpu_s: float, seconds: float | None) -> dict[str, int]:
-        """By kind, about. ``seconds``: how long the run takes, if that is known."""
+        """Approximate requests by kind. ``seconds``: the duration of the run, if known."""
         found = dict.fromkeys(_KINDS, 0)
         if self.inputs.root.remote:
             self._add_reading(found)
@@ -64,7 +64,7 @@ class Traffic:
         return {kind: number for kind, number in found.items() if number}
 
     def price(self, requests: Mapping[str, int]) -> float | None:
-        """In dollars; None for other stores than S3."""
+        """In dollars; None for stores other than S3."""
         places = (self.inputs.root, self.output)
         if any(place.remote and place.scheme != "s3" for place in places):
             return None
@@ -79,7 +79,7 @@ class Traffic:
             found["HEAD"] += sum(entry.etag is None for entry in data_set.entries()[0])
         else:
             listed = given + counts.others + counts.beside + passed_over
-            # Also for folders with containers, and for what lies beside these.
+            # Listed again for the folders of containers and the files beside them.
             times = 1 + data_set.copies_others + bool(counts.containers)
             found["LIST"] += times * math.ceil(listed / KEYS_PER_PAGE)
         found["HEAD"] += len(self.containers) + self._beside
@@ -102,7 +102,7 @@ class Traffic:
 
     @property
     def _parts(self) -> int:
-        """Of the containers that are written."""
+        """Number of upload parts of the containers written."""
         if not self.containers:
             return 0
         parts = sum(max(1, math.ceil((c.size or 0) / PART_BYTES)) for c in self.containers)
@@ -110,7 +110,7 @@ class Traffic:
 
     @property
     def _beside(self) -> int:
-        """Files that go along with the containers that are to be done, about."""
+        """Approximate number of files copied with the containers to do."""
         counts = self.counts
         if not counts.containers or not self.inputs.data_set.is_folder:
             return 0

@@ -12,16 +12,16 @@ from batchlight.config_file import make_config
 from batchlight.errors import UsageError
 
 DEFAULT_SETTINGS = ("", "target-luminance=0.35", "target-luminance=0.55", "denoise=none")
-"""What is compared unless told otherwise; an empty one is the options of the command line alone."""
+"""What is compared by default; an empty one means the command-line options alone."""
 
 IMAGES, IMAGES_AT_MOST = 8, 24
-"""How many are shown unless told otherwise, and at most."""
+"""Images shown by default, and at most."""
 
 SETTINGS_AT_MOST = 8
-"""More would be too small to be compared."""
+"""With more, the pictures would be too small to compare."""
 
 _OF_THE_NETWORK = ("model", "weights", "device", "precision", "tile")
-"""What the fingerprint of ABSGN knows by the network that comes of it."""
+"""Options that the fingerprint of ABSGN records through the resulting network."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,25 @@ class Setting:
     """One column of a preview."""
 
     config: JobConfig
-    """With one method."""
+    """A config with exactly one method."""
     options: tuple[str, ...]
-    """The words that a run needs for it beside ``--input``."""
+    """The options that a run needs to reproduce it, besides ``--input``."""
 
     @property
     def method(self) -> Method:
-        """The one of its config."""
+        """The only method of its config."""
         return self.config.method[0]
 
     @property
     def label(self) -> str:
-        """The options as they are typed in a shell; empty for the defaults of a run."""
+        """The options as typed in a shell; empty for a run's defaults."""
         return shlex.join(self.options)
 
 
 def make_settings(base: JobConfig, texts: Sequence[str]) -> tuple[Setting, ...]:
-    """Each text on top of ``base``, once for each method; what makes equal pixels comes once.
+    """Each text applied to ``base``, once per method; settings with equal pixels appear once.
 
-    ``texts``: as ``omega=0.8 t0=0.05``; none: the default ones. Raises ``UsageError``.
+    ``texts``: such as ``omega=0.8 t0=0.05``; if none, the defaults. Raises ``UsageError``.
     """
     found: dict[tuple[Any, ...], Setting] = {}
     for text in texts or DEFAULT_SETTINGS:
@@ -100,7 +100,7 @@ def _parsed(text: str) -> dict[str, str]:
 
 
 def _deciding(config: JobConfig) -> tuple[str, ...]:
-    """The options that decide the pixels of the config's method, in the order of the config."""
+    """The options that determine the pixels of the config's method, in config order."""
     [method] = config.method
     names = set(config.fingerprint(method).options) - {"method"}
     if method == "absgn":
@@ -109,7 +109,7 @@ def _deciding(config: JobConfig) -> tuple[str, ...]:
 
 
 def _words(config: JobConfig, asked: set[str]) -> Iterable[str]:
-    """The options that differ from the defaults of a run, and those that were asked for."""
+    """The options that differ from a run's defaults, and those explicitly requested."""
     [method] = config.method
     if "method" in asked or config.method != JobConfig.model_fields["method"].default:
         yield from ("--method", method)

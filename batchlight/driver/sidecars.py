@@ -1,8 +1,8 @@
-"""Which files beside containers are to go along to the output, and having that done.
+"""Finds the files beside containers that should be in the output, and has them copied.
 
-A file that begins like a container of its folder, as ``00000_stats.json`` beside ``00000.tar``,
-belongs to that one; any other to all of its folder. It is written once what it belongs to is in the
-output, and again when it, or for an index its container, is newer than what was written.
+A file whose name begins with that of a container in its folder, such as ``00000_stats.json`` beside
+``00000.tar``, belongs to it; any other to the whole folder. It is written once what it belongs to
+is in the output, and again when it, or for an index its container, is newer than what was written.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from batchlight.worker.steps import BatchContext
 SIDECARS_PER_CALL = 32
 
 ENERGON_FILES = (".nv-meta/.info.json", ".nv-meta/.info.yaml")
-"""One of them is there where a data set was prepared for Energon."""
+"""One of these exists where a data set was prepared for Energon."""
 
 _BETWEEN = "._-"
-"""What stands between the name of a container and the rest of that of its sidecar."""
+"""Separators between the name of a container and the rest of its sidecar's name."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Tree:
-    """What a method's folder of the output holds: containers, and files beside them."""
+    """The containers in a method's folder of the output, and the files beside them."""
 
     containers: dict[str, FileInfo] = field(default_factory=dict)
-    """And what has the name of one; a Parquet file may be either."""
+    """By path, anything with a container's name; a Parquet file may be either."""
     others: dict[str, FileInfo] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
-    """Those with containers."""
+    """Folders with containers."""
 
     @classmethod
     def of(cls, storage: Storage) -> _Tree:
@@ -57,7 +57,7 @@ class _Tree:
         return tree
 
     def lacks(self, file: FileInfo, container: str | None) -> bool:
-        """Whether a file, which belongs to this container or to all of them, is to be written."""
+        """Whether a file, which belongs to this container or to all of them, has to be written."""
         if container is not None and container not in self.containers:
             return False
         if container is None and _folder_of(file.path) not in self.folders:
@@ -71,7 +71,7 @@ class _Tree:
 
 
 def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterator[Sidecar]:
-    """What is to be written, from one root to the other. Raises ``StorageError``."""
+    """What has to be copied from the input root to the output. Raises ``StorageError``."""
     root, patterns = inputs.opened(inputs.root), inputs.patterns
     there = set(open_storage(output).folders(""))
     found = {m: _Tree.of(open_storage(output.joined(m))) for m in methods if m in there}
@@ -96,7 +96,7 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
 async def copy(
     sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, root: Storage
 ) -> None:
-    """Have them written on workers, and warn of those that were not."""
+    """Have the files copied by workers, and warn about those that were refused."""
     parts = [
         sidecars[start : start + SIDECARS_PER_CALL]
         for start in range(0, len(sidecars), SIDECARS_PER_CALL)
@@ -111,7 +111,7 @@ async def copy(
 
 
 def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
-    """Tell which files are not in the output, and what makes them: one warning for each reason."""
+    """Warn about files missing from the output, once per reason, with the command to make them."""
     if any(root.is_file(path) for path in ENERGON_FILES):
         refused = [*refused, Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON)]
     by_reason: defaultdict[tuple[str, str | None], list[str]] = defaultdict(list)
@@ -128,7 +128,7 @@ def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
 
 
 def _owner_of(path: str, containers: Mapping[str, str]) -> str | None:
-    """The container, of some by stem, that a file belongs to."""
+    """The container, given by stem, that a file belongs to."""
     start = len(_folder_of(path)) + 1
     ends = (at for at in range(len(path) - 1, start, -1) if path[at] in _BETWEEN)
     return next((containers[path[:at]] for at in ends if path[:at] in containers), None)

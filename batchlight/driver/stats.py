@@ -12,32 +12,32 @@ from batchlight.output.records import Tally
 
 @dataclass
 class RunStats:
-    """Kept by the driver."""
+    """Counters kept by the driver."""
 
     tally: Tally = field(default_factory=Tally)
-    """Of the rows that this run has made."""
+    """Rows that this run has made."""
     read_bytes: int = 0
-    """Of images, as often as they were read."""
+    """Bytes of images read, counting repeated reads."""
     planned: int = 0
     """(input, method) pairs of all plans that this run works on."""
     first_batch: float = math.inf
-    """Of the first of these plans."""
+    """Number of the first batch of the first of these plans."""
     report_s: float = 0.0
     _first_submitted: float | None = None
     _last_committed: float | None = None
 
     def begin(self) -> None:
-        """The first batch of some is about to be submitted."""
+        """Note that the first batch of a plan is about to be submitted."""
         if self._first_submitted is None:
             self._first_submitted = time.monotonic()
 
     def take_on(self, plan: Plan) -> None:
-        """Another plan is worked on."""
+        """Note that another plan has been started."""
         self.planned += plan.rows
         self.first_batch = min(self.first_batch, plan.first)
 
     def add(self, tally: Tally, read_bytes: int) -> None:
-        """Batches are committed."""
+        """Note that batches were committed."""
         self._last_committed = time.monotonic()
         self.tally += tally
         self.read_bytes += read_bytes
@@ -49,17 +49,17 @@ class RunStats:
 
     @property
     def rows(self) -> int:
-        """How many this run has made."""
+        """Number of rows that this run has made."""
         return self.tally.rows
 
     @property
     def since_begin_s(self) -> float:
-        """Since the first batch was submitted."""
+        """Seconds since the first batch was submitted."""
         return 0.0 if self._first_submitted is None else time.monotonic() - self._first_submitted
 
     @property
     def elapsed_s(self) -> float:
-        """From the first batch submitted to the last one committed."""
+        """Seconds from the first batch submitted to the last one committed."""
         if self._first_submitted is None or self._last_committed is None:
             return 0.0
         return self._last_committed - self._first_submitted
@@ -67,7 +67,7 @@ class RunStats:
 
 @dataclass(frozen=True)
 class Goal:
-    """How many rows a run will have made; of containers that is an estimate until they are done."""
+    """How many rows a run will have made; with containers, an estimate until they are done."""
 
     images: int
     containers: int
@@ -75,15 +75,15 @@ class Goal:
 
     @classmethod
     def of(cls, plan: Plan, done: Tally, left: int) -> Goal:
-        """``left``: rows that the plan is still to make, where a container counts as one."""
+        """``left``: rows that the plan has still to make, counting a container as one."""
         containers = min(left, plan.counts.todo_containers * len(plan.methods))
         images = done.rows - done.in_containers + left - containers
         return cls(images, done.containers + containers)
 
     def rows(self, done: Tally, under_way: Tally) -> int:
-        """With containers that hold as many images as those that are done, on average.
+        """Total rows, if the remaining containers hold as many images as those done, on average.
 
-        ``under_way``: what is done of batches that are not; each container left has more than that.
+        ``under_way``: rows of uncommitted batches; each remaining container holds more than those.
         """
         left = self.containers - done.containers
         each = done.in_containers / done.containers if done.containers else 1

@@ -1,6 +1,6 @@
 """Every output compared with its record, and the files of records with what was there.
 
-Only what is on disk counts: nothing here changes it (``repair`` does).
+Read-only: nothing here changes what is on disk (``repair`` does).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from batchlight.output.status import open_output
 from batchlight.storage import Storage
 
 CHECKS_AT_ONCE = 8
-"""Outputs read at one time."""
+"""Outputs read concurrently."""
 CHECKS_AHEAD = 1024
 
 
@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 @dataclass
 class RecordFile:
-    """One file of records, and what is wrong with the outputs that it tells of."""
+    """One file of records, and what is wrong with the outputs that it describes."""
 
     path: str
     table: pa.Table | None = None
@@ -69,11 +69,11 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether everything is as recorded, by now."""
+        """Whether everything now matches its record."""
         return self.problems == self.repaired
 
     def count(self, problem: Problem) -> None:
-        """Note what was found, and whether it was repaired."""
+        """Count a problem, and whether it was repaired."""
         self.problems += 1
         self.repaired += problem.repaired
 
@@ -85,7 +85,7 @@ def verify(
 ) -> Verification:
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
 
-    ``on_progress`` hears what was compared so far.
+    ``on_progress`` is called with what was compared so far.
 
     Raises ``LockedError`` while a run works on it, and ``StorageError``.
     """
@@ -103,7 +103,7 @@ def verify(
 class Checker:
     """Compares outputs with their records, file by file, and counts them in ``result``.
 
-    Raises ``Stopped`` soon after ``stop`` is called, from whatever thread.
+    Raises ``Stopped`` soon after ``stop`` is called, from any thread.
     """
 
     def __init__(
@@ -118,13 +118,13 @@ class Checker:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Give up as soon as the outputs are read that are being read."""
+        """Stop as soon as the outputs now being read are finished."""
         self._stopped.set()
 
     def files(self) -> Iterator[RecordFile]:
-        """Every file of records that is, or was, there, with all that is wrong with it.
+        """Every file of records that exists or should exist, with all that is wrong with it.
 
-        The newest come first: what stands in a newer file is not missing from an older one.
+        Newest first: what is in a newer file is not missing from an older one.
         """
         state = OutputState.load(self._storage)
         plan = state.unfinished
@@ -151,7 +151,7 @@ class Checker:
                     yield self._checked(pool, step)
 
     def _checked(self, pool: ThreadPoolExecutor, of: OldFile) -> RecordFile:
-        """One file, but for rows that an unfinished plan is replacing."""
+        """One file, except rows that an unfinished plan is replacing."""
         self._result.record_files += 1
         file = RecordFile(of.path)
         try:
@@ -173,7 +173,7 @@ class Checker:
         return file
 
     def _check_containers(self, pool: ThreadPoolExecutor, file: RecordFile, kept: pa.Table) -> None:
-        """Those that the rows of a file tell of, each read once."""
+        """The containers that the rows of a file describe, each read once."""
         containers = containers_of(kept)
 
         def check(container: Container) -> Problem | None:
@@ -194,7 +194,7 @@ class Checker:
         return check_output(self._storage, row)
 
     def _lost_files(self, state: OutputState) -> list[str]:
-        """Files of ``metadata/`` that the last plan left there and that are gone."""
+        """Files of ``metadata/`` that the last plan left there and that are now missing."""
         if state.plan is None:
             return []
         left = state.plan.metadata_when_closed(self._storage)

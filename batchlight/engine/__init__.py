@@ -1,18 +1,18 @@
-"""Running calls somewhere else, and what to do when they die: the one place that knows Ray.
+"""Running calls in other processes, and handling their deaths: the only package that knows Ray.
 
-An engine knows nothing of images. It runs functions on workers, one CPU each, and hosts objects
+An engine knows nothing about images. It runs functions on workers, one CPU each, and hosts objects
 that need a process or a GPU of their own; it tells the death of a process from a failure of the
 work.
 
-base.py      what an engine is, and the one that is this process
-calls.py     retries, bisection, the window: for any engine
+base.py      the engine protocol, and the engine that is this process
+calls.py     retries, bisection and the window, for any engine
 tasks.py     the engine on Ray: a cluster or a Ray of its own
 task_call.py       one call as a Ray task, and the search for one that Ray has lost
-actors.py          objects as Ray actors, as whoever calls them sees them
-actor_process.py   such an actor, inside
-deaths.py    what a failed call was: an exception, a death to blame it for, or bad luck
-marks.py     the file that tells what became of a call
-timeout.py   the time that a call may take
+actors.py          objects as Ray actors, from the caller's side
+actor_process.py   such an actor, from the inside
+deaths.py    classifies a failed call: an exception, a death it caused, or bad luck
+marks.py     the file that records the state of a call
+timeout.py   the time limit of a call
 own_ray.py   what a Ray of our own needs, and what keeps others out of it
 head.py      whether the head of the cluster still answers
 training.py  training in several processes

@@ -2,11 +2,10 @@
 
 Several calls are inside at once, so that one computes while others arrive and leave; they take
 turns to compute. If the process dies, each caller needs to know whether its call is to blame. So
-the process keeps a small file about its calls, which the process that replaces it on the same node
-reads.
+the process keeps a small file about its calls, which its replacement on the same node reads.
 
-A call that was one of several suspects is repeated alone. Then the caller hears before it begins,
-which costs some milliseconds.
+A call that was one of several suspects is repeated alone. Its caller is then told before it begins,
+which costs a few milliseconds.
 """
 
 from __future__ import annotations
@@ -33,45 +32,45 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
     Made = list[ObjectRef[Callable[[], object]]]
-    """What makes the object; in a list, so that Ray leaves it a reference until it is needed."""
+    """The factory of the object; in a list, so that Ray passes a reference to it until needed."""
 
 CALLS_INSIDE = 3
-"""One on its way in, one that computes, one on its way out."""
+"""One arriving, one computing, one leaving."""
 
 TIME_TO_TELL_S = 0.005
-"""Between the begin of a call that is alone and all that could kill it: Ray tells the begin from
-another thread."""
+"""Pause between the start of a call that runs alone and anything in it that could kill the process:
+Ray reports the start from another thread."""
 
 DEATHS_REMEMBERED = 16
 RECORD_BYTES = 16_384
-"""At most, of the calls inside and of those that were inside at earlier deaths."""
+"""Upper limit, for the calls inside and those that were inside at earlier deaths."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What is known of a call whose process died."""
+    """What is known about a call whose process died."""
 
     suspect: bool
-    """Whether it may have been the one that killed."""
+    """Whether it may have killed the process."""
     guilty: bool = False
-    """Whether it was the only one that had begun: then it was the one."""
+    """Whether it was the only one that had begun, and so the killer."""
     hung: bool = False
     """Whether a deadline ended the process."""
 
 
 @dataclass
 class Calls:
-    """The calls inside a process, by their names."""
+    """The calls inside a process, by name."""
 
     begun: dict[str, bool] = field(default_factory=dict)
-    """Whether each had a turn yet."""
+    """Whether each call has had a turn yet."""
     hung: bool = False
-    """Whether the process died of a deadline."""
+    """Whether a deadline ended the process."""
 
     def fate(self, call: str) -> Fate:
-        """Of one of them, when the process has died."""
+        """The fate of one of these calls, once the process has died."""
         begun = [name for name, had_turn in self.begun.items() if had_turn]
-        # Where none had its turn yet, it must have been one that was on its way in.
+        # If none had had a turn yet, the killer must be a call that was arriving.
         return Fate(call in begun or not begun, begun == [call], self.hung)
 
 
@@ -84,7 +83,7 @@ class Record:
         self._inside: dict[str, bool] = {}
         self._deaths: list[Calls] = []
         self._complete = fresh
-        """Whether all earlier processes were on this node, so that their calls are known."""
+        """Whether all earlier processes ran on this node, so that their calls are known."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not fresh:
             try:
@@ -93,29 +92,29 @@ class Record:
                 self._deaths = [Calls(**death) for death in deaths[-DEATHS_REMEMBERED:]]
                 self._complete = before["complete"]
             except ValueError:
-                pass  # they were elsewhere
+                pass  # they ran on another node
         self._write()
 
     def enter(self, call: str) -> None:
-        """A call is inside."""
+        """Note that a call is inside."""
         with self._lock:
             self._inside[call] = False
             self._write()
 
     def begin(self, call: str) -> None:
-        """It has its turn."""
+        """Note that a call has its turn."""
         with self._lock:
             self._inside[call] = True
             self._write()
 
     def leave(self, call: str) -> None:
-        """It can kill no more: it has its result, or has failed."""
+        """Note that a call can no longer kill: it has its result, or has failed."""
         with self._lock:
             self._inside.pop(call, None)
             self._write()
 
     def fate(self, call: str) -> Fate:
-        """Of a call that this process or an earlier one was asked."""
+        """The fate of a call that was sent to this process or an earlier one."""
         for death in reversed(self._deaths):
             if call in death.begun:
                 return death.fate(call)
@@ -127,23 +126,23 @@ class Record:
             "deaths": [asdict(death) for death in self._deaths],
             "complete": self._complete,
         }
-        # One line; of what may follow it, nothing is read. A write to a file is there for other
-        # processes when it returns; it needs to reach no disk.
+        # Only the first line is ever read, whatever follows it. Other processes see a write as soon
+        # as it returns; it need not reach the disk.
         os.pwrite(self._file, json.dumps(now).encode() + b"\n", 0)
 
 
 class Door:
-    """Lets calls in: many at once, or one alone."""
+    """Admits calls: many at once, or one alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
         self._alone = 0
-        """Calls that are, or want to be, alone."""
+        """Calls that are alone, or waiting to be."""
 
     @contextmanager
     def entered(self, alone: bool) -> Iterator[None]:
-        """Wait to be let in."""
+        """Wait to be admitted."""
         with self._changed:
             if alone:
                 self._alone += 1
@@ -161,7 +160,7 @@ class Door:
 
 
 class NotMade(Exception):
-    """A process that took the place of another was asked before it had made its object."""
+    """A replacement process was called before it had made its object."""
 
 
 class Host:
@@ -184,7 +183,7 @@ class Host:
         DEADLINE.write_to(mark.open("wb", buffering=0))
 
     def ready(self, make: Made) -> None:
-        """Make the object; not in ``__init__``, whose exceptions Ray would only quote as text."""
+        """Make the object; not in ``__init__``, whose exceptions Ray reports only as text."""
         with self._making:
             if self._target is None:
                 import ray
@@ -193,10 +192,10 @@ class Host:
                 self._target = ray.get(make[0])()
 
     def _ready_again(self, make: Made | None) -> None:
-        """For the first call after a restart, whose fault it is not if this fails.
+        """Make the object in the first call after a restart, which is not to blame if this fails.
 
-        Raises ``NotMade`` if it brings nothing to make the object with; if each call did, each
-        would cost Ray some time to keep count of it.
+        Raises ``NotMade`` if the call does not carry the factory; if every call did, Ray would
+        spend time counting references to it.
         """
         if self._target is None:
             if make is None:
@@ -207,7 +206,7 @@ class Host:
     def answer(
         self, call: str, method: str, arguments: tuple[object, ...], make: Made | None
     ) -> Any:
-        """The result of a call, in whose turns no other computes; ``call`` is its name."""
+        """The result of the call named ``call``; no other call computes during its turns."""
         self._ready_again(make)
         with self._door.entered(alone=False):
             self._record.enter(call)
@@ -219,7 +218,7 @@ class Host:
     def answer_alone(
         self, call: str, method: str, arguments: tuple[object, ...], make: Made
     ) -> Iterator[Any]:
-        """First None, when the call begins, then its result; no other is inside."""
+        """Yield None when the call begins, then its result; no other call is inside."""
         self._ready_again(make)
         with self._door.entered(alone=True):
             self._record.enter(call)
@@ -232,7 +231,7 @@ class Host:
             yield result
 
     def fate(self, call: str) -> Fate:
-        """What is known of a call, asked when it is known to have died."""
+        """What is known about a call whose process is known to have died."""
         return self._record.fate(call)
 
     def _carry_out(self, call: str, method: str, arguments: tuple[object, ...]) -> Any:
@@ -257,8 +256,8 @@ class Host:
             except (BatchlightError, MemoryError):
                 raise
             except Exception:
-                # After an error of a GPU nothing works in this process any more, so whatever is
-                # unexpected is a death: Ray starts another process.
+                # After a GPU error nothing works in this process any more, so treat anything
+                # unexpected as a death: Ray starts another process.
                 traceback.print_exc()
                 os._exit(1)
 

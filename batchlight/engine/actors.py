@@ -1,12 +1,12 @@
-"""Objects as Ray actors: made once, called often, by workers rather than by the driver.
+"""Objects as Ray actors: made once, then called often, by workers rather than by the driver.
 
 Arguments and results travel through Ray's object store, directly between worker and actor. Ray
 restarts the process of an actor that dies, but repeats none of its calls.
 
-An image that kills the network must not take the calls of other images down with it. So a call that
-had not begun when its actor died is sent again, and its caller never notices. If it was the only
-one that had begun, it is to blame, and ``calls.py`` decides what follows. If it was one of several,
-it is sent again alone.
+An image that kills the network must not take down the calls of other images. So a call that had not
+begun when its actor died is sent again, and its caller never notices. If it was the only one that
+had begun, it is to blame, and ``calls.py`` decides what follows. If it was one of several, it is
+sent again alone.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 RESENDS_AT_MOST = 1000
 PAUSE_BEFORE_RESENDING = 0.5
-"""Seconds: an actor takes some to start again."""
+"""Seconds; an actor takes some time to restart."""
 
 ASKING = "asking"
-"""The thread of an actor that answers what became of calls, whatever the others do."""
+"""An actor's thread that reports the fate of calls, whatever its other threads do."""
 ASKING_TIMEOUT_S = 60.0
-"""For a process to start; and if none does, nobody knows."""
+"""Time for a process to start; if none does, the fate is unknown."""
 
 READY_EVERY_S = 0.1
-"""How often starting actors are looked at."""
+"""How often to check on starting actors."""
 WARN_EVERY_S = 60.0
 """While waiting for actors to start."""
 
@@ -55,18 +55,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RayService:
-    """Some equal actors, called in turn. Travels to workers as an argument of their calls.
+    """Several identical actors, called in turn. Sent to workers as an argument of their calls.
 
-    Work begins with the first actor that is ready. A worker knows those that were ready when the
-    service was sent to it, so with each batch more of them can be known.
+    Work begins with the first actor that is ready. A worker knows the actors that were ready when
+    the service was sent to it, so each batch may know more of them.
     """
 
     actors: list[ActorHandle[Host]]
-    """Those that are ready."""
+    """Actors that are ready."""
     timeout: float
     make: Made
     starting: dict[ObjectRef[None], ActorHandle[Host]] = field(default_factory=dict)
-    """The others, by what tells that they are ready; known to the driver only."""
+    """The others, by the reference that resolves when they are ready; known to the driver only."""
     turns: Iterator[int] = field(default_factory=count)
 
     @classmethod
@@ -77,9 +77,9 @@ class RayService:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        remote: Any = ray.remote  # whose types know no concurrency groups
+        remote: Any = ray.remote  # its types do not cover concurrency groups
         host = remote(concurrency_groups={ASKING: 1})(Host)
-        # Actors reserve no CPU: the tasks that feed them need it, even where there is only one.
+        # Actors reserve no CPU: the tasks that feed them need it, even if there is only one.
         options: dict[str, Any] = {
             "num_cpus": 0,
             "max_restarts": -1,
@@ -100,7 +100,7 @@ class RayService:
         return cls([], timeout, made, {actor.ready.remote(made): actor for actor in actors})
 
     async def ready(self) -> None:
-        """Wait until one has made its object. If none does, raise what the first to fail raised.
+        """Wait until one actor has made its object. If none does, raise the first failure.
 
         That is an error of ``make``, or a ``ClusterError``.
         """
@@ -120,7 +120,7 @@ class RayService:
             await asyncio.sleep(READY_EVERY_S)
 
     def _join(self) -> list[Exception]:
-        """Take in the actors that are ready by now; why others never will be."""
+        """Take in the actors that are ready by now; returns why others never will be."""
         import ray
 
         if not self.starting:
@@ -149,7 +149,7 @@ class RayService:
         return _RayAnswer(self, method, arguments)
 
     def next_actor(self) -> ActorHandle[Host]:
-        """Each process begins its turns elsewhere, so that they do not all march in step."""
+        """Each process starts at a different actor, so that they do not all move in lockstep."""
         self._join()
         return self.actors[(os.getpid() + next(self.turns)) % len(self.actors)]
 
@@ -162,19 +162,19 @@ class _RayAnswer:
     def __init__(self, service: RayService, method: str, arguments: tuple[object, ...]) -> None:
         self._service = service
         self._name = uuid4().hex
-        # Not put into the object store here: Ray does that for what is large, and what is small
-        # arrives faster with the call itself.
+        # Not put into the object store here: Ray does that for large arguments, and small ones
+        # arrive faster with the call itself.
         self._call = (self._name, method, arguments)
         self._make: Made | None = None
-        """For an actor that has started again."""
+        """Sent only to an actor that has restarted."""
         self._alone = False
         self._actor: Any = None
         self._coming: Any = None
-        """A reference to the result; alone, a stream of such."""
+        """A reference to the result; for a call that runs alone, a stream of references."""
         self._send()
 
     def _send(self) -> None:
-        # Another one each time: this one may be gone for good.
+        # A different one each time: this one may be gone for good.
         self._actor = self._service.next_actor()
         if self._alone:
             streaming = self._actor.answer_alone.options(num_returns="streaming")
@@ -225,7 +225,7 @@ class _RayAnswer:
             raise classify(error, begun=True, hung=hung) from error
 
     def _judge(self, error: Exception) -> None:
-        """Return if the call has to be sent again; raise what it is to blame for."""
+        """Return if the call has to be sent again; raise the failure that it is to blame for."""
         at_worst = classify(error, begun=True, hung=False)
         if not isinstance(at_worst, Lost | WorkerDied):
             raise at_worst from error
@@ -237,14 +237,14 @@ class _RayAnswer:
         self._alone = fate is None or fate.suspect
 
     def _fate(self) -> Fate | None:
-        """What became of the call, asked of the process that takes the dead one's place.
+        """The fate of the call, as reported by the process that replaces the dead one.
 
-        None if nobody knows.
+        None if unknown.
         """
         import ray
 
         try:
-            # Asked until the next process is there, and of the next if that one dies too.
+            # Retried until the replacement is running, and again if that one dies too.
             ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
             fate: Fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
         except ray.exceptions.RayError:
@@ -253,7 +253,7 @@ class _RayAnswer:
 
 
 def nodes_with_cpus() -> list[str]:
-    """Ids of the nodes that run tasks; a head often does not."""
+    """Ids of the nodes that run tasks; the head node often runs none."""
     import ray
 
     return [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]

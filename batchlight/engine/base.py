@@ -1,4 +1,4 @@
-"""What an engine is, and the one that needs no Ray: calls run in this very process."""
+"""The engine protocol, and an engine without Ray: calls run in this very process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 REPORT_EVERY_S = 1.0
-"""How often long work tells how far it is."""
+"""How often long work reports its progress."""
 
 
 class WorkerDied(Exception):
-    """The process that ran a call is gone; ``code`` says what killed it, as far as is known."""
+    """The process that ran a call is gone; ``code`` says what killed it, as far as known."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
@@ -31,25 +31,25 @@ class WorkerDied(Exception):
 
 
 class Lost(Exception):
-    """A call came to nothing through no fault of its own; send it again."""
+    """A call was lost through no fault of its own; send it again."""
 
 
 class Work(Protocol[R_co]):
-    """Long work in many parts, which tells how far it is."""
+    """Long work in many parts that reports its progress."""
 
     def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        """Do it, and yield often: only then can a report be sent.
+        """Do the work, yielding often: reports can only be sent then.
 
-        ``timed()`` goes around each part that may take the timeout for itself.
+        ``timed()`` goes around each part that gets the full timeout for itself.
         """
 
     def report(self) -> R_co:
-        """What is new since the last report; another thread may ask."""
+        """What is new since the last report; may be called from another thread."""
 
 
 @dataclass(frozen=True)
 class Meter:
-    """A number that only grows, apart for every combination of its tags."""
+    """A counter, kept separately for every combination of its tags."""
 
     name: str
     meaning: str
@@ -65,29 +65,29 @@ class Engine(Protocol):
 
     @property
     def window(self) -> int:
-        """How many to keep under way, so that no worker waits for the next one."""
+        """How many calls to keep in flight, so that no worker waits for the next one."""
 
     @property
     def parts_at_once(self) -> int:
-        """How many parts a piece of ``Work`` may have."""
+        """Maximum number of parts in a piece of ``Work``."""
 
     @property
     def nodes(self) -> int:
-        """On how many machines."""
+        """Number of machines."""
 
     @property
     def gpus(self) -> int:
-        """How many GPUs there are for hosted objects."""
+        """Number of GPUs for hosted objects."""
 
     @property
     def place(self) -> str:
-        """Where all this is, for a person."""
+        """Description of the place for the user."""
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
-        """Add to what whoever watches the cluster sees of this run."""
+        """Add to a metric of this run for cluster monitoring."""
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
-        """Run one call to its end. Raises ``WorkerDied``, and whatever the function raises.
+        """Run one call to completion. Raises ``WorkerDied``, and whatever the function raises.
 
         ``timeouts``: how many times the usual timeout the call may take.
         """
@@ -95,17 +95,17 @@ class Engine(Protocol):
     async def follow(
         self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
     ) -> None:
-        """Do ``make(*arguments)`` on a worker to its end; ``on_report`` gets all of its reports.
+        """Run ``make(*arguments)`` on a worker to completion; ``on_report`` gets all its reports.
 
-        Raises ``WorkerDied``, ``Lost``, and whatever the work or ``on_report`` raises. Then what
-        was done since the last report is not known.
+        Raises ``WorkerDied``, ``Lost``, and whatever the work or ``on_report`` raises. In that
+        case, what was done since the last report is unknown.
         """
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> Service:
-        """Make ``count`` equal objects, each in a process of its own, that last as long as this.
+        """Make ``count`` equal objects, each in its own process, that live as long as the engine.
 
-        The service can be an argument of a call, which can then call them. Returns when the first
-        is there; the others join. If none will be, raises what ``make`` raised, or
+        The service can be passed to calls, which can then call the objects. Returns when the first
+        is ready; the others join later. If none will be, raises what ``make`` raised, or
         ``ClusterError``.
         """
 
@@ -121,7 +121,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class _Done:
-    """An answer that is there already."""
+    """An answer that is already available."""
 
     value: Any
 
@@ -141,9 +141,9 @@ class _InProcessService:
 
 
 class InProcessEngine:
-    """``--workers 0``: calls run here, one after the other, and a crash is this process's crash.
+    """``--workers 0``: calls run here, one after another, and a crash takes this process down.
 
-    A call that takes too long is given up: its thread goes on, but writes nothing more.
+    A call that takes too long is abandoned: its thread goes on, but writes nothing more.
     """
 
     workers = window = 1
@@ -158,7 +158,7 @@ class InProcessEngine:
         self._timeout = timeout
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
-        """Nobody watches a process."""
+        """Do nothing; no one monitors a single process."""
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         seconds = None if self._timeout is None else self._timeout * timeouts
@@ -201,17 +201,17 @@ class InProcessEngine:
 
 
 class Answer(Protocol):
-    """A call that is under way."""
+    """A call in flight."""
 
     def done(self) -> bool:
-        """Whether ``result`` would not wait."""
+        """Whether ``result`` would return without waiting."""
 
     def result(self) -> Any:
-        """Wait for it. Raises what it raised."""
+        """Wait for the result. Raises what the call raised."""
 
 
 class Service(Protocol):
-    """Something that lives elsewhere, and whose methods are called by name."""
+    """A remote object whose methods are called by name."""
 
     def submit(self, method: str, *arguments: object) -> Answer:
-        """Begin a call. What it carries must not be changed until it is answered."""
+        """Start a call. Its arguments must not be changed until it is answered."""

@@ -1,7 +1,7 @@
 """What to do about calls that fail or kill their worker, on any engine.
 
-Only here is such a call tried again. One that was lost with its node, or before it began, has not
-failed: it is sent again where that is noticed (``tasks.py``, ``actors.py``).
+Only this module retries such calls. A call that was lost with its node, or before it began, has not
+failed: it is sent again where the loss is noticed (``tasks.py``, ``actors.py``).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Item = TypeVar("Item")
 
 TRIES_ON_STORAGE_TROUBLE = 3
 PAUSE_AFTER_STORAGE_TROUBLE = 2.0
-"""Seconds; doubled each time. The stores retry by themselves first, so this is for outages."""
+"""Seconds; doubled each time. Storage clients retry by themselves first; this is for outages."""
 
 RESENDS_AT_MOST = 100
 PAUSE_BEFORE_RESENDING = 1.0
-"""Seconds. A lost node is nobody's fault and does not count, but must not loop for ever."""
+"""Seconds. A lost node does not count as a failure, but must not cause an endless loop."""
 
 DEATHS_ALONE = 3
 """How often an item, or a call of its own, must kill a worker before it is given up."""
 
 DEATHS_AT_MOST = 64
-"""Budget of deaths of one piece of work, which is enough to find eight killers among 64 items.
-Beyond it, what kills is taken to be the environment and not the items."""
+"""Maximum deaths in one piece of work, enough to find eight killers among 64 items. Beyond that,
+the environment is assumed to be the cause, not the items."""
 
 HUNG_AT_MOST = 8
-"""Timeouts that may pass in the search for what hangs in one piece of work: enough to find one item
-among 64. Each takes ten minutes by default, and whoever hands in images must not take days."""
+"""Timeouts that may be spent searching for what hangs in one piece of work: enough to find one item
+among 64. Each takes ten minutes by default, and bad images must not cost days."""
 LEAST_TIMEOUT = 0.25
-"""Of a timeout, for a small part of what has hung as a whole."""
+"""Fraction of a timeout, for a small part of what has hung as a whole."""
 
 _ADVICE = {
     ErrorCode.CRASH: "check the installation on the workers",
@@ -52,12 +52,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Resends:
-    """How often one piece of work was lost."""
+    """Counts how often one piece of work was lost."""
 
     number: int = 0
 
     async def add(self, loss: Lost) -> None:
-        """Pause before it is sent again. Raises ``ClusterError`` if that was too often."""
+        """Pause before it is sent again. Raises ``ClusterError`` if it was lost too often."""
         self.number += 1
         if self.number >= RESENDS_AT_MOST:
             raise ClusterError(
@@ -70,12 +70,12 @@ class Resends:
 
 @dataclass
 class Tries:
-    """How often storage trouble has kept one piece of work from its end."""
+    """Counts how often storage trouble has interrupted one piece of work."""
 
     number: int = 0
 
     async def add(self, error: StorageError) -> None:
-        """Pause before the next try; raise ``error`` if there is to be none."""
+        """Pause before the next try; raise ``error`` if there is none left."""
         self.number += 1
         if not error.transient or self.number >= TRIES_ON_STORAGE_TROUBLE:
             raise error
@@ -87,7 +87,7 @@ class Tries:
 async def call_patiently(
     engine: Engine, function: Callable[..., T], *arguments: object, timeouts: float = 1
 ) -> T:
-    """A call that is tried again after storage trouble, if that is transient."""
+    """A call that is retried after storage trouble, if that is transient."""
     tries = Tries()
     while True:
         try:
@@ -115,17 +115,17 @@ async def call_until_done(
 
 
 class Floor:
-    """Where calls run: many side by side, or one with all the room, such as memory, for itself."""
+    """Lets calls run side by side, or one alone with all resources, such as memory, for itself."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
         self._inside = 0
         self._alone = 0
-        """Calls that are, or wait to be, alone."""
+        """Calls that are alone, or waiting to be."""
 
     @asynccontextmanager
     async def entered(self, alone: bool) -> AsyncIterator[None]:
-        """Wait to be let in."""
+        """Wait to be admitted."""
         async with self._changed:
             self._alone += alone
             try:
@@ -145,25 +145,25 @@ class Floor:
 
 
 class Trials(Generic[Item]):
-    """Runs work on some items as a whole, in parts or one by one, and counts what dies of it."""
+    """Runs work on some items together, in parts or one by one, and counts the resulting deaths."""
 
     def __init__(self, engine: Engine, name: str, floor: Floor | None = None) -> None:
-        """``name``: of the work, for a person; ``floor``: that it shares with other work."""
+        """``name``: of the work, for messages; ``floor``: which it shares with other work."""
         self._engine = engine
         self._floor = floor or Floor()
         self._name = name
         self.deaths: Counter[Item] = Counter()
-        """How many deaths each item took part in."""
+        """Number of deaths in which each item was involved."""
         self.total = 0
-        """Deaths of workers."""
+        """Number of worker deaths."""
         self.hung = 0.0
-        """What waiting for calls that did not end has taken, in timeouts."""
+        """Time spent waiting for calls that did not end, in timeouts."""
         self.survived = 0
-        """Calls that did not die."""
+        """Number of calls that did not die."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether too much time has gone into what hangs to go on searching."""
+        """Whether too much time was lost on hanging calls to continue the search."""
         return self.hung >= HUNG_AT_MOST
 
     async def call(
@@ -174,9 +174,9 @@ class Trials(Generic[Item]):
         timeouts: float = 1,
         alone: bool = False,
     ) -> T:
-        """Call ``function``, which works on ``items``; ``alone``: with no other call beside it.
+        """Call ``function``, which works on ``items``; ``alone``: with no other call running.
 
-        Raises ``WorkerDied``, or ``ClusterError`` when there are too many deaths to go on.
+        Raises ``WorkerDied``, or ``ClusterError`` if there are too many deaths to go on.
         """
         try:
             async with self._floor.entered(alone):
@@ -189,9 +189,9 @@ class Trials(Generic[Item]):
         return result
 
     def add_death(self, items: Sequence[Item], death: WorkerDied, timeouts: float = 1) -> None:
-        """Count a worker that has died of some items, after so many timeouts if it hung.
+        """Count the death of a worker on some items, and the timeouts it used up if it hung.
 
-        Raises ``ClusterError`` when there are too many.
+        Raises ``ClusterError`` if there are too many.
         """
         self.deaths.update(items)
         self.total += 1
@@ -209,10 +209,10 @@ class Trials(Generic[Item]):
         items: Sequence[Item],
         whole: int | None = None,
     ) -> list[Item]:
-        """Of items that have killed a worker together, those that are worth trying alone.
+        """The items worth trying alone, out of items that have killed a worker together.
 
         Halves that survive are dropped, and halves that die are halved again: k killers among n
-        items cost about k log2(n) deaths. ``whole``: of how many the items are a part.
+        items cost about k log2(n) deaths. ``whole``: how many the items are part of.
         """
         if len(items) <= 1 or self.exhausted:
             return list(items)
@@ -220,7 +220,7 @@ class Trials(Generic[Item]):
         middle = len(items) // 2
         found: list[Item] = []
         for half in (items[:middle], items[middle:]):
-            # Of what hangs, small parts are soon found out.
+            # A small part of what hangs shows it soon.
             timeouts = min(1.0, max(LEAST_TIMEOUT, 2 * len(half) / whole))
             if len(half) == 1 or self.exhausted or await self.dies(function, half, timeouts):
                 found += await self.suspects(function, half, whole)
@@ -229,9 +229,9 @@ class Trials(Generic[Item]):
     async def death_alone(
         self, function: Callable[[Sequence[Item]], object], item: Item
     ) -> ErrorCode | None:
-        """What an item dies of, alone and each time; None if it survives.
+        """The code of the death that an item causes, alone and every time; None if it survives.
 
-        The last time, nothing else runs either, which might have taken the memory.
+        The last try runs with nothing else, which might have taken up the memory.
         """
         code: ErrorCode | None = None
         for last in (False,) * (DEATHS_ALONE - 1) + (True,):
@@ -248,7 +248,7 @@ class Trials(Generic[Item]):
         timeouts: float = 1,
         alone: bool = False,
     ) -> ErrorCode | None:
-        """What a worker dies of that works on some items together; None if it survives."""
+        """The code of the death that items cause together; None if the worker survives."""
         try:
             await self.call(items, function, items, timeouts=timeouts, alone=alone)
         except WorkerDied as death:
@@ -257,7 +257,7 @@ class Trials(Generic[Item]):
 
 
 async def window(jobs: AsyncIterator[Coroutine[Any, Any, T]], size: int) -> AsyncGenerator[T, None]:
-    """Run jobs with at most ``size`` under way, yielding results as they come.
+    """Run jobs with at most ``size`` in flight, yielding results as they arrive.
 
     The first failure stops the rest and is raised.
     """
@@ -270,7 +270,7 @@ async def window(jobs: AsyncIterator[Coroutine[Any, Any, T]], size: int) -> Asyn
                 return
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                running.remove(task)  # the others stay, for of two failures one has to be dropped
+                running.remove(task)  # keep the others: of two failures, one has to be dropped
                 yield task.result()
     finally:
         for task in running:

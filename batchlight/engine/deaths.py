@@ -1,7 +1,7 @@
-"""What a failed Ray call was: the work's own exception, a death it is to blame for, or bad luck.
+"""Classifies a failed Ray call: the work's own exception, a death it caused, or bad luck.
 
-The one place that reads Ray's exceptions, for tasks (``task_call.py``) and actors (``actors.py``)
-alike.
+The one place that reads Ray's exceptions, for both tasks (``task_call.py``) and actors
+(``actors.py``).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from batchlight.engine.base import Lost, WorkerDied
 from batchlight.errors import BatchlightError, ClusterError, ErrorCode, brief
 
 NODE_LOST = "node has died"
-"""What Ray says of an actor that went down with its node."""
+"""Ray's message about an actor that went down with its node."""
 
 
 def classify(error: Any, begun: bool, hung: bool) -> Exception:
-    """The exception to raise for ``error``, one of Ray's, that a call failed with.
+    """The exception to raise for ``error``, the Ray exception that a call failed with.
 
     ``begun``: whether the call is known to have been running when its process died; otherwise the
-    call is ``Lost``. ``hung``: whether the deadline of the call ended the process, as the mark that
-    the process left says (``marks.py``). A clock elsewhere cannot tell, since a deadline pauses
-    while its call waits for another process.
+    call is ``Lost``. ``hung``: whether the deadline of the call ended the process, according to the
+    mark that the process left (``marks.py``). A clock elsewhere cannot tell, since a deadline
+    pauses while its call waits for another process.
     """
     from ray import exceptions
 

@@ -28,7 +28,7 @@ RAYS_PATIENCE_S = "60"
 
 
 class Head:
-    """The head of a cluster, at ``host:port``; asked only while somebody waits for something."""
+    """The head of a cluster, at ``host:port``; probed only while something is awaited."""
 
     def __init__(self, address: str) -> None:
         self._host, _, self._port = address.rpartition(":")
@@ -37,7 +37,7 @@ class Head:
         )
         self._awaited: set[asyncio.Task[Any]] = set()
         self._asking: asyncio.Task[None] | None = None
-        """On behalf of all who wait."""
+        """Probes on behalf of all that is awaited."""
         self._lost: ClusterError | None = None
 
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
@@ -57,7 +57,7 @@ class Head:
             await asyncio.gather(waiting, return_exceptions=True)  # it has a call to cancel
 
     async def _ask(self) -> None:
-        """Ask again and again; once the head is lost, end what is awaited."""
+        """Keep probing; once the head is lost, cancel what is awaited."""
         silent_since: float | None = None
         while self._awaited and self._lost is None:
             await asyncio.sleep(ASK_EVERY_S)

@@ -1,9 +1,9 @@
-"""The file by which a process that runs a call tells others what became of the call.
+"""The file by which a process that runs a call tells others the state of that call.
 
-Its process creates the file when the call begins and deletes it when the call ends. A deadline that
-rings writes a traceback into it (``timeout.py``). What is written to a file outlives the writer, so
-whoever looks on the same node can tell a call that was ended by its deadline from one that crashed,
-and one that is still at work from one that nobody is at work on any more.
+The process creates the file when the call begins and deletes it when the call ends. A deadline that
+expires writes a traceback into it (``timeout.py``). The file outlives its writer, so another
+process on the same node can tell a call that was ended by its deadline from one that crashed, and a
+call that is still running from one that no process is working on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from batchlight.engine.timeout import DEADLINE
 
 
 class CallState(Enum):
-    """What became of a call that has begun."""
+    """The state of a call that has begun."""
 
     AT_WORK = auto()
     ENDED = auto()
-    """With a result or an exception, which should have arrived."""
+    """Ended with a result or an exception, which should have arrived."""
     CRASHED = auto()
     HUNG = auto()
     """Its deadline ended the process."""
@@ -35,7 +35,7 @@ class CallState(Enum):
 
 @dataclass(frozen=True)
 class Mark:
-    """Where to look for what became of a call."""
+    """Where to look up the state of a call."""
 
     node: str
     """Id of the Ray node."""
@@ -44,7 +44,7 @@ class Mark:
 
     @classmethod
     def of_this_process(cls) -> Mark:
-        """A new one, for the next call of a Ray worker."""
+        """A new mark, for the next call of a Ray worker."""
         import ray
 
         path = session_folder() / f"batchlight-{uuid4().hex}.call"
@@ -62,7 +62,7 @@ class Mark:
                 os.unlink(self.path)
 
     def look(self) -> CallState:
-        """What became of the call; asked on its node."""
+        """The state of the call; to be run on its node."""
         try:
             written = os.stat(self.path).st_size
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Mark:
 
 
 def session_folder() -> Path:
-    """Where the Ray of this node keeps what its processes leave behind."""
+    """Where this node's Ray keeps what its processes leave behind."""
     import ray
 
     node: Any = ray._private.worker._global_node

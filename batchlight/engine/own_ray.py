@@ -1,8 +1,8 @@
-"""A Ray of our own: what it needs of this machine, and what keeps others out of it.
+"""A Ray of our own: what it needs from this machine, and what keeps others out of it.
 
-Its sockets and logs lie in a folder that only this user may enter, and whatever talks to it over
-the network needs a token that is made for this process and handed on in the environment of its
-processes, so that nothing is left behind in a home.
+Its sockets and logs are in a folder that only this user may enter. Anything that talks to it over
+the network needs a token that is created for this process and passed on in the environment of its
+processes, so that nothing is left behind in the home directory.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ from batchlight.host.resources import free_memory, free_processes
 TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
 
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
-"""Methods of Ray's node: they start what asks a cloud for nodes, what prints the logs of workers,
-and the server of a dashboard that ours does not include."""
+"""Methods of Ray's node that start the autoscaler's monitor, the log monitor, and the server of a
+dashboard that ours does not include."""
 
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
-"""Of the path of a socket; a system's limit."""
+"""System limit on the path of a socket."""
 PATH_BELOW = "/bl-12345678/r/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store"
 
 FREE_BYTES = 50 * 2**20
-"""Of a disk, for Ray's sockets and logs."""
+"""Disk space for Ray's sockets and logs."""
 FILES = 1024
-"""Open files of a process; Ray's own need some hundreds."""
+"""Open files per process; Ray itself needs some hundreds."""
 RAY_BYTES, WORKER_BYTES = 450 * 2**20, 350 * 2**20
-"""What the processes of a Ray take that do no work, and what a worker takes for images as cameras
-make them."""
+"""Memory of Ray's own processes, and of a worker that processes camera-sized images."""
 
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
-"""Processes and threads of a Ray without workers, and of a worker."""
+"""Processes and threads of a Ray without workers, and of one worker."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def private_folder() -> Iterator[str]:
                 f"no space left in {base}, where Ray keeps sockets and logs: {free // 2**20} MB "
                 f"are free and {FREE_BYTES // 2**20} MB are needed; free some, {advice}"
             )
-        # Ray gives its folder to everybody.
+        # Ray makes its own folder accessible to everybody.
         private = tempfile.mkdtemp(prefix="bl-", dir=base)
     except OSError as error:
         raise ClusterError(
@@ -77,12 +76,12 @@ def private_folder() -> Iterator[str]:
 
 @contextmanager
 def private_token() -> Iterator[None]:
-    """Let Ray demand a token, unless its own variables say what it demands."""
+    """Have Ray require a token, unless its own variables configure authentication."""
     before = {name: os.environ.get(name) for name in (TOKEN, MODE)}
     if before[MODE] is None:
         os.environ[TOKEN] = _token()
         if "ray" not in sys.modules:
-            # Else it is Ray that sets this, and reads again what it has read once.
+            # If already imported, Ray sets this itself, and re-reads what it has read once.
             os.environ[MODE] = "token"
     try:
         yield
@@ -96,15 +95,15 @@ def private_token() -> Iterator[None]:
 
 @cache
 def _token() -> str:
-    """One for all that this process starts, since Ray reads it only once."""
+    """One token for all Rays that this process starts, since Ray reads it only once."""
     return secrets.token_hex(32)
 
 
 @contextmanager
 def few_processes() -> Iterator[None]:
-    """Let a Ray that is started in this block have no process that ours has no use for.
+    """Keep a Ray that is started in this block from running processes that we do not use.
 
-    Starting them is a quarter of its start, and none can be left out by an option.
+    Starting them takes a quarter of its start-up time, and no option leaves them out.
     """
     from ray._private.node import Node
 
@@ -119,13 +118,13 @@ def few_processes() -> Iterator[None]:
 
 
 def _start_nothing(*_: object, **__: object) -> None:
-    """In the place of a method of Ray's node."""
+    """Replaces a method of Ray's node."""
 
 
 def workers_that_fit(wanted: int) -> int:
-    """At most ``wanted`` workers, fewer if this machine grants what fewer need; says so.
+    """At most ``wanted`` workers, or fewer (with a warning) if this machine's limits require it.
 
-    With none, not even a Ray fits.
+    Zero means that not even a Ray fits.
     """
     memory, processes, files = free_memory(), free_processes(), _raised_file_limit()
     by_memory = (memory - RAY_BYTES) // WORKER_BYTES
@@ -149,7 +148,7 @@ def workers_that_fit(wanted: int) -> int:
 
 
 def _raised_file_limit() -> float:
-    """How many files this process, and so those of Ray, may open; as many as Ray needs, if any."""
+    """The open-file limit of this process, and so of Ray's; raised to Ray's need if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= FILES:
         return FILES

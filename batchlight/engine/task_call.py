@@ -1,8 +1,8 @@
 """One call as a Ray task, from its submission to its result.
 
-The task is a generator: it first tells that it begins, so that neither waiting in Ray's queue nor a
-death before the call counts against the call. Nothing is awaited without limit: Ray has lost tasks
-without ending their streams (ray#62535), so a task that is overdue is looked for.
+The task is a generator: it first reports that it begins, so that neither waiting in Ray's queue nor
+a death before the call counts against the call. No wait is unlimited: Ray has lost tasks without
+ending their streams (ray#62535), so an overdue task is looked up.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 1,
     "max_retries": 0,
     "num_returns": "streaming",
-    # Nothing goes on before the begin has been heard of; else a death that soon could hide it.
+    # Do not go on before the start was received; otherwise an early death could hide it.
     "_generator_backpressure_num_objects": 1,
 }
 
 REPORTS_PER_S = 50.0
-"""At most, of all workers together: each costs the driver about a millisecond."""
+"""Upper limit for all workers together: each costs the driver about a millisecond."""
 
 LOOK_EVERY_S = 60.0
-"""How often a task is looked for that has not begun, or is overdue."""
+"""How often to look up a task that has not begun, or is overdue."""
 LOOKS = 2
-"""In a row that must find nothing, since a message may still be on its way."""
+"""Lookups in a row that must find nothing, since a message may still be on its way."""
 LOOK_WITHIN_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Report:
-    """What long work tells before its end."""
+    """Reported by long work before its end."""
 
     value: Any
 
@@ -61,7 +61,7 @@ def on_worker(
     function: Callable[..., T],
     *arguments: Any,
 ) -> Iterator[Mark | Report | T]:
-    """What runs on a worker: yields its mark when it begins, then the result.
+    """Runs on a worker: yields its mark when the call begins, then the result.
 
     With ``report_every_s``, the function makes ``Work``, whose last report is the result; the
     others come in between.
@@ -86,18 +86,18 @@ def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[Repor
     told = time.monotonic()
     for _ in work.steps(partial(DEADLINE.of, timeout)):
         if time.monotonic() - told >= every_s:
-            with DEADLINE.held():  # Ray waits until the report before has been heard
+            with DEADLINE.held():  # Ray blocks until the previous report was received
                 yield Report(work.report())
             told = time.monotonic()
 
 
 def report_every_s(workers: int) -> float:
-    """How often each of so many is to report, so that the driver has time for all."""
+    """Report interval of each of ``workers`` workers, such that the driver can keep up."""
     return max(REPORT_EVERY_S, workers / REPORTS_PER_S)
 
 
 class TaskCall:
-    """The driver's side of a call that is under way."""
+    """The driver's side of a call in flight."""
 
     def __init__(self, stream: ObjectRefGenerator[Any], timeout: float) -> None:
         """``stream``: what ``on_worker`` yields. ``timeout``: seconds that the call may take."""
@@ -105,12 +105,12 @@ class TaskCall:
         self._timeout = timeout
         self._mark: Mark | None = None
         self._begun = 0.0
-        """When the begin was heard of, on the monotonic clock."""
+        """When the start was received, on the monotonic clock."""
 
     async def result(self, on_report: Callable[[Any], object] | None = None) -> Any:
-        """Wait for the result, and give all reports to ``on_report``.
+        """Wait for the result, and pass all reports to ``on_report``.
 
-        Raises ``WorkerDied``, what the function raised, and ``Lost`` if it is to be sent again.
+        Raises ``WorkerDied``, what the function raised, and ``Lost`` if it has to be sent again.
         """
         import ray
 
@@ -131,9 +131,9 @@ class TaskCall:
             raise
 
     async def _next(self, patience: float, missing: Callable[[], Awaitable[bool]]) -> Any:
-        """The next item of the stream, or what it failed with.
+        """The next item of the stream; raises what it failed with.
 
-        Raises ``Lost`` if, after ``patience`` seconds, the task is ``missing``.
+        Raises ``Lost`` if the task is ``missing`` after ``patience`` seconds.
         """
         item = asyncio.ensure_future(_awaited(self._stream))
         found_nothing = 0
@@ -149,14 +149,14 @@ class TaskCall:
             await asyncio.gather(item, return_exceptions=True)
 
     async def _is_not_queued(self) -> bool:
-        """Whether a task that has not begun waits for nothing that the cluster lacks."""
+        """Whether a task that has not begun is missing, since the cluster could run it now."""
         import ray
 
         available: dict[str, float] = await asyncio.to_thread(ray.available_resources)
         return bool(available.get("CPU", 0.0) >= TASK_OPTIONS["num_cpus"])
 
     async def _is_gone(self) -> bool:
-        """Whether nobody is at work on a call that has begun."""
+        """Whether no process is working on a call that has begun."""
         import ray
 
         assert self._mark is not None
@@ -169,13 +169,13 @@ class TaskCall:
     async def _hung(self) -> bool:
         """Whether the call's deadline ended its process."""
         elapsed = time.monotonic() - self._begun
-        if self._mark is None or elapsed < self._timeout / 2:  # for the begin may be heard late
+        if self._mark is None or elapsed < self._timeout / 2:  # the start may be reported late
             return False
         state = await self._state()
         return elapsed >= self._timeout if state is None else state is CallState.HUNG
 
     async def _state(self) -> CallState | None:
-        """What the mark of the call says; None if nobody on its node answers."""
+        """The state of the call according to its mark; None if its node does not answer."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

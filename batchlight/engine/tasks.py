@@ -38,19 +38,19 @@ R = TypeVar("R")
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Leave the variables that say which accelerators are visible alone: its coming default, about
-    # which it warns.
+    # Do not touch the variables that select visible accelerators. This will become the default, and
+    # Ray warns about the change.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Of a call that dies, the engine says what is to be said.
+    # The engine itself reports calls that die.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
-"""Environment variables that Ray reads when it is imported, and its processes when they start."""
+"""Environment variables read by Ray on import, and by its processes when they start."""
 
 CONNECT_TIMEOUT_S = 5.0
-"""For the first contact with a cluster."""
+"""Time limit of the first contact with a cluster."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a Ray of our own, through which only small results go, unless it hosts objects."""
+"""For a Ray of our own, which carries only small results unless it hosts objects."""
 HOSTING_BYTES_PER_WORKER = 256 * 2**20
 HOSTING_SHARE_OF_MEMORY = 0.25
 
@@ -69,7 +69,7 @@ class RayEngine:
         timeout: float = TIMEOUT_S,
         hosts: bool = False,
     ) -> None:
-        """``hosts``: whether it will host objects, so that their calls need room."""
+        """``hosts``: whether it will host objects, whose calls need space in the object store."""
         self._wanted = workers
         self._address = ray_address(address)
         self._timeout = timeout
@@ -77,7 +77,7 @@ class RayEngine:
         self._services: list[RayService] = []
         self._heads: WeakKeyDictionary[asyncio.AbstractEventLoop, Head] = WeakKeyDictionary()
         self._settings = ExitStack()
-        """Of this process, to be restored."""
+        """Changes to this process, to be undone."""
         self._counters: dict[Meter, Counter] = {}
         self.workers = workers or 1
         self.nodes = 1
@@ -88,10 +88,10 @@ class RayEngine:
     def __enter__(self) -> Self:
         self._settings.enter_context(_variables(RAY_SETTINGS))
         if self._address == "local":
-            self._settings.enter_context(private_token())  # which Ray asks for as it is imported
+            self._settings.enter_context(private_token())  # Ray looks for it during import
         import ray
 
-        self._started = not ray.is_initialized()  # a program may have a Ray of its own already
+        self._started = not ray.is_initialized()  # the calling program may already run a Ray
         try:
             if self._started:
                 self._start()
@@ -111,7 +111,7 @@ class RayEngine:
         import ray
 
         if not logger.isEnabledFor(logging.DEBUG):
-            # What Ray has to say of a lost node, pages of it, it prints on stdout all the same.
+            # Ray prints pages about a lost node to stdout, whatever the log level.
             self._settings.callback(setattr, ray._private.worker, "_worker_logs_enabled", True)
             ray._private.worker._worker_logs_enabled = False
         local: dict[str, Any] = {}
@@ -158,7 +158,7 @@ class RayEngine:
 
     @property
     def window(self) -> int:
-        return self.workers + 1  # which waits in Ray's queue
+        return self.workers + 1  # the extra one waits in Ray's queue
 
     def _object_store_bytes(self, workers: int) -> int:
         if not self._hosts:
@@ -172,7 +172,7 @@ class RayEngine:
         for service in self._services:
             try:
                 service.stop()
-            except Exception as error:  # the cluster may be gone, which another error tells better
+            except Exception as error:  # the cluster may be gone; another error says so better
                 logger.debug("an actor could not be stopped: %s", error)
         if self._started:
             ray.shutdown()
@@ -183,7 +183,7 @@ class RayEngine:
 
         if meter not in self._counters:
             self._counters[meter] = Counter(meter.name, meter.meaning, meter.tags)
-        if amount:  # a counter refuses zero
+        if amount:  # a counter rejects zero
             self._counters[meter].inc(amount, tags)
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
@@ -216,7 +216,7 @@ class RayEngine:
         return self._heads.setdefault(asyncio.get_running_loop(), Head(self._gcs_address))
 
     def _on_a_worker(self, error: StorageError) -> StorageError:
-        """The error, saying where it was if a look at this machine would not explain it."""
+        """The error, naming the place if looking at this machine would not explain it."""
         if self._address == "local" or error.transient:
             return error
         return StorageError(
@@ -244,7 +244,7 @@ class RayEngine:
 
 
 def ray_address(address: str | None) -> str:
-    """What ``--address`` stands for; ``local`` is a Ray of our own. Raises ``UsageError``."""
+    """The meaning of ``--address``; ``local`` is a Ray of our own. Raises ``UsageError``."""
     found = address or os.environ.get("RAY_ADDRESS") or "local"
     if found.startswith("ray://"):
         raise UsageError(
@@ -270,7 +270,7 @@ def make_engine(
 
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set, for a while."""
+    """Set those of the environment variables that are not set, for the length of the block."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -281,7 +281,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raise ``ClusterError`` if nobody listens at host:port; Ray itself would try for minutes."""
+    """Raise ``ClusterError`` if nothing listens at host:port; Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not (host and port.isdigit()):
         return
@@ -295,7 +295,7 @@ def _refuse_silence(address: str) -> None:
 
 
 def _is_running() -> bool:
-    """Whether the program that this is a part of has a Ray already."""
+    """Whether the calling program already runs a Ray."""
     if "ray" not in sys.modules:
         return False
     import ray
@@ -304,9 +304,9 @@ def _is_running() -> bool:
 
 
 def _holds_all_cpus() -> bool:
-    """Whether this is a task or an actor with all CPUs of its cluster, which says so.
+    """Whether this is a task or actor that holds all CPUs of its cluster, as Ray reports them.
 
-    No call could ever begin then, as none of them is given back while this waits.
+    If so, no call could ever begin, as none of the CPUs is released while this waits.
     """
     if not _is_running():
         return False

@@ -1,4 +1,4 @@
-"""The time that a call may take, kept inside the process that runs it."""
+"""The time limit of a call, enforced inside the process that runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 class Deadline:
     """Ends this process when a call takes too long; each thread may have one call.
 
-    It is kept by a C thread that does not need the interpreter lock, so it works even if a decoder
+    Enforced by a C thread that does not need the interpreter lock, so it works even if a decoder
     never returns. Time counts from the start of the call, not from its submission.
     """
 
@@ -27,12 +27,12 @@ class Deadline:
         self._file: IO[Any] | None = None
 
     def write_to(self, file: IO[Any] | None) -> None:
-        """Write the traceback of a call that is ended to ``file``; None is stderr."""
+        """Write the traceback of a call that is ended to ``file``; None means stderr."""
         self._file = file
 
     @contextmanager
     def of(self, seconds: float) -> Iterator[None]:
-        """For the length of a block."""
+        """Limit the time of a block."""
         thread = threading.get_ident()
         self._seconds[thread] = seconds
         self._set(thread, seconds)
@@ -44,7 +44,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block waits for another process with a deadline of its own; then start anew."""
+        """Stop the clock while waiting for a process with its own deadline; then restart it."""
         thread = threading.get_ident()
         seconds = self._seconds.get(thread)
         if seconds is None:
@@ -57,14 +57,14 @@ class Deadline:
             self._set(thread, seconds)
 
     def restart(self) -> None:
-        """Let the time of this thread's call begin anew, for the next part of its work."""
+        """Restart the clock of this thread's call, for the next part of its work."""
         thread = threading.get_ident()
         if (seconds := self._seconds.get(thread)) is not None:
             self._set(thread, seconds)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While the block waits for whoever hears of the call; then go on with what is left."""
+        """Stop the clock while waiting for the receiver of a report; then resume it."""
         thread = threading.get_ident()
         end = self._ends.get(thread)
         if end is None:
@@ -78,7 +78,7 @@ class Deadline:
             self._set(thread, left)
 
     def _set(self, thread: int, seconds: float | None) -> None:
-        """A process has one timer; set it to the earliest end."""
+        """A process has only one timer; set it to the earliest end."""
         with self._lock:
             self._ends.pop(thread, None)
             if seconds is not None:
@@ -92,4 +92,4 @@ class Deadline:
 
 
 DEADLINE = Deadline()
-"""The one of this process."""
+"""The deadline of this process."""

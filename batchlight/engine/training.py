@@ -23,7 +23,7 @@ def train_together(
 
     Yields what the process of rank 0 yields, as it comes. Raises ``BatchlightError``.
     """
-    # Ray Train asks for a CPU of its own beside those of the processes.
+    # Ray Train needs a CPU of its own besides those of the processes.
     with RayEngine(processes + 1, address, hosts=True):
         try:
             from ray.train import RunConfig, ScalingConfig, TrainingFailedError
@@ -55,7 +55,7 @@ def train_together(
 
 
 def _in_background(function: Callable[[], object]) -> Future[object]:
-    """Like an executor's ``submit``, but nobody waits for it when this process is to end."""
+    """Like an executor's ``submit``, but the process can exit without waiting for it."""
     future: Future[object] = Future()
 
     def run() -> None:
@@ -79,7 +79,7 @@ def _loop(config: dict[str, Any]) -> None:
 
 
 def _as_ours(error: Any) -> BatchlightError:
-    """What the first process that failed raised."""
+    """The exception of the first process that failed."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, BatchlightError):

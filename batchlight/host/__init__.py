@@ -1,9 +1,9 @@
-"""The machine and the process that code runs in.
+"""The machine and the process that the code runs in.
 
 resources.py  the CPUs, GPUs and memory that this process may use
-cgroups.py    what a container grants its processes
+cgroups.py    the limits that a container puts on its processes
 process.py    settings of a process that works on images
 signals.py    how a run is asked to stop
-given_up.py   calls that can be given up but not ended
+given_up.py   calls that can be abandoned but not ended
 turns.py      a processor that several threads share
 """

@@ -1,8 +1,7 @@
-"""What the control groups of this process grant it: where containers and services keep limits.
+"""Limits from the control groups of this process, where containers and services set them.
 
-A container sees all CPUs and all memory of its host, so that nothing else tells it how little of
-them is its own. Both versions of the kernel's interface are in use; limits of groups further up
-hold as well.
+A container sees all CPUs and all memory of its host, so nothing else shows how little of them it
+may use. Both versions of the kernel interface are in use; limits of parent groups apply as well.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def granted_cpus() -> float:
-    """How many CPUs' worth of time; infinite without a limit."""
+    """Limit in CPUs' worth of time; infinite if there is none."""
     return min(map(_cpus_of, _groups("cpu")), default=math.inf)
 
 
 def granted_memory() -> float:
-    """Bytes; infinite without a limit, or more than any machine has."""
+    """Limit in bytes; infinite, or larger than any machine, if there is none."""
     return min(map(_memory_of, _groups("memory")), default=math.inf)
 
 
 def free_memory() -> float:
-    """Bytes of it that nobody uses yet, files that are only cached left out."""
+    """Bytes of it that are unused; cached files do not count as used."""
     return min(map(_free_memory_of, _groups("memory")), default=math.inf)
 
 
@@ -37,7 +36,7 @@ def free_processes() -> float:
 
 
 def _cpus_of(group: Path) -> float:
-    # What is not there is of the other version, and what is no number tells that all is granted.
+    # A missing file belongs to the other version; a non-number ("max") means no limit.
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -73,9 +72,9 @@ def _free_processes_of(group: Path) -> float:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The folders of the groups that this process is in, and of all above them.
+    """The folders of the groups that this process is in, and of all their parents.
 
-    Inside a container, its own may be mounted as the root: then only the last one is there.
+    Inside a container, its own group may be mounted as the root; then only the last one exists.
     """
     try:
         lines = MEMBERSHIP.read_text().splitlines()
@@ -85,7 +84,7 @@ def _groups(controller: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        root = MOUNT / controller if controllers else MOUNT  # version 2 has one tree for all
+        root = MOUNT / controller if controllers else MOUNT  # version 2 has a single tree
         own = Path(path[1:])
         for below in (own, *own.parents):
             yield root / below

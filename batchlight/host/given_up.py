@@ -1,7 +1,7 @@
-"""Calls in threads of this process, which can be given up but not ended.
+"""Calls in threads of this process, which can be abandoned but not ended.
 
-A decoder that never returns cannot be interrupted, and nor can a store that does not answer. So
-whoever waits goes on without them. A call that was given up must not write: ``this_call`` tells.
+A decoder that never returns cannot be interrupted, nor can a store that does not answer. So the
+waiting thread goes on without them. An abandoned call must not write: it checks ``this_call``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 _local = threading.local()
 _given_up: list[Callable[[], bool]] = []
-"""Of what nobody waits for any more, whether it has ended."""
+"""For each abandoned call, a function that tells whether it has ended."""
 
 
 class GivenUpError(BatchlightError):
-    """Nobody waits for this call any more."""
+    """The call was abandoned: no one waits for it any more."""
 
 
 class TooLongError(Exception):
-    """A call has not ended in its time."""
+    """A call did not end in time."""
 
 
 class Call(Generic[T]):
-    """One call in a thread, and what came of it."""
+    """One call in a thread, and its result."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -51,7 +51,7 @@ class Call(Generic[T]):
     ) -> T:
         """Wait for it. Raises what it raised; ``TooLongError``; and what a signal handler raises.
 
-        ``meanwhile`` is called every so many seconds, in this thread, and may raise too.
+        ``meanwhile`` is called every ``every_s`` seconds, in this thread, and may raise too.
         """
         end = math.inf if seconds is None else time.monotonic() + seconds
         while not self._ended.wait(self._patience(end, meanwhile and every_s)):
@@ -64,12 +64,12 @@ class Call(Generic[T]):
         return self._result
 
     def give_up(self) -> None:
-        """Wait no more: from now on, it is to write nothing."""
+        """Stop waiting: from now on, the call must not write anything."""
         self._given_up = True
         _given_up.append(self._ended.is_set)
 
     def _patience(self, end: float, every_s: float | None) -> float | None:
-        """Seconds until there is something to do for whoever waits; None if there never is."""
+        """Seconds until the waiting thread has something to do; None if it never has."""
         left = max(0.0, end - time.monotonic())
         if every_s is not None:
             return min(left, every_s)
@@ -91,7 +91,7 @@ class Call(Generic[T]):
 
 @contextmanager
 def begun(function: Callable[[], T]) -> Iterator[Call[T]]:
-    """Call a function in a thread of its own; given up if the block ends by an exception."""
+    """Call a function in its own thread; abandoned if the block ends with an exception."""
     call = Call(function)
     try:
         yield call
@@ -106,7 +106,7 @@ def call_in_thread(
     meanwhile: Callable[[], object] | None = None,
     every_s: float = 1.0,
 ) -> T:
-    """Call a function in a thread of its own; a signal or the time ends the wait for it.
+    """Call a function in its own thread; a signal or the time limit ends the wait for it.
 
     Raises as ``Call.result`` does.
     """
@@ -115,7 +115,7 @@ def call_in_thread(
 
 
 class Pool(ThreadPoolExecutor):
-    """Threads that nobody waits for if a signal, or a failure, ends the block that uses them."""
+    """Threads that are abandoned if a signal or a failure ends the block that uses them."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -140,15 +140,15 @@ class Pool(ThreadPoolExecutor):
 
 
 def this_call() -> Callable[[], None]:
-    """What raises ``GivenUpError`` once nobody waits for the call that this thread runs."""
+    """A check that raises ``GivenUpError`` once the call in this thread has been abandoned."""
     call: Call[Any] | None = getattr(_local, "call", None)
     return _never if call is None else call.require_wanted
 
 
 def any_given_up() -> bool:
-    """Whether a thread of this process may be stuck, so that it cannot end in the usual way."""
+    """Whether a thread may be stuck, so that this process cannot exit in the usual way."""
     return not all(has_ended() for has_ended in _given_up)
 
 
 def _never() -> None:
-    """Of calls that nobody gives up."""
+    """The check of calls that cannot be abandoned."""

@@ -12,11 +12,11 @@ from batchlight.host import cgroups
 from batchlight.host.cgroups import granted_cpus, granted_memory
 
 COUNTED_BELOW = 20_000
-"""Limits of processes that nobody reaches are not compared with all processes that there are."""
+"""Process limits of at least this are never reached, so existing processes are not counted."""
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use; containers and ``taskset`` may grant fewer than there are."""
+    """CPUs that this process may use; containers and ``taskset`` may grant fewer than exist."""
     cpus = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         cpus = len(os.sched_getaffinity(0))
@@ -24,12 +24,12 @@ def usable_cpus() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that there are for this process and those beside it."""
+    """Bytes of memory available to this process and those beside it together."""
     return int(min(psutil.virtual_memory().total, granted_memory()))
 
 
 def free_memory() -> int:
-    """Bytes of memory that nobody uses yet."""
+    """Bytes of unused memory."""
     return int(min(psutil.virtual_memory().available, cgroups.free_memory()))
 
 

@@ -16,19 +16,19 @@ from batchlight.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _computing = False
-"""Whether this process is inside ``interruptible``; signals are a matter of the whole process."""
+"""Whether this process is inside ``interruptible``; signals concern the whole process."""
 
 
 class _Stop(BaseException):
-    """Out of the middle of anything; no ``except Exception`` takes it for an image's failure."""
+    """Breaks out of any code; no ``except Exception`` mistakes it for an image's failure."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Work of this process itself, out of which a signal comes at once, as ``Interrupted``.
+    """Work of this process itself, which a signal interrupts at once with ``Interrupted``.
 
-    Else it would wait for the end of a whole batch: nothing is cancelled before the event loop has
-    its turn.
+    Otherwise it would take effect only after a whole batch: nothing is cancelled before the event
+    loop gets its turn.
     """
     global _computing
     _computing = True
@@ -41,9 +41,9 @@ def interruptible() -> Iterator[None]:
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where everything can be left.
+    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where it is safe to stop.
 
-    The first signal stops the run in good order; a second one ends the process at once.
+    The first signal stops the run in an orderly way; a second one ends the process at once.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -51,12 +51,12 @@ class Interrupt:
         self._signum: int | None = None
         self._held = False
         self._elsewhere = False
-        """Whether the loop runs in another thread, which no signal reaches."""
+        """Whether the loop runs in another thread, which signals do not reach."""
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle the signals inside; only the main thread can."""
+        """Handle signals inside the block; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -69,9 +69,9 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Put a signal off until the end of the block, which an exception in it could break.
+        """Defer signals to the end of the block, since an exception inside could break it.
 
-        And restore our handlers if the block has replaced them, as Ray does when it starts.
+        Also restores our handlers if the block has replaced them, as Ray does when it starts.
         """
         self._held = True
         caught = self._on_signal in (signal.getsignal(s) for s in SIGNALS)
@@ -85,12 +85,12 @@ class Interrupt:
             raise Interrupted(self._signum)
 
     def run(self, work: Coroutine[None, None, None]) -> None:
-        """Run asynchronous work to its end, or until a signal."""
+        """Run asynchronous work to completion, or until a signal."""
 
         async def cancellable() -> None:
             task = asyncio.ensure_future(work)
             self._cancel = (asyncio.get_running_loop(), task)
-            if self._signum is not None:  # while the loop was made
+            if self._signum is not None:  # while the loop was being made
                 task.cancel()
             try:
                 await task
@@ -104,16 +104,16 @@ class Interrupt:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            with self.held():  # a loop that is only half made or half closed cannot be left
+            with self.held():  # a half-made or half-closed loop cannot be left
                 asyncio.run(cancellable())
             return
-        # A notebook runs a loop of its own in this thread.
+        # A notebook already runs a loop in this thread.
         self._elsewhere = True
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, cancellable()).result()
 
     def _catch(self) -> dict[signal.Signals, Any]:
-        """Handle the signals from now on; returns who handled them before."""
+        """Start handling the signals; returns the previous handlers."""
         return {s: signal.signal(s, self._on_signal) for s in SIGNALS}
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Work on a processor that several calls share: one has its turn, the others go on beside it."""
+"""Work on a processor shared by several calls: one has its turn while the others continue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Turns: TypeAlias = Generator[None, None, T]
-"""Yields where it needs a turn and where it no longer needs it, alternately; returns the result."""
+"""Yields alternately when it needs a turn and when it no longer does; returns the result."""
 
 
 def in_turns(
@@ -18,9 +18,9 @@ def in_turns(
     arguments: Sequence[object],
     turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Any:
-    """Call a function, what it does in its turns within ``turn()``.
+    """Call a function; what it does in its turns runs inside ``turn()``.
 
-    A function that is no generator has one turn, all of it. Raises what it raises.
+    A function that is not a generator is all one turn. Raises what it raises.
     """
     if not isgeneratorfunction(function):
         with turn():

@@ -1,4 +1,4 @@
-"""What the sequence header of an AV1 stream says: the size of its picture, and its colours.
+"""The sequence header of an AV1 stream: the size of its picture, and its colours.
 
 Layouts: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.5.
 """
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 _SEQUENCE_HEADER = 1
 _SEQUENCE_HEADER_BYTES = 256
-"""No sequence header is longer up to the size of the picture."""
+"""Upper limit for a sequence header, up to the size of the picture."""
 _LOOKED_AT = 64
-"""Bytes at the start of a stream among which its sequence header begins."""
+"""Bytes at the start of a stream in which its sequence header must begin."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a sequence header says."""
+    """The contents of a sequence header."""
 
     width: int
     height: int
@@ -26,10 +26,10 @@ class Sequence:
 
 
 def sequence(data: bytes, at: int) -> Sequence | None:
-    """The sequence header, the first unit of a stream or after some short ones.
+    """The sequence header: the first unit of a stream, or after some short ones.
 
-    A unit (OBU, AV1 5.3.2) begins with a byte that holds its type and two flags: 4, a second byte
-    follows; 2, its length follows, as LEB128.
+    A unit (OBU, AV1 5.3.2) begins with a byte that contains its type and two flags: 4, a second
+    byte follows; 2, its length follows, as LEB128.
     """
     end = at + _LOOKED_AT
     while at < end and at + 2 <= len(data):
@@ -91,7 +91,7 @@ def _skip_operating_points(bits: Bits) -> None:
 
 
 def _skip_tools(bits: Bits, short: bool) -> None:
-    """What a decoder may use, between the size and the colours (AV1 5.5.1)."""
+    """Skip the coding tools, between the size and the colours (AV1 5.5.1)."""
     if not short and bits.take(1):  # numbers of frames
         bits.skip(7)
     bits.skip(3)  # superblocks of 128, filters within a frame, smoothed edges
@@ -125,7 +125,7 @@ def _colours(bits: Bits, profile: int) -> tuple[tuple[int, int, int], bool]:
 
 
 class Bits:
-    """Reads integers of any number of bits; zeros behind the end."""
+    """Reads integers of any number of bits; zeros beyond the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -133,11 +133,11 @@ class Bits:
 
     @property
     def spent(self) -> bool:
-        """Whether more was read than there is."""
+        """Whether reads went beyond the end."""
         return self._at > 8 * len(self._data)
 
     def take(self, count: int) -> int:
-        """The next integer of so many bits, the highest first."""
+        """The next integer of ``count`` bits, most significant first."""
         first, end = self._at // 8, self._at + count
         last = (end + 7) // 8
         chunk = self._data[first:last].ljust(last - first, b"\0")
@@ -145,11 +145,11 @@ class Bits:
         return int.from_bytes(chunk, "big") >> (8 * last - end) & ((1 << count) - 1)
 
     def skip(self, count: int) -> None:
-        """Leave out so many bits."""
+        """Skip ``count`` bits."""
         self._at += count
 
     def skip_variable(self) -> None:
-        """Leave out an integer that says itself how long it is."""
+        """Skip an integer that encodes its own length."""
         zeros = 0
         while not self.spent and zeros < 32 and self.take(1) == 0:
             zeros += 1

@@ -1,12 +1,12 @@
 """AVIF: still pictures of 8 bits.
 
 imagecodecs (libavif) decodes the pixels; OpenCV encodes those of the usual kind (4:2:0, BT.601),
-imagecodecs other samplings and matrices, and what is lossless. All else in the file is carried
-over.
+imagecodecs other samplings and matrices, and lossless pictures. Everything else in the file is
+carried over.
 
-The size that the file states is in a box (``ispe``); what a decoder reserves memory for is in the
-AV1 stream of each picture: a file of 3 kB can make it take 3 GB. Rotation and mirroring are boxes
-too, and readers ignore the orientation in EXIF.
+The size that the file states is in a box (``ispe``); the memory that a decoder reserves depends on
+the AV1 stream of each picture: a file of 3 kB can make it take 3 GB. Rotation and mirroring are
+boxes too, and readers ignore the orientation in EXIF.
 Layouts: ISO/IEC 14496-12 (boxes), ISO/IEC 23000-22 (MIAF).
 """
 
@@ -29,17 +29,17 @@ from batchlight.images.thumbnails import Picture
 
 _BRANDS = frozenset({b"avif", b"avis"})
 _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
-"""Boxes that hold boxes, and after how many bytes; only those that are needed."""
+"""Boxes that contain boxes, and after how many bytes; only those that are needed."""
 
 _IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
 _FORMATS = {(1, 1): "yuv444", (2, 1): "yuv422", (2, 2): "yuv420"}
 _SPEED = 9
-"""OpenCV's, too."""
+"""OpenCV's default, too."""
 _LOSSLESS = 100
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header, with all but the coded picture."""
+    """The header, with everything but the coded picture."""
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
@@ -53,7 +53,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 
 def _points(carried: Carried, data: bytes) -> Cicp:
-    """The code points of the picture: the file's, else the stream's."""
+    """The code points of the picture: those of the file, otherwise the stream's."""
     if carried.cicp is not None:
         return carried.cicp
     for kind, start, end in _inner(data, 0, len(data)):
@@ -75,7 +75,7 @@ def decode(data: bytes, header: Header) -> Pixels:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """An AVIF of the same sampling, lossless if the image came from one; else 4:2:0."""
+    """An AVIF with the same sampling, lossless if the image came from one; otherwise 4:2:0."""
     header, picture = decoded.header, Picture(decoded.pixels)
     if isinstance(header.carried, Carried) and header.format == "avif":
         cicp = header.carried.cicp
@@ -120,7 +120,7 @@ def _coded(
 
 
 def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
-    """(width, height) of each AV1 stream that is found; empty for other content."""
+    """(width, height) of each AV1 stream found; empty for other content."""
     if data[4:8] != b"ftyp":
         return []
     sizes = []

@@ -1,7 +1,7 @@
 """BMP: palettes, run lengths, masks of any kind; resolution, profile and colour space.
 
-OpenCV decodes what it reads as all others do, Pillow OS/2's files. The header, and what lies around
-the pixels, is carried over.
+OpenCV decodes the files that all decoders read alike, Pillow those of OS/2. The header, and what
+surrounds the pixels, is carried over.
 Layouts: Microsoft, Bitmap Header Types; OS/2 Presentation Manager, BITMAPINFOHEADER2.
 """
 
@@ -23,9 +23,9 @@ from batchlight.images.metadata import Metadata
 from batchlight.images.pixels import Pixels
 
 _FILE_HEADER, _CORE = 14, 12
-"""Bytes of the file's own header, and of OS/2's, which holds 16-bit sizes."""
+"""Bytes of the file header, and of OS/2's header, which has 16-bit sizes."""
 _BASIC, _ALPHA_MASK, _WITH_PROFILE = 40, 56, 124
-"""Bytes of a header: Windows's, the first with a mask of alpha, the first with a profile."""
+"""Bytes of a header: Windows's, the first with an alpha mask, the first with a profile."""
 _RGB, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 """Compressions."""
 _OS2 = 64
@@ -33,15 +33,15 @@ _HEADERS, _DEPTHS = frozenset({40, 52, 56, 108, 124}), frozenset({1, 4, 8, 16, 2
 _MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
 _555 = (0x7C00, 0x03E0, 0x001F)
 _EMBEDDED = (b"DEBM", b"KNIL")
-"""Colour spaces of version 5 that have a profile."""
+"""Colour space types of version 5 that have a profile."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header says of the pixels."""
+    """The layout of the pixels according to the header."""
 
     header: int
-    """Bytes."""
+    """Size in bytes."""
     width: int
     height: int
     """Negative if the first row is the top one."""
@@ -49,9 +49,9 @@ class Layout:
     compression: int
     size_image: int
     start: int
-    """Of the pixels in the file."""
+    """Offset of the pixels in the file."""
     masks: tuple[int, ...]
-    """Of red, green, blue and alpha; empty where there are none."""
+    """For red, green, blue and alpha; empty if there are none."""
 
     @property
     def stride(self) -> int:
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def end(self) -> int | None:
-        """Of the pixels in the file; None if only its end tells."""
+        """End of the pixels in the file; None if that is the end of the file."""
         if self.compression in (_RLE8, _RLE4):
             return self.start + self.size_image if self.size_image else None
         return self.start + self.stride * abs(self.height)
@@ -74,20 +74,20 @@ class Carried:
     head: bytes
     """Both headers."""
     gap: bytes
-    """What lies between palette and pixels."""
+    """Bytes between palette and pixels."""
     trailer: bytes
     has_palette: bool
     is_file: bool
-    """Whether it has the header of a file."""
+    """Whether it has a file header."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         return len(self.head) + len(self.gap) + len(self.trailer)
 
 
 def _whole(data: bytes) -> bytes:
-    """The file with the header of a file, which those from a clipboard do not have."""
+    """The file with a file header, which images from a clipboard lack."""
     if data.startswith(b"BM"):
         return data
     header, bits = int.from_bytes(data[:4], "little"), int.from_bytes(data[14:16], "little")
@@ -107,7 +107,7 @@ def _recognises(data: bytes) -> bool:
 
 
 def layout_of(data: bytes) -> Layout:
-    """Raises ``struct.error`` for a header that is cut short."""
+    """Raises ``struct.error`` for a truncated header."""
     start, header = struct.unpack_from("<II", data, 10)
     if header == _CORE:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
@@ -123,7 +123,7 @@ def layout_of(data: bytes) -> Layout:
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header, with all but the pixels."""
+    """The header, with everything but the pixels."""
     whole = _whole(data)
     layout = layout_of(whole)
     if layout.header not in _HEADERS | {_CORE, _OS2}:
@@ -214,7 +214,7 @@ def _palette(data: bytes, layout: Layout) -> Pixels:
 
 
 def _by_masks(data: bytes, layout: Layout, has_alpha: bool) -> Pixels | None:
-    """Samples of as many bits as the masks have, spread over 0..255."""
+    """Samples of as many bits as the masks have, scaled to 0..255."""
     height, size = abs(layout.height), layout.bits // 8
     rows = data[layout.start : layout.end]
     if len(rows) < layout.stride * height:
@@ -260,7 +260,7 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
 
 
 def _header(carried: Carried, bits: int, alpha: bool, size: int, end: int) -> bytes:
-    """The source's header for other pixels; ``end``: where they end in the file."""
+    """The source's header adapted to other pixels; ``end``: where they end in the file."""
     layout, header = carried.layout, bytearray(carried.head[_FILE_HEADER:])
     if layout.header == _CORE:
         struct.pack_into("<H", header, 10, bits)
@@ -288,7 +288,7 @@ def _gray_palette(header: int) -> bytes:
 
 
 def _rows(samples: Pixels, top_first: bool) -> bytes:
-    """Padded to four bytes each."""
+    """The rows, each padded to a multiple of four bytes."""
     rows: Sequence[Pixels] | Pixels = samples.reshape(samples.shape[0], -1)
     assert isinstance(rows, np.ndarray)
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))

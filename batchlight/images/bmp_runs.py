@@ -1,7 +1,7 @@
-"""Run lengths in BMP files: as all others read them, but nothing that is damaged.
+"""Run lengths in BMP files: read as by all other readers, except that damage is refused.
 
-Layout: Microsoft, Bitmap Compression. A pair of bytes is a run and its index; after a zero comes
-the end of a row (0), the end of the image (1), a jump (2), or so many indices as they are.
+Layout: Microsoft, Bitmap Compression. A pair of bytes is a run and its index; a zero is followed by
+the end of a row (0), the end of the image (1), a jump (2), or a number of literal indices.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from batchlight.images.pixels import Pixels
 
 _END_OF_ROW, _END_OF_IMAGE, _JUMP = 0, 1, 2
 _FOUR_BITS = 2
-"""The compression of which a byte holds two indices."""
+"""The compression in which a byte holds two indices."""
 
 
 def decode(data: bytes, width: int, height: int, compression: int) -> Pixels:
-    """Indices of colours, the bottom row first; (height, width), uint8.
+    """Colour indices, the bottom row first; (height, width), uint8.
 
-    What a run has beyond the end of its row is cut off: some writers pad rows. Raises
+    The part of a run beyond the end of its row is cut off: some writers pad rows. Raises
     ``ValueError`` for data that end before the image does, or leave it.
     """
     rows = np.zeros((height, width), np.uint8)

@@ -1,4 +1,4 @@
-"""Files of boxes, as AVIF and HEIF are.
+"""Files made of boxes, such as AVIF and HEIF.
 
 Layout: ISO/IEC 14496-12.
 """
@@ -22,7 +22,7 @@ class Box:
 
 
 def boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Each box, within the file; the last may be cut short."""
+    """Each box, within the file; the last may be truncated."""
     end = len(data) if end is None else end
     while at + 8 <= end:
         size, content = int.from_bytes(data[at : at + 4], "big"), at + 8
@@ -49,7 +49,7 @@ def full_box(kind: bytes, payload: bytes, version: int = 0, flags: int = 0) -> b
 
 
 class Reader:
-    """Reads integers one after the other; raises ``ValueError`` behind the end."""
+    """Reads integers one after another; raises ``ValueError`` beyond the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -57,15 +57,15 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """Bytes that are still to be read."""
+        """Bytes still to be read."""
         return len(self._data) - self._at
 
     def integer(self, size: int) -> int:
-        """The next big-endian integer of so many bytes."""
+        """The next big-endian integer of ``size`` bytes."""
         return int.from_bytes(self.take(size), "big")
 
     def take(self, size: int) -> bytes:
-        """The next so many bytes."""
+        """The next ``size`` bytes."""
         if size > self.left:
             raise ValueError("a box is cut short")
         self._at += size
@@ -76,7 +76,7 @@ class Reader:
         return self.take(self.left)
 
     def text(self) -> bytes:
-        """A text up to its zero."""
+        """A text up to its terminating zero."""
         end = self._data.find(b"\0", self._at)
         found = self._data[self._at : end] if end >= 0 else self._data[self._at :]
         self._at = end + 1 if end >= 0 else len(self._data)

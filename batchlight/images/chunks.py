@@ -28,7 +28,7 @@ class CarriedChunks:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         return sum(len(payload) for _, payload in self.chunks) + len(self.trailer)
 
     @property
@@ -49,13 +49,13 @@ class Chunk:
     start: int
     content: int
     size: int
-    """Of the content, as the chunk says."""
+    """Size of the content, as stated by the chunk."""
     end: int
-    """Behind checksum or padding, even if that is behind the end of the file."""
+    """End of checksum or padding, even if that is beyond the end of the file."""
 
 
 def png_chunks(data: bytes) -> Iterator[Chunk]:
-    """Each chunk, IEND the last."""
+    """Each chunk, up to and including IEND."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")

@@ -1,6 +1,6 @@
 """Bytes to pixels and back, changing nothing but what the enhancement changes.
 
-What a format cannot keep is refused as ``unsupported``, never quietly lost.
+What a format cannot keep is refused as ``unsupported``, never silently lost.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def decode(data: bytes, header: Header) -> Decoded:
 
 
 def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> Encoded:
-    """Encode enhanced pixels with all that came along with the decoded image.
+    """Encode enhanced pixels with everything that came with the decoded image.
 
-    ``pixels``: as ``decoded.pixels`` in shape and dtype. Raises ``MemoryError``, and
+    ``pixels``: like ``decoded.pixels`` in shape and dtype. Raises ``MemoryError``, and
     ``ImageError`` with ``unsupported`` for what the format cannot hold.
     """
     source, target = FORMATS[decoded.header.format], FORMATS[format]
@@ -59,7 +59,7 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> En
     try:
         if source is not target:
             if not (source.holds_orientation and target.holds_orientation):
-                # No tag would carry the orientation, so the pixels are turned instead.
+                # No tag could store the orientation, so the pixels are turned instead.
                 enhanced = enhanced.upright()
             enhanced, lost = conversion.converted(enhanced, target)
         encoded = target.encode(enhanced, quality)
@@ -98,7 +98,7 @@ def _check_target(decoded: Decoded, target: ImageFormat) -> None:
 
 
 def _blame_memory(error: Exception, header: Header) -> None:
-    """Raise ``MemoryError`` if a codec's failure is not the image's fault."""
+    """Raise ``MemoryError`` if a codec's failure is not the fault of the image."""
     if isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM:
         raise MemoryError(str(error)) from error
     require_memory(header.width * header.height)

@@ -1,4 +1,4 @@
-"""What the numbers of a picture mean as colours: code points and profiles, one made of the other.
+"""The colour meaning of a picture's numbers: code points and profiles, and their conversion.
 
 Sources: ITU-T H.273 (code points), ICC.1:2022 (profiles), IEC 61966-2-1 (sRGB); chromatic
 adaptation by Bradford's method, ICC.1 annex E.
@@ -34,7 +34,7 @@ PRIMARIES: Mapping[int, Chromaticities] = {
 """By the code point of the primaries."""
 
 Curve = tuple[float, ...]
-"""Gamma alone, or g, a, b, c, d of ICC's parametric curve of type 3."""
+"""Gamma alone, or g, a, b, c, d of ICC's parametric curve type 3."""
 
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
@@ -45,7 +45,7 @@ CURVES: Mapping[int, Curve] = {
     8: (1.0,),
     13: _SRGB_CURVE,
 }
-"""By the code point of the transfer characteristics; PQ and HLG have none that a profile holds."""
+"""By code point of the transfer characteristics; PQ and HLG have none that a profile can hold."""
 
 _D50_XYZ = (0.9642, 1.0, 0.8249)
 _BRADFORD: Matrix = np.array(
@@ -64,7 +64,7 @@ class Colours:
 
     @classmethod
     def of(cls, cicp: Cicp) -> Colours | None:
-        """Those of code points; None for what a profile of this kind cannot say."""
+        """From code points; None if a profile of this kind cannot express them."""
         primaries, curve = PRIMARIES.get(cicp.primaries), CURVES.get(cicp.transfer)
         if cicp.primaries == 2:
             primaries = _SRGB
@@ -74,7 +74,7 @@ class Colours:
 
 
 def profile(colours: Colours) -> bytes | None:
-    """An ICC profile of three channels; None for chromaticities that make no sense."""
+    """An ICC profile of three channels; None for implausible chromaticities."""
     curve = _curve(colours.curve)
     matrix = _to_d50(colours.chromaticities)
     if matrix is None:
@@ -90,7 +90,7 @@ def gray_profile(curve: Curve) -> bytes:
 def colour_profile_of_gray(gray: bytes) -> bytes | None:
     """A profile of three channels that shows equal channels as the gray profile shows gray.
 
-    None for a profile without the curve that this takes.
+    None for a profile without the curve required for this.
     """
     found = _tag(gray, b"kTRC")
     matrix = _to_d50(_SRGB)
@@ -103,7 +103,7 @@ def is_gray(icc: bytes) -> bool:
 
 
 def _to_d50(chromaticities: Chromaticities) -> Matrix | None:
-    """From linear red, green, blue to XYZ under D50, and in its last column the adaptation."""
+    """From linear red, green, blue to XYZ under D50, with the adaptation in its last column."""
     white, *primaries = zip(chromaticities[::2], chromaticities[1::2], strict=True)
     if min(y for _, y in (white, *primaries)) <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Names of containers: which files are taken for one, and which are refused by their names."""
+"""Names of containers: which files count as one, and which are refused by name."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _KNOWN = (*SUFFIXES, *_REFUSED)
 
 
 def is_container_name(path: str) -> bool:
-    """Whether a file is a container by its name alone, be it one that is refused."""
+    """Whether a file is a container by its name alone, even if it is one that is refused."""
     return _suffix(path) not in (None, PARQUET)
 
 
 def may_be_container(path: str) -> bool:
-    """The same, or whether that depends on what is in the file."""
+    """The same, or whether that depends on the file's content."""
     return _suffix(path) is not None
 
 
 def is_parquet_name(path: str) -> bool:
-    """Whether a file is named like one whose columns tell whether it is a container."""
+    """Whether a file has the name of one whose columns decide whether it is a container."""
     return _suffix(path) == PARQUET
 
 
 def kind_of(path: str) -> Kind:
-    """What kind of container a file of this name is."""
+    """The kind of container that a file of this name is."""
     return SUFFIXES.get(_suffix(path) or ".tar", "refused")
 
 
@@ -54,7 +54,7 @@ def why_refused(path: str) -> str | None:
 
 
 def _suffix(path: str) -> str | None:
-    if not path.lower().endswith(_KNOWN):  # as of most files of a listing
+    if not path.lower().endswith(_KNOWN):  # as for most files of a listing
         return None
     name = path.rpartition("/")[2].lower()
     fitting = (suffix for suffix in _KNOWN if name.endswith(suffix))

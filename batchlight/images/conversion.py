@@ -1,4 +1,4 @@
-"""What goes along into another format: metadata that fit the new pixels and the new file."""
+"""The parts that are kept in another format: metadata that fit the new pixels and file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from batchlight.images.thumbnails import Picture
 
 
 def converted(decoded: Decoded, target: ImageFormat) -> tuple[Decoded, tuple[str, ...]]:
-    """The image with metadata that are true in a file of another format; what is lost of them.
+    """The image with metadata that are valid in a file of another format; and what is lost of them.
 
-    Raises ``ValueError`` if the target cannot say what the pixels mean.
+    Raises ``ValueError`` if the target cannot express what the pixels mean.
     """
     gray = decoded.pixels.ndim == 2 and not target.always_colour
     metadata = _with_colours(decoded.header.metadata, target, gray)
@@ -29,7 +29,7 @@ def converted(decoded: Decoded, target: ImageFormat) -> tuple[Decoded, tuple[str
 
 
 def _with_colours(metadata: Metadata, target: ImageFormat, gray: bool) -> Metadata:
-    """With a colour description that the target can hold, and that is of as many channels."""
+    """With a colour description that the target can hold, for as many channels as it has."""
     icc, cicp = metadata.icc, metadata.cicp
     if cicp is not None and not target.holds_cicp:
         colours = colour.Colours.of(cicp)
@@ -45,7 +45,7 @@ def _with_colours(metadata: Metadata, target: ImageFormat, gray: bool) -> Metada
 
 
 def _with_thumbnails(metadata: Metadata, picture: Picture) -> tuple[Metadata, tuple[str, ...]]:
-    """With thumbnails made anew."""
+    """With thumbnails made from the new pixels."""
     lost: list[str] = []
     block, packet = metadata.exif, metadata.xmp
     if block is not None:

@@ -1,7 +1,7 @@
-"""Images that are made to take much longer than their size tells: refused before they are decoded.
+"""Images crafted to take much longer than their size suggests: refused before decoding.
 
-A progressive JPEG, also one inside of a TIFF, is decoded as a whole once for each of its scans, and
-36 bytes make one; cameras and encoders write about ten. Layout: ITU-T T.81, annex B.
+A progressive JPEG, also one inside a TIFF, is decoded as a whole once per scan, and a scan takes
+only 36 bytes; cameras and encoders write about ten. Layout: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ SCANS_AT_MOST = 100
 
 
 def bounded_scans(later: Iterable[Segment]) -> Iterator[Segment]:
-    """The segments behind the first scan, as they are.
+    """The segments after the first scan, unchanged.
 
-    Raises ``ImageError`` for a JPEG of more scans than any encoder writes.
+    Raises ``ImageError`` for a JPEG with more scans than any encoder writes.
     """
     scans = 1
     for segment in later:

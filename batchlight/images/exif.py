@@ -1,6 +1,6 @@
 """EXIF blocks: orientation, resolution, the thumbnail.
 
-Nothing is moved, as MakerNotes hold offsets that nobody but their maker knows.
+Nothing is moved, as MakerNotes contain offsets that only their maker understands.
 Layouts: Exif 2.3 (JEITA CP-3451C), TIFF 6.0.
 """
 
@@ -13,7 +13,7 @@ from batchlight.images.ifd import Directory, Entry, NewTag, Structure, Structure
 from batchlight.images.thumbnails import GOOD, Picture
 
 PREFIX = b"Exif\x00\x00"
-"""What comes before EXIF in a JPEG segment, and by mistake elsewhere."""
+"""Precedes EXIF in a JPEG segment, and by mistake elsewhere."""
 
 ORIENTATION = 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
@@ -21,17 +21,17 @@ _WIDTH, _HEIGHT, _COMPRESSION, _STRIPS, _STRIP_BYTES = 256, 257, 259, 273, 279
 _PHOTOMETRIC, _RGB, _UNCOMPRESSED = 262, 2, 1
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
 _METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
-"""By the tag ResolutionUnit: inches, centimetres."""
+"""By the value of ResolutionUnit: inches, centimetres."""
 
 BLOCK_MAX = 65533 - len(PREFIX)
-"""Bytes of a block in a JPEG segment."""
+"""Maximum size of a block in a JPEG segment."""
 
 EMPTY = b"II*\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 """A block without tags."""
 
 
 def orientation(exif: bytes | None) -> int:
-    """1..8; 1 where there is none, or none that means anything."""
+    """1..8; 1 if there is none, or an invalid one."""
     found = _orientation(exif)
     if found is None or exif is None:
         return 1
@@ -64,7 +64,7 @@ def _orientation(exif: bytes | None) -> tuple[Structure, Entry] | None:
 
 
 def density(exif: bytes | None) -> tuple[float, float] | None:
-    """Pixels per metre, across and down; None where the block does not say."""
+    """Pixels per metre, across and down; None if the block does not say."""
     try:
         structure = Structure(exif or b"")
         return density_in(structure, structure.directory(structure.first))
@@ -73,7 +73,7 @@ def density(exif: bytes | None) -> tuple[float, float] | None:
 
 
 def density_in(structure: Structure, directory: Directory) -> tuple[float, float] | None:
-    """The same of a directory of a TIFF."""
+    """The same for a directory of a TIFF."""
     found = [directory.entries.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
     values = [structure.rationals(entry) for entry in found if entry is not None]
     unit = directory.entries.get(RESOLUTION_UNIT)
@@ -86,7 +86,7 @@ def density_in(structure: Structure, directory: Directory) -> tuple[float, float
 
 
 def with_tags(exif: bytes, tags: Mapping[int, NewTag]) -> bytes:
-    """Add tags to the first directory, in the block's byte order; those that are there stay.
+    """Add tags to the first directory, in the block's byte order; existing ones stay.
 
     Raises ``StructureError`` for a damaged block.
     """
@@ -107,7 +107,7 @@ def relocated(
     at: int,
     next: int,
 ) -> bytes:
-    """A directory to lie at ``at``, with tags changed or, as None, left out.
+    """A directory to be placed at ``at``, with tags changed or, if None, left out.
 
     The values of the others stay where they are.
     """
@@ -124,7 +124,7 @@ def relocated(
 
 
 def with_thumbnail(exif: bytes, picture: Picture) -> tuple[bytes, bool]:
-    """The block with its thumbnail made anew; False if it had to be left out."""
+    """The block with a new thumbnail; False if the thumbnail had to be left out."""
     try:
         structure = Structure(exif)
         first = structure.directory(structure.first)
@@ -142,7 +142,7 @@ def with_thumbnail(exif: bytes, picture: Picture) -> tuple[bytes, bool]:
 def _new_thumbnail(
     exif: bytes, structure: Structure, second: Directory, picture: Picture
 ) -> bytes | None:
-    """The block with a new thumbnail in the place of the old; None if it does not fit."""
+    """The block with a new thumbnail in place of the old one; None if it does not fit."""
     values = {tag: structure.integers(entry) for tag, entry in second.entries.items()}
 
     def value(tag: int) -> int:
@@ -165,7 +165,7 @@ def _new_thumbnail(
 def _new_jpeg(
     exif: bytes, structure: Structure, entries: tuple[Entry, Entry], picture: Picture
 ) -> bytes | None:
-    """The block with a new thumbnail in the place of the old or, without room, at its end."""
+    """The block with a new thumbnail in place of the old one or, if it does not fit, at the end."""
     start, length = (structure.integers(entry)[0] for entry in entries)
     old = exif[start : start + length]
     new = picture.like(old, length, GOOD)
@@ -185,7 +185,7 @@ def _new_jpeg(
 def _without_second(
     exif: bytes, structure: Structure, first: Directory, second: Directory
 ) -> bytes:
-    """The block without its second directory, and with zeros where the thumbnail was."""
+    """The block without its second directory, and with zeros in place of the thumbnail."""
     out = _with(exif, first.next_at, ifd.pointer(structure, 0))
     for start_tag, length_tag in ((_THUMBNAIL, _THUMBNAIL_BYTES), (_STRIPS, _STRIP_BYTES)):
         entries = second.entries.get(start_tag), second.entries.get(length_tag)

@@ -1,4 +1,4 @@
-"""Names of the formats that are not read, for telling what a file is."""
+"""Names of formats that are not read, for messages about a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BRANDS: Mapping[bytes, str] = {
 
 
 def name_of(data: bytes) -> str | None:
-    """The name of the format; None for content of no known one."""
+    """The name of the format; None for unknown content."""
     for start, name in _STARTS.items():
         if data.startswith(start):
             return name

@@ -16,7 +16,7 @@ from batchlight.images.webp import WEBP
 
 
 def _optional() -> tuple[ImageFormat, ...]:
-    """Those of which the codec is an extra."""
+    """Formats whose codec is an extra."""
     if not HAS_HEIF:
         return ()
     from batchlight.images.heif import HEIF

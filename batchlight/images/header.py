@@ -21,7 +21,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """
     if not data:
         raise ImageError(ErrorCode.EMPTY, "the file is empty")
-    # Decoders reserve memory for what these say, Pillow's while it reads the header.
+    # Decoders reserve memory for these sizes, Pillow's even while reading the header.
     claimed = [size for format in FORMATS.values() for size in format.claimed_sizes(data)]
     for width, height in claimed:
         check_size(width, height, max_pixels)
@@ -39,7 +39,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 
 def is_image(data: bytes) -> bool:
-    """Whether bytes begin like an image of a format that is read."""
+    """Whether bytes begin like an image in a format that is read."""
     return any(format.recognises(data) for format in FORMATS.values())
 
 

@@ -1,7 +1,7 @@
 """HEIF: still pictures of 8 bits in HEVC, as phones write them (HEIC); with the extra ``heif``.
 
-pillow-heif (libheif) decodes and encodes the pixels; it turns and crops them as the file says. All
-else in the file is carried over, as of AVIF.
+pillow-heif (libheif) decodes and encodes the pixels; it turns and crops them as the file says.
+Everything else in the file is carried over, as for AVIF.
 Layouts: ISO/IEC 23008-12; ISO/IEC 14496-15 (hvcC).
 """
 
@@ -25,15 +25,15 @@ from batchlight.images.thumbnails import Picture
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis"})
 _NOT_STILL = frozenset({b"avif", b"avis", b"hevc", b"hevx", b"msf1"})
 _CHROMA, _LUMA_BITS = 16, 17
-"""Bytes of hvcC that hold the sampling of the colours, and the bits of a sample less 8."""
+"""Bytes of hvcC that contain the chroma sampling, and the bits per sample less 8."""
 _SAMPLINGS = {0: (1, 1), 1: (2, 2), 2: (2, 1), 3: (1, 1)}
 _CHROMAS = {(2, 2): 420, (2, 1): 422, (1, 1): 444}
 _PADDING = 1
-"""Pixels that encoders add to a side of an odd length, and crop again."""
+"""Pixels that encoders add to an odd side, to be cropped again."""
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header, with all but the coded picture."""
+    """The header, with everything but the coded picture."""
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"hvcC")
     if configuration is None or len(configuration) <= _LUMA_BITS:
@@ -55,7 +55,7 @@ def decode(data: bytes, header: Header) -> Pixels:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A HEIC of the same sampling; of another format, 4:2:0."""
+    """A HEIC with the same sampling; for another format, 4:2:0."""
     header = decoded.header
     carried = header.carried if header.format == "heif" else None
     sampling = header.sampling if carried is not None else (2, 2)

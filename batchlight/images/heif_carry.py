@@ -1,4 +1,4 @@
-"""What an AVIF or HEIF file holds beside its coded picture, and how it goes into another one.
+"""What an AVIF or HEIF file contains besides its coded picture, and carrying it into another one.
 
 Layouts: ISO/IEC 23008-12, ISO/IEC 23000-22 (MIAF), AVIF 1.2 (gain maps), C2PA 2.1.
 """
@@ -27,7 +27,7 @@ _PICTURES = frozenset({b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"tmap", b"j
 NCLX, PROFILES = b"nclx", (b"prof", b"rICC")
 XMP_TYPE = b"application/rdf+xml"
 EXIF_HEAD = 4
-"""Bytes of the offset of the TIFF structure, from behind itself."""
+"""Bytes of the field with the offset of the TIFF structure, counted from its own end."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Carried:
     """A file without its coded picture."""
 
     top: tuple[tuple[bytes, bytes], ...]
-    """Type and whole box of all at the top; without content where ``meta`` and ``mdat`` go."""
+    """Type and whole box of all top-level boxes; without content where ``meta`` and ``mdat`` go."""
     items: Items
-    """Those of the picture have no data."""
+    """The items of the picture have no data."""
     alpha: int | None
     left_out: tuple[str, ...]
     trailer: bytes
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         data = (len(item.data or b"") for item in self.items.items.values())
         return sum(data) + sum(len(whole) for _, whole in self.top) + len(self.trailer)
 
     @property
     def cicp(self) -> Cicp | None:
-        """The code points of the picture; None where there are none."""
+        """The code points of the picture; None if there are none."""
         for payload in self._colours(NCLX):
             if len(payload) >= 7:
                 a, b, c = (int.from_bytes(payload[n : n + 2], "big") for n in (0, 2, 4))
@@ -101,7 +101,7 @@ class Carried:
 
 
 def take(data: bytes) -> Carried:
-    """All but the coded picture, and but what would no longer be true of the new one.
+    """Everything but the coded picture and what would be stale for the new one.
 
     Raises ``ImageError`` for several pictures, ``ValueError`` for a damaged file.
     """
@@ -138,18 +138,18 @@ def _unsupported(reason: str) -> ImageError:
 
 
 def _auxiliary(items: Items, number: int) -> bytes:
-    """What an auxiliary picture is, as a URN."""
+    """The role of an auxiliary picture, as a URN."""
     return (items.property(number, b"auxC") or bytes(4))[4:].split(b"\0")[0]
 
 
 def alpha_of(items: Items) -> int | None:
-    """The item that holds the transparency of the picture; None without any."""
+    """The item with the transparency of the picture; None if there is none."""
     found = items.sources(b"auxl", items.primary)
     return next((number for number in found if _auxiliary(items, number) in _ALPHA), None)
 
 
 def _derived(items: Items) -> Iterator[tuple[int, str]]:
-    """The items to leave out, and what their loss is called; empty for parts of the picture."""
+    """The items to leave out, and the name of each loss; empty for parts of the picture."""
     alpha = alpha_of(items)
     for number in (items.primary, *([alpha] if alpha is not None else [])):
         yield from ((tile, "") for tile in items.targets(b"dimg", number))
@@ -172,7 +172,7 @@ def _with_tiles(items: Items, number: int, name: str) -> Iterator[tuple[int, str
 
 
 def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> None:
-    """Raise ``ImageError`` for pictures of their own right, and for what is made of several."""
+    """Raise ``ImageError`` for independent pictures, and for those derived from several."""
     main = items.items[items.primary]
     if main.kind in (b"iden", b"iovl", b"tmap"):
         raise _unsupported(f"a picture made of others ({main.kind.decode()}) cannot be kept")
@@ -183,7 +183,7 @@ def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> 
 
 
 def _without(items: Items, gone: Iterable[int]) -> Items:
-    """Without some items, without metadata of theirs alone, and without all that points to them."""
+    """Without some items, metadata that describe only them, and all references to them."""
     dropped = set(gone)
     for one in items.references:
         if one.kind == b"cdsc" and one.targets and dropped.issuperset(one.targets):
@@ -211,7 +211,7 @@ def _without(items: Items, gone: Iterable[int]) -> Items:
 
 
 def _group(whole: bytes, gone: set[int]) -> bytes:
-    """A group of items without some; empty if that leaves no two."""
+    """A group of items without some; empty if fewer than two are left."""
     reader = Reader(whole[8:])
     head, identifier, count = reader.take(4), reader.take(4), reader.integer(4)
     members = [reader.integer(4) for _ in range(min(count, reader.left // 4))]
@@ -225,7 +225,7 @@ def _group(whole: bytes, gone: set[int]) -> bytes:
 
 
 def exif_block(payload: bytes) -> tuple[bytes, bytes]:
-    """What comes before the TIFF structure of an EXIF item, and the structure."""
+    """The bytes before the TIFF structure of an EXIF item, and the structure."""
     start = EXIF_HEAD + int.from_bytes(payload[:EXIF_HEAD], "big")
     if start > len(payload):
         start = EXIF_HEAD

@@ -1,4 +1,4 @@
-"""AVIF and HEIF files written: a coded picture of an encoder's among all else of another file.
+"""Writing AVIF and HEIF files: an encoder's coded picture amid everything else of another file.
 
 Layouts: ISO/IEC 23008-12, ISO/IEC 23000-22 (MIAF), AVIF 1.2.
 """
@@ -25,17 +25,17 @@ from batchlight.images.metadata import Cicp, Metadata
 from batchlight.images.thumbnails import Picture
 
 SAME_AS_BT601 = frozenset({2, 5, 6})
-"""Matrices with the coefficients of BT.601; unspecified (2) means it, too."""
+"""Matrices with the coefficients of BT.601; unspecified (2) implies them, too."""
 _SIZE = frozenset({b"ispe", b"clap"})
 
 
 def put(
     carried: Carried, coded: bytes, cicp: Cicp | None, picture: Picture, resized: bool = False
 ) -> tuple[bytes, list[str]]:
-    """The file with another coded picture, a whole file of the encoder's.
+    """The file with another coded picture, given as a whole file from the encoder.
 
-    ``cicp``: the meaning of the colours, None for that of the encoder; ``resized``: the encoder has
-    padded the picture, and says so.
+    ``cicp``: the meaning of the colours, None for the encoder's; ``resized``: the encoder has
+    padded the picture, and declares so.
     """
     kinds = CODED | _SIZE if resized else CODED
     new = _coded(coded, cicp, kinds)
@@ -56,7 +56,7 @@ def put(
 
 @dataclass(frozen=True)
 class _Coded:
-    """A coded picture of the encoder's."""
+    """A coded picture from the encoder."""
 
     kind: bytes
     data: bytes
@@ -84,7 +84,7 @@ def _coded(data: bytes, cicp: Cicp | None, kinds: frozenset[bytes]) -> tuple[_Co
 
 
 def _said(whole: bytes, cicp: Cicp) -> bytes:
-    """The encoder's code points with other primaries, and another name of the same matrix."""
+    """The encoder's code points with other primaries, and another number for the same matrix."""
     if whole[4:12] != b"colr" + NCLX:
         return whole
     points = cicp.primaries.to_bytes(2, "big") + cicp.transfer.to_bytes(2, "big")
@@ -95,7 +95,7 @@ def _said(whole: bytes, cicp: Cicp) -> bytes:
 
 
 def _replaced(item: Item, new: _Coded, properties: list[bytes], kinds: frozenset[bytes]) -> Item:
-    """An item with the encoder's bytes and properties; what else describes it stays."""
+    """An item with the encoder's bytes and properties; its other descriptions stay."""
     mine = [properties[index] for index, _ in item.properties]
     has_profile = any(p[4:8] == b"colr" and p[8:12] in PROFILES for p in mine)
     had_points = any(p[4:12] == b"colr" + NCLX for p in mine)
@@ -115,7 +115,7 @@ def _replaced(item: Item, new: _Coded, properties: list[bytes], kinds: frozenset
 
 
 def _renewed(item: Item, picture: Picture, left_out: tuple[str, ...], lost: list[str]) -> Item:
-    """Metadata with a new thumbnail, and without pointers to what is left out."""
+    """Metadata with a new thumbnail, and without pointers to parts that are left out."""
     if item.kind == b"Exif" and item.data:
         head, block = exif_block(item.data)
         block, kept = exif.with_thumbnail(block, picture)
@@ -148,7 +148,7 @@ def assembled(top: Iterable[tuple[bytes, bytes]], items: Items) -> bytes:
     content = b"".join(items.items[number].data or b"" for number in order)
     kinds = [kind for kind, _ in top]
     whole = [*top] if b"mdat" in kinds else [*top, (b"mdat", b"")]
-    # The size of ``meta`` does not depend on what it says of the places.
+    # The size of ``meta`` does not depend on the offsets in it.
     size = len(written(items, lambda number: 0))
     at, done = 0, False
     for kind, data in whole:

@@ -1,4 +1,4 @@
-"""The header of an AVIF or HEIF file, made of its items and their properties.
+"""The header of an AVIF or HEIF file, derived from its items and their properties.
 
 Layouts: ISO/IEC 23008-12; AV1 Codec ISO Media File Format Binding; ISO/IEC 14496-15 (hvcC).
 """
@@ -13,7 +13,7 @@ from batchlight.images.heif_carry import Carried
 from batchlight.images.image import Header, check_size
 
 _TURNED = {0: 1, 1: 8, 2: 3, 3: 6}
-"""By quarters anti-clockwise (irot), the orientation of EXIF."""
+"""EXIF orientation by quarter turns anti-clockwise (irot)."""
 _MIRRORED = {
     (0, 0): 4, (0, 1): 2, (1, 0): 5, (1, 1): 7, (2, 0): 2, (2, 1): 4, (3, 0): 7, (3, 1): 5,
 }  # fmt: skip
@@ -21,7 +21,7 @@ _MIRRORED = {
 
 
 def brands(data: bytes) -> frozenset[bytes]:
-    """What a file of boxes says it is; empty for other content."""
+    """The brands that a file of boxes declares; empty for other content."""
     if data[4:8] != b"ftyp":
         return frozenset()
     end = min(int.from_bytes(data[:4], "big"), len(data), 1024)
@@ -46,7 +46,7 @@ def header(
     sampling: tuple[int, int],
     lossless: bool = False,
 ) -> Header:
-    """What is the same for both formats."""
+    """The parts that are the same for both formats."""
     size = carried.items.property(carried.items.primary, b"ispe")
     if size is None or len(size) < 12:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no size of the picture")
@@ -75,7 +75,7 @@ def header(
 def cropped(header: Header, carried: Carried, padding: int) -> Header:
     """The header of a picture that its decoder crops.
 
-    Raises ``ImageError`` if that is more than the padding of an encoder.
+    Raises ``ImageError`` if it crops more than an encoder's padding.
     """
     clap = carried.items.property(carried.items.primary, b"clap")
     if clap is None or len(clap) < 16:

@@ -1,4 +1,4 @@
-"""A file without its coded pixels: what is carried over to the output, at its place."""
+"""A file without its coded pixels: what is carried over to the output, in place."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Holed:
-    """A file from which ranges are cut out, so that it takes little memory.
+    """A file from which ranges are cut out, to save memory.
 
-    A decoded image holds it until it is encoded.
+    A decoded image keeps it until it is encoded.
     """
 
     length: int
-    """Of the whole file."""
+    """Length of the whole file."""
     holes: tuple[Range, ...]
     """Sorted; no two overlap or touch."""
     pieces: tuple[bytes, ...]
-    """What lies before, between and behind the holes: one more than there are holes."""
+    """The bytes before, between and after the holes: one more than there are holes."""
 
     @classmethod
     def of(cls, data: bytes, holes: Iterable[Range]) -> Holed:
-        """Cut ranges out of a file; they may overlap, and reach beyond its end."""
+        """Cut ranges out of a file; they may overlap, and extend beyond its end."""
         merged = merge(holes, len(data))
         edges = [0, *(edge for hole in merged for edge in hole), len(data)]
         pieces = tuple(data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
@@ -33,7 +33,7 @@ class Holed:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         return sum(map(len, self.pieces))
 
     def restored(self) -> bytes:
@@ -45,7 +45,7 @@ class Holed:
 
 
 def merge(ranges: Iterable[Range], length: int) -> list[Range]:
-    """The ranges within a file of ``length`` bytes, sorted, with those that touch made one."""
+    """The ranges within a file of ``length`` bytes, sorted, with touching ones merged."""
     merged: list[Range] = []
     for start, end in sorted((max(0, a), min(b, length)) for a, b in ranges):
         if start >= end:
@@ -58,7 +58,7 @@ def merge(ranges: Iterable[Range], length: int) -> list[Range]:
 
 
 def subtract(ranges: Iterable[Range], protected: Iterable[Range], length: int) -> list[Range]:
-    """The parts of ``ranges`` that lie in none of ``protected``."""
+    """The parts of ``ranges`` that are in none of ``protected``."""
     left: list[Range] = []
     taken = merge(protected, length)
     for start, end in merge(ranges, length):

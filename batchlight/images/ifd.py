@@ -1,7 +1,7 @@
 """TIFF structures: directories of tags (IFD), as in TIFF files, EXIF and MPF.
 
-Layouts: TIFF, revision 6.0, section 2; BigTIFF, Aware Systems. An entry holds tag, type, count, and
-the value itself or, if it is too long for that, its offset from the start of the structure.
+Layouts: TIFF, revision 6.0, section 2; BigTIFF, Aware Systems. An entry contains tag, type, count,
+and the value itself or, if it is too long, its offset from the start of the structure.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _TYPE_BYTES = {
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
 ENTRIES_AT_MOST = 4096
-"""Of one directory; a damaged count is no reason to read on."""
+"""Limit for one directory; a damaged count must not make us read on."""
 
 
 class StructureError(ValueError):
-    """The bytes are no TIFF structure, or are cut short."""
+    """The bytes are not a TIFF structure, or are truncated."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Entry:
     kind: int
     count: int
     at: int
-    """Where the entry itself is."""
+    """Offset of the entry itself."""
     value_at: int
-    """Where its value is, in the entry or elsewhere."""
+    """Offset of its value, in the entry or elsewhere."""
     nbytes: int
-    """Of the value; zero for an unknown type."""
+    """Size of the value; zero for an unknown type."""
     inline: bool
 
 
@@ -65,18 +65,18 @@ class Directory:
 
     at: int
     end: int
-    """Behind the pointer to the next directory."""
+    """End of the pointer to the next directory."""
     entries: Mapping[int, Entry]
     next_at: int
-    """Where the pointer to the next directory is."""
+    """Offset of the pointer to the next directory."""
     next: int
-    """Where the next directory is; 0 for none."""
+    """Offset of the next directory; 0 for none."""
 
 
 class Structure:
     """Reads a TIFF structure; offsets are from its start.
 
-    Raises ``StructureError`` for what is none, or lies outside.
+    Raises ``StructureError`` for anything invalid or out of bounds.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -89,11 +89,11 @@ class Structure:
         self.pointer = "Q" if self.big else "I"
         self.pointer_bytes = 8 if self.big else 4
         self.first_at = 8 if self.big else 4
-        """Where the pointer to the first directory is."""
+        """Offset of the pointer to the first directory."""
 
     @property
     def first(self) -> int:
-        """Where the first directory is; 0 for none."""
+        """Offset of the first directory; 0 for none."""
         return self.integer(self.first_at, self.pointer)
 
     @property
@@ -135,13 +135,13 @@ class Structure:
         return Entry(tag, kind, count, at, value_at, nbytes, inline)
 
     def raw(self, entry: Entry) -> bytes:
-        """The bytes of a value; raises if they are not all there."""
+        """The bytes of a value; raises if they are incomplete."""
         if entry.value_at + entry.nbytes > len(self.data):
             raise StructureError(f"the value of tag {entry.tag} lies outside the file")
         return self.data[entry.value_at : entry.value_at + entry.nbytes]
 
     def integers(self, entry: Entry) -> tuple[int, ...]:
-        """The values of a tag, as far as they are integers."""
+        """The values of a tag that are integers."""
         format = _INTEGERS.get(entry.kind)
         if format is None:
             return ()
@@ -155,7 +155,7 @@ class Structure:
         return tuple(a / b if b else 0.0 for a, b in zip(parts[::2], parts[1::2], strict=True))
 
     def used_by(self, directory: Directory) -> Iterator[Range]:
-        """The directory itself, and its values that lie elsewhere."""
+        """The ranges of the directory itself, and of its values stored elsewhere."""
         yield directory.at, directory.end
         for entry in directory.entries.values():
             if not entry.inline:
@@ -173,9 +173,9 @@ class NewTag:
 
 
 def table(structure: Structure, tags: Mapping[int, NewTag], at: int, next: int = 0) -> bytes:
-    """A directory to lie at offset ``at``, with its values right behind it.
+    """A directory to be placed at offset ``at``, followed by its values.
 
-    Raises ``StructureError`` for what a classic TIFF cannot point to.
+    Raises ``StructureError`` for offsets that a classic TIFF cannot express.
     """
     wide = structure.big
     head = structure.pack("Q" if wide else "H", len(tags))

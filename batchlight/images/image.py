@@ -1,4 +1,4 @@
-"""An image: what its header says, and its pixels."""
+"""An image: its header and its pixels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
 class Carried(Protocol):
-    """A file without its coded image, in a form that its format knows."""
+    """A file without its coded image, in a form specific to its format."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +30,35 @@ class Encoded:
 
     data: bytes
     lost: tuple[str, ...] = ()
-    """Names of what of the input's file it does not have."""
+    """Names of the parts of the input's file that it lacks."""
 
     @classmethod
     def of(cls, data: bytes, lost: Iterable[str]) -> Encoded:
-        """Each name once, sorted."""
+        """With each name once, sorted."""
         return cls(data, tuple(sorted(set(lost))))
 
 
 @dataclass(frozen=True)
 class Header:
-    """What can be known of an image without decoding it."""
+    """What can be known about an image without decoding it."""
 
     format: Format
     width: int
-    """Of the pixels as stored, before any orientation."""
+    """As stored, before any orientation."""
     height: int
     mode: str
-    """Pillow's name for the kind of pixel."""
+    """Pillow's name for the pixel format."""
     metadata: Metadata
     orientation: int = 1
     """1..8; from EXIF, TIFF's tag, or AVIF's rotation and mirror boxes."""
     transparent_colour: bool = False
-    """Alpha is stored apart from the samples (PNG's tRNS)."""
+    """Alpha is stored separately from the samples (PNG's tRNS)."""
     sampling: tuple[int, int] = (1, 1)
-    """JPEG and AVIF: horizontal and vertical sampling of the luminance relative to the colours."""
+    """JPEG and AVIF: horizontal and vertical sampling of luminance relative to chrominance."""
     lossless: bool = False
     """WebP and AVIF: the pixels are stored losslessly."""
     carried: Carried | None = None
-    """All of the file but its coded image, for an output of the same format."""
+    """The file without its coded image, for an output of the same format."""
 
     @property
     def has_alpha(self) -> bool:
@@ -78,7 +78,7 @@ class Decoded:
 
     @property
     def channels(self) -> int:
-        """1..4, alpha included."""
+        """1..4, including alpha."""
         return (1 if self.pixels.ndim == 2 else 3) + (self.alpha is not None)
 
     @property
@@ -88,7 +88,7 @@ class Decoded:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         alpha = 0 if self.alpha is None else self.alpha.nbytes
         carried = 0 if self.header.carried is None else self.header.carried.nbytes
         return self.pixels.nbytes + alpha + carried

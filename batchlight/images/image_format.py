@@ -29,7 +29,7 @@ class ImageFormat:
     name: Format
 
     recognises: Callable[[bytes], bool]
-    """Whether content begins like that of this format; never raises."""
+    """Whether content begins like this format; never raises."""
 
     inspect: Callable[[bytes, int], Header]
     """The header, given the file's bytes and ``max_pixels``.
@@ -40,8 +40,8 @@ class ImageFormat:
     encode: Callable[[Decoded, int], Encoded]
     """The file, given the image with its enhanced pixels, and the quality, 1..100.
 
-    Of an image of the same format, all is carried over that the header holds; of another, the
-    metadata of the header are written, as far as there is a place for them. Raises ``cv2.error`` or
+    For an image of the same format, everything in the header is carried over; for another format,
+    the header's metadata are written as far as there is a place for them. Raises ``cv2.error`` or
     ``ValueError`` for what cannot be written.
     """
 
@@ -49,17 +49,17 @@ class ImageFormat:
     """The samples as stored, alpha last; None, or any exception, if they are damaged."""
 
     claimed_sizes: Callable[[bytes], list[tuple[int, int]]] = _claims_nothing
-    """(width, height) of all that the content makes a decoder reserve memory for.
+    """(width, height) of everything for which the content makes a decoder reserve memory.
 
-    Called with content of any format, before anything else sees it; never raises.
+    Called with content of any format, before any other code sees it; never raises.
     """
 
     not_read: tuple[str, ...] = ()
-    """How decoders' errors begin for files that may be whole, but of a kind that is not read."""
+    """How decoders' errors begin for files that may be intact, but of a kind that is not read."""
 
     holds_alpha: bool = True
     holds_gray_alpha: bool = True
-    """Gray with alpha can be written, if need be as colour."""
+    """Gray with alpha can be written, if necessary as colour."""
     holds_16_bit: bool = False
     holds_cicp: bool = False
     """Colours can be described by code points (``Cicp``)."""
@@ -68,4 +68,4 @@ class ImageFormat:
     always_colour: bool = False
     """Gray is written as colour."""
     holds_orientation: bool = False
-    """Readers turn the pixels as the orientation tag in EXIF says."""
+    """Readers turn the pixels according to the orientation tag in EXIF."""

@@ -1,4 +1,4 @@
-"""The items of an AVIF or HEIF file: pictures and metadata, and how they belong together.
+"""The items of an AVIF or HEIF file: pictures and metadata, and their relations.
 
 Layouts: ISO/IEC 14496-12 (boxes of items), ISO/IEC 23008-12 (properties, references).
 """
@@ -12,7 +12,7 @@ from batchlight.images.boxes import Reader, box, boxes, full_box
 
 _ITEMS_MAX = 10_000
 _IN_FILE, _IN_META = 0, 1
-"""Where the bytes of an item are: construction methods."""
+"""Construction methods: where the bytes of an item are."""
 _NARROW = 2**16
 
 
@@ -23,20 +23,20 @@ class Item:
     number: int
     kind: bytes
     entry: bytes
-    """Its whole box ``infe``."""
+    """Its whole ``infe`` box."""
     hidden: bool
     properties: tuple[tuple[int, bool], ...] = ()
-    """Indices, from 0, of what describes it, and whether a reader has to understand it."""
+    """Indices, from 0, of its properties, and whether a reader has to understand each."""
     data: bytes | None = None
     """Its bytes; None if they are in the box ``idat``, or if there are none."""
     at: int = 0
-    """Where they were in the file."""
+    """Offset in the file that they came from."""
     in_meta: tuple[tuple[int, int], ...] = ()
     """Offsets and lengths in the box ``idat``."""
 
     @property
     def content_type(self) -> bytes:
-        """Of metadata of the kind ``mime``."""
+        """For metadata of type ``mime``."""
         reader = Reader(self.entry[8:])
         wide = reader.integer(1) == 3
         reader.take(3 + (4 if wide else 2) + 2 + 4)
@@ -44,7 +44,7 @@ class Item:
         return reader.text() if self.kind == b"mime" else b""
 
     def renamed(self, kind: bytes) -> Item:
-        """The same as an item of another kind."""
+        """The same item with another type."""
         at = 8 + 4 + (4 if self.entry[8] == 3 else 2) + 2
         return replace(self, kind=kind, entry=self.entry[:at] + kind + self.entry[at + 4 :])
 
@@ -60,7 +60,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Items:
-    """The box ``meta``, taken apart."""
+    """The ``meta`` box, taken apart."""
 
     primary: int
     items: dict[int, Item]
@@ -68,17 +68,17 @@ class Items:
     properties: tuple[bytes, ...]
     """Whole boxes."""
     children: tuple[tuple[bytes, bytes], ...]
-    """Type and whole box of all that the box holds, in its order."""
+    """Type and whole box of everything in the box, in order."""
     groups: tuple[bytes, ...] = field(default=())
     """Whole boxes."""
 
     def targets(self, kind: bytes, source: int) -> list[int]:
-        """What an item refers to."""
+        """The items that an item refers to."""
         found = (one for one in self.references if (one.kind, one.source) == (kind, source))
         return [number for one in found for number in one.targets]
 
     def sources(self, kind: bytes, target: int) -> list[int]:
-        """What refers to an item."""
+        """The items that refer to an item."""
         return [one.source for one in self.references if one.kind == kind and target in one.targets]
 
     def property(self, number: int, kind: bytes) -> bytes | None:
@@ -90,7 +90,7 @@ class Items:
 
 
 def read(data: bytes, start: int, end: int) -> Items:
-    """The items, given where the content of the box ``meta`` is. Raises ``ValueError``."""
+    """The items, given where the content of the ``meta`` box is. Raises ``ValueError``."""
     children = tuple((b.kind, data[b.start : b.end]) for b in boxes(data, start + 4, end))
     found: dict[bytes, bytes] = {}
     for kind, whole in children:
@@ -196,7 +196,7 @@ def _references(iref: bytes) -> Iterator[Reference]:
 
 
 def written(items: Items, place: Callable[[int], int]) -> bytes:
-    """The box ``meta``; ``place`` tells where in the file the bytes of an item will be."""
+    """The ``meta`` box; ``place`` returns where in the file the bytes of an item will be."""
     used = sorted({index for item in items.items.values() for index, _ in item.properties})
     made = {
         b"iinf": lambda: _iinf(items),

@@ -1,7 +1,7 @@
 """JPEG: 8 bits, gray or colour, sequential or progressive.
 
-simplejpeg (libjpeg-turbo) decodes, as it alone tells of damage that libjpeg only warns of; OpenCV
-encodes. All else in the file is carried over (``jpeg_carry``), or converted (``jpeg_metadata``).
+simplejpeg (libjpeg-turbo) decodes, as only it reports damage that libjpeg just warns about; OpenCV
+encodes. The rest of the file is carried over (``jpeg_carry``), or converted (``jpeg_metadata``).
 Layout: ITU-T T.81 annex B.
 """
 
@@ -46,20 +46,20 @@ _SAMPLINGS = {
     (1, 2): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
     (4, 1): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
 }
-"""(horizontal, vertical) sampling of the luminance relative to the colours, to OpenCV's constant:
-what the encoder can write."""
+"""(horizontal, vertical) sampling of luminance relative to chrominance, to OpenCV's constant: what
+the encoder can write."""
 
 _SURPLUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
-"""What some encoders leave behind the last block; the image is complete without it."""
+"""Left by some encoders after the last block; the image is complete without it."""
 _SURPLUS_ROUNDS = 8
-"""Stuffed bytes are counted only in part."""
+"""Only part of the stuffed bytes are counted each time."""
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The header of the coded image: its kind, size, and the sampling of each component."""
+    """The frame header of the coded image: its kind, size, and the sampling of each component."""
 
     marker: int
     width: int
@@ -68,7 +68,7 @@ class _Frame:
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header with its sampling, and all but the coded image."""
+    """The header with its sampling, and everything but the coded image."""
     found = list(segments(data))
     frame = _frame(found)
     if not found or found[-1].marker != SOS:
@@ -96,7 +96,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 
 def _frame(found: Sequence[Segment]) -> _Frame:
-    """The frame's header. Raises ``ImageError`` for a kind that is not read."""
+    """The frame header. Raises ``ImageError`` for a kind that is not read."""
     if any(one.marker == _LS_FRAME for one in found):
         raise ImageError(
             ErrorCode.UNSUPPORTED, "the content is JPEG-LS, which batchlight does not read"
@@ -122,7 +122,7 @@ def _frame(found: Sequence[Segment]) -> _Frame:
 
 
 def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """That of the luminance relative to the colours. Raises ``ImageError`` if none can be kept."""
+    """The sampling of luminance relative to chrominance. Raises ``ImageError`` if not supported."""
     if len(samplings) == 1:
         return (1, 1)
     (across, down), *colours = samplings
@@ -144,14 +144,14 @@ def _pictures(found: Sequence[Segment], data: bytes, size: tuple[int, int]) -> l
 
 
 def decode(data: bytes, header: Header) -> Pixels | None:
-    """The samples. Raises ``ValueError`` for what libjpeg warns of, unless it is harmless."""
+    """The samples. Raises ``ValueError`` for libjpeg's warnings, unless they are harmless."""
     colours = "GRAY" if header.mode == "L" else "BGR"
     try:
         return _strictly(data, colours)
     except ValueError as error:
         if _OTHER_CODING.match(str(error)):
             return opencv.decode(data)
-    # Perhaps it is about no pixel: the scan of Samsung's phones, a mark of a version, garbage.
+    # It may not concern pixels: the scan of Samsung phones, a version mark, garbage.
     return _strictly(_usual(data), colours)
 
 
@@ -164,20 +164,20 @@ def _strictly(data: bytes, colours: str) -> Pixels:
             surplus = _SURPLUS.match(str(error))
             if not surplus:
                 raise
-            # The same is said where a restart marker is missing, but then no image is left.
+            # A missing restart marker gives the same message, but then no image is left.
             data = _without_surplus(data, int(surplus[1]))
     raise ValueError("Corrupt JPEG data: extraneous bytes")
 
 
 def _without_surplus(data: bytes, count: int) -> bytes:
-    """Without so many bytes before the end of the image."""
+    """Without the last ``count`` bytes before the end of the image."""
     *_, scan = segments(data)
     *_, last = after_scan(data, scan.end)
     return data[: max(scan.end, last.start - count)] + data[last.start :]
 
 
 def _usual(data: bytes) -> bytes:
-    """The same image with parameters as other encoders write them, without metadata and garbage."""
+    """The same image with the parameters of other encoders, without metadata and garbage."""
     found = list(segments(data))
     out = bytearray(b"\xff\xd8")
     for one in found:
@@ -197,7 +197,7 @@ def _usual(data: bytes) -> bytes:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A baseline JPEG of the same sampling."""
+    """A baseline JPEG with the same sampling."""
     header = decoded.header
     sampling = _SAMPLINGS.get(header.sampling, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     if header.format != "jpeg":

@@ -1,7 +1,7 @@
-"""What a JPEG file holds beside its coded image, and how it goes into another one.
+"""What a JPEG file contains besides its coded image, and carrying it into another one.
 
 Layouts: Exif 2.3, ICC.1 annex B.4, XMP part 3, Adobe Photoshop File Formats, ISO/IEC 19566-5
-(JUMBF), JFIF 1.02; AFCP by its description in ExifTool.
+(JUMBF), JFIF 1.02; AFCP as described in ExifTool.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Carried:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         return sum(len(one.payload) for one in self.segments) + len(self.trailer)
 
 
 def take(
     data: bytes, found: Sequence[Segment], end: int, pictures: Sequence[mpf.Further]
 ) -> Carried:
-    """All but the coded image, and but what would no longer be true of the new one.
+    """Everything but the coded image and what would be stale for the new one.
 
-    ``found``: the segments; ``end``: where the image ends; ``pictures``: what the index names.
+    ``found``: the segments; ``end``: where the image ends; ``pictures``: those listed in the index.
     """
     left_out = {one.name for one in pictures if one.name}
     kept = [one for one in found if one.is_metadata]
@@ -79,7 +79,7 @@ def take(
 
 
 def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple[bytes, list[str]]:
-    """The file with another coded image, thumbnails made anew; and the names of what is lost.
+    """The file with another coded image and new thumbnails; and the names of what is lost.
 
     ``coded``: from the encoder's tables to EOI; ``colours``: 1 or 3.
     """
@@ -105,7 +105,7 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
 
 
 def is_adobe(one: Segment) -> bool:
-    """Whether it says how the colours are coded."""
+    """Whether it declares how the colours are coded."""
     payload = one.payload
     return one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) >= 12
 
@@ -121,14 +121,14 @@ def _resource_segments(resources: bytes) -> list[bytes]:
 
 
 def _credentials(found: Sequence[Segment]) -> Iterator[Segment]:
-    """The segments of C2PA manifests: JUMBF boxes, each of which may take several segments."""
+    """The segments of C2PA manifests: JUMBF boxes, each of which may span several segments."""
     boxes = [one for one in found if one.marker == APP11 and one.payload.startswith(_JUMBF)]
     numbers = {one.payload[2:4] for one in boxes if _C2PA in one.payload[:_JUMBF_HEAD]}
     return (one for one in boxes if one.payload[2:4] in numbers)
 
 
 def _cleaned(one: Segment, gain_map: bool, credentials: bool) -> Segment:
-    """A segment without pointers to what is left out."""
+    """A segment without pointers to parts that are left out."""
     if one.marker != APP1 or not one.payload.startswith(XMP_PREFIX):
         return one
     packet = one.payload[len(XMP_PREFIX) :]
@@ -188,8 +188,8 @@ def _jfxx(payload: bytes, picture: Picture) -> tuple[bytes | None, str | None]:
 def _shifted(trailer: bytes, by: int) -> bytes:
     """A trailer with ``by`` added to the offsets of its AFCP records, from the file's start.
 
-    They are a footer (mark, offset of the header, reserved) and a header of entries (tag, size,
-    offset).
+    The records are a footer (mark, offset of the header, reserved) and a header of entries (tag,
+    size, offset).
     """
     order = {b"AXS!": "big", b"AXS*": "little"}.get(trailer[-12:-8])
     if order is None:

@@ -81,7 +81,7 @@ def _text(data: bytes) -> str:
 def _density(
     headers: Sequence[bytes], block: bytes | None
 ) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
-    """From JFIF (version, unit, across, down), unless EXIF says it; or the shape of a pixel."""
+    """From JFIF (version, unit, across, down), unless EXIF has it; or the shape of a pixel."""
     if exif.density(block) is not None or not headers or len(headers[0]) < 7:
         return None, None
     metres = _METRES_PER_UNIT.get(headers[0][2])
@@ -94,7 +94,7 @@ def _density(
 
 
 def _joined_profile(parts: Sequence[bytes]) -> bytes | None:
-    """A profile in the order that its parts state; None if one is missing."""
+    """A profile assembled in the order that its parts state; None if one is missing."""
     ordered = sorted(parts, key=lambda part: part[:1])
     if [part[0] for part in ordered if part] != list(range(1, len(parts) + 1)):
         return None
@@ -102,9 +102,9 @@ def _joined_profile(parts: Sequence[bytes]) -> bytes | None:
 
 
 def converted(metadata: Metadata, jfif: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The segments for an image of another format, and the names of what they do not hold.
+    """The segments for an image of another format, and the names of what they cannot hold.
 
-    ``jfif``: the segment of the encoder. Raises ``ValueError`` for EXIF over 64 KB.
+    ``jfif``: the encoder's segment. Raises ``ValueError`` for EXIF over 64 KB.
     """
     held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
     density = metadata.density

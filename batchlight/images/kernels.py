@@ -1,4 +1,4 @@
-"""How loops over pixels are compiled, by numba."""
+"""Compiles loops over pixels with numba."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile a function; what comes out is kept for later processes.
+    """Compile a function; the result is cached for later processes.
 
-    Division by zero gives infinity, as in NumPy: a check for it would keep a loop from becoming
-    vector instructions. Where neither the package nor a home can be written to, each process
-    compiles for itself.
+    Division by zero gives infinity, as in NumPy: a check for it would prevent vectorization. If
+    neither the package nor a home directory is writable, each process compiles for itself.
     """
     compiler = partial(numba.njit, nogil=True, error_model="numpy")
     try:

@@ -1,4 +1,4 @@
-"""What is recorded of pixels: how bright they are, and how many are clipped."""
+"""Measurements of pixels that are recorded: luminance and clipping."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from batchlight.images.kernels import kernel
 from batchlight.images.pixels import LUMINANCE, Pixels
 
 _WEIGHTS = {1: (1.0,), 3: LUMINANCE}
-"""Of the channels, by their number."""
+"""Weights of the channels, by their number."""
 
 
 def measure(pixels: Pixels) -> tuple[float, float]:
-    """Mean luminance, 0..1, and the share of the samples that have the largest value there is.
+    """Mean luminance, 0..1, and the share of the samples at the maximum value.
 
     ``pixels``: uint8 or uint16, (height, width) or (height, width, 3) in blue, green, red.
     """
@@ -31,26 +31,26 @@ def measure(pixels: Pixels) -> tuple[float, float]:
 
 
 def luminance(sums: npt.NDArray[np.int64], size: int, top: int) -> float:
-    """Mean luminance, 0..1, of ``size`` pixels up to ``top``, by the sums of their channels."""
+    """Mean luminance, 0..1, of ``size`` pixels up to ``top``, from the sums of their channels."""
     return float(np.dot(_WEIGHTS[len(sums)], sums)) / size / top
 
 
 def is_flat(pixels: Pixels) -> bool:
-    """Whether all pixels are equal; nearly always the first row tells."""
+    """Whether all pixels are equal; the first row nearly always decides."""
     first = pixels[0, 0]
     return bool((pixels[0] == first).all() and (pixels == first).all())
 
 
 def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
-    """A kernel of its own for each depth, since only a constant shift is a fast one."""
+    """A separate kernel for each depth, since only a constant shift is fast."""
     block = 2**bits
 
     @kernel
     def sum_up(rows: Pixels, columns: Pixels, clipped: Pixels, sums: Pixels) -> None:
-        """Sum up each channel, and last the samples that are clipped.
+        """Sum up each channel, and finally the clipped samples.
 
-        By columns, in integers twice as wide as a sample: they have room for 2**bits rows, and
-        are emptied after so many.
+        By columns, in integers twice as wide as a sample: these hold the sum of 2**bits rows, and
+        are emptied after as many.
         """
         wide = columns.dtype.type
         channels = sums.size - 1
@@ -60,7 +60,7 @@ def _summing(bits: int) -> Callable[[Pixels, Pixels, Pixels, Pixels], None]:
                 for x in range(columns.size):
                     value = wide(row[x])
                     columns[x] = wide(columns[x] + value)
-                    # Only the largest value overflows when it is raised by one.
+                    # Only the largest value overflows when incremented.
                     clipped[x] = wide(clipped[x] + wide(wide(value + wide(1)) >> bits))
             for x in range(columns.size):
                 sums[x % channels] += columns[x]

@@ -1,7 +1,7 @@
-"""What an image file says beside its pixels, in the terms that all formats share.
+"""What an image file contains besides its pixels, in the terms that all formats share.
 
-Each format makes it of its own structures and, of an image of another format, writes what it can
-hold; with the same format the structures themselves are carried over (``holed``).
+Each format derives it from its own structures and, for an image of another format, writes what it
+can hold; with the same format, the structures themselves are carried over (``holed``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from batchlight.images import exif, ifd, xmp
 from batchlight.images.ifd import NewTag
 
 COMMENT = "Comment"
-"""The keyword of a text that has none of its own."""
+"""The keyword given to a text that has none."""
 
 _RESOLUTION_SCALE = 1000
 _METRES_PER_INCH = 0.0254
@@ -30,13 +30,13 @@ class Cicp:
 
     @property
     def is_srgb(self) -> bool:
-        """Whether it is what all readers take a picture for that says nothing."""
+        """Whether all readers assume it for a picture that declares nothing."""
         return self.primaries in (1, 2) and self.transfer in (13, 2)
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an image file says about itself beside its pixels."""
+    """What an image file says about itself besides its pixels."""
 
     exif: bytes | None = None
     """A TIFF structure, without JPEG's ``Exif`` prefix."""
@@ -54,26 +54,26 @@ class Metadata:
     """Keyword and text, as in PNG; a comment has the keyword ``COMMENT``."""
 
     density: tuple[float, float] | None = None
-    """Pixels per metre, across and down, where EXIF does not say the same."""
+    """Pixels per metre, across and down, unless EXIF says the same."""
 
     aspect: tuple[int, int] | None = None
-    """Pixels per length of an unknown unit, across and down, where they differ."""
+    """Pixels per length in an unknown unit, across and down, where they differ."""
 
     cicp: Cicp | None = None
-    """Colours where there is no profile; None for sRGB, or for what nobody has said."""
+    """Colours if there is no profile; None for sRGB, or if nothing is declared."""
 
     others: tuple[str, ...] = ()
-    """Names of what else the file holds, for which no other format has a place."""
+    """Names of other parts of the file, for which no other format has a place."""
 
     @property
     def orientation(self) -> int:
-        """EXIF orientation, 1..8; 1 where there is none."""
+        """EXIF orientation, 1..8; 1 if there is none."""
         return exif.orientation(self.exif)
 
     def upright(self, turned_aside: bool = False) -> Metadata:
         """The same for pixels that have been turned: orientation 1.
 
-        ``turned_aside``: by a quarter, so that across and down have changed places.
+        ``turned_aside``: by a quarter, which swaps across and down.
         """
         density, aspect = self.density, self.aspect
         if turned_aside:
@@ -88,7 +88,7 @@ class Metadata:
         )
 
     def named(self) -> Mapping[str, bool]:
-        """By the names that ``lost`` uses, what there is of the parts that all formats share."""
+        """Whether each part that all formats share is present, by the names that ``lost`` uses."""
         return {
             "EXIF": self.exif is not None,
             "XMP": self.xmp is not None,
@@ -100,13 +100,13 @@ class Metadata:
         }
 
     def lost(self, kept: set[str]) -> tuple[str, ...]:
-        """What a format loses that can hold only the parts that are named."""
+        """What is lost in a format that can hold only the named parts."""
         mine = (name for name, there in self.named().items() if there and name not in kept)
         return (*mine, *self.others)
 
 
 def with_density_in_exif(metadata: Metadata) -> Metadata:
-    """The same with the resolution as tags of EXIF, for formats that have no other place for it.
+    """The same with the resolution in EXIF tags, for formats that have no other place for it.
 
     Raises ``ifd.StructureError`` if the EXIF is damaged.
     """

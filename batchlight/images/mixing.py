@@ -1,4 +1,4 @@
-"""An image and its enhancement mixed, sample by sample."""
+"""Blending an image with its enhancement, sample by sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchlight.images.pixels import Pixels
 def mix(pixels: Pixels, enhanced: Pixels, strength: float) -> Pixels:
     """``pixels + strength (enhanced - pixels)`` in float64, rounded to nearest, ties to even.
 
-    Both arrays: uint8 or uint16, of one shape and dtype, contiguous. ``strength``: from 0, which
+    Both arrays: uint8 or uint16, same shape and dtype, contiguous. ``strength``: from 0, which
     gives ``pixels``, to 1, which gives ``enhanced`` itself.
     """
     if strength == 1:

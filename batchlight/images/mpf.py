@@ -1,4 +1,4 @@
-"""JPEG files of several pictures: their index (MPF), and what each of them is.
+"""JPEG files of several pictures: their index (MPF), and what each picture is.
 
 Layout: CIPA DC-007, Multi-Picture Format.
 """
@@ -20,24 +20,24 @@ _LARGE_THUMBNAIL = 0x010000
 _UNDEFINED = 0
 _KIND_BITS, _CLASS_BITS = 0xFFFFFF, 0xFF0000
 _METADATA_BYTES = 2**17
-"""At the start of a picture, among which its own metadata say what it is."""
+"""How much of a picture's start is searched for the metadata that identify it."""
 
 
 @dataclass(frozen=True)
 class Further:
-    """A picture of the file behind the first."""
+    """A picture of the file after the first."""
 
     start: int
     end: int
     name: str | None
-    """What it is, if it is derived from the first picture, or that it is not there and only its
-    index is; None for one of its own right."""
+    """What it is, if it is derived from the first picture, or that only its index entry exists;
+    None for an independent picture."""
 
 
 def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> list[Further]:
-    """The pictures behind the first, given the index without its prefix.
+    """The pictures after the first, given the index without its prefix.
 
-    ``base``: where the index starts in the file, from which its offsets count; ``size``: of the
+    ``base``: where the index starts in the file; its offsets count from there; ``size``: of the
     first picture.
     """
     try:
@@ -53,8 +53,8 @@ def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> li
         if not (offset and length):
             continue
         if start >= len(data):
-            # Cut off behind the first picture. In an output, which may be longer, it would point
-            # to anything.
+            # Cut off after the first picture. In an output, which may be longer, it could point to
+            # anything.
             found.append(Further(len(data), len(data), "picture index"))
             continue
         end = min(start + length, len(data))
@@ -63,7 +63,7 @@ def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> li
 
 
 def _name(kind: int, data: bytes, start: int, end: int, size: tuple[int, int]) -> str | None:
-    """Cameras and phones leave the kind of previews and gain maps undefined, too."""
+    """Identified by content too, as cameras and phones leave previews and gain maps undefined."""
     if kind & _CLASS_BITS == _LARGE_THUMBNAIL:
         return "preview"
     if kind & _KIND_BITS != _UNDEFINED:

@@ -1,4 +1,4 @@
-"""Names of image files: which are taken for inputs, and what outputs are called."""
+"""Names of image files: which count as inputs, and how outputs are named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIXES: dict[str, Format] = {
     ".avif": "avif",
     **(dict.fromkeys(HEIF_SUFFIXES, "heif") if HAS_HEIF else {}),
 }
-"""The names that are taken for images; what they hold is decided by their content."""
+"""Names that count as images; the content decides on the actual format."""
 
 
 CANONICAL_SUFFIX: dict[Format, str] = {
@@ -42,12 +42,12 @@ CANONICAL_SUFFIX: dict[Format, str] = {
 
 
 def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:
-    """Where a method's result for an input is, below the output."""
+    """Path of a method's result for an input, below the output."""
     return f"{method}/{output_name(path, format)}"
 
 
 def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
-    """As in ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
+    """Such as ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
     return ", ".join(
         f"{number:,} {suffix or 'without a suffix'}"
@@ -57,12 +57,12 @@ def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
 
 
 def is_image_name(path: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Whether a file of this name counts as an image."""
     return path[path.rfind(".") :].lower() in SUFFIXES
 
 
 def output_name(path: str, format: Format | Literal["same"]) -> str:
-    """The relative path with its suffix changed, if need be, to one of the format."""
+    """The relative path with its suffix changed, if necessary, to one of the format."""
     stem, dot, suffix = path.rpartition(".")
     if format == "same" or not is_image_name(path) or SUFFIXES.get(dot + suffix.lower()) == format:
         return path

@@ -14,7 +14,7 @@ from batchlight.images.pixels import Pixels
 
 
 class _Silence:
-    """OpenCV's log level, which belongs to the process, set to silent while any thread needs it.
+    """OpenCV's log level, which is process-wide, set to silent while any thread needs it.
 
     The first thread to enter saves the caller's level, the last to leave restores it.
     """

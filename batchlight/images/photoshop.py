@@ -61,7 +61,7 @@ def iptc(data: bytes) -> bytes | None:
 
 
 def numbers(data: bytes) -> set[int]:
-    """Those of the resources that say something that no other format's metadata say."""
+    """The resources that have no equivalent in other formats' metadata."""
     known = {IPTC, _RESOLUTION, *_THUMBNAILS, 0x0425}  # 0x0425: a digest of the IPTC records
     return {one.number for one in resources(data)} - known
 
@@ -72,7 +72,7 @@ def has_thumbnail(data: bytes) -> bool:
 
 
 def with_thumbnail(data: bytes, picture: Picture) -> tuple[bytes, bool]:
-    """The resources with the thumbnail made anew; False if it had to be left out."""
+    """The resources with a new thumbnail; False if the thumbnail had to be left out."""
     out, at, kept = bytearray(), 0, True
     for one in resources(data):
         if one.number not in _THUMBNAILS:

@@ -19,10 +19,9 @@ _turn = threading.Lock()
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Pillow without warnings, and without its own limit, which is tighter than ours.
+    """Pillow without warnings and without its own size limit, which is tighter than ours.
 
-    Warnings and the limit belong to the process: they are restored, and only one thread at a time
-    may be in here.
+    Both settings are process-wide: they are restored, and only one thread at a time may be inside.
     """
     with _turn, warnings.catch_warnings():
         warnings.simplefilter("ignore")

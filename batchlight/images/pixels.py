@@ -16,7 +16,7 @@ Rgb = npt.NDArray[Any]
 """float32 in 0..1; (height, width, 3), red, green, blue: what the network is trained on."""
 
 LUMINANCE = (0.114, 0.587, 0.299)
-"""Weights of blue, green and red in the luminance, by ITU-R BT.601."""
+"""Weights of blue, green and red in the luminance, ITU-R BT.601."""
 
 
 def in_colour(pixels: Pixels) -> Pixels:
@@ -33,5 +33,5 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def turned_back(pixels: Pixels, orientation: int) -> Pixels:
-    """The pixels as they are stored, given how they are meant to be seen."""
+    """The pixels as stored, given how they are meant to be seen."""
     return turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))

@@ -1,7 +1,7 @@
-"""PNG: every kind of pixel but animations.
+"""PNG: every pixel format, but no animations.
 
-OpenCV decodes and encodes the pixels. All else in the file is carried over (``png_carry``), or
-converted (``png_metadata``). Layout: W3C, Portable Network Graphics, third edition.
+OpenCV decodes and encodes the pixels. Everything else in the file is carried over (``png_carry``),
+or converted (``png_metadata``). Layout: W3C, Portable Network Graphics, third edition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CRITICAL = 0x20
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header, with all but the coded image."""
+    """The header, with everything but the coded image."""
     chunks = list(png_chunks(data))
     if chunks and chunks[0].kind == b"CgBI":
         raise ImageError(
@@ -74,15 +74,15 @@ def _frames(carried: png_carry.Carried) -> int:
     count = int.from_bytes(controls[0][:4], "big") if len(controls) == 1 else 0
     if not 0 < count <= _FRAMES_MAX:  # readers ignore it
         return 1
-    # A picture before the first frame is one more.
+    # A picture before the first frame is an additional one.
     return count + all(kind != b"fcTL" for kind, _ in carried.before)
 
 
 def is_whole(data: bytes) -> bool:
     """Whether all chunks lie within the file, with pixels and undamaged metadata among them.
 
-    A decoder may reserve what a chunk claims to hold, even behind an end without pixels: up to
-    4 GB for a few damaged bytes. And readers refuse a file for the checksum of metadata, even if
+    A decoder may reserve whatever a chunk claims to hold, even after an end without pixels: up to 4
+    GB for a few damaged bytes. And readers refuse a file for the checksum of metadata, even if
     their decoders do not mind.
     """
     has_pixels = False
@@ -98,7 +98,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def decode(data: bytes, header: Header) -> Pixels | None:
-    """The samples of the picture that is no frame, or the only one."""
+    """The samples of the picture that is not a frame, or the only one."""
     carried = header.carried
     if isinstance(carried, png_carry.Carried) and carried.get(b"acTL") is not None:
         kept = (c for c in png_chunks(data) if c.kind not in _OF_ANIMATION)
@@ -107,7 +107,7 @@ def decode(data: bytes, header: Header) -> Pixels | None:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A PNG of the same channels and depth."""
+    """A PNG with the same channels and depth."""
     if decoded.alpha is not None and decoded.pixels.ndim == 2:
         data = _gray_alpha_png(decoded.pixels, decoded.alpha)
     else:
@@ -133,7 +133,7 @@ PNG = ImageFormat(
 
 
 def _gray_alpha_png(gray: Pixels, alpha: Pixels) -> bytes:
-    """Gray with alpha, which OpenCV cannot write: its gray PNG with other pixels."""
+    """Gray with alpha, which OpenCV cannot write: its gray PNG with the pixels replaced."""
     samples = np.stack([gray, alpha], axis=2)
     samples = samples.astype(samples.dtype.newbyteorder(">"), copy=False)
     header = bytearray(opencv.encode(".png", gray)[16:29])

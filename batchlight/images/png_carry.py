@@ -1,4 +1,4 @@
-"""What a PNG file holds beside its coded image, and how it goes into another one.
+"""What a PNG file contains besides its coded image, and carrying it into another one.
 
 Layouts: W3C, Portable Network Graphics, third edition; the chunk caBX by C2PA 2.1.
 """
@@ -13,10 +13,10 @@ from batchlight.images.chunks import PNG_SIGNATURE, CarriedChunks, Part, png_chu
 from batchlight.images.thumbnails import Picture
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
-"""Kinds of pixel (IHDR's colour type)."""
+"""Pixel formats (IHDR's colour type)."""
 _CODED = frozenset({b"IHDR", b"IDAT", b"IEND"})
 _HEADER_END = len(PNG_SIGNATURE) + 25
-"""IHDR is always first and always 13 bytes long."""
+"""IHDR always comes first and is always 13 bytes long."""
 _OF_OLD_PIXELS = {
     b"hIST": "suggested palette",
     b"sPLT": "suggested palette",
@@ -26,7 +26,7 @@ _OF_OLD_PIXELS = {
     b"gmAP": "gain map",
     b"gdAT": "gain map",
 }
-"""Chunks that would no longer be true, and what their loss is called."""
+"""Chunks that would be stale, and the name of each loss."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Carried(CarriedChunks):
 
 
 def take(data: bytes, depth: int, kind: int) -> Carried:
-    """All but the coded image."""
+    """Everything but the coded image."""
     before: list[Part] = []
     after: list[Part] = []
     into, end = before, len(data)
@@ -55,7 +55,7 @@ def take(data: bytes, depth: int, kind: int) -> Carried:
 def put(carried: Carried, coded: bytes, picture: Picture) -> tuple[bytes, list[str]]:
     """The file with another coded image, a whole PNG without metadata; the names of what is lost.
 
-    Thumbnails are made anew.
+    Thumbnails are replaced by new ones.
     """
     lost: list[str] = []
     new_kind = coded[25]
@@ -74,7 +74,7 @@ def put(carried: Carried, coded: bytes, picture: Picture) -> tuple[bytes, list[s
 def _fitted(
     carried: Carried, kind: bytes, payload: bytes, new_kind: int, lost: list[str]
 ) -> bytes | None:
-    """A chunk's content for the kind of pixel that is written; None to leave it out."""
+    """A chunk's content for the pixel format that is written; None to leave it out."""
     if kind in _OF_OLD_PIXELS:
         lost.append(_OF_OLD_PIXELS[kind])
         return None
@@ -91,7 +91,7 @@ def _fitted(
 
 
 def _background(carried: Carried, payload: bytes) -> bytes:
-    """As the kind of pixel that is written states it: 16 bits for each channel."""
+    """The value in the pixel format that is written: 16 bits per channel."""
     if carried.kind == PALETTE:
         palette, at = carried.get(b"PLTE") or b"", 3 * payload[0]
         return b"".join(bytes([0, value]) for value in palette[at : at + 3].ljust(3, b"\0"))
@@ -103,7 +103,7 @@ def _background(carried: Carried, payload: bytes) -> bytes:
 def _renewed(
     carried: Carried, kind: bytes, payload: bytes, picture: Picture, lost: list[str]
 ) -> bytes:
-    """A chunk with a new thumbnail, and without pointers to what is left out."""
+    """A chunk with a new thumbnail, and without pointers to parts that are left out."""
     if kind == b"eXIf":
         prefix = exif.PREFIX if payload.startswith(exif.PREFIX) else b""
         block, kept = exif.with_thumbnail(payload[len(prefix) :], picture)

@@ -27,7 +27,7 @@ _NAMES = {
 _METRE = 1
 _SRGB_GAMMA = 45455
 _SCALE = 100_000
-"""Of gAMA and cHRM."""
+"""Scale of gAMA and cHRM."""
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _KEYWORD_MAX = 79
 _DENSITY_MAX = 2**31 - 1
@@ -79,7 +79,7 @@ def _text(kind: bytes, payload: bytes) -> tuple[str, str] | None:
 def _density(
     phys: bytes | None, block: bytes | None
 ) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
-    """Pixels per metre; or, of an unknown unit, the shape of a pixel, if it is not square."""
+    """Pixels per metre; or, if the unit is unknown, the shape of a pixel that is not square."""
     if phys is None or len(phys) != 9:
         return None, None
     x, y, unit = struct.unpack(">IIB", phys)
@@ -91,7 +91,7 @@ def _density(
 
 
 def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
-    """A profile or code points, by the precedence of the chunks that say it."""
+    """A profile or code points, by the precedence of the chunks that define them."""
     cicp = carried.get(b"cICP")
     if cicp is not None and len(cicp) == 4:
         found = Cicp(cicp[0], cicp[1], cicp[2], bool(cicp[3]))
@@ -107,7 +107,7 @@ def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
 
 
 def _made_profile(carried: Carried) -> bytes | None:
-    """A profile that says what gAMA and cHRM say; None where that is sRGB."""
+    """A profile equivalent to gAMA and cHRM; None if that is sRGB."""
     gama, chrm = carried.get(b"gAMA") or b"", carried.get(b"cHRM") or b""
     gamma = int.from_bytes(gama, "big") if len(gama) == 4 else _SRGB_GAMMA
     points = struct.unpack(">8I", chrm) if len(chrm) == 32 else _SRGB_CHROMATICITIES
@@ -121,7 +121,7 @@ def _made_profile(carried: Carried) -> bytes | None:
 
 
 def converted(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
-    """The chunks for an image of another format, and the names of what they do not hold."""
+    """The chunks for an image of another format, and the names of what they cannot hold."""
     held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
     if metadata.density is not None and max(metadata.density) > _DENSITY_MAX:
         held.remove("resolution")

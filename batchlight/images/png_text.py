@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 
 TEXT_MAX = 2**24
-"""Bytes of a compressed text or profile that are read; more is a decompression bomb."""
+"""Limit for a decompressed text or profile, in bytes; more is a decompression bomb."""
 
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 RAW_EXIF, RAW_IPTC = b"Raw profile type exif\0", b"Raw profile type iptc\0"

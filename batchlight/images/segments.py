@@ -15,9 +15,9 @@ SEGMENT_MAX = 65533
 """Bytes of content; the length field counts itself."""
 
 _BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
-"""Markers that no length follows: stuffing, TEM and the restarts."""
+"""Markers that are not followed by a length: stuffing, TEM and the restarts."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""SOF: headers of a frame; the low bits say which process of coding."""
+"""SOF: frame headers; the low bits give the coding process."""
 _CODING = FRAMES | {0xC4, 0xCC, SOI, EOI, SOS, *range(0xDB, 0xE0)}
 """Markers of segments that belong to the coded image: frames, tables, restarts, scans."""
 
@@ -44,14 +44,14 @@ class Segment:
 
     @property
     def is_metadata(self) -> bool:
-        """Whether decoders skip it; they stop at what is neither this nor of the coded image."""
+        """Whether decoders skip it; they stop at segments that are neither this nor coding."""
         return APP0 <= self.marker < APP0 + 16 or self.marker == COMMENT
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """The segments up to that of the first scan, which comes last.
+    """The segments up to and including that of the first scan.
 
-    As decoders do, skips padding, markers without content, and garbage between segments.
+    Like decoders, skips padding, markers without content, and garbage between segments.
     """
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:

@@ -1,4 +1,4 @@
-"""Small copies of a picture inside its own file, made anew from the enhanced pixels."""
+"""Small copies of a picture inside its own file, made from the enhanced pixels."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from batchlight.images.segments import FRAMES, segments
 
 _QUALITIES = (90, 80, 70, 60, 45, 30)
 GOOD = 70
-"""A quality that shows no flaws at the size of a thumbnail."""
+"""A quality without visible flaws at the size of a thumbnail."""
 _SAME_SHAPE = 0.03
-"""By how much the shapes of a picture and its thumbnail may differ without bars around it."""
+"""How far the aspect ratios of a picture and its thumbnail may differ without adding bars."""
 _SIDE_MAX = 4096
-"""A thumbnail that claims more is none."""
+"""A thumbnail that claims to be larger is not one."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The enhanced picture, as thumbnails show it."""
+    """The enhanced picture, for use in thumbnails."""
 
     pixels: Pixels
-    """As ``Decoded.pixels``."""
+    """Like ``Decoded.pixels``."""
 
     def small(self, width: int, height: int) -> Pixels | None:
-        """8-bit blue, green, red of exactly that size, with black bars where the shape differs.
+        """8-bit blue, green, red of exactly that size, with black bars if the aspect ratios differ.
 
         None for a size that no thumbnail has.
         """
@@ -48,7 +48,7 @@ class Picture:
         return out
 
     def like(self, old: bytes, at_most: int, quality: int = 0) -> bytes | None:
-        """A JPEG of the size of the old one, of at most so many bytes; None if there is none.
+        """A JPEG of the old one's size, of at most ``at_most`` bytes; None if there is none.
 
         ``quality``: the lowest that will do.
         """
@@ -62,7 +62,7 @@ class Picture:
 
 
 def as_jpeg(small: Pixels, at_most: int, lowest: int = 0) -> bytes | None:
-    """The best JPEG of at most so many bytes; None if even the lowest quality takes more."""
+    """The best JPEG of at most ``at_most`` bytes; None if even the lowest quality takes more."""
     for quality in (quality for quality in _QUALITIES if quality >= lowest):
         data = opencv.encode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(data) <= at_most:

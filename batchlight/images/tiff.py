@@ -27,7 +27,7 @@ _REDUCED, _MASK = 1, 4
 _OVERVIEWS_MAX = 64
 _POINTERS = (34665, 34853, 40965)
 _PIXELS_UNCHECKED = 2**62
-"""The header has been checked before."""
+"""The header was checked earlier."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Carried:
 
     file: Holed
     extra: int | None
-    """The kind of alpha; None where the file does not say."""
+    """The kind of alpha; None if the file does not say."""
     left_out: tuple[str, ...]
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         return self.file.nbytes
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header, with all but the pixels."""
+    """The header, with everything but the pixels."""
     structure = Structure(data)
     first = structure.directory(structure.first)
     derived = [*_further(structure, first), *_inner(structure, first)]
@@ -78,7 +78,7 @@ def _unsupported(reason: str) -> ImageError:
 
 
 def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
-    """The directories behind the first; each is looked at before the next is."""
+    """The directories after the first; the caller sees each before the next is read."""
     at, seen = first.next, {first.at}
     while at and at not in seen:
         if len(seen) > _OVERVIEWS_MAX:
@@ -91,7 +91,7 @@ def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
 
 
 def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
-    """The directories that the first one holds."""
+    """The directories nested in the first one."""
     entry = first.entries.get(tags.SUB_DIRECTORIES)
     if entry is not None:
         offsets = structure.integers(entry)
@@ -106,7 +106,7 @@ def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
 
 
 def _sides(structure: Structure, directory: Directory) -> int:
-    """Width and height together."""
+    """Width plus height."""
     entries = (directory.entries.get(tag) for tag in (tags.WIDTH, tags.LENGTH))
     return sum(structure.integers(entry)[0] for entry in entries if entry is not None)
 
@@ -132,7 +132,7 @@ def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
 
 
 def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
-    """Where the pixels of a page that is left out are."""
+    """Where the pixels of a page to be left out are."""
     for starts, lengths in (
         (tags.STRIP_OFFSETS, tags.STRIP_BYTES),
         (tags.TILE_OFFSETS, tags.TILE_BYTES),
@@ -145,7 +145,7 @@ def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
 
 
 def _used(structure: Structure, directory: Directory, depth: int = 0) -> Iterator[Range]:
-    """What a directory takes, and those of EXIF below it."""
+    """The ranges used by a directory, and by those of EXIF below it."""
     yield from structure.used_by(directory)
     for tag in _POINTERS:
         entry = directory.entries.get(tag)
@@ -166,7 +166,7 @@ def decode(data: bytes, header: Header) -> Pixels:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A TIFF in strips; the alpha is of the kind that it was."""
+    """A TIFF in strips; the kind of alpha is kept."""
     carried, has_alpha = decoded.header.carried, decoded.alpha is not None
     if isinstance(carried, Carried):
         structure = Structure(carried.file.restored())

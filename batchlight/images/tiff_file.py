@@ -1,8 +1,8 @@
-"""TIFF files written over the structure of another, so that all else in it stays where it is.
+"""Writing TIFF files over the structure of another, so that everything else in it stays in place.
 
-Offsets run through a TIFF file, also through parts that only their maker knows (MakerNotes, tags of
-microscopes). So nothing is moved: new pixels take the place of the old as far as there is room, the
-rest is appended, and so is the first directory.
+A TIFF file is full of offsets, also in parts that only their maker understands (MakerNotes, tags of
+microscopes). So nothing is moved: new pixels replace the old as far as there is room; the rest is
+appended, and so is the first directory.
 Layout: TIFF, revision 6.0; GDAL, Cloud Optimized GeoTIFF, "ghost area".
 """
 
@@ -29,7 +29,7 @@ _GHOST_BYTES = 1024
 _OF_OLD_LAYOUT = (
     *(tags.FILL_ORDER, tags.T4_OPTIONS, 293, tags.COLOR_MAP, tags.TILE_WIDTH, tags.TILE_LENGTH),
     *(tags.TILE_OFFSETS, tags.TILE_BYTES, tags.JPEG_TABLES, tags.SUB_DIRECTORIES),
-    *(326, 327, 328),  # of damaged rows of a fax
+    *(326, 327, 328),  # damaged rows of a fax
     *range(512, 522),  # old JPEG
     *(529, 530, 531, 532),  # YCbCr
     *(280, 281, 340, 341),  # the smallest and the largest sample
@@ -39,7 +39,7 @@ _SMALLEST, _LARGEST = 280, 281
 
 @dataclass(frozen=True)
 class Strips:
-    """The coded pixels, and the tags that say how they are to be read."""
+    """The coded pixels, and the tags that describe how to read them."""
 
     data: Sequence[bytes]
     rows: int
@@ -50,7 +50,7 @@ class Strips:
 def strips(samples: Pixels, order: str, compressed: bool) -> Strips:
     """The pixels as strips: compressed with LZW, or not at all.
 
-    ``samples``: in OpenCV's order, alpha last; ``order``: of bytes in the file.
+    ``samples``: in OpenCV's order, alpha last; ``order``: byte order of the file.
     """
     if compressed and (order == "<" or samples.dtype == np.uint8):
         return _opencv_strips(samples)
@@ -92,9 +92,8 @@ def put(
 ) -> bytes:
     """A file with other pixels.
 
-    ``holed``: the file without its pixels; ``extra``: the kind of alpha, None where the file is not
-    to say; ``changed``: further tags, as None to leave out. Raises ``StructureError`` for more than
-    4 GB.
+    ``holed``: the file without its pixels; ``extra``: the kind of alpha, None to leave it unstated;
+    ``changed``: further tags, None to leave one out. Raises ``StructureError`` for more than 4 GB.
     """
     data = holed.restored()
     structure = Structure(data)
@@ -124,7 +123,7 @@ def put(
 def _placed(
     data: bytes, holes: Sequence[Range], parts: Iterable[bytes]
 ) -> tuple[bytearray, list[int]]:
-    """The file with the strips, and where each is; a hole that ends the file is cut off."""
+    """The file with the strips, and where each is; a hole at the end of the file is cut off."""
     out, offsets = bytearray(data), []
     free = list(holes)
     ends = bool(free) and free[-1][1] == len(out)
@@ -156,7 +155,7 @@ def _layout_tags(
     samples: Pixels,
     extra: int | None,
 ) -> dict[int, NewTag | None]:
-    """The tags that say how the pixels are to be read."""
+    """The tags that describe how to read the pixels."""
     channels = 1 if samples.ndim == 2 else samples.shape[2]
     bits = samples.dtype.itemsize * 8
     wide = ifd.LONG8 if structure.big else ifd.LONG

@@ -1,4 +1,4 @@
-"""How a TIFF file stores its pixels: what the first directory says of it, and what is refused.
+"""How a TIFF file stores its pixels: what its first directory says, and what is refused.
 
 Layout: TIFF, revision 6.0, and its technical notes on JPEG and on Deflate.
 """
@@ -42,8 +42,8 @@ HORIZONTAL = 2
 _SIDE_MAX = 2**31
 _SEGMENTS_MAX = 2**22
 _SHARED_MAX = 64
-"""How often the bytes of a file may be read, beside as many as its samples take: blank tiles may be
-one and the same."""
+"""How often the bytes of a file may be read, beyond what its samples take: blank tiles may share
+the same bytes."""
 _KINDS = {2: "signed", 3: "floating-point", 4: "undefined", 5: "complex", 6: "complex"}
 
 
@@ -59,29 +59,29 @@ class Layout:
     photometric: int
     predictor: int
     planar: bool
-    """Channels are stored one after the other."""
+    """Whether channels are stored one after another."""
     fill_order: int
     rows: int
-    """Of a strip, or of a tile."""
+    """Rows of a strip or tile."""
     columns: int
-    """Of a strip, or of a tile."""
+    """Columns of a strip or tile."""
     tiled: bool
     segments: tuple[Range, ...]
-    """Strips or tiles: where each lies in the file."""
+    """Where each strip or tile is in the file."""
     extra: int | None
-    """The kind of alpha; None where the file does not say."""
+    """The kind of alpha; None if the file does not say."""
     orientation: int
     jpeg_tables: bytes
     fax_options: int
     palette: tuple[int, ...]
     subsampling: tuple[int, ...]
-    """Of YCbCr: how many pixels share a colour, across and down."""
+    """For YCbCr: how many pixels share a colour, across and down."""
     order: str
-    """Of bytes, as in ``struct``."""
+    """Byte order, as in ``struct``."""
 
     @property
     def mode(self) -> str:
-        """Pillow's name for the kind of pixel."""
+        """Pillow's name for the pixel format."""
         if self.photometric == PALETTE:
             return "P"
         return {1: "L", 3: "RGB", 4: "RGBA"}[self.samples]
@@ -118,7 +118,7 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
     rows = tags.one(TILE_LENGTH, 0) if tiled else min(tags.one(ROWS, height), height)
     if columns < 1 or rows < 1:
         raise StructureError("strips or tiles without pixels")
-    # A tile takes memory by what it claims to be, however small the image is.
+    # A tile takes the memory that it claims, however small the image is.
     check_size(columns, rows, max_pixels, " in a tile")
     samples, bits = _samples(tags), tags.one(BITS, 1)
     tables = directory.entries.get(JPEG_TABLES)
@@ -137,7 +137,7 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
 
 
 def _refuse_overlap(layout: Layout, nbytes: int) -> None:
-    """Raise ``StructureError`` where all strips or tiles are the same large part of the file."""
+    """Raise ``StructureError`` if all strips or tiles are the same large part of the file."""
     ends = ((start, min(end, nbytes)) for start, end in layout.segments)
     used = sum(max(0, end - start) + len(layout.jpeg_tables) for start, end in ends)
     pixels = (layout.width + layout.columns) * (layout.height + layout.rows)
@@ -164,7 +164,7 @@ def _segments(tags: _Tags, tiled: bool, structure: Structure) -> tuple[Range, ..
 
 
 def _refuse(tags: _Tags, directory: Directory) -> None:
-    """Raise ``ImageError`` for a kind of pixel that cannot be kept."""
+    """Raise ``ImageError`` for a pixel format that cannot be kept."""
     photometric, compression = tags.one(PHOTOMETRIC, MIN_IS_WHITE), tags.one(COMPRESSION, NONE)
     raw = photometric in _RAW or {DNG_VERSION, CANON_RAW} & directory.entries.keys()
     bits = set(tags.all(BITS)[: _samples(tags)] or (1,))
@@ -196,7 +196,7 @@ def _refuse_layout(layout: Layout) -> None:
     reason = None
     if layout.samples != colours and not alpha:
         reason = f"the TIFF's {layout.samples} samples per pixel cannot all be kept"
-    elif layout.extra == ASSOCIATED and alpha:  # enhanced, a colour would exceed its alpha
+    elif layout.extra == ASSOCIATED and alpha:  # once enhanced, a colour would exceed its alpha
         reason = "premultiplied alpha cannot be kept"
     elif layout.bits == 1 and layout.samples > 1:
         reason = "TIFF of 1 bit per sample cannot be kept in colour"

@@ -20,7 +20,7 @@ _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTIVE = frozenset(
     {*(269, 270, 271, 272, 305, 306, 315, 316, 33432), exif.ORIENTATION, 282, 283, 296}
 )
-"""Tags of the first directory that EXIF has, too."""
+"""Tags of the first directory that also exist in EXIF."""
 _OF_PIXELS = frozenset(
     {*(254, 255, *range(256, 263), 263, 264, 265, 266, 273, 277, 278, 279, 284), 317, 320},
 ) | frozenset({*range(322, 326), 330, 338, 339, 347, 292, 293, 326, 327, 328, *range(512, 522)})
@@ -37,7 +37,7 @@ _TEXTS = {
     "Title": 269, COMMENT: 270, "Description": 270, "Software": 305, "Author": 315,
     "Copyright": 33432,
 }  # fmt: skip
-"""By a keyword of PNG, the tag that says the same."""
+"""Tags equivalent to PNG's keywords."""
 
 
 def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) -> Metadata:
@@ -66,7 +66,7 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
 
 
 def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | None:
-    """The shape of a pixel, where the unit of the resolution is none."""
+    """The aspect ratio of a pixel, if the resolution has no unit."""
     unit = directory.entries.get(exif.RESOLUTION_UNIT)
     if unit is None or structure.integers(unit) != (1,):
         return None
@@ -81,7 +81,7 @@ def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | Non
 def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, bool]:
     """The descriptive tags and EXIF's own as a block; False if a MakerNote had to be left out.
 
-    The offsets inside a MakerNote are known to its maker only, and would be wrong elsewhere.
+    Only its maker understands the offsets inside a MakerNote, and they would be wrong elsewhere.
     """
     tags = _copied(structure, directory, _DESCRIPTIVE)
     found = {t: e for t, e in directory.entries.items() if t in (_EXIF, _GPS)}
@@ -103,7 +103,7 @@ def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, b
 def _append(
     structure: Structure, pointer: Entry, classic: Structure, block: bytearray
 ) -> tuple[int, bool]:
-    """Copy a directory, and those it points to, to the end of a block; where it is there."""
+    """Copy a directory, and those it points to, to the end of a block; returns its offset there."""
     try:
         directory = structure.directory(structure.integers(pointer)[0])
         tags = _copied(structure, directory, None)
@@ -134,7 +134,7 @@ def _copied(
 def renewed(
     structure: Structure, directory: Directory, picture: Picture, left_out: tuple[str, ...]
 ) -> tuple[dict[int, NewTag | None], list[str]]:
-    """The tags to change with the pixels: thumbnails, and what no longer holds; what is lost."""
+    """The tags to change with the pixels: thumbnails, and stale tags; and what is lost."""
     changed: dict[int, NewTag | None] = {}
     lost = [*left_out]
     for tag in (LAYERS, C2PA):
@@ -161,9 +161,9 @@ def renewed(
 
 
 def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tuple[str, ...]]:
-    """A TIFF without pixels, of an image of another format; its tags; the names of what is lost.
+    """A TIFF without pixels, for an image of another format; its tags; the names of what is lost.
 
-    The EXIF block is a TIFF structure, and stays where it is, so that all its offsets hold.
+    The EXIF block is itself a TIFF structure, and stays where it is, so that all its offsets hold.
     """
     block, held = metadata.exif or exif.EMPTY, {"XMP", "colour profile", "IPTC", "resolution"}
     try:
@@ -200,7 +200,7 @@ def _aspect_tags(structure: Structure, aspect: tuple[int, int]) -> Mapping[int, 
 def _texts(
     metadata: Metadata, there: Mapping[int, Entry], tags: dict[int, NewTag | None]
 ) -> list[str]:
-    """Put texts into the tags that say the same; the names of what has none."""
+    """Put texts into the equivalent tags; returns the names of those that have none."""
     lost = []
     for keyword, text in metadata.texts:
         tag = _TEXTS.get(keyword)

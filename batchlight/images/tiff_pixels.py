@@ -1,8 +1,7 @@
-"""The pixels of a TIFF file: strips and tiles decoded, each in full or not at all.
+"""The pixels of a TIFF file: strips and tiles decoded, each completely or not at all.
 
-imagecodecs undoes the compression; for JPEG, simplejpeg, which tells of damage; for LZW in strips,
-Pillow, which does so, too. OpenCV's own reader fills what is damaged with black, and says so
-nowhere.
+imagecodecs undoes the compression; for JPEG, simplejpeg, which reports damage; for LZW in strips,
+Pillow, which does too. OpenCV's own reader fills damaged parts with black, and does not report it.
 Layout: TIFF, revision 6.0.
 """
 
@@ -44,9 +43,9 @@ from batchlight.images.tiff_layout import (
 )
 
 _LSB_FIRST = 2
-"""Fill order of bits that are stored the lowest first."""
+"""Fill order with the lowest bit first."""
 _OTHER_CODING = ("Unsupported", "tjDecompressHeader3(): Could not determine subsampling")
-"""How errors begin where simplejpeg does not know the kind of JPEG: lossless, odd samplings."""
+"""How errors begin if simplejpeg does not support the kind of JPEG: lossless, odd samplings."""
 
 
 _JPEG_BLOCK = 32
@@ -54,11 +53,11 @@ _JPEG_BLOCK = 32
 
 
 class DamagedError(ValueError):
-    """A strip or tile that is cut short or damaged."""
+    """A strip or tile that is truncated or damaged."""
 
 
 def _inflated(raw: bytes, size: int) -> bytes:
-    """So many bytes and hardly more, whatever they would become: a few may stand for gigabytes."""
+    """``size`` bytes, hardly more, whatever the input expands to: a few may stand for gigabytes."""
     inflater = zlib.decompressobj()
     decoded = inflater.decompress(raw, size + 1)  # one more, so that the checksum is read
     if not inflater.eof and len(decoded) <= size:
@@ -73,7 +72,7 @@ _DECODERS: Mapping[int, Callable[[bytes, int], Any]] = {
     OLD_DEFLATE: _inflated,
     PACKBITS: lambda raw, _: imagecodecs.packbits_decode(raw),
 }
-"""Each takes the coded bytes, and how many there are to be at least once they are decoded."""
+"""Each takes the coded bytes, and the minimum number of decoded bytes."""
 
 
 def decode(data: bytes, layout: Layout) -> Pixels:
@@ -102,7 +101,7 @@ def decode(data: bytes, layout: Layout) -> Pixels:
 
 
 def _strips(data: bytes, layout: Layout) -> Pixels:
-    """Strips of all channels together, which follow each other in memory, too."""
+    """Strips of all channels together, which are contiguous in memory, too."""
     dtype = _dtype(layout)
     row_bytes = layout.width * layout.samples * dtype.itemsize
     out: Any = np.empty(layout.height * row_bytes, np.uint8)
@@ -157,7 +156,7 @@ def _blocks(data: bytes, layout: Layout, planes: int, across: int, down: int) ->
 def _block(
     data: bytes, layout: Layout, number: int, shape: tuple[int, int, int], dtype: np.dtype[np.uint]
 ) -> Pixels:
-    """The samples of a strip or tile. Of strips, differences are undone for all at once."""
+    """The samples of a strip or tile. For strips, differences are undone for all at once."""
     raw = _raw(data, *layout.segments[number], layout)
     if layout.compression == JPEG:
         return _jpeg(raw, layout, shape)
@@ -199,7 +198,7 @@ def _fax(raw: bytes, layout: Layout, rows: int, columns: int) -> Pixels:
 
 
 def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
-    """The samples of a JPEG stream, its tables before it, its colours as TIFF says."""
+    """The samples of a JPEG stream, with its tables first and its colours as TIFF states them."""
     transform = layout.photometric == YCBCR
     colours = segment(APP14, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
     stream = b"\xff\xd8" + colours + layout.jpeg_tables[2:-2] + raw[2:]
@@ -230,13 +229,13 @@ def _refuse_effort(stream: bytes, layout: Layout) -> None:
 
 
 def _is_old_lzw(data: bytes, layout: Layout) -> bool:
-    """Whether codes are stored as by TIFF before its revision 6, the lowest bit first."""
+    """Whether codes are stored as in TIFF before revision 6, lowest bit first."""
     start, end = layout.segments[0]
     return end - start > 1 and data[start] == 0 and data[start + 1] & 1 == 1
 
 
 def _is_usual(layout: Layout) -> bool:
-    """Whether Pillow decodes it, in less time than imagecodecs takes."""
+    """Whether Pillow can decode it, which takes less time than imagecodecs."""
     return (
         (layout.bits, layout.tiled, layout.planar, layout.fill_order) == (8, False, False, 1)
         and (layout.photometric, layout.samples) in ((MIN_IS_BLACK, 1), (RGB, 3))
@@ -245,7 +244,7 @@ def _is_usual(layout: Layout) -> bool:
 
 
 def _by_pillow(data: bytes, layout: Layout) -> Pixels:
-    """Pillow's pixels, which it turns upright; it undoes old LZW, and refuses what is damaged."""
+    """Pillow's pixels, which it turns upright; it handles old LZW, and refuses what is damaged."""
     with pillow.undisturbed(), Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
         samples = np.asarray(image.convert("RGB") if layout.mode == "P" else image)
     if samples.dtype == bool:
@@ -257,7 +256,7 @@ def _by_pillow(data: bytes, layout: Layout) -> Pixels:
 
 
 def _ycbcr(data: bytes, layout: Layout) -> Pixels:
-    """OpenCV's pixels, which it turns upright; all strips are checked before."""
+    """OpenCV's pixels, which it turns upright; all strips are checked first."""
     at_most = 3 * (layout.rows + _JPEG_BLOCK) * (layout.columns + _JPEG_BLOCK)
     for start, end in layout.segments:
         if end > len(data) or start >= end:
@@ -282,7 +281,7 @@ def _as_read(samples: Pixels, layout: Layout) -> Pixels:
 
 
 def _coloured(indices: Pixels, layout: Layout) -> Pixels:
-    """By the palette of 16 bits; some writers store 8."""
+    """Apply the palette of 16 bits; some writers store 8."""
     colours = np.array(layout.palette, np.uint32)
     if colours.size < 3 * 2**layout.bits:
         raise DamagedError("the palette is cut short")

@@ -1,4 +1,4 @@
-"""WebP: still pictures, lossy or lossless; also such as are stored as an animation of one frame.
+"""WebP: still pictures, lossy or lossless; also those stored as an animation of one frame.
 
 OpenCV decodes and encodes the pixels. All other chunks are carried over.
 Layouts: WebP Container Specification, RFC 9649; the chunk C2PA by C2PA 2.1.
@@ -25,7 +25,7 @@ _IMAGE = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
 _FEATURES, _FRAME, _C2PA, _EXIF, _XMP, _ICC = b"VP8X", b"ANMF", b"C2PA", b"EXIF", b"XMP ", b"ICCP"
 _KNOWN = _IMAGE | {_FEATURES, _FRAME, b"ANIM", _EXIF, _XMP, _ICC}
 _FRAME_HEAD = 16
-"""Bytes of a frame's place, size, duration and flags, before its chunks."""
+"""Bytes of a frame's position, size, duration and flags, before its chunks."""
 _HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
 """Flags in the first byte of VP8X."""
 
@@ -35,7 +35,7 @@ class Carried(CarriedChunks):
     """A WebP file without its coded image."""
 
     frame: tuple[bytes, tuple[Part, ...]] | None
-    """Of an animation of one frame: its head, and what chunks it has beside the image."""
+    """For an animation of one frame: its head, and its chunks besides the image."""
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
@@ -62,7 +62,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 
 def _require_order(kinds: list[bytes]) -> None:
-    """Raise ``ImageError`` for a file of which decoders ignore what others would show."""
+    """Raise ``ImageError`` for a file in which decoders ignore parts that others would show."""
     extended = kinds[:1] == [_FEATURES]
     of_extended = [kind for kind in kinds if kind in (_FEATURES, b"ANIM", _FRAME, b"ALPH")]
     images = [kind for kind in kinds if kind in (b"VP8 ", b"VP8L", _FRAME)]
@@ -71,7 +71,7 @@ def _require_order(kinds: list[bytes]) -> None:
 
 
 def take(data: bytes) -> Carried:
-    """All but the coded image."""
+    """Everything but the coded image."""
     before: list[Part] = []
     after: list[Part] = []
     into, frame = before, None
@@ -109,7 +109,7 @@ def _metadata(carried: Carried) -> Metadata:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A lossless WebP if the image came from one, else a lossy one."""
+    """A lossless WebP if the image came from one, otherwise a lossy one."""
     if decoded.header.lossless and decoded.header.format == "webp":
         parameters = [cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR]
     else:
@@ -149,7 +149,7 @@ def _put(carried: Carried, coded: bytes, size: tuple[int, int], picture: Picture
 
 
 def _file(carried: Carried, coded: bytes, size: tuple[int, int], chunks: tuple[Part, ...]) -> bytes:
-    """A file of the encoder's image and these chunks: as many before the image as were."""
+    """A file of the encoder's image and these chunks, as many before the image as in the source."""
     first = len([1 for kind, _ in carried.before if kind != _C2PA])
     image = [
         (c.kind, coded[c.content : c.content + c.size])
@@ -171,7 +171,7 @@ def _file(carried: Carried, coded: bytes, size: tuple[int, int], chunks: tuple[P
 
 
 def _features(parts: list[Part], size: tuple[int, int], has_alpha: bool) -> Part:
-    """VP8X: the source's with the alpha that the image has, else one that names what is there."""
+    """VP8X: the source's with the image's alpha, otherwise one that lists what is there."""
     old = next((payload for kind, payload in parts if kind == _FEATURES), None)
     if old is None or len(old) < 10:
         kinds = {kind for kind, _ in parts}
@@ -190,7 +190,7 @@ def _size(size: tuple[int, int]) -> bytes:
 
 
 def is_lossless(data: bytes) -> bool:
-    """Whether a still file's pixels are in the lossless encoding (a VP8L chunk)."""
+    """Whether a still file's pixels are coded losslessly (a VP8L chunk)."""
     pixels = (kind for kind, _ in _images(data) if kind in (b"VP8L", b"VP8 "))
     return next(pixels, None) == b"VP8L"
 
@@ -201,7 +201,7 @@ def _lossless_alpha(data: bytes) -> bool:
 
 
 def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
-    """(width, height) each time that a file states it; empty for other content."""
+    """Every (width, height) that a file states; empty for other content."""
     found = []
     for kind, body in _images(data):
         if kind == _FEATURES:
@@ -228,7 +228,7 @@ WEBP = ImageFormat(
 
 
 def _images(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, start of the content) of each chunk, also inside frames; none of other content."""
+    """(type, start of the content) of each chunk, also inside frames; none for other content."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return
     for chunk in riff_chunks(data):

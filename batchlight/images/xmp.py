@@ -1,4 +1,4 @@
-"""XMP packets, changed as text so that all else in them stays byte for byte.
+"""XMP packets, changed as text so that everything else in them stays byte for byte.
 
 Layouts: XMP specification parts 1 and 3; Ultra HDR Image Format 1.1 and its GContainer; C2PA 2.1.
 """
@@ -35,12 +35,12 @@ _STUB = (
 
 
 def upright(packet: bytes | None) -> bytes | None:
-    """The same with orientation 1, which some readers use where EXIF has none."""
+    """The same with orientation 1, which some readers use if EXIF has none."""
     return None if packet is None else _ORIENTATION.sub(rb"\g<1>1", packet)
 
 
 def tells_of_gain_map(packet: bytes) -> bool:
-    """Whether it describes a gain map: its parameters, or an item of the file that is one."""
+    """Whether it describes a gain map: its parameters, or a gain map among the file's items."""
     return bool(_HAS_GAIN_MAP.search(packet) or _OF_GAIN_MAP.search(packet))
 
 
@@ -55,12 +55,12 @@ def without_provenance(packet: bytes) -> bytes:
 
 
 def of_a_single_picture(packet: bytes) -> bytes:
-    """Without all that points to what only the file that it comes from holds."""
+    """Without pointers to parts that only the original file contains."""
     return without_gain_map(without_provenance(_without_property(packet, _PARTS)))
 
 
 def _without_items(packet: bytes) -> bytes:
-    """Without the entries of gain maps in lists of the file's parts."""
+    """Without gain maps in lists of the file's parts."""
     out, at = bytearray(), 0
     while (start := packet.find(_ITEM, at)) >= 0:
         out += packet[at:start]
@@ -90,7 +90,7 @@ def _without_property(packet: bytes, name: bytes) -> bytes:
 
 
 def with_thumbnails(packet: bytes, picture: Picture) -> tuple[bytes, bool]:
-    """The packet with its thumbnails made anew; False if one had to be emptied."""
+    """The packet with new thumbnails; False if one had to be emptied."""
     kept = True
 
     def remade(found: re.Match[bytes]) -> bytes:
@@ -108,14 +108,14 @@ def with_thumbnails(packet: bytes, picture: Picture) -> tuple[bytes, bool]:
 
 
 def extension_of(packet: bytes) -> bytes | None:
-    """The identifier of the packet's extension, which JPEG files hold apart; None without one."""
+    """The identifier of the packet's extension, separate in JPEG files; None without one."""
     at = packet.find(b"HasExtendedXMP")
     found = _EXTENDED.search(packet, at, at + 80) if at >= 0 else None
     return found[1] if found else None
 
 
 def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
-    """A packet and the parts of its extension as one; False if the extension is not whole.
+    """A packet and the parts of its extension as one; False if the extension is incomplete.
 
     ``parts``: what follows the prefix of each extension segment.
     """
@@ -137,7 +137,7 @@ def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
 def split(packet: bytes, at_most: int) -> tuple[bytes, list[bytes]]:
     """A packet that is too long for a JPEG segment, as a main packet and extension segments.
 
-    ``at_most``: bytes of a segment; the segments come with their prefix.
+    ``at_most``: bytes per segment; the segments include their prefix.
     """
     identifier = hashlib.md5(packet, usedforsecurity=False).hexdigest().upper().encode()
     size = at_most - len(EXTENSION_PREFIX) - _EXTENSION_HEAD

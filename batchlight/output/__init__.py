@@ -1,4 +1,4 @@
-"""All that lies in OUTPUT: who writes it, and how it is read back. No pixels, no Ray.
+"""Everything stored in OUTPUT: writing it and reading it back. No pixels, no Ray.
 
 layout.py       every path, and the version of the format
 documents.py    the JSON files: read leniently, written in full
@@ -9,11 +9,11 @@ numbers.py      sets of batch numbers
 plan.py         what there is to do, stored before work starts
 chunks.py       the rows of a plan
 state.py        what an output holds at one moment
-commit.py       what changes it, step by step
+commit.py       the steps that change it
 replaced.py     old rows that a plan replaces
 earlier.py      what earlier runs recorded, for a new plan
 lock.py         which run holds the output
-fence.py        a storage that changes nothing once the lock is lost
+fence.py        a storage that rejects changes once the lock is lost
 summary.py      how a run ended
 status.py       how far a run is
 """

@@ -1,11 +1,11 @@
-"""What changes an output, step by step, each safe to repeat after a crash.
+"""The steps that change an output, each safe to repeat after a crash.
 
     plan stored -> images written -> part created: the batch is done
                 -> stale outputs deleted -> old rows removed -> parts moved -> plan closed
 
-So each row stands in a part, in a file of ``metadata/``, or between two steps in both, and then
-``metadata/`` counts. Old rows are removed before new ones are moved, so that whoever reads that
-folder never sees a row twice.
+So each row is in a part, in a file of ``metadata/``, or between two steps in both; then
+``metadata/`` takes precedence. Old rows are removed before new ones are moved, so readers of that
+folder never see a row twice.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _OF_OUTPUTS = ("output", "method", "container", "container_output_sha256")
 
 
 def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
-    """Make a plan whole whose chunks are written: from now on, it is what there is to do."""
+    """Complete a plan whose chunks are written: from now on, it defines what there is to do."""
     storage.sync()
     storage.write(plan_path(plan.first), end_mark(plan))
     return replace(state, plans=(*state.plans, plan.first), plan=plan, closed=False)
 
 
 def end_listing(storage: Storage, state: OutputState) -> OutputState:
-    """Of the last plan, say that no other one of its listing is to follow."""
+    """Record that no further plan of its listing follows the last one."""
     if state.plan is None or not state.plan.has_more:
         return state
     plan = replace(state.plan, continues_after=None)
@@ -62,13 +62,13 @@ def end_listing(storage: Storage, state: OutputState) -> OutputState:
 
 
 def drop_drafts(storage: Storage, first: int) -> None:
-    """Remove the chunks of a plan that was never stored, and would begin with this batch."""
+    """Remove the chunks of a plan that was never stored and would begin with this batch."""
     folder = chunk_folder(first)
     _delete_all(storage, [f"{folder}/{name}" for name in storage.names(folder)])
 
 
 def drop_orphaned_parts(storage: Storage, state: OutputState) -> OutputState:
-    """Remove parts that an orphan of a killed run committed after ``metadata/`` had them."""
+    """Remove parts that an orphan of a killed run committed after their move to ``metadata/``."""
     orphans = {batch for batch in state.parts if state.has_moved(batch)}
     _delete_all(storage, map(part_path, sorted(orphans)))
     return replace(state, parts=NumberSet.of(n for n in state.parts if n not in orphans))
@@ -76,11 +76,11 @@ def drop_orphaned_parts(storage: Storage, state: OutputState) -> OutputState:
 
 @dataclass(frozen=True)
 class Move:
-    """The parts of one chunk, which are to become a file of ``metadata/``."""
+    """The parts of one chunk, to be merged into a file of ``metadata/``."""
 
     chunk: BatchRange
     parts: tuple[int, ...]
-    """Those that are committed and not yet moved."""
+    """Parts that are committed and not yet moved."""
 
 
 def close_plan(
@@ -90,8 +90,8 @@ def close_plan(
 ) -> OutputState:
     """Move the last plan's rows to ``metadata/``, as far as its batches are committed.
 
-    ``move_all`` has each move done as it comes, perhaps elsewhere, and returns when all are. By
-    default, they are done here.
+    ``move_all`` executes each move as it arrives, perhaps elsewhere, and returns when all are done.
+    By default, the moves are executed here.
     """
     plan = state.plan
     assert plan is not None
@@ -120,7 +120,7 @@ def _moves(storage: Storage, state: OutputState, plan: Plan) -> Iterator[Move]:
 
 
 def _old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
-    """The files that may lose rows: none is looked at where all is new."""
+    """The files that may lose rows; if everything is new, none is opened."""
     return old_spans(storage, state, plan) if plan.replaces_any(storage) else []
 
 
@@ -130,10 +130,10 @@ class Held:
 
     rows: Tally = field(default_factory=Tally)
     new: Tally = field(default_factory=Tally)
-    """Those of batches from a given one on."""
+    """Rows of new batches only: those from a given batch on."""
 
     def add(self, tally: Tally, is_new: bool) -> Held:
-        """With more rows, of new batches or of others."""
+        """These rows plus more, of new or other batches."""
         return Held(self.rows + tally, self.new + tally if is_new else self.new)
 
 
@@ -143,9 +143,9 @@ def held_rows(
     within_s: float | None = None,
     since: float = math.inf,
 ) -> Held | None:
-    """Count the rows that an output holds, but for those that already have a replacement.
+    """Count the rows that an output holds, except those that already have a replacement.
 
-    ``since``: the first batch that is new. None if that is not done in ``within_s`` seconds.
+    ``since``: the first batch that is new. None if counting takes longer than ``within_s`` seconds.
     """
     state = OutputState.load(storage)
     deadline = math.inf if within_s is None else time.monotonic() + within_s
@@ -168,12 +168,12 @@ def held_rows(
 def _delete_stale_outputs(
     storage: Storage, state: OutputState, plan: Plan, old: Sequence[Span]
 ) -> None:
-    """Delete what replaced rows named as their output and no new row does.
+    """Delete outputs that replaced rows name and that no new row does.
 
-    An input that has become unreadable must not keep the image of what it was before, nor one that
-    is now written in another format.
+    An input that has become unreadable must not keep the image of its earlier version, nor may
+    one that is now written in another format.
     """
-    # Step by step, so that the set stays small; what is left, another chunk may have written.
+    # Chunk by chunk, so that the set stays small; what is left may belong to another chunk.
     stale: set[str] = set()
     for step in replaced_by(storage, plan, old, state.parts):
         if isinstance(step, BatchRange):
@@ -189,14 +189,14 @@ def _delete_stale_outputs(
 
 
 def _new_outputs(storage: Storage, state: OutputState, chunk: BatchRange) -> Iterator[str]:
-    """The outputs of a chunk's new rows, wherever these stand."""
+    """The outputs of a chunk's new rows, wherever these are."""
     paths = [metadata_path(chunk)] if chunk in state.metadata else _parts_of(state, chunk)
     for path in paths:
         yield from _written(read_records(storage, path, _OF_OUTPUTS))
 
 
 def _written(rows: pa.Table) -> Iterator[str]:
-    """The files that rows tell of: images, and containers, be all their images failed."""
+    """The files that rows describe: images, and containers, even if all their images failed."""
     yield from rows["output"].drop_null().unique().to_pylist()
     inside = rows.filter(pc.is_valid(rows["container_output_sha256"]))
     pairs = inside.group_by(["method", "container"]).aggregate([])
@@ -215,11 +215,11 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
 
 
 def moved(storage: Storage, move: Move) -> None:
-    """Turn the parts of a chunk into one file; fine if that was begun before, or is done."""
+    """Merge the parts of a chunk into one file; safe if that was begun before, or is done."""
     path = metadata_path(move.chunk)
     parts = [part_path(number) for number in move.parts]
     if not storage.is_file(path):
-        with Pool(REQUESTS_AT_ONCE) as pool:  # a store takes its time for each
+        with Pool(REQUESTS_AT_ONCE) as pool:  # each request takes a while
             tables = list(pool.map(partial(read_records, storage), parts))
         readers = EVERYONE
         for part in parts:

@@ -12,9 +12,9 @@ from batchlight.errors import StorageError
 class Document(BaseModel):
     """The fields of one kind of JSON file.
 
-    Unknown ones are ignored: a later version may have added them. Fields that are added here get a
-    default, since files of earlier versions lack them. None is renamed or given another meaning
-    without a new version of the format.
+    Unknown fields are ignored: a later version may have added them. New fields get a default, since
+    files of earlier versions lack them. No field is renamed or changes its meaning without a new
+    version of the format.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -24,7 +24,7 @@ D = TypeVar("D", bound=Document)
 
 
 def parse(kind: type[D], data: bytes, path: str, advice: str = "remove it and try again") -> D:
-    """Read a file of one kind. Raises ``StorageError`` with the advice if it is damaged."""
+    """Read a file of one kind. Raises ``StorageError`` with ``advice`` if it is damaged."""
     try:
         return kind.model_validate_json(data)
     except (ValidationError, ValueError) as error:

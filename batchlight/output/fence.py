@@ -1,4 +1,4 @@
-"""A storage that changes nothing once another run holds the output."""
+"""A storage that rejects changes once another run holds the output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from batchlight.storage import EVERYONE, FileInfo, Storage
 from batchlight.storage.base import Reader, Writer
 
 FRESH_FOR_S = 1.0
-"""For how long a look at the locks is good enough for what happens often."""
+"""How long a lock check stays valid for frequent operations."""
 
 
 def fenced_for_worker(storage: Storage, lock: int, where: str) -> FencedStorage:
-    """A worker's storage, behind the lock of its run.
+    """A worker's storage, fenced by the lock of its run.
 
-    Its changes raise ``LockedError`` once the lock of this number is not the newest.
+    Changes raise ``LockedError`` once the lock with this number is no longer the newest.
     """
     look = partial(require_lock, storage, lock, where)
     return FencedStorage(storage, look, writes_often=True)
@@ -28,22 +28,22 @@ def fenced_for_worker(storage: Storage, lock: int, where: str) -> FencedStorage:
 
 @dataclass
 class FencedStorage:
-    """Passes everything on to ``storage``, but asks ``require_lock`` before it changes anything.
+    """Passes everything on to ``storage``, but calls ``require_lock`` before each change.
 
-    Where ``writes_often``, as a worker does, a look at the locks of the last second will do for an
-    image or a deletion; never for the records, which say what is done.
+    With ``writes_often``, as for a worker, a lock check from the last second is enough for an image
+    or a deletion; never for the records, which say what is done.
     """
 
     storage: Storage
     require_lock: Callable[[], None]
-    """Raises what ends the run."""
+    """Raises the error that ends the run."""
     writes_often: bool = False
     _looked_at: float = field(default=float("-inf"), init=False)
 
     def write(
         self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
     ) -> None:
-        if is_output_path(path):  # whose trouble is that of one image
+        if is_output_path(path):  # trouble here affects one image only
             self._look_now_and_then()
             self.storage.write(path, data, readers, modified)
             return
@@ -118,7 +118,7 @@ class FencedStorage:
 
 @dataclass(frozen=True)
 class _FencedWriter:
-    """Looks at the locks before its file appears."""
+    """Checks the lock before its file appears."""
 
     writer: Writer
     look: Callable[[], None]

@@ -1,4 +1,4 @@
-"""What an image of the data set is, and a batch of them."""
+"""An image of the data set, and a batch of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_NAMED = "the input does not name it any more"
 
 
 def is_other_name(path: str) -> bool:
-    """Whether a path of a folder is of no image, no container, and no folder that is not listed."""
+    """Whether a path is neither an image, nor a container, nor an unlisted folder."""
     return not (is_image_name(path) or is_container_name(path) or path.endswith("/"))
 
 
@@ -32,43 +32,43 @@ class Input:
     """One image of the data set, or another file that is copied."""
 
     path: str
-    """Relative to the root, separated by ``/``; what its output is named after."""
+    """Relative to the root, separated by ``/``; its output is named after it."""
     source: str | None = None
-    """Where it really is, for absolute paths and URIs in a list."""
+    """Its real location, for absolute paths and URIs in a list."""
     size: int | None = None
     modified: datetime | None = None
     etag: str | None = None
     defect: str | None = None
     """Why its name cannot be processed."""
     container: bool = False
-    """Whether it is a container of images, done and recorded as a whole."""
+    """Whether it is a container of images, processed and recorded as a whole."""
     offset: int | None = None
-    """Of an image in a container: where its bytes begin there, or the page that holds them."""
+    """For an image in a container: where its bytes, or the page that holds them, begin there."""
     slot: int | None = None
-    """In Parquet: which of the values it is of the page that begins at ``offset``."""
+    """In Parquet: its index among the values of the page that begins at ``offset``."""
     inside: Input | None = None
     """The container that it is in."""
 
     @property
     def key(self) -> str:
-        """What a listing is in the order of: a container stands where its members would."""
+        """The sort key of a listing: a container sorts where its members would."""
         return f"{self.path}/" if self.container else self.path
 
     @property
     def is_other(self) -> bool:
-        """Whether it is no image, and is copied as it is."""
+        """Whether it is not an image and is copied as it is."""
         is_image = self.container or self.inside is not None
         return self.defect is None and not is_image and is_other_name(self.path)
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
-        """Whether this is another file than the one recorded: by size and etag, else by mtime."""
+        """Whether the file differs from the recorded one: by size and etag, otherwise by mtime."""
         if self.size != size:
             return True
         return self.etag != etag if self.etag is not None else self.modified != modified
 
 
 class Keyed(Protocol):
-    """Something of a listing, or of what earlier runs recorded of one."""
+    """An item of a listing, or of what earlier runs recorded of one."""
 
     @property
     def path(self) -> str: ...
@@ -81,7 +81,7 @@ Item = TypeVar("Item", bound=Keyed)
 
 
 def in_order_of_keys(items: Iterable[Item]) -> Iterator[Item]:
-    """Items that come in the order of their paths, in that of their keys, which are no smaller."""
+    """Reorder items from path order to key order; keys are never smaller than paths."""
     held: list[tuple[str, int, Item]] = []
     for number, item in enumerate(items):
         while held and held[0][0] <= item.path:
@@ -96,7 +96,7 @@ def in_order_of_keys(items: Iterable[Item]) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class Batch:
-    """The unit of the average, of a task and of a commit."""
+    """The unit that shares a mean light, runs as one task and is committed together."""
 
     number: int
     methods: tuple[Method, ...]
@@ -109,32 +109,32 @@ class Batch:
 
     @property
     def copies(self) -> bool:
-        """Whether it is one of files that are no images; none is of both kinds."""
+        """Whether it consists of files that are not images; a batch never mixes both kinds."""
         return any(item.is_other for item in self.inputs)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What ``--input`` names, and so all that may be read.
+    """What ``--input`` names, and so everything that may be read.
 
-    Plans lie in the output, which may come from anybody: what they name is read only if this
-    names it too.
+    Plans are stored in the output, which may come from anybody: what they name is read only if the
+    data set names it too.
     """
 
     root: Location
-    """What the paths are relative to."""
+    """The base of all relative paths."""
     given: Location
-    """What was asked for: the root itself, an image in it, or a list in it."""
+    """What the user passed: the root itself, an image in it, or a list in it."""
     follow_links: bool = False
-    """Also links that leave the root."""
+    """Whether to follow links that leave the root, too."""
     copies_others: bool = False
-    """Also files that are no images."""
+    """Whether files that are not images are included, to be copied."""
     is_container: bool = False
-    """Whether the file that was given holds images, although it is named like a list."""
+    """Whether the given file holds images, although it is named like a list."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether all that is in the root is asked for."""
+        """Whether everything in the root is included."""
         return self.given == self.root
 
     @property
@@ -145,11 +145,11 @@ class DataSet:
 
     @property
     def follows_links(self) -> bool:
-        """Whether links may leave the root; that of a single image, which is named itself, may."""
+        """Whether links may leave the root; that of a single image, which the user named, may."""
         return self.follow_links or not (self.is_folder or self.is_list)
 
     def names(self, item: Input) -> bool:
-        """Whether this image of a plan is one of the data set."""
+        """Whether an image of a plan belongs to the data set."""
         if self.is_list:
             return item.path in _listed(self) and _listed(self)[item.path] == item.source
         if not self.is_folder:
@@ -168,9 +168,9 @@ class DataSet:
         )
 
     def unnamed_in(self, rows: pa.Table) -> frozenset[str] | None:
-        """The paths of a chunk of a plan that a list does not name, as only the driver has it all.
+        """Paths in a chunk of a plan that a list does not name; only the driver has the whole list.
 
-        None if this is no list: then a path shows by itself whether it is named.
+        None if there is no list: then a path alone shows whether it belongs to the data set.
         """
         if not self.is_list:
             return None
@@ -178,10 +178,10 @@ class DataSet:
         return frozenset(path for path, source in pairs if not self.names(Input(path, source)))
 
     def vetted(self, batch: Batch, unnamed: Container[str] | None = None) -> Batch:
-        """A batch of a plan, in which what this data set does not name fails and is not read.
+        """A batch of a plan in which inputs that this data set does not name fail unread.
 
-        Without size and age, so that it counts as changed once it is named again. ``unnamed``: the
-        paths of such inputs, where somebody else has looked for them.
+        They lose size and age, so that they count as changed once they are named again.
+        ``unnamed``: the paths of such inputs, if already determined elsewhere.
         """
 
         def is_named(item: Input) -> bool:
@@ -196,7 +196,7 @@ class DataSet:
         return batch if inputs == batch.inputs else replace(batch, inputs=inputs)
 
     def entries(self) -> tuple[list[ListEntry], int]:
-        """What the list names, and how many entries name an image again. Raises ``UsageError``."""
+        """The list's entries, and how many of them name an image again. Raises ``UsageError``."""
         try:
             data = open_source(self.root, follow_links=True).read(self.given.name)
         except OSError as error:
@@ -214,7 +214,7 @@ def _listed(data_set: DataSet) -> dict[str, str | None]:
 def place_of(
     item: Input, root: Storage, opened: Callable[[Location], Storage]
 ) -> tuple[Storage, str]:
-    """The storage of an image, and its path there; ``opened`` gives that of a place elsewhere."""
+    """The storage of an image, and its path there; ``opened`` opens that of another place."""
     if item.source is None:
         return root, item.path
     top, below = Location.parse(item.source).split()

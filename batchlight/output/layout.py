@@ -1,8 +1,8 @@
-"""Every path below OUTPUT, and the version of what lies there.
+"""Every path below OUTPUT, and the version of the format.
 
 ``docs/format.md`` describes each file. Within a version, fields and columns may be added: readers
-ignore those that they do not know, and take those that are not there for null. Anything else that
-changes makes a new version, which earlier programs refuse.
+ignore those that they do not know, and treat missing ones as null. Any other change makes a new
+version, which earlier programs refuse.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from batchlight.storage import Storage
 from batchlight.storage.base import INTERNAL
 
 FORMAT_VERSION = 1
-"""What this program writes, and the latest that it reads."""
+"""The version that this program writes, and the latest that it reads."""
 
 FORMAT = f"{INTERNAL}/format.json"
 LOCKS = f"{INTERNAL}/locks"
-"""Of all that a run writes, this comes first and stays: a folder with it is an output."""
+"""Created by a run before anything else and kept: a folder with it is an output."""
 PLANS = f"{INTERNAL}/plan"
 PARTS = f"{INTERNAL}/parts"
 BATCHES_AT_MOST = 1_000_000
-"""Of one file; a chunk has far fewer."""
+"""Upper limit for one file; a chunk has far fewer."""
 DIGITS_AT_MOST = 18
-"""Of a number in a name."""
+"""Upper limit for a number in a file name."""
 METADATA = "metadata"
 SUMMARY = "summary.json"
 REPORT = "report.html"
@@ -49,7 +49,7 @@ class BatchRange:
 
     @classmethod
     def parse(cls, file_name: str) -> BatchRange | None:
-        """None for a name of another kind, as of files that somebody else has put there."""
+        """None for any other name, for example of files that somebody else has put there."""
         numbers = [
             part for part in file_name.removesuffix(".parquet").split("-") if is_number(part)
         ]
@@ -60,7 +60,7 @@ class BatchRange:
 
     @property
     def is_sound(self) -> bool:
-        """Whether there can be such a range; those that anybody has made up fill no memory."""
+        """Whether such a range can exist; a forged one must not fill the memory."""
         return 0 <= self.first <= self.last < self.first + BATCHES_AT_MOST
 
     def numbers(self) -> range:
@@ -73,7 +73,7 @@ class BatchRange:
 
 @contextmanager
 def state_trouble(path: str) -> Iterator[None]:
-    """Trouble with a file that is no image is that of the whole output: ``StorageError``."""
+    """Trouble with a file that is not an image affects the whole output: ``StorageError``."""
     try:
         yield
     except FileNotFoundError:
@@ -87,13 +87,13 @@ def state_trouble(path: str) -> Iterator[None]:
 
 
 def is_output_path(path: str) -> bool:
-    """Whether an enhanced image may be there; what records say of that is not taken for granted."""
+    """Whether an enhanced image may be at this path; the records are not trusted on that."""
     top, *below = path.split("/")
     return top in METHODS and bool(below) and ".." not in below
 
 
 def container_output(method: str, container: str) -> str:
-    """Where a container is that a method has made of another."""
+    """The path of a container that a method has made from another."""
     return f"{method}/{container}"
 
 
@@ -103,12 +103,12 @@ def lock_path(number: int) -> str:
 
 
 def plan_path(first: int) -> str:
-    """The end mark of the plan that begins with batch ``first``: with it, the plan is whole."""
+    """The end mark of the plan that begins with batch ``first``; it makes the plan complete."""
     return f"{PLANS}/{first:010d}.json"
 
 
 def closed_path(first: int) -> str:
-    """The mark that all rows of a plan stand in ``metadata/``."""
+    """The mark that all rows of a plan are in ``metadata/``."""
     return f"{PLANS}/{first:010d}.closed"
 
 
@@ -133,7 +133,7 @@ def is_part(path: str) -> bool:
 
 
 def metadata_path(chunk: BatchRange) -> str:
-    """The rows of a chunk of batches, for good."""
+    """The rows of a chunk of batches, in their final place."""
     return f"{METADATA}/{chunk.file_name}"
 
 
@@ -147,23 +147,23 @@ def range_of(path: str) -> BatchRange:
 
 
 def numbered(names: Iterable[str], suffix: str) -> list[int]:
-    """The numbers that name files of one kind; files of other names are none of them."""
+    """The numbers that name files of one kind; files with other names are ignored."""
     return list(numbers_in(names, suffix))
 
 
 def numbers_in(names: Iterable[str], suffix: str) -> Iterator[int]:
-    """The same one by one, never all in memory."""
+    """The same numbers one by one, never all in memory."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     return (int(stem) for stem in stems if is_number(stem) and stem == f"{int(stem):010d}")
 
 
 def is_number(text: str) -> bool:
-    """Whether this is a number as in the names of files here."""
+    """Whether this is a number as used in file names here."""
     return text.isascii() and text.isdigit() and len(text) <= DIGITS_AT_MOST
 
 
 def is_output(storage: Storage) -> bool:
-    """Whether a run has ever worked on this."""
+    """Whether a run has ever worked on this storage."""
     return bool(storage.names(LOCKS))
 
 
@@ -172,13 +172,13 @@ class FormatDocument(Document):
 
     version: int
     written_by: str | None = None
-    """The batchlight that wrote it first."""
+    """The version of batchlight that first wrote it."""
 
 
 def require_known_format(storage: Storage) -> bool:
-    """Raise ``UsageError`` if a later version has written this; says whether a version is named.
+    """Raise ``UsageError`` if a later version wrote this; returns whether a version is recorded.
 
-    Outputs without one are older than the file, and of version 1.
+    Outputs without one predate the file, and have version 1.
     """
     try:
         with state_trouble(FORMAT):
@@ -196,6 +196,6 @@ def require_known_format(storage: Storage) -> bool:
 
 
 def name_format(storage: Storage) -> None:
-    """Name the version of an output that has none."""
+    """Record the version of an output that has none."""
     mark = FormatDocument(version=FORMAT_VERSION, written_by=__version__)
     storage.create(FORMAT, serialise(mark))

@@ -1,11 +1,11 @@
 """One run at a time on one output.
 
-Locks are numbered files; the run that created the highest number holds the output. Creating a file
-exclusively is all that this needs, locally and on object stores: of two runs that find the same
-dead holder, only one can create the next number. The highest file is never deleted, only marked as
-released, so a number is never given twice.
+Locks are numbered files; the run that created the highest number holds the output. All that this
+needs is exclusive file creation, locally and on object stores: of two runs that find the same dead
+holder, only one can create the next number. The highest file is never deleted, only marked as
+released, so a number is never reused.
 
-A holder writes its lock again every ``HEARTBEAT``. Others may take over ``STALE_AFTER`` without a
+A holder rewrites its lock every ``HEARTBEAT``. Others may take over after ``STALE_AFTER`` without a
 sign of life; a holder whose heartbeat does not get through gives up before that.
 """
 
@@ -40,20 +40,20 @@ from batchlight.storage import Storage
 
 HEARTBEAT = timedelta(seconds=15)
 TELL_EVERY = timedelta(seconds=5)
-"""How soon the lock tells how far the run is."""
+"""How soon the lock shows how far the run is."""
 GIVE_UP_AFTER = timedelta(seconds=45)
 STALE_AFTER = timedelta(seconds=60)
 LOOK_EVERY = timedelta(seconds=1)
-"""How often a run that waits for its workers asks whether its lock is lost."""
+"""How often a run that waits for its workers checks whether its lock is lost."""
 ACQUIRE_TRIES = 5
 RELEASE_WITHIN = timedelta(seconds=5)
-"""A storage that does not answer must not keep a process from ending."""
+"""A storage that does not answer must not keep a process from exiting."""
 
 logger = logging.getLogger(__name__)
 
 
 def new_run_id() -> str:
-    """As in ``20260131T235959-0123abcd``: sorted by time, and never given twice."""
+    """An id such as ``20260131T235959-0123abcd``: sorts by time, and is never reused."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
@@ -63,9 +63,9 @@ class PlanProgress(Document):
     plan: int
     """The plan's first batch."""
     planned: int = 0
-    """Of all, where the number of images in containers is an estimate."""
+    """All pairs; the number of images in containers is an estimate."""
     done: int
-    """By this run and earlier ones, batches that are not committed yet included."""
+    """By this run and earlier ones, including batches not yet committed."""
     failed: int
     skipped: int
 
@@ -77,14 +77,14 @@ class Holder(Document):
     host: str
     pid: int
     process_started: float
-    """Seconds since the epoch; tells a process from a later one of the same number."""
+    """Seconds since the epoch; distinguishes processes that reuse the same number."""
     process_ticks: int | None = None
-    """The same in clock ticks since the boot, which setting the clock does not change; None where
-    that cannot be known."""
+    """The same in clock ticks since boot, which setting the clock does not change; None if unknown.
+    """
     acquired_at: datetime
     released: bool = False
     pid_scope: str = ""
-    """What ``pid`` is a number of; "" where that cannot be known."""
+    """Where ``pid`` is valid: a boot and a PID namespace; "" if unknown."""
     progress: PlanProgress | None = None
     """As of the last heartbeat; None before the first batch."""
 
@@ -115,7 +115,7 @@ class Holder(Document):
             return ticks != self.process_ticks
         with suppress(psutil.NoSuchProcess):
             return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
-        # With hidepid=2, processes of other users are hidden but can still be signalled at.
+        # With hidepid=2, processes of other users are hidden but can still be signalled.
         try:
             os.kill(self.pid, 0)
         except PermissionError:
@@ -139,7 +139,7 @@ class Lock:
         self._thread = threading.Thread(target=self._beat_until_stopped, daemon=True)
         self.number = 0
         self.progress: PlanProgress | None = None
-        """Written with the next heartbeat; set by whoever knows."""
+        """Written with the next heartbeat; set by the follower of the run."""
 
     def __enter__(self) -> Self:
         named = require_known_format(self._storage)
@@ -166,7 +166,7 @@ class Lock:
         """Raise if this run is known to have lost its lock, or must give it up.
 
         ``LockedError`` if another run has taken over, ``StorageError`` if the heartbeat does not
-        get through. Never waits.
+        get through. Never blocks.
         """
         if self._lost is not None:
             raise self._lost
@@ -181,7 +181,7 @@ class Lock:
             raise self._lost
 
     def require(self) -> None:
-        """As ``check``, after a look at the locks that there are."""
+        """As ``check``, after reading the current locks."""
         self.check()
         try:
             require_lock(self._storage, self.number, self._where)
@@ -224,7 +224,7 @@ class Lock:
             )
 
     def _time_of_storage(self) -> datetime:
-        """Now, by the clock that dates the locks, which need not be that of this machine."""
+        """The current time by the clock that dates the locks, which may not be this machine's."""
         probe = f"{LOCKS}/{self.run_id}.clock"
         self._storage.write(probe, b"")
         try:
@@ -255,7 +255,7 @@ class Lock:
 
 
 async def while_held(lock: Lock, work: Coroutine[None, None, None]) -> None:
-    """Work to the end, or until the lock is lost: then everything under way is given up.
+    """Run ``work`` to completion, or until the lock is lost: then it is cancelled.
 
     Raises as ``Lock.check`` and ``work`` do.
     """
@@ -277,7 +277,7 @@ async def while_held(lock: Lock, work: Coroutine[None, None, None]) -> None:
 
 
 def require_lock(storage: Storage, number: int, where: str) -> None:
-    """Raise ``LockedError`` unless the lock of this number is the newest of an output."""
+    """Raise ``LockedError`` unless the lock with this number is the newest of an output."""
     if lock_numbers(storage)[-1:] != [number]:
         raise LockedError(
             f"another run has taken over {where}, or its lock was removed; "
@@ -286,10 +286,10 @@ def require_lock(storage: Storage, number: int, where: str) -> None:
 
 
 def holder_of(storage: Storage) -> Holder | None:
-    """Who works on an output that was worked on; None if nobody does."""
+    """Who works on an existing output; None if nobody does."""
     holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
     ended = holder.has_ended
-    if ended is None:  # this machine's clock has to do: looking writes nothing
+    if ended is None:  # this machine's clock has to do: a look writes nothing
         ended = datetime.now(UTC) - last_sign > STALE_AFTER
     return None if ended else holder
 
@@ -300,7 +300,7 @@ def lock_numbers(storage: Storage) -> list[int]:
 
 
 def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
-    """A lock's holder and when it last gave a sign of life."""
+    """A lock's holder, and when it last gave a sign of life."""
     path = lock_path(number)
     with state_trouble(path):
         return _read_lock(storage, path)
@@ -315,16 +315,16 @@ def _process_ticks(pid: int) -> int | None:
     """When a process of this machine started, in clock ticks since the boot."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name of the program comes second, in brackets, and may hold anything.
+            # The program's name comes second, in brackets, and may contain anything.
             return int(file.read().rpartition(b")")[2].split()[19])
     except OSError:  # not Linux, hidden, or gone
         return None
 
 
 def _pid_scope() -> str:
-    """The boot of the machine, and the PID namespace of this process.
+    """The boot of the machine and the PID namespace of this process.
 
-    Machines may have the same name, and so have containers that use the network of their host.
+    Host names are not enough: machines may share one, as may containers on their host's network.
     """
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

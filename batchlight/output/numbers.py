@@ -1,4 +1,4 @@
-"""Sets of batch numbers, most of which follow each other."""
+"""Sets of batch numbers, most of them consecutive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NumberSet(Set[int]):
-    """Ranges, both ends included, ascending and apart; as large as there are gaps, not numbers."""
+    """Ascending, disjoint ranges, ends included; its size grows with gaps, not with numbers."""
 
     firsts: tuple[int, ...] = ()
     lasts: tuple[int, ...] = ()
@@ -40,11 +40,11 @@ class NumberSet(Set[int]):
 
     @property
     def ranges(self) -> list[range]:
-        """What it is made of."""
+        """The ranges that it consists of."""
         return [range(a, b + 1) for a, b in zip(self.firsts, self.lasts, strict=True)]
 
     def within(self, some: range) -> list[range]:
-        """Those of its numbers that a range has."""
+        """The parts of it that lie in a range."""
         overlaps = (range(max(r.start, some.start), min(r.stop, some.stop)) for r in self.ranges)
         return [found for found in overlaps if found]
 

@@ -30,7 +30,7 @@ from batchlight.storage import EVERYONE, Storage
 
 ROW_GROUP_ROWS = 16_384
 WRITTEN_BY = b"batchlight"
-"""Key of a file's metadata whose value is the version that wrote it."""
+"""Metadata key whose value is the version that wrote the file."""
 
 
 def write_part(
@@ -40,8 +40,8 @@ def write_part(
 
     ``readers``: the permission bits of a local file.
 
-    The part is created exclusively. If it is there already, then another worker has done this
-    batch, which the same plan led to the same bytes; anything else raises ``StorageError``.
+    The part is created exclusively. If it exists, another worker has done this batch, and the same
+    plan led to the same bytes; anything else raises ``StorageError``.
     """
     table = records if isinstance(records, pa.Table) else as_table(records)
     path = part_path(batch)
@@ -57,7 +57,7 @@ def write_part(
 
 
 class DamagedRecordsError(StorageError):
-    """A file of records that is damaged or gone."""
+    """A file of records is damaged or missing."""
 
     def __init__(self, path: str, reason: str) -> None:
         advice = (
@@ -74,9 +74,9 @@ class DamagedRecordsError(StorageError):
 
 
 def read_records(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one file, of whatever version. Raises ``DamagedRecordsError``.
+    """Rows of one file of any version. Raises ``DamagedRecordsError``.
 
-    ``columns``: of ``SCHEMA``, in this order; by default all, and after them those of the file that
+    ``columns``: of ``SCHEMA``, in this order; by default all, followed by those of the file that
     only later versions know.
     """
     with _damage(path):
@@ -91,10 +91,10 @@ def read_table(
     columns: Sequence[str] | None = None,
     later: Collection[str] = (),
 ) -> pa.Table:
-    """Rows of one Parquet file of that schema, some columns of them.
+    """Rows of one Parquet file with this schema, restricted to some columns.
 
-    ``required``: those without nulls; ``later``: those that are null in files of earlier versions,
-    which do not have them. Raises ``DamagedRecordsError``.
+    ``required``: columns without nulls; ``later``: columns that files of earlier versions lack, and
+    that are null there. Raises ``DamagedRecordsError``.
     """
     names = schema.names if columns is None else columns
     wanted = pa.schema([schema.field(name) for name in names])
@@ -110,7 +110,7 @@ def read_table(
 
 
 def read_exactly(storage: Storage, path: str) -> pa.Table:
-    """Rows of one file, whose every byte is as it was written. Raises ``DamagedRecordsError``.
+    """Rows of one file, verified byte by byte. Raises ``DamagedRecordsError``.
 
     Checksums cover the columns but not what describes them, such as the statistics by which other
     engines skip rows. But the same versions write equal rows as equal bytes.
@@ -118,7 +118,7 @@ def read_exactly(storage: Storage, path: str) -> pa.Table:
     with _damage(path):
         stored = storage.read(path)
         table = _read(stored, None)
-        if table.schema.names == SCHEMA.names:  # else another version has written it
+        if table.schema.names == SCHEMA.names:  # otherwise another version has written it
             again = to_parquet(table, path)
             if stored != again and _writers(stored) == _writers(again):
                 raise DamagedRecordsError(path, "its bytes are not those that were written")
@@ -128,7 +128,7 @@ def read_exactly(storage: Storage, path: str) -> pa.Table:
 def to_parquet(table: pa.Table, path: str) -> bytes:
     """Serialise a table for its path; equal tables give equal bytes.
 
-    Parts live for minutes, and compressing a few rows takes as long as several small images.
+    Parts are not compressed: they live for minutes; it would take as long as several small images.
     """
     buffer = io.BytesIO()
     pq.write_table(
@@ -142,7 +142,7 @@ def to_parquet(table: pa.Table, path: str) -> bytes:
 
 
 def tally(storage: Storage, path: str, methods: Iterable[Method]) -> Tally:
-    """Count the rows of one file that are of these methods."""
+    """Count the rows of one file that belong to these methods."""
     table = read_records(storage, path, ("method", *TALLY_COLUMNS))
     return Tally.of(of_methods(table, methods))
 
@@ -156,9 +156,9 @@ def failed_rows(storage: Storage, paths: Iterable[str]) -> Iterator[dict[str, An
 
 
 def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
-    """The rows of a file, and of ``columns`` those that it has."""
+    """The rows of a file, with those of ``columns`` that it has."""
     # Neither ``pq.read_table`` nor a Python file: both start threads, and a process that ends soon
-    # after may abort.
+    # afterwards may abort.
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     there = file.schema_arrow.names
     wanted = None if columns is None else [name for name in columns if name in there]

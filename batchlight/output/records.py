@@ -1,4 +1,4 @@
-"""What a record is: one row per (input, method), and how rows are counted and sorted."""
+"""The schema of records, one row per (input, method), and how rows are counted and sorted."""
 
 from __future__ import annotations
 
@@ -62,26 +62,26 @@ SCHEMA = pa.schema(
 )
 
 STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
-"""What each image's time went into."""
+"""The stages that an image's time is split into."""
 
 VOLATILE = frozenset([*STAGES, "attempts", "worker", "run_id", "finished_at"])
-"""Columns that may differ between two runs that do the same."""
+"""Columns that may differ between two identical runs."""
 
 STABLE = [name for name in SCHEMA.names if name not in VOLATILE]
 
 KEY = ["input", "method"]
-"""What no two rows have in common."""
+"""The unique key of a row."""
 
 ORDER = [(name, "ascending") for name in KEY]
 
 REQUIRED = frozenset({"input", "method", "status", "batch"})
-"""Columns without which a file holds no records."""
+"""Columns that every file of records has."""
 
 UNIT = [*KEY, "container"]
-"""What tells which input of a plan a row is of."""
+"""Identifies the input of a plan that a row belongs to."""
 
 TALLY_COLUMNS = ("status", "error_code", "input_bytes", "output_bytes", "lost", "container")
-"""Those that a ``Tally`` is made of."""
+"""The columns that a ``Tally`` is computed from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many rows there are of each outcome, and their bytes."""
+    """Number of rows per outcome, and their bytes."""
 
     ok: int = 0
     failed_by_code: tuple[tuple[str, int], ...] = ()
@@ -142,13 +142,13 @@ class Tally:
     output_bytes: int = 0
     skipped: int = 0
     lost_by_name: tuple[tuple[str, int], ...] = ()
-    """How many outputs do not have what of their input's file."""
+    """How many outputs lack what their input file had, by name."""
     copied: int = 0
-    """Of files that are no images."""
+    """Rows of files that are not images."""
     in_containers: int = 0
-    """Of all these rows."""
+    """Rows of images in containers."""
     containers: int = 0
-    """How many they are of, each counted once for each method."""
+    """Number of these containers, each counted once per method."""
 
     @property
     def failed(self) -> int:
@@ -157,7 +157,7 @@ class Tally:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """All rows."""
         return self.ok + self.skipped + self.failed + self.copied
 
     def __add__(self, other: Tally) -> Tally:
@@ -190,7 +190,7 @@ class Tally:
     def of(cls, table: pa.Table) -> Tally:
         """Count a table that has ``TALLY_COLUMNS`` and, with several methods, ``method``.
 
-        The rows of a container all stand in one file, so that files can be counted one by one.
+        The rows of a container are all in one file, so files can be counted one by one.
         """
         codes = _counted(table["error_code"])
         skipped, copied = (
@@ -212,13 +212,13 @@ class Tally:
 
 
 def _containers(table: pa.Table) -> int:
-    """How many there are, each counted once for each method."""
+    """Number of containers, each counted once per method."""
     names = [name for name in ("container", "method") if name in table.schema.names]
     return int(table.filter(pc.is_valid(table["container"])).group_by(names).aggregate([]).num_rows)
 
 
 def _counted(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
-    """How often each value is there, sorted by value; null does not count."""
+    """The count of each value, sorted by value; nulls are not counted."""
     counts = pc.value_counts(column.drop_null()).to_pylist()
     return tuple(sorted((entry["values"], entry["counts"]) for entry in counts))
 
@@ -226,7 +226,7 @@ def _counted(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
 def summed(
     one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], factor: int = 1
 ) -> tuple[tuple[str, int], ...]:
-    """Two counts as one; ``factor`` is for the second."""
+    """Two counts added up; ``factor`` applies to the second."""
     counts = Counter(dict(one))
     for name, count in other:
         counts[name] += factor * count
@@ -234,18 +234,18 @@ def summed(
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:
-    """Records as rows of ``SCHEMA``, sorted as in every file of them."""
+    """Records as rows of ``SCHEMA``, sorted as in every file of records."""
     rows = [vars(record) for record in records]
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in SCHEMA]
     return pa.Table.from_arrays(columns, schema=SCHEMA).sort_by(ORDER)
 
 
 def as_recorded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of any version as rows of ``SCHEMA``: columns that are not there are null.
+    """Rows of any version as rows of ``SCHEMA``: missing columns are null.
 
-    ``columns``: those to give, in this order; by default all, and after them those that only later
-    versions know. Raises ``pa.ArrowException`` for columns of another type, and without those of
-    ``REQUIRED``.
+    ``columns``: those to return, in this order; by default all, followed by those that only later
+    versions know. Raises ``pa.ArrowException`` for columns of another type, and if any of
+    ``REQUIRED`` are missing.
     """
     there = table.schema.names
     wanted = SCHEMA.names if columns is None else columns
@@ -280,18 +280,18 @@ def of_methods(table: pa.Table, methods: Iterable[Method]) -> pa.Table:
 
 
 def keys_of(table: pa.Table) -> pa.Array:
-    """One string per row of what no two rows have in common.
+    """One string per row, unique to it.
 
-    Neither part holds a line feed: control characters in names are escaped.
+    Neither part contains a line feed: control characters in names are escaped.
     """
     keys = pc.binary_join_element_wise(table["input"], table["method"], "\n")
     return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
 
 
 def as_units(table: pa.Table) -> pa.Table:
-    """The keys of rows, where those of a container have that container for their input.
+    """The keys of rows, with the container as the input of rows that are in one.
 
-    A slash is behind it, as in the order of a listing. ``table`` has the columns of ``UNIT``.
+    A slash is appended to it, as in the order of a listing. ``table`` has the columns of ``UNIT``.
     """
     folder = pc.binary_join_element_wise(table["container"], pa.scalar(""), "/")
     return pa.table({"input": pc.coalesce(folder, table["input"]), "method": table["method"]})

@@ -1,8 +1,8 @@
 """Old rows that a plan replaces, found in one pass over the old files and one over the plan.
 
-Files of records and chunks of a plan are both sorted by input, so that only files and chunks whose
-ranges of inputs overlap can share rows. A file is held, as its keys alone, from the first chunk
-that overlaps it to the last.
+Files of records and chunks of a plan are both sorted by input, so only files and chunks whose
+ranges of inputs overlap can share rows. Only the keys of a file are kept in memory, from the first
+chunk that overlaps it to the last.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class OldFile:
 
     path: str
     replaced: pa.Array | None
-    """One boolean per row; None if it loses nothing."""
+    """One boolean per row; None if no row is replaced."""
 
     def lost_rows(self, storage: Storage, columns: Sequence[str]) -> pa.Table:
-        """The rows that it loses, some columns of them."""
+        """The rows that it loses, restricted to some columns."""
         table = read_records(storage, self.path, columns)
         return table.slice(0, 0) if self.replaced is None else table.filter(self.replaced)
 
     def kept_rows(self, table: pa.Table) -> pa.Table:
-        """The rows that stay, of the file as it was read."""
+        """The rows that stay, of the table read from the file."""
         return table if self.replaced is None else table.filter(pc.invert(self.replaced))
 
 
 class _Open:
-    """A file that chunks to come may still replace rows of."""
+    """A file that later chunks may still replace rows of."""
 
     def __init__(self, storage: Storage, span: Span) -> None:
         self.span = span
@@ -72,7 +72,7 @@ class _Chunk:
     range: BatchRange
     keys: pa.Array
     low: str | None
-    """Of its inputs; None if it replaces nothing."""
+    """The lowest of its inputs; None if it replaces nothing."""
     high: str | None
 
 
@@ -83,7 +83,7 @@ def old_spans(storage: Storage, state: OutputState, plan: Plan) -> list[Span]:
 
 
 def span_of(storage: Storage, path: str) -> Span:
-    """Look at a file of records. Raises ``DamagedRecordsError``."""
+    """Read the range of a file of records. Raises ``DamagedRecordsError``."""
     inputs = as_units(read_records(storage, path, UNIT))["input"]
     if not len(inputs):
         raise DamagedRecordsError(path, "it has no rows")
@@ -97,10 +97,10 @@ def replaced_by(
     old: Sequence[Span],
     committed: Container[int] | None = None,
 ) -> Iterator[OldFile | BatchRange]:
-    """Each old file with the rows that it loses, and each chunk once its old rows were all given.
+    """Each old file with the rows that it loses, and each chunk once all its old rows were yielded.
 
     Only replacements in ``committed`` batches count; by default all of the plan. Every old file and
-    every chunk is given once, and read once.
+    every chunk is yielded once, and read once.
     """
     if not old:
         yield from plan.chunks
@@ -148,7 +148,7 @@ def _chunks(storage: Storage, plan: Plan, committed: Container[int] | None) -> I
 
 
 def _keys(rows: pa.Table) -> pa.Array:
-    """One key per (input, method) of plan rows, which hold lists of methods."""
+    """One key per (input, method) of plan rows, which contain lists of methods."""
     parents = pc.list_parent_indices(rows["methods"])
     pairs = {"input": rows["input"].take(parents), "method": pc.list_flatten(rows["methods"])}
     return keys_of(pa.table(pairs))

@@ -25,14 +25,14 @@ from batchlight.storage import Storage
 
 @dataclass(frozen=True)
 class OutputState:
-    """The plans, parts and files of records that are there; ``commit`` has what changes them."""
+    """The plans, parts and files of records that exist; ``commit.py`` changes them."""
 
     plans: tuple[int, ...]
-    """The first batch of every whole plan, in order."""
+    """The first batch of every complete plan, in order."""
     plan: Plan | None
-    """The last of them; all before it are closed."""
+    """The last of them; all earlier ones are closed."""
     closed: bool
-    """Whether all rows of the last plan stand in ``metadata/``."""
+    """Whether all rows of the last plan are in ``metadata/``."""
     parts: NumberSet
     """Batches that are committed and not yet moved."""
     metadata: tuple[BatchRange, ...]
@@ -66,7 +66,7 @@ class OutputState:
     def next_batch(self) -> int:
         """The number of the first batch of a new plan.
 
-        After all that ``metadata/`` holds, even if the plans are gone that it came from.
+        It follows all that ``metadata/`` holds, even if the plans that these came from are gone.
         """
         after = self.metadata[-1].last + 1 if self.metadata else 0
         return max(after, self.plan.next_batch if self.plan else 0)
@@ -96,7 +96,7 @@ class OutputState:
         return which >= 0 and batch in self.metadata[which]
 
     def plan_of(self, storage: Storage, batch: int) -> Plan:
-        """The plan of a batch. Raises ``StorageError`` if it is no longer there."""
+        """The plan of a batch. Raises ``StorageError`` if it no longer exists."""
         which = bisect_right(self.plans, batch) - 1
         if which < 0:
             raise StorageError(f"the plan of batch {batch} is gone", transient=False)

@@ -1,4 +1,4 @@
-"""How far a run is, or how it ended, read from its output alone."""
+"""How far a run is, or how it ended, from its output alone."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Status:
     state: str
     """``running``, ``interrupted`` (run the same command again), or ``finished``."""
     images: int
-    """Of the last plan."""
+    """Images of the last plan."""
     planned: int
     """(image, method) pairs of the last plan."""
     done: int
-    """In committed batches; of a run under way, as of some seconds ago, also in the others."""
+    """In committed batches; for a running run, also in the others, as of some seconds ago."""
     failed: int | None
-    """Of those that a run under way has done; None if there is none, or it has not told yet."""
+    """Failures of the current run; None if there is none, or it has not reported yet."""
     holder: str | None
     ended: str | None
-    """When and how the last run that is over ended."""
+    """When and how the last completed run ended."""
     exit_code: int | None
     more: bool = False
-    """Whether the listing goes on after the last plan: another one is to follow."""
+    """Whether the listing goes on after the last plan, so that another plan follows."""
 
 
 def open_output(text: str) -> Storage:
@@ -77,13 +77,13 @@ def read_status(text: str) -> Status:
 
 
 def _told_of(state: OutputState, holder: Holder | None) -> PlanProgress | None:
-    """What a run under way tells of the last plan."""
+    """What a current run reports about the last plan."""
     told = holder.progress if holder else None
     plan = state.unfinished
     return told if told and plan and told.plan == plan.first else None
 
 
 def rows_left(storage: Storage, state: OutputState) -> int:
-    """How many (input, method) pairs of the last plan are not in committed batches."""
+    """Number of (input, method) pairs of the last plan that are not in committed batches."""
     plan = state.unfinished
     return sum(plan.rows_left(storage, state.done).values()) if plan else 0

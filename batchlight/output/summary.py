@@ -1,4 +1,4 @@
-"""``summary.json``: how a run ended, for whoever cannot read its log."""
+"""``summary.json``: how a run ended, for readers without access to its log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = (
 class Summary(Document):
     """How a run ended: the fields of ``summary.json``.
 
-    Counts are of (image, method) pairs unless they say otherwise.
+    Counts are in (image, method) pairs unless stated otherwise.
     """
 
     run_id: str
@@ -49,49 +49,49 @@ class Summary(Document):
     containers: int = 0
     """Of the listing. One that is damaged, not done, or without images counts as one image."""
     beside: int = 0
-    """Files beside containers, which go along with these; in none of the other counts."""
+    """Files beside containers, which are copied with them; in none of the other counts."""
     others: int = 0
-    """Files of the listing that are no images, and are copied."""
+    """Files of the listing that are not images but are copied."""
     pairs: int = 0
-    """Images, and others, x methods; as many as these with one method."""
+    """Images, and others, x methods; equal to their number if there is one method."""
     counted: bool = True
-    """False if a run that ended before its time had none left to count the rows that it left:
-    then ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
+    """False if a run that ended early had no time left to count the rows in its output: then
+    ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     skipped: int = 0
     """Pairs whose image was not dark, and so was copied or left out."""
     copied: int = 0
-    """Pairs of others."""
+    """Pairs of other files."""
     failed: int = 0
     failed_by_code: Mapping[str, int] = {}
     lost_by_name: Mapping[str, int] = {}
-    """How many outputs do not have what of their input's file: the column ``lost``."""
+    """How many outputs lack what their input had, by name: the column ``lost``."""
     missing: int = 0
     """Pairs without a record: pairs - ok - skipped - copied - failed."""
     gone: int = 0
-    """Records whose input is no longer there; in none of the counts above."""
+    """Records whose input no longer exists; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
-    """Files of the listing that are no images, by suffix."""
+    """Files of the listing that are not images, by suffix."""
     pairs_now: int = 0
-    """Pairs in the plans of this run, also what was done of them before it went on with one."""
+    """Pairs in the plans of this run, including those done before it resumed a plan."""
     failed_now: int = 0
-    """Those of them that failed, which the exit code is about."""
+    """Those of them that failed; they determine the exit code."""
     done_now: int = 0
-    """Pairs done by this run, well or not."""
+    """Pairs done by this run, whether they failed or not."""
     done_before: int = 0
     """Pairs of the listing that this run did not have to touch."""
     input_bytes: int = 0
-    """Of all pairs on record: with two methods, an image counts twice."""
+    """Of all recorded pairs: with two methods, an image counts twice."""
     output_bytes: int = 0
     read_bytes: int = 0
-    """Of images that this run has read, as often as it did, which is once."""
+    """Of images that this run has read; an image that had to be read again counts again."""
     written_bytes: int = 0
-    """Of the outputs of this run."""
+    """Bytes of the outputs of this run."""
     elapsed_s: float = 0.0
     """From the first batch submitted to the last committed."""
     images_per_s: float = 0.0
     report_s: float = 0.0
-    """What making the report took; zero if the one of an earlier run still holds."""
+    """Time to make the report; zero if that of an earlier run is still up to date."""
     config: Mapping[str, Any] = {}
     fingerprints: Mapping[str, str] = {}
     network: Mapping[str, str] = {}
@@ -99,9 +99,9 @@ class Summary(Document):
     versions: Mapping[str, str] = {}
 
     def judged(self, config: JobConfig, stopped_after: int | None) -> Summary:
-        """The same, with the exit code and the reason that follow from its counts.
+        """The same summary, with the exit code and the reason that follow from its counts.
 
-        ``stopped_after``: failures after which ``--fail-fast`` has stopped the run.
+        ``stopped_after``: the failures after which ``--fail-fast`` stopped the run.
         """
         code = ExitCode.OK
         if stopped_after is not None:
@@ -114,7 +114,7 @@ class Summary(Document):
         return self.model_copy(update={"exit_code": code, "reason": reason})
 
     def in_pairs(self, number: int) -> str:
-        """A number of pairs, as a person reads it: images, where there is one method."""
+        """A number of pairs in words; with one method, a number of images."""
         thing = "file" if self.others else "image"
         if self.pairs == self.inputs + self.others:
             return counted(number, thing)
@@ -122,7 +122,7 @@ class Summary(Document):
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a person is told of a run, a line each; not what there is none of."""
+        """What the user is told about a run, by line; empty values are left out."""
         unit = "" if self.pairs == self.inputs + self.others else " pairs"
 
         def some(number: int, of: str = unit) -> str:
@@ -165,7 +165,7 @@ class Summary(Document):
         }
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
+        """The rich representation in a notebook."""
         rows = "".join(
             f'<tr><td style="text-align: left">{escape(shown(name))}</td>'
             f'<td style="text-align: left">{escape(shown(value))}</td></tr>'
@@ -200,7 +200,7 @@ class Summary(Document):
         return done if self.pairs_now else f"nothing to do, {done}"
 
     def write(self, storage: Storage) -> None:
-        """Store it, replacing that of the run before."""
+        """Store it, replacing that of the previous run."""
         storage.write(SUMMARY, serialise(self))
 
     def to_json(self) -> str:
@@ -209,7 +209,7 @@ class Summary(Document):
 
 
 def counts_of(rows: Tally) -> dict[str, Any]:
-    """The fields of a summary that tell of all rows on record."""
+    """The fields of a summary that cover all recorded rows."""
     return {
         "ok": rows.ok,
         "skipped": rows.skipped,
@@ -223,7 +223,7 @@ def counts_of(rows: Tally) -> dict[str, Any]:
 
 
 def read_summary(storage: Storage) -> Summary | None:
-    """The summary of the last run that came to an end; None if none did."""
+    """The summary of the last run that ended in order; None if none did."""
     try:
         with state_trouble(SUMMARY):
             data = storage.read(SUMMARY)
@@ -233,7 +233,7 @@ def read_summary(storage: Storage) -> Summary | None:
 
 
 def package_versions() -> dict[str, str]:
-    """What this run computes with."""
+    """The versions that this run computes with."""
     found = {"batchlight": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,13 +1,13 @@
 """The report, one self-contained HTML page about an output, and the contact sheet of a preview.
 
-bins.py        sums along an axis whose length nobody knows yet
-folders.py     how many images of each folder came to what
+bins.py        sums along an axis of unknown length
+folders.py     outcomes of images by folder
 selections.py  which images are shown
 digest.py      what the records say, in bounded memory
-pictures.py    the images that are shown, read and made small
+pictures.py    the images that are shown, read and shrunk
 refused.py     pictures of images that a run refuses
 cards.py       the images that are shown, before and after
-meanings.py    what the codes of failed images mean
+meanings.py    explanations of the codes of failed images
 failures.py    the failed images, by code
 ending.py      how a run ended, with which options
 axes.py        axes and what is drawn between them, as SVG
@@ -16,9 +16,9 @@ writing.py     all of it as one page
 
 contact_sheet.py   images enhanced with several settings side by side, as one page
 sheet_drawing.py   the same as a PNG
-detail.py          the part of an image that is shown at its own size
+detail.py          the part of an image that is shown at full resolution
 
-rendering.py  how pages are put together
+rendering.py  rendering pages from templates
 page/         their HTML, styles and scripts
 fonts/        the font of the PNG
 """

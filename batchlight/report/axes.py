@@ -1,4 +1,4 @@
-"""Two axes and what is drawn between them, as SVG that takes its colours and font from the page."""
+"""Two axes and what is drawn between them, as SVG that inherits colours and font from the page."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 WIDTH, HEIGHT = 331, 158
-"""Of a chart, in units of the drawing; the page makes it as wide as there is room."""
+"""Of a chart, in drawing units; the page scales it to the available width."""
 LEFT, RIGHT, TOP, BOTTOM = 33, 321, 8, 126
-"""What lies between the axes."""
+"""The area between the axes."""
 LETTER = 9
 TICK = 3.5
 MOST_INTERVALS = 6
 NICE = (1, 2, 2.5, 5, 10)
-"""Leading digits of a step from tick to tick."""
+"""Leading digits of the step between ticks."""
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 PLAIN_BELOW = 10_000
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: which values it shows, and where on the drawing they lie."""
+    """An axis: the values that it shows, and their positions in the drawing."""
 
     low: float
     high: float
     start: float
     end: float
     whole: bool = False
-    """Whether there is nothing between whole numbers."""
+    """Whether values are integers only."""
 
     def at(self, values: Floats) -> Floats:
-        """Where values lie."""
+        """The positions of values."""
         span = (self.high - self.low) or 1.0
         return self.start + (values - self.low) / span * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values, evenly spaced, at most seven of them."""
+        """Evenly spaced round values, at most seven."""
         step = self._step()
         first, last = math.ceil(self.low / step), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
@@ -59,7 +59,7 @@ def horizontal(low: float, high: float, *, whole: bool = False) -> Scale:
 
 
 def upward(high: float, *, whole: bool = False) -> Scale:
-    """From 0 at the bottom to some space above ``high``."""
+    """From 0 at the bottom to slightly above ``high``."""
     return Scale(0, high * 1.05 or 1, BOTTOM, TOP, whole)
 
 
@@ -72,19 +72,19 @@ def steps(x: Scale, y: Scale, edges: Floats, values: Floats, colour: str) -> str
 
 
 def curve(x: Scale, y: Scale, at: Floats, values: Floats, colour: str) -> str:
-    """Straight from value to value, all (values,)."""
+    """Straight lines between values, all (values,)."""
     return _stroke("M" + "L".join(_points(x.at(at), y.at(values))), colour)
 
 
 def band(x: Scale, y: Scale, at: Floats, low: Floats, high: Floats, colour: str) -> str:
-    """What lies between two curves, all (values,)."""
+    """The area between two curves, all (values,)."""
     there = _points(x.at(at), y.at(high))
     back = _points(x.at(at[::-1]), y.at(low[::-1]))
     return _area("M" + "L".join([*there, *back]) + "Z", colour)
 
 
 def chart(x: Scale, y: Scale, label: str, drawn: Iterable[str]) -> str:
-    """The whole drawing: ticks and grid, what is drawn, and what the horizontal axis shows."""
+    """The whole drawing: ticks and grid, what is drawn, and the label of the horizontal axis."""
     grid = [_across(at, text) for at, text in _labelled(y)]
     below = [_below(at, text) for at, text in _labelled(x)]
     middle = (LEFT + RIGHT) / 2
@@ -110,7 +110,7 @@ def _labelled(scale: Scale) -> list[tuple[float, str]]:
 
 
 def labels(ticks: Sequence[float]) -> list[str]:
-    """All with one unit and as many decimals as the finest needs: ``0``, ``0.5``, ``1.5M``."""
+    """All in one unit, with as many decimals as the finest needs: ``0``, ``0.5``, ``1.5M``."""
     largest = max(map(abs, ticks), default=0)
     fitting = (pair for pair in SUFFIXES if largest >= max(pair[0], PLAIN_BELOW))
     unit, suffix = next(fitting, (1, ""))

@@ -1,4 +1,4 @@
-"""Sums along an axis whose length nobody knows yet, in bounded memory."""
+"""Sums along an axis of unknown length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Values by integer position, in bins that become twice as wide whenever there are too many.
+    """Values by integer position, in bins that double in width whenever there are too many.
 
     Bin ``i`` holds the positions ``[i * width, (i + 1) * width)``; bins without values are left
-    out. What comes out does not depend on the order in which the values come.
+    out. The result does not depend on the order of the values.
     """
 
     most: int
-    """How many bins there may be between the first and the last, both included."""
+    """Maximum number of bins from the first to the last, both included."""
     width: int = 1
     index: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Ascending; (bins,), as are all below."""
+    """Ascending; (bins,), like everything below."""
     count: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
     total: Floats = field(default_factory=lambda: np.zeros(0))
     low: Floats = field(default_factory=lambda: np.zeros(0))
     high: Floats = field(default_factory=lambda: np.zeros(0))
 
     def added(self, positions: npt.NDArray[Any], values: npt.NDArray[Any]) -> Bins:
-        """With these values at these positions, both (values,)."""
+        """With these values added at these positions, both (values,)."""
         if not len(positions):
             return self
         floats = values.astype(np.float64)
@@ -60,5 +60,5 @@ class Bins:
 
     @property
     def mean(self) -> Floats:
-        """Of each bin."""
+        """The mean of each bin."""
         return self.total / self.count

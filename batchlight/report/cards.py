@@ -1,4 +1,4 @@
-"""The images that a report shows, each with its states side by side: before, and every method's."""
+"""The images that a report shows, each with its states side by side: before, and each method's."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class State:
-    """One state of an image: as it was, or what a method made of it."""
+    """One state of an image: the original, or the result of a method."""
 
     name: str
     picture: Picture
     link: str
-    """Where its file is, seen from the report; empty where no browser could open it."""
+    """Path of its file, relative to the report; empty if no browser could open it."""
     luminance: float | None = None
     clipped: float | None = None
     status: str = OK
 
     @property
     def facts(self) -> str:
-        """What is on record of it; records of other versions may lack some."""
+        """The recorded facts about it; records of other versions may lack some."""
         return " · ".join(
             text.format(value)
             for text, value in (
@@ -50,26 +50,26 @@ class Card:
     height: int | None
     before: State
     after: Sequence[State]
-    """By method; not those that have no output."""
+    """By method; without those that have no output."""
 
     @property
     def states(self) -> Sequence[State]:
-        """All of them, before first."""
+        """All states, the original first."""
         return [self.before, *self.after]
 
     @property
     def seen(self) -> Sequence[State]:
-        """Those of which there are pictures."""
+        """The states with a picture."""
         return [state for state in self.states if state.picture.uri]
 
     @property
     def unseen(self) -> Sequence[State]:
-        """The others."""
+        """The states without a picture."""
         return [state for state in self.states if not state.picture.uri]
 
 
 class Links:
-    """From the report to the files that it is about."""
+    """Links from the report to the files that it shows."""
 
     def __init__(self, output: Location) -> None:
         self._output = output
@@ -79,7 +79,7 @@ class Links:
         return "./" + quote(path)
 
     def to_original(self, place: Location | None) -> str:
-        """Where both are local."""
+        """A link if both are local."""
         if place is None or place.remote or self._output.remote:
             return ""
         return quote(os.path.relpath(place.path, self._output.path))
@@ -91,12 +91,12 @@ def make_cards(
     album: Album,
     links: Links,
 ) -> Sequence[Card]:
-    """``reasons`` and ``rows``: of each image."""
+    """``reasons`` and ``rows``: for each image."""
     return [_card(name, why, rows[name], album, links) for name, why in reasons.items()]
 
 
 def pictures_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
-    """How many pictures ``make_cards`` makes."""
+    """How many pictures ``make_cards`` will make."""
     return sum(1 + sum(row["status"] == OK for row in some) for some in rows.values())
 
 
@@ -117,7 +117,7 @@ def _card(
     after = [
         State(
             row["method"],
-            # What is not dark was copied, and looks as it did.
+            # An image that is not dark was copied, and looks the same.
             album.result(row) if row["status"] == OK else Picture(),
             links.to_result(row["output"]),
             row["luminance_after"],

@@ -1,6 +1,6 @@
 """The curves of a report.
 
-The page also says in words what each shows, for screen readers.
+The page also describes each of them in words, for screen readers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from batchlight.report.axes import band, chart, curve, horizontal, steps, upward
 from batchlight.report.bins import Bins, Integers
 
 BEFORE, AFTER = "var(--before)", "var(--after)"
-"""Colours of the page, which has others by night."""
+"""Colours of the page, which differ in dark mode."""
 
 LIGHT = 255
 
@@ -19,7 +19,7 @@ _UNITS = ((2 * 86_400, "days", 86_400), (2 * 3600, "hours", 3600), (120, "minute
 
 
 def luminance(before: Integers, after: Integers) -> str:
-    """Two histograms of equal bins over 0..1: how many images of a method are how bright."""
+    """Two histograms with equal bins over 0..1: the brightness of a method's images."""
     edges = np.linspace(0, 1, len(before) + 1)
     x = horizontal(0, 1)
     y = upward(float(max(before.max(), after.max())), whole=True)
@@ -31,7 +31,7 @@ def luminance(before: Integers, after: Integers) -> str:
 
 
 def light(bins: Bins) -> str:
-    """The atmospheric light of batch after batch, 0..255; of many at once, mean and range."""
+    """The atmospheric light by batch, 0..255; mean and range where a bin holds several."""
     middle = ((bins.index + 0.5) * bins.width - 0.5).astype(np.float64)
     x = horizontal(float(middle[0]), float(middle[-1]), whole=True)
     y = upward(LIGHT)

@@ -18,36 +18,36 @@ from batchlight.worker.image import Failure
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Measured, Tried
 
 SIDE = 720
-"""Pixels of the longer side of a whole picture, which is seen when it is enlarged."""
+"""Longer side in pixels of a whole picture, as seen when enlarged."""
 DETAIL_WIDTH, DETAIL_HEIGHT = 320, 180
-"""Pixels of the part that is shown at its own size."""
+"""Size in pixels of the part shown at full resolution."""
 DETAIL_QUALITIES = (95, 90, 80, 60, 40)
-"""Of WebP, as those of other pictures: what is compared is noise."""
+"""WebP qualities, as for other pictures: higher, since noise is compared."""
 PICTURES_BYTES = 2_100_000
-"""Of all pictures together, before they are written as text, which takes a third more."""
+"""Total for all pictures, before encoding as text, which adds a third."""
 PICTURE_BYTES_AT_MOST = 60_000
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """An image as it is shown: uint8, upright, gray or blue, green, red."""
+    """An image prepared for display: uint8, upright, gray or blue, green, red."""
 
     whole: Pixels
-    """Made small."""
+    """The whole image, shrunk."""
     detail: Pixels
-    """The telling part, at its own size."""
+    """The most telling part, at full resolution."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What one setting made of one image."""
+    """The result of one setting for one image."""
 
     outcome: Measured | Failure
     shot: Shot | None
 
     @property
     def facts(self) -> str:
-        """What matters for choosing, or why there is no picture."""
+        """The facts for choosing a setting, or why there is no picture."""
         if isinstance(self.outcome, Failure):
             return f"{self.outcome.code}: {self.outcome.message}"
         return (
@@ -72,13 +72,13 @@ class Row:
 
     @property
     def facts(self) -> str:
-        """Of the original."""
+        """Facts about the original."""
         return f"{self.width}×{self.height} · luminance {self.luminance:.2f}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a setting did on all the images that it could do."""
+    """The results of a setting over all the images that it could process."""
 
     label: str
     """The options of a run, as typed in a shell; empty for the defaults."""
@@ -94,7 +94,7 @@ class Comparison:
 
     @classmethod
     def of(cls, label: str, method: str, outcomes: Sequence[Measured | Failure]) -> Comparison:
-        """Compare what came of all images."""
+        """Summarize the outcomes for all images."""
         done = [outcome for outcome in outcomes if isinstance(outcome, Measured)]
         return cls(
             label,
@@ -134,7 +134,7 @@ class FailedImage:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """All that a contact sheet shows."""
+    """Everything that a contact sheet shows."""
 
     input: str
     notes: Sequence[str]
@@ -144,7 +144,7 @@ class Sheet:
     failed: Sequence[FailedImage]
 
     def as_html(self) -> str:
-        """One page that needs nothing beside itself."""
+        """A self-contained page."""
         room = _Room.of(sum(1 + len(row.cells) for row in self.rows))
         return render(
             "sheet.html",
@@ -166,7 +166,7 @@ class Photographer:
         self.original = _shot(pixels, self._part)
 
     def cell(self, tried: Tried | Failure) -> Cell:
-        """With what a run would write, decoded again."""
+        """The cell for what a run would write, decoded again."""
         if isinstance(tried, Failure):
             return Cell(tried, None)
         try:
@@ -179,7 +179,7 @@ class Photographer:
 
 
 def in_ms(milliseconds: float) -> str:
-    """With two digits or more."""
+    """With at least two digits."""
     return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:,.0f}"
 
 
@@ -189,7 +189,7 @@ def _shot(pixels: Pixels, part: Part) -> Shot:
 
 @dataclass(frozen=True)
 class _Room:
-    """How many bytes the pictures of a page may have."""
+    """The byte budget for the pictures of a page."""
 
     whole: int
     detail: int
@@ -215,7 +215,7 @@ class _ShownShot:
 
 
 class _ShownRow:
-    """A row whose pictures are made when the template asks for them."""
+    """A row whose pictures are made only when the template asks for them."""
 
     def __init__(self, row: Row, room: _Room) -> None:
         self.row = row
@@ -223,7 +223,7 @@ class _ShownRow:
 
     @cached_property
     def shots(self) -> Sequence[_ShownShot]:
-        """The original first."""
+        """The shots, the original first."""
         return [
             _ShownShot(self.row.original, self._room, self.row.facts),
             *(_ShownShot(cell.shot, self._room, cell.facts) for cell in self.row.cells),

@@ -1,4 +1,4 @@
-"""The part of an image that tells most of a setting: dark, but not empty."""
+"""The part of an image that reveals most about a setting: dark, but not empty."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from batchlight.images.pixels import Pixels
 
 CELL = 8
-"""Side in pixels of what is averaged first, so that noise does not pass for texture."""
+"""Side in pixels of the cells averaged first, so that noise does not count as texture."""
 STEPS = 4
-"""Places looked at per side of the part."""
+"""Places examined per side of the part."""
 BLACK = 4.0
-"""Levels added before the logarithm, so that what is nearly black has no texture by one level."""
+"""Levels added before the logarithm, so that one level is no texture in what is nearly black."""
 STEEP = 0.5
-"""The largest difference of two logarithms that counts."""
+"""Upper limit for a difference of two logarithms."""
 DIM = 32.0
-"""Levels added to the brightness, beyond which a part counts as the less dark."""
+"""Levels added to the brightness; beyond them, the brightness of a part begins to matter."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Part:
     height: int
 
     def of(self, pixels: Pixels) -> Pixels:
-        """The pixels in it; fewer where the image is smaller."""
+        """The pixels in it; fewer if the image is smaller."""
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
 def telling_part(pixels: Pixels, width: int, height: int) -> Part:
-    """The part of this size with the most texture for its brightness.
+    """The part of this size with the most texture relative to its brightness.
 
     ``pixels``: uint8, gray or colour. Texture is how much neighbouring averages differ in their
-    logarithms, each difference cut so that no single edge decides.
+    logarithms, each difference limited so that no single edge decides.
     """
     width, height = min(width, pixels.shape[1]), min(height, pixels.shape[0])
     gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
@@ -51,7 +51,7 @@ def telling_part(pixels: Pixels, width: int, height: int) -> Part:
         for axis in (0, 1)
     )
     window = max(1, width // CELL), max(1, height // CELL)
-    # Of the window that begins at each cell.
+    # For the window that begins at each cell.
     texture, mean = (
         cv2.boxFilter(values, -1, window, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
         for values in (steepness, cells)

@@ -1,4 +1,4 @@
-"""What the records say, read file by file; what is kept does not grow with their number."""
+"""What the records say, read file by file; memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HISTOGRAM_BINS = 64
 LIGHT_BINS = 256
 PACE_BINS = 64
 FAILURES_BYTES = 24_000
-"""Of what is listed, for each code."""
+"""Budget for the failures listed under each code."""
 MARKUP_BYTES = 100
-"""Around each path and reason."""
+"""Overhead of each path and reason."""
 
 _COLUMNS = (
     *(name for name in TALLY_COLUMNS if name not in SHOWN),
@@ -35,11 +35,11 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class MethodDigest:
-    """What one method made of the data set."""
+    """The results of one method on the data set."""
 
     tally: Tally = field(default_factory=Tally)
     before: Integers = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
-    """How many of the images have which mean luminance, 0..1 in equal bins."""
+    """Number of images by mean luminance, 0..1 in equal bins."""
     after: Integers = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
     luminance: tuple[float, float] = (0.0, 0.0)
     """Sums of the luminance of the enhanced images, before and after."""
@@ -47,7 +47,7 @@ class MethodDigest:
     """Sums over the enhanced images, in the order of ``STAGES``."""
 
     def added(self, table: pa.Table) -> MethodDigest:
-        """With more rows of this method."""
+        """With more rows of this method added."""
         done = table.filter(pc.equal(table["status"], "ok"))
         before, after = _floats(done["luminance_before"]), _floats(done["luminance_after"])
         return MethodDigest(
@@ -76,7 +76,7 @@ class RunDigest:
     failed: int
 
     def joined(self, other: RunDigest) -> RunDigest:
-        """With more of the same run."""
+        """With more of the same run added."""
         return RunDigest(
             self.run_id,
             min(self.first, other.first),
@@ -88,7 +88,7 @@ class RunDigest:
 
 @dataclass(frozen=True)
 class FailedImage:
-    """An image to be looked after."""
+    """An image that needs attention."""
 
     input: str
     method: str
@@ -99,24 +99,24 @@ class FailedImage:
 
 @dataclass(frozen=True, eq=False)
 class Digest:
-    """All that the report tells but for the pictures."""
+    """Everything that the report says, except the pictures."""
 
     methods: Mapping[str, MethodDigest] = field(default_factory=dict)
     light: Bins = field(default_factory=partial(Bins, LIGHT_BINS))
-    """The batches' atmospheric light, by number of the batch; no other method uses one."""
+    """The batches' atmospheric light, by batch number; only the classical method uses one."""
     runs: Mapping[str, RunDigest] = field(default_factory=dict)
     pace: Bins = field(default_factory=partial(Bins, PACE_BINS))
     """The images that the last run finished, by millisecond since 1970."""
     failures: Mapping[str, tuple[FailedImage, ...]] = field(default_factory=dict)
     """By code, as many as are shown."""
     read_bytes: int = 0
-    """Of the inputs; of an image that two methods were run on at once, once."""
+    """Bytes of the inputs; an image processed by two methods at once counts once."""
     folders: Folders = field(default_factory=Folders)
     selections: Selections = field(default_factory=Selections)
     """The images whose pictures are shown."""
 
     def added(self, table: pa.Table) -> Digest:
-        """With the rows of one more file."""
+        """With the rows of one more file added."""
         methods = dict(self.methods)
         for method in pc.unique(table["method"]).to_pylist():
             rows = table.filter(pc.equal(table["method"], method))
@@ -143,7 +143,7 @@ class Digest:
         )
 
     def _runs_with(self, table: pa.Table) -> tuple[Mapping[str, RunDigest], Bins]:
-        """The runs, and how fast the last of them was."""
+        """The runs, and the speed of the last of them."""
         runs, pace, last = dict(self.runs), self.pace, self.last_run
         table = table.filter(pc.and_(*(pc.is_valid(table[n]) for n in ("run_id", "finished_at"))))
         for run_id in pc.unique(table["run_id"]).to_pylist():
@@ -162,17 +162,17 @@ class Digest:
 
     @property
     def tally(self) -> Tally:
-        """Of all methods."""
+        """Total over all methods."""
         return sum((method.tally for method in self.methods.values()), Tally())
 
     @property
     def last_run(self) -> RunDigest | None:
-        """The one that ended last."""
+        """The run that ended last."""
         return max(self.runs.values(), key=lambda run: run.last, default=None)
 
 
 def digest(storage: Storage, paths: Sequence[str]) -> Digest:
-    """Read these files of records once; what was copied is no image. Raises ``StorageError``."""
+    """Read these files of records once, ignoring copied other files. Raises ``StorageError``."""
     found = Digest()
     for path in paths:
         table = read_records(storage, path, _COLUMNS)
@@ -193,7 +193,7 @@ def _histogram(luminance: Floats) -> Integers:
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:
-    """As numbers, of which those that are null are NaN."""
+    """As numbers, with NaN for null."""
     return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
 
 
@@ -205,7 +205,7 @@ def _milliseconds(column: pa.ChunkedArray) -> Integers:
 def _failures(
     known: Mapping[str, tuple[FailedImage, ...]], failed: pa.Table
 ) -> Mapping[str, tuple[FailedImage, ...]]:
-    """With the first of more failed rows, as long as there is room for their code."""
+    """With the first of more failed rows added, as long as their code's budget allows."""
     found = {code: list(images) for code, images in known.items()}
     room = {code: FAILURES_BYTES - sum(map(_size, images)) for code, images in known.items()}
     for code in pc.unique(failed["error_code"]).to_pylist():
@@ -223,5 +223,5 @@ def _failures(
 
 
 def _size(image: FailedImage) -> int:
-    """Of a path, which stands on the page twice, and its reason."""
+    """Bytes of a path, which appears on the page twice, and its reason."""
     return 2 * len(image.input.encode()) + len(image.error.encode()) + MARKUP_BYTES

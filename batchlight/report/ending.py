@@ -15,13 +15,13 @@ from batchlight.output.summary import Summary
 
 @dataclass(frozen=True)
 class Ending:
-    """What the summary of a run says, for a person."""
+    """The summary of a run in the terms of the user."""
 
     summary: Summary
 
     @property
     def well(self) -> bool:
-        """Whether nobody needs to look."""
+        """Whether nothing needs attention."""
         return self.summary.exit_code == 0
 
     @property
@@ -31,12 +31,12 @@ class Ending:
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Those that were given, or would have been needed to get the same."""
+        """Options that were given, or that are needed to reproduce the result."""
         return {_flag(name): _in_words(value) for name, value in self._given.items()}
 
     @property
     def defaults(self) -> Mapping[str, str]:
-        """All the others."""
+        """All other options."""
         return {
             _flag(name): _in_words(value)
             for name, value in self.summary.config.items()
@@ -45,7 +45,7 @@ class Ending:
 
     @property
     def command(self) -> str:
-        """What a shell takes to do the same."""
+        """A shell command that does the same."""
         words = ["batchlight", "run"]
         for name, value in self._given.items():
             for one in value if isinstance(value, list) else [value]:
@@ -54,7 +54,7 @@ class Ending:
 
     @cached_property
     def _given(self) -> Mapping[str, Any]:
-        """By field, what is not as it is by default."""
+        """The values that differ from the defaults, by field."""
         defaults = JobConfig(input=".").model_dump(mode="json", exclude={"input"})
         return {
             name: value
@@ -64,19 +64,19 @@ class Ending:
 
     @property
     def versions(self) -> str:
-        """What it was computed with."""
+        """The versions that it was computed with."""
         return ", ".join(f"{name} {version}" for name, version in self.summary.versions.items())
 
     @property
     def network(self) -> str:
-        """What ABSGN ran with."""
+        """The network that ABSGN used."""
         return ", ".join(f"{name} {value}" for name, value in self.summary.network.items())
 
 
 def _moment(text: str) -> str:
     try:
         return f"{datetime.fromisoformat(text):%d %b %Y, %H:%M:%S %Z}"
-    except ValueError:  # of another version
+    except ValueError:  # from another version
         return text
 
 

@@ -1,4 +1,4 @@
-"""The failed images as a report tells of them: by code, with pictures of some."""
+"""The failed images for the report: by code, with pictures of some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchlight.report.pictures import Album, Picture
 from batchlight.storage.base import escape_controls
 
 PICTURES = 4
-"""Of the images of one code."""
+"""Number of pictures per code."""
 SHOWABLE = frozenset(
     {
         ErrorCode.CORRUPT,
@@ -23,16 +23,16 @@ SHOWABLE = frozenset(
         ErrorCode.WRITE_FAILED,
     }
 )
-"""Codes of images that did no harm to whoever read them."""
+"""Codes of images that caused no harm when they were read."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """One image, and why it failed."""
+    """One failed image, and why it failed."""
 
     name: str
     methods: str
-    """Those that it failed for, unless it could not be read for any."""
+    """Methods that failed; empty if the report covers only one."""
     error: str
     picture: Picture | None
     link: str
@@ -40,7 +40,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed images of one code, of which those that are listed may be only the first."""
+    """The failed images of one code; only the first of them may be listed."""
 
     code: str
     count: int
@@ -60,7 +60,7 @@ class Failures:
 
     @property
     def paths(self) -> str:
-        """What the button copies, a path a line."""
+        """What the copy button copies, one path per line."""
         return "\n".join(dict.fromkeys(escape_controls(image.name) for image in self.images))
 
 
@@ -75,7 +75,7 @@ def failures_of(found: Digest, album: Album, links: Links) -> Sequence[Failures]
 
 
 def pictures_of(found: Digest) -> int:
-    """How many pictures ``failures_of`` makes."""
+    """How many pictures ``failures_of`` will make."""
     return sum(
         min(PICTURES, len({image.input for image in images}))
         for code, images in found.failures.items()
@@ -109,7 +109,7 @@ def _of_code(
 
 
 def _pictures(code: str, listed: Sequence[FailedImage], album: Album) -> Mapping[str, Picture]:
-    """Of the first images."""
+    """Pictures of the first images."""
     pictures: dict[str, Picture] = {}
     for image in listed if code in SHOWABLE else ():
         if len(pictures) == PICTURES:

@@ -1,4 +1,4 @@
-"""How many images of each folder came to what, in bounded memory."""
+"""Outcomes of images by folder, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 FOLDERS_AT_MOST = 4096
-"""That are counted apart; of more, the deepest count for the folders above them."""
+"""Maximum number of folders; if there are more, the deepest count towards their parents."""
 DEEPEST = 64
 
 _NAME = r"[^/]*$"
@@ -17,7 +17,7 @@ _NAME = r"[^/]*$"
 
 @dataclass(frozen=True)
 class FolderCounts:
-    """Of one folder, not counting those below it unless they are too many."""
+    """Counts of one folder, excluding subfolders unless there are too many."""
 
     ok: int = 0
     skipped: int = 0
@@ -30,7 +30,7 @@ class FolderCounts:
 
     @property
     def images(self) -> int:
-        """All of them."""
+        """Number of all images."""
         return self.ok + self.skipped + self.failed
 
 
@@ -38,8 +38,8 @@ class FolderCounts:
 class Folders:
     """Counts by folder and method.
 
-    What comes out does not depend on the order in which rows come: the depth is the largest at
-    which there are few enough folders.
+    The result does not depend on the order of the rows: the depth is the largest that leaves few
+    enough folders.
     """
 
     most: int = FOLDERS_AT_MOST
@@ -49,7 +49,7 @@ class Folders:
     """By folder, which ends in a slash unless it is the whole input, and method."""
 
     def added(self, table: pa.Table) -> Folders:
-        """With the rows of a table that has ``input``, ``method`` and ``status``."""
+        """With the rows of a table added that has ``input``, ``method`` and ``status``."""
         folders = pc.replace_substring_regex(table["input"], _NAME, "")
         grouped = (
             pa.table({"folder": folders, "method": table["method"], "status": table["status"]})
@@ -78,7 +78,7 @@ class Folders:
 
 
 def _cut(folder: str, depth: int) -> str:
-    """Its first parts."""
+    """Its first ``depth`` parts."""
     if folder.count("/") <= depth:
         return folder
     return "".join(f"{part}/" for part in folder.split("/")[:depth])

@@ -1,4 +1,4 @@
-"""What the codes of failed images mean, and what to do about them, for a person."""
+"""Explanations of the codes of failed images, and what to do about them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MEANINGS: Mapping[str, str] = {
 
 
 def meaning(code: str) -> str:
-    """A code in words; those of later versions have none here."""
+    """A code in words; codes of later versions have no explanation here."""
     return _MEANINGS.get(code, "")
 
 

@@ -1,4 +1,4 @@
-"""The images that a report shows: read, decoded, made small and upright."""
+"""The images that a report shows: read, decoded, shrunk and turned upright."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
 SIDE = 720
-"""Pixels of a picture's longer side: it is seen large when it is enlarged."""
+"""Longer side of a picture in pixels: large enough for the enlarged view."""
 PIXELS_AT_MOST = 128_000_000
-"""Of an image that is decoded for its picture."""
+"""Limit for an image decoded for its picture."""
 BYTES_AT_MOST = 60_000
 BYTES_AT_LEAST = 1_000
 QUALITIES = (80, 60, 40, 20)
-"""Of WebP; the first that gives a picture of few enough bytes."""
+"""WebP qualities; the first one that fits the byte limit is used."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,25 @@ class Picture:
 
 
 class Room:
-    """How many bytes are left for the pictures of a page; what one leaves over others may have."""
+    """The byte budget for the pictures of a page; what one leaves unused is available to others."""
 
     def __init__(self, total: int, pictures: int) -> None:
         self._left = total
         self._pictures = pictures
 
     def next(self) -> int:
-        """For one more picture."""
+        """Bytes for the next picture."""
         each = self._left // max(1, self._pictures)
         return max(BYTES_AT_LEAST, min(BYTES_AT_MOST, each))
 
     def used(self, picture: Picture) -> None:
-        """One picture is made, or there is a reason why not."""
+        """Note that a picture was made, or the reason why not."""
         self._pictures -= 1
         self._left -= len(picture.uri) * 3 // 4
 
 
 class Album:
-    """Makes pictures of recorded images; each file is read once."""
+    """Makes pictures of recorded images, reading each file once."""
 
     def __init__(
         self, output: Storage, state: OutputState, data_set: DataSet | None, room: Room
@@ -76,16 +76,16 @@ class Album:
         self._opened = lru_cache(partial(open_source, follow_links=follow))
         self._room = room
         self._trouble: dict[str, str] = {}
-        """Of a whole side, which is not tried again: each time could take minutes."""
+        """Trouble with all originals or results: not retried, since each try could take minutes."""
 
     def original(self, row: Mapping[str, Any], failed: bool = False) -> Picture:
-        """What was read. ``failed``: by whatever means there are, as far as it can be decoded."""
+        """The input. ``failed``: decode as much of it as possible, by any means."""
         made = make_any_picture if failed else make_picture
         read = partial(self._read, row)
         return self._counted(self._made("original", row["input_sha256"], read, made))
 
     def result(self, row: Mapping[str, Any]) -> Picture:
-        """What was written."""
+        """The output."""
         read = partial(self._read_result, row)
         return self._counted(self._made("result", row["output_sha256"], read, make_picture))
 
@@ -152,7 +152,7 @@ class Album:
 def _read_part(
     storage: Storage, path: str, row: Mapping[str, Any], offset: str, size: str
 ) -> bytes:
-    """A file, or the image in a container that a row tells of."""
+    """A file, or the image in a container that a row describes."""
     if row["container"] is None:
         return storage.read(path)
     kind = kind_of(row["container"])
@@ -167,9 +167,9 @@ def _read_part(
 
 
 def make_picture(data: bytes, bytes_at_most: int = BYTES_AT_MOST) -> Picture:
-    """An encoded image as a small WebP of 8 bits, upright and without any metadata.
+    """An encoded image as a small 8-bit WebP, upright and without metadata.
 
-    Raises ``ImageError`` if it cannot be decoded or is too large to be, and ``MemoryError``.
+    Raises ``ImageError`` if it cannot be decoded or is too large for it, and ``MemoryError``.
     """
     header = read_header(data, PIXELS_AT_MOST)
     pixels = _in_8_bits(codec.decode(data, header).pixels)
@@ -177,9 +177,9 @@ def make_picture(data: bytes, bytes_at_most: int = BYTES_AT_MOST) -> Picture:
 
 
 def make_any_picture(data: bytes, bytes_at_most: int) -> Picture:
-    """The same of what a run refuses too: what is left of damaged ones, CMYK, first pages.
+    """The same for images that a run refuses: the remains of damaged ones, CMYK, first pages.
 
-    Raises ``ImageError`` if there is nothing to be seen, and ``MemoryError``.
+    Raises ``ImageError`` if nothing can be shown, and ``MemoryError``.
     """
     try:
         return make_picture(data, bytes_at_most)
@@ -191,25 +191,25 @@ def make_any_picture(data: bytes, bytes_at_most: int) -> Picture:
 
 
 def upright(data: bytes, max_pixels: int) -> Pixels:
-    """An encoded image as it is meant to be seen, in 8 bits, without its alpha. Raises as above."""
+    """An encoded image as it is meant to be seen, 8 bits, without alpha. Raises as above."""
     header = read_header(data, max_pixels)
     return turned(_in_8_bits(codec.decode(data, header).pixels), header.orientation)
 
 
 def shrunk(pixels: Pixels, side: int) -> Pixels:
-    """With a longer side of ``side`` pixels at most."""
+    """Shrunk to a longer side of at most ``side`` pixels."""
     scale = min(1.0, side / max(pixels.shape[:2]))
     size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def halved(pixels: Pixels) -> Pixels:
-    """All of it, at half its size."""
+    """The whole picture, at half its size."""
     return shrunk(pixels, max(1, max(pixels.shape[:2]) // 2))
 
 
 def middle(pixels: Pixels) -> Pixels:
-    """Half of its width and height, at its own size."""
+    """The middle half of its width and height, at full resolution."""
     height, width = pixels.shape[:2]
     top, left = height // 4, width // 4
     return pixels[top : top + max(1, height // 2), left : left + max(1, width // 2)]
@@ -221,7 +221,7 @@ def as_picture(
     qualities: Sequence[int] = QUALITIES,
     smaller: Callable[[Pixels], Pixels] = halved,
 ) -> Picture:
-    """Pixels of 8 bits as a WebP of so many bytes at most; ``smaller`` where noise needs more."""
+    """8-bit pixels as a WebP of limited size; ``smaller`` is applied if noise needs more."""
     while True:
         for quality in qualities:
             _, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])

@@ -1,4 +1,4 @@
-"""Pictures of images that a run refuses, for a person to recognise them."""
+"""Pictures of images that a run refuses, so that the user can recognise them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from batchlight.images.pixels import Pixels
 
 PIXELS_AT_MOST = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
-"""That Pillow may try: those that can be inputs."""
+"""The formats that Pillow may try: those that can be inputs."""
 
 
 def decoded_somehow(data: bytes, side: int) -> Pixels | None:
     """What can be seen of an image, as 8 bits in blue, green, red; None if nothing can.
 
-    ``side``: what the picture's longer side will be made to; more pixels are of no use. The first
-    page or frame of several; of a JPEG that is cut short, what there is.
+    ``side``: the longer side that the picture will be shrunk to; more pixels are not needed. The
+    first page or frame of several; for a truncated JPEG, the part that exists.
     """
     for attempt in (_by_pillow, _what_is_left):
         try:

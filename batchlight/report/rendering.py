@@ -1,4 +1,4 @@
-"""Pages: a template with its style and its scripts inside, which need nothing beside themselves."""
+"""Rendering pages: a template with inlined styles and scripts, self-contained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from batchlight.errors import shown
 
 
 def render(template: str, styles: Sequence[str], scripts: Sequence[str], **facts: Any) -> str:
-    """A page of ``page/``, whose text is escaped; it extends ``skeleton.html``."""
-    import jinja2  # late: only who makes a page waits for it
+    """A page of ``page/``, with escaped text; the template extends ``skeleton.html``."""
+    import jinja2  # late: only callers that make a page wait for it
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "page"),
@@ -30,13 +30,13 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], **facts
         version=__version__,
         style=_joined(styles),
         script=script,
-        # The page may run this script and no other, and load nothing from anywhere.
+        # The page may run this script only, and load nothing.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def _steering_nothing(value: Any) -> Any:
-    """Text without what would turn it around on the page; what is escaped already, as it is."""
+    """Text without characters that reorder it on the page; already escaped text is unchanged."""
     return shown(value) if type(value) is str else value
 
 

@@ -22,59 +22,59 @@ SHOWN = (
     *("luminance_before", "luminance_after", "clipped_fraction"),
     *("container", "input_bytes", "output_bytes", "member_offset", "output_offset"),
 )
-"""Columns of what is shown."""
+"""Columns needed for showing an image."""
 
 _CHANGE = "change"
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """Which rows are wanted: of a status, the first in an order."""
+    """Which rows to select: those of one status, the first in some order."""
 
     status: str
     key: str
     order: str
     count: int = EXTREMES
     beyond: float | None = None
-    """Only rows whose key is less, or more if the largest come first."""
+    """Only rows with a smaller key, or a larger one if the largest come first."""
 
     def first(self, rows: pa.Table) -> pa.Table:
-        """Of rows with ``SHOWN`` and the change; none more than can make the count of images."""
+        """The first of ``rows`` (``SHOWN`` and the change), enough for ``count`` images."""
         rows = rows.filter(
             pc.and_(pc.equal(rows["status"], self.status), pc.is_valid(rows[self.key]))
         )
         if self.beyond is not None:
             is_beyond = pc.less if self.order == "ascending" else pc.greater
             rows = rows.filter(is_beyond(rows[self.key], self.beyond))
-        if not rows.num_rows:  # which PyArrow up to 22 cannot select from
+        if not rows.num_rows:  # PyArrow up to 22 cannot select from an empty table
             return rows
         keys = [(self.key, self.order), ("input", "ascending"), ("method", "ascending")]
         return rows.take(pc.select_k_unstable(rows, self.count * len(METHODS), keys))
 
 
 _WISHES: Mapping[str, _Wish] = {
-    # The digest of an image is as good as a number drawn for it, and always drawn the same.
+    # An image's digest is as good as a random number, and always the same.
     "sample": _Wish("ok", "input_sha256", "ascending", SAMPLED),
     "darkest": _Wish("ok", "luminance_before", "ascending"),
     "changed most": _Wish("ok", _CHANGE, "descending"),
     "most clipped": _Wish("ok", "clipped_fraction", "descending", beyond=0.001),
     "still dark": _Wish("ok", "luminance_after", "ascending", beyond=0.3),
-    "became darker": _Wish("ok", _CHANGE, "ascending", beyond=-0.005),  # as far as it is seen
+    "became darker": _Wish("ok", _CHANGE, "ascending", beyond=-0.005),  # visibly
     "left as it is": _Wish("skipped", "luminance_before", "ascending"),
 }
-"""By the word that says why."""
+"""By the word that gives the reason."""
 
 REASONS = tuple(_WISHES)
 
 
 @dataclass(frozen=True)
 class Selections:
-    """The rows that are wanted, of all that were added so far."""
+    """The selected rows among all that were added so far."""
 
     best: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def added(self, table: pa.Table) -> Selections:
-        """With the rows of one more file; the order of the files makes no difference."""
+        """With the rows of one more file added; the order of files makes no difference."""
         change = pc.subtract(table["luminance_after"], table["luminance_before"])
         rows = table.select(SHOWN).append_column(_CHANGE, change)
         best = dict(self.best)
@@ -85,7 +85,7 @@ class Selections:
 
     @property
     def reasons(self) -> Mapping[str, Sequence[str]]:
-        """The images that are shown, each with all the reasons why."""
+        """The images to show, each with all its reasons."""
         found: dict[str, list[str]] = {}
         for reason, rows in self.best.items():
             images = dict.fromkeys(rows["input"].to_pylist())
@@ -94,7 +94,7 @@ class Selections:
         return found
 
     def rows(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """The rows of the images that are shown; all there are if there is only one method."""
+        """The rows of the images to show; complete if there is only one method."""
         found: dict[str, dict[str, Mapping[str, Any]]] = {image: {} for image in self.reasons}
         for rows in self.best.values():
             for row in rows.select(SHOWN).to_pylist():
@@ -106,9 +106,9 @@ class Selections:
 def rows_of(
     storage: Storage, paths: Sequence[str], images: Sequence[str]
 ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """The rows of some images, of all methods, in the order of the methods' names.
+    """The rows of some images, of all methods, ordered by method name.
 
-    What a method was given later lies in other files. Raises ``StorageError``.
+    A method that was run later has its rows in other files. Raises ``StorageError``.
     """
     wanted = pa.array(images, pa.string())
     found: dict[str, list[Mapping[str, Any]]] = {image: [] for image in images}
@@ -123,5 +123,5 @@ def rows_of(
 
 
 def _position(method: str) -> int:
-    """Classical first; those of later versions last."""
+    """Classical first; methods of later versions last."""
     return METHODS.index(method) if method in METHODS else len(METHODS)

@@ -16,19 +16,19 @@ from batchlight.report.contact_sheet import Sheet, Shot
 from batchlight.report.pictures import shrunk
 
 CELL = 288
-"""Pixels: the width of a column, and the largest height of a whole picture."""
+"""Pixels: the width of a column, and the maximum height of a whole picture."""
 DETAIL = 120
-"""Pixels: the height of a part that is shown at its own size."""
+"""Pixels: the height of a part shown at full resolution."""
 GAP = 12
 SMALL, TEXT, HEADING = 12, 14, 20
-"""Sizes of letters, pixels."""
+"""Font sizes, in pixels."""
 LINE = 20
-"""Pixels from line to line."""
+"""Line height, in pixels."""
 PAGE, INK, FAINT, EMPTY = "#fbfaf8", "#24211d", "#6d675e", "#111111"
 
 
 def as_png(sheet: Sheet) -> bytes:
-    """The sheet by day: names, options and facts above and below the same pictures."""
+    """The sheet in light mode: names, options and facts above and below the same pictures."""
     columns = 1 + len(sheet.settings)
     canvas = _Canvas(GAP + columns * (CELL + GAP))
     canvas.text(GAP, sheet.input, INK, size=HEADING, width=canvas.width - 2 * GAP)
@@ -50,7 +50,7 @@ def as_png(sheet: Sheet) -> bytes:
 
 
 class _Canvas:
-    """Drawn from top to bottom, and as high as it has become in the end."""
+    """Drawn from top to bottom; its final height is that of its content."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -58,11 +58,11 @@ class _Canvas:
         self._y = GAP
 
     def down(self, pixels: int) -> None:
-        """Go down, making room."""
+        """Move down, extending the canvas."""
         self._y += pixels
 
     def text(self, x: int, text: str, colour: str, *, width: int, size: int = TEXT) -> None:
-        """One text, in as many lines as it needs."""
+        """A text, in as many lines as it needs."""
         for line in _wrapped(text, width, size):
             self._draw(size + GAP).text((x, self._y), line, colour, _font(size))
             self.down(LINE * size // TEXT)
@@ -77,7 +77,7 @@ class _Canvas:
         self._y = bottom
 
     def shots(self, shots: Sequence[Shot | None]) -> None:
-        """Whole pictures side by side, and their details below them."""
+        """Whole pictures side by side, with their details below."""
         wholes = [None if shot is None else shrunk(shot.whole, CELL) for shot in shots]
         details = [None if shot is None else shot.detail for shot in shots]
         height = max(whole.shape[0] for whole in wholes if whole is not None)
@@ -87,13 +87,13 @@ class _Canvas:
             self.down(kind + GAP // 3)
 
     def png(self) -> bytes:
-        """What has been drawn."""
+        """The drawing as a PNG."""
         buffer = io.BytesIO()
         self._image.crop((0, 0, self.width, self._y + GAP)).save(buffer, "PNG")
         return buffer.getvalue()
 
     def _paste(self, x: int, pixels: Pixels | None, height: int) -> None:
-        """Pixels in the middle of a field of that height, cut where they are larger."""
+        """Pixels centred in a field of that height, cropped if they are larger."""
         draw = self._draw(height)
         draw.rectangle((x, self._y, x + CELL - 1, self._y + height - 1), EMPTY)
         if pixels is None:
@@ -123,7 +123,7 @@ def _facts(values: tuple[str, str, str]) -> list[str]:
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines that are no wider; long words are cut."""
+    """Lines no wider than ``width``; long words are broken."""
     font = _font(size)
     lines = [""]
     for word in shown(text).split(" "):
@@ -142,6 +142,6 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which knows more scripts than Pillow's own font."""
+    """DejaVu Sans, which covers more scripts than Pillow's own font."""
     file = resources.files("batchlight.report") / "fonts" / "DejaVuSans.ttf"
     return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)

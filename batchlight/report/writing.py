@@ -1,4 +1,4 @@
-"""The digest, the charts and the pictures as one page, which needs nothing beside itself."""
+"""The digest, the charts and the pictures as one self-contained page."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from batchlight.storage import EVERYONE, Location, Storage, open_storage
 RUNS_SHOWN = 10
 FOLDERS_SHOWN = 200
 FOLDERS_BYTES = 24_000
-"""Of the names of folders."""
+"""Budget for the names of folders."""
 PICTURES_BYTES = 1_750_000
-"""Of all pictures together, before they are written as text, which takes a third more."""
+"""Total for all pictures, before encoding as text, which adds a third."""
 NAME_TIMES = 16
-"""How often the name of an image that is shown stands on the page, at most."""
+"""Upper limit for how often the name of a shown image appears on the page."""
 
 
 def reported_since(storage: Storage, plan: Plan) -> bool:
-    """Whether the report of an output was made when all of its last plan was there."""
+    """Whether an output's report was made when its last plan was complete."""
     try:
         made = storage.stat(REPORT).modified
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def reported_since(storage: Storage, plan: Plan) -> bool:
 
 @dataclass(frozen=True)
 class _Method:
-    """What is told of one method."""
+    """The facts about one method."""
 
     name: str
     digest: MethodDigest
@@ -64,7 +64,7 @@ class _Method:
 
     @property
     def stages(self) -> Sequence[tuple[str, float, float]]:
-        """Of each stage its name, its mean milliseconds, and its share of them all."""
+        """For each stage its name, its mean milliseconds, and its share of the total."""
         total = sum(self.digest.stages_ms) or 1.0
         return [
             (name.removesuffix("_ms"), value / max(1, self.digest.tally.ok), value / total)
@@ -87,12 +87,12 @@ def write_report(
     lock: int | None = None,
     summary: Summary | None = None,
 ) -> str:
-    """Make the report of an output and put it there; returns where it is.
+    """Make the report of an output and store it there; returns its path.
 
-    Reads the records and the images that it shows, nothing else; originals only of ``data_set``,
-    since what the output itself says of them may come from anybody. ``lock``: the number of the
-    lock under which a run writes it. ``summary``: how that run ends; by default, the stored one.
-    Raises ``StorageError``, and ``LockedError`` if that lock is lost.
+    Reads only the records and the images that it shows; originals only from ``data_set``, since the
+    output itself cannot be trusted on where they are. ``lock``: the number of the lock under which
+    a run writes it. ``summary``: how that run ended; by default, the stored one. Raises
+    ``StorageError``, and ``LockedError`` if that lock is lost.
     """
     storage = open_storage(output)
     if lock is not None:
@@ -144,7 +144,7 @@ def _page(
 
 
 def _numbers(found: Digest) -> dict[str, Any]:
-    """What is counted."""
+    """The counts."""
     runs = sorted(found.runs.values(), key=attrgetter("last"), reverse=True)
     folders = _folders(found)
     return {
@@ -163,7 +163,7 @@ def _numbers(found: Digest) -> dict[str, Any]:
 
 
 def _curves(found: Digest) -> dict[str, Any]:
-    """What changes over batches and time; one value alone is no curve."""
+    """What changes over batches and time; a single value is not a curve."""
     return {
         "light": _described_light(found),
         "light_chart": charts.light(found.light) if found.light.index.size > 1 else "",
@@ -173,7 +173,7 @@ def _curves(found: Digest) -> dict[str, Any]:
 
 
 def _folders(found: Digest) -> Sequence[_Folder]:
-    """Those with the most failed images first, then the largest, as far as there is room."""
+    """Folders with the most failed images first, then the largest, within the budget."""
     folders = [
         _Folder(name, method, counts) for (name, method), counts in found.folders.counts.items()
     ]
@@ -188,13 +188,13 @@ def _folders(found: Digest) -> Sequence[_Folder]:
 
 
 def _pace(run: RunDigest | None) -> float:
-    """Images per second of a run, from the first that it finished to the last."""
+    """Images per second of a run, from its first finished image to the last."""
     lasted = (run.last - run.first).total_seconds() if run else 0.0
     return run.images / lasted if run and lasted else 0.0
 
 
 def _described_light(found: Digest) -> str:
-    """The curve in words, for who cannot see it."""
+    """The curve in words, for readers who cannot see it."""
     bins = found.light
     if not bins.index.size:
         return ""

@@ -12,7 +12,7 @@ from typing import Any
 from batchlight.shards.footer import Footer, Leaf, unsupported
 
 BYTES, PATH = "bytes", "path"
-"""What Hugging Face's data sets store an image as: its bytes, or where it is."""
+"""The fields in which Hugging Face's data sets store an image: its bytes, or its path."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class ImageColumn:
     """A column of images."""
 
     names: tuple[str, ...]
-    """From the top."""
+    """From the root of the schema."""
     leaf: Leaf
     paths: Leaf | None
-    """Where images are of which the bytes are not there."""
+    """The column with the paths of images whose bytes are missing."""
 
     @property
     def name(self) -> str:
-        """As records and ``--image-column`` have it."""
+        """As in records and ``--image-column``."""
         return ".".join(self.names)
 
 
 def image_columns(
     footer: Footer, named: Collection[str], holds_images: Callable[[Leaf], bool]
 ) -> list[ImageColumn]:
-    """Those that the file types as images, or else those whose values are.
+    """The columns that the file types as images, or otherwise those with values that are images.
 
-    ``named``: those that are taken instead; ``holds_images`` looks at a column's first values.
-    Raises ``ImageError`` for a file that has none that is named so.
+    ``named``: columns to use instead; ``holds_images`` checks a column's first values. Raises
+    ``ImageError`` if the file has no column of a given name.
     """
     there = candidates(footer)
     if named:
@@ -53,9 +53,9 @@ def image_columns(
 
 
 def candidates(footer: Footer) -> list[ImageColumn]:
-    """The columns that may hold images: of bytes of no other kind.
+    """The columns that may hold images: those of bytes without another type.
 
-    A name that is there before gets its number, as in ``image#2``.
+    A repeated name gets a number, as in ``image#2``.
     """
     by_names = {leaf.names: leaf for leaf in footer.leaves}
     found: list[ImageColumn] = []
@@ -73,13 +73,13 @@ def candidates(footer: Footer) -> list[ImageColumn]:
 
 
 def may_hold_images(footer: Footer, named: Collection[str]) -> bool:
-    """What can be told without a look at any value."""
+    """Whether the footer allows for images, without reading any values."""
     typed = None if named else _typed(footer)
     return bool(candidates(footer) if typed is None else typed)
 
 
 def _typed(footer: Footer) -> set[tuple[str, ...]] | None:
-    """The names of columns of images, as Hugging Face's data sets note them; None if they do not.
+    """Names of the image columns according to Hugging Face's metadata; None if there is none.
 
     ``Image`` or, in older files, lists and structs of it.
     """

@@ -1,4 +1,4 @@
-"""What can be done with an open container, whatever its kind."""
+"""The interface of an open container, whatever its kind."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from batchlight.storage.patterns import Patterns
 
 
 class Place(Protocol):
-    """Where an image, or something else that may be left out, is in its container."""
+    """The position in a container of an image, or of something else that may be left out."""
 
     @property
     def data(self) -> int | None:
-        """Offset of its bytes in the container; None if they are not there as they are."""
+        """Offset of its bytes in the container; None if they are not stored verbatim."""
 
     @property
     def sample(self) -> bytes:
-        """What it has in common with all else of its sample."""
+        """The key that it shares with everything else in its sample."""
 
 
 PlaceT = TypeVar("PlaceT", bound=Place)
@@ -28,43 +28,43 @@ PlaceT_contra = TypeVar("PlaceT_contra", bound=Place, contravariant=True)
 
 
 class Rewriter(Protocol[PlaceT_contra]):
-    """Writes a container in which images are changed, in the order in which they are found."""
+    """Writes a container with changed images, in the order in which they are read."""
 
     sink: Sink
 
     def kept(self, place: PlaceT_contra) -> int | None:
-        """Leave an image as it is; where its bytes will be, if they will be there as they are."""
+        """Keep an image; returns where its bytes will be, if they will be stored verbatim."""
 
     def replace(self, place: PlaceT_contra, data: bytes) -> int | None:
-        """Give it other bytes; where they are. Raises ``ValueError`` if there is no room."""
+        """Replace its bytes; returns where they are. Raises ``ValueError`` if there is no room."""
 
     def leave_out(self, place: PlaceT_contra) -> None:
-        """Go on without it. Raises ``ImageError`` if that cannot be."""
+        """Skip it. Raises ``ImageError`` if that is impossible."""
 
     def finish(self) -> None:
-        """Write the rest; ``sink.commit`` lets it appear."""
+        """Write the rest; ``sink.commit`` makes the file appear."""
 
     def close(self) -> None:
-        """Give up what is held; not the writer, which is aborted by who opened it."""
+        """Release resources; not the writer, which its opener aborts."""
 
 
 class Contents(Protocol[PlaceT]):
-    """A container that is open for reading."""
+    """A container opened for reading."""
 
     def images(self, patterns: Patterns) -> Iterator[tuple[PlaceT, Input | None]]:
-        """All that may be left out, in order, with what is to be worked on if it is an image.
+        """Everything that may be left out, in order, with the input to process if it is an image.
 
-        Raises ``ImageError`` for a container that is damaged.
+        Raises ``ImageError`` for a damaged container.
         """
 
     def bytes_of(self, item: Input) -> bytes:
-        """One of these images, from any thread."""
+        """The bytes of one of these images; callable from any thread."""
 
     def rewriter(self, writer: Writer) -> Rewriter[PlaceT]:
-        """Writes such a container."""
+        """A rewriter for such a container."""
 
     def require_unchanged(self) -> None:
-        """Raise ``ChangedError`` if it is known that the file changed while it was open."""
+        """Raise ``ChangedError`` if the file is known to have changed while it was open."""
 
 
 AnyContents = Contents[Any]

@@ -1,7 +1,7 @@
 """The footer of a Parquet file: its columns, and where their chunks are.
 
 Field numbers are those of ``parquet.thrift`` of Apache Parquet. The footer is kept as it was read,
-so that it can be written again with other offsets and everything else as it was.
+so that it can be written again with other offsets and otherwise unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batchlight.shards.thrift import Struct, parsed
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 TAIL_BYTES = 64 * 2**10
-"""Read at once from the end of a file; most footers are in it."""
+"""How much to read at once from the end of a file; contains most footers."""
 BYTE_ARRAY = 6
 _LIST, _OPTIONAL, _REPEATED = 3, 1, 2
 _LOGICAL_LIST = 3
@@ -82,48 +82,48 @@ class Source(Protocol):
     def size(self) -> int: ...
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """So many bytes, fewer only at the end."""
+        """``size`` bytes, or fewer only at the end."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A column as it is stored: one value each time."""
+    """A primitive column, with one value at a time."""
 
     number: int
     names: tuple[str, ...]
-    """From the top, without what a list wraps its elements in."""
+    """From the root of the schema, without the wrappers of a list's elements."""
     stored: tuple[str, ...]
-    """With it."""
+    """The same with the wrappers."""
     max_definition: int
     max_repetition: int
     is_binary: bool
-    """Whether its values are bytes, and nothing says what kind of."""
+    """Whether its values are bytes without a further type."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The values of a leaf in a row group."""
+    """The values of a leaf in one row group."""
 
     group: int
     first_row: int
-    """In the file."""
+    """Number of its first row in the file."""
     rows: int
     leaf: Leaf
     start: int
-    """Of its first page, in the file."""
+    """Offset of its first page in the file."""
     end: int
     codec: int
     values: int
-    """Null or not."""
+    """Number of values, including nulls."""
     nulls: int | None
-    """As its statistics have it."""
+    """According to its statistics."""
     bytes: int
-    """Before compression."""
+    """Size before compression."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file says of itself."""
+    """The metadata of a file."""
 
     data: bytes
     start: int
@@ -132,12 +132,12 @@ class Footer:
 
     @property
     def keys(self) -> dict[bytes, bytes]:
-        """What writers have noted beside the schema."""
+        """The writer's key-value metadata."""
         pairs = self.metadata.structs(FileField.KEYS)
         return {pair.get(1, b""): pair.get(2, b"") for pair in pairs}
 
     def chunks(self) -> Iterator[Chunk]:
-        """All of all row groups. Raises ``ImageError`` for what cannot be."""
+        """All chunks of all row groups. Raises ``ImageError`` for impossible values."""
         row = 0
         for number, group in enumerate(self.metadata.structs(FileField.ROW_GROUPS)):
             columns = group.structs(GroupField.COLUMNS)
@@ -203,7 +203,7 @@ def read_footer(source: Source) -> Footer:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn what a part of a file causes, which is not as it must be, into ``ImageError``."""
+    """Turn errors caused by a malformed part of a file into ``ImageError``."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -211,23 +211,23 @@ def reading(what: str) -> Iterator[None]:
 
 
 def damaged(reason: str) -> ImageError:
-    """Of a file that says what cannot be."""
+    """The error for a file with impossible metadata."""
     return ImageError(ErrorCode.CORRUPT, f"the Parquet file is damaged: {reason}")
 
 
 def unsupported(reason: str) -> ImageError:
-    """Of a file that cannot be done."""
+    """The error for a file that cannot be processed."""
     return ImageError(ErrorCode.UNSUPPORTED, f"the Parquet file is not read: {reason}")
 
 
 def _leaves(elements: list[Struct]) -> Iterator[Leaf]:
-    """Those of a schema, which is a tree in the order of its branches."""
+    """The leaves of a schema, which is a tree stored in depth-first order."""
     at, number = 1, 0
 
     def below(
         names: tuple[str, ...], stored: tuple[str, ...], levels: tuple[int, int], wrapped: int
     ) -> Iterator[Leaf]:
-        """Of the element at ``at``; ``wrapped``: how many of the next names a list adds."""
+        """Leaves of the element at ``at``; ``wrapped``: how many of the next names a list adds."""
         nonlocal at, number
         element = elements[at]
         at += 1

@@ -14,21 +14,21 @@ from batchlight.storage.patterns import Patterns
 
 @dataclass(frozen=True)
 class Group(Generic[PlaceT]):
-    """Consecutive images that share a light, and what stands around them."""
+    """Consecutive images that share a light, and what is between them."""
 
     members: list[tuple[PlaceT, Input | None]]
-    """What may be left out: all, or images alone."""
+    """What may be left out: all members, or only images."""
 
     @property
     def images(self) -> list[tuple[PlaceT, Input]]:
-        """Those that are images."""
+        """The members that are images."""
         return [(place, item) for place, item in self.members if item is not None]
 
 
 def groups_in(contents: Contents[PlaceT], config: JobConfig) -> Iterator[Group[PlaceT]]:
     """The images of a container, ``--batch-size`` at a time; the last group may be empty.
 
-    Raises ``ImageError`` for a container that is damaged.
+    Raises ``ImageError`` for a damaged container.
     """
     patterns = Patterns(config.include, config.exclude)
     takes_all = config.failed_images == "drop-sample"

@@ -1,9 +1,9 @@
-"""The numbers in a tar header, read and changed in the notation that they have.
+"""The numbers in a tar header, read, and rewritten in the same notation.
 
 Layout of a header, by byte (POSIX.1-1988 and GNU tar's manual, "Basic Tar Format"): name 0 to 100,
 size 124 to 136, checksum 148 to 156, kind 156, magic 257 to 265, prefix 345 to 500. A number is
-octal digits, with spaces or zeros before and spaces or NULs behind; or, if its first bit is set,
-binary, the most significant byte first.
+octal digits, preceded by spaces or zeros and followed by spaces or NULs; or, if its first bit is
+set, binary, most significant byte first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OCTAL = re.compile(rb"([ \0]*)([0-7]*)([ \0].*)?", re.DOTALL)
 
 
 def number(field: bytes) -> int:
-    """The value of a field. Raises ``ValueError`` for what is no number that is not negative."""
+    """The value of a field. Raises ``ValueError`` unless it is a non-negative number."""
     if field[0] & 0x80:
         if field[0] & 0x40:
             raise ValueError("a negative number")
@@ -30,7 +30,7 @@ def number(field: bytes) -> int:
 
 
 def rewritten(field: bytes, value: int) -> bytes:
-    """A field with another value in the same notation. Raises ``ValueError`` if it has no room."""
+    """A field with another value in the same notation. Raises ``ValueError`` if it does not fit."""
     if field[0] & 0x80:
         data = bytearray(value.to_bytes(len(field), "big"))
         if data[0] & 0xC0:
@@ -43,7 +43,7 @@ def rewritten(field: bytes, value: int) -> bytes:
     pad = b" " if b" " in before else b"0"
     digits = b"%o" % value
     width = len(before) + len(old)
-    if len(digits) > width:  # digits at the left of the field: they grow into what is behind
+    if len(digits) > width:  # left-aligned digits: they grow into what follows
         behind = behind[len(digits) - width :]
         if len(digits) + len(behind) > len(field) or (found[3] and not behind):
             raise ValueError(f"{value} does not fit")
@@ -61,7 +61,7 @@ def has_checksum(header: bytes) -> bool:
 
 
 def with_size(header: bytes, size: int) -> bytes:
-    """A header of the same member with another size. Raises ``ValueError`` if it has no room."""
+    """A header of the same member with another size. Raises ``ValueError`` if it does not fit."""
     signed = number(header[CHECKSUM]) != _sum(header)
     changed = bytearray(header)
     changed[SIZE] = rewritten(header[SIZE], size)
@@ -71,7 +71,7 @@ def with_size(header: bytes, size: int) -> bytes:
 
 
 def _sum(header: bytes | bytearray) -> int:
-    """Of all bytes, those of the checksum taken for spaces."""
+    """The sum of all bytes, with those of the checksum counted as spaces."""
     return sum(header) - sum(header[CHECKSUM]) + 8 * ord(" ")
 
 

@@ -1,10 +1,10 @@
-"""Indices beside a tar, which hold offsets into it: written anew, or refused.
+"""Indices beside a tar, which hold offsets into it: rewritten, or refused.
 
 DALI's ``wds2idx`` writes a text: ``v1.2`` and the number of samples, then a line for each sample
 with suffix, offset of the data, size and name of each of its members; ``v1.1`` has no names.
-Energon's ``.tar.idx`` is a row of offsets, 64 bits each, the least significant byte first: where
-the headers of each sample's first member begin, and at last where the members end. The index of
-``wids`` is a JSON object with sizes and hashes of shards; that of ``.nv-meta`` is Energon's too.
+Energon's ``.tar.idx`` is a list of little-endian 64-bit offsets: where the headers of each sample's
+first member begin, and finally where the members end. The index of ``wids`` is a JSON object with
+sizes and hashes of shards; that of ``.nv-meta`` is Energon's too.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ MAKES_WIDS = "widsindex create SHARDS"
 _DALI = b"v1."
 _WIDS = b"wids-shard-index"
 _OF_COMPONENT = {b"v1.1": 3, b"v1.2": 4}
-"""How many words tell of a member, by version."""
+"""Words per member, by version."""
 
 Move = tuple[int, int]
 """Offset and size."""
 
 
 def command_for(data: bytes) -> str | None:
-    """What makes an index of shards as a whole; None if this is none."""
+    """The command that makes an index of a whole set of shards; None if this is not one."""
     return MAKES_WIDS if _WIDS in data else None
 
 
 def command_of(index: bytes) -> str:
-    """What makes the index of one shard."""
+    """The command that makes the index of one shard."""
     return MAKES_DALI if index.startswith(_DALI) else MAKES_ENERGON
 
 
 def moved(index: bytes, old: Sequence[Member], new: Sequence[Member]) -> bytes | None:
-    """The index of a shard as that of another with the same members, which differ in size.
+    """A shard's index adapted to another shard with the same members, which differ in size.
 
-    None if it tells of what the old shard does not have, or if the new one lacks members.
+    None if it lists something that the old shard lacks, or if the new shard lacks members.
     """
     if len(old) != len(new):
         return None

@@ -1,4 +1,4 @@
-"""The images of a container, for whoever reads them without a run."""
+"""The images of a container, for use outside of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first_images(
     at_most: int,
     columns: Collection[str] = (),
 ) -> list[Input]:
-    """So many of its images. Raises as ``opened_container``, also for a compressed one."""
+    """A container's first images. Raises as ``opened_container``, also for a compressed one."""
     if container.defect is None and kind_of(container.path) == "tar.gz":
         raise ImageError(ErrorCode.UNSUPPORTED, "images in a compressed container are not shown")
     with opened_container(container, root, opened, columns) as contents:
@@ -44,7 +44,7 @@ def first_images(
 
 
 def images_in(storage: Storage, info: FileInfo) -> list[Input]:
-    """All of them; the container itself, with the reason, if there is one why they are not read."""
+    """All its images; or the container itself, with the reason, if they cannot be read."""
     defect = info.defect or why_refused(info.path)
     if defect is None and kind_of(info.path) == "tar.gz":
         defect = "images in a compressed container are not compared"
@@ -70,9 +70,9 @@ def bytes_in(item: Input, root: Storage, opened: Opened) -> bytes:
 
 
 def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> bytes:
-    """An image of a Parquet file at ``path``, by the names that its record has.
+    """An image of a Parquet file at ``path``, by the names in its record.
 
-    Raises ``FileNotFoundError`` if it is not there, and as ``Storage.read`` and
+    Raises ``FileNotFoundError`` if it does not exist, and as ``Storage.read`` and
     ``opened_container``.
     """
     with closing(storage.open_reader(path)) as reader:
@@ -85,7 +85,7 @@ def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> byt
 
 @dataclass(frozen=True)
 class _Tail:
-    """A file of which little is read, and of which the size is known: one request each time."""
+    """A file of known size of which little is read: one request per read."""
 
     storage: Storage
     path: str
@@ -96,21 +96,21 @@ class _Tail:
 
 
 def may_be_of_images(info: FileInfo, storage: Storage, columns: Collection[str]) -> bool:
-    """Whether a Parquet file may hold images, by its footer alone; so if that cannot be read.
+    """Whether a Parquet file may hold images, by its footer alone; true if that cannot be read.
 
-    Not if there is a tar of that name, which it tells of.
+    False if there is a tar of the same name, which it describes.
     """
     try:
         if not may_hold_images(read_footer(_Tail(storage, info.path, info.size or 0)), columns):
             return False
     except (ImageError, OSError):
-        pass  # the worker says what is wrong with it
+        pass  # the worker reports what is wrong with it
     stem = stem_of(info.path)
     return not any(storage.is_file(stem + suffix) for suffix in SUFFIXES if suffix != PARQUET)
 
 
 def holds_images(path: str, storage: Storage, columns: Collection[str]) -> bool:
-    """Whether a Parquet file does, by its first values too; not if it cannot be read."""
+    """The same, also judged by its first values; false if it cannot be read."""
     try:
         with closing(storage.open_reader(path)) as reader:
             return bool(ParquetContents(reader, Input(path, container=True), columns).columns)

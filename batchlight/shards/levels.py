@@ -1,4 +1,4 @@
-"""Numbers as Parquet packs them: levels, indices into a dictionary, lengths.
+"""Numbers in Parquet's packed encodings: levels, indices into a dictionary, lengths.
 
 Layouts: Apache Parquet, "Encodings": the RLE and bit-packing hybrid, and DELTA_BINARY_PACKED.
 """
@@ -18,9 +18,9 @@ _WIDEST = 64
 
 
 def unpacked(data: memoryview, at: int, width: int, count: int) -> tuple[Numbers, int]:
-    """So many numbers of ``width`` bits in the hybrid, and the offset behind them.
+    """``count`` numbers of ``width`` bits in the hybrid encoding, and the offset behind them.
 
-    Raises ``ValueError`` for what is not in that encoding, ``IndexError`` for data cut short.
+    Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
     found = np.zeros(count, np.int64)
     if not width:
@@ -46,7 +46,7 @@ def unpacked(data: memoryview, at: int, width: int, count: int) -> tuple[Numbers
 
 
 def packed(numbers: Numbers, width: int) -> bytes:
-    """The same the other way: a run for each stretch of equal numbers."""
+    """The reverse: one run per stretch of equal numbers."""
     out = bytearray()
     if not width or not len(numbers):
         return bytes(out)
@@ -89,7 +89,7 @@ def _zigzag(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _of_bits(data: memoryview, at: int, size: int, width: int) -> Numbers:
-    """Numbers of ``width`` bits, the least significant first, in so many bytes."""
+    """Numbers of ``width`` bits, least significant first, in ``size`` bytes."""
     if width > _WIDEST:
         raise ValueError(f"numbers of {width} bits")
     bits = np.unpackbits(np.frombuffer(_some(data, at, size), np.uint8), bitorder="little")

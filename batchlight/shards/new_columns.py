@@ -1,4 +1,4 @@
-"""A column of images as it was written, and what its metadata tells of it."""
+"""A rewritten column of images, and its entries in the metadata."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Location:
     start: int
     size: int
     old: int
-    """Where the page was that it is made of."""
+    """Offset of the page that it was made from."""
     rows_before: int
-    """Rows of that page that are in pages before this one."""
+    """Rows of that page that are in earlier new pages."""
     values_bytes: int | None
-    """Of its values; None if they are what they were."""
+    """Size of its values; None if they are unchanged."""
 
 
 @dataclass
 class NewColumn:
-    """A chunk of images on its way."""
+    """A chunk of images being written."""
 
     chunk: Chunk
     start: int
@@ -41,7 +41,7 @@ class NewColumn:
 
 
 def describe(about: Struct, new: NewColumn) -> None:
-    """Let the metadata of a chunk tell of its new pages."""
+    """Update the metadata of a chunk for its new pages."""
     assert new.data_page is not None
     about.set(ColumnField.DATA_PAGE, I64, new.data_page)
     about.set(ColumnField.COMPRESSED_BYTES, I64, new.end - new.start)

@@ -25,28 +25,28 @@ from batchlight.shards.pages import (
 from batchlight.shards.thrift import BOOL, I32, STRUCT, Struct, serialized
 
 NULLS = 3
-"""The field of statistics that counts them."""
+"""The field of the statistics with the null count."""
 
 
 @dataclass(frozen=True)
 class NewPage:
-    """A page as it is written."""
+    """A page to be written."""
 
     header: bytes
     data: bytes
     unpacked_bytes: int
-    """Of both, before compression."""
+    """Size of levels and values before compression."""
     values_bytes: int
-    """Of its values alone."""
+    """Size of its values alone."""
     rows: int
 
 
 def rewritten(
     page: Page, content: Content, values: Values, bytes_at_most: int
 ) -> Iterator[NewPage]:
-    """A page with other values in the same slots, or pages of about so many bytes at most.
+    """A page with other values in the same slots, or several pages limited to about this size.
 
-    Values are written one after the other (PLAIN), whatever they were before.
+    Values are written one after another (PLAIN), whatever their encoding was.
     """
     begins = content.begins_row
     start, size = 0, 0
@@ -86,14 +86,14 @@ def _new_page(page: Page, content: Content, values: Values, which: slice) -> New
 
 
 def _levels(page: Page, content: Content, which: slice) -> list[bytes]:
-    """Those of repetition and of definition; nothing where there can be but one."""
+    """The repetition and definition levels; nothing if only one value is possible."""
     leaf = page.chunk.leaf
     both = (
         (content.repetition, leaf.max_repetition),
         (content.definition, leaf.max_definition),
     )
     found = [packed(numbers[which], most.bit_length()) for numbers, most in both]
-    if page.kind == DATA_V2:  # whose header tells their lengths
+    if page.kind == DATA_V2:  # its header has their lengths
         return found
     return [
         len(levels).to_bytes(4, "little") + levels if most else b""
@@ -102,7 +102,7 @@ def _levels(page: Page, content: Content, which: slice) -> list[bytes]:
 
 
 def _header(page: Page, about: Struct, unpacked_bytes: int, stored: bytes) -> bytes:
-    """That of a page, for another that is made of it."""
+    """The header of a page, adapted to another page made from it."""
     header = replace(page.header, fields=dict(page.header.fields))
     header.set(OF_DATA_V2 if page.kind == DATA_V2 else OF_DATA, STRUCT, about)
     header.set(SIZE, I32, unpacked_bytes)
@@ -114,14 +114,14 @@ def _header(page: Page, about: Struct, unpacked_bytes: int, stored: bytes) -> by
 
 
 def _without_extremes(about: Struct, number: int, nulls: int) -> None:
-    """Let statistics tell the number of nulls and nothing else, if they do."""
+    """Reduce statistics, if there are any, to the number of nulls."""
     statistics = about.get(number)
     if isinstance(statistics, Struct):
         about.set(number, STRUCT, only_nulls(statistics, nulls))
 
 
 def only_nulls(statistics: Struct, nulls: int | None = None) -> Struct:
-    """Statistics of values that have changed; ``nulls``: how many there are, if that has."""
+    """Statistics of changed values; ``nulls``: the new count, if it changed."""
     kept = {number: field for number, field in statistics.fields.items() if number == NULLS}
     if kept and nulls is not None:
         kept[NULLS] = kept[NULLS][0], nulls

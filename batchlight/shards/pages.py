@@ -19,13 +19,13 @@ from batchlight.shards.thrift import Struct, parsed
 from batchlight.storage.base import Reader
 
 HEADER_BYTES = 4 * 2**10
-"""Read at once for a header; one with long statistics is read again, in twice as many bytes."""
+"""How much to read for a header; for long statistics, twice as much is read again."""
 LONGEST_HEADER = 16 * 2**20
 LARGEST_PAGE = 2**30
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 100
-"""A page that is both larger and more compressed is none of images, and only takes memory."""
+"""A page that exceeds both size and compression ratio is not one of images, only a memory bomb."""
 MOST_VALUES = 2**24
-"""Of a page; more are nothing that a writer makes of images."""
+"""Values per page; no writer puts more images than this into one."""
 
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, PLAIN_DICTIONARY, RLE = 0, 2, 3
@@ -36,49 +36,49 @@ KIND, SIZE, STORED, CRC, OF_DATA, OF_DICTIONARY, OF_DATA_V2 = 1, 2, 3, 4, 5, 7, 
 """Fields of ``PageHeader``."""
 
 Values = Sequence[memoryview | None]
-"""Of all slots; None for one without a value."""
+"""Values of all slots; None for one without a value."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Where a page is, and what its header says."""
+    """Where a page is, and its header."""
 
     chunk: Chunk
     start: int
     data: int
-    """Where it is behind its header."""
+    """Offset of what follows its header."""
     end: int
     header: Struct
 
     @property
     def kind(self) -> int:
-        """Of data, or what."""
+        """The type of the page."""
         return self.header.integer(KIND)
 
     @property
     def is_data(self) -> bool:
-        """Whether it has values of rows."""
+        """Whether it holds values of rows."""
         return self.kind in (DATA, DATA_V2)
 
     @property
     def about(self) -> Struct:
-        """The part of its header that is of its kind."""
+        """The part of its header that depends on its kind."""
         fields = {DATA: OF_DATA, DICTIONARY: OF_DICTIONARY, DATA_V2: OF_DATA_V2}
         return self.header.struct(fields[self.kind])
 
     @property
     def slots(self) -> int:
-        """Values, null or not."""
+        """Number of values, including nulls."""
         return self.about.integer(1)
 
     @property
     def uses_dictionary(self) -> bool:
-        """Whether its values are numbers of those in the dictionary."""
+        """Whether its values are indices into the dictionary."""
         return self.about.integer(4 if self.kind == DATA_V2 else 2) in _DICTIONARIES
 
     @property
     def rows(self) -> int | None:
-        """How many begin in it, if the header tells."""
+        """How many rows begin in it, if the header says."""
         if self.kind == DATA_V2:
             return self.about.integer(3)
         return None if self.chunk.leaf.max_repetition else self.slots
@@ -86,18 +86,18 @@ class Page:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where an image is: a value of a page of data."""
+    """The position of an image: a value of a page of data."""
 
     page: Page
     number: int
     data: None = None
-    """Values are packed into pages, mostly compressed."""
+    """Values are packed into pages, usually compressed."""
     sample: bytes = b""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a page of data holds."""
+    """The contents of a page of data."""
 
     repetition: Numbers
     definition: Numbers
@@ -105,7 +105,7 @@ class Content:
 
     @cached_property
     def begins_row(self) -> list[bool]:
-        """Of each slot, whether it is the first of a row."""
+        """For each slot, whether it is the first of a row."""
         begins: list[bool] = (self.repetition == 0).tolist()
         return begins
 
@@ -120,7 +120,7 @@ def pages(source: Reader, chunk: Chunk) -> Iterator[Page]:
 
 
 def page_at(source: Reader, chunk: Chunk, start: int) -> Page:
-    """The page whose header is there. Raises ``ImageError``."""
+    """The page whose header is at ``start``. Raises ``ImageError``."""
     size = HEADER_BYTES
     while True:
         data = source.read_at(start, min(size, chunk.end - start))
@@ -162,7 +162,7 @@ def read_dictionary(source: Reader, page: Page) -> list[memoryview]:
 
 
 def read_page(source: Reader, page: Page, dictionary: Sequence[memoryview] | None) -> Content:
-    """The values of a page of data. Raises ``ImageError``; what reading raises goes through."""
+    """The values of a page of data. Raises ``ImageError``, and errors of reading."""
     stored = _stored(source, page)
     try:
         return _content(page, stored, dictionary)
@@ -267,7 +267,7 @@ def _unpacked_data(page: Page, data: bytes, levels_bytes: int = 0) -> bytes:
 
 
 def codec_of(chunk: Chunk) -> pa.Codec:
-    """What its pages are compressed by. Raises ``ImageError``."""
+    """The compression of its pages. Raises ``ImageError``."""
     if chunk.codec not in _CODECS:
         raise unsupported(f"a column of images is compressed by the method {chunk.codec}")
     return pa.Codec(_CODECS[chunk.codec])

@@ -29,16 +29,16 @@ from batchlight.storage.base import BAD_NAME, Reader, Writer, escape_controls
 from batchlight.storage.patterns import Patterns
 
 CACHE_BYTES = 16 * 2**20
-"""Of pages that were read; the last one is kept, whatever its size."""
+"""For pages that were read; the last one is kept, whatever its size."""
 LOOKED_AT = 8
-"""First values of a column, of which half must be images if nothing says that it holds them."""
+"""First values of a column; half must be images if nothing declares it a column of images."""
 
 
 class ParquetContents:
     """An open Parquet file; ``Contents``."""
 
     def __init__(self, source: Reader, container: Input, named: Collection[str] = ()) -> None:
-        """``named``: columns that are taken for images, whatever they hold.
+        """``named``: columns to treat as images, whatever they hold.
 
         Raises ``ImageError`` for a file that cannot be read.
         """
@@ -54,20 +54,20 @@ class ParquetContents:
         self._named = named
         self._names: dict[ImageColumn, tuple[str, str | None]] = {}
         self._paths: tuple[int, list[bytes | None]] = 0, []
-        """Of the chunk that begins there."""
+        """Paths of the chunk with that offset."""
 
     @cached_property
     def columns(self) -> list[ImageColumn]:
-        """Those of images. Raises ``ImageError`` for a file that lacks one that was named."""
+        """The columns of images. Raises ``ImageError`` if the file lacks one that was named."""
         return image_columns(self._footer, self._named, self._holds_images)
 
     @property
     def columns_of_bytes(self) -> list[ImageColumn]:
-        """All that may hold images."""
+        """All columns that may hold images."""
         return candidates(self._footer)
 
     def chunks_of(self, columns: Iterable[ImageColumn]) -> list[tuple[Chunk, ImageColumn]]:
-        """Where some columns are, in the order of the file."""
+        """The chunks of some columns, in file order."""
         by_leaf = {column.leaf.number: column for column in columns}
         return [
             (chunk, by_leaf[chunk.leaf.number])
@@ -76,9 +76,9 @@ class ParquetContents:
         ]
 
     def images(self, patterns: Patterns) -> Iterator[tuple[Slot, Input]]:
-        """All values that are there, column by column in each row group.
+        """All non-null values, column by column in each row group.
 
-        An image of which only the path is there is one that fails.
+        An image with a path but no bytes is one that fails.
         """
         for slot, item in self.images_of(self.columns):
             if patterns.match(item.path):
@@ -90,7 +90,7 @@ class ParquetContents:
             yield from self._items(chunk, column)
 
     def find(self, path: str) -> Input | None:
-        """The image of that path, as in records; None if there is none."""
+        """The image with this path, as in records; None if there is none."""
         digits = path.removeprefix(f"{self._container.path}/").partition("/")[0]
         row = int(digits) if digits.isdecimal() else -1
         for chunk, column in self.chunks_of(self.columns_of_bytes):
@@ -103,7 +103,7 @@ class ParquetContents:
     def _items(
         self, chunk: Chunk, column: ImageColumn, only: int | None = None
     ) -> Iterator[tuple[Slot, Input]]:
-        """The images of a chunk, or those in the pages that hold one row."""
+        """The images of a chunk, or those in the pages with one given row."""
         row, number, at = chunk.first_row - 1, 0, 0
         for page in pages(self._source, chunk):
             if not page.is_data:
@@ -132,7 +132,7 @@ class ParquetContents:
         value: memoryview | None,
         at: int,
     ) -> Input | None:
-        """What is to be worked on; ``at``: which of the values of its chunk it is."""
+        """The input to process; ``at``: its index among the values of its chunk."""
         container = self._container
         shown, defect = self._shown(column)
         name = f"{container.path}/{where[0]}/{shown}"
@@ -155,7 +155,7 @@ class ParquetContents:
         )
 
     def _shown(self, column: ImageColumn) -> tuple[str, str | None]:
-        """Its name in records, and what is wrong with it; found out once for all its images."""
+        """Its name in records, and what is wrong with it; determined once for all its images."""
         if column not in self._names:
             shown = escape_controls(column.name)
             self._names[column] = shown, BAD_NAME if shown != column.name else None
@@ -170,17 +170,17 @@ class ParquetContents:
         return bytes(value)
 
     def rewriter(self, writer: Writer) -> ParquetRewriter:
-        """Copies whatever holds no image that has changed."""
+        """A rewriter that copies everything without changed images."""
         return ParquetRewriter(
             self._source, self._footer, self._chunks, self._content, Sink(writer)
         )
 
     def require_unchanged(self) -> None:
-        """Of the file that was opened."""
+        """Check the opened file."""
         self._source.require_unchanged()
 
     def _content_at(self, start: int) -> Content:
-        """Of the page that begins there."""
+        """The content of the page at ``start``."""
         with self._lock:
             if (content := self._known(start)) is not None:
                 return content
@@ -203,7 +203,7 @@ class ParquetContents:
         return self._cached[start][0]
 
     def _make_room(self) -> None:
-        """Before a page is read, so that two of the largest are never there at once."""
+        """Free the cache before a page is read, so that two of the largest never coexist."""
         kept = sum(size for _, size in self._cached.values())
         while self._cached and kept > CACHE_BYTES:
             _, (_, size) = self._cached.popitem(last=False)
@@ -221,7 +221,7 @@ class ParquetContents:
 
     def _holds_images(self, leaf: Leaf) -> bool:
         """Whether half of the first values of a column are images."""
-        from batchlight.images.header import is_image  # loads codecs, for which not all pay
+        from batchlight.images.header import is_image  # loads codecs, which not every caller needs
 
         values = list(islice(self._values(leaf), LOOKED_AT))
         return 2 * sum(is_image(bytes(value)) for value in values) >= max(1, len(values))
@@ -243,7 +243,7 @@ class ParquetContents:
         return None if value is None else escape_controls(value.decode("utf-8", "replace"))
 
     def _paths_of(self, group: int, leaf: Leaf) -> list[bytes | None]:
-        """What a row group has of a column of paths."""
+        """The values of a column of paths in a row group."""
         chunk = next(c for c in self._chunks if c.group == group and c.leaf == leaf)
         if self._paths[0] != chunk.start:
             found = [

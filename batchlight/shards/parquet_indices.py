@@ -1,7 +1,7 @@
-"""What a Parquet file has beside its columns that tells of their values, or of where they are.
+"""Structures beside the columns of a Parquet file that depend on their values or offsets.
 
-Offset indices are written with the new offsets. Of a column that has changed, there is no index of
-the smallest and largest values and no bloom filter.
+Offset indices are written with the new offsets. A changed column loses its index of the smallest
+and largest values and its bloom filter.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Make = Callable[[bytes, Moved, dict[tuple[int, int], NewColumn]], bytes]
 
 
 class Indices:
-    """What a file has beside its columns that tells of their values or offsets."""
+    """A file's structures beside its columns that depend on their values or offsets."""
 
     def __init__(self, footer: Footer, chunks: Sequence[Chunk]) -> None:
         self._spans: list[tuple[int, int, Make]] = []
         self._new_sizes: dict[int, int] = {}
-        """Of offset indices, by where they were."""
+        """Sizes of new offset indices, by their old offset."""
         groups = footer.metadata.structs(FileField.ROW_GROUPS)
         for chunk in chunks:
             column = groups[chunk.group].structs(GroupField.COLUMNS)[chunk.leaf.number]
@@ -51,11 +51,11 @@ class Indices:
         self._spans.sort(key=lambda span: span[0])
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int, Make]]:
-        """Those in a part of the file: where they are, and what makes the new ones."""
+        """Those in a part of the file: where they are, and functions that make the new ones."""
         return (span for span in self._spans if start <= span[0] < end)
 
     def move(self, column: Struct, about: Struct, changed: bool, moved: Moved) -> None:
-        """Let a chunk's metadata tell where its indices are."""
+        """Update where a chunk's indices are in its metadata."""
         if column.get(ChunkField.OFFSET_INDEX):
             at = column.integer(ChunkField.OFFSET_INDEX)
             column.set(ChunkField.OFFSET_INDEX, I64, moved(at))
@@ -74,7 +74,7 @@ class Indices:
             with reading("an offset index"):
                 index, _ = parsed(old)
                 stays = all(moved(p.integer(1)) == p.integer(1) for p in index.structs(1))
-                # As it is, where nothing before it has changed: it may be in a longer notation.
+                # Unchanged if nothing before it has changed: its notation may be longer than ours.
                 data = old
                 if key in columns or not stays:
                     data = serialized(_moved_index(index, moved, columns.get(key)))
@@ -92,7 +92,7 @@ def _unless_changed(key: tuple[int, int], at: int) -> Make:
 
 
 def _moved_index(index: Struct, moved: Moved, new: NewColumn | None) -> Struct:
-    """An offset index (``OffsetIndex`` of ``parquet.thrift``) of the pages as they are now."""
+    """An offset index (``OffsetIndex`` of ``parquet.thrift``) for the new pages."""
     pages = index.structs(1)
     if new is None:
         for page in pages:

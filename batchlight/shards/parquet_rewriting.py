@@ -1,10 +1,10 @@
 """The Parquet file that is written: raw bytes, with new values in the columns of images.
 
-A page of which no image has changed is copied as it is, and so is all else: other columns, bloom
-filters, what lies between. Of a column that has changed, new pages are plain and compressed as the
-old ones; a dictionary, of which each value would be there once, is left out, and so are the
-smallest and largest value, the bloom filter and the counts of encodings. Offsets move; the footer
-and the offset indices are written with the new ones.
+A page with no changed image is copied as it is, and so is everything else: other columns, bloom
+filters, what lies between. In a changed column, new pages are plain, with the old compression; its
+dictionary, in which each value would occur once, is left out, and so are the smallest and largest
+value, the bloom filter and the counts of encodings. Offsets move; the footer and the offset indices
+are written with the new ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from batchlight.shards.thrift import I64, Struct, parsed, serialized
 from batchlight.storage.base import Reader
 
 PAGE_BYTES = 4 * 2**20
-"""Of the images in a new page; one that was larger becomes several, so that memory is bounded."""
+"""Images in a new page; a larger page is split into several, so that memory is bounded."""
 
 
 class ParquetRewriter:
@@ -47,7 +47,7 @@ class ParquetRewriter:
         content: Callable[[Page], Content],
         sink: Sink,
     ) -> None:
-        """``content`` reads a page; it may be wanted several times."""
+        """``content`` reads a page; it may be called several times per page."""
         self._source = source
         self._footer = footer
         self._content = content
@@ -56,25 +56,25 @@ class ParquetRewriter:
             self._indices = Indices(footer, chunks)
         self._spool = Spool()
         self._new: dict[int, dict[int, int]] = {}
-        """Slots that get other values, by page; and by how much these are longer."""
+        """Slots with new values, by page; and how much longer each value is."""
         self._read = 0
-        """Up to where the source is dealt with."""
+        """Offset up to which the source has been processed."""
         self._moves = [(0, 0)]
-        """From which offset on the bytes are how much further behind."""
+        """From each of these source offsets on, how much further behind the bytes are."""
         self._column: NewColumn | None = None
         self._page: Page | None = None
-        """The one that is being changed."""
+        """The page being changed."""
         self._deferred: list[Page] = []
-        """Those whose values are in a dictionary, which stands before them."""
+        """Pages with values from a dictionary, which precedes them."""
         self._columns: dict[tuple[int, int], NewColumn] = {}
-        """By row group and leaf, those that have changed."""
+        """Changed columns, by row group and leaf."""
 
     def kept(self, place: Slot) -> None:
-        """Leave a value as it is."""
+        """Keep a value."""
         self._go_to(place.page)
 
     def replace(self, place: Slot, data: bytes) -> None:
-        """Give a value other bytes."""
+        """Replace the bytes of a value."""
         self._go_to(place.page)
         old = self._content(place.page).values[place.number]
         grows = len(data) - (0 if old is None else len(old))
@@ -82,7 +82,7 @@ class ParquetRewriter:
         self._spool.put((place.page.start, place.number), data)
 
     def leave_out(self, place: Slot) -> None:
-        """Rows stay: their other columns would have to be written anew."""
+        """Does nothing: a row stays, or its other columns would have to be rewritten."""
         raise unsupported("its rows cannot be left out; use --failed-images keep and filter them")
 
     def finish(self) -> None:
@@ -98,7 +98,7 @@ class ParquetRewriter:
         self.sink.finish()
 
     def close(self) -> None:
-        """Forget the new images."""
+        """Discard the new images."""
         self._spool.close()
 
     def _go_to(self, page: Page) -> None:
@@ -112,7 +112,7 @@ class ParquetRewriter:
         self._page = page
 
     def _end_column(self) -> None:
-        """Go on behind the column that is being changed."""
+        """Finish the column being changed."""
         column = self._column
         if column is None:
             return
@@ -125,7 +125,7 @@ class ParquetRewriter:
         self._column = self._page = None
 
     def _pass_until(self, end: int) -> None:
-        """Write the pages up to there, some of them later."""
+        """Write the pages up to ``end``, some of them later."""
         column = self._column
         assert column is not None
         while self._read < end:
@@ -138,7 +138,7 @@ class ParquetRewriter:
             self._read = page.end
 
     def _put_deferred(self, column: NewColumn) -> None:
-        """Write the pages that wait for what becomes of their dictionary."""
+        """Write the pages that waited for the decision on their dictionary."""
         changed = any(page.start in self._new for page in self._deferred)
         for page in self._deferred:
             if page.kind != DICTIONARY or not changed:
@@ -178,7 +178,7 @@ class ParquetRewriter:
             self._spool.clear()
 
     def _copy_until(self, end: int) -> None:
-        """Take over what is outside of columns of images, but for indices, which tell of them."""
+        """Copy what is outside of image columns, except indices that refer to them."""
         for start, stop, make in self._indices.between(self._read, end):
             self.sink.copy(self._source, self._read, start)
             old = self._source.read_at(start, stop - start)
@@ -189,7 +189,7 @@ class ParquetRewriter:
         self._read = max(self._read, end)
 
     def _moved(self, offset: int) -> int:
-        """Where the bytes are that were there."""
+        """The new offset of bytes in the source."""
         return offset + self._moves[bisect_right(self._moves, (offset, self.sink.at)) - 1][1]
 
     def _new_footer(self) -> Struct:
@@ -212,7 +212,7 @@ class ParquetRewriter:
         return metadata
 
     def _move(self, column: Struct, about: Struct, new: NewColumn | None) -> None:
-        """Let a chunk's metadata tell where everything is now."""
+        """Update all offsets in a chunk's metadata."""
         if column.get(ChunkField.FILE_OFFSET):
             at = self._moved(column.integer(ChunkField.FILE_OFFSET))
             column.set(ChunkField.FILE_OFFSET, I64, at)

@@ -1,4 +1,4 @@
-"""Which members of a container are images, and what their records call them."""
+"""Which members of a container are images, and their names in records."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from batchlight.storage.patterns import Patterns, spec_of
 
 
 def takes_some_of(patterns: Patterns, container: str) -> bool:
-    """Whether any member of a container may be wanted, judged by the container's path alone."""
+    """Whether any member of a container may be selected, judged by the container's path alone."""
     if patterns.excludes(container):
         return False
     return not patterns.include or any(_may_match(glob, container) for glob in patterns.include)
 
 
 def note_inside(patterns: Patterns, container: str) -> None:
-    """Remember which patterns may match members of a container, which no listing shows."""
+    """Mark patterns as used that may match members of a container, which no listing shows."""
     patterns.note_where(lambda glob: _may_match(glob, container))
 
 
 def _may_match(glob: str, container: str) -> bool:
     """Whether a glob may match a member of a container.
 
-    One with a part that ends like a container speaks of containers of that name; one without a
-    slash, or that begins with ``**``, of members anywhere.
+    A glob with a part that ends like a container refers to containers of that name; one without a
+    slash, or that begins with ``**``, to members anywhere.
     """
     parts = glob.split("/")
     named = [number for number, part in enumerate(parts) if may_be_container(part)]
@@ -50,9 +50,9 @@ def _spec(glob: str) -> PathSpec[Any]:
 def images(
     container: Input, members: Iterable[Member], patterns: Patterns
 ) -> Iterator[tuple[Member, Input | None]]:
-    """Each member, with what is to be worked on if it is an image.
+    """Each member, with the input to process if it is an image.
 
-    A name that is there before gets its number, as in ``a.tar/0.jpg#2``.
+    A repeated name gets a number, as in ``a.tar/0.jpg#2``.
     """
     seen: Counter[str] = Counter()
     for member in members:
@@ -84,7 +84,7 @@ def images(
 
 
 def text_of(name: bytes) -> str:
-    """A member's name as a relative path; bytes that are no UTF-8 are escaped, as by Python."""
+    """A member's name as a relative path; bytes that are not UTF-8 are escaped, as in Python."""
     text = name.decode("utf-8", "surrogateescape").lstrip("/")
     while text.startswith("./"):
         text = text[2:].lstrip("/")
@@ -92,5 +92,5 @@ def text_of(name: bytes) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a member is taken for an image: by its suffix, and unless its name is hidden."""
+    """Whether a member counts as an image: by its suffix, unless its name is hidden."""
     return is_image_name(name) and not any(part.startswith(".") for part in name.split("/"))

@@ -8,33 +8,33 @@ import zlib
 from batchlight.storage.base import ChangedError, Reader, Writer
 
 PIECE_BYTES = 2**20
-"""What is read, hashed and written at once."""
+"""How much to read, hash and write at once."""
 GZIP_LEVEL = 6
 _GZIP = 31
-"""What makes zlib write a header of gzip, without a name or a time."""
+"""Makes zlib write a gzip header, without name or time."""
 
 
 class Sink:
     """A container that is being written, from its start to its end."""
 
     def __init__(self, writer: Writer, compress: bool = False) -> None:
-        """``compress``: as gzip, to the same bytes each time."""
+        """``compress``: as gzip, reproducibly."""
         self._writer = writer
         self._gzip = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP) if compress else None
         self._buffer = bytearray()
         self._digest = hashlib.sha256()
         self.at = 0
-        """Bytes so far, before they are compressed."""
+        """Bytes so far, before compression."""
         self.bytes = 0
-        """Of the file, once it is whole."""
+        """Size of the file, once it is complete."""
 
     @property
     def sha256(self) -> str:
-        """Of the file, once it is whole; in hex."""
+        """Of the file, once it is complete; in hex."""
         return self._digest.hexdigest()
 
     def put(self, data: bytes) -> None:
-        """Append some bytes."""
+        """Append bytes."""
         self.at += len(data)
         for start in range(0, len(data), PIECE_BYTES):
             self._buffer += memoryview(data)[start : start + PIECE_BYTES]
@@ -42,7 +42,7 @@ class Sink:
                 self._flush()
 
     def copy(self, source: Reader, start: int, end: int) -> None:
-        """Append a part of another file. Raises ``ChangedError`` if it is not there any more."""
+        """Append a part of another file. Raises ``ChangedError`` if it no longer exists."""
         while start < end:
             data = source.read_at(start, min(PIECE_BYTES, end - start))
             if not data:
@@ -57,7 +57,7 @@ class Sink:
             self._send(self._gzip.flush())
 
     def commit(self) -> None:
-        """Let the file appear."""
+        """Make the file appear."""
         self._writer.commit()
 
     def _flush(self) -> None:

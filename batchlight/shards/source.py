@@ -1,4 +1,4 @@
-"""A container that is open for reading, wherever it is, and whether or not it is compressed."""
+"""Opening a container for reading, wherever it is, compressed or not."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def opened_container(
     opened: Callable[[Location], Storage],
     columns: Collection[str] = (),
 ) -> Iterator[AnyContents]:
-    """What a container holds; a compressed tar is unpacked to a temporary file first.
+    """The contents of a container; a compressed tar is first unpacked to a temporary file.
 
-    ``columns``: those of images, of Parquet that does not tell. Raises what ``Storage.read``
-    raises; ``ImageError`` with ``unsupported`` for one that is refused by its name, with
+    ``columns``: the image columns, for Parquet that does not declare them. Raises what
+    ``Storage.read`` raises; ``ImageError`` with ``unsupported`` for one refused by its name, with
     ``corrupt`` for one that cannot be unpacked; ``StorageError`` for a full disk.
     """
     if item.defect is not None:
@@ -73,7 +73,7 @@ def _unpacked(reader: Reader) -> Iterator[Reader]:
 
 
 class _Raw(io.RawIOBase):
-    """A reader as a file that is read from start to end."""
+    """A reader as a file for sequential reading."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader

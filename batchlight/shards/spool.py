@@ -1,4 +1,4 @@
-"""New images that wait for their turn in the container that is written."""
+"""New images that wait for their turn in the output container."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import suppress
 from batchlight.errors import StorageError, brief
 
 SPOOL_BYTES = 16 * 2**20
-"""Of new images that wait for their turn in memory; others wait in a temporary file."""
+"""Budget for new images that wait in memory; others wait in a temporary file."""
 
 
 class Spool:
-    """New images that wait until those before them in their container are there."""
+    """New images that wait until those before them in their container are written."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, bytes | tuple[int, int]] = {}
@@ -25,7 +25,7 @@ class Spool:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, data: bytes) -> None:
-        """Keep some bytes, from any thread. Raises ``StorageError`` for a full disk."""
+        """Store some bytes; callable from any thread. Raises ``StorageError`` for a full disk."""
         with self._lock:
             if self._bytes + len(data) <= SPOOL_BYTES:
                 self._kept[key] = data
@@ -44,7 +44,7 @@ class Spool:
             self._end += len(data)
 
     def get(self, key: Hashable) -> bytes:
-        """What was kept."""
+        """The stored bytes."""
         found = self._kept[key]
         if isinstance(found, bytes):
             return found
@@ -52,13 +52,13 @@ class Spool:
         return self._file.read(found[1])
 
     def clear(self) -> None:
-        """Keep nothing of what there is."""
+        """Discard everything stored."""
         self._kept.clear()
         self._bytes = self._end = 0
         self._file.seek(0)
         self._file.truncate()
 
     def close(self) -> None:
-        """The same for good."""
-        with suppress(OSError):  # of a full disk: what could not be flushed is not wanted
+        """The same, permanently."""
+        with suppress(OSError):  # the disk is full: what could not be flushed is not needed
             self._file.close()

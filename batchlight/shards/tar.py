@@ -1,7 +1,7 @@
-"""The members of a tar, found by their headers alone; nothing of what they hold is read.
+"""The members of a tar, found by their headers alone, without reading their data.
 
-USTAR, GNU, PAX (POSIX.1-2001) and v7, as GNU tar and Python's ``tarfile`` read them. Several
-archives one after the other are one; what lies behind the end and is no header is not looked at.
+USTAR, GNU, PAX (POSIX.1-2001) and v7, as read by GNU tar and Python's ``tarfile``. Concatenated
+archives count as one; anything behind the end that is not a header is ignored.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from batchlight.errors import ErrorCode, ImageError
 from batchlight.shards.headers import BLOCK, SIZE, has_checksum, number
 
 LONG_HEADER_BYTES = 2**20
-"""Of a long name or PAX records; longer ones are nothing that a writer makes."""
+"""Limit for a long name or PAX records; no writer makes longer ones."""
 ZEROS_AT_ONCE = 128 * BLOCK
 
 _WITHOUT_DATA = frozenset(b"123456")
-"""Links, devices, folders, pipes: their size says nothing."""
+"""Links, devices, folders, pipes: their size is meaningless."""
 _LINKS = frozenset(b"12")
 _FILES = frozenset(b"0\x007S")
 _FOLDER = ord("5")
@@ -31,7 +31,7 @@ class Source(Protocol):
     size: int
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """So many bytes, fewer only at the end."""
+        """``size`` bytes, or fewer only at the end."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class Member:
 
     name: bytes
     start: int
-    """Of all its headers."""
+    """Start of its first header."""
     header: int
-    """Of the last of them, which has its size."""
+    """Start of its last header, which contains its size."""
     data: int
     size: int
     end: int
-    """Where the next one begins."""
+    """Where the next member begins."""
     is_file: bool
     """Whether it is a file or a link."""
     obstacle: str | None = None
-    """Why its data cannot be replaced."""
+    """Why its data cannot be replaced, if so."""
 
     @property
     def sample(self) -> bytes:
-        """What the members of a sample have in common: the path up to the first dot of its name.
+        """The key of its sample: the path up to the first dot of its name.
 
-        As WebDataset splits it.
+        Split as in WebDataset.
         """
         folder, slash, base = self.name.rpartition(b"/")
         return folder + slash + base.partition(b".")[0]
@@ -65,7 +65,7 @@ class Member:
 def members(source: Source) -> Iterator[Member]:
     """All members in order.
 
-    Raises ``ImageError``: ``empty``, or ``corrupt`` for what is no tar, is damaged or cut short.
+    Raises ``ImageError``: ``empty``, or ``corrupt`` if it is not a tar, damaged or truncated.
     """
     if not source.size:
         raise ImageError(ErrorCode.EMPTY, "the file is empty")
@@ -84,7 +84,7 @@ def members(source: Source) -> Iterator[Member]:
 
 
 def _behind_zeros(source: Source, at: int) -> int:
-    """The first block from ``at`` on that is not zero, or the end."""
+    """The first non-zero block from ``at`` on, or the end."""
     while at < source.size:
         data = source.read_at(at, ZEROS_AT_ONCE)
         if not any(data):
@@ -96,10 +96,10 @@ def _behind_zeros(source: Source, at: int) -> int:
 
 
 class _Headers:
-    """The headers of one member, read one after the other."""
+    """The headers of one member, read one after another."""
 
     def __init__(self, source: Source, at: int, common: dict[bytes, bytes]) -> None:
-        """``common``: the global PAX records so far, which new ones are added to."""
+        """``common``: the global PAX records so far, to which new ones are added."""
         self._source = source
         self._start = self._at = at
         self._common = common
@@ -107,7 +107,7 @@ class _Headers:
         self._long_name: bytes | None = None
 
     def member(self) -> tuple[Member | None, int]:
-        """The member, and what follows it; None where global records stand alone."""
+        """The member, and where the next one begins; None where global records stand alone."""
         while True:
             header = self._block()
             kind = header[156]
@@ -139,7 +139,7 @@ class _Headers:
         return Member(name, self._start, at, self._at, stored, end, is_file, obstacle)
 
     def _size_of(self, header: bytes, kind: int) -> tuple[int, str | None]:
-        """How many bytes it takes, and why they cannot be replaced."""
+        """The size of its data, and why they cannot be replaced, if so."""
         try:
             size = number(header[SIZE])
             recorded = self._records.get(b"size")
@@ -169,7 +169,7 @@ class _Headers:
         return prefix + b"/" + name if is_ustar and prefix else name
 
     def _skip_sparse_map(self, header: bytes) -> None:
-        """The map of an old GNU sparse file goes on in blocks of its own."""
+        """Skip the further blocks of an old GNU sparse file's map."""
         more = header[482]
         while more:
             more = self._raw_block()[504]
@@ -189,7 +189,7 @@ class _Headers:
         return text
 
     def _parsed(self, text: bytes) -> dict[bytes, bytes]:
-        """PAX records: ``length key=value`` and a line feed, the length of all of it."""
+        """PAX records: ``length key=value`` and a line feed; length includes all of it."""
         found = {}
         rest = text.rstrip(b"\0")
         while rest:

@@ -1,4 +1,4 @@
-"""The images of a tar, and the tar that is written: raw bytes, with new images in their places."""
+"""The images of a tar, and the tar that is written: raw bytes, with new images in place."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ class TarContents:
     """An open tar; ``Contents``."""
 
     def __init__(self, source: Reader, container: Input, compress: bool) -> None:
-        """``source``: the tar, unpacked; ``compress``: as it is to be written."""
+        """``source``: the tar, unpacked; ``compress``: whether to compress the output."""
         self._source = source
         self._container = container
         self._compress = compress
 
     def images(self, patterns: Patterns) -> Iterator[tuple[Member, Input | None]]:
-        """All members, those that are no images as well."""
+        """All members, including those that are not images."""
         return images(self._container, members(self._source), patterns)
 
     def bytes_of(self, item: Input) -> bytes:
-        """As they are in the tar."""
+        """The bytes as they are in the tar."""
         assert item.offset is not None
         return self._source.read_at(item.offset, item.size or 0)
 
     def rewriter(self, writer: Writer) -> TarRewriter:
-        """Copies raw blocks."""
+        """A rewriter that copies raw blocks."""
         return TarRewriter(self._source, Sink(writer, self._compress))
 
     def require_unchanged(self) -> None:
-        """Of the file that was opened."""
+        """Check the opened file."""
         self._source.require_unchanged()
 
 
@@ -47,14 +47,14 @@ class TarRewriter:
         self._source = source
         self.sink = sink
         self._read = 0
-        """Up to where the source is dealt with."""
+        """Offset up to which the source has been processed."""
 
     def kept(self, place: Member) -> int:
-        """Where the data of a member that stays as it is will be."""
+        """Where the data of an unchanged member will be."""
         return self.sink.at + place.data - self._read
 
     def replace(self, place: Member, data: bytes) -> int:
-        """Give a member other data; returns where they are. Raises ``ValueError``: too large."""
+        """Replace a member's data; returns where they are. Raises ``ValueError`` if too large."""
         header = with_size(self._source.read_at(place.header, BLOCK), len(data))
         self._copy_until(place.header)
         self.sink.put(header)
@@ -62,13 +62,13 @@ class TarRewriter:
         self._copy_until(place.data)
         at = self.sink.at
         self.sink.put(data)
-        if place.end % BLOCK == 0:  # else the file ends there without filling the block
+        if place.end % BLOCK == 0:  # otherwise the file ends there, within a block
             self.sink.put(bytes(-len(data) % BLOCK))
         self._read = place.end
         return at
 
     def leave_out(self, place: Member) -> None:
-        """Go on behind a member."""
+        """Skip a member."""
         self._copy_until(place.start)
         self._read = place.end
 
@@ -78,9 +78,9 @@ class TarRewriter:
         self.sink.finish()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def _copy_until(self, end: int) -> None:
-        """Take over what is there, from where it is dealt with, byte for byte."""
+        """Copy the source byte for byte, from where it has been processed."""
         self.sink.copy(self._source, self._read, end)
         self._read = max(self._read, end)

@@ -1,7 +1,7 @@
-"""Thrift's compact protocol, as the metadata of Parquet is written in, without a schema.
+"""Thrift's compact protocol, which encodes the metadata of Parquet, without a schema.
 
-A struct is kept as the numbers, types and values of its fields, so that what is not known here goes
-through unchanged. Layout: Apache Thrift, "Thrift Compact protocol encoding".
+A struct is kept as the numbers, types and values of its fields, so that unknown fields pass through
+unchanged. Layout: Apache Thrift, "Thrift Compact protocol encoding".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pairs:
 
 @dataclass
 class Struct:
-    """The fields that it has, in order: type and value by number."""
+    """Its fields in order: type and value by number."""
 
     fields: dict[int, tuple[int, Value]] = field(default_factory=dict)
 
@@ -63,24 +63,24 @@ class Struct:
         return value
 
     def structs(self, number: int) -> list[Struct]:
-        """The values of a field that is a list of structs; none if it is not there."""
+        """The values of a field that is a list of structs; empty if it is missing."""
         value = self.get(number, Items(STRUCT, []))
         if not isinstance(value, Items) or not all(isinstance(v, Struct) for v in value.values):
             raise ValueError(f"field {number} is no list of structs")
         return value.values
 
     def set(self, number: int, kind: int, value: Value) -> None:
-        """Set a field, in its place if it is there, else behind those with smaller numbers."""
+        """Set a field: in place if it exists, otherwise behind those with smaller numbers."""
         self.fields[number] = kind, value
         self.fields = dict(sorted(self.fields.items()))
 
     def add(self, number: int, more: int) -> None:
-        """Add to the value of a field, if it is there."""
+        """Add to the value of a field, if it exists."""
         if number in self.fields:
             self.fields[number] = self.fields[number][0], self.integer(number) + more
 
     def drop(self, *numbers: int) -> None:
-        """Leave some fields out."""
+        """Remove some fields."""
         for number in numbers:
             self.fields.pop(number, None)
 
@@ -88,14 +88,14 @@ class Struct:
 def parsed(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
     """The struct at an offset, and the offset behind it.
 
-    Raises ``ValueError`` for what is none, ``IndexError`` for one that is cut short.
+    Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
     reader = _Reader(data, at)
     return reader.struct(_DEEPEST), reader.at
 
 
 def serialized(struct_: Struct) -> bytes:
-    """A struct as bytes, each field in the shortest notation."""
+    """A struct as bytes, each field in its shortest notation."""
     out = bytearray()
     _put_struct(out, struct_)
     return bytes(out)
@@ -124,7 +124,7 @@ class _Reader:
 
     def _value(self, kind: int, deeper: int) -> Value:
         match kind:
-            case 1 | 2:  # as an item; as a field it stands in the head
+            case 1 | 2:  # as an item; in a field, the header holds it
                 return self._byte() == _TRUE
             case 3:
                 return self._byte()
@@ -165,7 +165,7 @@ class _Reader:
         return Pairs(kinds, pairs)
 
     def _require_room(self, count: int) -> None:
-        """Each item takes a byte at least."""
+        """Check the count: each item takes at least a byte."""
         if count > len(self._data) - self.at:
             raise ValueError("it has more items than bytes")
 
@@ -236,9 +236,9 @@ def _put(out: bytearray, kind: int, value: Value) -> None:
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number without a sign, 7 bits to a byte, and the offset behind it.
+    """An unsigned number, 7 bits per byte, and the offset behind it.
 
-    Raises ``ValueError`` for one that is too long, ``IndexError`` for one that is cut short.
+    Raises ``ValueError`` if it is too long, ``IndexError`` if it is truncated.
     """
     value = 0
     for place in range(_LONGEST_VARINT):

@@ -1,18 +1,18 @@
-"""Files, wherever they are: the one place that knows local disks from object stores.
+"""File access: the one package that distinguishes local disks from object stores.
 
-base.py      what both can do, and the value that describes one file
+base.py      the common interface, and the value that describes one file
 local.py     directories of this machine
-local_trouble.py  what their exceptions mean
+local_trouble.py  the meaning of their exceptions
 walking.py   their listings
-folders.py   their folders, reached through no link
+folders.py   their folders, reached without following links
 readers.py   who may read them
 publishing.py   their files, which appear whole or not at all
-streams.py   large files in pieces, here and there
+streams.py   large files in pieces, local or remote
 objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk
 ranges.py    parts of their listings, each made on its own
-trouble.py   what their exceptions mean
+trouble.py   the meaning of their exceptions
 lists.py     lists of paths: .txt, .csv, .parquet
 patterns.py  globs on paths
 location.py  URIs, split literally: '#', '%', '?' and spaces are ordinary characters
@@ -43,8 +43,8 @@ __all__ = [
 def open_storage(location: Location, readers: int = EVERYONE) -> Storage:
     """The storage rooted at ``location``, which may be a directory that does not exist yet.
 
-    No link below a local directory is followed, so this is how outputs are opened. ``readers``: the
-    permission bits of the directory if it has to be made.
+    No link below a local directory is followed, so outputs are opened with this. ``readers``: the
+    permission bits of the directory if it has to be created.
     """
     return ObjectStorage(location) if location.remote else LocalStorage(location, readers=readers)
 
@@ -52,7 +52,7 @@ def open_storage(location: Location, readers: int = EVERYONE) -> Storage:
 def open_source(location: Location, follow_links: bool = False) -> Storage:
     """The same for data that is only read: links to files are followed.
 
-    Those that leave the directory only with ``follow_links``.
+    Links that leave the directory are followed only with ``follow_links``.
     """
     if location.remote:
         return ObjectStorage(location)

@@ -14,13 +14,13 @@ from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import escape_controls
 from batchlight.storage.location import Location
 
-CONNECT_TIMEOUT = timedelta(seconds=4)  # twice that, the probe's, should still be soon
+CONNECT_TIMEOUT = timedelta(seconds=4)  # the probe takes twice that, which should still be soon
 REQUEST_TIMEOUT = timedelta(hours=1)
-"""For one request, however steadily its data come."""
+"""For a single request, even one whose data arrives steadily."""
 
 _KINDS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
-"""How the variables begin that the client reads."""
+"""Prefixes of the environment variables that the client reads."""
 _ENDPOINT_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": (),
@@ -41,19 +41,19 @@ _ONE_LINE = {
         "AZURE_STORAGE_SAS_TOKEN",
     ),
 }
-"""Variables whose values go into the headers and addresses of requests."""
+"""Variables whose values go into headers and URLs of requests."""
 _used_by: int | None = None
-"""The process in which a client was made first."""
+"""The process that first created a client."""
 _REASON_LENGTH = 160
 _QUOTED_AT_LEAST = 12
-"""Characters at the start of a value by which a quotation of it is recognized."""
+"""How many leading characters of a value identify it in an error message."""
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SKIP_SIGNATURE=true for public data)",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (GOOGLE_SKIP_SIGNATURE=true for public data)",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY "
     "(AZURE_SKIP_SIGNATURE=true for public data)",
 }
-"""What to check where access is denied."""
+"""What to check if access is denied."""
 
 
 def connect(
@@ -61,7 +61,7 @@ def connect(
 ) -> Any:
     """A client's store, rooted at ``location``.
 
-    ``stall_timeout``: how long nothing may come from the store. Raises ``UsageError`` for a prefix
+    ``stall_timeout``: maximum time without data from the store. Raises ``UsageError`` for a prefix
     that the client cannot use, ``StorageError`` for an environment that it cannot use.
     """
     refuse_fork()
@@ -81,7 +81,7 @@ def connect(
             prefix=location.path or None,
             client_options=options,
             retry_config={"max_retries": retries, "retry_timeout": retry_timeout},
-            # Of several variables the client would take any; the one that we name must count.
+            # If several variables are set, the client may use any; the one that we name must win.
             **({"endpoint": endpoint} if endpoint and location.scheme == "s3" else {}),
         )
     except (BaseError, ValueError, OSError) as error:
@@ -93,9 +93,9 @@ def connect(
 
 
 def refuse_fork() -> None:
-    """Raise ``StorageError`` in a process that was forked from one that has used a client.
+    """Raise ``StorageError`` in a process forked from one that has used a client.
 
-    The threads of the client are not there, so that it would wait for ever.
+    The threads of the client do not survive the fork, so it would wait for ever.
     """
     global _used_by
     if _used_by not in (None, os.getpid()):
@@ -110,7 +110,7 @@ def refuse_fork() -> None:
 def endpoint_of(location: Location) -> str:
     """The address that the environment names; empty if it names none.
 
-    Raises ``StorageError`` for what is no address, at which the client would panic.
+    Raises ``StorageError`` for an invalid address, which would make the client panic.
     """
     named = ((name, os.environ.get(name, "")) for name in _ENDPOINT_VARIABLES[location.scheme])
     variable, endpoint = next(((name, value) for name, value in named if value), ("", ""))
@@ -132,7 +132,7 @@ def _check_prefix(location: Location) -> None:
 
 
 def _check_variables(location: Location) -> None:
-    """Raise ``StorageError`` for values at which the client would panic."""
+    """Raise ``StorageError`` for values that would make the client panic."""
     for name in _ONE_LINE[location.scheme]:
         value = os.environ.get(name, "")
         if escape_controls(value) != value:

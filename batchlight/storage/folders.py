@@ -1,8 +1,8 @@
-"""Folders of a local output, reached without following a symbolic link; and files of an input.
+"""Folders of a local output, reached without following symbolic links; and files of an input.
 
-A link below the root would lead reads, writes and deletions elsewhere, and one may appear between a
-check and a use. Hence every folder is opened relative to the one above it, and files are addressed
-relative to the descriptor of their folder. The root itself may be a link.
+A link below the root would lead reads, writes and deletions elsewhere, and one may appear between
+check and use. Hence every folder is opened relative to its parent, and files are addressed relative
+to the descriptor of their folder. The root itself may be a link.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from batchlight.storage.base import NameRefusedError
 
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
-"""O_PATH needs no permission to list the folder; macOS does not have it."""
+"""O_PATH needs no permission to list the folder; macOS lacks it."""
 LEAVES = "it is a link that leaves the input, which only --follow-links reads"
 _MAY_BE_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
-"""Answers to opening a link with O_NOFOLLOW; which one depends on the system."""
+"""Errors from opening a link with O_NOFOLLOW; which one depends on the system."""
 
 
 class Links(Enum):
-    """Which symbolic links below a root are followed, all of them to files only."""
+    """Which symbolic links below a root are followed; in any case, only links to files."""
 
     REFUSED = auto()
-    """None: nothing is read, written or deleted through one. ``StorageError``."""
+    """None: nothing is read, written or deleted through a link. ``StorageError``."""
     INSIDE = auto()
-    """Those that lead to what lies below the root; others are one file's trouble."""
+    """Links whose target is below the root; others are trouble of one file."""
     FOLLOWED = auto()
 
 
@@ -45,9 +45,9 @@ class LinkRefusedError(StorageError):
 def opened_folder(root: str, path: str, *, make: int = 0, listed: bool = False) -> Iterator[int]:
     """A descriptor of the folder ``path`` below ``root``.
 
-    ``make`` creates what is missing: the root with these permission bits, what is below it with
-    those of the root. ``listed`` opens it for listing and fsync. Raises
-    ``StorageError`` if a part of ``path`` is a link, else ``OSError``.
+    ``make`` creates missing folders: the root with these permission bits, those below with the
+    root's. ``listed`` opens the folder for listing and fsync. Raises ``StorageError`` if a
+    component of ``path`` is a link, otherwise ``OSError``.
     """
     names = [name for name in path.split("/") if name]
     mode = os.O_RDONLY if listed else _SEARCH
@@ -72,10 +72,10 @@ def opened_folder(root: str, path: str, *, make: int = 0, listed: bool = False) 
 
 @contextmanager
 def reached_inside(root: str, path: str) -> Iterator[tuple[str, int]]:
-    """The name of the file ``path``, and a descriptor of the folder that it is really in.
+    """The name of the file ``path``, and a descriptor of the folder that really contains it.
 
-    Links are followed as long as they lead to what lies below ``root``: they are resolved first,
-    and then nothing is reached through a link. Raises ``NameRefusedError`` for those that leave.
+    Links are followed if their target is below ``root``: they are resolved first, then nothing is
+    reached through a link. Raises ``NameRefusedError`` for links that leave.
     """
     top = os.path.realpath(root)
     real = os.path.realpath(os.path.join(top, path))
@@ -85,12 +85,12 @@ def reached_inside(root: str, path: str) -> Iterator[tuple[str, int]]:
     try:
         with opened_folder(top, parent) as folder:
             yield name, folder
-    except LinkRefusedError as error:  # a loop, or put there since
+    except LinkRefusedError as error:  # a loop, or created in the meantime
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
 
 
 def open_inside(root: str, path: str, flags: int) -> int:
-    """Open the file ``path``, with the same rule, and see where it was opened."""
+    """Open the file ``path`` under the same rule, then check where it was opened."""
     absolute = os.path.join(root, path)
     if not leaves(root, path):
         descriptor = os.open(absolute, flags | os.O_CLOEXEC)
@@ -101,7 +101,7 @@ def open_inside(root: str, path: str, flags: int) -> int:
 
 
 def _path_of(descriptor: int) -> str | None:
-    """Where an open file is; None where the system does not tell."""
+    """The path of an open file; None if the system does not tell."""
     with suppress(OSError):
         if sys.platform == "darwin":
             found = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
@@ -111,7 +111,7 @@ def _path_of(descriptor: int) -> str | None:
 
 
 def leaves(root: str, path: str) -> bool:
-    """Whether a link below ``root`` leads to what does not lie there."""
+    """Whether a link below ``root`` leads outside it."""
     top = os.path.realpath(root)
     return not _is_below(top, os.path.realpath(os.path.join(top, path)))
 
@@ -160,6 +160,6 @@ def _open_below(folder: int, name: str, make: int, mode: int) -> int:
     except FileNotFoundError:
         if not make:
             raise
-    with suppress(FileExistsError):  # another worker makes it too
+    with suppress(FileExistsError):  # another worker creates it too
         os.mkdir(name, make, dir_fd=folder)
     return os.open(name, flags, dir_fd=folder)

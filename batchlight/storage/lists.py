@@ -1,10 +1,10 @@
-"""Lists of paths: one a line in a .txt, or a column ``path`` in a .csv or .parquet.
+"""Lists of paths: one per line in a .txt, or a column ``path`` in a .csv or .parquet.
 
-Other columns may tell what a look at each object would tell too. They may have the names of S3
-Inventory, whose ``bucket`` and ``key`` make a path.
+Other columns may state what a request for each object would also return. They may be named as in S3
+Inventory, whose ``bucket`` and ``key`` form a path.
 
 A list may come from anybody, and a few kilobytes of Parquet can hold the same long text a million
-times. So no entry may be longer than a path can be, and that is looked at before entries are made.
+times. So no entry may be longer than a path can be; this is checked before entries are created.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from batchlight.storage.location import Location
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 LONGEST_ENTRY = 8192
-"""Bytes; local paths may have 4096, keys 1024."""
+"""Bytes; local paths may have 4096, object keys 1024."""
 ENTRIES_AT_MOST = 100_000_000
 COLUMN_BYTES_AT_MOST = 4 * 2**30
 ROWS_AT_ONCE = 65_536
@@ -43,10 +43,10 @@ _NAMES = {
     "is_latest": ("is_latest",),
     "is_delete_marker": ("is_delete_marker",),
 }
-"""What a list may tell of an object, and the names that the column may have."""
+"""What a list may state about an object, and the column names accepted for it."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""By the keys of ``_NAMES``; of a .csv, all is text."""
+"""Keyed as in ``_NAMES``; in a .csv, all values are text."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class ListEntry:
     """One image that a list names."""
 
     path: str
-    """Below the output."""
+    """Path below the output."""
     source: str | None
-    """Where it is, if not at ``path`` in the list's folder."""
+    """Location of the image, if not at ``path`` in the list's folder."""
     size: int | None = None
     etag: str | None = None
     modified: datetime | None = None
-    """What the list tells of the object; all None where it does not tell size and etag."""
+    """Facts that the list states about the object; all None unless it gives size and etag."""
 
 
 def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]:
     """The entries of a list, sorted, and how many name an image again.
 
-    ``name``: of the file, whose suffix tells its kind; ``shown``: the list, for a person. Raises
-    ``UsageError``.
+    ``name``: of the file, whose suffix gives its kind; ``shown``: the list, as shown to the user.
+    Raises ``UsageError``.
     """
     entries: dict[str, ListEntry] = {}
     duplicates = 0
@@ -104,7 +104,7 @@ def _rows(data: bytes, name: str, shown: str) -> Iterator[Row]:
 
 
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
-    """The columns to read, by what they tell."""
+    """The columns to read, by what they state."""
     names = set(there)
     found = {
         what: next(name for name in called if name in names)
@@ -124,13 +124,13 @@ def _text_of(row: Row) -> str | None:
 
 
 def _is_there(row: Row) -> bool:
-    """Whether an inventory tells of an object as it is, and not of an earlier or deleted one."""
+    """Whether an inventory row describes the current object, not an earlier or deleted version."""
     latest, deleted = (str(row.get(name)).lower() for name in ("is_latest", "is_delete_marker"))
     return latest != "false" and deleted != "true"
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    """Size, etag and age, if the row tells enough to notice a change."""
+    """Size, etag and age, if the row has enough of them to notice a change."""
     size, etag, modified = row.get("size"), row.get("etag"), row.get("modified")
     if not etag or size is None or not str(size).isascii() or not str(size).isdigit():
         return {}
@@ -143,13 +143,13 @@ def _facts(row: Row) -> dict[str, Any]:
         modified = None
     elif modified.tzinfo is None:
         modified = modified.replace(tzinfo=UTC)
-    # Stores give etags in quotes, inventories without.
+    # Stores quote etags, inventories do not.
     quoted = etag if etag.endswith('"') else f'"{etag}"'
     return {"size": int(size), "etag": quoted, "modified": modified}
 
 
 def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
-    # Strict, for a quote that nothing closes would make one entry of all that follow.
+    # Strict, since an unclosed quote would make one entry of all the rest.
     rows = csv.DictReader(lines, strict=True)
     columns = _columns(rows.fieldnames or (), shown)
     try:
@@ -200,7 +200,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
-    """As Python values, of a path as text."""
+    """The column as Python values; a path as text."""
     if what == "path" or isinstance(column, pa.DictionaryArray):
         texts = column.dictionary if isinstance(column, pa.DictionaryArray) else column
         if (pc.max(pc.binary_length(texts.cast(pa.string()))).as_py() or 0) > LONGEST_ENTRY:
@@ -241,7 +241,7 @@ def _resolve(text: str, shown: str) -> ListEntry:
 
 
 def _of_uri(text: str) -> Location:
-    """Literally, but for a file whose URI was percent-encoded, as ``Path.as_uri`` does."""
+    """Parsed literally, except a file whose URI is percent-encoded, as from ``Path.as_uri``."""
     location = Location.parse(text)
     if not location.remote and "%" in text and not os.path.lexists(location.path):
         decoded = Location.parse(f"file://{unquote(text.partition('://')[2])}")

@@ -1,8 +1,8 @@
 """A directory of this machine.
 
-A file is written to a temporary file under ``_batchlight/tmp``, flushed to the disk and moved to
-its path, so that a reader, or a run after a power cut, sees all of it or nothing. The move itself
-survives a power cut once its folder is flushed too, which ``sync`` does once for many files.
+A file is written to a temporary file under ``_batchlight/tmp``, flushed to disk and moved to its
+path, so that a reader, or a run after a power cut, sees all of it or nothing. The move itself
+survives a power cut only once its folder is flushed too; ``sync`` does that once for many files.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from batchlight.storage.walking import time_of, walk
 TEMPORARY = f"{INTERNAL}/tmp"
 
 LOOK_AGAIN_AFTER_S = 0.5
-"""Before a file that cannot be read is taken for the trouble, and not the disk."""
+"""Delay before the retry that decides that the file is at fault, not the disk."""
 
 
 class LocalStorage:
-    """Files below a local directory, which is made when the first file is written."""
+    """Files below a local directory, which is created with the first file."""
 
     def __init__(
         self, location: Location, links: Links = Links.REFUSED, readers: int = EVERYONE
     ) -> None:
-        """``readers``: the permission bits of the root if it has to be made."""
+        """``readers``: the permission bits of the root if it has to be created."""
         self.root = location.path
         self._readers = readers
         self._links = links
         self._changed_folders: set[str] = set()
-        """Folders whose entries a power cut may still undo."""
+        """Folders whose changes a power cut may still undo."""
         self._lock = threading.Lock()
-        """Of that set."""
+        """Guards that set."""
 
     def check(self, writable: bool) -> None:
         if writable:
@@ -135,7 +135,7 @@ class LocalStorage:
         except NameRefusedError as error:
             if not is_bad_sector(error):
                 raise
-            # A disk of the network may be well again a moment later.
+            # A network disk may have recovered a moment later.
             time.sleep(LOOK_AGAIN_AFTER_S)
             return self._read(path)
 
@@ -242,7 +242,7 @@ class LocalStorage:
 
     @contextmanager
     def _listed(self, folder: str) -> Iterator[int | str]:
-        """A folder, for ``os.scandir``."""
+        """A folder in the form that ``os.scandir`` takes."""
         if self._links is not Links.REFUSED:
             yield self._absolute(folder)
             return
@@ -250,13 +250,13 @@ class LocalStorage:
             yield descriptor
 
     def _may_be_file(self, entry: os.DirEntry[str]) -> bool:
-        """Whether it is a file, or a link whose use will be refused."""
+        """Whether it is a file, or a link, which is rejected on use."""
         if self._links is not Links.REFUSED:
             return entry.is_file()
         return entry.is_symlink() or entry.is_file(follow_symlinks=False)
 
     def _open(self, path: str) -> int:
-        flags = os.O_RDONLY | os.O_NONBLOCK  # without waiting for the writer of a pipe
+        flags = os.O_RDONLY | os.O_NONBLOCK  # does not wait for the writer of a pipe
         absolute = self._absolute(path)
         if self._links is Links.FOLLOWED:
             return os.open(absolute, flags | os.O_CLOEXEC)
@@ -270,7 +270,7 @@ class LocalStorage:
     def _draft(
         self, path: str, data: bytes, readers: int, modified: datetime | None = None
     ) -> Iterator[Draft]:
-        """``data`` in a temporary file, flushed to the disk, to be moved to its path."""
+        """``data`` in a temporary file, flushed to disk, ready to be moved to its path."""
         target = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
@@ -285,7 +285,7 @@ class LocalStorage:
     def _note_change(self, folder: str) -> None:
         """Remember a folder that was written to, for ``sync``.
 
-        Those above it may be new too, made here or by another worker a moment ago.
+        Its parents may be new too, created just now by this or another worker.
         """
         with self._lock:
             while folder not in self._changed_folders:

@@ -13,17 +13,17 @@ from batchlight.storage.base import NameRefusedError
 NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
 )
-"""The trouble of one name; whatever else happens on writing is trouble of the whole storage."""
+"""Trouble of one name; any other error on writing is trouble of the whole storage."""
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""Nothing is there any more."""
+"""Nothing exists there any more."""
 NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
-"""What is there is nothing that can be read."""
+"""Something exists there, but it is not a readable file."""
 DENIED = frozenset({errno.EACCES, errno.EPERM})
-"""It can be read, but not by this user."""
+"""The file exists, but this user may not read it."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
-"""What disks of a network do when they are in trouble, and a second try may find well again."""
+"""Errors of troubled network disks, which may be gone on a second try."""
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
-"""Folders of file systems that know no such thing, that this user cannot read, or that are gone."""
+"""Folders whose file system has no fsync, that this user cannot read, or that are gone."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def storage_trouble(
     gone: frozenset[int] = frozenset(),
     refused: frozenset[int] = frozenset(),
 ) -> Iterator[None]:
-    """Turn ``OSError`` into ``StorageError``, but for the kinds that are one file's trouble."""
+    """Turn ``OSError`` into ``StorageError``, except for the kinds that are one file's trouble."""
     try:
         yield
     except NameRefusedError:
@@ -59,7 +59,7 @@ def storage_trouble(
 
 
 def is_bad_sector(error: BaseException) -> bool:
-    """Whether this, or what it was made of, is an input or output error."""
+    """Whether this error, or the cause of it, is an input/output error."""
     number = error.errno if isinstance(error, OSError) else None
     cause = error.__cause__
     return number == errno.EIO or (cause is not None and is_bad_sector(cause))
@@ -67,9 +67,9 @@ def is_bad_sector(error: BaseException) -> bool:
 
 @contextmanager
 def one_file_of(root: str, absolute: str) -> Iterator[None]:
-    """Take an input or output error for the trouble of one file if the root has none.
+    """Attribute an input/output error to one file, if the root has none.
 
-    Raises ``NameRefusedError`` then.
+    Raises ``NameRefusedError`` in that case.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where something is: a local path, or a bucket and a key."""
+"""Where data is: a local path, or a bucket and a key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Location:
-        """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket's name."""
+        """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket name."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
         if meant := _NO_TWO_SLASHES.match(text):
@@ -81,7 +81,7 @@ class Location:
     def split(self) -> tuple[Location, str]:
         """Where to open a storage for this one file, and its path there.
 
-        The bucket, or the local folder, which links that are not followed do not leave.
+        That is the bucket, or the local folder, so that links that leave it are not followed.
         """
         if self.remote:
             return Location(self.scheme, self.bucket, ""), self.path

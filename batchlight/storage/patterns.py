@@ -23,13 +23,13 @@ class _Pattern:
     used: bool = False
 
     def note(self, path: str) -> None:
-        """Remember whether any path has matched."""
+        """Mark the pattern as used if the path matches."""
         self.used = self.used or self.spec.match_file(path)
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """Which paths are wanted."""
+    """Selects paths."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Patterns:
 
     @classmethod
     def of(cls, include: tuple[str, ...], exclude: tuple[str, ...]) -> Patterns:
-        """Raises ``UsageError`` for what is no glob."""
+        """Raises ``UsageError`` for an invalid glob."""
         given = [("--include", glob) for glob in include] + [("--exclude", g) for g in exclude]
         return cls(include, exclude, [_Pattern(o, g, spec_of(o, (g,))) for o, g in given])
 
@@ -50,23 +50,23 @@ class Patterns:
         return spec_of("--exclude", self.exclude) if self.exclude else None
 
     def match(self, path: str) -> bool:
-        """Whether an image of this path is wanted."""
+        """Whether an image with this path is selected."""
         self.note(path)
         if self._included is not None and not self._included.match_file(path):
             return False
         return not self.excludes(path)
 
     def excludes(self, path: str) -> bool:
-        """Whether ``--exclude`` names it."""
+        """Whether ``--exclude`` matches it."""
         return self._excluded is not None and self._excluded.match_file(path)
 
     def note(self, path: str) -> None:
-        """Remember which patterns a path matches, whether it is that of an image or not."""
+        """Mark the patterns that a path matches as used, whether or not it is an image's."""
         for pattern in self._each:
             pattern.note(path)
 
     def note_where(self, is_used: Callable[[str], bool]) -> None:
-        """Remember globs as used that ``is_used`` says may be."""
+        """Mark the globs as used for which ``is_used`` returns true."""
         for pattern in self._each:
             pattern.used = pattern.used or is_used(pattern.glob)
 
@@ -81,7 +81,7 @@ class Patterns:
             pattern.used = pattern.used or elsewhere
 
     def warn_of_unused(self) -> None:
-        """Say which patterns have matched nothing."""
+        """Warn about patterns that have matched nothing."""
         for pattern in self._each:
             if not pattern.used and not pattern.glob.startswith("!"):
                 logger.warning(
@@ -99,9 +99,9 @@ def hint(glob: str) -> str:
 
 
 def spec_of(option: str, globs: tuple[str, ...]) -> PathSpec[Any]:
-    """What matches any of the globs. Raises ``UsageError``."""
+    """A matcher of any of the globs. Raises ``UsageError``."""
     try:
-        # Unlike in a file of patterns, '#' begins no comment.
+        # Unlike in a pattern file, '#' does not start a comment.
         return PathSpec.from_lines(
             "gitignore", ["\\" + g if g.startswith("#") else g for g in globs]
         )

@@ -1,11 +1,11 @@
-"""Local files that appear whole or not at all, under names of this package's own until then.
+"""Local files that appear whole or not at all; until then, they have this package's own names.
 
-A temporary file is moved to its name, or linked to it where it must not replace another. Some file
-systems (FAT, exFAT, some of SMB and FUSE) have no hard links. There, the temporary file is put into
-a folder, and that folder is renamed to the claim of the file's path, which fails while another
+A temporary file is moved to its name, or linked to it if it must not replace another file. Some
+file systems (FAT, exFAT, some SMB and FUSE) have no hard links. There, the temporary file is put
+into a folder, and that folder is renamed to the claim of the file's path, which fails while another
 creator's claim stands with its file inside. Only the file in the claim is moved to the path, and
-only if nothing is there. Whoever meets a claim finishes it, so the death of a creator leaves the
-path either free or with the file of the dead, never half written and never blocked.
+only if nothing is there. Any process that meets a claim finishes it, so when a creator dies, the
+path is either free or has the dead creator's file, never half written and never blocked.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _OWN_NAME = re.compile("[0-9a-f]{32}")
 _NO_HARD_LINKS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 )
-"""FAT and exFAT; SMB; FUSE; file systems with one link a file; AFS across folders."""
+"""FAT and exFAT; SMB; FUSE; file systems with one link per file; AFS across folders."""
 _CLAIMED = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A whole file, flushed to the disk, that is still to appear under its name."""
+    """A complete file, flushed to disk, that has yet to appear under its name."""
 
     data: bytes
     temporary: str
@@ -44,16 +44,16 @@ class Draft:
     """Descriptor of the folder of temporary files."""
     name: str
     folder: int
-    """Descriptor of the folder in which it is to appear."""
+    """Descriptor of the folder in which it will appear."""
     path: str
     """Its path below the root."""
 
     def replace(self) -> None:
-        """Put it there, whatever was there before."""
+        """Move it to its path, replacing any file there."""
         os.replace(self.temporary, self.name, src_dir_fd=self.temporaries, dst_dir_fd=self.folder)
 
     def create(self) -> bool:
-        """Put it there unless something is there; returns whether it is there now."""
+        """Move it to its path unless something is there; returns whether the file is there now."""
         try:
             os.link(
                 self.temporary,
@@ -64,7 +64,7 @@ class Draft:
             )
         except FileExistsError:
             self._refuse_folder()
-            # Over NFS the answer to a link that was made may be lost.
+            # Over NFS, the reply to a successful link may be lost.
             return os.stat(self.temporary, dir_fd=self.temporaries).st_nlink == 2
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
@@ -93,23 +93,23 @@ class Draft:
         finally:
             _remove(carrier, tmp)
         self._refuse_folder()
-        with suppress(FileNotFoundError):  # deleted since
+        with suppress(FileNotFoundError):  # deleted in the meantime
             descriptor = open_file(self.folder, self.name, os.O_RDONLY, self.path)
             with open(descriptor, "rb") as file:
                 return file.read() == self.data
         return False
 
     def _finish(self, claim: str) -> None:
-        """Do what the holder of the claim is about to do, or has died before."""
+        """Finish what the holder of the claim is about to do, or left undone when it died."""
         with suppress(FileNotFoundError), _listed(claim, self.temporaries) as inside:
             for entry in os.listdir(inside):
-                # Only as long as it is in there has nothing else been moved to the name.
+                # While it is in the claim, nothing else has been moved to the name.
                 with suppress(FileNotFoundError):
                     if _exists(self.name, self.folder):
                         os.unlink(entry, dir_fd=inside)
                     else:
                         os.rename(entry, self.name, src_dir_fd=inside, dst_dir_fd=self.folder)
-        with suppress(OSError):  # another has removed it, or claimed it already
+        with suppress(OSError):  # another process has removed it, or claimed it already
             os.rmdir(claim, dir_fd=self.temporaries)
 
     def _refuse_folder(self) -> None:
@@ -139,7 +139,7 @@ def temporary_file(
 ) -> Iterator[str]:
     """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails.
 
-    ``readers``: permission bits that it has at most. ``modified``: as of ``Storage.write``.
+    ``readers``: upper limit of its permission bits. ``modified``: as for ``Storage.write``.
     """
     name = uuid.uuid4().hex
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -158,20 +158,20 @@ def temporary_file(
 
 
 def date(descriptor: int, modified: datetime | None) -> None:
-    """Let an open file count as modified then, if that is given."""
+    """Set the modification time of an open file, if one is given."""
     if modified is not None:
         at = modified.timestamp()
         os.utime(descriptor, (at, at))
 
 
 def remove_temporaries(folder: int) -> None:
-    """Remove what dead processes left in ``folder``: what has a name as given here, no more."""
+    """Remove what dead processes left in ``folder``: only names of the form used here."""
     for name in filter(_OWN_NAME.fullmatch, os.listdir(folder)):
         _remove(name, folder)
 
 
 def _remove(name: str, folder: int) -> None:
-    """Remove a temporary file, or the folder of a claim; a link, but not what it points to."""
+    """Remove a temporary file, or the folder of a claim; a link, but not its target."""
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)

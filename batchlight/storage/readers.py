@@ -1,8 +1,8 @@
-"""Who may read a local file, as the permission bits of a file that no more people may read.
+"""Who may read a local file, as permission bits for a file that must not have more readers.
 
-A class of people (the group, all others) counts as readers if it may read the file and search all
-folders above it. Folders that lie above the new file too need not be looked at, as they protect
-that one just the same.
+A class of users (the group, all others) counts as readers if it may read the file and search all
+folders above it. Folders above the new file too need not be checked, as they protect that one just
+the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _READ, _SEARCH = 0o4, 0o1
 
 
 def readers_of(path: str, beside: str) -> int:
-    """The bits for a file below the folder ``beside`` that is made of ``path``. Raises ``OSError``.
+    """The bits for a file below the folder ``beside`` made from ``path``. Raises ``OSError``.
 
-    Both are resolved: links do not protect what they lead to.
+    Both are resolved: links do not protect their targets.
     """
     real = os.path.realpath(path)
     found = os.stat(real)
@@ -38,7 +38,7 @@ def _readers_of_folders(folder: str, beside: str) -> int:
 
 def _bits(found: os.stat_result, need: int) -> int:
     others = bool(found.st_mode & need)
-    # A new file is of the group of its process: of another group, members are among the others.
+    # A new file gets its process's group; members of any other group are among the others.
     same_group = found.st_gid == os.getegid()
     group = bool(found.st_mode & need << 3) if same_group else others
     return OWNER | _GROUP * group | _OTHERS * others

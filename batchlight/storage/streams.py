@@ -1,4 +1,4 @@
-"""Large files in pieces: read wherever it is wanted, written from start to end.
+"""Large files in pieces: read at any position, written from start to end.
 
 A file that is written this way appears whole, at ``commit``, or not at all.
 """
@@ -19,20 +19,20 @@ from batchlight.storage.folders import opened_folder
 from batchlight.storage.publishing import date
 
 BLOCK_BYTES = 8 * 2**20
-"""Of an object, read with one request."""
+"""How much of an object to read per request."""
 BLOCKS_KEPT = 3
 PART_BYTES = 16 * 2**20
-"""Of a multipart upload, sent with one request."""
+"""How much of a multipart upload to send per request."""
 PIECES_WAITING = 2
 
 
 class LocalReader:
-    """A local file; what is in the page cache is not kept here."""
+    """A local file; not buffered here, since the page cache does that."""
 
     def __init__(
         self, descriptor: int, trouble: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        """``descriptor`` is closed with it. ``trouble`` translates ``OSError``."""
+        """``descriptor`` is closed with the reader. ``trouble`` translates ``OSError``."""
         self._descriptor = descriptor
         self._trouble = trouble
         self._found = os.fstat(descriptor)
@@ -58,10 +58,10 @@ class LocalReader:
 
 
 class BlockReader:
-    """A file that is fetched in large blocks, of which the last few are kept."""
+    """A file fetched in large blocks, the last few of which are cached."""
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
-        """``fetch``: gives the bytes from the first number up to the second."""
+        """``fetch``: returns the bytes from the first position up to the second."""
         self.size = size
         self._fetch = fetch
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -77,7 +77,7 @@ class BlockReader:
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _block(self, number: int) -> bytes:
-        with self._lock:  # neighbours are wanted at the same time, and fetched once
+        with self._lock:  # threads want the same block at the same time; fetch it once
             if number not in self._blocks:
                 while len(self._blocks) >= BLOCKS_KEPT:
                     self._blocks.popitem(last=False)
@@ -91,7 +91,7 @@ class BlockReader:
             return self._blocks[number]
 
     def require_unchanged(self) -> None:
-        """Every fetch has asked for the same version."""
+        """Nothing to check: every fetch asks for the same version."""
 
     def close(self) -> None:
         self._blocks.clear()
@@ -111,7 +111,7 @@ class LocalWriter:
     ) -> None:
         """``temporaries``: folder below ``root``; ``readers``: permission bits of root and file.
 
-        ``modified``: as of ``Storage.write``. ``trouble`` translates ``OSError``.
+        ``modified``: as for ``Storage.write``. ``trouble`` translates ``OSError``.
         """
         self._root, self._temporaries, self._path = root, temporaries, path
         self._readers = readers
@@ -141,21 +141,21 @@ class LocalWriter:
             os.replace(self._name, name, src_dir_fd=source, dst_dir_fd=target)
 
     def abort(self) -> None:
-        with suppress(OSError):  # of a full disk: what could not be flushed is not wanted
+        with suppress(OSError):  # the disk is full: what could not be flushed is not needed
             self._file.close()
         with suppress(OSError), opened_folder(self._root, self._temporaries) as folder:
             os.unlink(self._name, dir_fd=folder)
 
 
 class _Aborted(Exception):
-    """The upload is not to be completed."""
+    """The upload must not be completed."""
 
 
 class UploadWriter:
-    """A multipart upload in a thread, completed at ``commit``, else aborted."""
+    """A multipart upload in a thread, completed at ``commit``, otherwise aborted."""
 
     def __init__(self, upload: Callable[[Iterator[bytes]], object]) -> None:
-        """``upload`` sends all pieces; if they raise, it aborts and raises the same."""
+        """``upload`` sends all pieces; if iterating them raises, it aborts and re-raises."""
         self._pieces: queue.Queue[bytes | _Aborted | None] = queue.Queue(PIECES_WAITING)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._send, args=(upload,), daemon=True)
@@ -176,12 +176,12 @@ class UploadWriter:
     def _end(self, last: _Aborted | None) -> None:
         if not self._over:
             self._over = True
-            with suppress(Exception):  # which ``commit`` raises
+            with suppress(Exception):  # ``commit`` raises it
                 self._put(last)
             self._thread.join()
 
     def _put(self, piece: bytes | _Aborted | None) -> None:
-        """Hand a piece over. Raises what the upload has failed with."""
+        """Pass a piece on. Raises the error of a failed upload."""
         while self._error is None:
             try:
                 self._pieces.put(piece, timeout=1)

@@ -1,4 +1,4 @@
-"""What the exceptions of an object store's client mean, in words that hold no secret."""
+"""The meaning of exceptions of an object store's client, in words that reveal no secret."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _SIGNATURE = re.compile(
 _BAD_KEY = re.compile("KeyTooLongError|InvalidObjectName|InvalidResourceName")
 _CONFLICT = re.compile("ConditionalRequestConflict|OperationAborted")
 _PASSING = re.compile("status code: 4(08|09|29)|RequestTimeout|IncompleteBody|BadDigest|SlowDown")
-"""Refusals that a second try may not meet: too slow, in conflict, too many, or not whole."""
+"""Refusals that a retry may avoid: too slow, in conflict, too many, or incomplete."""
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
 )
-"""Metadata services of cloud machines, asked where the environment holds no credentials."""
+"""Metadata services of cloud machines, queried if the environment has no credentials."""
 _CERTIFICATE = re.compile(r"certificate|UnknownIssuer|self-signed", re.IGNORECASE)
 _REDIRECTED = re.compile("PermanentRedirect|BareRedirect|Received redirect")
-"""S3's answer for a bucket of another region."""
+"""S3's answer for a bucket in another region."""
 _REGION_WITHIN_S = 4
 _REASON_LENGTH = 200
 
 
 def already_exists(error: BaseException) -> bool:
-    """Whether there is such an object; some conflicts only say that another request is at it."""
+    """Whether the object exists; some conflicts only mean that another request is writing it."""
     return isinstance(error, AlreadyExistsError) and not _CONFLICT.search(str(error))
 
 
 def is_bad_key(error: BaseException) -> bool:
-    """Whether the store cannot have an object of this name."""
+    """Whether the store cannot have an object with this name."""
     return bool(_BAD_KEY.search(str(error)))
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a second try may help: not with no such bucket, no permission, a bad request."""
+    """Whether a retry may help: not for a missing bucket, denied access or a bad request."""
     text = str(error)
     refused = re.search(r"status code: (3\d\d|4\d\d|501)", text) and not _PASSING.search(text)
     wrong = _CERTIFICATE.search(text) or _REDIRECTED.search(text)
@@ -49,7 +49,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_denied_one_object(error: BaseException) -> bool:
-    """Whether permission is denied although the credentials are good."""
+    """Whether permission is denied although the credentials are valid."""
     return isinstance(error, PermissionDeniedError) and not _SIGNATURE.search(str(error))
 
 
@@ -61,7 +61,7 @@ def _is_denied(error: BaseException) -> bool:
 
 
 def odd_name(where: str, error: BaseException) -> str:
-    """The sentence about an object whose name the client refuses."""
+    """A sentence about an object whose name the client rejects."""
     name = re.search('Path "(.*?)"', str(error), re.DOTALL)
     return (
         f"cannot list {where}: the client refuses the name "
@@ -71,7 +71,7 @@ def odd_name(where: str, error: BaseException) -> str:
 
 
 def reason_of(error: BaseException, location: Location) -> str:
-    """One clause for a person; server texts are cut down to their code and message."""
+    """One clause for the user; server texts are shortened to their code and message."""
     text = str(error)
     credentials = f"check {CREDENTIALS[location.scheme]}"
     if "NoSuchBucket" in text or "ContainerNotFound" in text:
@@ -105,7 +105,7 @@ def reason_of(error: BaseException, location: Location) -> str:
 
 
 def _region_of(location: Location) -> str | None:
-    """Where a bucket of S3 is, as S3 tells anybody; the client does not pass that on."""
+    """The region of an S3 bucket, which S3 tells anybody; the client does not pass it on."""
     url = f"{endpoint_of(location) or 'https://s3.amazonaws.com'}/{location.bucket}"
     request = urllib.request.Request(url, method="HEAD")
     try:

@@ -1,11 +1,11 @@
 """References: measuring against them, training on them.
 
 config.py    the options of a training
-pairs.py     dark and well-lit images that belong together
-pictures.py  what is trained on, in memory
+pairs.py     pairs of a dark and a well-lit image
+pictures.py  the training pictures, in memory
 quality.py   PSNR and SSIM of one image
-evaluate.py  how near two folders of images are
-survey.py    what can be told of enhanced images without references
-folders.py   folders of images, and which of their images belong together
+evaluate.py  how close two folders of images are
+survey.py    measurements of enhanced images without references
+folders.py   folders of images, and the pairing of their images
 train.py     weights made from pairs
 """

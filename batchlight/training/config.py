@@ -1,4 +1,4 @@
-"""``TrainConfig``: all that ``train`` can be told, validated, frozen."""
+"""``TrainConfig``: every option of ``train``, validated, frozen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How near the images of one folder are to those of another: PSNR and SSIM, pair by pair.
+"""How close the images of one folder are to those of another: PSNR and SSIM, pair by pair.
 
-Pixels are compared as stored, without turning them, and alpha is left out. Gray against colour is
-compared as three equal channels, 8 against 16 bit as 16 bit (times 257).
+Pixels are compared as stored, without turning them, and alpha is ignored. Gray is compared with
+colour as three equal channels, 8 with 16 bit as 16 bit (times 257).
 """
 
 from __future__ import annotations
@@ -29,56 +29,56 @@ from batchlight.training.folders import (
 from batchlight.training.quality import Quality, at_mean_of, quality, shrunk
 
 SMALLEST_SIDE = 7
-"""Of an image that has an SSIM, which is computed in windows of this size."""
+"""Minimum side of an image for SSIM, which is computed in windows of this size."""
 TO_16_BIT = np.uint16(257)
-"""Times this, the range of 8 bits becomes that of 16."""
+"""Factor from the range of 8 bits to that of 16."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How near one enhanced image is to its reference."""
+    """How close one enhanced image is to its reference."""
 
     path: str
-    """Of the enhanced image, relative to its folder."""
+    """Path of the enhanced image, relative to its folder."""
     psnr: float | None = None
     """Decibels; infinite for an image whose pixels equal its reference's; None without a score."""
     ssim: float | None = None
     """At most 1; None without a score."""
     psnr_at_mean: float | None = None
-    """Once the image has the mean luminance of its reference."""
+    """PSNR once the image is scaled to the mean luminance of its reference."""
     ssim_at_mean: float | None = None
     problem: str | None = None
-    """Why there is no score; None where there is one."""
+    """Why there is no score; None if there is one."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How near a folder of enhanced images is to its references."""
+    """How close a folder of enhanced images is to its references."""
 
     enhanced: str
     reference: str
     images: int
     """Pairs: the length of ``scores``."""
     scored: int
-    """Pairs that have a score; the others have a problem."""
+    """Number of pairs with a score; the others have a problem."""
     identical: int
-    """Scored pairs whose pixels are equal, so that their PSNR is infinite."""
+    """Scored pairs with equal pixels, and so with an infinite PSNR."""
     psnr: float | None
     """Mean over the scored pairs that are not identical, since a single infinite value would hide
-    all others; infinite if every one is identical, None if none is scored."""
+    all others; infinite if all are identical, None if none is scored."""
     ssim: float | None
     """Mean over all scored pairs; None if there are none."""
     psnr_at_mean: float | None
     ssim_at_mean: float | None
-    """The same once each image has the mean luminance of its reference."""
+    """The same once each image is scaled to the mean luminance of its reference."""
     size: int | None
-    """Side that all images were resized to before; None: they were compared as they are."""
+    """Side that all images were first resized to; None: they were compared as they are."""
     scores: tuple[Score, ...]
-    """One for each pair, in the order of the UTF-8 bytes of their paths."""
+    """One per pair, in the order of the UTF-8 bytes of their paths."""
     without_reference: Unmatched
-    """Enhanced images that were compared with nothing."""
+    """Enhanced images without a reference to compare with."""
     without_enhanced: Unmatched
-    """References that nothing was compared with."""
+    """References without an enhanced image."""
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as a JSON object, with the names of the fields.
@@ -99,10 +99,10 @@ def evaluate(
     """Compare each image below ``enhanced`` with its counterpart below ``reference``.
 
     Both are local folders or prefixes of object stores. ``on_score`` is called with each score, in
-    the order of the paths, and the number of all pairs. ``size``: both are resized to squares of
-    that side before. An image that cannot be compared has a score that says why. Raises
-    ``UsageError`` if nothing can be compared, or for a folder that is the output of a run as a
-    whole; ``StorageError`` for a place out of reach.
+    path order, and the total number of pairs. ``size``: both are first resized to squares of that
+    side. An image that cannot be compared has a score that says why. Raises ``UsageError`` if
+    nothing can be compared, or for a folder that is the whole output of a run; ``StorageError`` for
+    an unreachable place.
     """
     ours = Side.open("enhanced image", "--enhanced", enhanced)
     theirs = Side.open("reference", "--reference", reference)
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are finite; infinite if none is, None if there are none."""
+    """Mean of the finite values; infinite if none is finite, None if there are no values."""
     known = [value for value in values if value is not None]
     finite = [value for value in known if math.isfinite(value)]
     return fmean(finite or known) if known else None
@@ -167,7 +167,7 @@ def _scores(
 def _compare(
     ours: Side, theirs: Side, pair: tuple[str, str], size: int | None, room: Room
 ) -> tuple[Quality, Quality]:
-    """As it is, and with the brightness of its reference."""
+    """Compare as is, and scaled to the brightness of the reference."""
     image_file, reference_file = ours.read(pair[0]), theirs.read(pair[1])
     with room.taken(max(file[1].width * file[1].height for file in (image_file, reference_file))):
         image, reference = ours.decode(*image_file), theirs.decode(*reference_file)
@@ -191,7 +191,7 @@ def _size(pixels: Pixels) -> str:
 
 
 def _alike(one: Pixels, other: Pixels) -> tuple[Pixels, Pixels]:
-    """Both in colour if one is, and both with 16 bits if one has them."""
+    """Both in colour if one is, and both with 16 bits if one has 16."""
     if one.ndim != other.ndim:
         one, other = in_colour(one), in_colour(other)
     if one.dtype != other.dtype:

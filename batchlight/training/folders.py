@@ -1,7 +1,7 @@
-"""Folders of images, and which images of two folders belong together.
+"""Folders of images, and the pairing of the images of two folders.
 
-Images are paired by relative path. The same path with another suffix (``a.jpg`` and ``a.png``) is
-a pair too, where each folder holds just one image of that name; an equal path comes first.
+Images are paired by relative path. The same path with another suffix (``a.jpg`` and ``a.png``) is a
+pair too, if each folder has just one image of that name; an equal path takes precedence.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NAMED_AT_MOST = 5
-"""Images without a counterpart that are named; all are counted."""
+"""How many images without a counterpart to name; all are counted."""
 
 THREADS_PER_CPU = 2
-"""Some wait for files while others compute, for which they hold no lock of the interpreter."""
+"""Some threads wait for files while others compute, for which they release the interpreter lock."""
 AHEAD = 1024
-"""Images given to the threads at once."""
+"""Images submitted to the threads at once."""
 PIXELS_AT_ONCE = 32_000_000
-"""Of the images being looked at at one time, since each pixel takes about 150 bytes. A larger one
-is looked at alone."""
+"""Pixels of images being processed at once, since each takes about 150 bytes. A larger image is
+processed alone."""
 
 
 class NoScoreError(Exception):
-    """Why an image has no score."""
+    """The reason why an image has no score."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Side:
     files: Mapping[str, str | None]
     """The images in order: relative path, and why its name cannot be used, if so."""
     members: Mapping[str, Input]
-    """Those in containers."""
+    """Images in containers."""
 
     @classmethod
     def open(cls, noun: str, option: str, text: str) -> Side:
@@ -86,7 +86,7 @@ class Side:
         return cls(noun, location, storage, files, members)
 
     def read(self, path: str) -> tuple[bytes, Header]:
-        """An image before a pixel is decoded. Raises ``NoScoreError``."""
+        """An image's bytes and header, before a pixel is decoded. Raises ``NoScoreError``."""
         if (defect := self.files[path]) is not None:
             raise self.refusal(defect)
         try:
@@ -120,7 +120,7 @@ class Side:
 
 
 class Room:
-    """Lets a limited number of pixels in at one time."""
+    """Admits a limited number of pixels at a time."""
 
     def __init__(self, pixels: int) -> None:
         self._size = self._left = pixels
@@ -128,7 +128,7 @@ class Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many; more than there can be wait for all of it."""
+        """Wait until there is room for ``pixels``; more than the limit wait for all of it."""
         share = min(pixels, self._size)
         with self._changed:
             self._changed.wait_for(lambda: share <= self._left)
@@ -143,7 +143,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Images of one folder that have no counterpart in the other."""
+    """Images of one folder without a counterpart in the other."""
 
     count: int
     first: tuple[str, ...]
@@ -151,7 +151,7 @@ class Unmatched:
 
 
 def pairs_of(enhanced: Iterable[str], references: Iterable[str]) -> dict[str, str]:
-    """Each image of one folder that has a counterpart in the other, in order, and that one."""
+    """Each image of one folder with a counterpart in the other, in order, and that counterpart."""
     ours, theirs = _by_stem(enhanced), _by_stem(references)
     found = {}
     for path in enhanced:
@@ -176,14 +176,14 @@ def _stem(path: str) -> str:
 
 
 def unmatched_of(paths: Iterable[str], matched: Iterable[str]) -> Unmatched:
-    """Those of some paths that have no counterpart."""
+    """The paths without a counterpart."""
     done = set(matched)
     alone = [path for path in paths if path not in done]
     return Unmatched(len(alone), tuple(alone[:NAMED_AT_MOST]))
 
 
 def in_order(items: Sequence[T], work: Callable[[T, Room], R]) -> Generator[R, None, None]:
-    """What ``work`` makes of each item, in order, computed by several threads."""
+    """The result of ``work`` for each item, in order, computed by several threads."""
     shared = Room(PIXELS_AT_ONCE)
     with ThreadPoolExecutor(THREADS_PER_CPU * usable_cpus()) as pool:
         for start in range(0, len(items), AHEAD):

@@ -1,4 +1,4 @@
-"""Pairs of images, a dark one and what it should be, found by name and told apart by scene."""
+"""Pairs of a dark image and its ground truth, matched by name and separated by scene."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from batchlight.storage import Location, open_source
 logger = logging.getLogger(__name__)
 
 Gray = npt.NDArray[Any]
-"""As ``Rgb``, but (height, width)."""
+"""Like ``Rgb``, but (height, width)."""
 
 LOW, HIGH, NATIVE = "low", "high", "native"
 THUMBNAIL = 24
 SAME_SCENE = 0.9
-"""Correlation of two thumbnails from which on they show one scene. In LOL-v1, nearly all pairs of
-images lie below 0.7 or above 0.94."""
+"""Correlation of two thumbnails above which they show the same scene. In LOL-v1, nearly all pairs
+of images are below 0.7 or above 0.94."""
 
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """One image in ``low/`` and one in ``high/`` of the same name, suffix aside."""
+    """An image in ``low/`` and one in ``high/`` of the same name, apart from the suffix."""
 
     folder: str
     name: str
     low: str
     high: str
     native: str | None = None
-    """Paths relative to the folder; ``native`` is the dark one before it was shrunk, if there."""
+    """Paths relative to the folder; ``native`` is the dark image before it was shrunk, if any."""
 
 
 def find_pairs(folder: str) -> list[TrainingPair]:
@@ -90,7 +90,7 @@ def find_images(folder: str) -> list[tuple[str, str]]:
 
 
 def load_pair(pair: TrainingPair) -> tuple[Rgb, Rgb]:
-    """Both images, of one size. Raises ``UsageError``."""
+    """Both images, at the same size. Raises ``UsageError``."""
     low, high = (load_image(pair.folder, path, "the pair") for path in (pair.low, pair.high))
     if low.shape != high.shape:
         raise UsageError(
@@ -104,8 +104,8 @@ def split_by_scene(
 ) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """Pairs to train on and pairs to validate with, about ``share`` of all.
 
-    The same scene at another exposure never comes to lie on both sides, and at least one scene is
-    left to train on.
+    The same scene at another exposure never ends up on both sides, and at least one scene is left
+    to train on.
     """
     if not share or not pairs:
         return list(pairs), []
@@ -125,13 +125,13 @@ def split_by_scene(
 
 
 def group_scenes(thumbnails: Sequence[Gray]) -> list[int]:
-    """For each thumbnail the number of the first one of its scene.
+    """For each thumbnail, the number of the first one of its scene.
 
-    Images that are alike, or are linked by others that are, show one scene.
+    Images that are alike, directly or through a chain of others, show the same scene.
     """
     vectors = np.stack([t.ravel() - t.mean() for t in thumbnails]).astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.where(lengths > 0, lengths, 1)  # one flat colour is like nothing else
+    vectors /= np.where(lengths > 0, lengths, 1)  # a flat image is like no other
     alike = vectors @ vectors.T >= SAME_SCENE
     scenes = np.full(len(alike), -1)
     for first in range(len(alike)):
@@ -141,7 +141,7 @@ def group_scenes(thumbnails: Sequence[Gray]) -> list[int]:
 
 
 def _linked_with(first: int, alike: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which thumbnails are reached from one by steps between alike ones, it included."""
+    """Thumbnails reached from one through a chain of alike ones, including itself."""
     reached: npt.NDArray[np.bool_] = np.arange(len(alike)) == first
     while np.any(further := alike[reached].any(axis=0) & ~reached):
         reached |= further

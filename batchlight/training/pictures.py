@@ -1,4 +1,4 @@
-"""What is trained on, in memory: decoded once, shrunk to what samples can show."""
+"""The training pictures, in memory: decoded once, shrunk to what samples can show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 JPEG_SHRINK = 0.8
-"""Well-lit pictures that are JPEGs are shrunk by this, and most of its traces with it."""
+"""Well-lit JPEG pictures are shrunk by this factor, which removes most JPEG artefacts."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 

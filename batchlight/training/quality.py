@@ -1,4 +1,4 @@
-"""How near an image is to its reference: PSNR and SSIM, as the field's tables have them."""
+"""How close an image is to its reference: PSNR and SSIM, as in published tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from batchlight.images.pixels import Pixels
 Floats = npt.NDArray[np.float64]
 
 WINDOW = 7
-"""Side of a window of SSIM, pixels."""
+"""Side of an SSIM window, in pixels."""
 STEADIES_MEANS, STEADIES_VARIANCES = 0.01, 0.03
 """K1 and K2 of Wang et al., shares of the range."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one image, or the mean of many."""
+    """For one image, or the mean of many."""
 
     psnr: float
     """Decibels; infinite for equal images."""
@@ -35,7 +35,7 @@ def quality(image: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Quality:
     """Compare two images of the same dtype (uint8 or uint16) and shape, gray or colour.
 
     scikit-image's definitions: the squared error over all samples; SSIM in uniform 7x7 windows,
-    mean over the channels. Raises ``ValueError`` for images smaller than that.
+    mean over the channels. Raises ``ValueError`` for smaller images.
     """
     top = float(np.iinfo(reference.dtype).max)
     ours, truth = image.astype(np.float64), reference.astype(np.float64)
@@ -45,7 +45,7 @@ def quality(image: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Quality:
 
 
 def _structural_similarity(one: Floats, other: Floats, top: float) -> float:
-    """SSIM (Wang et al. 2004, eq. 13) in the windows that lie whole in the image, their mean.
+    """Mean SSIM (Wang et al. 2004, eq. 13) over the windows that lie entirely in the image.
 
     Variances and covariance are those of a sample: divided by a window's samples less one.
     """
@@ -64,16 +64,16 @@ def _structural_similarity(one: Floats, other: Floats, top: float) -> float:
 
 
 def _in_windows(image: Floats) -> Floats:
-    """The mean of each window that lies whole in the image."""
+    """The mean of each window that lies entirely in the image."""
     edge = WINDOW // 2
     means = cv2.blur(image, (WINDOW, WINDOW))[edge:-edge, edge:-edge]
     return means.astype(np.float64, copy=False)
 
 
 def at_mean_of(image: Pixels, reference: Pixels) -> Pixels:
-    """An image times what gives it the mean luminance of its reference, clipped.
+    """An image scaled to the mean luminance of its reference, clipped.
 
-    So that only the rest is compared, as tables with "GT mean" have it (Zhang et al., KinD, 2019).
+    So that only the rest is compared, as in tables with "GT mean" (Zhang et al., KinD, 2019).
     """
     is_bright, should_be = measure(image)[0], measure(reference)[0]
     if not is_bright:
@@ -85,9 +85,9 @@ def at_mean_of(image: Pixels, reference: Pixels) -> Pixels:
 
 
 def shrunk(image: Pixels, side: int) -> Pixels:
-    """An image as a square of that side, by Pillow's bilinear filter, which is antialiased.
+    """An image resized to a square of that side by Pillow's bilinear filter, which is antialiased.
 
-    That is how the publishers of LOL at 256x256 made it.
+    The publishers of LOL at 256x256 made it that way.
     """
     if image.dtype == np.uint8:
         return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""What can be told of enhanced images without references: brightness, clipping, noise."""
+"""Measurements of enhanced images without references: brightness, clipping, noise."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from batchlight.training.folders import NoScoreError, Room, Side, in_order, pair
 from batchlight.worker.steps import DARKER_BY
 
 MUCH_CLIPPED = 0.03
-"""Share of an image's samples from which on it counts as burnt."""
+"""Share of clipped samples from which an image counts as burnt out."""
 NORMAL_MEDIAN = 0.6745
-"""Of the absolute value of a normal variable of standard deviation 1."""
+"""Median absolute value of a normal variable with standard deviation 1."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen of one enhanced image."""
+    """Measurements of one enhanced image."""
 
     path: str
     """Relative to its folder."""
     luminance: float | None = None
-    """Mean, 0 to 1; None, as the others, for an image with a problem."""
+    """Mean, 0 to 1; None, like the others, for an image with a problem."""
     luminance_before: float | None = None
-    """Of the image that it was made of; None without it."""
+    """Luminance of its input; None without inputs."""
     clipped: float | None = None
-    """Share of the samples that have the largest value there is."""
+    """Share of the samples at the maximum value."""
     noise: float | None = None
-    """Standard deviation, in levels of 255, of what is left in the finest detail."""
+    """Standard deviation, in levels of 255, of the noise in the finest detail."""
     problem: str | None = None
 
     @property
     def is_darker(self) -> bool:
-        """Whether it became visibly darker than what it was made of, by the measure of a run."""
+        """Whether it became visibly darker than its input, by the criterion of a run."""
         before, after = self.luminance_before, self.luminance
         return before is not None and after is not None and after < before - DARKER_BY
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is seen of a folder of enhanced images."""
+    """Measurements of a folder of enhanced images."""
 
     enhanced: str
     inputs: str | None
     images: int
     seen: int
-    """Those without a problem."""
+    """Images without a problem."""
     darker: int | None
-    """That became visibly darker than they were; None without inputs."""
+    """Images that became visibly darker; None without inputs."""
     luminance: float | None
     luminance_before: float | None
     clipped: float | None
     """Means over the images."""
     much_clipped: int
-    """Images of which more than 3 % of the samples are clipped."""
+    """Images with more than 3 % clipped samples."""
     noise: float | None
     sights: tuple[Sight, ...]
-    """One for each image, in the order of the UTF-8 bytes of their paths."""
+    """One per image, in the order of the UTF-8 bytes of their paths."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object, with the names of the fields."""
+        """The survey as a JSON object, with the names of the fields."""
         return asdict(self)
 
 
@@ -75,10 +75,10 @@ def survey(
     inputs: str | None = None,
     on_sight: Callable[[Sight, int], object] | None = None,
 ) -> Survey:
-    """Look at each image below ``enhanced``, beside the one below ``inputs`` that it was made of.
+    """Measure each image below ``enhanced``, along with its input below ``inputs``.
 
-    ``on_sight`` is called with each, in order, and the number of all. Raises ``UsageError`` and
-    ``StorageError`` as ``evaluate`` does.
+    ``on_sight`` is called with each result, in order, and the total number of images. Raises
+    ``UsageError`` and ``StorageError`` as ``evaluate`` does.
     """
     ours = Side.open("enhanced image", "--enhanced", enhanced)
     theirs = None if inputs is None else Side.open("input", "--input", inputs)
@@ -125,8 +125,8 @@ def _summed_up(sights: Sequence[Sight], enhanced: str, inputs: str | None) -> Su
 def noise_of(pixels: Pixels) -> float:
     """Standard deviation of the noise of an image's luminance, in levels of 255.
 
-    By the median of the finest diagonal Haar band (Donoho and Johnstone 1994), to which edges add
-    little. 0 for an image of fewer than 2x2 pixels.
+    From the median of the finest diagonal Haar band (Donoho and Johnstone 1994), to which edges add
+    little. 0 for an image smaller than 2x2 pixels.
     """
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
     if not height or not width:

@@ -1,11 +1,11 @@
-"""``batchlight train``: pairs of images in, weights out, going on where a killed training stopped.
+"""``batchlight train``: pairs of images in, weights out, resuming where a killed training stopped.
 
     FILE.safetensors               the weights, when the training is done
-    FILE.checkpoint.safetensors    all that a killed training needs to go on; gone when it is done
+    FILE.checkpoint.safetensors    the state for resuming a killed training; deleted when done
     FILE.log.jsonl                 loss, PSNR and SSIM of each round: an epoch, or some minutes
 
-The processes that train are given all they need and give back what is to be stored, so that only
-this one, the driver, knows files of its own; the others read pictures.
+The training processes get all they need as arguments and return what has to be stored, so that only
+this process, the driver, writes files; the others read pictures.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ if TYPE_CHECKING:
 
 SHORTEST_ROUND_S, LONGEST_ROUND_S = 20.0, 600.0
 ROUNDS = 10
-"""Of a training of limited time, unless they become too short or too long."""
+"""Rounds of a training of limited time, unless they would be too short or too long."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What there is when a training stops for a moment."""
+    """The state of a training when it pauses."""
 
     stop: Stop
     elapsed_s: float
-    """Of training, earlier parts included."""
+    """Training time, including earlier parts."""
     steps: int
     scores: Mapping[str, Quality]
-    """Of the averaged weights at the end of a round, by what was scored."""
+    """Quality with the averaged weights at the end of a round, by what was scored."""
     checkpoint: bytes = field(repr=False)
     weights: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Training:
-    """All that a process needs to train; the same for all that train together."""
+    """Everything that a process needs to train; the same for all that train together."""
 
     recipe: Recipe
     extent: Extent
@@ -81,14 +81,14 @@ class Training:
     clean: tuple[tuple[str, str], ...]
     """Folder and path."""
     checks: Mapping[str, tuple[TrainingPair, ...]]
-    """What is scored, never trained on."""
+    """Pairs that are scored, never trained on."""
     device: str
     about: Mapping[str, str]
     start: bytes | None = field(repr=False, default=None)
     checkpoint: bytes | None = field(repr=False, default=None)
 
     def looks(self, rank: int = 0, processes: int = 1) -> Iterator[Look | None]:
-        """Train; the first process gives a ``Look`` at each stop, the others None."""
+        """Train; the first process yields a ``Look`` at each stop, the others None."""
         import torch
 
         from batchlight.absgn.training import Trainer
@@ -161,7 +161,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
             _append(log_file, _log_line(look, config))
             left = _left(look, config, began, share_before)
             say(f"{_sentence(look, config)}, {timedelta(seconds=round(left))} left")
-        if share_before is None:  # what came before it included loading
+        if share_before is None:  # the time before that includes loading
             began, share_before = time.monotonic(), look.stop.progress
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
@@ -174,7 +174,7 @@ def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
             f"the training diverged in {_round(look.stop, config)}; start anew with a smaller "
             f"--learning-rate, after removing {checkpoint_file}"
         )
-    # A checkpoint of the end would not be gone on from.
+    # A checkpoint of the end would not be resumed.
     if look.stop.over:
         write_file(config.out, look.weights)
     else:
@@ -182,12 +182,12 @@ def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
 
 
 def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], start: Start | None) -> Quality:
-    """Mean quality of a network on whole images, as 8 bits."""
+    """Mean quality of a network on whole 8-bit images."""
     from batchlight.absgn.inference import restore
 
     scores = []
     for pair in pairs:
-        # Pairs are RGB; inference takes and gives BGR, as it is decoded.
+        # Pairs are RGB; inference takes and returns BGR, as decoded.
         low, high = (np.rint(image * 255).astype(np.uint8)[..., ::-1] for image in load_pair(pair))
         scores.append(quality(restore(network, low[None], start)[0], high))
     return Quality(fmean(s.psnr for s in scores), fmean(s.ssim for s in scores))
@@ -202,7 +202,7 @@ def _looks(training: Training, processes: int, address: str | None) -> Iterator[
 
 
 def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], None]) -> Training:
-    """With what an earlier training of the same options has left, if it has."""
+    """Resume what an earlier training with the same options has left, if anything."""
     from batchlight.absgn.weights import load_tensors
 
     stored = _read(checkpoint_file)
@@ -259,7 +259,7 @@ def _prepare(config: TrainConfig) -> Training:
 
 
 def _start(config: TrainConfig) -> tuple[bytes | None, Start | None]:
-    """The weights to start from, if any, and what images are to be made into first."""
+    """The weights to start from, if any, and the preprocessing of images."""
     from batchlight.absgn.start import ClassicalStart
 
     if config.weights is None:
@@ -271,7 +271,7 @@ def _start(config: TrainConfig) -> tuple[bytes | None, Start | None]:
             f"--model {config.model} is {CHANNELS[config.model]}; "
             "give the --model that they are of"
         )
-    # What the weights have learnt, they have learnt of such images.
+    # Keep the weights' own preprocessing: they have only learnt from such images.
     return weights.data, weights.start
 
 
@@ -294,7 +294,7 @@ def _device(config: TrainConfig) -> str:
 
 
 def _left(look: Look, config: TrainConfig, began: float, share_before: float | None) -> float:
-    """Seconds until the training is over, as far as can be told."""
+    """Estimated seconds until the training is over."""
     if config.time_limit is not None:
         return max(0.0, config.time_limit - look.elapsed_s)
     done = look.stop.progress - (share_before or 0.0)

@@ -1,7 +1,7 @@
-"""Batches that one worker does, one after the other, as one piece of work.
+"""Batches that one worker runs one after another, as one piece of work.
 
-The worker reads their rows from the plan itself. Each batch has its own timeout, and its own part
-by which the driver knows, whatever happens to this process, that it is done.
+The worker reads their rows from the plan itself. Each batch has its own timeout, and its own part,
+which tells the driver that it is done, whatever happens to this process.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Assignment:
     chunk: BatchRange
     batches: BatchRange
     done: frozenset[int] = frozenset()
-    """Those among them that are done already."""
+    """Batches among them that are already done."""
 
     @property
     def numbers(self) -> list[int]:
-        """Of the batches that are to be done, in order."""
+        """Numbers of the batches to do, in order."""
         return [number for number in self.batches.numbers() if number not in self.done]
 
 
@@ -50,15 +50,15 @@ class Report:
     """What a worker has done since its last report."""
 
     last: int | None
-    """The number of the last batch that is committed; None if none is since the last report."""
+    """The number of the last batch committed since the last report; None if there is none."""
     result: BatchResult | None
-    """Of the batches committed since the last report."""
+    """Result of the batches committed since the last report."""
     batches: int
-    """How many these are."""
+    """The number of these batches."""
     seconds: float
-    """That they took."""
+    """The time that they took."""
     under_way: Tally
-    """Of the batch that is being worked on: images whose outputs are written, or that failed."""
+    """Images of the current batch whose outputs are written, or that failed."""
 
 
 class AssignedWork:
@@ -72,23 +72,23 @@ class AssignedWork:
         unnamed: frozenset[str] | None,
         assignment: Assignment,
     ) -> None:
-        """``unnamed``: what ``DataSet.unnamed_of`` says of the chunk."""
+        """``unnamed``: the result of ``DataSet.unnamed_in`` for the chunk."""
         self._context = context
         self._service = service
         self._data_set = data_set
         self._unnamed = unnamed
         self._assignment = assignment
         self._lock = threading.Lock()
-        """Of all that follows."""
+        """Guards all that follows."""
         self._images: Sequence[Image] = ()
-        """That are being worked on; of a container, a group of them."""
+        """Images being worked on; of a container, one group of them."""
         self._before = Tally()
-        """Of the groups before it."""
+        """Tally of the groups before it."""
         self._began = 0.0
         self._news = Report(None, None, 0, 0.0, Tally())
 
     def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        """Do and commit each batch. Raises as ``run_batch``."""
+        """Run and commit each batch. Raises as ``run_batch``."""
         context = self._context
         refuse_unshared(context.input, context.output, context.run_id)
         assigned = self._assignment
@@ -128,5 +128,5 @@ class AssignedWork:
 
 @lru_cache(maxsize=1)
 def _chunk(output: Location, run_id: str, plan: int, chunk: BatchRange) -> pa.Table:
-    """The rows of a chunk, of which a worker often does several stretches, one after the other."""
+    """The rows of a chunk; cached, since a worker often gets several of its ranges in a row."""
     return read_chunk(open_storage(output), plan, chunk)

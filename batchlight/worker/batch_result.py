@@ -1,4 +1,4 @@
-"""What the driver hears of batches: counts, never pixels, never rows."""
+"""What the driver is told about batches: counts, never pixels or rows."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from batchlight.worker.image import Unexpected
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Of a committed batch, or of several together."""
+    """Result of one committed batch, or of several together."""
 
     tallies: Mapping[str, Tally]
     """By method."""
     stages_s: Mapping[str, float]
-    """What the time of all images went into: read, decode, enhance, encode, write."""
+    """Total time of all images by stage: read, decode, enhance, encode, write."""
     network_s: float
-    """How long the network computed."""
+    """Computing time of the network."""
     unexpected: tuple[Unexpected, ...] = ()
-    """Exceptions that are no image's fault, one of each kind."""
+    """Exceptions that are not the fault of an image, one of each kind."""
     read_bytes: int = 0
-    """Of images, as often as they were read."""
+    """Bytes of images read, counting repeated reads."""
 
     @property
     def tally(self) -> Tally:
-        """Of all methods."""
+        """Total over all methods."""
         return sum(self.tallies.values(), Tally())
 
     def __add__(self, other: BatchResult) -> BatchResult:
-        """Of both batches; of unexpected exceptions still one of each kind."""
+        """The sum of both; still one unexpected exception of each kind."""
         return BatchResult(
             {
                 method: self.tallies.get(method, Tally()) + other.tallies.get(method, Tally())

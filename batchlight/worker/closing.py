@@ -1,4 +1,4 @@
-"""The parts of a chunk become a file of ``metadata/``, on a worker: it takes a second or two."""
+"""Merging the parts of a chunk into a file of ``metadata/``, on a worker: takes a second or two."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from batchlight.worker.places import output_of
 
 
 def move_parts(output: Location, run_id: str, lock: int, move: Move) -> None:
-    """Do it behind the lock of a run; fine if somebody has begun with it, or done it."""
+    """Run it under the lock of a run; safe if another process has begun it, or done it."""
     moved(output_of(output, run_id, lock), move)

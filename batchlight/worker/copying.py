@@ -1,6 +1,6 @@
-"""A batch of files that are no images: each is copied as it is, read once for all methods.
+"""A batch of files that are not images: each is copied unchanged, read once for all methods.
 
-Small ones go through memory, several at once; large ones in pieces, one after the other.
+Small files go through memory, several at once; large ones in pieces, one after another.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from batchlight.worker.image import Image, Losses, Watch
 from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
 
 COPIES_AT_ONCE = 8
-"""Small files."""
+"""For small files."""
 SMALL_BYTES = 4 * 2**20
 PIECE_BYTES = 8 * 2**20
-"""Of a large file, read at once."""
+"""For large files, read in pieces."""
 
 
 def copies_in_steps(
@@ -50,7 +50,7 @@ def copy_again(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Copy some files of a batch again, and commit nothing; ``Kind.redo``."""
+    """Copy some files of a batch again; commits nothing; ``Kind.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
     return Redone.of(_records(context, batch.number, images), images)
@@ -64,7 +64,7 @@ def rehearse_copies(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files, and write nothing; ``Kind.rehearse``."""
+    """Read some files; writes nothing; ``Kind.rehearse``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 
@@ -83,7 +83,7 @@ def _copied(steps: Steps, images: Sequence[Image]) -> Generator[None, None, None
         if (image.input.size or 0) > SMALL_BYTES:
             image.attempt(partial(_copy_in_pieces, steps, image))
             yield
-    steps.output.sync()  # before a part tells that they are there
+    steps.output.sync()  # before a part says that they exist
 
 
 def _copy(steps: Steps, image: Image) -> None:
@@ -97,7 +97,7 @@ def _copy(steps: Steps, image: Image) -> None:
 
 
 def _copy_in_pieces(steps: Steps, image: Image) -> None:
-    """Raises ``ImageError``, of all methods: they share the reading."""
+    """Raises ``ImageError``, which then applies to all methods: they share the reading."""
     digest, size = hashlib.sha256(), 0
     storage, below = place_of(image.input, steps.input, steps.opened)
     if image.input.defect is not None:

@@ -1,4 +1,4 @@
-"""How a batch ends, whatever was done to its files: committed, or told of again."""
+"""How a batch ends, whatever was done to its files: committed, or returned as redone rows."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Redone:
-    """Rows that were made again."""
+    """Rows that were redone."""
 
     records: list[Record]
     unexpected: tuple[Unexpected, ...]
-    """As of a batch."""
+    """As in ``BatchResult``."""
     readers: int
     """Who may read all of the images, as permission bits."""
 
@@ -40,7 +40,7 @@ class Redone:
 def images_of_pairs(
     batch: Batch, pairs: Collection[tuple[str, Method]], losses: Losses
 ) -> list[Image]:
-    """All images of a batch, of which only some (input path, method) pairs are wanted."""
+    """All images of a batch, reduced to some (input path, method) pairs."""
     return [
         Image.of(item, tuple(m for m in batch.methods if (item.path, m) in pairs), losses)
         for item in batch.inputs
@@ -52,8 +52,8 @@ def committed(
 ) -> BatchResult:
     """Create the part of a batch, which commits it.
 
-    ``records``: the rows of ``images``. Raises ``BrokenBatchError`` for a batch of which every row
-    failed of what no image should cause.
+    ``records``: the rows of ``images``. Raises ``BrokenBatchError`` if every row of the batch
+    failed for reasons that no image should cause.
     """
     unexpected = kinds_of(images)
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
@@ -64,7 +64,7 @@ def committed(
 
 
 def result_of(work: Generator[None, None, T]) -> T:
-    """What a generator returns, once it is at its end."""
+    """Run a generator to its end and return its result."""
     try:
         while True:
             next(work)

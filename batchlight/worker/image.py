@@ -1,7 +1,7 @@
-"""One image of a batch on its way to its rows.
+"""One image of a batch, on its way to becoming rows.
 
 The only ``try`` around an image is ``Image.attempt``: a failure becomes that image's rows, and the
-other images of the batch never notice.
+other images of the batch are not affected.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _WHY_DIED = {
 
 @dataclass(frozen=True)
 class Losses:
-    """What earlier tries of a batch have cost, and which images not to touch again."""
+    """What earlier tries of a batch have cost, and which images must not be touched again."""
 
     deaths: Mapping[Input, int] = field(default_factory=dict)
-    """How many workers have died of each image, alone or with others."""
+    """How many workers have died on each image, alone or with others."""
     killers: Mapping[tuple[Input, Method | None], ErrorCode] = field(default_factory=dict)
-    """What kills a worker each time: one method on an image, or, as None, reading it."""
+    """What kills a worker every time: one method on an image or, as None, reading it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Unexpected:
-    """An exception that is no image's fault."""
+    """An exception that is not the fault of an image."""
 
     kind: str
     """Its type, and the line of code that raised it."""
@@ -74,11 +74,11 @@ class Unexpected:
 
 @dataclass
 class MethodResult:
-    """What one method made of one image."""
+    """The result of one method for one image."""
 
     failure: Failure | None = None
     columns: dict[str, Any] = field(default_factory=dict)
-    """Columns of its row that tell of the output."""
+    """Columns of its row that describe the output."""
 
 
 @dataclass(frozen=True)
@@ -95,37 +95,37 @@ class Analysed:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory used, in bytes."""
         own = self.analysis.own
         return self.decoded.nbytes + (0 if own is None else own.nbytes)
 
 
 @dataclass
 class Image:
-    """What is known of an image so far: never its pixels, all that its rows will tell."""
+    """What is known of an image so far: all that its rows will contain, but never its pixels."""
 
     input: Input
     methods: tuple[Method, ...]
-    """Those that are wanted; with none, it is only analysed."""
+    """Methods to apply; if empty, the image is only analysed."""
     deaths: int = 0
     readers: int = EVERYONE
-    """Who may read it, as permission bits of a file that no more people may read."""
+    """Who may read it, as permission bits for a file that must not have more readers."""
     read_bytes: int = 0
-    """Of its file; twice of one that was read twice."""
+    """Bytes read of its file; counted twice if it was read twice."""
     is_other: bool = False
-    """It is no image: it is only copied."""
+    """Not an image, and so only copied."""
     skipped: bool = False
-    """It is not dark: no method is to enhance it."""
+    """Not dark, and so not to be enhanced by any method."""
     failure: Failure | None = None
-    """Of reading it: no method can do anything with it."""
+    """Failure of reading it, which applies to all methods."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Columns of its rows that tell of the input."""
+    """Columns of its rows that describe the input."""
     results: dict[Method, MethodResult] = field(default_factory=dict)
     unexpected: list[Unexpected] = field(default_factory=list)
 
     @classmethod
     def of(cls, item: Input, methods: tuple[Method, ...], losses: Losses) -> Image:
-        """An image of a batch, with what it has failed of before."""
+        """An image of a batch, with its earlier failures."""
         image = cls(item, methods, losses.deaths.get(item, 0))
         image.failure = _death_of(item, None, losses)
         for method in methods:
@@ -133,7 +133,7 @@ class Image:
         return image
 
     def status(self, failure: Failure | None) -> str:
-        """The column of that name."""
+        """The value of the ``status`` column."""
         if failure is not None:
             return "failed"
         if self.is_other:
@@ -147,14 +147,14 @@ class Image:
         return light
 
     def wants(self, method: Method) -> bool:
-        """Whether there is something left to do for a method."""
+        """Whether a method still has something to do."""
         return (
             self.failure is None and method in self.results and self.results[method].failure is None
         )
 
     @property
     def so_far(self) -> Iterator[str]:
-        """Of each method that is done with it: its status, or the code of its failure."""
+        """For each method that is done with it, its status or the code of its failure."""
         for result in self.results.values():
             failure = self.failure or result.failure
             if failure is not None:
@@ -184,7 +184,7 @@ class Image:
 
 
 class BrokenBatchError(BatchlightError):
-    """Every image of a batch failed with an exception that is no image's fault."""
+    """Every image of a batch failed with an exception that is not the fault of an image."""
 
     def __init__(self, batch: int, unexpected: tuple[Unexpected, ...]) -> None:
         super().__init__(batch, unexpected)
@@ -200,7 +200,7 @@ class BrokenBatchError(BatchlightError):
 
 
 def tally_so_far(images: Iterable[Image]) -> Tally:
-    """Of the (image, method) pairs that are done; a container counts once it is committed."""
+    """Tally of the (image, method) pairs that are done; a container counts once it is committed."""
     ended: Counter[str] = Counter()
     inside = 0
     for image in images:
@@ -218,8 +218,8 @@ def _death_of(item: Input, method: Method | None, losses: Losses) -> Failure | N
 
 
 Watch = Callable[[Sequence[Image], Tally], object]
-"""Hears which images are being worked on, and what of their batch was done before them."""
+"""Receives the images being worked on, and the tally of what was done of their batch before."""
 
 
 def unwatched(images: Sequence[Image], before: Tally) -> None:
-    """For a batch of which nobody asks how far it is."""
+    """For a batch whose progress nobody asks for."""

@@ -1,4 +1,4 @@
-"""What a batch is of: images, files that are copied, or one container. No other place asks."""
+"""The kinds of batches: images, files to copy, or a container. Nothing else tells them apart."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from batchlight.worker.steps import BatchContext
 
 @dataclass(frozen=True)
 class Kind:
-    """What is done with the batches of a kind. All raise as ``run_batch``."""
+    """The functions for batches of one kind. All raise as ``run_batch``."""
 
     in_steps: Callable[
         [BatchContext, Service | None, Batch, Losses, Watch], Generator[None, None, BatchResult]
     ]
-    """Do a batch and commit it, step by step."""
+    """Run a batch and commit it, step by step."""
     redo: Callable[
         [
             BatchContext,
@@ -34,13 +34,13 @@ class Kind:
         ],
         Redone,
     ]
-    """Do some (input path, method) pairs again, and commit nothing; with the recorded light by
-    method, or None to find it out from all images."""
+    """Redo some (input path, method) pairs; commits nothing. Uses the recorded light by method, or
+    None to recompute it from all images."""
     rehearse: Callable[
         [BatchContext, Service | None, Batch, tuple[Method, ...], Losses, Sequence[Input]], None
     ]
-    """Do all that could kill a worker with some images, and write nothing; with no methods, only
-    read, decode and analyse them."""
+    """Do all that could kill a worker with some images; writes nothing. Without methods, only
+    reads, decodes and analyses them."""
 
 
 _IMAGES = Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
@@ -58,9 +58,9 @@ def kind_of(batch: Batch) -> Kind:
 def run_batch(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses
 ) -> BatchResult:
-    """Do a whole batch and commit it; ``service`` holds the network, if a method needs it.
+    """Run a whole batch and commit it; ``service`` holds the network, if a method needs it.
 
-    Raises ``StorageError`` for trouble that is no image's fault, ``BrokenBatchError``, and
+    Raises ``StorageError`` for trouble that is not the fault of an image, ``BrokenBatchError``, and
     ``MemoryError``.
     """
     return result_of(kind_of(batch).in_steps(context, service, batch, losses, unwatched))

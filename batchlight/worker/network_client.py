@@ -1,8 +1,8 @@
-"""Images on their way to the network and back: in groups of one shape, some always under way.
+"""Images to the network and back: in groups of one shape, with some always in flight.
 
-A call costs some milliseconds whatever it carries, so one carries several groups; with images of
-many sizes, most groups are single images. Groups and calls depend on the images and their order
-alone, never on timing, so that what the network computes does not either.
+A call costs some milliseconds whatever its size, so each carries several groups; with images of
+many sizes, most groups are single images. Groups and calls depend only on the images and their
+order, never on timing, and so do the network's results.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CALLS_UNDER_WAY = 4
-"""One that the network works on, one on its way there, one on its way back, and one that waits."""
+"""One being computed, one on its way there, one on its way back, and one waiting."""
 PIXELS_UNDER_WAY = 16_000_000
-"""Beyond that there are fewer calls under way, but never fewer than ``CALLS_AT_LEAST``."""
+"""Above this, fewer calls are in flight, but never fewer than ``CALLS_AT_LEAST``."""
 CALLS_AT_LEAST = 2
-"""Else the network would wait for each large image."""
+"""Otherwise the network would wait for each large image."""
 PIXELS_WAITING = 16_000_000
-"""Of groups that are not full; beyond that the oldest are sent as they are."""
+"""In incomplete groups; above this, the oldest groups are sent as they are."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _Group(Generic[T]):
 
 @dataclass(frozen=True)
 class _Call(Generic[T]):
-    """Some groups that are under way together."""
+    """Some groups that are in flight together."""
 
     groups: list[_Group[T]]
     pixels: int
@@ -49,17 +49,17 @@ class _Call(Generic[T]):
 
 
 class Feeder(Generic[T]):
-    """Takes items with their pixels; gives each back with what the network made of it."""
+    """Takes items with their pixels; returns each with the network's result."""
 
     def __init__(self, service: Service, pixels_at_once: int) -> None:
-        """``pixels_at_once``: how many a call carries; a larger image goes by itself."""
+        """``pixels_at_once``: how many a call carries; a larger image is sent by itself."""
         self._service = service
         self._pixels_at_once = pixels_at_once
         self._waiting: dict[object, _Group[T]] = {}
         self._under_way: deque[_Call[T]] = deque()
 
     def put(self, item: T, pixels: Pixels) -> Iterator[tuple[T, Restored]]:
-        """Take one item; gives back others that are done by now."""
+        """Take one item; yields others that are done by now."""
         key = (pixels.shape, pixels.dtype)
         group = self._waiting.setdefault(key, _Group())
         group.members.append(item)
@@ -74,14 +74,14 @@ class Feeder(Generic[T]):
             yield from self._receive()
 
     def rest(self) -> Iterator[tuple[T, Restored]]:
-        """All that were taken and not given back."""
+        """All items taken and not yet returned."""
         while self._waiting:
             yield from self._send(self._oldest())
         while self._under_way:
             yield from self._receive()
 
     def _oldest(self) -> list[_Group[T]]:
-        """The oldest groups, as many as fit into a call, at least one; they wait no more."""
+        """Remove the oldest groups from the queue: as many as fit into a call, at least one."""
         chosen: list[_Group[T]] = []
         pixels = 0
         for key, group in list(self._waiting.items()):
@@ -99,7 +99,7 @@ class Feeder(Generic[T]):
         self._under_way.append(_Call(groups, pixels, answer))
 
     def _is_full(self, more: int) -> bool:
-        """Whether a call with so many pixels has to wait until another one is answered."""
+        """Whether a call with ``more`` pixels has to wait until another one is answered."""
         calls = len(self._under_way)
         pixels = sum(call.pixels for call in self._under_way) + more
         return calls >= CALLS_UNDER_WAY or (calls >= CALLS_AT_LEAST and pixels > PIXELS_UNDER_WAY)

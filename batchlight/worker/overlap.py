@@ -1,6 +1,6 @@
 """Reading ahead and writing behind, in threads, while this one computes; both bounded in bytes.
 
-Small files go to a thread together, since waking it takes as long as reading one of them.
+Small files are handed to a thread together, since waking it takes as long as reading one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Item = TypeVar("Item")
 Data = TypeVar("Data")
 
 READ_AHEAD_BYTES = 64 * 2**20
-"""Budget for files that are read before their turn; a larger one is read when its turn comes."""
+"""Budget for files read before their turn; a larger file is read when its turn comes."""
 WRITE_BEHIND_BYTES = 64 * 2**20
-"""Budget for encoded images that are still to be written; a larger one is waited for."""
+"""Budget for encoded images still to be written; the thread waits for larger ones."""
 
 READ_THREADS = 4
 GROUPS_AHEAD = 8
@@ -29,7 +29,7 @@ GROUP_ITEMS = 16
 
 
 class _Backlog(Generic[T]):
-    """Work of threads whose results are not collected yet."""
+    """Work of threads whose results have not been collected yet."""
 
     def __init__(self, bytes_at_most: int, groups_at_most: int) -> None:
         self._bytes_at_most = bytes_at_most
@@ -41,7 +41,7 @@ class _Backlog(Generic[T]):
         return len(self._waiting)
 
     def has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes keep to the budget; anything fits into an empty backlog."""
+        """Whether ``size`` more bytes fit the budget; anything fits into an empty backlog."""
         fits = self._bytes + size <= self._bytes_at_most
         return not self._waiting or (fits and len(self._waiting) < self._groups_at_most)
 
@@ -50,13 +50,13 @@ class _Backlog(Generic[T]):
         self._bytes += size
 
     def take(self) -> T:
-        """Wait for the oldest. Raises what it raised."""
+        """Wait for the oldest result. Raises what the work raised."""
         size, work = self._waiting.popleft()
         self._bytes -= size
         return work.result()
 
     def cancel(self) -> None:
-        """Begin no more of it."""
+        """Start no more of the work."""
         for _, work in self._waiting:
             work.cancel()
 
@@ -66,8 +66,8 @@ def read_ahead(
 ) -> Iterator[tuple[Item, Data]]:
     """Yield each item with what ``read`` returns, in order.
 
-    ``size``: how many bytes ``read`` adds to memory. Only what is ahead of the item yielded last
-    counts, so drop each item before asking for the next.
+    ``size``: how many bytes ``read`` adds to memory. Items already yielded do not count, so drop
+    each item before asking for the next.
     """
     groups = _groups(items, size)
     ahead = _Backlog[deque[tuple[Item, Data]]](READ_AHEAD_BYTES, GROUPS_AHEAD)
@@ -80,11 +80,11 @@ def read_ahead(
                     group = next(groups, None)
                 yield from _popped(ahead.take())
         finally:
-            ahead.cancel()  # if nobody waits for it any more
+            ahead.cancel()  # in case nobody waits for it any more
 
 
 class WriteBehind:
-    """Writes in threads what it is given."""
+    """Runs writes in threads."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WRITE_THREADS)
@@ -99,7 +99,7 @@ class WriteBehind:
         self._pool.shutdown()
 
     def put(self, write: Callable[[], object], size: int) -> None:
-        """Call ``write``, which holds ``size`` bytes in memory, soon. Raises what others raised."""
+        """Schedule ``write``, which holds ``size`` bytes. Raises errors of earlier writes."""
         if self._group_bytes + size > GROUP_BYTES:
             self._send()
         self._group.append(write)
@@ -144,7 +144,7 @@ def _read_all(group: Iterable[Item], read: Callable[[Item], Data]) -> deque[tupl
 
 
 def _popped(queue: deque[T]) -> Iterator[T]:
-    """Yield everything without keeping it."""
+    """Yield all items without keeping them."""
     while queue:
         yield queue.popleft()
 

@@ -1,13 +1,13 @@
 """One batch, from listed inputs to committed records: read, decode, enhance, encode, write.
 
-The batch's atmospheric light is the mean over its images, known only when all are analysed, and an
+The batch's atmospheric light is the mean over its images, known only when all are analysed; an
 image is enhanced with that mean or its own light, whichever is larger. So an image whose own light
-the mean can no longer exceed, as most of the dark ones are, goes straight through; only the others
-wait. While they wait, a worker keeps them decoded up to a budget, beyond that their encoded bytes,
-beyond that nothing and reads them again.
+the mean can no longer exceed, which most dark images reach early, goes straight through; only the
+others wait. Meanwhile a worker keeps them decoded up to a budget, beyond that as encoded bytes, and
+beyond that not at all: it reads them again.
 
-Memory is bounded by three budgets, ``KEEP_BYTES`` here and two in ``overlap.py``, by what is on
-its way through the network (``network_client.py``), and by the largest image.
+Memory is bounded by three budgets, ``KEEP_BYTES`` here and two in ``overlap.py``, by what is in
+flight to the network (``network_client.py``), and by the largest image.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from batchlight.absgn.result import Restored
 
 KEEP_BYTES = 256 * 2**20
-"""Budget for what a worker keeps of images that wait for their batch's light."""
+"""Budget for keeping images that wait for their batch's light."""
 KEEP_DECODED_SHARE = 0.75
-"""Of the budget, while more images are to come; the rest is for encoded bytes."""
+"""Share of the budget for decoded images while more are to come; the rest is for encoded bytes."""
 
 
 def images_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Do a batch of images and commit it; ``Kind.in_steps``."""
+    """Run a batch of images and commit it; ``Kind.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -71,7 +71,7 @@ def redo_images(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Do some of a batch of images again, and commit nothing; ``Kind.redo``."""
+    """Redo some of a batch of images; commits nothing; ``Kind.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
@@ -95,7 +95,7 @@ def rehearse_images(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Do some images and write nothing, each with its own light; ``Kind.rehearse``."""
+    """Process some images, each with its own light; writes nothing; ``Kind.rehearse``."""
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
         result_of(pipeline.work(images, light=None, wait=False))
@@ -103,7 +103,7 @@ def rehearse_images(
 
 @dataclass(frozen=True)
 class _Waiting:
-    """An image that waits for the batch's light, and what of it is kept in memory meanwhile."""
+    """An image waiting for the batch's light, and what is kept of it in memory meanwhile."""
 
     image: Image
     kept: Analysed | bytes | None
@@ -111,16 +111,16 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class _Given:
-    """An image that is with the network."""
+    """An image that was sent to the network."""
 
     image: Image
     decoded: Decoded
     pixels: Pixels
-    """What the network was given."""
+    """The pixels sent to the network."""
 
 
 class Pipeline:
-    """What the images of a batch go through."""
+    """The processing of a batch of images."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Pipeline:
         writes: bool = True,
         keep_bytes: int | None = None,
     ) -> None:
-        """``keep_bytes``: budget for images that wait; ``KEEP_BYTES`` by default."""
+        """``keep_bytes``: budget for waiting images; ``KEEP_BYTES`` by default."""
         self._steps = steps
         self._writes = writes
         self._keep_bytes = self._free_bytes = KEEP_BYTES if keep_bytes is None else keep_bytes
@@ -149,7 +149,7 @@ class Pipeline:
     def work(
         self, images: Sequence[Image], light: float | None, wait: bool
     ) -> Generator[None, None, None]:
-        """Do all images, with the batch's light or, while that is None, each with its own.
+        """Process all images, with the batch's light or, if that is None, each with its own.
 
         ``wait``: until the light is known from all of them, where it could make a difference.
         Yields after each image; at the end, everything is written.
@@ -175,7 +175,7 @@ class Pipeline:
         yield from self._rest()
 
     def _finish(self, waiting: deque[_Waiting], light: float | None) -> Iterator[None]:
-        """Do the images that have waited for the batch's light."""
+        """Process the images that have waited for the batch's light."""
         for held, kept in read_ahead(_drained(waiting), _unread_bytes, self._read_again):
             image = held.image
             analysed = kept if isinstance(kept, Analysed) else self._analyse(image, kept)
@@ -192,7 +192,7 @@ class Pipeline:
                 yield
         self._behind.flush()
         if self._writes:
-            self._steps.output.sync()  # before a part tells that they are there
+            self._steps.output.sync()  # before a part says that they exist
 
     def _read(self, image: Image) -> bytes | None:
         return image.attempt(partial(self._steps.read, image))
@@ -208,7 +208,7 @@ class Pipeline:
     def _kept(
         self, data: bytes | None, analysed: Analysed, to_come: int
     ) -> Analysed | bytes | None:
-        """What of an image that waits stays in memory; ``to_come``: bytes of files not read yet."""
+        """What to keep in memory of a waiting image; ``to_come``: bytes of files not read yet."""
         reserved = min(to_come, self._keep_bytes * (1 - KEEP_DECODED_SHARE))
         if self._free_bytes - analysed.nbytes >= reserved:
             self._free_bytes -= analysed.nbytes
@@ -219,7 +219,7 @@ class Pipeline:
         return None
 
     def _enhance(self, image: Image, analysed: Analysed, light: float | None) -> None:
-        """Enhance, encode and write an image; without ``light``, with its own."""
+        """Enhance, encode and write an image; if ``light`` is None, with its own."""
         decoded = analysed.decoded
         if image.wants("classical"):
             dehaze = partial(self._steps.dehaze, image, analysed, light)
@@ -233,19 +233,19 @@ class Pipeline:
                     self._take(other, restored)
 
     def _take(self, given: _Given, restored: Restored) -> None:
-        """Go on with an image that comes back from the network."""
+        """Finish an image returned by the network."""
         image, decoded = given.image, given.decoded
         end = partial(self._steps.end, image, decoded, given.pixels, restored)
         self._put(image, "absgn", decoded, image.attempt(end, "absgn"))
 
     def _put(self, image: Image, method: Method, decoded: Decoded, pixels: Pixels | None) -> None:
-        """Encode and write enhanced pixels; None if there are none."""
+        """Encode and write enhanced pixels, if any."""
         if pixels is not None:
             encode = partial(self._steps.encode, image, method, decoded, pixels)
             self._write(image, method, image.attempt(encode, method))
 
     def _skip(self, image: Image, decoded: Decoded, data: bytes) -> None:
-        """Do what becomes of an image that is not dark."""
+        """Handle an image that is not dark."""
         if self._steps.config.not_dark == "leave-out":
             for result in image.results.values():
                 result.columns["finished_at"] = datetime.now(UTC)
@@ -255,7 +255,7 @@ class Pipeline:
             self._write(image, method, image.attempt(copy, method))
 
     def _write(self, image: Image, method: Method, encoded: tuple[str, bytes] | None) -> None:
-        """Write an output to where it belongs; None if there is none."""
+        """Write an output to its path, if there is one."""
         if encoded is None or not self._writes:
             return
         path, data = encoded
@@ -264,21 +264,21 @@ class Pipeline:
 
 
 def _file_bytes(image: Image) -> int:
-    """As listed; nothing is known of a file that could not be looked at."""
+    """File size as listed; 0 for a file whose size is unknown."""
     return image.input.size or 0
 
 
 def _unread_bytes(held: _Waiting) -> int:
-    """What has to be read again."""
+    """How much has to be read again."""
     return _file_bytes(held.image) if held.kept is None else 0
 
 
 def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
-    """Yield everything without keeping it."""
+    """Yield all items without keeping them."""
     while waiting:
         yield waiting.popleft()
 
 
 def mean_light(images: Iterable[Image]) -> float | None:
-    """Of a batch, as far as its images could be analysed."""
+    """Mean light of a batch, over the images that could be analysed."""
     return batch_light(image.light for image in images)

@@ -1,4 +1,4 @@
-"""The places that a worker reads from and writes to: opened once, and seen by the driver too."""
+"""The storages that a worker uses: opened once, and checked to be the driver's too."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OPEN_STORAGES = 16
 
 @lru_cache(maxsize=OPEN_STORAGES)
 def source_of(location: Location, follow_links: bool, run_id: str) -> Storage:
-    """One connection pool for each place, process and run, not for each batch."""
+    """The storage of a place: one connection pool per place, process and run, not per batch."""
     return open_source(location, follow_links)
 
 
 @lru_cache(maxsize=OPEN_STORAGES)
 def output_of(location: Location, run_id: str, lock: int) -> Storage:
-    """The same for what is written; it remembers when it looked at the locks last."""
+    """The same for the output; it remembers when it last checked the locks."""
     return fenced_for_worker(open_storage(location), lock, str(location))
 
 
@@ -31,7 +31,7 @@ def refuse_unshared(source: Location, output: Location, run_id: str) -> None:
     """Raise ``ClusterError`` in a process that does not see the folders of the driver.
 
     On a node with folders of its own, every image would be missing, or written where nobody looks.
-    Looked at once for each run.
+    Checked once per run.
     """
     for place in (source, output.joined(INTERNAL)):
         try:

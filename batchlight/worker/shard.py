@@ -1,9 +1,9 @@
 """One container, from its bytes to its committed records.
 
-Its images go through the pipeline in groups of ``--batch-size``, each with a light of its own. When
-a group is done, what it became is written in the order of the members, with the raw bytes between
-them; the group's rows are kept as columns. So memory is bounded by the budgets below, those of
-``overlap.py`` and ``storage/streams.py``, and the largest image.
+Its images go through the pipeline in groups of ``--batch-size``, each group with its own light.
+When a group is done, its results are written in member order, with the raw bytes between them; the
+group's rows are kept as columns. So memory is bounded by the budgets below, those of ``overlap.py``
+and ``storage/streams.py``, and the largest image.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_o
 from batchlight.worker.steps import BatchContext, as_record
 
 KEEP_BYTES = 32 * 2**20
-"""Budget for images that wait for their group's light; smaller than that of a batch of files, since
-a container has budgets of its own."""
+"""Budget for images that wait for their group's light; smaller than that for a batch of files,
+since a container has its own budgets."""
 
 
 def shard_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Do a container and commit it; ``Kind.in_steps``."""
+    """Process a container and commit it; ``Kind.in_steps``."""
     work = _rewritten(context, service, batch, batch.methods, losses, watch)
     table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
@@ -71,9 +71,9 @@ def redo_shard(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Write a container again, with some methods, and commit nothing; ``Kind.redo``.
+    """Write a container again, with some methods; commits nothing; ``Kind.redo``.
 
-    ``lights`` are found out anew, from its own images.
+    ``lights`` are ignored and recomputed from its own images.
     """
     assert batch.container is not None
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
@@ -83,7 +83,7 @@ def redo_shard(
 
 
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
-    """The images of a container, as they are grouped; empty if it cannot be read."""
+    """The images of a container, in their groups; empty if it cannot be read."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     try:
@@ -102,7 +102,7 @@ def rehearse_shard(
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Do some images of a container, and write nothing; ``Kind.rehearse``."""
+    """Process some images of a container; writes nothing; ``Kind.rehearse``."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):
@@ -119,7 +119,7 @@ def _rewritten(
     losses: Losses,
     watch: Watch,
 ) -> Generator[None, None, tuple[pa.Table, tuple[Unexpected, ...], ShardSteps]]:
-    """Write a container; its rows, and what went wrong that no image should cause."""
+    """Write a container; returns its rows, and unexpected exceptions."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     shard = _Shard(steps, service, batch, methods, losses, watch)
@@ -139,7 +139,7 @@ def _rewritten(
 
 @dataclass
 class _Shard:
-    """A container that is being written."""
+    """A container being written."""
 
     steps: ShardSteps
     service: Service | None
@@ -152,14 +152,14 @@ class _Shard:
     _rewriters: dict[Method, Rewriter[Any]] = field(default_factory=dict)
     _dropped: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     _kept: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
-    """Keys of samples of which something is written already."""
+    """Keys of samples that are already partly written."""
     _before: Tally = field(default_factory=Tally)
-    """Of the groups that are done."""
+    """Tally of the groups that are done."""
     _too_late: bool = False
-    """A sample was to be left out of which something was written already."""
+    """A sample had to be left out after part of it was written."""
 
     def written(self, contents: AnyContents) -> Generator[None, None, bool]:
-        """Write all of it; whether it is to be kept, which else is to be done again."""
+        """Write the whole container; returns whether to keep it, or else it has to be redone."""
         with ExitStack() as exits, self.steps.reading(contents):
             self.steps.spool = Spool()
             exits.callback(self.steps.spool.close)
@@ -186,14 +186,14 @@ class _Shard:
         return True
 
     def start_again(self) -> None:
-        """Forget everything but which samples are to be left out."""
+        """Forget everything except which samples to leave out."""
         self._tables.clear()
         self._kept.clear()
         self._before = Tally()
         self._too_late = False
 
     def rows(self) -> pa.Table:
-        """One for each image and method, or one for each method without any image."""
+        """One row per image and method, or one per method if there are no images."""
         table = pa.concat_tables(self._tables)
         if not table.num_rows:
             table = as_table(
@@ -241,7 +241,7 @@ class _Shard:
         self._before += tally_so_far(found)
 
     def _note_dropped(self, group: Group[Any], method: Method, done: Mapping[str, Image]) -> None:
-        """Which samples are to be left out, as far as is known by now."""
+        """Note which samples have to be left out, as far as is known by now."""
         if self.steps.config.failed_images != "drop-sample":
             return
         for member, item in group.images:
@@ -252,7 +252,7 @@ class _Shard:
                 self._too_late |= key in self._kept[method]
 
     def _emit(self, member: Place, image: Image | None, method: Method) -> None:
-        """Write a member of which something may have changed."""
+        """Write a member that may have changed."""
         rewriter, config = self._rewriters[method], self.steps.config
         if config.failed_images == "drop-sample":
             if member.sample in self._dropped[method]:
@@ -286,7 +286,7 @@ def _facts_of(container: Input) -> dict[str, Any]:
 def _row_of_container(
     context: BatchContext, batch: Batch, method: Method, losses: Losses, failure: Failure | None
 ) -> Record:
-    """The row of a container that has failed, or that has no image."""
+    """The row of a container that failed or has no images."""
     assert batch.container is not None
     image = Image.of(batch.container, (method,), losses)
     image.facts |= _facts_of(batch.container)

@@ -1,4 +1,4 @@
-"""The steps of the images of a container, and what it fails of as a whole."""
+"""The steps of the images in a container, and the failures of the container as a whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from batchlight.worker.steps import BatchContext, Steps
 
 
 class ShardSteps(Steps):
-    """Images are read from the container; what they become waits until it is their turn there."""
+    """Reads images from the container; spools their outputs until it is their turn there."""
 
     def __init__(self, context: BatchContext, container: Input) -> None:
         super().__init__(replace(context, fingerprints=context.container_fingerprints))
@@ -28,18 +28,18 @@ class ShardSteps(Steps):
         self.spool: Spool | None = None
         self._contents: AnyContents | None = None
         self.read_bytes = 0
-        """Of images, as often as they were read."""
+        """Bytes of images read, counting repeated reads."""
         self.readers = EVERYONE
-        """Who may read the container, as permission bits; once it is opened."""
+        """Who may read the container, as permission bits; set once it is opened."""
 
     def opened_container(self) -> AbstractContextManager[AnyContents]:
-        """What the container holds. Raises as the function of that name."""
+        """The contents of the container. Raises as the function of that name."""
         columns = self.config.image_column
         return opened_container(self.container, self.input, self.opened, columns)
 
     @contextmanager
     def reading(self, contents: AnyContents) -> Iterator[None]:
-        """Let images come from there."""
+        """Read images from ``contents`` inside the block."""
         self._contents = contents
         self.readers = super().readers_of(self.container)
         try:
@@ -59,13 +59,13 @@ class ShardSteps(Steps):
 
     def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
         assert self.spool is not None
-        if not image.skipped:  # else the bytes stay where they are
+        if not image.skipped:  # otherwise the bytes stay where they are
             self.spool.put((image.input.path, method), data)
 
 
 @contextmanager
 def failing_by_name() -> Iterator[None]:
-    """Take an output that cannot have its name for a failure of its container."""
+    """Treat a rejected output name as a failure of the container."""
     try:
         yield
     except NameRefusedError as error:
@@ -73,7 +73,7 @@ def failing_by_name() -> Iterator[None]:
 
 
 def failure_of(error: ImageError | OSError) -> Failure:
-    """Why a container as a whole has failed. Raises the error again if it is no container's."""
+    """Why a container as a whole has failed. Re-raises errors that are not the container's."""
     match error:
         case ImageError():
             return Failure(error.code, error.message)

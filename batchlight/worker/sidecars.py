@@ -1,7 +1,7 @@
-"""Files beside containers, which go along to the output byte for byte.
+"""Files beside containers, which are copied to the output byte for byte.
 
-But not those that tell where in a container something is, or what its hash is, since that is no
-longer true: an index is written anew if all that it tells of is known, else it is refused.
+The exception are files that state where something is in a container, or its hash, since these are
+stale: an index is rewritten if all that it states is known, otherwise it is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from batchlight.worker.steps import BatchContext, Steps
 
 PIECE_BYTES = 2**20
 HEAD_BYTES = 2**16
-"""Of a file, what is looked at to tell an index."""
+"""How much of a file is examined to recognize an index."""
 LARGEST_INDEX = 64 * 2**20
 
 
@@ -32,30 +32,30 @@ class Sidecar:
 
     path: str
     container: str | None
-    """Whose index it may be."""
+    """The container whose index it may be."""
     methods: tuple[Method, ...]
-    """Those whose tree is to have it."""
+    """Methods whose output tree should have it."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """One that is not in the output."""
+    """A file that was not copied to the output."""
 
     path: str
     reason: str
     command: str | None = None
-    """What makes it for the new containers."""
+    """A command that makes it for the new containers."""
 
 
 def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Refused]:
-    """Write some of them. Raises ``StorageError`` for trouble that is no fault of theirs."""
+    """Write some of them. Raises ``StorageError`` for trouble that is not theirs."""
     steps = Steps(context)
     refused = []
     for sidecar in sidecars:
         steps.require_wanted()
         try:
             found = _copied(steps, sidecar)
-        except OSError as error:  # vanished, or not to be read, or a name that cannot be
+        except OSError as error:  # vanished, unreadable, or its name is not possible
             found = Refused(sidecar.path, brief(error))
         if found is not None:
             refused.append(found)

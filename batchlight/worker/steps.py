@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 DARKER_BY = 0.02
 """How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
-leaves as it is comes back a little darker or brighter, and nobody sees it."""
+leaves unchanged comes back slightly darker or brighter, which nobody sees."""
 
 _OF_FAILED = ("luminance_after", "clipped_fraction")
-"""What the row of a failed image tells of its output, as far as it is known."""
+"""Columns on the output that the row of a failed image contains, as far as known."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class BatchContext:
     run_id: str
     fingerprints: Mapping[Method, str]
     lock: int
-    """The number of the lock under which all is written."""
+    """The number of the lock under which everything is written."""
     follow_links: bool = False
-    """Whether links that leave the input are followed."""
+    """Whether to follow links that leave the input."""
     container_fingerprints: Mapping[Method, str] = field(default_factory=dict)
-    """Of containers, which also hold what is chosen of them."""
+    """For containers; these also cover what is selected from them."""
     pixels_at_once: int = 0
     """How many pixels of images of one shape go through the network together."""
     start: ClassicalStart | None = None
-    """What is done to an image before the network and after it."""
+    """Processing before and after the network."""
 
 
 class ImageSteps:
-    """All but writing. Steps that can fail are to be run by ``Image.attempt``."""
+    """All steps except writing. Run those that can fail through ``Image.attempt``."""
 
     def __init__(
         self, config: JobConfig, root: Location, opened: Callable[[Location], Storage]
     ) -> None:
-        """``opened`` gives the storage of the root, and of images of a list outside it."""
+        """``opened`` returns the storage of the root, and of images of a list outside it."""
         self.config = config
         self.opened = opened
         self.input = opened(root)
@@ -90,20 +90,20 @@ class ImageSteps:
         with of_one_input(), _timed(image.facts, "read_ms"):
             data = self.bytes_of(item)
         image.read_bytes += len(data)
-        # Here and in ``write``, as both go on in threads, beside the pixels of other images.
+        # Here and in ``write``, since both run in threads, beside the computation on other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
             raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
         return data
 
     def bytes_of(self, item: Input) -> bytes:
-        """The file of an image, or what is its own of a container. Raises as ``Storage.read``."""
+        """The file of an image, or its bytes in a container. Raises as ``Storage.read``."""
         if item.inside is None:
             return read_input(item, self.input, self.opened)
         return bytes_in(item, self.input, self.opened)
 
     def path_of(self, method: Method, item: Input) -> str:
-        """Where the output of an image is."""
+        """The output path of an image."""
         return names.output_path(method, item.path, self.config.format)
 
     def analyse(self, image: Image, data: bytes) -> Analysed:
@@ -123,7 +123,7 @@ class ImageSteps:
         return Analysed(decoded, analysis)
 
     def dehaze(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
-        """The classical method's pixels."""
+        """The pixels that the classical method makes."""
         columns = image.results["classical"].columns
         with _timed(columns, "enhance_ms"):
             light = self._light_to_use(analysed.light, batch_light)
@@ -136,9 +136,9 @@ class ImageSteps:
     def encode(
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
-        """The output's path and bytes. Raises ``ImageError`` for what must not be written.
+        """The output's path and bytes. Raises ``ImageError`` if it must not be written.
 
-        ``pixels``: the method's; mixed with those of the image, by ``--strength``.
+        ``pixels``: those of the method; mixed with the image's own according to ``--strength``.
         """
         columns = image.results[method].columns
         with _timed(columns, "enhance_ms"):
@@ -154,7 +154,7 @@ class ImageSteps:
     def copy(
         self, image: Image, method: Method, decoded: Decoded, data: bytes
     ) -> tuple[str, bytes]:
-        """The path and the bytes of the output of an image that is not dark.
+        """The output's path and bytes for an image that is not dark.
 
         ``data``: the file, which is the output unless that has another format. Raises
         ``ImageError`` for what that format cannot hold.
@@ -184,7 +184,7 @@ class ImageSteps:
     def _named(
         self, image: Image, method: Method, decoded: Decoded, data: bytes
     ) -> tuple[str, bytes]:
-        """Where an output belongs, with the output itself."""
+        """The output with its path."""
         path = self.path_of(method, image.input)
         image.results[method].columns |= {
             "format": self._format_of(decoded),
@@ -194,11 +194,11 @@ class ImageSteps:
         return path, data
 
     def _format_of(self, decoded: Decoded) -> Format:
-        """Of the output of an image."""
+        """The format of an image's output."""
         return decoded.header.format if self.config.format == "same" else self.config.format
 
     def _light_to_use(self, own: float, batch_light: float | None) -> float:
-        """The larger of the two in a batch: a pixel brighter than the light would turn black."""
+        """In a batch, the larger of the two: a pixel brighter than the light would turn black."""
         chosen = self.config.atmospheric_light
         if chosen == "batch":
             return own if batch_light is None else max(batch_light, own)
@@ -216,29 +216,29 @@ class Steps(ImageSteps):
         self.output = output_of(context.output, context.run_id, context.lock)
 
     def read(self, image: Image) -> bytes:
-        """The image's bytes, and who may read them. Raises ``ImageError``."""
+        """The image's bytes; also notes who may read them. Raises ``ImageError``."""
         data = super().read(image)
         image.readers = self.readers_of(image.input)
         return data
 
     def readers_of(self, item: Input) -> int:
-        """Who may read the file of an image, as permission bits of its output."""
+        """Who may read the file of an image, as permission bits for its output."""
         if self.context.output.remote:
             return EVERYONE
         storage, path = place_of(item, self.input, self.opened)
         return storage.readers(path, self.context.output.path)
 
     def begin(self, image: Image, decoded: Decoded) -> Pixels:
-        """What the network gets."""
+        """The network's input for an image."""
         if self.context.start is None:
             return decoded.pixels
         with _timed(image.results["absgn"].columns, "enhance_ms"):
             return self.context.start.before(decoded.pixels)
 
     def end(self, image: Image, decoded: Decoded, given: Pixels, restored: Restored) -> Pixels:
-        """What becomes of what the network was given.
+        """The final pixels of an image that was sent to the network.
 
-        Raises ``ImageError`` for an image that it could not do.
+        Raises ``ImageError`` for an image that the network could not process.
         """
         columns = image.results["absgn"].columns
         columns["enhance_ms"] = columns.get("enhance_ms", 0.0) + restored.milliseconds
@@ -249,7 +249,7 @@ class Steps(ImageSteps):
             return self.context.start.after(pixels, given, decoded.pixels)
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
-        """Put an encoded image where it belongs. Raises ``ImageError``."""
+        """Write an encoded image to its path. Raises ``ImageError``."""
         columns = image.results[method].columns
         self.require_wanted()
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
@@ -261,7 +261,7 @@ class Steps(ImageSteps):
         columns["finished_at"] = datetime.now(UTC)
 
     def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
-        """Store an output, a copy as old as its input. Raises as ``Storage.write``."""
+        """Store an output; a copy keeps its input's time. Raises as ``Storage.write``."""
         is_copy = image.results[method].columns["output_sha256"] == image.facts["input_sha256"]
         modified = image.input.modified if is_copy else None
         self.output.write(path, data, image.readers, modified)
@@ -270,7 +270,7 @@ class Steps(ImageSteps):
 def as_record(
     context: BatchContext, number: int, image: Image, method: Method, light: float | None
 ) -> Record:
-    """The row of an image of batch ``number``, as it stands; ``light`` is that of the batch."""
+    """The row of an image of batch ``number`` in its current state; ``light`` is the batch's."""
     item, result = image.input, image.results[method]
     failure = image.failure or result.failure
     of_output = {
@@ -279,7 +279,7 @@ def as_record(
         if failure is None or name in _OF_FAILED
     }
     columns = image.facts | of_output
-    if "enhance_ms" in image.facts:  # the analysis is part of it
+    if "enhance_ms" in image.facts:  # it includes the analysis
         columns["enhance_ms"] = image.facts["enhance_ms"] + of_output.get("enhance_ms", 0.0)
     columns.setdefault("finished_at", datetime.now(UTC))
     return Record(
@@ -303,7 +303,7 @@ def as_record(
 
 @contextmanager
 def of_one_input() -> Iterator[None]:
-    """Turn trouble with reading a file into ``ImageError``."""
+    """Turn errors in reading a file into ``ImageError``."""
     try:
         yield
     except FileNotFoundError as error:
@@ -315,13 +315,13 @@ def of_one_input() -> Iterator[None]:
 
 
 def compile_kernels(config: JobConfig) -> None:
-    """Compile what the pixels of 8-bit images go through: seconds on a new installation.
+    """Compile the code that 8-bit images go through: takes seconds on a new installation.
 
     Later processes find the result in numba's cache.
     """
     black = np.zeros((1, 1, 3), np.uint8)
     analysis = dehaze.analyse(black, config.window)
-    # The network's images go through it first.
+    # Needed for the network too, whose images go through the classical method first.
     dehaze.enhance(black, analysis, analysis.atmospheric_light, DehazeParameters.of(config))
     measure(black)
 

@@ -1,4 +1,4 @@
-"""One setting tried on images, through the steps of a batch; nothing is written."""
+"""One setting tried on images, through the steps of a batch; writes nothing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ TOO_LITTLE_MEMORY = Failure(ErrorCode.OUT_OF_MEMORY, "it needs more memory than 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of an enhanced image."""
+    """Measurements of an enhanced image."""
 
     luminance: float
-    """The mean, 0..1."""
+    """Mean, 0..1."""
     clipped: float
-    """Share of the samples that have the largest value there is."""
+    """Share of samples at the maximum value."""
     ms_per_megapixel: float
-    """Of analysing and enhancing; neither of decoding nor of encoding."""
+    """For analysing and enhancing, without decoding and encoding."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a setting made of an image."""
+    """The result of a setting for an image."""
 
     encoded: bytes
     """The file that a run would write."""
@@ -65,14 +65,14 @@ class Trial:
         return image.attempt(partial(self._steps.read, image))
 
     def look(self, image: Image, data: bytes) -> None:
-        """Find out its size, its luminance and its light, or why it fails."""
+        """Determine its size, its luminance and its light, or why it fails."""
         try:
             image.attempt(partial(self._steps.analyse, image, data))
         except MemoryError:
             image.failure = TOO_LITTLE_MEMORY
 
     def enhance(self, item: Input, data: bytes, batch_light: float | None) -> Tried | Failure:
-        """Do all that a run does with an image, up to the bytes that it would write."""
+        """Process an image as a run does, up to the bytes that it would write."""
         image = Image.of(item, (self._method,), Losses())
         try:
             encoded = self._encoded(image, data, batch_light)
@@ -93,7 +93,7 @@ class Trial:
         return Tried(data, measured)
 
     def warm_up(self) -> None:
-        """Let what is compiled or allocated on first use not count for the first image."""
+        """Compile and allocate what first use needs, so as not to count it for the first image."""
         dark = np.arange(3 * 64 * 64).reshape(64, 64, 3) % 16
         _, data = cv2.imencode(".png", dark.astype(np.uint8))
         self.enhance(Input("warm-up.png"), data.tobytes(), None)

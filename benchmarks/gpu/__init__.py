@@ -2,4 +2,4 @@
 
 CONTENTS = "contents.json"
 HELD_OUT, KNOWN_SCENES = "held_out.txt", "known_scenes.txt"
-"""Of a pack."""
+"""File names in a pack."""

@@ -1,8 +1,8 @@
-"""The job itself on a rented GPU: a calm run, one whose actor is killed, and the benchmarks.
+"""The job itself on a rented GPU: a normal run, one whose actor is killed, and the benchmarks.
 
     python -m benchmarks.gpu.job PHOTOS OUT [--weights FILE] [--device cpu --images 4]
 
-PHOTOS is a folder of photographs. OUT gets the enhanced images, and the tables are printed.
+PHOTOS is a folder of photographs. OUT gets the enhanced images; the tables are printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.measuring import Table, photographs, write_photographs
 from tests.support.helpers import processes_below
 
 ACTOR = "ray::Host"
-"""How Ray names the processes that hold the network."""
+"""Ray's name for the processes that hold the network."""
 WORKERS = 8
 SIZES = 200
 REPEATED = 3
@@ -53,7 +53,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each comparison.")] = 3,
     seconds: Annotated[float, typer.Option(help="Begin nothing after that.")] = 3600,
 ) -> None:
-    """Do everything, and go on where a part fails."""
+    """Run everything, continuing if a part fails."""
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(_machine())
@@ -66,13 +66,13 @@ def main(
         try:
             for line in part():
                 typer.echo(f"{line}\n")
-        except Exception as error:  # minutes are dear: the rest is done all the same
+        except Exception as error:  # GPU minutes are expensive: run the rest anyway
             typer.echo(f"failed: {name}: {type(error).__name__}: {error}")
     typer.echo(f"{time.monotonic() - began:.0f} s in all")
 
 
 Part = tuple[str, Callable[[], Iterator[object]]]
-"""What it is, and what does it and yields what is to be said."""
+"""Its title, and a function that runs it and yields what to print."""
 
 
 def _parts(
@@ -102,7 +102,7 @@ def _beside_the_bare_network(config: JobConfig, rounds: int) -> Iterator[object]
 
 
 def _runs(photos: Path, out: Path, weights: str | None, device: str) -> Iterator[object]:
-    """One that nothing disturbs, one whose actor is killed, and how they differ."""
+    """An undisturbed run, one whose actor is killed, and their differences."""
     options = ["--method", "absgn", "--device", device, "--workers", str(min(WORKERS, _cpus()))]
     options += ["--weights", weights] if weights else []
     runs = [
@@ -113,7 +113,7 @@ def _runs(photos: Path, out: Path, weights: str | None, device: str) -> Iterator
 
 
 def _config(folder: Path, weights: str | None, device: str) -> JobConfig:
-    """Of a run that is measured."""
+    """The config of a measured run."""
     return JobConfig(
         input=str(folder),
         method=("absgn",),
@@ -147,7 +147,7 @@ def _cpus() -> int:
 
 
 def _run(photos: Path, output: Path, options: list[str], kill: bool) -> dict[str, Any]:
-    """A run from the command line, and how it ended."""
+    """A run from the command line; returns how it ended."""
     command = [sys.executable, "-m", "batchlight", "run", "--input", str(photos)]
     command += ["--output", str(output), "--batch-size", "8", "--progress", "off"]
     command += ["--not-dark", "enhance", *options]
@@ -169,7 +169,7 @@ def _run(photos: Path, output: Path, options: list[str], kill: bool) -> dict[str
 
 
 def _kill_actor(process: subprocess.Popen[bytes], output: Path) -> int | None:
-    """Kill the network's process once the first batch is done; its process number."""
+    """Kill the network's process once the first batch is done; returns its process id."""
     parts = output / "_batchlight/parts"
     until = time.monotonic() + KILL_WITHIN_S
     while process.poll() is None and time.monotonic() < until:
@@ -182,7 +182,7 @@ def _kill_actor(process: subprocess.Popen[bytes], output: Path) -> int | None:
 
 
 def _compared(one: Path, other: Path) -> str:
-    """How far the images of two outputs differ."""
+    """How much the images of two outputs differ."""
     differing, largest = 0, 0
     paths = sorted(path for path in (one / "absgn").rglob("*") if path.is_file())
     for path in paths:
@@ -195,7 +195,7 @@ def _compared(one: Path, other: Path) -> str:
 
 
 def _many_sizes(images: list[Pixels], folder: Path, count: int) -> Path:
-    """As many images of ``SIZES`` sizes around that of ``ONE_SIZE``."""
+    """``count`` images in ``SIZES`` sizes around ``ONE_SIZE``."""
     width, height = ONE_SIZE
     per_size = max(1, count // SIZES)
     for number in range(min(SIZES, count)):

@@ -1,16 +1,16 @@
-"""Pack pictures to train on into a folder that is small enough to travel to a rented GPU.
+"""Pack training pictures into a folder that is small enough to be sent to a rented GPU.
 
     python -m benchmarks.gpu.pack PACK --pairs DIR [--native DIR] [--clean DIR ...] [--check DIR]
 
-PACK then holds what ``benchmarks.gpu.train`` reads:
+PACK then contains what ``benchmarks.gpu.train`` reads:
 
-    pairs/{low,high}     square pairs, the dark side without loss
-    native/low           dark pictures as the camera made them; their truth is the pair of that name
+    pairs/{low,high}     square pairs, the dark side lossless
+    native/low           dark pictures from the camera; their truth is the pair of that name
     clean/N              well-lit pictures
     check/{low,high}     pairs that are only scored, never trained on
     held_out.txt         names of pairs that are not trained on either, scene by scene
-    known_scenes.txt     names of more of them, of whose scenes other pairs are trained on
-    contents.json        how many files each folder holds: what was lost on the way is noticed
+    known_scenes.txt     names of more of them, whose scenes have other pairs in the training
+    contents.json        how many files each folder has, to detect losses on the way
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from batchlight.training.pairs import find_pairs, split_by_scene
 from benchmarks.gpu import CONTENTS, HELD_OUT, KNOWN_SCENES
 
 LOSSLESS = 101
-"""As OpenCV has it for WebP: above 100."""
+"""OpenCV's value for WebP: above 100."""
 HIGH_QUALITY, CLEAN_QUALITY = 92, 88
 LARGEST_CLEAN = 600
 """Longer side of a well-lit picture, in pixels."""
 JPEG_SHRINK = 0.8
-"""Well-lit pictures that were JPEGs are shrunk by this at least, and most of its traces with it."""
+"""Well-lit JPEG pictures are shrunk at least by this factor, removing most JPEG artefacts."""
 
 app = typer.Typer(add_completion=False)
 
@@ -61,7 +61,7 @@ def main(
     for file, names in ((HELD_OUT, scenes), (KNOWN_SCENES, alone)):
         (pack / file).write_text("".join(f"{name}\n" for name in sorted(names)))
     natives = {path.stem for path in (native / "low").iterdir()} if native else set()
-    # A pair whose dark picture is there at its native size has the same one, shrunk.
+    # If a pair's dark picture exists at native size, that one serves, shrunk.
     dark = [pairs / pair.low for pair in found if pair.name not in natives]
     jobs = [
         *_to(pack / "pairs/low", dark, LOSSLESS),
@@ -90,7 +90,7 @@ class _Job:
     target: Path
     quality: int
     largest: int | None
-    """Longer side that the picture is shrunk to; None: it is not."""
+    """Longer side that the picture is shrunk to; None: it is not shrunk."""
 
 
 def _to(

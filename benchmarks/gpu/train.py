@@ -1,4 +1,4 @@
-"""Train ABSGN for a given time on the pictures of a pack, all of which live on the GPU.
+"""Train ABSGN for a given time on the pictures of a pack, all of which are kept on the GPU.
 
     python -m benchmarks.gpu.train PACK OUT --seconds 480 [--start FILE]
 
@@ -6,11 +6,11 @@ OUT gets, well before the end and again whenever the network is scored,
 
     absgn.safetensors    the weights in half precision, 16.4 MB
     log.jsonl            a line each time: seconds, steps, loss, scores
-    looked_at.webp       held-out pictures: dark, enhanced, truth
+    looked_at.webp       held-out pictures: dark, enhanced, ground truth
 
-Scores are PSNR and SSIM of 8-bit results as a job writes them, and PSNR once the mean is the
-truth's: of the scenes held out, of the pairs held out of scenes that are trained on, of the native
-dark pictures of both (compared when shrunk as the truth is), and of ``check``.
+Scores are PSNR and SSIM of 8-bit results as a job writes them, and PSNR once the mean is that of
+the truth: for the scenes held out, for the pairs held out of scenes that are trained on, for the
+native dark pictures of both (shrunk like the truth for comparison), and for ``check``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ REHEARSAL = (
     Phase(0.9, side=160, batch=2),
     Phase(1.0, side=256, batch=2, native=0.2),
 )
-"""For a CPU."""
+"""Phases for a rehearsal on a CPU."""
 LOOKED_AT = 8
 """Pictures of each kind."""
 LOOKED_AT_WIDTH = 360
@@ -66,11 +66,11 @@ LOOKED_AT_WIDTH = 360
 
 @dataclass(frozen=True)
 class Pack:
-    """What ``pack`` packed."""
+    """The contents of a pack."""
 
     pictures: Pictures
     checks: dict[str, list[Pair]]
-    """By name: dark pictures, and their truth, perhaps shrunk."""
+    """By name: dark pictures, and their ground truth, perhaps shrunk."""
 
 
 app = typer.Typer(add_completion=False)
@@ -129,7 +129,7 @@ def main(
 
 
 def _about(recipe: Recipe, extent: Extent, start: Path | None) -> dict[str, str]:
-    """What the weights say of themselves."""
+    """The metadata of the weights."""
     return {
         "model": f"absgn of {recipe.channels} channels",
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
@@ -152,7 +152,7 @@ def _scores(network: ABSGN, start: Start | None, pack: Pack) -> dict[str, dict[s
 def _results(
     network: ABSGN, start: Start | None, pairs: Sequence[Pair]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """8-bit results, (1, 3, H, W) in 0..1, shrunk as their truth is, and the truth."""
+    """8-bit results, (1, 3, H, W) in 0..1, shrunk like their ground truth, and the truth."""
     for low, high in pairs:
         dark, truth = low[None].float() / 255, high[None].float() / 255
         given = given_for(dark, start)
@@ -192,12 +192,12 @@ def _montage(network: ABSGN, start: Start | None, checks: Mapping[str, Sequence[
 
 
 def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """In 256 levels."""
+    """Resized, in 256 levels."""
     return (resized(images, size) * 255).round() / 255
 
 
 def _refuse_incomplete(pack: Path) -> None:
-    """Exit if files of a pack were lost on the way: minutes are dear, and nobody looks."""
+    """Exit if files of a pack were lost on the way: GPU minutes are expensive, and unattended."""
     for folder, count in json.loads((pack / CONTENTS).read_text()).items():
         there = sum(1 for _ in (pack / folder).iterdir()) if (pack / folder).is_dir() else 0
         if there != count:
@@ -210,7 +210,7 @@ def _load(pack: Path, device: torch.device) -> Pack:
     native = _read(pack / "native/low", LARGEST_NATIVE)
     square = next(iter(high.values())).shape[:2]
     for name, image in native.items():
-        if name not in low:  # the same, shrunk
+        if name not in low:  # the same picture, shrunk
             floats = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
             low[name] = (_shrunk(floats, square)[0] * 255).byte().permute(1, 2, 0).numpy()
     scenes, alone = (set((pack / file).read_text().split()) for file in (HELD_OUT, KNOWN_SCENES))
@@ -243,7 +243,7 @@ def _load(pack: Path, device: torch.device) -> Pack:
 
 
 def _read(folder: Path, samples: int = LARGEST_PICTURE) -> Images:
-    """The images of a folder, if it is there, as they are held."""
+    """The images of a folder, if it exists, as kept in memory."""
 
     def read(path: Path) -> Rgb:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)

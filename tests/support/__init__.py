@@ -1,11 +1,11 @@
-"""What tests of several packages share.
+"""Shared by tests of several packages.
 
-``helpers``       images to work on, the real command, and a look at what it left
+``helpers``       images to work on, the real command, and its results
 ``weights``       weights of the network
-``image_files``   images of every format, written as other programs write them
-``mutants``       damaged images, each made again from its seed and its number
+``image_files``   images of every format, as other programs write them
+``mutants``       damaged images, each reproducible from its seed and its number
 ``s3_server``     a real object store
-``faulty_proxy``  an object store that is in trouble
+``faulty_proxy``  an object store in trouble
 ``ray_head``      a real Ray that many tests share
 ``dying``         runs in this process that end at a chosen write
 ``deadly``        a ``sitecustomize`` that makes images deadly or slow in every worker of a run

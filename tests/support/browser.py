@@ -1,4 +1,4 @@
-"""A real headless browser, and what is held of every page that is opened in it."""
+"""A real headless browser, and the checks on every page that is opened in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTHS = (320, 768, 1280)
 
 @contextmanager
 def closely_watched(browser: Browser, address: str) -> Iterator[Page]:
-    """A page of which nothing may be complained about and for which nothing is loaded."""
+    """A page that must cause no errors and load nothing."""
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     complaints: list[str] = []
@@ -32,7 +32,7 @@ def closely_watched(browser: Browser, address: str) -> Iterator[Page]:
 
 @contextmanager
 def fitting(browser: Browser, address: str, width: int, scheme: str) -> Iterator[Page]:
-    """A page, light or dark, in a window of so many pixels, out of which nothing reaches."""
+    """A page, light or dark, in a window of this width, in which everything must fit."""
     context = browser.new_context(
         viewport={"width": width, "height": 800},
         color_scheme="dark" if scheme == "dark" else "light",

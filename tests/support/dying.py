@@ -15,10 +15,10 @@ class Died(BaseException):
 def die_at(
     patch: pytest.MonkeyPatch, storage: type[Any], operation: int, writer: type[Any] | None = None
 ) -> Callable[[], int]:
-    """Let every change to a kind of storage from the given one on fail.
+    """Make every change to a kind of storage fail, from the given one on.
 
     ``writer``: its writer of files in pieces; nothing is cleaned up after one that has died.
-    Returns what tells how many there were.
+    Returns a function that returns the number of changes.
     """
     seen = 0
 

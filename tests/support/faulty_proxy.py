@@ -1,4 +1,4 @@
-"""A proxy in front of a real object store that does to requests what networks and stores do."""
+"""A proxy in front of a real object store that misbehaves as networks and stores do."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Script:
 
 @dataclass
 class FaultPlan:
-    """Which request suffers what; may be asked by any number of threads.
+    """Decides which request suffers which fault; thread-safe.
 
     Of every ``every`` requests one, chosen by the seed, suffers each of ``faults``; so their share
     is exact, and no kind is left to chance.
@@ -87,7 +87,7 @@ class FaultPlan:
     stall_s: float = 1.0
     injected: Counter[Fault] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
-    """By method; those of an outage count too."""
+    """By method, including those during an outage."""
     outage: Fault | None = None
     """What every request suffers from now on."""
 
@@ -100,11 +100,11 @@ class FaultPlan:
         self._outage_after: tuple[_Script, Fault] | None = None
 
     def next(self, method: str, path_holds: str, *faults: Fault | None) -> None:
-        """The next requests of this kind suffer these faults, one after the other."""
+        """Make the next requests of this kind suffer these faults, one after another."""
         self._scripts.append(_Script(method, path_holds, list(faults)))
 
     def outage_after(self, count: int, method: str, path_holds: str, fault: Fault) -> None:
-        """After so many requests of this kind, every request suffers ``fault``."""
+        """Make every request suffer ``fault`` after ``count`` requests of this kind."""
         self._outage_after = (_Script(method, path_holds, [None] * count), fault)
 
     def draw(self, method: str, path: str, has_body: bool) -> Fault | None:
@@ -142,13 +142,13 @@ class FaultPlan:
 
 @dataclass(frozen=True)
 class FaultyProxy:
-    """A running proxy; ``environment`` makes a client use it."""
+    """A running proxy; ``environment`` configures a client for it."""
 
     endpoint: str
     plan: FaultPlan
 
     def environment(self, direct: Mapping[str, str]) -> dict[str, str]:
-        """That of a client of the store itself, with the endpoint replaced."""
+        """The environment of a direct client, with the endpoint replaced."""
         return {**direct, "AWS_ENDPOINT_URL": self.endpoint}
 
 
@@ -177,7 +177,7 @@ class _Server(ThreadingHTTPServer):
         self.plan = plan
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that is gone is no news here."""
+        """Ignore it: a vanished client is expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_any(self) -> None:
         plan = self.server.plan
-        # As it came: the host's name is signed, and so is the length.
+        # Unchanged: the host name is signed, and so is the length.
         body = self._request_body()
         fault = plan.draw(self.command, self.path, bool(body))
         if fault in _ERRORS:
@@ -221,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _passed_on(self, body: bytes) -> bytes:
-        """The store's whole answer, as bytes that can be sent."""
+        """The store's complete answer, as bytes to send."""
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=UPSTREAM_TIMEOUT_S)
         try:
             self._open(upstream)
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._open(upstream)
             upstream.endheaders(body[: len(body) // 2])
             assert upstream.sock is not None
-            # The store sees the end of what was sent, and answers before this returns.
+            # The store sees the end of the request, and answers before this returns.
             upstream.sock.shutdown(socket.SHUT_WR)
             with suppress(OSError, http.client.HTTPException):
                 upstream.getresponse().read()
@@ -276,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Do nothing; nobody reads it."""
 
 
 def _message(status: int, reason: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What several tests need: images to work on, the real command, and a look at what it left."""
+"""Shared by several tests: images to work on, the real command, and its results."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from batchlight.output.records import VOLATILE
 from batchlight.storage import Storage
 
 ALL_DARK: dict[str, Any] = {"not_dark": "enhance"}
-"""Options with which a method enhances what is bright, as all did before there was a choice."""
+"""Options with which a method enhances bright images, too, as before the option existed."""
 
 COMMAND = [sys.executable, "-m", "batchlight"]
 
 STARTUP = Path(__file__).parent / "startup"
-"""What PYTHONPATH leads to, in what tests start."""
+"""Put on the PYTHONPATH of processes that tests start."""
 
 
 def dark_image(
@@ -54,19 +54,19 @@ def dark_image(
 
 
 def bright_image(seed: int, height: int = 40, width: int = 56, **kind: Any) -> npt.NDArray[Any]:
-    """An image that is not dark, unless given another size of another one than dark ones have."""
+    """An image that is not dark; by default, of another size than those of ``dark_image``."""
     dark = dark_image(seed, height, width, **kind)
     image: npt.NDArray[Any] = np.iinfo(dark.dtype).max - dark
     return image
 
 
 def parameters(**options: Any) -> DehazeParameters:
-    """Those of the classical method in a run with these options."""
+    """The classical method's parameters in a run with these options."""
     return DehazeParameters.of(JobConfig(input="in", **options))
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
-    """An image as it is stored, without turning it."""
+    """An image as stored, not turned."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert image is not None, path
     return image
@@ -84,7 +84,7 @@ def write_images(folder: Path, count: int, suffix: str = ".jpg", **kind: Any) ->
 
 
 def write_copies(folder: Path, count: int, **kind: Any) -> None:
-    """One image under ``count`` names: much work, soon written."""
+    """One image under ``count`` names: much work, quickly written."""
     [first] = write_images(folder, 1, **kind)
     for number in range(1, count):
         first.with_name(f"{number:04d}.jpg").hardlink_to(first)
@@ -103,9 +103,9 @@ def batchlight(*arguments: object, **environment: str) -> subprocess.CompletedPr
 
 
 def batchlight_here(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which takes a second less, for tests of what a command says.
+    """The same in this process, which saves a second, for tests of what a command says.
 
-    Not what it logs: this process has set up its logging before.
+    Not for its log: this process has already set up its logging.
     """
     words = ["batchlight", *map(str, arguments)]
     code, shown = 0, [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
@@ -138,10 +138,9 @@ sys.exit(code)
 
 
 def measured(*arguments: object, stderr: IO[bytes] | None = None) -> tuple[int, int]:
-    """Run the real command; its exit code, and how many bytes of memory it took at its peak.
+    """Run the real command; returns its exit code and its peak memory in bytes.
 
-    Through a small process between this one and the command, whose peak would else begin with the
-    size of this one.
+    Through a small intermediate process, as otherwise the peak would start at the size of this one.
     """
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, *COMMAND, *map(str, arguments)],
@@ -153,7 +152,7 @@ def measured(*arguments: object, stderr: IO[bytes] | None = None) -> tuple[int, 
 
 
 def wait_until(moment: Callable[[], Any], process: subprocess.Popen[Any], within_s: float) -> None:
-    """Wait for a moment in the life of a run that is under way."""
+    """Wait until ``moment()`` is true while a run is in progress."""
     deadline = time.monotonic() + within_s
     while not moment():
         assert time.monotonic() < deadline
@@ -162,7 +161,7 @@ def wait_until(moment: Callable[[], Any], process: subprocess.Popen[Any], within
 
 
 def processes_below(pid: int, title: str) -> list[psutil.Process]:
-    """Those whose command line begins with a title; Ray gives its workers such."""
+    """Processes whose command line begins with a title; Ray sets such titles for its workers."""
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):
@@ -172,12 +171,12 @@ def processes_below(pid: int, title: str) -> list[psutil.Process]:
 
 
 def parts(output: Path) -> int:
-    """How many batches are committed and not in ``metadata/`` yet."""
+    """How many batches are committed and not yet in ``metadata/``."""
     return len(list((output / "_batchlight/parts").glob("*.parquet")))
 
 
 def has_parts(output: Path, count: int) -> bool:
-    """Whether so many batches are."""
+    """Whether at least ``count`` batches are."""
     return parts(output) >= count
 
 
@@ -196,7 +195,7 @@ def stable_rows(output: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Row:
-    """What most tests ask of a record."""
+    """The parts of a record that most tests check."""
 
     status: str
     error_code: str | None
@@ -231,23 +230,23 @@ def deadly(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) -> dict
 
 
 def give_orders(folder: Path, orders: Mapping[str, str], slow_s: float = 0.0) -> None:
-    """To processes that have not begun to work yet, and look into this folder."""
+    """Give orders to processes that look into this folder and have not begun to work yet."""
     told = {"slow_s": slow_s, "deadly": dict(orders)}
     (folder / "orders.json").write_text(json.dumps(told))
 
 
 def deadly_environment(folder: Path) -> dict[str, str]:
-    """That of processes that obey the orders in a folder, if there are any."""
+    """The environment of processes that obey the orders in a folder, if there are any."""
     return {"PYTHONPATH": str(STARTUP), "DEADLY": str(folder)}
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, as orders name an image."""
+    """Hash of a file's bytes, by which orders name an image."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def decodings(folder: Path) -> list[tuple[str, int]]:
-    """Of each decoding in such a run, in order, the SHA-256 of the image and the process."""
+    """For each decoding in such a run, in order, the SHA-256 of the image and the process."""
     log = folder / "decoded"
     lines = log.read_text().splitlines() if log.exists() else []
     return [(digest, int(pid)) for digest, pid in map(str.split, lines)]
@@ -257,7 +256,7 @@ def decodings(folder: Path) -> list[tuple[str, int]]:
 def under_way(
     command: Sequence[object], environment: Mapping[str, str], **options: Any
 ) -> Iterator[subprocess.Popen[Any]]:
-    """A process that is ended with all that it has started, whatever becomes of the test."""
+    """A process that is ended with all its descendants, whatever happens in the test."""
     environment = {**os.environ, **environment}
     with subprocess.Popen(list(map(str, command)), env=environment, **options) as process:
         try:
@@ -268,7 +267,7 @@ def under_way(
 
 
 def kill_with_all_below(pid: int) -> None:
-    """Kill a process and all that it has started."""
+    """Kill a process and all its descendants."""
     process = psutil.Process(pid)
     for victim in [process, *process.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):

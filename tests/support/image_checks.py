@@ -1,4 +1,4 @@
-"""What tests of image files assert."""
+"""Assertions of tests of image files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def assert_holds(decoded: Decoded, array: Pixels) -> None:
 
 
 def assert_looks_like(out: bytes, source: bytes) -> None:
-    """A viewer that heeds the orientation shows the same picture."""
+    """A viewer that respects the orientation shows the same picture."""
     shown, expected = (
         np.asarray(ImageOps.exif_transpose(opened(data)).convert("RGB"), dtype=np.int16)
         for data in (out, source)

@@ -1,4 +1,4 @@
-"""Image files of every kind that there is, for a comparison by other readers."""
+"""Image files of every kind, for a comparison by other readers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.mutants import parents
 
 @cache
 def corpus() -> dict[str, bytes]:
-    """By name; in an order in which every tenth is of another kind."""
+    """By name; ordered so that every tenth gives a mix of kinds."""
     files = _plain() | _jpegs() | _pngs() | _tiffs() | _others()
     names = sorted(files, key=lambda name: (hash_of(name), name))
     return {name: files[name] for name in names}
 
 
 def hash_of(name: str) -> int:
-    """The same in every process."""
+    """A hash that is the same in every process."""
     return zlib.crc32(name.encode())
 
 

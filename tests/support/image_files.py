@@ -27,7 +27,7 @@ XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>dark</x:xmpmeta>"
 
 
 def samples(channels: int, dtype: type = np.uint8, height: int = 6, width: int = 9) -> Pixels:
-    """Noise over the whole range, in the order of a file: RGB; alpha comes last."""
+    """Noise over the whole range, in file order: RGB; alpha comes last."""
     shape = (height, width) if channels == 1 else (height, width, channels)
     rng = np.random.default_rng(channels)
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
@@ -54,7 +54,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def png(array: Pixels) -> bytes:
-    """Any kind of PNG, written by hand: gray, gray and alpha, RGB or RGBA of 8 or 16 bit."""
+    """Any kind of PNG, written by hand: gray, gray and alpha, RGB or RGBA with 8 or 16 bits."""
     array = array[:, :, None] if array.ndim == 2 else array
     height, width, channels = array.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -97,7 +97,7 @@ def avif_10_bit() -> bytes:
 
 
 def planes(array: Pixels) -> bytes:
-    """A TIFF whose channels are stored one after the other."""
+    """A TIFF whose channels are stored one after another."""
     apart = np.ascontiguousarray(np.moveaxis(array, 2, 0))
     return tiff(apart, photometric="rgb", planarconfig="separate")
 
@@ -127,7 +127,7 @@ def read(data: bytes) -> Decoded:
 
 
 def again(data: bytes, format: Format | None = None, quality: int = 95) -> bytes:
-    """Decoded and encoded, with the pixels left alone."""
+    """The image decoded and encoded again, with its pixels unchanged."""
     decoded = read(data)
     return codec.encode(decoded, decoded.pixels, format or decoded.header.format, quality).data
 
@@ -159,4 +159,4 @@ UNSUPPORTED: dict[str, bytes] = {
     "ten-bit.avif": avif_10_bit(),
     "gray-trns.png": saved(Image.fromarray(samples(1)), "PNG", transparency=3),
 }
-"""By name: valid files of what cannot be kept."""
+"""By name: valid files of kinds that cannot be kept."""

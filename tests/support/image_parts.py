@@ -1,4 +1,4 @@
-"""Files with all that the world puts into them beside pixels, made part by part."""
+"""Files with everything that occurs in practice besides pixels, made part by part."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ WIDTH, HEIGHT = 96, 64
 DARK = cv2.cvtColor(dark_image(7, HEIGHT, WIDTH), cv2.COLOR_BGR2RGB)
 THUMBNAIL = 48, 32
 BRIGHT = 200
-"""What tests enhance every sample to."""
+"""The value that tests enhance every sample to."""
 
 
 def jpeg(*segments_: bytes, trailer: bytes = b"", **options: Any) -> bytes:
-    """A JPEG with segments in front of its tables, and bytes behind its image."""
+    """A JPEG with segments before its tables, and bytes after its image."""
     plain = saved(Image.fromarray(DARK), "JPEG", **options)
     return plain[:2] + b"".join(segments_) + plain[20:] + trailer
 
@@ -40,7 +40,7 @@ MAKER_NOTE = b"Lantern\0" + bytes(range(64))
 
 
 def exif_with_thumbnail(order: str = "<", room: int = 2000) -> bytes:
-    """A block with a MakerNote whose place matters, and a thumbnail in its second directory."""
+    """A block with a MakerNote that must not move, and a thumbnail in its second directory."""
     thumb = small_jpeg().ljust(room, b"\0")
 
     def entry(tag: int, kind: int, count: int, value: int) -> bytes:
@@ -73,7 +73,7 @@ def exif_with_thumbnail(order: str = "<", room: int = 2000) -> bytes:
 
 
 def resource(number: int, payload: bytes) -> bytes:
-    """An image resource of Photoshop's."""
+    """A Photoshop image resource."""
     head = b"8BIM" + struct.pack(">H", number) + b"\0\0" + struct.pack(">I", len(payload))
     return head + payload + bytes(len(payload) & 1)
 
@@ -91,7 +91,7 @@ PHOTOSHOP = b"Photoshop 3.0\0"
 
 
 def mpf(offset_of_further: list[int], lengths: list[int], kinds: list[int]) -> bytes:
-    """The index of a file of several pictures; offsets are from behind its prefix."""
+    """The index of a file of several pictures; offsets count from the end of its prefix."""
     entries = struct.pack("<IIIHH", 0x030000, 1000, 0, 0, 0)
     for offset, length, kind in zip(offset_of_further, lengths, kinds, strict=True):
         entries += struct.pack("<IIIHH", kind, length, offset, 0, 0)
@@ -107,7 +107,7 @@ def mpf(offset_of_further: list[int], lengths: list[int], kinds: list[int]) -> b
 
 
 def several_pictures(further: bytes, kind: int, *before: bytes, trailer: bytes = b"") -> bytes:
-    """A JPEG, and behind it another one that the index names."""
+    """A JPEG, followed by another one that the index lists."""
     size = len(segment(0xE2, mpf([0], [0], [0])))
     plain = jpeg(*before, bytes(size))
     at = 2 + sum(map(len, before)) + 4 + 4

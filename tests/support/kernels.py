@@ -1,6 +1,6 @@
-"""Compile the kernels before the suite, rather than at once in each process that runs a part of it.
+"""Compile the kernels before the suite, rather than at once in each process that runs part of it.
 
-``python -m tests.support.kernels``, from the folder that holds the package.
+``python -m tests.support.kernels``, from the folder that contains the package.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHAPE = (24, 32, 3)
 
 
 def compile_kernels() -> None:
-    """For both depths, which are compiled apart."""
+    """For both depths, which are compiled separately."""
     for dtype in (np.uint8, np.uint16):
         batchlight.enhance(np.full(SHAPE, 20, dtype), strength=0.5)
 

@@ -1,6 +1,6 @@
 """The lowest versions that the package declares, as constraints for pip; with the extra for HEIC.
 
-``make lowest`` runs a part of the suite with them: ``python -m tests.support.lowest > FILE``.
+``make lowest`` runs part of the suite with them: ``python -m tests.support.lowest > FILE``.
 """
 
 from __future__ import annotations

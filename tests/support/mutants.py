@@ -42,21 +42,21 @@ from tests.support.image_files import (
 )
 
 ICC = images.ICC[:24] + bytes(12) + images.ICC[36:]
-"""Without the time at which it was made."""
+"""Without its creation time."""
 
 HOW_MANY_CHANGES = [1, 1, 1, 1, 2, 2, 3, 4]
 BLIND_SHARE = 0.4
 REPAIRED_SHARE = 0.9
-"""Of the mutants, how many get their checksums and total lengths set right."""
+"""Share of the mutants whose checksums and total lengths are repaired."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A damaged file; the name tells how to make it again."""
+    """A damaged file; its name is enough to reproduce it."""
 
     name: str
     format: Format
-    """Of the file that was damaged."""
+    """Format of the file that was damaged."""
     changes: tuple[str, ...]
     data: bytes
 
@@ -204,7 +204,7 @@ def interlaced(array: Pixels) -> bytes:
 
 
 def timeless(data: bytes) -> bytes:
-    """An animated AVIF without the times at which it was made."""
+    """An animated AVIF without its creation times."""
     for kind in (b"mvhd", b"tkhd", b"mdhd"):
         at = data.index(kind) + 8
         data = data[:at] + bytes(16) + data[at + 16 :]
@@ -235,7 +235,7 @@ def blocks(format: Format, data: bytes) -> list[bytes]:
 
 
 def lengths(format: Format, data: bytes) -> list[Field]:
-    """The lengths of chunks, segments and boxes; in TIFF, the counts of the tags."""
+    """The lengths of chunks, segments and boxes; for TIFF, the counts of the tags."""
     if format == "tiff":
         return [entry[2] for entry in tiff_entries(data)]
     return [length for _, length in _blocks(format, data)]
@@ -271,7 +271,7 @@ def _chunks(
 
 
 _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0}
-"""The boxes that hold boxes, and after how many bytes."""
+"""Boxes that contain boxes, and after how many bytes."""
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[int, Field]]:
@@ -286,7 +286,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[int, Field]]:
 
 
 def tiff_entries(data: bytes, base: int = 0) -> list[tuple[Field, Field, Field, Field]]:
-    """Tag, type, count and value of each entry of the first directory; also of EXIF at ``base``."""
+    """Tag, type, count and value of each entry of the first directory; for EXIF, at ``base``."""
     order: Literal["little", "big"] = "little" if data[base : base + 2] == b"II" else "big"
     wide = int.from_bytes(data[base + 2 : base + 4], order) == 43
     size, first = (8, base + 8) if wide else (4, base + 4)
@@ -308,17 +308,17 @@ def tiff_entries(data: bytes, base: int = 0) -> list[tuple[Field, Field, Field, 
 
 
 def with_tag(data: bytes, tag: int, value: int) -> bytes:
-    """A TIFF with another value in a tag that it has."""
+    """A TIFF with another value in one of its tags."""
     [field] = [entry[3] for entry in tiff_entries(data) if _value(data, entry[0]) == tag]
     return _with_value(data, field, value)
 
 
 _SIZES_OF_TIFF = {256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339}
-"""Tags that say how large the pixels are, and how they are laid out."""
+"""Tags that give the size of the pixels, and their layout."""
 
 
 def dimensions(format: Format, data: bytes) -> list[Field]:
-    """Width, height, and what else decides how much memory the pixels take."""
+    """Width, height, and whatever else determines how much memory the pixels take."""
     if format == "png":
         return [Field(16, 4, "big"), Field(20, 4, "big"), *(Field(n, 1, "big") for n in (24, 25))]
     if format == "bmp":
@@ -350,7 +350,7 @@ def _short(data: bytes, kind: Field) -> int:
 
 
 def repaired(format: Format, data: bytes) -> bytes:
-    """With every PNG checksum right, and a RIFF length that fits."""
+    """With correct PNG checksums, and the right RIFF length."""
     out = bytearray(data)
     if format == "png":
         for at, length in _blocks(format, data):
@@ -436,7 +436,7 @@ def repeat_tag(rng: random.Random, format: Format, data: bytes) -> bytes | None:
 
 
 def move_blocks(rng: random.Random, format: Format, data: bytes) -> bytes | None:
-    """A chunk, segment or box dropped, doubled, swapped with another, or taken from elsewhere."""
+    """A chunk, segment or box dropped, doubled, swapped with another, or from another file."""
     cut_up = blocks(format, data)
     if len(cut_up) < 3:
         return None
@@ -455,7 +455,7 @@ def move_blocks(rng: random.Random, format: Format, data: bytes) -> bytes | None
 
 
 def change_inside_block(rng: random.Random, format: Format, data: bytes) -> bytes | None:
-    """A blind change in one block; its length is set right, half of the time."""
+    """A blind change in one block; half of the time, its length is repaired."""
     cut_up = blocks(format, data)
     if len(cut_up) < 2:
         return None
@@ -473,7 +473,7 @@ def change_inside_block(rng: random.Random, format: Format, data: bytes) -> byte
 
 
 def change_compressed(rng: random.Random, format: Format, data: bytes) -> bytes | None:
-    """What PNG compresses (pixels, profile, texts), changed before it is compressed."""
+    """What PNG compresses (pixels, profile, texts), changed before compression."""
     chunks = list(_blocks("png", data)) if format == "png" else []
     skipped = {b"IDAT": 0, b"iCCP": 13, b"zTXt": 23, b"iTXt": 18, b"fdAT": 4}
     found = [at for at, _ in chunks if data[at + 4 : at + 8] in skipped]

@@ -1,4 +1,4 @@
-"""Parquet files with images, as their writers make them, and what is in them."""
+"""Parquet files with images, as their writers make them, and their contents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batchlight.storage.patterns import Patterns
 from tests.support.tars import BRIGHT_EVERY, jpeg
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""What Hugging Face's data sets store an image as."""
+"""The type in which Hugging Face's data sets store an image."""
 
 
 def write_parquet(path: Path, numbers: Iterable[int]) -> None:
@@ -29,7 +29,7 @@ def write_parquet(path: Path, numbers: Iterable[int]) -> None:
 
 def hugging_face(path: Path, count: int, first: int = 0) -> None:
     """As ``Dataset.to_parquet`` writes it; one in five images is not dark."""
-    import datasets  # takes seconds, and few tests want it
+    import datasets  # takes seconds, and few tests need it
 
     features = datasets.Features(
         {
@@ -57,7 +57,7 @@ def hugging_face(path: Path, count: int, first: int = 0) -> None:
 
 
 def contents_of(reader: object, path: Path, columns: Collection[str] = ()) -> ParquetContents:
-    """What an open file holds."""
+    """The contents of an open file."""
     return ParquetContents(reader, Input(path.name, container=True), columns)  # type: ignore[arg-type]
 
 
@@ -67,7 +67,7 @@ def rewritten(
     change: Callable[[str, bytes], bytes | None],
     columns: Collection[str] = (),
 ) -> dict[str, bytes]:
-    """Write a file again with what ``change`` makes of images; returns these as they were."""
+    """Rewrite a file with the images changed by ``change``; returns the original images."""
     source, output = (open_storage(Location.parse(str(p.parent))) for p in (path, target))
     found = {}
     with closing(source.open_reader(path.name)) as reader, ExitStack() as exits:

@@ -18,21 +18,21 @@ CPUS = 2
 STARTS_WITHIN_S = 120.0
 OBJECT_STORE_BYTES = 200 * 2**20
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-"""What its clients need in their environment too."""
+"""Needed in the environment of its clients, too."""
 
 
 @dataclass(frozen=True)
 class RayHead:
-    """A head that works itself."""
+    """A head node that also runs tasks."""
 
     address: str
     pid: int
-    """Of the process that all of its processes are below."""
+    """The ancestor of all its processes."""
     orders: Path
-    """The folder that its workers look into for what is deadly; see ``startup/``."""
+    """The folder in which its workers look for deadly images; see ``startup/``."""
 
     def order(self, deadly: Mapping[str, str], slow_s: float = 0.0) -> None:
-        """Of the workers of later runs, which are new processes."""
+        """Give orders to the workers of later runs, which are new processes."""
         give_orders(self.orders, deadly, slow_s)
 
     def calm(self) -> None:
@@ -43,9 +43,9 @@ class RayHead:
 
 @contextmanager
 def running_ray(environment: Mapping[str, str], orders: Path) -> Iterator[RayHead]:
-    """``environment`` is that of its workers; ``orders`` a folder, empty at first."""
+    """``environment``: that of its workers; ``orders``: a folder, empty at first."""
     port, clients = free_ports(2)
-    # Not below pytest's folder, since the path of a socket may have 107 bytes.
+    # Not below pytest's folder, since a socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         command = [
             *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),

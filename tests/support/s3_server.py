@@ -21,7 +21,7 @@ from obstore.store import S3Store
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-that-must-not-leak"
 SERVER_START_S = 60.0
 BUCKET, PUBLIC_BUCKET = "data", "public"
-"""Few buckets, since each takes the server several volumes; tests keep apart by prefix."""
+"""Few buckets, since each costs the server several volumes; tests are separated by prefix."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class S3Server:
         }
 
     def store(self, prefix: str = "", bucket: str = BUCKET) -> S3Store:
-        """For a look at the objects that does not go through what is tested."""
+        """Access to the objects that bypasses the code under test."""
         return S3Store(
             bucket,
             prefix=prefix or None,
@@ -52,7 +52,7 @@ class S3Server:
         )
 
     def put(self, files: dict[str, bytes], prefix: str = "", bucket: str = BUCKET) -> None:
-        """Write objects; the first one makes the bucket."""
+        """Write objects; the first one creates the bucket."""
         store = self.store(prefix, bucket)
         for path, data in files.items():
             obstore.put(store, path, data, use_multipart=False)
@@ -62,7 +62,7 @@ class S3Server:
         store = self.store(prefix, bucket)
         found = {}
         for path in sorted(meta["path"] for chunk in obstore.list(store) for meta in chunk):
-            # The server lists a folder for some time after its last file is gone.
+            # The server still lists a folder for some time after its last file is gone.
             with suppress(FileNotFoundError):
                 found[path] = bytes(obstore.get(store, path).bytes())
         return found
@@ -95,14 +95,14 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
         wait_until_up(endpoint, process, folder / "log")
         yield S3Server(endpoint)
     finally:
-        process.kill()  # asked politely, it takes 25 s, and its files are thrown away anyway
+        process.kill()  # a clean exit takes 25 s, and its files are thrown away anyway
         process.wait(timeout=30)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, low enough that the server's gRPC ports (+ 10000) exist."""
+    """Free ports, low enough that the server's gRPC ports (+ 10000) exist."""
     found: list[int] = []
-    # From anywhere, so that two test runs on one machine do not find the same ones.
+    # From a random start, so that two test runs on one machine do not find the same ones.
     for port in range(random.randrange(20_000, 40_000), 50_000, 7):
         with socket.socket() as one, socket.socket() as other:
             try:
@@ -117,7 +117,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_up(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """An answer of any kind means that the server is up."""
+    """Wait until the server is up, that is, until it answers anything."""
     deadline = time.monotonic() + SERVER_START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""Tars as real writers make them, and a look at what came back."""
+"""Tars as real writers make them, and a look at the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import cv2
 from tests.support.helpers import bright_image, dark_image
 
 BRIGHT_EVERY = 5
-"""One of so many images is not dark."""
+"""One image in this many is not dark."""
 
 
 def jpeg(seed: int, bright: bool = False) -> bytes:
@@ -40,7 +40,7 @@ def samples(count: int, first: int = 0) -> dict[str, bytes]:
 def write_tar(
     path: Path, members: Mapping[str, bytes], format: int = tarfile.PAX_FORMAT, mode: str = "w"
 ) -> None:
-    """By Python, with what its headers can hold: owners, modes, times with fractions."""
+    """Written by Python, with all that its headers can hold: owners, modes, fractional times."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode, format=format) as tar:  # type: ignore[call-overload]
         for number, (name, data) in enumerate(members.items()):
@@ -51,13 +51,13 @@ def write_tar(
 
 
 def gnu_tar(path: Path, folder: Path, *options: str, names: Sequence[str] = (".",)) -> None:
-    """By GNU tar."""
+    """Written by GNU tar."""
     command = ["tar", "-c", "-f", str(path), *options, "-C", str(folder), *names]
     subprocess.run(command, check=True)
 
 
 def headers_and_data(path: Path) -> list[tuple[dict[str, Any], bytes | None]]:
-    """All that Python's reader tells of the members of a tar, in order, and what they hold."""
+    """All that Python's reader reports about the members of a tar, in order, and their data."""
     found = []
     with tarfile.open(path) as tar:
         for info in tar:

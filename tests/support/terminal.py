@@ -26,7 +26,7 @@ def on_a_terminal(columns: int, *arguments: object, **environment: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # closed by the last one
+    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # closed by its last user
         while data := screen.read(4096):
             shown += data
     process.wait()

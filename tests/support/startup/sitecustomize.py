@@ -1,14 +1,14 @@
-"""Python imports this at its start where PYTHONPATH leads here: in all that tests start.
+"""Imported by Python at its start if PYTHONPATH points here: in everything that tests start.
 
-A command, and a worker of Ray, does without pandas and SciPy, as where batchlight alone is
-installed. PyArrow and numba import them if they are there, which takes longer than most of what
-tests do.
+A command, and a worker of Ray, does without pandas and SciPy, as if batchlight alone were
+installed. PyArrow and numba import them if they exist, which takes longer than most of what tests
+do.
 
-Where $DEADLY is a folder, decoders and OpenCV's encoder are deadly for some images, as
-``orders.json`` in it says: by the SHA-256 of the bytes that are decoded, or by the size, as in
-"33x47", of pixels that are encoded. Each decoding writes a line to ``decoded`` there: the SHA-256,
-and the process. An image that is to "hold" writes ``held`` there, and waits for ``go``. Without
-that file, nothing is changed.
+Where $DEADLY is a folder, decoders and OpenCV's encoder are deadly for some images, as specified in
+its ``orders.json``: by the SHA-256 of the bytes that are decoded, or by the size, as in "33x47", of
+pixels that are encoded. Each decoding appends a line to ``decoded`` there: the SHA-256, and the
+process. An image that is to "hold" writes ``held`` there, and waits for ``go``. Without that file,
+nothing is changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GROWS_BY = 64 * 2**20
 
 
 def do(how: str | None) -> None:
-    """What becomes of a process that touches a deadly image."""
+    """What happens to a process that touches a deadly image."""
     match how:
         case "segfault":
             ctypes.string_at(0)
@@ -58,7 +58,7 @@ def do(how: str | None) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (2**30, before[1]))
             try:
                 bytearray(2**30)
-            finally:  # what Ray has to do now, it does without a limit
+            finally:  # whatever Ray does now must not be limited
                 resource.setrlimit(resource.RLIMIT_AS, before)
         case "grow":
             held: list[bytes] = []
@@ -68,7 +68,7 @@ def do(how: str | None) -> None:
 
 
 def make_deadly() -> None:
-    """Put OpenCV's functions behind others."""
+    """Wrap OpenCV's functions."""
     import cv2
     import simplejpeg
 
@@ -102,7 +102,7 @@ def make_deadly() -> None:
 
 
 class AfterCodec(MetaPathFinder):
-    """Acts when batchlight's codec is imported, so that no other process pays for OpenCV."""
+    """Acts when batchlight's codec is imported, so that no other process loads OpenCV."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -124,7 +124,7 @@ class AfterCodec(MetaPathFinder):
 
 
 class WithoutExtras(PathFinder):
-    """Finds nothing of what only tests need."""
+    """Finds none of the packages that only tests need."""
 
     @classmethod
     def find_spec(
@@ -134,7 +134,7 @@ class WithoutExtras(PathFinder):
 
 
 def is_command_or_worker() -> bool:
-    """Whether this process is one of those that users start, or Ray for them."""
+    """Whether users, or Ray for them, would start this process."""
     words = sys.orig_argv[1:3]
     return words == ["-m", "batchlight"] or any(
         Path(word).name in ("batchlight", "default_worker.py") for word in words
