@@ -26,7 +26,7 @@ Rows = Iterable[Sequence[str]]
 def train(config: TrainConfig, *, debug: Debug = False) -> None:
     """Train ABSGN on pairs of images.
 
-    The same command again goes on after an interruption.
+    Run the same command again to resume after an interruption.
     """
     from batchlight.training.train import train as train_network
 
@@ -45,7 +45,9 @@ def evaluate(
     ] = None,
     inputs: Annotated[
         str | None,
-        typer.Option("--input", metavar="DIR", help="What they were made of, if no reference."),
+        typer.Option(
+            "--input", metavar="DIR", help="What they were made from, without --reference."
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -54,7 +56,7 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure enhanced images: PSNR and SSIM against references, or what can be told without.
+    """Measure enhanced images: PSNR and SSIM against references, or luminance and noise without.
 
     Images are compared with those of the same relative path, never by order.
     """
