@@ -62,9 +62,9 @@ def evaluate(
     """
     end_with_the_reader()
     if reference is not None and inputs is not None:
-        raise UsageError("--reference and --input exclude each other; give one of them")
+        raise UsageError("--reference and --input cannot be combined; give one of them")
     if reference is None and size is not None:
-        raise UsageError("--size is for comparing with a --reference; leave it out")
+        raise UsageError("--size needs a --reference to compare with; leave it out")
     with counting() as count:
         if reference is not None:
             _evaluate(enhanced, reference, size, as_json, count)
