@@ -68,7 +68,7 @@ nightly: install
 # on its import, one of them changes the settings of the process.
 LOWEST_PYTHON ?= python3.11
 LOWEST := $(VENV)/lowest
-LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output storage worker \
+LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output planning storage worker \
 	driver/test_job.py driver/test_recovery.py package/test_config.py report/test_report.py)
 
 lowest: install

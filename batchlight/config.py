@@ -127,13 +127,14 @@ class JobConfig(BaseModel):
         default=(), description="No relative paths that match this glob; repeatable."
     )
     follow_links: bool = Field(
-        default=False, description="Also read links that leave the input; links to folders, never."
+        default=False,
+        description="Also read links that lead out of the input; never links to folders.",
     )
     limit: int | None = Field(
         default=None, ge=1, description="Only the first N images of the listing."
     )
     copy_others: bool = Field(
-        default=False, description="Also copy files that are no images, such as labels."
+        default=False, description="Also copy files that are not images, such as labels."
     )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
         default=("classical",), description="How to enhance; repeatable."
@@ -142,19 +143,19 @@ class JobConfig(BaseModel):
         default=0.45,
         gt=0,
         lt=1,
-        description="Mean luminance, 0 to 1, that a dark image is brought to.",
+        description="Target mean luminance of dark images, 0 to 1.",
     )
     not_dark: Literal["copy", "leave-out", "enhance"] = Field(
         default="copy",
-        description="What becomes of images that are not dark: copy the file, no output, enhance.",
+        description="Images that are not dark: copy the file, write no output, or enhance.",
     )
     strength: float = Field(
-        default=1, ge=0, le=1, description="From 0, the input, to 1, the method in full."
+        default=1, ge=0, le=1, description="Blend of the input (0) and the method's result (1)."
     )
     workers: int | None = Field(
         default=None,
         ge=0,
-        description="Batches worked on at once; 0: in this process, without Ray.",
+        description="Batches processed at once; 0: in this process, without Ray.",
         json_schema_extra={"default": "all CPUs of the cluster"},
     )
     gpu_workers: int | None = Field(
@@ -167,11 +168,11 @@ class JobConfig(BaseModel):
         default=None,
         min_length=1,
         description="Address of a Ray cluster.",
-        json_schema_extra={"default": "RAY_ADDRESS, else a Ray of its own"},
+        json_schema_extra={"default": "RAY_ADDRESS, else its own Ray"},
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_as_batch_size)] = Field(
         default="auto",
-        description="Images per batch; auto: 64, fewer where there are less than 2048 to do.",
+        description="Images per batch; auto: 64, or fewer if there are fewer than 2048 to do.",
     )
     atmospheric_light: Annotated[
         Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
@@ -185,7 +186,7 @@ class JobConfig(BaseModel):
         default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
     )
     denoise: Literal["none", "guided"] = Field(
-        default="guided", description="Whether to calm the noise that the gain amplifies."
+        default="guided", description="How to reduce the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
@@ -199,7 +200,7 @@ class JobConfig(BaseModel):
         json_schema_extra={"default": "the packaged ones"},
     )
     device: Device = Field(
-        default="auto", description="What runs ABSGN; auto: GPUs where the cluster has any."
+        default="auto", description="Where to run ABSGN; auto: GPUs if the cluster has any."
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="ABSGN's arithmetic; auto: fp16 on GPUs, fp32 on CPUs."
@@ -211,7 +212,7 @@ class JobConfig(BaseModel):
         json_schema_extra={"default": "whole images, unless they need too much memory"},
     )
     format: Literal["same", "jpeg", "png", "webp", "tiff", "avif"] = Field(
-        default="same", description="Output format; same: whatever the input is."
+        default="same", description="Output format; same: that of the input."
     )
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
     metadata: Literal["keep", "strict"] = Field(
@@ -224,7 +225,7 @@ class JobConfig(BaseModel):
     )
     image_column: Names = Field(
         default=(),
-        description="In Parquet: only this column of bytes holds images; repeatable.",
+        description="In Parquet: take images from this column only; repeatable.",
     )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
@@ -240,16 +241,18 @@ class JobConfig(BaseModel):
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
         default="0",
-        description="Failures in what this run does that still make exit code 0: a number or P%.",
+        description="Failures in this run that still give exit code 0: a number or P%.",
     )
     fail_fast: bool = Field(
         default=False,
         description="Stop as soon as more than --max-failures images have failed in this run.",
     )
     allow_empty: bool = Field(
-        default=False, description="An input without images, or with none any more, is no error."
+        default=False, description="Accept an input without images, or with none any more."
     )
-    retry_failed: bool = Field(default=False, description="Also redo images that failed for good.")
+    retry_failed: bool = Field(
+        default=False, description="Also retry images that failed permanently."
+    )
     overwrite: bool = Field(
         default=False, description="Redo everything, replacing what the output holds."
     )

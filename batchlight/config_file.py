@@ -42,7 +42,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UsageError(f"the config file {path} must hold option names and values, one a line")
+        raise UsageError(f"the config file {path} must hold option names and values, one per line")
     keys = [str(key.value).replace("-", "_") for key, _ in node.value]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UsageError(f"the config file {path} gives {twice[0]} more than once; give it once")

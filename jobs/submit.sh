@@ -3,8 +3,8 @@
 #
 #     RAY_API_SERVER_ADDRESS=http://HEAD:8265 submit.sh CONFIG [OPTION...]
 #
-# OPTIONs are those of "batchlight run" and win over CONFIG. The run's log is printed; Ctrl-C and
-# SIGTERM stop the run. Needs ray[default] of the cluster's version here, and batchlight there.
+# OPTIONs are those of "batchlight run" and override CONFIG. The run's log is printed; Ctrl-C and
+# SIGTERM stop the run. Needs ray[default] here, in the cluster's version, and batchlight there.
 set -eu
 
 POLL_S=${POLL_S:-10}    # between two questions whether the run has ended

@@ -48,4 +48,4 @@ class Exposure:
         try:
             return cls(**{name: float(value) for name, value in json.loads(text).items()})
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"it names an exposure that is not known: {text}") from error
+            raise ValueError(f"it names an unknown exposure: {text}") from error

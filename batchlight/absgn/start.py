@@ -100,7 +100,7 @@ class ClassicalStart:
             config = JobConfig(input=".", **{name: found[name] for name in _OPTIONS})
             share = min(1.0, max(0.0, float(found["share"])))
         except (KeyError, TypeError, ValidationError) as error:
-            raise ValueError(f"it names a start that is not known: {text}") from error
+            raise ValueError(f"it names an unknown start: {text}") from error
         return cls(DehazeParameters.of(config), share)
 
 
@@ -139,7 +139,7 @@ def start_of(about: Mapping[str, str]) -> Start | None:
             return ClassicalStart.load(about[CLASSICAL])
         return Exposure.load(about[EXPOSURE]) if EXPOSURE in about else None
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError("what it says of its exposure cannot be read") from error
+        raise ValueError("its exposure settings cannot be read") from error
 
 
 def begun(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:

@@ -76,7 +76,7 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (TypeError, AttributeError) as error:  # its metadata has another form
         raise ValueError("it is no safetensors file, or is cut short") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):
-        raise ValueError("it holds other numbers than floats of 16 or 32 bits")
+        raise ValueError("it holds numbers other than 16- or 32-bit floats")
     return tensors, about
 
 

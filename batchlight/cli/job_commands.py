@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def run(config: JobConfig, *, debug: Debug = False) -> None:
     """Enhance a data set.
 
-    Run the same command again to go on after an interruption, and whenever images are new.
+    Run the same command again to resume after an interruption, or to add new images.
     """
     if config.progress == "auto" and sys.stderr.isatty():  # what follows takes a second to load
         print(f"batchlight {__version__}", file=sys.stderr, flush=True)
@@ -178,13 +178,13 @@ def preview(
         typer.Option("--output", metavar="FILE", help="The page. (default: preview.html)"),
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", metavar="", help="A PNG image (preview.png) in its place.")
+        bool, typer.Option("--png", metavar="", help="Write a PNG image (preview.png) instead.")
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Compare settings on a few images, darkest to brightest, on one page.
 
-    Writes that page and nothing else; without --setting, a few telling ones are compared.
+    Writes only this page; without --setting, a few useful settings are compared.
     """
     from batchlight.driver.preview import preview as make_preview
     from batchlight.host.process import keep_freed_memory
@@ -203,7 +203,7 @@ def samples(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to write them.")],
     debug: Debug = False,
 ) -> None:
-    """Write a few dark images, to try a run at once."""
+    """Write a few dark images to try a run on."""
     from batchlight.cli.samples import write_samples
 
     written = write_samples(folder)

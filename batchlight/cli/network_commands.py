@@ -26,7 +26,7 @@ Rows = Iterable[Sequence[str]]
 def train(config: TrainConfig, *, debug: Debug = False) -> None:
     """Train ABSGN on pairs of images.
 
-    The same command again goes on after an interruption.
+    Run the same command again to resume after an interruption.
     """
     from batchlight.training.train import train as train_network
 
@@ -45,7 +45,9 @@ def evaluate(
     ] = None,
     inputs: Annotated[
         str | None,
-        typer.Option("--input", metavar="DIR", help="What they were made of, if no reference."),
+        typer.Option(
+            "--input", metavar="DIR", help="What they were made from, without --reference."
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -54,15 +56,15 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure enhanced images: PSNR and SSIM against references, or what can be told without.
+    """Measure enhanced images: PSNR and SSIM against references, or luminance and noise without.
 
     Images are compared with those of the same relative path, never by order.
     """
     end_with_the_reader()
     if reference is not None and inputs is not None:
-        raise UsageError("--reference and --input exclude each other; give one of them")
+        raise UsageError("--reference and --input cannot be combined; give one of them")
     if reference is None and size is not None:
-        raise UsageError("--size is for comparing with a --reference; leave it out")
+        raise UsageError("--size needs a --reference to compare with; leave it out")
     with counting() as count:
         if reference is not None:
             _evaluate(enhanced, reference, size, as_json, count)

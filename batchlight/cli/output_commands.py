@@ -13,7 +13,7 @@ from batchlight.cli.console import plain_console, print_facts, print_trouble, te
 from batchlight.errors import ExitCode, in_bytes, shown
 
 FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", metavar="", help="As the run was given it.")
+    bool, typer.Option("--follow-links", metavar="", help="If given to the run.")
 ]
 
 
@@ -48,30 +48,30 @@ def verify(
     ] = False,
     input_uri: Annotated[
         str | None,
-        typer.Option("--input", metavar="URI", help="Of the run, to be read again by a repair."),
+        typer.Option("--input", metavar="URI", help="The run's input, to repair from."),
     ] = None,
     follow_links: FollowLinks = False,
     copy_others: Annotated[
-        bool, typer.Option("--copy-others", metavar="", help="As the run was given it.")
+        bool, typer.Option("--copy-others", metavar="", help="If given to the run.")
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=0, help="Of a repair, as those of a run."),
+        typer.Option("--workers", metavar="N", min=0, help="For the repair, as in a run."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="TEXT", help="Of the Ray cluster that repairs."),
+        typer.Option("--address", metavar="TEXT", help="Ray cluster for the repair."),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="FILE", help="ABSGN's, if the run was given any."),
+        typer.Option("--weights", metavar="FILE", help="ABSGN weights, if given to the run."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Compare every output with its record.
 
-    Present, size, sha256; what differs can be redone to the same bytes.
+    Presence, size, sha256; --repair redoes what differs, to the same bytes.
     """
     from dataclasses import asdict
 
@@ -153,14 +153,14 @@ def report(
     output: Output,
     input_uri: Annotated[
         str | None,
-        typer.Option("--input", metavar="URI", help="Of the run, to show its images too."),
+        typer.Option("--input", metavar="URI", help="The run's input, to show its images too."),
     ] = None,
     follow_links: FollowLinks = False,
     debug: Debug = False,
 ) -> None:
     """Make the report of an output again.
 
-    One HTML page that needs nothing beside itself; every run makes it at its end.
+    A self-contained HTML page; every run makes it at its end.
     """
     from batchlight.driver.report import make_report
 

@@ -121,7 +121,7 @@ def _what_differs(reader: Reader, container: Container) -> str:
         return f"{words}; {error.message}"
     bad = [r["input"] for r in container.images if found.get(r["input"]) != r["output_sha256"]]
     if not bad:
-        return f"{words}; its images are as recorded, and something beside them is not"
+        return f"{words}; its images are as recorded, but something beside them is not"
     return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
 
 

@@ -26,8 +26,8 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
         return
     if counts.gone and not inputs.passed_over.not_matching:
         raise BatchlightError(
-            f"{inputs.given} holds no image any more, of {counts.gone} that earlier runs have "
-            "recorded; is the place mounted, and the path right? --allow-empty says that they "
+            f"{inputs.given} no longer holds any of the {counts.gone} images that earlier runs "
+            "recorded; check that it is mounted and the path right, or give --allow-empty if they "
             "are gone for good"
         )
     raise UsageError(f"{without_images(inputs, counts.others)}, or give --allow-empty")
@@ -56,7 +56,7 @@ def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
         return
     if met.linked_folders:
         first = met.linked_folders[0]
-        yield f"its link to a folder, {first}, is not followed: give what it leads to"
+        yield f"its link to a folder, {first}, is not followed: give its target"
     if others:
         yield f"it holds {counted(others, 'file')} that --copy-others copies, and nothing else"
         return
@@ -80,7 +80,7 @@ def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
 
 def _beside(given: Location) -> Iterator[str]:
     """What exists in place of an empty folder or a missing prefix."""
-    yield "it is empty" if not given.remote else "no object's key begins so"
+    yield "it is empty" if not given.remote else "no object's key begins with it"
     place = given
     while place.path and place.path != "/":
         name, place = place.name, place.parent

@@ -95,7 +95,7 @@ def _measure(service: Service) -> float:
 def advice(model: Model) -> str:
     """What to do if the network is slow."""
     smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
-    return f"{smaller}--method classical takes milliseconds, and a GPU is made for it"
+    return f"{smaller}--method classical takes milliseconds, and a GPU is much faster"
 
 
 def _duration(seconds: float) -> str:

@@ -19,12 +19,12 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
     output = Location.parse(config.output) if config.output else inputs.default_output()
     if output.encloses(inputs.root):
         raise UsageError(
-            f"the output {output} would hold the input {inputs.root}; choose another --output"
+            f"the output {output} would contain the input {inputs.root}; choose another --output"
         )
     if inputs.would_lose(output):
         raise UsageError(
-            f"the output {output} holds images of the input, which are left out once it is an "
-            "output; choose another --output"
+            f"the output {output} contains images of the input, which would then be left "
+            "out; choose another --output"
         )
     return inputs, output
 

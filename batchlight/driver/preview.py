@@ -82,7 +82,9 @@ def preview(
     target = _target(page, png)
     inputs = open_inputs(config.model_copy(update={"copy_others": False}))
     if inputs.data_set.is_folder and inputs.root.encloses(target):
-        raise UsageError(f"{target} would lie in the input {inputs.root}; choose another --output")
+        raise UsageError(
+            f"{target} would be inside the input {inputs.root}; choose another --output"
+        )
     sheet = make_sheet(config, inputs, settings, images, on_step)
     drawn = as_png(sheet) if target.name.lower().endswith(".png") else sheet.as_html().encode()
     _write(target, drawn)
@@ -308,7 +310,9 @@ def _target(page: str | None, png: bool) -> Location:
     elif os.path.isdir(target.path):
         raise UsageError(f"{target} is a folder; name a file in it as --output")
     elif not os.path.isdir(target.parent.path):
-        raise UsageError(f"there is no folder {target.parent}; make it, or choose another --output")
+        raise UsageError(
+            f"there is no folder {target.parent}; create it, or choose another --output"
+        )
     elif not os.access(target.parent.path, os.W_OK):
         raise UsageError(f"no permission to write to {target.parent}; choose another --output")
     return target

@@ -182,9 +182,8 @@ class _Repairer:
         """The ``--input`` opened. Raises ``UsageError`` if the plan was made for another one."""
         if self._options.input is None:
             raise UsageError(
-                f"what is missing or differs in {self._output} is made again from the input, which "
-                "must be named: batchlight verify OUTPUT --repair --input URI (the output says "
-                f"that it was {plan.root})"
+                f"to repair {self._output}, its input must be named: batchlight verify OUTPUT "
+                f"--repair --input URI (the output says that it was {plan.root})"
             )
         if self._inputs is None:
             self._inputs = open_inputs(
@@ -244,9 +243,9 @@ class _Repairer:
         for method in methods:
             if changes := fingerprints[method].changes_since(plan.fingerprints[method]):
                 raise UsageError(
-                    f"what {method} made here cannot be made again, since it was made with other "
-                    f"parameters ({', '.join(changes)}); give --weights if it is the weights that "
-                    "differ, else redo everything with --overwrite"
+                    f"the {method} outputs cannot be repaired, since they were made with other "
+                    f"parameters ({', '.join(changes)}); give --weights if the weights differ, "
+                    "otherwise redo everything with --overwrite"
                 )
         where = self._opened_inputs(plan), self._output, self._lock
         context = context_of(config, *where, fingerprints, model)

@@ -57,7 +57,7 @@ def make_settings(base: JobConfig, texts: Sequence[str]) -> tuple[Setting, ...]:
             found.setdefault(key, setting)
     if len(found) > SETTINGS_AT_MOST:
         raise UsageError(
-            f"{len(found)} settings are too many to be compared on one page; "
+            f"{len(found)} settings are too many to compare on one page; "
             f"give --setting at most {SETTINGS_AT_MOST} times"
         )
     return tuple(found.values())

@@ -91,7 +91,7 @@ def verify(
     """
     storage = open_output(output)
     if (holder := holder_of(storage)) is not None:
-        raise LockedError(f"{holder} works on {output}; verify it when that has ended")
+        raise LockedError(f"{holder} works on {output}; verify it once that has ended")
     result = Verification(output)
     for file in Checker(storage, result, on_progress).files():
         for problem in file.problems:

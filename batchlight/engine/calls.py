@@ -61,10 +61,10 @@ class Resends:
         self.number += 1
         if self.number >= RESENDS_AT_MOST:
             raise ClusterError(
-                f"the cluster lost {RESENDS_AT_MOST} nodes or workers under one batch; "
+                f"the cluster lost {RESENDS_AT_MOST} nodes or workers during one batch; "
                 "check the cluster, then run the same command again"
             ) from loss
-        logger.warning("%s; its work is done again elsewhere", loss)
+        logger.warning("%s; its work is redone elsewhere", loss)
         await asyncio.sleep(PAUSE_BEFORE_RESENDING)
 
 
@@ -199,7 +199,7 @@ class Trials(Generic[Item]):
         if self.total > DEATHS_AT_MOST:
             raise ClusterError(
                 f"{self._name} has killed {self.total} workers, the last by {death.code}, "
-                "which is more than some bad images explain; "
+                "more than a few bad images would explain; "
                 f"{_ADVICE[death.code]}, then run the same command again"
             ) from death
 

@@ -146,12 +146,12 @@ class RayEngine:
         if not (cpus or self._wanted):
             raise UsageError(
                 f"the Ray cluster at {self._address} has no CPUs now; give --workers N, "
-                "the number that it is to grow to"
+                "the number of CPUs that it can grow to"
             )
         self.place += f", {counted(cpus, 'CPU')} on {counted(self.nodes, 'node')}"
         if self.workers > cpus:
             logger.warning(
-                "--workers %d is more than the %d CPUs of the cluster; the rest waits its turn",
+                "--workers %d is more than the %d CPUs of the cluster; the rest have to wait",
                 self.workers,
                 cpus,
             )
@@ -220,8 +220,8 @@ class RayEngine:
         if self._address == "local" or error.transient:
             return error
         return StorageError(
-            f"{error.message}; this was on a worker of the cluster, and each node needs "
-            "credentials and mounts of its own",
+            f"{error.message}; this was on a worker of the cluster; each node needs its "
+            "own credentials and mounts",
             transient=False,
         )
 
@@ -229,7 +229,7 @@ class RayEngine:
         if on_gpus and count > self.gpus:
             if self._address == "local":
                 raise UsageError(
-                    f"{count} GPUs are asked for and this machine has {self.gpus}; "
+                    f"{count} GPUs are requested, but this machine has {self.gpus}; "
                     "give a smaller --gpu-workers, or --device cpu"
                 )
             logger.warning(
@@ -248,9 +248,9 @@ def ray_address(address: str | None) -> str:
     found = address or os.environ.get("RAY_ADDRESS") or "local"
     if found.startswith("ray://"):
         raise UsageError(
-            f"--address (or RAY_ADDRESS) is {found}, but a run needs a connection of its own, not "
-            "the Ray Client; run it on a machine of the cluster with --address auto, or hand it in "
-            "as a job (jobs/submit.sh)"
+            f"--address (or RAY_ADDRESS) is {found}, but a run needs its own connection, not the "
+            "Ray Client; run it on a machine of the cluster with --address auto, or submit it as a "
+            "job (jobs/submit.sh)"
         )
     return found
 
@@ -290,7 +290,7 @@ def _refuse_silence(address: str) -> None:
     except OSError as error:
         raise ClusterError(
             f"nothing answers at {address} ({error.strerror or error}); check --address and "
-            "RAY_ADDRESS, and whether the cluster runs"
+            "RAY_ADDRESS, and that the cluster is running"
         ) from error
 
 
@@ -320,7 +320,7 @@ def _holds_all_cpus() -> bool:
         return False
     logger.warning(
         "this runs in a Ray task or actor that holds %g of the %g CPUs of the cluster itself, so "
-        "that the work is done in its process; with num_cpus=0 it would be done by workers",
+        "the work is done in its process; with num_cpus=0 workers would do it",
         held,
         cpus,
     )
@@ -329,7 +329,7 @@ def _holds_all_cpus() -> bool:
 
 def _why_no_ray(address: str, error: Exception) -> str:
     if address == "local":
-        return f"cannot start Ray on this machine: {brief(error)}; --workers 0 does without it"
+        return f"cannot start Ray on this machine: {brief(error)}; --workers 0 works without it"
     # Ray logs that a token is missing, but its exception only says that there is no connection.
     return (
         f"cannot join a Ray cluster at {address}: {brief(error)}; check --address and RAY_ADDRESS, "

@@ -43,7 +43,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no configuration of AV1")
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
     flags = configuration[2]
     heif_header.require_depth(12 if flags & 0x20 else 10 if flags & 0x40 else 8, "avif")
     sampling = (1 + (flags >> 3 & 1), 1 + (flags >> 2 & 1))

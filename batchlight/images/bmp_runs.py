@@ -42,7 +42,7 @@ def decode(data: bytes, width: int, height: int, compression: int) -> Pixels:
             x, y = x + data[at], y + data[at + 1]
             at += 2
             if x > width or y >= height:
-                raise ValueError("the run lengths leave the image")
+                raise ValueError("the run lengths run outside the image")
         else:
             size = (value + 1) // 2 if compression == _FOUR_BITS else value
             literal = _literal(data[at : at + size], value, compression)

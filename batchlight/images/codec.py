@@ -72,7 +72,7 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> En
 
 def _check_samples(samples: Pixels, header: Header) -> None:
     if samples.shape[:2] != (header.height, header.width):
-        raise ImageError(ErrorCode.CORRUPT, "the pixels are of another size than the header says")
+        raise ImageError(ErrorCode.CORRUPT, "the pixels differ in size from the header")
     if samples.dtype not in (np.uint8, np.uint16):
         raise ImageError(ErrorCode.UNSUPPORTED, f"{samples.dtype} samples cannot be kept")
     if samples.dtype == np.uint16 and not FORMATS[header.format].holds_16_bit:

@@ -57,4 +57,4 @@ def _identify(data: bytes, max_pixels: int) -> Header:
         if name == "HEIC" and not HAS_HEIF:
             reads = "which takes the extra batchlight[heif] to read"
         raise ImageError(ErrorCode.UNSUPPORTED, f"the content is {name}, {reads}")
-    raise ImageError(ErrorCode.CORRUPT, "the content is no image of a known format")
+    raise ImageError(ErrorCode.CORRUPT, "the content is not an image of a known format")

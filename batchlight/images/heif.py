@@ -37,7 +37,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"hvcC")
     if configuration is None or len(configuration) <= _LUMA_BITS:
-        raise ImageError(ErrorCode.UNSUPPORTED, "HEIF of another coding than HEVC cannot be kept")
+        raise ImageError(ErrorCode.UNSUPPORTED, "HEIF with a coding other than HEVC cannot be kept")
     heif_header.require_depth(8 + (configuration[_LUMA_BITS] & 7), "heif")
     chroma = configuration[_CHROMA] & 3
     header = heif_header.header("heif", carried, max_pixels, chroma == 0, _SAMPLINGS[chroma])

@@ -49,7 +49,7 @@ def header(
     """The parts that are the same for both formats."""
     size = carried.items.property(carried.items.primary, b"ispe")
     if size is None or len(size) < 12:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no size of the picture")
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no picture size")
     width, height = (int.from_bytes(size[at : at + 4], "big") for at in (4, 8))
     if not (width and height):
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")

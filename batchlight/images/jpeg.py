@@ -109,7 +109,7 @@ def _frame(found: Sequence[Segment]) -> _Frame:
         kind = "lossless" if marker & 3 == 3 else "hierarchical"
         raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} JPEG cannot be read")
     if payload[0] != 8:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG of {payload[0]} bits cannot be read")
+        raise ImageError(ErrorCode.UNSUPPORTED, f"{payload[0]}-bit JPEG cannot be read")
     parts = payload[6 : 6 + 3 * payload[5]]
     samplings = tuple((parts[at] >> 4, parts[at] & 15) for at in range(1, len(parts), 3))
     height, width = (int.from_bytes(payload[at : at + 2], "big") for at in (1, 3))
@@ -131,7 +131,7 @@ def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     exact = across % one[0] == 0 and down % one[1] == 0 and len({*colours}) == 1
     if not exact or relative not in _SAMPLINGS:
         shown = ", ".join(f"{a}x{b}" for a, b in samplings)
-        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG of the sampling {shown} cannot be kept")
+        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG with {shown} sampling cannot be kept")
     return relative
 
 

@@ -49,7 +49,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: its checksum is wrong")
     width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", data[_HEADER])
     if not (width and height) or depth not in _DEPTHS.get(kind, ()):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no such kind of pixel")
+        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: unknown pixel type")
     check_size(width, height, max_pixels)
     if not is_whole(data):
         raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")

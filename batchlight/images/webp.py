@@ -67,7 +67,7 @@ def _require_order(kinds: list[bytes]) -> None:
     of_extended = [kind for kind in kinds if kind in (_FEATURES, b"ANIM", _FRAME, b"ALPH")]
     images = [kind for kind in kinds if kind in (b"VP8 ", b"VP8L", _FRAME)]
     if len(images) != 1 or (of_extended and not extended) or kinds.count(_FEATURES) > 1:
-        raise ImageError(ErrorCode.CORRUPT, "the chunks are damaged, or in no order")
+        raise ImageError(ErrorCode.CORRUPT, "the chunks are damaged or out of order")
 
 
 def take(data: bytes) -> Carried:

@@ -201,7 +201,7 @@ class DataSet:
             data = open_source(self.root, follow_links=True).read(self.given.name)
         except OSError as error:
             raise UsageError(
-                f"cannot read the list {self.given}; check that it is there to be read"
+                f"cannot read the list {self.given}; check that it exists and is readable"
             ) from error
         return read_list(data, self.given.name, str(self.given))
 

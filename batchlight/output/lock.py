@@ -173,9 +173,9 @@ class Lock:
         silence = time.monotonic() - self._last_sign
         if silence > GIVE_UP_AFTER.total_seconds():
             self._lost = StorageError(
-                f"the lock on {self._where} could not be renewed for {silence:.0f} s, so that "
-                "another run may take over; see that the storage is well, then run the same "
-                "command again to go on",
+                f"the lock on {self._where} could not be renewed for {silence:.0f} s, so "
+                "another run may take over; check the storage, then run the same command "
+                "again to go on",
                 transient=False,
             )
             raise self._lost

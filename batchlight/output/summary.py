@@ -184,7 +184,7 @@ class Summary(Document):
         if self.missing:
             return (
                 f"{self.missing} of {self.in_pairs(self.pairs)} have no record; "
-                "run the same command again, and report this if it stays so"
+                "run the same command again, and report this if it persists"
             )
         if not self.inputs:
             return f"no images were found in {self.input}"

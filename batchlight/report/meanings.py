@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from batchlight.errors import ErrorCode, is_permanent
 
 _MEANINGS: Mapping[str, str] = {
-    ErrorCode.EMPTY: "The file has no bytes. Copy it again from where it came from.",
-    ErrorCode.CORRUPT: "The file is damaged or cut short, or is no image. Copy it again; an image "
-    "that other programs open all the same has a part that they make up.",
-    ErrorCode.UNSUPPORTED: "The file is sound, but something in it could not be kept, such as "
+    ErrorCode.EMPTY: "The file has no bytes. Copy it again from its source.",
+    ErrorCode.CORRUPT: "The file is damaged or cut short, or is not an image. Copy it again; "
+    "if other programs open it all the same, they fill in the missing part.",
+    ErrorCode.UNSUPPORTED: "The file is valid, but something in it could not be kept, such as "
     "several pages, CMYK, or transparency in a JPEG. Convert it, or choose another --format.",
-    ErrorCode.TOO_LARGE: "It has more pixels than --max-pixels allows. Raise that if it is an "
-    "honest image: it takes about 20 bytes of memory a pixel.",
-    ErrorCode.SUSPICIOUS_OUTPUT: "The method made it darker, or a blank, so the result was not "
+    ErrorCode.TOO_LARGE: "It has more pixels than --max-pixels allows. Raise that if the "
+    "image really is that large: it takes about 20 bytes of memory per pixel.",
+    ErrorCode.SUSPICIOUS_OUTPUT: "The method made it darker or blank, so the result was not "
     "written. Try another method, or other settings with batchlight preview.",
-    ErrorCode.CRASH: "It killed the process that worked on it each time it was tried alone. Please "
+    ErrorCode.CRASH: "It killed the process working on it each time it was tried alone. Please "
     "report it, with the image if you can.",
     ErrorCode.OUT_OF_MEMORY: "It needs more memory than a worker has. Use larger machines or fewer "
     "workers, then --retry-failed.",
-    ErrorCode.TIMEOUT: "It did not end within --timeout when tried alone. Raise that, then "
+    ErrorCode.TIMEOUT: "It did not finish within --timeout when tried alone. Raise that, then "
     "--retry-failed.",
-    ErrorCode.MISSING: "The file was listed, and gone when it was to be read.",
-    ErrorCode.UNREADABLE: "The workers may not read the file, or it changed meanwhile. Check its "
+    ErrorCode.MISSING: "The file was listed, but was gone when it was to be read.",
+    ErrorCode.UNREADABLE: "The workers cannot read the file, or it changed meanwhile. Check its "
     "permissions.",
     ErrorCode.WRITE_FAILED: "The result could not be written. Check the name and the permissions "
     "of the output folder.",

@@ -126,7 +126,7 @@ class Album:
         except NameRefusedError as error:
             return Picture(missing=f"the {side} is not shown: {error}")
         except BatchlightError:
-            self._trouble[side] = f"the place of the {side} is out of reach"
+            self._trouble[side] = f"the location of the {side} cannot be reached"
             return Picture(missing=self._trouble[side])
 
     def _item(self, row: Mapping[str, Any]) -> Input:
@@ -136,7 +136,7 @@ class Album:
         plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["container"] or row["input"])
         if plan.root != str(data_set.root) or not data_set.names(item):
-            raise NameRefusedError("it is not of this --input")
+            raise NameRefusedError("it is not in this --input")
         return item
 
     def _read(self, row: Mapping[str, Any]) -> bytes:
@@ -158,7 +158,7 @@ def _read_part(
     kind = kind_of(row["container"])
     is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
     if not is_known:
-        raise ImageError(ErrorCode.UNSUPPORTED, "it is no image, but a container")
+        raise ImageError(ErrorCode.UNSUPPORTED, "it is a container, not an image")
     if kind == "parquet":
         return bytes_of_row(storage, path, row["container"], row["input"])
     if kind != "tar":

@@ -188,7 +188,7 @@ def read_footer(source: Source) -> Footer:
     if tail[-4:] == ENCRYPTED:
         raise unsupported("it is encrypted")
     if tail[-4:] != MAGIC or source.size < 3 * len(MAGIC):
-        raise ImageError(ErrorCode.CORRUPT, "the content is no Parquet file, or is cut short")
+        raise ImageError(ErrorCode.CORRUPT, "the content is not a Parquet file, or is cut short")
     size = int.from_bytes(tail[-8:-4], "little")
     start = source.size - 8 - size
     if start < len(MAGIC):

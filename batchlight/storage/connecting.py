@@ -100,8 +100,8 @@ def refuse_fork() -> None:
     global _used_by
     if _used_by not in (None, os.getpid()):
         raise StorageError(
-            "this process was forked from one that has used an object store, which its client "
-            "does not survive; start it with multiprocessing's 'spawn' or 'forkserver' instead",
+            "this process was forked from one that has used an object store, whose client "
+            "does not survive a fork; start it with multiprocessing's 'spawn' or 'forkserver'",
             transient=False,
         )
     _used_by = os.getpid()
@@ -116,7 +116,7 @@ def endpoint_of(location: Location) -> str:
     variable, endpoint = next(((name, value) for name, value in named if value), ("", ""))
     if variable and not _is_address(endpoint):
         raise StorageError(
-            f"{variable} holds no address; write http://host:port or https://host", transient=False
+            f"{variable} is not a URL; write http://host:port or https://host", transient=False
         )
     return endpoint
 

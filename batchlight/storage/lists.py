@@ -84,7 +84,7 @@ def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]
             one, other = (escape_controls(e.source or e.path) for e in (earlier, entry))
             raise UsageError(
                 f"the list {shown} names {one} and {other}, which would be written to the same "
-                "output; make two lists of it"
+                "output; split it into two lists"
             )
     return [entry for _, entry in sorted(entries.items())], duplicates
 
@@ -157,8 +157,8 @@ def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
             text = row[columns["path"]]
             if text and ("\n" in text or "\r" in text):
                 raise UsageError(
-                    f"the list {shown} has a path of several lines that ends in line "
-                    f"{rows.line_num}, as where a quote is not closed; correct it"
+                    f"the list {shown} has a path that spans several lines and ends in line "
+                    f"{rows.line_num}, perhaps because a quote is not closed; correct it"
                 )
             yield {what: row[name] for what, name in columns.items()}
     except csv.Error as error:
@@ -184,7 +184,7 @@ def _of_parquet(data: bytes, shown: str) -> Iterator[Row]:
     if file.metadata.num_rows > ENTRIES_AT_MOST or size > COLUMN_BYTES_AT_MOST:
         raise UsageError(
             f"the list {shown} holds {file.metadata.num_rows} entries in {size} bytes, which is "
-            "more than a list may hold; make several of it"
+            "more than a list may hold; split it"
         )
     wanted = list(columns.values())
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted, use_threads=False):
@@ -212,8 +212,8 @@ def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
 
 def _too_long(shown: str) -> UsageError:
     return UsageError(
-        f"the list {shown} names a path of more than {LONGEST_ENTRY} characters, which none has; "
-        "correct it"
+        f"the list {shown} names a path of more than {LONGEST_ENTRY} characters, more than any "
+        "path has; correct it"
     )
 
 

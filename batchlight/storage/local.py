@@ -126,7 +126,7 @@ class LocalStorage:
             if folder is not None and stat.S_ISLNK(found.st_mode):
                 refuse_link(absolute, name, folder)
         if not stat.S_ISREG(found.st_mode):
-            raise NameRefusedError(f"cannot read {absolute}: it is no regular file")
+            raise NameRefusedError(f"cannot read {absolute}: it is not a regular file")
         return FileInfo(path, found.st_size, time_of(found.st_mtime_ns))
 
     def read(self, path: str) -> bytes:
@@ -143,7 +143,7 @@ class LocalStorage:
         absolute = self._absolute(path)
         with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
+                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
             return file.read()
 
     @contextmanager
@@ -161,7 +161,7 @@ class LocalStorage:
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise FileNotFoundError(errno.ENOENT, "it is no regular file", absolute)
+                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
             return LocalReader(descriptor, reading)
 
     def read_part(self, path: str, start: int, size: int) -> bytes:

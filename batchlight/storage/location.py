@@ -44,7 +44,7 @@ class Location:
         if scheme == "file":
             if not rest.startswith("/"):
                 raise UsageError(
-                    f"{text} is no absolute path; write file:///folder or a plain path"
+                    f"{text} is not an absolute path; write file:///folder or a plain path"
                 )
             return cls("", "", os.path.abspath(rest))
         if scheme not in SCHEMES:

@@ -92,10 +92,10 @@ class Patterns:
 def hint(glob: str) -> str:
     """What may be wrong with a glob that matches nothing."""
     if "{" in glob or "," in glob:
-        return "; braces and commas have no meaning in it: give the option once for each pattern"
+        return "; braces and commas have no special meaning: give the option once for each pattern"
     if glob.startswith(("/", "./")):
-        return "; it is compared with paths relative to the input, without './' or its folder"
-    return "; it is compared with paths relative to the input, and letters with their case"
+        return "; it is matched against paths relative to the input, without './' or its folder"
+    return "; it is matched against paths relative to the input, and case matters"
 
 
 def spec_of(option: str, globs: tuple[str, ...]) -> PathSpec[Any]:
@@ -106,4 +106,4 @@ def spec_of(option: str, globs: tuple[str, ...]) -> PathSpec[Any]:
             "gitignore", ["\\" + g if g.startswith("#") else g for g in globs]
         )
     except ValueError as error:
-        raise UsageError(f"{option} is no valid glob pattern: {error}") from error
+        raise UsageError(f"{option} is not a valid glob pattern: {error}") from error

@@ -38,12 +38,12 @@ class TrainConfig(BaseModel):
     )
     clean: Names = Field(
         default=(),
-        description="Folder of well-lit pictures, of which dark ones are made; can be repeated.",
+        description="Folder of well-lit pictures to make dark ones from; repeatable.",
     )
     validation_data: str | None = Field(
         default=None,
         min_length=1,
-        description="Pairs that are only validated on, such as those of another camera.",
+        description="Pairs used only for validation, such as from another camera.",
     )
     out: str = Field(min_length=1, description="The weights to write, a local file.")
     model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
@@ -57,12 +57,12 @@ class TrainConfig(BaseModel):
     time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
         default=None,
         description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
-        "the learning rate follows what is left of it.",
+        "the learning rate follows the time left.",
     )
     size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
     batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
     learning_rate: float = Field(
-        default=4e-4, gt=0, le=1, description="Peak of the learning rate, which follows a cosine."
+        default=4e-4, gt=0, le=1, description="Peak learning rate, on a cosine schedule."
     )
     whole: float = Field(
         default=0.5,
@@ -73,8 +73,10 @@ class TrainConfig(BaseModel):
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    device: Device = Field(default="auto", description="What trains; auto: GPUs if there are any.")
+    seed: int = Field(default=0, ge=0, description="Random seed.")
+    device: Device = Field(
+        default="auto", description="Where to train; auto: GPUs if there are any."
+    )
     gpu_workers: int | None = Field(
         default=None,
         ge=1,

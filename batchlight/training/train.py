@@ -171,7 +171,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
 def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
     if math.isnan(look.stop.loss):
         raise BatchlightError(
-            f"the training diverged in {_round(look.stop, config)}; start anew with a smaller "
+            f"the training diverged in {_round(look.stop, config)}; start over with a smaller "
             f"--learning-rate, after removing {checkpoint_file}"
         )
     # A checkpoint of the end would not be resumed.
@@ -211,14 +211,14 @@ def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], Non
     try:
         about = load_tensors(stored)[1]
     except ValueError as error:
-        raise UsageError(f"{checkpoint_file} is damaged; remove it to start anew") from error
+        raise UsageError(f"{checkpoint_file} is damaged; remove it to start over") from error
     changes = [name for name, value in training.about.items() if about.get(name) != value]
     if changes:
         raise UsageError(
-            f"{checkpoint_file} is of a training with another {' and '.join(changes)}; "
-            "give the same options to go on with it, or remove it to start anew"
+            f"{checkpoint_file} is from a training run with another {' and '.join(changes)}; "
+            "give the same options to resume it, or remove it to start over"
         )
-    say(f"going on after step {about['steps']}")
+    say(f"resuming after step {about['steps']}")
     return replace(training, checkpoint=stored)
 
 
@@ -227,7 +227,7 @@ def _prepare(config: TrainConfig) -> Training:
     from batchlight.absgn.start import noted
 
     if config.time_limit is not None and "epochs" in config.model_fields_set:
-        raise UsageError("--time-limit and --epochs exclude each other; give one of them")
+        raise UsageError("--time-limit and --epochs cannot be combined; give one of them")
     weights, start = _start(config)
     recipe = Recipe(
         channels=CHANNELS[config.model],
@@ -269,7 +269,7 @@ def _start(config: TrainConfig) -> tuple[bytes | None, Start | None]:
         raise UsageError(
             f"the weights {config.weights} are {weights.channels} channels wide and "
             f"--model {config.model} is {CHANNELS[config.model]}; "
-            "give the --model that they are of"
+            "give the matching --model"
         )
     # Keep the weights' own preprocessing: they have only learnt from such images.
     return weights.data, weights.start

@@ -385,6 +385,6 @@ def test_a_death_before_the_call_begins_is_not_its_fault(
     monkeypatch.setattr(calls, "PAUSE_BEFORE_RESENDING", 0.01)
     assert asyncio.run(ray_engine.call(echo, DeadlyLuggage(tmp_path / "two", 2))) == "luggage"
     monkeypatch.setattr(calls, "RESENDS_AT_MOST", 3)
-    with pytest.raises(ClusterError, match="lost 3 nodes or workers under one batch"):
+    with pytest.raises(ClusterError, match="lost 3 nodes or workers during one batch"):
         asyncio.run(ray_engine.call(echo, DeadlyLuggage(tmp_path / "all", 100)))
     assert len((tmp_path / "all").read_text()) == 3

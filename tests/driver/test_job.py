@@ -396,14 +396,14 @@ def test_what_an_image_left_is_not_overwritten_by_one_of_another_suffix(photos: 
 
 @pytest.mark.parametrize("output", ["in", "."])
 def test_an_output_that_would_hold_the_input_is_refused(photos: Path, output: str) -> None:
-    with pytest.raises(UsageError, match="would hold the input"):
+    with pytest.raises(UsageError, match="would contain the input"):
         run(photos, output=str(photos.parent / output))
     assert not (photos / "_batchlight").exists()
 
 
 def test_an_output_among_the_images_of_the_input_is_refused(photos: Path) -> None:
     """Else they would never be listed, and nobody would be told."""
-    with pytest.raises(UsageError, match="holds images of the input"):
+    with pytest.raises(UsageError, match="contains images of the input"):
         run(photos, output=str(photos / "a"))
     assert sorted(path.name for path in (photos / "a").iterdir() if path.is_dir()) == []
     assert run(photos / "a", output=str(photos / "new")).exit_code == 0

@@ -269,7 +269,7 @@ def test_nodes_share_the_work_and_come_and_go(
         printed, errors = run.communicate(timeout=ENDS_WITHIN_S)
     assert run.returncode == 0, errors
     assert "--workers 3 is more than the 2 CPUs of the cluster" in errors
-    assert errors.count("WARNING a node was lost; its work is done again elsewhere") == 1
+    assert errors.count("WARNING a node was lost; its work is redone elsewhere") == 1
     # Ray has much to say of a lost node, and stdout is not the place for it.
     events = [json.loads(line)["event"] for line in printed.splitlines()]
     assert events[-1] == "summary"

@@ -169,7 +169,7 @@ def test_if_all_fail_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--output", "in/page.html"], "would lie in the input"),
+        (["--output", "in/page.html"], "would be inside the input"),
         (["--output", "nowhere/page.html"], "there is no folder"),
         (["--output", "in"], "is a folder; name a file in it"),
         (["--png", "--output", "page.html"], "--output must end in .png"),
@@ -232,7 +232,7 @@ def test_from_and_to_an_object_store(s3: S3Server, tmp_path: Path) -> None:
     remote = preview(config, [""], page=f"s3://{BUCKET}/preview/page.html")
     assert remote.page == f"s3://{BUCKET}/preview/page.html"
     assert set(s3.tree("preview")) == {"in/a.jpg", "page.html"}
-    with pytest.raises(UsageError, match="would lie in the input"):
+    with pytest.raises(UsageError, match="would be inside the input"):
         preview(config, page=f"s3://{BUCKET}/preview/in/page.html")
 
 

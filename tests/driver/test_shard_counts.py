@@ -201,7 +201,9 @@ def test_a_preview_of_what_holds_nothing_to_show(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no images to show in the first containers, such as a\."):
         make_sheet(job, open_inputs(job), ("",))
     (tmp_path / "in/a.tar").write_bytes(b"no tar" * 1000)
-    with pytest.raises(UsageError, match=r"such as a\.tar: the content is no tar archive; check"):
+    with pytest.raises(
+        UsageError, match=r"such as a\.tar: the content is not a tar archive; check"
+    ):
         make_sheet(job, open_inputs(job), ("",))
 
 

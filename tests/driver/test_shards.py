@@ -528,7 +528,7 @@ def test_a_plan_tells_what_is_in_containers(shards: Path, tmp_path: Path) -> Non
     inside = found.in_containers
     assert (inside.images, inside.suffixes, inside.looked_at) == (17, {".jpg": 17}, 3)
     assert inside.others == {".json": 17, ".txt": 17, ".cls": 17}
-    assert inside.unreadable == {"bad.tar": "the content is no tar archive"}
+    assert inside.unreadable == {"bad.tar": "the content is not a tar archive"}
     assert not (tmp_path / "out").exists()
 
 

@@ -330,7 +330,7 @@ def test_the_terminal_and_the_page_say_so(photos: Path) -> None:
     assert f"skipped, not dark  {len(BRIGHT)}\n" in done.stdout
     out = photos.parent / "in-enhanced"
     page = (out / "report.html").read_text()
-    assert f"<dt>left as they are, not dark</dt><dd>{len(BRIGHT)}</dd>" in page
+    assert f"<dt>left unchanged, not dark</dt><dd>{len(BRIGHT)}</dd>" in page
     assert page.count("not dark, copied") == len(BRIGHT)
     assert batchlight_here("failures", out).stdout == ""
     shown = batchlight_here("plan", "--input", photos).stdout

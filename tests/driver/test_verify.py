@@ -320,7 +320,7 @@ def test_weights_of_ones_own_are_given_again(photos: Path) -> None:
     calm = tree(out / "absgn")
     (out / "absgn/0000.jpg").unlink()
     few = RepairOptions(input=str(photos.parent / "few"), workers=0)
-    with pytest.raises(UsageError, match="give --weights if it is the weights that differ"):
+    with pytest.raises(UsageError, match="give --weights if the weights differ"):
         repair(str(out), lambda _: None, print, few)
     options = RepairOptions(input=str(photos.parent / "few"), workers=0, weights=str(mine))
     assert repair(str(out), lambda _: None, print, options).sound

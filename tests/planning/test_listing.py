@@ -178,7 +178,7 @@ def test_globs(photos: Path, options: dict[str, Any], expected: list[str]) -> No
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_a_glob_that_is_none(photos: Path, option: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option} is no valid glob"):
+    with pytest.raises(UsageError, match=f"--{option} is not a valid glob"):
         opened(photos, **{option: "!"})
 
 

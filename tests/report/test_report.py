@@ -247,7 +247,7 @@ def test_a_folder_in_its_place_is_told_of(tmp_path: Path) -> None:
     done = batchlight_here("report", tmp_path / "in-enhanced")
     message = (
         f"error: cannot use report.html of the output: cannot write {page}: is a directory; "
-        "correct that, or choose another --output"
+        "correct it, or choose another --output"
     )
     assert (done.returncode, done.stderr.strip()) == (1, message)
 

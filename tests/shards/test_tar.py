@@ -171,7 +171,7 @@ def test_only_size_and_checksum_of_a_header_change(tmp_path: Path) -> None:
 
 DAMAGES = [
     ("empty", "the file is empty"),
-    ("text", "no tar archive"),
+    ("text", "not a tar archive"),
     ("cut in data", "ends within a member"),
     ("cut in a header", "ends within a header"),
     ("header", "there is no header"),

@@ -55,8 +55,8 @@ def test_parse_relative_paths() -> None:
         ("s3://b?c/a", "cannot be the name"),
         ("s3://my bucket/a", "cannot be the name"),
         ("s3://../a", "cannot be the name"),
-        ("file://", "no absolute path"),
-        ("file://host/a", "no absolute path"),
+        ("file://", "not an absolute path"),
+        ("file://host/a", "not an absolute path"),
         ("/data/\udcff", r"\\xff is not UTF-8"),
     ],
 )

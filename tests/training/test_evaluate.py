@@ -316,7 +316,7 @@ PROBLEMS: dict[str, tuple[Pixels | bytes, Pixels | bytes, str]] = {
     "narrow": (FLAT[:, :6], FLAT[:, :6], "6x8 pixels are too few, since SSIM takes at least 7x7"),
     "empty": (b"", FLAT, "enhanced image: the file is empty"),
     "no-reference": (FLAT, b"", "reference: the file is empty"),
-    "text": (b"dark", FLAT, "enhanced image: the content is no image"),
+    "text": (b"dark", FLAT, "enhanced image: the content is not an image"),
     "cut": (png(dark_image(1))[:-30], FLAT, "enhanced image: the file is cut short"),
     "cmyk": (FLAT, UNSUPPORTED["cmyk.jpg"], "reference: CMYK"),
     "animated": (UNSUPPORTED["animated.webp"], FLAT, "enhanced image: an animation cannot be kept"),

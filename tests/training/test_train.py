@@ -255,7 +255,7 @@ def test_a_killed_training_goes_on_as_if_it_never_was(pairs: Path, tmp_path: Pat
 
     result = batchlight(*words(pairs, killed, epochs=12))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("going on after step ")
+    assert result.stdout.startswith("resuming after step ")
     assert killed.read_bytes() == through.read_bytes()
     assert not checkpoint_of(killed).exists()
     assert losses_of(killed).items() <= losses_of(through).items()
@@ -303,7 +303,7 @@ def test_other_options_than_those_of_the_checkpoint(pairs: Path, stopped: Path) 
     ],
 )
 def test_each_option_counts(pairs: Path, stopped: Path, change: dict[str, Any], named: str) -> None:
-    with pytest.raises(UsageError, match=f"of a training with another .*{named}"):
+    with pytest.raises(UsageError, match=f"from a training run with another .*{named}"):
         in_process(pairs, stopped, **change)
 
 
