@@ -170,6 +170,13 @@ class JobConfig(BaseModel):
         description="Address of a Ray cluster.",
         json_schema_extra={"default": "RAY_ADDRESS, else its own Ray"},
     )
+    requests_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Limit on requests to object stores, of all workers together.",
+        json_schema_extra={"default": "as fast as the store accepts"},
+    )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_as_batch_size)] = Field(
         default="auto",
         description="Images per batch; auto: 64, or fewer if there are fewer than 2048 to do.",

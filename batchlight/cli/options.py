@@ -24,7 +24,7 @@ GROUPS = {
         *("format", "quality", "metadata", "failed_images", "max_pixels"),
     ),
     "ABSGN": ("model", "weights", "device", "precision", "tile"),
-    "Workers": ("workers", "gpu_workers", "address", "timeout"),
+    "Workers": ("workers", "gpu_workers", "address", "timeout", "requests_per_second"),
     "Run control": (
         *("max_failures", "fail_fast", "allow_empty"),
         *("retry_failed", "overwrite", "progress"),

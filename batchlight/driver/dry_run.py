@@ -12,8 +12,8 @@ from batchlight.driver.census import Census, census
 from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.estimates import Draw, Estimate, Work
 from batchlight.driver.network import fingerprints_of, model_of
-from batchlight.driver.places import as_begun, open_places, plan_to_finish
-from batchlight.engine import Engine, make_engine
+from batchlight.driver.places import as_begun, engine_of, open_places, plan_to_finish
+from batchlight.engine import Engine
 from batchlight.output.chunks import PlannedBatch
 from batchlight.output.earlier import earlier_rows
 from batchlight.output.inputs import Input
@@ -79,7 +79,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     with ExitStack() as exits:  # a cluster is asked for its GPUs only if they matter
 
         def engine() -> Engine:
-            return exits.enter_context(make_engine(config.workers, config.address, config.timeout))
+            return exits.enter_context(engine_of(config))
 
         model = model_of(config, weights_of(config), engine)
     storage = open_storage(output)

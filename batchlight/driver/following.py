@@ -36,6 +36,23 @@ class Follower:
     """(input, method) pairs of the plan that were done before this run, minus those that this run
     has done for other plans."""
 
+    @classmethod
+    def of(
+        cls,
+        config: JobConfig,
+        stats: RunStats,
+        display: ProgressDisplay,
+        lock: Lock,
+        on_progress: OnProgress | None,
+        engine: Engine,
+        plan: Plan,
+        rows_left: int,
+    ) -> Follower:
+        """Of a plan that is about to be worked on. ``rows_left``: those it has still to make."""
+        goal = Goal.of(plan, stats.tally, rows_left)
+        before = plan.rows - stats.rows - rows_left
+        return cls(config, stats, display, lock, on_progress, engine, plan, goal, before)
+
     def hear(self, result: BatchResult | None, under_way: Tally) -> None:
         """Take in what was just committed, and the tally of what is done but not committed.
 

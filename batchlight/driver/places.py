@@ -1,16 +1,19 @@
-"""Where a run reads and writes, and what it resumes of an earlier run."""
+"""Where a run reads, works and writes, and what it resumes of an earlier run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from batchlight.config import BATCH_SIZE, JobConfig, Method
+from batchlight.engine import Engine, make_engine
 from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import Plan
 from batchlight.output.state import OutputState
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import Location
+from batchlight.storage.pacing import share_pace
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
@@ -27,6 +30,13 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             "out; choose another --output"
         )
     return inputs, output
+
+
+def engine_of(config: JobConfig) -> Engine:
+    """The workers, not started yet."""
+    hosts = "absgn" in config.method
+    prepare = partial(share_pace, config.requests_per_second)
+    return make_engine(config.workers, config.address, config.timeout, hosts, prepare)
 
 
 def as_begun(config: JobConfig, state: OutputState) -> JobConfig:

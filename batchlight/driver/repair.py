@@ -36,8 +36,9 @@ from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.comparing import Key, Problem
 from batchlight.driver.network import fingerprints_of, model_of, serve
+from batchlight.driver.places import engine_of
 from batchlight.driver.verify import Checker, RecordFile, Verification
-from batchlight.engine import Engine, make_engine, window
+from batchlight.engine import Engine, window
 from batchlight.engine.base import Service
 from batchlight.errors import UsageError
 from batchlight.host.signals import Interrupt
@@ -280,8 +281,7 @@ class _Repairer:
 
     def _started(self, config: JobConfig) -> Engine:
         if self._engine is None:
-            hosts = "absgn" in config.method
-            engine = make_engine(config.workers, config.address, config.timeout, hosts)
+            engine = engine_of(config)
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
         return self._engine

@@ -30,11 +30,17 @@ from batchlight.driver.emptiness import refuse_nothing
 from batchlight.driver.following import EnoughFailures, Follower
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.outcome import in_numbers
-from batchlight.driver.places import as_begun, open_places, plan_to_finish, require_options_of
+from batchlight.driver.places import (
+    as_begun,
+    engine_of,
+    open_places,
+    plan_to_finish,
+    require_options_of,
+)
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
-from batchlight.driver.stats import Goal, RunStats
+from batchlight.driver.stats import RunStats
 from batchlight.driver.surveying import Listed, listed_and_compared, ways_to_list
-from batchlight.engine import Engine, InProcessEngine, make_engine, ray_address
+from batchlight.engine import Engine, InProcessEngine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -67,6 +73,7 @@ from batchlight.planning.planner import Planner
 from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import ListedLateError
+from batchlight.storage.pacing import paced
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     weights = weights_of(config)
     storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
-    with Lock(storage, str(output), new_run_id()) as lock:
+    with paced(config.requests_per_second), Lock(storage, str(output), new_run_id()) as lock:
         places = (inputs, output, storage)
         return _Run(config, weights, *places, lock, on_progress).to_the_end()
 
@@ -150,7 +157,8 @@ class _Run:
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
             # The first error is the one to tell, and soon.
             with suppress(BatchlightError, OSError, TooLongError):
-                call_in_thread(partial(self._leave_summary, code, reason), LEAVE_WITHIN_S)
+                summary_of = partial(self._summary, code, reason, COUNT_WITHIN_S)
+                call_in_thread(lambda: summary_of().write(self.storage), LEAVE_WITHIN_S)
             raise
         finally:
             self.display.close()
@@ -165,10 +173,6 @@ class _Run:
                     self._plan_and_do(self.config.overwrite and not finished, way)
                 return
         raise AssertionError("a listing that is made as a whole can be made")
-
-    def _leave_summary(self, code: int, reason: str) -> None:
-        """Of a run that ends before its time."""
-        self._summary(code, reason, COUNT_WITHIN_S).write(self.storage)
 
     def _finish_stored_plan(self, way: Listed) -> bool:
         """Do what a killed run has left. Returns whether that run was one of this job."""
@@ -246,8 +250,7 @@ class _Run:
     def _started_engine(self) -> Engine:
         if self._engine is None:
             config = self.config
-            hosts = "absgn" in config.method
-            engine = make_engine(config.workers, config.address, config.timeout, hosts)
+            engine = engine_of(config)
             if config.workers != 0 and ray_address(config.address) == "local":
                 self.display.say("starting Ray on this machine")
                 # Meanwhile, so that the first image need not wait for it.
@@ -263,11 +266,8 @@ class _Run:
         if self.model is not None and self._service is None and images:
             self._service = await serve(engine, self.config, self.model, images)
         self.stats.begin()
-        rows_left = sum(left.values())
-        goal = Goal.of(plan, self.stats.tally, rows_left)
-        before = plan.rows - self.stats.rows - rows_left
         told = (self.config, self.stats, self.display, self.lock, self._on_progress, engine)
-        follower = Follower(*told, plan, goal, before)
+        follower = Follower.of(*told, plan, sum(left.values()))
         follower.hear(None, Tally())
         await Dispatcher(
             BatchRunner(engine, self._context, self._service),

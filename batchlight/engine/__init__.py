@@ -7,6 +7,7 @@ work.
 base.py      the engine protocol, and the engine that is this process
 calls.py     retries, bisection and the window, for any engine
 tasks.py     the engine on Ray: a cluster or a Ray of its own
+choice.py    which engine a job gets
 task_call.py       one call as a Ray task, and the search for one that Ray has lost
 actors.py          objects as Ray actors, from the caller's side
 actor_process.py   such an actor, from the inside
@@ -30,7 +31,8 @@ from batchlight.engine.calls import (
     call_until_done,
     window,
 )
-from batchlight.engine.tasks import RayEngine, make_engine, ray_address
+from batchlight.engine.choice import make_engine
+from batchlight.engine.tasks import RayEngine, ray_address
 from batchlight.engine.training import train_together
 
 __all__ = [

@@ -58,13 +58,14 @@ def on_worker(
     version: str,
     timeout: float,
     report_every_s: float | None,
+    prepare: Callable[[], object],
     function: Callable[..., T],
     *arguments: Any,
 ) -> Iterator[Mark | Report | T]:
     """Runs on a worker: yields its mark when the call begins, then the result.
 
-    With ``report_every_s``, the function makes ``Work``, whose last report is the result; the
-    others come in between.
+    ``prepare`` is called first. With ``report_every_s``, the function makes ``Work``, whose last
+    report is the result; the others come in between.
     """
     refuse_other_version(version)
     keep_freed_memory()
@@ -72,6 +73,7 @@ def on_worker(
     result: Any
     with mark.left():
         yield mark
+        prepare()
         if report_every_s is None:
             with DEADLINE.of(timeout):
                 result = function(*arguments)

@@ -9,16 +9,17 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine.actors import RayService, nodes_with_cpus
-from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Service, Work
+from batchlight.engine.base import Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
-from batchlight.engine.own_ray import few_processes, private_folder, private_token, workers_that_fit
+from batchlight.engine.own_ray import few_processes, private_folder, private_token
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
     BatchlightError,
@@ -57,6 +58,10 @@ HOSTING_SHARE_OF_MEMORY = 0.25
 logger = logging.getLogger(__name__)
 
 
+def no_preparation(workers: int) -> None:
+    """For calls that need none."""
+
+
 class RayEngine:
     """Calls run as Ray tasks, each with one CPU, on a cluster or on a Ray of our own."""
 
@@ -68,8 +73,13 @@ class RayEngine:
         address: str | None,
         timeout: float = TIMEOUT_S,
         hosts: bool = False,
+        prepare: Callable[[int], object] = no_preparation,
     ) -> None:
-        """``hosts``: whether it will host objects, whose calls need space in the object store."""
+        """``hosts``: whether it will host objects, whose calls need space in the object store.
+
+        ``prepare``: called with the number of workers, in a worker before each call.
+        """
+        self._prepare = prepare
         self._wanted = workers
         self._address = ray_address(address)
         self._timeout = timeout
@@ -189,8 +199,9 @@ class RayEngine:
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         timeout = self._timeout * timeouts
         resends = Resends()
+        prepare = partial(self._prepare, self.workers)
         while True:
-            stream = self._remote.remote(__version__, timeout, None, function, *arguments)
+            stream = self._remote.remote(__version__, timeout, None, prepare, function, *arguments)
             try:
                 result: T = await self._watched(TaskCall(stream, timeout).result())
                 return result
@@ -200,8 +211,8 @@ class RayEngine:
     async def follow(
         self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
     ) -> None:
-        every_s = report_every_s(self.workers)
-        stream = self._remote.remote(__version__, self._timeout, every_s, make, *arguments)
+        how = report_every_s(self.workers), partial(self._prepare, self.workers)
+        stream = self._remote.remote(__version__, self._timeout, *how, make, *arguments)
         on_report(await self._watched(TaskCall(stream, self._timeout).result(on_report)))
 
     async def _watched(self, result: Coroutine[Any, Any, T]) -> T:
@@ -255,19 +266,6 @@ def ray_address(address: str | None) -> str:
     return found
 
 
-def make_engine(
-    workers: int | None, address: str | None, timeout: float, hosts: bool = False
-) -> Engine:
-    """The engine that ``--workers`` and ``--address`` ask for."""
-    if workers == 0 or _holds_all_cpus():
-        return InProcessEngine(timeout)
-    if ray_address(address) == "local" and not _is_running():
-        workers = workers_that_fit(workers or usable_cpus())
-        if workers == 0:
-            return InProcessEngine(timeout)
-    return RayEngine(workers, address, timeout, hosts)
-
-
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
     """Set those of the environment variables that are not set, for the length of the block."""
@@ -292,39 +290,6 @@ def _refuse_silence(address: str) -> None:
             f"nothing answers at {address} ({error.strerror or error}); check --address and "
             "RAY_ADDRESS, and that the cluster is running"
         ) from error
-
-
-def _is_running() -> bool:
-    """Whether the calling program already runs a Ray."""
-    if "ray" not in sys.modules:
-        return False
-    import ray
-
-    return bool(ray.is_initialized())
-
-
-def _holds_all_cpus() -> bool:
-    """Whether this is a task or actor that holds all CPUs of its cluster, as Ray reports them.
-
-    If so, no call could ever begin, as none of the CPUs is released while this waits.
-    """
-    if not _is_running():
-        return False
-    import ray
-
-    if ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
-        return False
-    held = ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
-    cpus = ray.cluster_resources().get("CPU", 0.0)
-    if cpus - held >= TASK_OPTIONS["num_cpus"]:
-        return False
-    logger.warning(
-        "this runs in a Ray task or actor that holds %g of the %g CPUs of the cluster itself, so "
-        "the work is done in its process; with num_cpus=0 workers would do it",
-        held,
-        cpus,
-    )
-    return True
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ buckets. A put is atomic by nature, so there are no temporary files to sweep.
 from __future__ import annotations
 
 import logging
+import random
 import sqlite3
 import tempfile
 import threading
@@ -29,6 +30,7 @@ from batchlight.storage.base import ChangedError, FileInfo, ListedLateError, Nam
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
+from batchlight.storage.pacing import PACE
 from batchlight.storage.ranges import KeyRange, Part, part_of
 from batchlight.storage.readers import EVERYONE
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
@@ -46,8 +48,9 @@ PROBE_PATIENCE = timedelta(seconds=2)
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two tries; doubled each time."""
 
-CLIENT_RETRIES = 8
-"""The client's own, which take about 2 s; beyond them we wait, where a signal can interrupt."""
+CLIENT_RETRIES, LARGE_RETRIES = 0, 8
+"""The client's own. It retries parts of large objects, for only it knows them; all else is retried
+here, where a signal can interrupt, and where it shows that the store asks to slow down."""
 PROBE_RETRIES = 1
 
 STALL_TIMEOUT = timedelta(seconds=20)
@@ -71,7 +74,7 @@ class ObjectStorage:
 
     @cached_property
     def _store_for_large(self) -> Any:
-        return self._connected(CLIENT_RETRIES, LARGE_STALL_TIMEOUT)
+        return self._connected(LARGE_RETRIES, LARGE_STALL_TIMEOUT)
 
     def _connected(self, retries: int, stall_timeout: timedelta) -> Any:
         return connect(
@@ -250,14 +253,13 @@ class ObjectStorage:
     def _ask(
         self, doing: str, path: str, request: Callable[[], T], patience: timedelta | None = None
     ) -> T:
-        """What the store answers; asks again while its trouble may pass.
+        """What the store answers; asks again while its trouble may pass, at the pace that it bears.
 
-        The client does so too, but not for listings that break off, and not where it cannot know
-        whether the store has done it already: deletes and exclusive creations. An outage is waited
-        out once, not by each operation of a run that is about to end.
+        An outage is waited out once, not by each operation of a run that is about to end.
         """
         refuse_fork()
         patience = PROBE_PATIENCE if self._given_up else patience or PATIENCE
+        PACE.wait()
         deadline = time.monotonic() + patience.total_seconds()
         pause = FIRST_PAUSE
         while True:
@@ -270,7 +272,8 @@ class ObjectStorage:
                 if not error.transient or time.monotonic() + pause > deadline:
                     self._given_up = error.transient
                     raise
-            time.sleep(pause)
+            time.sleep(random.uniform(pause / 2, pause))
+            PACE.wait()
             pause = min(2 * pause, LONGEST_PAUSE)
 
     @contextmanager
@@ -293,6 +296,8 @@ class ObjectStorage:
             if doing == "read" and trouble.is_denied_one_object(error):
                 raise PermissionError(f"cannot read {where}: {reason}") from None
             transient = trouble.is_transient(error)
+            if trouble.is_slow_down(error):
+                PACE.slow_down()
             raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
             raise NameRefusedError(f"the store does not take the name {where}") from error

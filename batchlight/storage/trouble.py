@@ -19,6 +19,7 @@ _BAD_KEY = re.compile("KeyTooLongError|InvalidObjectName|InvalidResourceName")
 _CONFLICT = re.compile("ConditionalRequestConflict|OperationAborted")
 _PASSING = re.compile("status code: 4(08|09|29)|RequestTimeout|IncompleteBody|BadDigest|SlowDown")
 """Refusals that a retry may avoid: too slow, in conflict, too many, or incomplete."""
+_TOO_MANY = re.compile("SlowDown|TooManyRequests|ServerBusy|status code: (429|503)")
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|/metadata/identity/oauth2/token"
 )
@@ -46,6 +47,11 @@ def is_transient(error: BaseException) -> bool:
     refused = re.search(r"status code: (3\d\d|4\d\d|501)", text) and not _PASSING.search(text)
     wrong = _CERTIFICATE.search(text) or _REDIRECTED.search(text)
     return not (_is_denied(error) or refused or wrong)
+
+
+def is_slow_down(error: BaseException) -> bool:
+    """Whether the store has refused this request only since there are too many."""
+    return bool(_TOO_MANY.search(str(error)))
 
 
 def is_denied_one_object(error: BaseException) -> bool:

@@ -1,0 +1,68 @@
+"""Which engine a job gets: Ray, or this process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from batchlight.engine.base import Engine, InProcessEngine
+from batchlight.engine.own_ray import workers_that_fit
+from batchlight.engine.task_call import TASK_OPTIONS
+from batchlight.engine.tasks import RayEngine, no_preparation, ray_address
+from batchlight.host.resources import usable_cpus
+
+logger = logging.getLogger(__name__)
+
+
+def make_engine(
+    workers: int | None,
+    address: str | None,
+    timeout: float,
+    hosts: bool = False,
+    prepare: Callable[[int], object] = no_preparation,
+) -> Engine:
+    """The engine that ``--workers`` and ``--address`` ask for.
+
+    ``hosts`` and ``prepare``: see ``RayEngine``. Nothing prepares this process itself.
+    """
+    if workers == 0 or _holds_all_cpus():
+        return InProcessEngine(timeout)
+    if ray_address(address) == "local" and not _is_running():
+        workers = workers_that_fit(workers or usable_cpus())
+        if workers == 0:
+            return InProcessEngine(timeout)
+    return RayEngine(workers, address, timeout, hosts, prepare)
+
+
+def _is_running() -> bool:
+    """Whether the calling program already runs a Ray."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _holds_all_cpus() -> bool:
+    """Whether this is a task or actor that holds all CPUs of its cluster, as Ray reports them.
+
+    If so, no call could ever begin, as none of the CPUs is released while this waits.
+    """
+    if not _is_running():
+        return False
+    import ray
+
+    if ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return False
+    held = ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    if cpus - held >= TASK_OPTIONS["num_cpus"]:
+        return False
+    logger.warning(
+        "this runs in a Ray task or actor that holds %g of the %g CPUs of the cluster itself, so "
+        "the work is done in its process; with num_cpus=0 workers would do it",
+        held,
+        cpus,
+    )
+    return True
