@@ -53,7 +53,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from batchlight.config import JobConfig
-    from batchlight.driver.comparing import Problem
     from batchlight.driver.dry_run import DryRun
     from batchlight.driver.dry_run import dry_run as plan
     from batchlight.driver.estimates import Estimate
@@ -82,6 +81,7 @@ if TYPE_CHECKING:
     from batchlight.training.evaluate import Evaluation, evaluate
     from batchlight.training.survey import Survey, survey
     from batchlight.training.train import train
+    from batchlight.worker.comparing import Problem
 
 _HOMES = {
     "config": ("JobConfig",),
@@ -92,7 +92,7 @@ _HOMES = {
     "driver.repair": ("RepairOptions", "repair"),
     "driver.report": ("make_report",),
     "driver.run": ("run",),
-    "driver.comparing": ("Problem",),
+    "worker.comparing": ("Problem",),
     "driver.verify": ("Verification", "verify"),
     "errors": (
         "BatchlightError",

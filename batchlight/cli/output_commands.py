@@ -56,11 +56,11 @@ def verify(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=0, help="For the repair, as in a run."),
+        typer.Option("--workers", metavar="N", min=0, help="Compare on workers, as in a run."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="TEXT", help="Ray cluster for the repair."),
+        typer.Option("--address", metavar="TEXT", help="Ray cluster to work on."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -75,11 +75,11 @@ def verify(
     """
     from dataclasses import asdict
 
-    from batchlight.driver.comparing import Problem
     from batchlight.driver.repair import RepairOptions
     from batchlight.driver.repair import repair as repair_output
     from batchlight.driver.verify import Verification
     from batchlight.driver.verify import verify as verify_output
+    from batchlight.worker.comparing import Problem
 
     problems: list[Problem] = []
 
@@ -102,7 +102,7 @@ def verify(
         found = (
             repair_output(output, tell, say, options, count)
             if repair
-            else verify_output(output, tell, count)
+            else verify_output(output, tell, count, say, workers, address)
         )
     if as_json:
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))

@@ -19,5 +19,5 @@ sidecars.py    copying the files beside containers
 preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 report.py      the report, regenerated
-verify.py, comparing.py, repair.py   outputs compared with their records; what differs is redone
+verify.py, repair.py   outputs compared with their records; what differs is redone
 """

@@ -34,7 +34,6 @@ from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
-from batchlight.driver.comparing import Key, Problem
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import engine_of
 from batchlight.driver.verify import Checker, RecordFile, Verification
@@ -62,6 +61,7 @@ from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import EVERYONE, Location, Storage
+from batchlight.worker.comparing import Key, Problem
 from batchlight.worker.ending import Redone
 
 _NOT_OPTIONS = ("method", "algorithm", "weights")

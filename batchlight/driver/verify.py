@@ -5,35 +5,38 @@ Read-only: nothing here changes what is on disk (``repair`` does).
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import filterfalse
+from typing import Any
 
 import pyarrow as pa
 
-from batchlight.driver.comparing import (
-    Container,
-    Problem,
-    Row,
-    check_container,
-    check_output,
-    containers_of,
-    rows_with_output,
-)
+from batchlight.config import TIMEOUT_S
+from batchlight.engine import Engine, InProcessEngine, call_until_done, make_engine, window
 from batchlight.errors import LockedError
+from batchlight.host.signals import Interrupt
 from batchlight.output.layout import BatchRange, is_part, metadata_path, range_of
 from batchlight.output.lock import holder_of
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.output.replaced import OldFile, replaced_by, span_of
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
-from batchlight.storage import Storage
+from batchlight.storage import Location, Storage
+from batchlight.worker.comparing import (
+    CHECKS_AT_ONCE,
+    FileCompared,
+    Problem,
+    compare,
+    compare_file,
+)
 
-CHECKS_AT_ONCE = 8
-"""Outputs read concurrently."""
-CHECKS_AHEAD = 1024
+TIMEOUTS = 100
+"""Of a batch: the time for comparing up to 65,536 outputs, which may be large or slow to read."""
 
 
 class Stopped(Exception):
@@ -82,10 +85,15 @@ def verify(
     output: str,
     on_problem: Callable[[Problem], object],
     on_progress: Callable[[Verification], object] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    workers: int | None = None,
+    address: str | None = None,
 ) -> Verification:
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
 
-    ``on_progress`` is called with what was compared so far.
+    ``on_progress`` is called with what was compared so far, ``say`` if a signal arrives.
+    ``workers`` and ``address``: as of a run; if either is given, workers compare the outputs of one
+    file of records each, otherwise this process does.
 
     Raises ``LockedError`` while a run works on it, and ``StorageError``.
     """
@@ -93,10 +101,22 @@ def verify(
     if (holder := holder_of(storage)) is not None:
         raise LockedError(f"{holder} works on {output}; verify it once that has ended")
     result = Verification(output)
-    for file in Checker(storage, result, on_progress).files():
-        for problem in file.problems:
+    checker = Checker(storage, result, on_progress)
+
+    def tell(problems: Iterable[Problem]) -> None:
+        for problem in problems:
             result.count(problem)
             on_problem(problem)
+
+    if workers is None and address is None:
+        for file in checker.files():
+            tell(file.problems)
+        return result
+    interrupt = Interrupt(say)
+    with interrupt.caught(), ExitStack() as exits:
+        with interrupt.held():
+            engine = exits.enter_context(make_engine(workers, address, TIMEOUT_S))
+        interrupt.run(checker.compare_on(engine, Location.parse(output), tell))
     return result
 
 
@@ -128,8 +148,7 @@ class Checker:
         """
         state = OutputState.load(self._storage)
         plan = state.unfinished
-        lost = self._lost_files(state) if plan is None else []
-        paths = sorted({*lost, *state.record_files}, key=range_of, reverse=True)
+        paths = self._paths(state)
 
         def is_old(path: str) -> bool:
             """Whether the unfinished plan may be replacing rows of this file."""
@@ -150,6 +169,35 @@ class Checker:
                 if isinstance(step, OldFile):
                     yield self._checked(pool, step)
 
+    async def compare_on(
+        self, engine: Engine, output: Location, tell: Callable[[Iterable[Problem]], object]
+    ) -> None:
+        """Compare on workers, a file of records each; ``tell`` gets the problems, in any order.
+
+        But here if a plan is unfinished: then it is not just files that decide which rows count.
+        """
+        state = OutputState.load(self._storage)
+        if state.unfinished is not None or isinstance(engine, InProcessEngine):
+            files = self.files()
+            while (file := await asyncio.to_thread(next, files, None)) is not None:
+                tell(file.problems)
+            return
+
+        async def jobs() -> AsyncIterator[Coroutine[Any, Any, FileCompared]]:
+            for path in self._paths(state):
+                what = f"comparing what {path} describes"
+                yield call_until_done(engine, what, compare_file, output, path, timeouts=TIMEOUTS)
+
+        async for found in window(jobs(), engine.window):
+            self._result.record_files += 1
+            self._count(found.outputs, found.bytes)
+            tell(found.problems)
+
+    def _paths(self, state: OutputState) -> list[str]:
+        """All files of records that there should be, the newest first."""
+        lost = self._lost_files(state) if state.unfinished is None else []
+        return sorted({*lost, *state.record_files}, key=range_of, reverse=True)
+
     def _checked(self, pool: ThreadPoolExecutor, of: OldFile) -> RecordFile:
         """One file, except rows that an unfinished plan is replacing."""
         self._result.record_files += 1
@@ -160,38 +208,20 @@ class Checker:
             file.problems.append(Problem(of.path, "damaged", error.reason))
             return file
         kept = of.kept_rows(file.table)
-        self._check_containers(pool, file, kept)
-        rows = rows_with_output(kept)
-        for start in range(0, len(rows), CHECKS_AHEAD):
-            some = rows[start : start + CHECKS_AHEAD]
-            for row, problem in zip(some, pool.map(self._check, some), strict=True):
-                file.problems += [] if problem is None else [problem]
-                self._result.outputs += 1
-                self._result.bytes += row["output_bytes"] or 0
-                if self._on_progress is not None:
-                    self._on_progress(self._result)
+        for compared in compare(pool, self._storage, kept, self._require_wanted):
+            file.problems += [compared.problem] if compared.problem else []
+            self._count(compared.outputs, compared.bytes)
         return file
 
-    def _check_containers(self, pool: ThreadPoolExecutor, file: RecordFile, kept: pa.Table) -> None:
-        """The containers that the rows of a file describe, each read once."""
-        containers = containers_of(kept)
-
-        def check(container: Container) -> Problem | None:
-            if self._stopped.is_set():
-                raise Stopped
-            return check_container(self._storage, container)
-
-        for container, problem in zip(containers, pool.map(check, containers), strict=True):
-            file.problems += [] if problem is None else [problem]
-            self._result.outputs += len(container.images)
-            self._result.bytes += container.bytes
-            if self._on_progress is not None:
-                self._on_progress(self._result)
-
-    def _check(self, row: Row) -> Problem | None:
+    def _require_wanted(self) -> None:
         if self._stopped.is_set():
             raise Stopped
-        return check_output(self._storage, row)
+
+    def _count(self, outputs: int, size: int) -> None:
+        self._result.outputs += outputs
+        self._result.bytes += size
+        if self._on_progress is not None:
+            self._on_progress(self._result)
 
     def _lost_files(self, state: OutputState) -> list[str]:
         """Files of ``metadata/`` that the last plan left there and that are now missing."""

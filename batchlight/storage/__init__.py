@@ -12,6 +12,7 @@ objects.py   s3://, gs:// and az://, through obstore
 connecting.py   their clients, made from the environment
 listing.py   their listings, page by page, sorted on disk
 ranges.py    parts of their listings, each made on its own
+pacing.py    the rate of requests to them
 trouble.py   the meaning of their exceptions
 lists.py     lists of paths: .txt, .csv, .parquet
 patterns.py  globs on paths

@@ -1,7 +1,7 @@
 """The rate of this process's requests to object stores.
 
 An overloaded store answers SlowDown to some requests. Retrying only those later is not enough: all
-others would keep it overloaded. So the whole process halves its rate at once and then raises it
+others would keep it overloaded. So the whole process lowers its rate at once and then raises it
 slowly. All processes that use a store converge to a fair share of what it can serve, without
 talking to each other (additive increase, multiplicative decrease; Chiu and Jain, 1989).
 """
@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-HALVED_EVERY_S = 1.0
+SLOWED_EVERY_S = 1.0
 """SlowDown answers within this time belong to requests sent at the same rate, and count once."""
 LEAST_PER_S = 2.0
-RISE_PER_S = 0.05
+SLOWED_TO = 0.7
+"""Fraction of the rate that is left after a SlowDown."""
+RISE_PER_S = 0.1
 """Increase of the rate, as a fraction of the rate after the last SlowDown."""
 FREE_AFTER_S = 60.0
 """Time without SlowDown after which the rate is unlimited again."""
@@ -68,16 +70,16 @@ class Pace:
             self._sleep(begins - now)
 
     def slow_down(self) -> None:
-        """Halve the rate, since the store has refused a request as one too many."""
+        """Lower the rate, since the store has refused a request as one too many."""
         with self._lock:
             now, per_s = self._clock(), self.per_s
-            if now - self._slowed_at < HALVED_EVERY_S:
+            if now - self._slowed_at < SLOWED_EVERY_S:
                 return
             if math.isinf(per_s):
                 recent = sum(begun > now - MEASURED_S for begun in self._begun)
                 first = max(self._begun[0], now - MEASURED_S) if self._begun else now
-                per_s = recent / max(now - first, HALVED_EVERY_S)
-            self._slowed_to = max(LEAST_PER_S, per_s / 2)
+                per_s = recent / max(now - first, SLOWED_EVERY_S)
+            self._slowed_to = max(LEAST_PER_S, per_s * SLOWED_TO)
             self._slowed_at = now
 
 

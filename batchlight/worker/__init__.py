@@ -14,6 +14,7 @@ kinds.py           the kinds of batches, and what runs each of them
 ending.py          how a batch ends: committed, or returned as redone rows
 batch_result.py    what the driver is told about a batch
 closing.py         work at the end of a plan
+comparing.py       outputs compared with their records
 assigned.py        all batches that a worker is given at once, and their progress
 network_client.py  images to the network and back, in groups of one shape
 """

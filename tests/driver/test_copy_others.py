@@ -15,7 +15,6 @@ import pytest
 
 import batchlight
 from batchlight.config import JobConfig
-from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import verify
@@ -26,6 +25,7 @@ from batchlight.storage import Location
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalReader
 from batchlight.worker import copying
+from batchlight.worker.comparing import Problem
 from tests.support.dying import Died, die_at
 from tests.support.helpers import (
     batchlight_here,
@@ -212,7 +212,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that anything is large."""
     monkeypatch.setattr(copying, "SMALL_BYTES", 4)
     monkeypatch.setattr(copying, "PIECE_BYTES", 5)
-    monkeypatch.setattr("batchlight.driver.comparing.WHOLE_BYTES", 4)
+    monkeypatch.setattr("batchlight.worker.comparing.WHOLE_BYTES", 4)
 
 
 def test_large_files_go_through_in_pieces(

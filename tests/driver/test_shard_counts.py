@@ -11,7 +11,6 @@ import pytest
 import batchlight
 from batchlight import JobConfig, Progress
 from batchlight.config import BATCH_SIZE
-from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import DryRun, dry_run
 from batchlight.driver.preview import IMAGES_OF_A_CONTAINER, make_sheet
 from batchlight.driver.stats import Goal
@@ -20,6 +19,7 @@ from batchlight.engine import base
 from batchlight.errors import UsageError
 from batchlight.output.records import Tally
 from batchlight.planning.listing import open_inputs
+from batchlight.worker.comparing import Problem
 from tests.support.helpers import ALL_DARK, batchlight_here, rows, tree
 from tests.support.s3_server import BUCKET, S3Server
 from tests.support.tars import jpeg, samples, write_tar

@@ -20,7 +20,6 @@ import pytest
 import webdataset
 
 import batchlight
-from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import verify
@@ -28,6 +27,7 @@ from batchlight.errors import UsageError
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalWriter, UploadWriter
 from batchlight.training.evaluate import evaluate
+from batchlight.worker.comparing import Problem
 from tests.support.dying import Died, die_at
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import (

@@ -20,7 +20,6 @@ from PIL import Image
 
 import batchlight
 from batchlight.config import METHODS, JobConfig, Method
-from batchlight.driver.comparing import Problem
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import verify
@@ -28,6 +27,7 @@ from batchlight.errors import ErrorCode, ImageError, UsageError
 from batchlight.images import codec
 from batchlight.images.measures import measure
 from batchlight.images.pixels import Pixels
+from batchlight.worker.comparing import Problem
 from batchlight.worker.network_client import Feeder
 from tests.support.helpers import (
     ALL_DARK,

@@ -20,13 +20,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import batchlight
-from batchlight.driver.comparing import Problem
 from batchlight.driver.repair import RepairOptions, repair
-from batchlight.driver.verify import verify
+from batchlight.driver.verify import Verification, verify
 from batchlight.errors import Interrupted, UsageError
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, open_storage
 from batchlight.storage.local import LocalStorage
+from batchlight.worker.comparing import Problem
 from tests.support.helpers import (
     batchlight_here,
     dark_image,
@@ -56,6 +56,24 @@ def check(out: Path, *, mend: bool = False) -> tuple[bool, list[Problem]]:
         options = RepairOptions(input=str(out.parent / "in"), workers=0)
         return repair(str(out), found.append, print, options).sound, found
     return verify(str(out), found.append).sound, found
+
+
+def test_workers_find_the_same(out: Path, shared_ray: str) -> None:
+    (out / "classical/a/0000.jpg").unlink()
+    alter(out / "classical/b/0004.jpg")
+    damaged = sorted((out / "metadata").iterdir())[2]
+    alter(damaged)
+
+    def compared(**options: Any) -> tuple[Verification, list[tuple[str, str, str]]]:
+        found: list[Problem] = []
+        progress: list[int] = []
+        done = verify(str(out), found.append, lambda v: progress.append(v.outputs), **options)
+        assert progress[-1] == done.outputs
+        return done, sorted((p.path, p.trouble, p.detail) for p in found)
+
+    here = compared()
+    assert (len(here[1]), here[1][-1][0]) == (3, f"metadata/{damaged.name}")
+    assert compared(workers=0) == compared(workers=2) == compared(address=shared_ray) == here
 
 
 def troubles(found: list[Problem]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from batchlight.engine import (
     WorkerDied,
     base,
     call_patiently,
+    call_until_done,
     calls,
     task_call,
     tasks,
@@ -248,6 +250,29 @@ def test_a_task_that_is_late_but_at_work_is_waited_for(
     monkeypatch.setattr(ray_engine, "_timeout", 1.0)
     assert wait(ray_engine.call(wait_for_another, 4.0)) == "done"
     assert remote.sent == 1
+
+
+@dataclass
+class Deadly:
+    """An engine under whose first calls the worker dies."""
+
+    deaths: int
+
+    async def call(self, function: Callable[[], str], *, timeouts: float = 1) -> str:
+        if self.deaths:
+            self.deaths -= 1
+            raise WorkerDied(ErrorCode.OUT_OF_MEMORY)
+        return function()
+
+
+def test_a_call_that_no_image_is_to_blame_for_survives_deaths() -> None:
+    def called(deaths: int) -> str:
+        engine: Any = Deadly(deaths)
+        return asyncio.run(call_until_done(engine, "listing what comes after 'a'", lambda: "done"))
+
+    assert [called(deaths) for deaths in (0, 1, calls.DEATHS_ALONE - 1)] == ["done"] * 3
+    with pytest.raises(ClusterError, match=r"^listing what .* has killed 3 workers, .* memory"):
+        called(calls.DEATHS_ALONE)
 
 
 def test_a_ray_that_cannot_be_used_is_not_left_behind(

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
-from batchlight.driver.comparing import Problem
 from batchlight.driver.verify import verify
 from batchlight.errors import StorageError
 from batchlight.fingerprint import Fingerprint
@@ -25,6 +24,7 @@ from batchlight.output.records import REQUIRED, SCHEMA
 from batchlight.output.status import read_status
 from batchlight.report import write_report
 from batchlight.storage import Location
+from batchlight.worker.comparing import Problem
 from tests.support.helpers import ALL_DARK, stable_rows, tree
 from tests.support.helpers import batchlight as command
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchlight
-from batchlight.storage import Location, objects, open_storage
+from batchlight.storage import Location, objects, open_storage, pacing
 from batchlight.storage.pacing import FREE_AFTER_S, LEAST_PER_S, Pace
 from tests.support.faulty_proxy import Fault, FaultPlan, faulty_proxy
 from tests.support.helpers import write_images
@@ -54,18 +54,18 @@ def test_a_limit_is_kept(per_s: float, requests: int) -> None:
     assert time.now - 100.0 == pytest.approx((requests - 1) / per_s)
 
 
-def test_a_complaint_halves_the_pace_and_time_makes_up_for_it() -> None:
+def test_a_complaint_lowers_the_pace_and_time_makes_up_for_it() -> None:
     time = Time()
     pace = Pace(time, time.sleep)
     for _ in range(400):
         pace.wait()
         time.sleep(0.01)  # 100 a second
     pace.slow_down()
-    assert pace.per_s == pytest.approx(50, rel=0.1)
+    assert pace.per_s == pytest.approx(70, rel=0.1)
     pace.slow_down()  # of a request that had begun before
-    assert pace.per_s == pytest.approx(50, rel=0.1)
-    time.sleep(20)
-    assert pace.per_s == pytest.approx(100, rel=0.1)
+    assert pace.per_s == pytest.approx(70, rel=0.1)
+    time.sleep(5)
+    assert pace.per_s == pytest.approx(105, rel=0.1)
     time.sleep(FREE_AFTER_S)
     assert math.isinf(pace.per_s)
     for _ in range(100):
@@ -75,8 +75,8 @@ def test_a_complaint_halves_the_pace_and_time_makes_up_for_it() -> None:
 
 
 def test_many_processes_come_to_what_a_store_bears() -> None:
-    """Each asks as fast as it may; the store serves 500 requests in a second, and refuses more."""
-    clients, seconds, capacity = 50, 120.0, 500
+    """Each asks as fast as it may; the store serves 200 requests in a second, and refuses more."""
+    clients, seconds, capacity = 20, 60.0, 200
     time = Time()
     paces = [Pace(time, lambda _: None) for _ in range(clients)]
     due = [(100.0 + number / 1000, number) for number in range(clients)]
@@ -98,12 +98,20 @@ def test_many_processes_come_to_what_a_store_bears() -> None:
         heapq.heappush(due, (time.now + max(ready, 0.02), client))
     assert sum(done) > 0.7 * capacity * seconds
     assert refused < 0.1 * sum(done)
-    assert min(done) > max(done) / 4
+    assert min(done) > max(done) / 10
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> FaultPlan:
-    monkeypatch.setattr(objects, "PACE", Pace())
+def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """Of this process, for one test."""
+    found = Pace()
+    monkeypatch.setattr(objects, "PACE", found)
+    monkeypatch.setattr(pacing, "PACE", found)
+    return found
+
+
+@pytest.fixture
+def plan() -> FaultPlan:
     return FaultPlan()
 
 
@@ -114,27 +122,29 @@ def prefix(s3: S3Server, plan: FaultPlan, monkeypatch: pytest.MonkeyPatch) -> It
         yield str(uuid4())
 
 
-def test_an_answer_of_the_store_slows_the_process_down(prefix: str, plan: FaultPlan) -> None:
+def test_an_answer_of_the_store_slows_the_process_down(
+    pace: Pace, prefix: str, plan: FaultPlan
+) -> None:
     storage = open_storage(Location.parse(f"s3://{BUCKET}/{prefix}"))
     storage.write("a", b"1")
-    assert math.isinf(objects.PACE.per_s)
+    assert math.isinf(pace.per_s)
     plan.next("GET", "/a", Fault.SLOW_DOWN)
     assert storage.read("a") == b"1"
-    assert objects.PACE.per_s < 10
+    assert pace.per_s < 10
 
 
-def test_a_run_keeps_to_its_limit(prefix: str, plan: FaultPlan, tmp_path: Path) -> None:
-    write_images(tmp_path / "in", 12)
+def test_a_run_keeps_to_its_limit(pace: Pace, prefix: str, plan: FaultPlan, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 6)
     config = batchlight.JobConfig(
         input=str(tmp_path / "in"),
         output=f"s3://{BUCKET}/{prefix}",
         workers=0,
         progress="off",
-        requests_per_second=10,
+        requests_per_second=20,
     )
     began = monotonic()
-    assert batchlight.run(config).ok == 12
+    assert batchlight.run(config).ok == 6
     requests = sum(plan.requests.values())
-    assert requests > 24
-    assert monotonic() - began > 0.9 * requests / 10
-    assert math.isinf(objects.PACE.per_s)  # whoever has called may go on as before
+    assert requests > 12
+    assert monotonic() - began > 0.9 * requests / 20
+    assert math.isinf(pace.per_s)  # whoever has called may go on as before

@@ -21,6 +21,7 @@ from batchlight.errors import LockedError, StorageError
 from batchlight.output.layout import LOCKS
 from batchlight.output.lock import Lock
 from batchlight.storage import Location, Storage, listing, objects, open_storage
+from batchlight.storage.pacing import Pace
 from tests.storage.test_s3 import images, records
 from tests.support.faulty_proxy import BODIES_ONLY, Fault, FaultPlan, FaultyProxy, faulty_proxy
 from tests.support.helpers import batchlight, batchlight_here, dark_image
@@ -57,6 +58,7 @@ def plan() -> FaultPlan:
 def proxy(s3: S3Server, plan: FaultPlan, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """Between the store and the storages of this process, which lose their patience soon."""
     monkeypatch.setattr(objects, "STALL_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(objects, "PACE", Pace())  # what slows one test down is not for the next
     with faulty_proxy(s3.endpoint, plan) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy

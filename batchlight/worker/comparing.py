@@ -1,23 +1,31 @@
-"""One output compared with its record."""
+"""Outputs compared with their records, in the driver or on a worker."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.errors import ImageError, counted
+from batchlight.host.given_up import this_call
 from batchlight.images.container_names import is_parquet_name, kind_of
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
+from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.shards.parquet_contents import ParquetContents
-from batchlight.storage import Storage
+from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import ChangedError, NameRefusedError, Reader
+from batchlight.worker.places import refuse_unshared
 
+CHECKS_AT_ONCE = 8
+"""Outputs read concurrently."""
+CHECKS_AHEAD = 1024
 WHOLE_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
 """Outputs larger than the first are read in pieces of the second size."""
 
@@ -47,6 +55,68 @@ class Problem:
     def key(self) -> Key:
         """The key of an output in the records."""
         return self.input, self.method
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One output, or a container of several, compared with its records."""
+
+    problem: Problem | None
+    outputs: int
+    """Enhanced images that were read and compared."""
+    bytes: int
+
+
+@dataclass
+class FileCompared:
+    """Everything that one file of records describes, compared."""
+
+    problems: list[Problem] = field(default_factory=list)
+    outputs: int = 0
+    bytes: int = 0
+
+
+def compare_file(output: Location, path: str) -> FileCompared:
+    """Compare all outputs that a file of records describes.
+
+    Raises ``StorageError``, and ``ClusterError`` on a node that does not see the output.
+    """
+    refuse_unshared(output, output, "")
+    storage, found = open_storage(output), FileCompared()
+    try:
+        table = read_exactly(storage, path)
+    except DamagedRecordsError as error:
+        found.problems.append(Problem(path, "damaged", error.reason))
+        return found
+    with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+        for compared in compare(pool, storage, table, this_call()):
+            found.problems += [compared.problem] if compared.problem else []
+            found.outputs += compared.outputs
+            found.bytes += compared.bytes
+    return found
+
+
+def compare(
+    pool: ThreadPoolExecutor, storage: Storage, rows: pa.Table, require: Callable[[], object]
+) -> Iterator[Compared]:
+    """Compare the outputs that rows describe, several at once.
+
+    ``require``: called before each; raises if nobody waits for it any more.
+    """
+
+    def container(written: Container) -> Compared:
+        require()
+        problem = check_container(storage, written)
+        return Compared(problem, len(written.images), written.bytes)
+
+    def output(row: Row) -> Compared:
+        require()
+        return Compared(check_output(storage, row), 1, row["output_bytes"] or 0)
+
+    yield from pool.map(container, containers_of(rows))
+    described = rows_with_output(rows)
+    for start in range(0, len(described), CHECKS_AHEAD):
+        yield from pool.map(output, described[start : start + CHECKS_AHEAD])
 
 
 def check_output(storage: Storage, row: Row) -> Problem | None:
