@@ -62,6 +62,8 @@ from benchmarks.measuring import Table
 
 PHASES = ("plan", "dispatch", "close", "rerun", "replace")
 COUNTS = (100_000, 1_000_000, 10_000_000)
+RERUN_UP_TO = 1_000_000
+"""Larger data sets are run only once, which takes a quarter of an hour."""
 TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 WORKERS, BATCH_S = 1000, 1.28
 """As of a large cluster, with photographs of two megapixels."""
@@ -74,7 +76,7 @@ def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
     lines = []
     for count in counts:
         found = in_own_process("--one", count)
-        each = [f"{found[phase] / count * 1e6:.2f}" for phase in PHASES]
+        each = [f"{found[phase] / count * 1e6:.2f}" if phase in found else "" for phase in PHASES]
         run = sum(found[phase] for phase in PHASES[:3]) / count * 1e6
         lines.append((f"{count:,}", *each, f"{run:.2f}", f"{found['peak_mb']:.0f}"))
     header = ("inputs", *PHASES, "a run: plan, dispatch, close", "peak, MB")
@@ -113,20 +115,16 @@ def one(count: int) -> dict[str, float]:
         first = do_all(config, storage, surveyors)
         with first["close"].running():
             assert held(storage, config).ok == count
-        again = do_all(config, storage, surveyors)
-        with again["plan"].running():
+        found = {name: clock.seconds for name, clock in first.items()}
+        if count <= RERUN_UP_TO:
+            again = do_all(config, storage, surveyors)
+            with again["plan"].running():
+                assert held(storage, config).ok == count
+            overwriting = config.model_copy(update={"overwrite": True})
+            replaced = do_all(overwriting, storage, surveyors, dispatched=False)
             assert held(storage, config).ok == count
-        overwriting = config.model_copy(update={"overwrite": True})
-        replaced = do_all(overwriting, storage, surveyors, dispatched=False)
-        assert held(storage, config).ok == count
-    return {
-        "plan": first["plan"].seconds,
-        "dispatch": first["dispatch"].seconds,
-        "close": first["close"].seconds,
-        "rerun": again["plan"].seconds,
-        "replace": replaced["close"].seconds,
-        "peak_mb": peak_bytes() / 2**20,
-    }
+            found |= {"rerun": again["plan"].seconds, "replace": replaced["close"].seconds}
+    return found | {"peak_mb": peak_bytes() / 2**20}
 
 
 def planned(count: int, way: Listed) -> dict[str, float]:
@@ -206,7 +204,7 @@ def drafts(
     planner = Planner(config, fingerprints_of(config, None))
     where = inputs, output, storage, state
     runs = listed_and_compared(planner, *where, way, lambda: surveyors)
-    return draft_plans(storage, state, planner, runs, str(inputs.root))
+    return draft_plans(storage, state, planner, runs, str(inputs.root), way.growth)
 
 
 def do_all(

@@ -30,13 +30,19 @@ from batchlight.storage import Storage
 
 
 def draft_plans(
-    storage: Storage, state: OutputState, planner: Planner, runs: Iterator[Run], root: str
+    storage: Storage,
+    state: OutputState,
+    planner: Planner,
+    runs: Iterator[Run],
+    root: str,
+    growth: int = 2,
 ) -> Iterator[Plan]:
     """Write what there is to do.
 
     A plan counts for nothing until it is stored, which is to be done in order. ``runs``: what a
     listing has come to, compared with the earlier records. ``root``: what the paths are relative
-    to. Raises ``UsageError`` as ``Comparison.runs`` does.
+    to. ``growth``: how many times the size of the previous plan each may have. Raises
+    ``UsageError`` as ``Comparison.runs`` does.
     """
     fingerprints = {**(state.plan.fingerprints if state.plan else {}), **planner.fingerprints}
     before = PlanCounts()
@@ -68,7 +74,7 @@ def draft_plans(
                     yield (ended := plan(planner.counts_so_far, draft.last_key))
                     before += ended.counts
                     draft = _Draft(storage, ended.next_batch)
-                    most = min(2 * most, CHUNKS_OF_PLAN)
+                    most = min(growth * most, CHUNKS_OF_PLAN)
                 draft.add(chunk)
                 del chunk  # there is one in memory at a time
     except UsageError:

@@ -17,9 +17,8 @@ from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING
 
-from batchlight.absgn.loading import Model, weights_of
+from batchlight.absgn.loading import Model, WeightsFor, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.driver import sidecars
 from batchlight.driver.batches import BatchRunner, context_of
@@ -75,9 +74,6 @@ from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import ListedLateError
 from batchlight.storage.pacing import paced
 from batchlight.worker.steps import BatchContext, compile_kernels
-
-if TYPE_CHECKING:
-    from batchlight.absgn.loading import WeightsFor
 
 COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
 """How long a run that ends before its time may count what the output holds, and take to tell."""
@@ -199,9 +195,10 @@ class _Run:
         config = self.config.model_copy(update={"overwrite": overwrite})
         met, since = self.inputs.passed_over, self.stats.first_batch
         planner = Planner(config, self.fingerprints, met, since, rest_of)
-        where = self.inputs, self.output, self.storage
-        runs = listed_and_compared(planner, *where, self.state, way, self._started_engine)
-        drafts = draft_plans(self.storage, self.state, planner, runs, str(self.inputs.root))
+        where = self.inputs, self.output, self.storage, self.state
+        runs = listed_and_compared(planner, *where, way, self._started_engine)
+        found = planner, runs, str(self.inputs.root)
+        drafts = draft_plans(self.storage, self.state, *found, way.growth)
         self.counts, plan = PlanCounts(), None
         with closing(each_while_the_next_is_drafted(drafts)) as plans:
             for plan in plans:

@@ -49,6 +49,11 @@ class Listed(Enum):
     AS_A_WHOLE = auto()
     """And sorted before anything is done."""
 
+    @property
+    def growth(self) -> int:
+        """How fast plans may grow and still be drafted in the time that the one before takes."""
+        return 4 if self is Listed.IN_PARTS else 2
+
 
 def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:
     """Those that may do for a data set; where one turns out not to, the next one does."""

@@ -17,8 +17,8 @@ CHUNK_ROWS = 65_536
 
 CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN = 16, 256
 """After which a plan is full, and the listing goes on into the next one. The first has about a
-million images, so that they are begun soon; each has twice as many as the one before it, since at
-the end of each some workers wait for others."""
+million images, so that they are begun soon; each later one has several times as many as the one
+before it, since at the end of each some workers wait for others."""
 
 OTHERS_PER_BATCH = 256
 OTHERS_BYTES = 2**30
