@@ -60,7 +60,9 @@ class Pace:
         return min(self._limit, self._slowed_to * (1 + RISE_PER_S * since))
 
     def wait(self) -> None:
-        """Wait until the next request may begin."""
+        """Wait until the next request may begin, unless this thread is exempt."""
+        if _this_thread.exempt:
+            return
         with self._lock:
             now, per_s = self._clock(), self.per_s
             begins = now if math.isinf(per_s) else max(now, self._next)
@@ -83,8 +85,23 @@ class Pace:
             self._slowed_at = now
 
 
+class _ThisThread(threading.local):
+    exempt = False
+
+
+_this_thread = _ThisThread()
 PACE = Pace()
 """The one of this process."""
+
+
+@contextmanager
+def exempt() -> Iterator[None]:
+    """Let this thread's requests go ahead of all others, within the block."""
+    before, _this_thread.exempt = _this_thread.exempt, True
+    try:
+        yield
+    finally:
+        _this_thread.exempt = before
 
 
 def share_pace(requests_per_second: float | None, workers: int) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import batchlight
 from batchlight.storage import Location, objects, open_storage, pacing
-from batchlight.storage.pacing import FREE_AFTER_S, LEAST_PER_S, Pace
+from batchlight.storage.pacing import FREE_AFTER_S, LEAST_PER_S, Pace, exempt
 from tests.support.faulty_proxy import Fault, FaultPlan, faulty_proxy
 from tests.support.helpers import write_images
 from tests.support.s3_server import BUCKET, S3Server
@@ -52,6 +52,19 @@ def test_a_limit_is_kept(per_s: float, requests: int) -> None:
     for _ in range(requests):
         pace.wait()
     assert time.now - 100.0 == pytest.approx((requests - 1) / per_s)
+
+
+def test_a_thread_may_go_ahead() -> None:
+    """As that of the lock's heartbeat."""
+    time = Time()
+    pace = Pace(time, time.sleep)
+    pace.limit(0.01)
+    pace.wait()
+    with exempt():
+        pace.wait()
+        assert time.now == 100.0
+    pace.wait()
+    assert time.now == 200.0
 
 
 def test_a_complaint_lowers_the_pace_and_time_makes_up_for_it() -> None:
