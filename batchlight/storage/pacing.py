@@ -84,7 +84,7 @@ class Pace:
 
 
 PACE = Pace()
-"""The one of this process."""
+"""The pace of this process."""
 
 
 def share_pace(requests_per_second: float | None, workers: int) -> None:
