@@ -3,11 +3,11 @@
     python -m benchmarks.scale [COUNT ...]
     python -m benchmarks.scale --planning COUNT ...
 
-The pages of a store are simulated, and so is what workers would commit; all else is what a run
-does. The driver's own CPU time counts: what workers list, compare and move is done in other
-processes. Each count has a process of its own, whose peak memory is told. Batches are handed out as
-to ``WORKERS`` workers that take ``BATCH_S`` for each, but the few that there are take no time for
-them. ``--planning`` does nothing but plan, in parts and in the driver alone.
+The pages of a store are simulated, and so is what workers would commit; everything else is what a
+run does. Only the driver's own CPU time counts: what workers list, compare and move is done in
+other processes. Each count has its own process, whose peak memory is reported. Batches are handed
+out as if to ``WORKERS`` workers that take ``BATCH_S`` for each, but the few that there really are
+take no time for them. ``--planning`` only plans, in parts and in the driver alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ RERUN_UP_TO = 1_000_000
 """Larger data sets are run only once, which takes a quarter of an hour."""
 TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 WORKERS, BATCH_S = 1000, 1.28
-"""As of a large cluster, with photographs of two megapixels."""
+"""As on a large cluster, with photographs of two megapixels."""
 SURVEYORS = 2
 """Processes that list and compare."""
 
@@ -103,7 +103,7 @@ def planning_table(counts: Iterable[int]) -> Table:
 
 
 def in_own_process(what: str, count: int) -> dict[str, float]:
-    """What a process finds whose peak memory is then nobody else's."""
+    """What a new process finds, whose peak memory is that of this measurement alone."""
     command = [sys.executable, "-m", "benchmarks.scale", what, str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))
@@ -142,7 +142,7 @@ def planned(count: int, way: Listed) -> dict[str, float]:
 
 @contextmanager
 def a_job(count: int) -> Iterator[tuple[JobConfig, Storage, Engine]]:
-    """Of so many images in a simulated store."""
+    """A job with ``count`` images in a simulated store."""
     simulate(count)
     spawned = ProcessPoolExecutor(SURVEYORS, get_context("spawn"), simulate, (count,))
     with tempfile.TemporaryDirectory() as work, spawned as pool:
@@ -155,19 +155,19 @@ def a_job(count: int) -> Iterator[tuple[JobConfig, Storage, Engine]]:
 
 @dataclass
 class Surveyors:
-    """Other processes, in which parts of a listing are looked at."""
+    """Other processes, which survey parts of a listing."""
 
     pool: ProcessPoolExecutor
 
     async def call(
         self, function: Callable[..., Any], *arguments: object, timeouts: float = 1
     ) -> Any:
-        """As of an ``Engine``."""
+        """See ``Engine``."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
 
 def simulate(count: int) -> None:
-    """Let this process find the simulated store wherever it looks for images."""
+    """Make this process find the simulated store wherever it looks for images."""
     real = open_source
 
     def opened(place: Location, **options: Any) -> Any:
@@ -184,14 +184,14 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count those of a block."""
+        """Add those that a block takes."""
         started = time.process_time()
         yield
         self.seconds += time.process_time() - started
 
 
 def peak_bytes() -> int:
-    """Of this process alone; ``ru_maxrss`` begins with that of the process that started it."""
+    """Peak memory of this process alone; ``ru_maxrss`` begins with that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -212,7 +212,7 @@ def do_all(
 ) -> dict[str, Clock]:
     """One plan after the other, as in ``batchlight run``.
 
-    But none is drafted while the one before it is done, so that each can be timed.
+    But none is drafted while the previous one is done, so that each phase can be timed.
     """
     clocks = {name: Clock() for name in ("plan", "dispatch", "close")}
     state = OutputState.load(storage)
@@ -272,7 +272,7 @@ RESULT = BatchResult({"classical": Tally(64, (), 6400, 6400)}, dict.fromkeys(STA
 
 
 def move_all(output: str, moves: Iterator[Move]) -> None:
-    """In another process, as workers do it."""
+    """Move in another process, as workers do."""
     for move in moves:
         elsewhere(move_there, output, move)
 
@@ -296,7 +296,7 @@ def held(storage: Storage, config: JobConfig) -> Tally:
 
 
 class Bucket:
-    """A store with ``count`` photographs, of which the numbers are the order."""
+    """A store with ``count`` photographs, in the order of their numbers."""
 
     in_order = True
 
@@ -311,7 +311,7 @@ class Bucket:
         return []
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
-        """As ``Storage`` has it."""
+        """See ``Storage``."""
         with sorting_table(in_order=soon) as table:
             for page in self._pages(0):
                 if table.add(page, at_most):
@@ -320,7 +320,7 @@ class Bucket:
             yield from table.inputs()
 
     def part(self, within: KeyRange, at_most: int) -> Part:
-        """As ``ListsParts`` has it."""
+        """See ``ListsParts``."""
         first = bisect_right(range(self._count), within.after, key=self._path)
         pages = self._pages(first)
         return part_of(lambda: next(pages, []), within, at_most, lambda info: False)
@@ -339,9 +339,9 @@ class Bucket:
 
 
 def commit_all(config: JobConfig, plan: Plan) -> None:
-    """What the workers leave behind: a part for each batch.
+    """Write what the workers would leave behind: a part for each batch.
 
-    One is made and the others differ in it by their inputs alone, so that this does not take hours.
+    One is made, and the others differ from it only in their inputs; else this would take hours.
     """
     storage = open_storage(Location.parse(config.output or ""))
     [(method, fingerprint)] = fingerprints_of(config, None).items()

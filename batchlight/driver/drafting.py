@@ -1,7 +1,7 @@
 """The plans of a listing, written chunk by chunk and one after the other.
 
-A small data set has one. Of a large one, the first images are done while the next plan is drafted,
-so that nothing waits for the end of the listing, and no more than two plans are ever under way.
+A small data set has one. For a large one, the first images are done while the next plan is
+drafted, so nothing waits for the end of the listing. At most two plans are ever under way.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def draft_plans(
     root: str,
     growth: int = 2,
 ) -> Iterator[Plan]:
-    """Write what there is to do.
+    """Write plans of what there is to do.
 
-    A plan counts for nothing until it is stored, which is to be done in order. ``runs``: what a
-    listing has come to, compared with the earlier records. ``root``: what the paths are relative
-    to. ``growth``: how many times the size of the previous plan each may have. Raises
-    ``UsageError`` as ``Comparison.runs`` does.
+    A plan has no effect until it is stored; the caller stores them in order. ``runs``: a listing
+    compared with the earlier records. ``root``: what the paths are relative to. ``growth``: how
+    many times as large as the previous plan each may be. Raises ``UsageError`` as
+    ``Comparison.runs`` does.
     """
     fingerprints = {**(state.plan.fingerprints if state.plan else {}), **planner.fingerprints}
     before = PlanCounts()
     draft = _Draft(storage, state.next_batch)
-    # The rows of an unfinished plan are moved once the first of these plans is stored, and up to
-    # there they are read.
+    # The rows of an unfinished plan are read here until the first of these plans is stored; then
+    # they are moved. So the first plan takes everything.
     most = math.inf if state.unfinished else CHUNKS_OF_FIRST_PLAN
 
     def plan(found: PlanCounts, continues_after: str | None) -> Plan:
@@ -76,7 +76,7 @@ def draft_plans(
                     draft = _Draft(storage, ended.next_batch)
                     most = min(growth * most, CHUNKS_OF_PLAN)
                 draft.add(chunk)
-                del chunk  # there is one in memory at a time
+                del chunk  # only one is in memory at a time
     except UsageError:
         drop_drafts(storage, draft.first)
         raise
@@ -85,7 +85,7 @@ def draft_plans(
 
 
 _OF_ITS_OWN = ("batches", "todo", "todo_bytes", "todo_containers", "todo_others")
-"""Counts that are of what a plan has, while a listing is always read some way ahead."""
+"""Counts of what a plan itself contains; the others include what the listing has read ahead."""
 
 
 class _Draft:
@@ -120,7 +120,7 @@ class _Draft:
 
 
 def each_while_the_next_is_drafted(plans: Iterator[Plan]) -> Generator[Plan, None, None]:
-    """Pass plans on. To be closed by whoever takes no more of them."""
+    """Pass plans on. Must be closed if not all are taken."""
     plan = next(plans, None)
     while plan is not None:
         if not plan.has_more:

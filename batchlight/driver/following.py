@@ -48,13 +48,13 @@ class Follower:
         plan: Plan,
         rows_left: int,
     ) -> Follower:
-        """Of a plan that is about to be worked on. ``rows_left``: those it has still to make."""
+        """For a plan that is about to be done. ``rows_left``: rows that it still has to make."""
         goal = Goal.of(plan, stats.tally, rows_left)
         before = plan.rows - stats.rows - rows_left
         return cls(config, stats, display, lock, on_progress, engine, plan, goal, before)
 
     def hear(self, result: BatchResult | None, under_way: Tally) -> None:
-        """Take in what was just committed, and the tally of what is done but not committed.
+        """Take in what was just committed, and the tally of what is done but not yet committed.
 
         Raises ``EnoughFailures``.
         """

@@ -3,7 +3,7 @@
     lock -> finish the stored plan, if a killed run left one -> list, compare, store a new plan
          -> do its batches -> parts become metadata/ -> report -> count everything -> summary
 
-The lock comes before the listing and before Ray, so a second run is told so within seconds. Nothing
+The lock comes before the listing and before Ray, so a second run is refused within seconds. Nothing
 here touches pixels or rows: batches travel to workers as lists of inputs and come back as counts.
 """
 
@@ -76,7 +76,7 @@ from batchlight.storage.pacing import paced
 from batchlight.worker.steps import BatchContext, compile_kernels
 
 COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
-"""How long a run that ends before its time may count what the output holds, and take to tell."""
+"""How long a run that ends early may count what the output holds, and take for its summary."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ logger = logging.getLogger(__name__)
 def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     """Enhance a data set; the same as ``batchlight run``.
 
-    ``on_progress`` hears every second or so how far it is, image by image.
+    ``on_progress`` is called every second or so with the progress, image by image.
 
     Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
-    ``BatchlightError`` (see ``errors``) for everything that keeps the run from ending; what was
-    done until then is kept, and the same call goes on from there.
+    ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
+    was done until then is kept, and the same call continues from there.
     """
     if config.workers != 0:
         ray_address(config.address)  # before anything is written
@@ -122,10 +122,10 @@ class _Run:
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
         self.state: OutputState
-        """As it was looked at last, or left by this run."""
+        """As last read, or as left by this run."""
         self.counts = PlanCounts()
         self._unlisted = Tally()
-        """Of rows that this run has made and that do not count."""
+        """Rows that this run has made and that do not count."""
         self.stats = RunStats()
         self.stopped_early = False
         self.model: Model | None = None
@@ -148,10 +148,10 @@ class _Run:
             raise
         except BaseException as error:
             if isinstance(error, UsageError) and not self.stats.begun:
-                raise  # nothing was done: the last summary stays true
+                raise  # nothing was done: the last summary remains true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)
-            # The first error is the one to tell, and soon.
+            # The first error is the one to report, and soon.
             with suppress(BatchlightError, OSError, TooLongError):
                 summary_of = partial(self._summary, code, reason, COUNT_WITHIN_S)
                 call_in_thread(lambda: summary_of().write(self.storage), LEAVE_WITHIN_S)
@@ -165,13 +165,13 @@ class _Run:
         for way in ways_to_list(self.inputs, self.config):
             with suppress(ListedLateError):
                 finished = self._finish_stored_plan(way)
-                if not self.stopped_early:  # one that was overwriting has overwritten all there was
+                if not self.stopped_early:  # a finished plan has already overwritten everything
                     self._plan_and_do(self.config.overwrite and not finished, way)
                 return
-        raise AssertionError("a listing that is made as a whole can be made")
+        raise AssertionError("a listing made as a whole is never refused")
 
     def _finish_stored_plan(self, way: Listed) -> bool:
-        """Do what a killed run has left. Returns whether that run was one of this job."""
+        """Do what a killed run left undone. Returns whether that run belonged to this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
         self.config = as_begun(self.config, self.state)
@@ -181,7 +181,7 @@ class _Run:
             return False
         self.counts = plan.counts
         if self.state.unfinished is not None:
-            self.display.say(f"going on with the stored plan of {plan.counts.todo} images")
+            self.display.say(f"continuing the stored plan of {plan.counts.todo} images")
             self._do(plan)
         if plan.has_more and not self.stopped_early:
             self._plan_and_do(plan.overwrite, way, rest_of=plan)
@@ -212,7 +212,7 @@ class _Run:
         self.counts, self._unlisted = planner.counts, planner.findings.unlisted_since
 
     def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
-        """Tell what there is so far, or in all, and make way for a plan of it."""
+        """Say what was found so far, or in all, and make way for a plan of it."""
         self.counts = counts
         self.display.say(in_words)
         if is_all and not self.config.allow_empty:
@@ -281,7 +281,7 @@ class _Run:
         return context_of(self.config, *where, self.fingerprints, self.model)
 
     def _copy_sidecars(self) -> None:
-        """Files beside containers, where these were written."""
+        """Copy files beside containers to where these were written."""
         if not self.counts.containers or not self.inputs.data_set.is_folder:
             return
         source = self.inputs.opened(self.inputs.root)
@@ -291,10 +291,10 @@ class _Run:
             self._interrupt.run(while_held(self.lock, copying))
 
     def _reported(self, summary: Summary) -> Summary:
-        """Make the report, unless it is up to date; the summary, with what that took.
+        """Make the report, unless it is up to date. Returns the summary, with the time that took.
 
-        On a worker, for no image ever passes through the driver. Whatever happens to it, it changes
-        nothing of how the run ends.
+        On a worker, since no image ever passes through the driver. Whatever happens to the report,
+        the run ends in the same way.
         """
         plan = self.state.plan
         if plan is None or (not self.stats.rows and reported_since(self.storage, plan)):
@@ -305,7 +305,7 @@ class _Run:
             self._interrupt.run(while_held(self.lock, work))
         except (Interrupted, LockedError):
             raise
-        except Exception as error:  # of the work that is done, nothing is lost
+        except Exception as error:  # none of the finished work is lost
             logger.warning(
                 "the report could not be made: %s; 'batchlight report %s' makes it",
                 brief(error),

@@ -1,7 +1,7 @@
-"""A long listing, looked at part by part on the workers, several parts at once.
+"""A long listing, surveyed part by part on the workers, several parts at once.
 
-The parts are taken in the order of their keys, so that what comes of them is as of one listing in
-the driver: the same batches, however many parts there are and whoever has looked at them.
+The results are used in the order of their keys, so the outcome is the same as for one listing in
+the driver: the same batches, however many parts there are and whoever surveyed them.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from batchlight.storage import KeyRange, ListsParts, Location, Storage
 from batchlight.storage.base import ListedLateError
 
 KEYS_IN_THE_DRIVER, KEYS_AT_ONCE = 65_536, 8192
-"""Looked at before any worker is asked, which may have to be started first; and in which parts."""
+"""Keys surveyed before any worker is asked, which may have to be started first; and per part."""
 KEYS_PER_PART, KEYS_AT_MOST = 65_536, 98_304
-"""Looked at by a worker in one call, about and at most."""
+"""Keys surveyed by a worker in one call: about, and at most."""
 PARTS_AT_ONCE = 16
-"""Looked at at the same time; also the most that wait for their turn, some MB each."""
+"""Parts surveyed at the same time; also the most results that wait for their turn, some MB each."""
 TIMEOUTS = 4
-"""Of a batch: what a part may take, with stores that are slow to list."""
+"""Timeouts of a batch that a part may take, since some stores are slow to list."""
 
 
 class Listed(Enum):
-    """How a listing is made, the fastest way first; each is for more data sets than the last."""
+    """Ways to make a listing, fastest first; each works for more data sets than the one before."""
 
     IN_PARTS = auto()
     SOON = auto()
-    """From the first key to the last, while images are done already."""
+    """From the first key to the last, while images are already being done."""
     AS_A_WHOLE = auto()
-    """And sorted before anything is done."""
+    """Completed and sorted before anything is done."""
 
     @property
     def growth(self) -> int:
-        """How fast plans may grow and still be drafted in the time that the one before takes."""
+        """How fast plans may grow and still be drafted while the previous one is done."""
         return 4 if self is Listed.IN_PARTS else 2
 
 
 def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:
-    """Those that may do for a data set; where one turns out not to, the next one does."""
+    """Those that may work for a data set; if one turns out not to, try the next."""
     storage = inputs.opened(inputs.root)
     is_plain = inputs.data_set.is_folder and inputs.limit is None and not config.copy_others
     in_parts = is_plain and isinstance(storage, ListsParts) and storage.in_order
@@ -72,9 +72,9 @@ def listed_and_compared(
     way: Listed,
     started: Callable[[], Engine],
 ) -> Iterator[Run]:
-    """What there is to do; ``started`` gives the engine, if there is work for it.
+    """What there is to do; ``started`` returns the engine, if there is work for it.
 
-    Raises as ``Comparison.runs``, and ``ListedLateError`` if this way will not do.
+    Raises what ``Comparison.runs`` raises, and ``ListedLateError`` if this way does not work.
     """
     if way is Listed.IN_PARTS and state.unfinished is None:
         survey = Survey(
@@ -127,7 +127,7 @@ class _Part:
 
 
 class _Surveyors:
-    """Has workers look at parts; those ahead of their turn wait."""
+    """Has workers survey parts; results that are ahead of their turn wait."""
 
     def __init__(self, survey: Survey, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._survey = survey
@@ -145,7 +145,7 @@ class _Surveyors:
             yield found
 
     def _cut_rest_of(self, found: Found | None) -> None:
-        """Put what is left of a part before all others, and have the first ones looked at."""
+        """Put the rest of a part before all others, and have the first ones surveyed."""
         if found is not None and found.rest is not None:
             times = KEYS_PER_PART / max(1, found.keys)
             ahead = keys_ahead(found.first_key, found.last_key, times, PARTS_AT_ONCE)
@@ -156,14 +156,14 @@ class _Surveyors:
                 part.answer = asyncio.run_coroutine_threadsafe(looked_at, self._loop)
 
     async def _looked_at(self, within: KeyRange) -> Found | None:
-        what = f"listing what comes after {within.after!r}"
+        what = f"listing the keys after {within.after!r}"
         look = (Survey.look, self._survey, within, KEYS_AT_MOST)
         return await call_until_done(self._engine, what, *look, timeouts=TIMEOUTS)
 
 
 @contextmanager
 def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own, as plans are drafted now in one and now in another."""
+    """An event loop in its own thread, since plans are drafted in different threads."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Every output compared with its record, and the files of records with what was there.
+"""Every output compared with its record, and the files of records with those that should exist.
 
 Read-only: nothing here changes what is on disk (``repair`` does).
 """
@@ -36,7 +36,7 @@ from batchlight.worker.comparing import (
 )
 
 TIMEOUTS = 100
-"""Of a batch: the time for comparing up to 65,536 outputs, which may be large or slow to read."""
+"""Timeouts of a batch that comparing up to 65,536 outputs may take, if large or slow to read."""
 
 
 class Stopped(Exception):
@@ -92,14 +92,14 @@ def verify(
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
 
     ``on_progress`` is called with what was compared so far, ``say`` if a signal arrives.
-    ``workers`` and ``address``: as of a run; if either is given, workers compare the outputs of one
-    file of records each, otherwise this process does.
+    ``workers`` and ``address``: as in a run; if either is given, workers compare the outputs of one
+    file of records each; otherwise this process does.
 
-    Raises ``LockedError`` while a run works on it, and ``StorageError``.
+    Raises ``LockedError`` while a run is working on it, and ``StorageError``.
     """
     storage = open_output(output)
     if (holder := holder_of(storage)) is not None:
-        raise LockedError(f"{holder} works on {output}; verify it once that has ended")
+        raise LockedError(f"{holder} is working on {output}; verify it once that has ended")
     result = Verification(output)
     checker = Checker(storage, result, on_progress)
 
@@ -172,9 +172,9 @@ class Checker:
     async def compare_on(
         self, engine: Engine, output: Location, tell: Callable[[Iterable[Problem]], object]
     ) -> None:
-        """Compare on workers, a file of records each; ``tell`` gets the problems, in any order.
+        """Compare on workers, one file of records each; ``tell`` gets the problems, in any order.
 
-        But here if a plan is unfinished: then it is not just files that decide which rows count.
+        If a plan is unfinished, compare here: then not only files decide which rows count.
         """
         state = OutputState.load(self._storage)
         if state.unfinished is not None or isinstance(engine, InProcessEngine):
@@ -194,7 +194,7 @@ class Checker:
             tell(found.problems)
 
     def _paths(self, state: OutputState) -> list[str]:
-        """All files of records that there should be, the newest first."""
+        """All files of records that should exist, newest first."""
         lost = self._lost_files(state) if state.unfinished is None else []
         return sorted({*lost, *state.record_files}, key=range_of, reverse=True)
 

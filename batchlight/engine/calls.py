@@ -99,9 +99,9 @@ async def call_patiently(
 async def call_until_done(
     engine: Engine, what: str, function: Callable[..., T], *arguments: object, timeouts: float = 1
 ) -> T:
-    """A patient call that no image can be to blame for, so that it is sent again after a death.
+    """A patient call that is also sent again after a death, since no image can be to blame.
 
-    ``what`` it does, for a person. Raises ``ClusterError`` after ``DEATHS_ALONE`` of them.
+    ``what``: what it does, for messages. Raises ``ClusterError`` after ``DEATHS_ALONE`` deaths.
     """
     for _ in range(DEATHS_ALONE):
         try:
@@ -148,7 +148,7 @@ class Trials(Generic[Item]):
     """Runs work on some items together, in parts or one by one, and counts the resulting deaths."""
 
     def __init__(self, engine: Engine, name: str, floor: Floor | None = None) -> None:
-        """``name``: of the work, for messages; ``floor``: which it shares with other work."""
+        """``name``: of the work, for messages. ``floor``: if shared with other work."""
         self._engine = engine
         self._floor = floor or Floor()
         self._name = name
@@ -270,7 +270,7 @@ async def window(jobs: AsyncIterator[Coroutine[Any, Any, T]], size: int) -> Asyn
                 return
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                running.remove(task)  # keep the others: of two failures, one has to be dropped
+                running.remove(task)  # not the others: a second failure is dropped below
                 yield task.result()
     finally:
         for task in running:

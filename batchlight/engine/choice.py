@@ -60,8 +60,8 @@ def _holds_all_cpus() -> bool:
     if cpus - held >= TASK_OPTIONS["num_cpus"]:
         return False
     logger.warning(
-        "this runs in a Ray task or actor that holds %g of the %g CPUs of the cluster itself, so "
-        "the work is done in its process; with num_cpus=0 workers would do it",
+        "this runs in a Ray task or actor that itself holds %g of the %g CPUs of the cluster, so "
+        "the work is done in its process; with num_cpus=0, workers would do it",
         held,
         cpus,
     )

@@ -112,7 +112,7 @@ class RayEngine:
             self.__exit__()
             if isinstance(error, BatchlightError) or not isinstance(error, Exception):
                 raise
-            # Ray raises many kinds, none of them documented as its own.
+            # Ray raises many kinds of exceptions, none of them documented as its own.
             raise ClusterError(_why_no_ray(self._address, error)) from error
         return self
 
@@ -223,7 +223,7 @@ class RayEngine:
 
     @property
     def _head(self) -> Head:
-        """As it is watched by whoever waits in this event loop."""
+        """The head, as watched by everything that waits in this event loop."""
         return self._heads.setdefault(asyncio.get_running_loop(), Head(self._gcs_address))
 
     def _on_a_worker(self, error: StorageError) -> StorageError:
@@ -268,7 +268,7 @@ def ray_address(address: str | None) -> str:
 
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set those of the environment variables that are not set, for the length of the block."""
+    """Set environment variables that are not set yet, for the duration of the block."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:

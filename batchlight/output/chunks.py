@@ -48,7 +48,7 @@ class Kind(NamedTuple):
     methods: tuple[Method, ...]
     of_container: bool = False
     of_others: bool = False
-    """Whether its files are no images."""
+    """Whether its files are not images."""
 
     @property
     def of_images(self) -> bool:
@@ -56,7 +56,7 @@ class Kind(NamedTuple):
 
 
 def as_rows(inputs: Sequence[Input], again: Sequence[bool]) -> pa.Table:
-    """Inputs as rows of a plan, still without a batch.
+    """Inputs as rows of a plan, not yet assigned to batches.
 
     ``again``: for each of them, whether it has records that will be replaced.
     """
@@ -105,7 +105,7 @@ def read_chunk(
 
 
 def batches_in(rows: pa.Table, numbers: Collection[int]) -> Iterator[Batch]:
-    """Some batches of a chunk, in order; one at a time is made of its rows."""
+    """The given batches of a chunk, in order, built from its rows one at a time."""
     rows = rows.filter(pc.is_in(rows["batch"], pa.array(numbers, pa.int64())))
     at = 0
     for run in pc.run_end_encode(rows["batch"].combine_chunks()).run_ends.to_pylist():
@@ -119,7 +119,7 @@ def _inputs_in(rows: pa.Table) -> Iterator[Input]:
 
 
 def write_chunk(storage: Storage, first: int, chunk: Sequence[PlannedBatch]) -> BatchRange:
-    """Write a chunk of a plan that is not whole yet."""
+    """Write a chunk of a plan that is not complete yet."""
     written = BatchRange(chunk[0].number, chunk[-1].number)
     path = chunk_path(first, written)
     storage.write(path, to_parquet(_as_table(chunk), path))

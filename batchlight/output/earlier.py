@@ -27,14 +27,14 @@ from batchlight.storage import KeyRange, Storage
 
 @dataclass(frozen=True)
 class Earlier:
-    """What an earlier run recorded of one (input, method)."""
+    """What an earlier run recorded for one (input, method)."""
 
     path: str
-    """Of the input."""
+    """Path of the input."""
     method: Method
     status: str
     failed_with: str | None
-    """A code, perhaps of a later version."""
+    """An error code, perhaps of a later version."""
     size: int | None
     modified: datetime | None
     etag: str | None
@@ -44,16 +44,16 @@ class Earlier:
     batch: int
     lost: tuple[str, ...] = ()
     of_container: Tally | None = None
-    """Of a container: what its rows come to."""
+    """For a container: the tally of its rows."""
 
     @property
     def key(self) -> str:
-        """As of an ``Input``."""
+        """Like ``Input.key``."""
         return self.path if self.of_container is None else f"{self.path}/"
 
     @property
     def tally(self) -> Tally:
-        """What its rows come to."""
+        """The tally of its rows."""
         if self.of_container is not None:
             return self.of_container
         skipped, copied = self.status == "skipped", self.status == "copied"
@@ -85,10 +85,10 @@ _OF_IMAGES = (
     "batch",
     "lost",
 )
-"""Columns that the fields of an ``Earlier`` come from, in their order."""
+"""Columns that the fields of an ``Earlier`` come from, in the order of the fields."""
 EVERY_KEY = KeyRange()
 ROWS_AT_ONCE = 4096
-"""Earlier records that are Python objects at one time."""
+"""Earlier records that are held as Python objects at a time."""
 
 
 def earlier_rows(
@@ -96,10 +96,10 @@ def earlier_rows(
 ) -> Iterator[Earlier]:
     """The records of earlier runs, in the order of their inputs.
 
-    The chunks of one plan hold ascending ranges of inputs, so that a plan is one sorted stream of
-    which one chunk at a time is in memory; only the streams of the plans need to be merged.
+    The chunks of one plan hold ascending ranges of inputs, so a plan is one sorted stream, with one
+    chunk in memory at a time; only the streams of different plans need to be merged.
 
-    ``within``: the keys of the inputs. Of the files of records, few others are read.
+    ``within``: the keys of the inputs. Few files with other records are read.
     """
     chunks = [(chunk, [metadata_path(chunk)]) for chunk in state.metadata]
     if state.unfinished is not None:
@@ -110,7 +110,7 @@ def earlier_rows(
         ]
 
     def stream(item: tuple[BatchRange, list[str]]) -> tuple[int, int]:
-        """Of a file its plan; if that is not known any more, it is a stream by itself."""
+        """The plan of a file; if that is no longer known, the file is a stream by itself."""
         plan = bisect_right(state.plans, item[0].first)
         return plan, 0 if plan else item[0].first
 
@@ -122,9 +122,9 @@ def earlier_rows(
 
 
 def _within(storage: Storage, chunks: list[list[str]], within: KeyRange) -> Iterator[Earlier]:
-    """What a sorted stream has of a range of keys."""
+    """The records of a sorted stream that are in a range of keys."""
     if within.after:
-        # The chunk before the first one that begins within may end within.
+        # The chunk before the first one that begins in the range may end in it.
         begin = partial(_first_input, storage)
         chunks = chunks[max(0, bisect_right(chunks, within.after, key=begin) - 1) :]
     for row in _stream(storage, chunks):
@@ -135,7 +135,7 @@ def _within(storage: Storage, chunks: list[list[str]], within: KeyRange) -> Iter
 
 
 def _first_input(storage: Storage, paths: list[str]) -> str:
-    """The first input of a chunk, of which ``paths`` are the files."""
+    """The first input of a chunk, whose files are ``paths``."""
     inputs = read_records(storage, paths[0], ["input"])["input"]
     if not len(inputs):
         raise DamagedRecordsError(paths[0], "it holds no rows")
@@ -202,7 +202,7 @@ def _as_container(
 ) -> Earlier:
     """``kinds``: rows of one container, counted by status and code."""
     counts = {row["error_code"]: row["input_count"] for row in kinds if row["status"] == "failed"}
-    # One that is redone by every run decides.
+    # A failure that every run redoes takes precedence.
     code = min(counts, key=lambda code: (is_permanent(code), code), default=None)
     by_status = {row["status"]: row["input_count"] for row in kinds}
     rows = sum(row["input_count"] for row in kinds)

@@ -1,7 +1,7 @@
-"""Plans: stored before the first image is read, so that a killed run goes on with the same batches.
+"""Plans: stored before the first image is read, so that a killed run continues in the same batches.
 
-A plan is named after its first batch; numbers go on over later plans. Its chunks are written first,
-its end mark last; a chunk's rows end in the file of ``metadata/`` of the same name.
+A plan is named after its first batch; later plans continue the numbers. Its chunks are written
+first, its end mark last; a chunk's rows end up in the file of the same name in ``metadata/``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ ADVICE = "restore it, or choose another --output"
 
 @dataclass(frozen=True)
 class PlanCounts:
-    """What planning found: images of the listing, and rows that keep what they have.
+    """What planning found: images of the listing, and rows that stay as they are.
 
-    A container counts as one wherever images are counted, but for ``inputs``.
+    A container counts as one wherever images are counted, except in ``inputs``.
     """
 
     inputs: int = 0
@@ -42,7 +42,7 @@ class PlanCounts:
     containers: int = 0
     input_bytes: int = 0
     todo: int = 0
-    """Images that some method is still to be run on."""
+    """Images that still need at least one method."""
     todo_bytes: int = 0
     todo_containers: int = 0
     """How many of those are containers."""
@@ -51,19 +51,19 @@ class PlanCounts:
     changed: int = 0
     retried: int = 0
     unchanged: int = 0
-    """Images of which nothing will be read."""
+    """Images that will not be read."""
     gone: int = 0
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
     beyond: int = 0
-    """Rows of inputs that ``--limit`` has kept from being looked for."""
+    """Rows of inputs that ``--limit`` kept from being looked for."""
     beyond_tally: Tally = field(default_factory=Tally)
     passed_over: tuple[tuple[str, int], ...] = ()
-    """Files that are no images, by suffix."""
+    """Files that are not images, by suffix."""
     beside: int = 0
-    """Files beside containers, which go along with these; in none of the other counts."""
+    """Files beside containers, which are copied with them; in none of the other counts."""
     others: int = 0
-    """Files that are no images, and are copied; in none of the counts above but ``batches``."""
+    """Files that are not images but are copied; in none of the counts above except ``batches``."""
     others_bytes: int = 0
     todo_others: int = 0
 
@@ -80,9 +80,9 @@ class PlanCounts:
         return {name: value for name, value in vars(self).items() if name != "passed_over"}
 
     def in_all(self, recorded: Tally, methods: int) -> tuple[int, int]:
-        """Images, and pairs, with those in containers as far as they are recorded.
+        """Images and pairs, including those in containers as far as they are recorded.
 
-        A container that has no records counts as one image.
+        A container without records counts as one image.
         """
         inside = recorded.in_containers + max(0, self.containers * methods - recorded.containers)
         pairs = (self.inputs + self.others) * methods + inside
@@ -90,7 +90,7 @@ class PlanCounts:
 
     @property
     def in_words(self) -> str:
-        """As in ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        """Such as ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
         others = f"; {self.todo_others} other files to copy" if self.todo_others else ""
         return self._images_in_words + others
 
@@ -142,16 +142,16 @@ class Plan:
     """What the input's paths are relative to."""
     overwrite: bool
     fingerprints: Mapping[Method, Fingerprint]
-    """The latest of each method that this output has ever been planned with."""
+    """The latest one of every method that this output was ever planned with."""
     methods: tuple[Method, ...]
-    """Those that some of its batches need."""
+    """The methods that some of its batches need."""
     chunks: tuple[BatchRange, ...]
     batch_size: int | None = None
     """Images per batch at most; None if that was not recorded."""
     member_rules: Mapping[str, Any] = field(default_factory=dict)
     """``JobConfig.member_rules``."""
     continues_after: str | None = None
-    """The key of its last input if the listing was longer: then another plan is to follow."""
+    """The key of its last input if the listing is longer; another plan is then to follow."""
 
     @property
     def has_more(self) -> bool:
@@ -170,7 +170,7 @@ class Plan:
         return self.first + self.counts.batches
 
     def batches_of(self, storage: Storage, chunk: BatchRange) -> list[Batch]:
-        """The batches of one chunk, or some in the middle of one."""
+        """The batches of one chunk, or of a range within one."""
         rows = self.read_chunk(storage, self._chunk_with(chunk.first))
         return list(batches_in(rows, chunk.numbers()))
 
@@ -186,7 +186,7 @@ class Plan:
         for chunk in self.chunks:
             if batch in chunk:
                 return chunk
-        raise StorageError(f"the plan of batch {batch} does not have it", transient=False)
+        raise StorageError(f"the plan of batch {batch} does not contain it", transient=False)
 
     def read_chunk(
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None
@@ -230,7 +230,7 @@ class Plan:
         return [chunk for name in names if (chunk := BatchRange.parse(name)) is not None]
 
     def closed_at(self, storage: Storage) -> datetime | None:
-        """When this plan was closed, by the storage's own clock; None if it is not."""
+        """When this plan was closed, by the storage's own clock; None if it was not."""
         try:
             return storage.stat(closed_path(self.first)).modified
         except FileNotFoundError:
@@ -252,6 +252,6 @@ def read_plan(storage: Storage, first: int) -> Plan:
 
 
 def end_mark(plan: Plan) -> bytes:
-    """What makes a plan whole, once its chunks are there."""
+    """The file that completes a plan, once its chunks are written."""
     parameters = {m: dict(f.parameters) for m, f in plan.fingerprints.items()}
     return serialise(PlanDocument(**{**vars(plan), "fingerprints": parameters}))

@@ -1,4 +1,4 @@
-"""Listed images whose outputs would overwrite one another, or that have the names of others."""
+"""Images whose outputs would overwrite one another, or that have names of members in containers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from batchlight.planning.merging import Entry, NewImages
 from batchlight.storage import Location
 
 NO_STEM = "\n"
-"""With which no path begins: control characters are escaped."""
+"""No path starts with this, since control characters are escaped."""
 
 
 @dataclass
 class Edges:
-    """What a part of a listing begins and ends with, as far as its neighbours are concerned."""
+    """The ends of a part of a listing, as far as collisions with adjacent parts are concerned."""
 
     first_path: str | None = None
-    """Of an image, or of records; None if there are neither."""
+    """First path of an image or of records; None if there are neither."""
     last_stem: str = NO_STEM
-    """What the paths begin with whose outputs might collide with those of the last ones."""
+    """Prefix of all paths whose outputs might collide with those of the last ones."""
 
     def noted(self, entries: Iterable[Entry | NewImages]) -> Iterator[Entry | NewImages]:
-        """Pass the entries on."""
+        """Pass the entries on, noting the ends."""
         for some in entries:
             images = some.images if isinstance(some, NewImages) else (some,)
             if self.first_path is None:
@@ -37,7 +37,7 @@ class Edges:
             yield some
 
     def include(self, following: Edges) -> bool:
-        """Go on with the next part; says whether the two can be told apart."""
+        """Append the next part. Returns False if their outputs might collide."""
         if following.first_path is None:
             return True
         apart = not following.first_path.startswith(self.last_stem)
@@ -48,7 +48,7 @@ class Edges:
 def outside(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[Entry | NewImages]:
     """Pass the entries on. Raises ``UsageError`` for what cannot be done with containers.
 
-    On an object store there may be ``a.tar`` and ``a.tar/b.jpg``; these are neighbours.
+    An object store may hold both ``a.tar`` and ``a.tar/b.jpg``; these are adjacent.
     """
     container: str | None = None
     for entry in entries:
@@ -64,14 +64,14 @@ def outside(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator
                 _refuse_losing_rows(container, config)
         elif image is not None and container and image.path.startswith(f"{container}/"):
             raise UsageError(
-                f"{container} is a container, and {image.path} has the name of a member of it; "
-                "rename one, or exclude one"
+                f"{container} is a container, and {image.path} is named like a member of it; "
+                "rename or exclude one of them"
             )
         yield entry
 
 
 def _refuse_losing_rows(container: str, config: JobConfig) -> None:
-    """Other columns go through as they are, so that a row cannot be left out."""
+    """No row can be left out, since the other columns are copied as they are."""
     for option, value, kept in (
         ("failed-images", config.failed_images, "keep"),
         ("not-dark", config.not_dark, "copy"),
@@ -93,10 +93,10 @@ def apart(entries: Iterable[Entry | NewImages], config: JobConfig) -> Iterator[E
 
 
 def _neighbours(entries: Iterable[Entry | NewImages]) -> Iterator[list[Entry] | NewImages]:
-    """Entries whose outputs may collide; images that have no such neighbours come together.
+    """Groups of entries whose outputs may collide; images that cannot collide are left together.
 
     Paths whose outputs collide share all but the suffix, and in sorted order everything between
-    them starts with the same ``stem.``, so only such neighbours need to be looked at together.
+    them starts with the same ``stem.``, so only adjacent entries need to be compared.
     """
     neighbours: list[Entry] = []
     stem = NO_STEM
@@ -116,7 +116,7 @@ def _neighbours(entries: Iterable[Entry | NewImages]) -> Iterator[list[Entry] | 
 
 
 def _stand_apart(new: NewImages, stem: str) -> bool:
-    """Whether none has the stem of the one before it; ``stem`` is that of those before them."""
+    """Whether no path starts with the stem of the previous one; ``stem`` comes before the first."""
     paths = [image.path for image in new.images]
     return not any(map(str.startswith, paths, [stem, *map(_stem, paths)]))
 
@@ -126,9 +126,9 @@ def _stem(path: str) -> str:
 
 
 def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
-    """Raise ``UsageError`` at two images that would write one output.
+    """Raise ``UsageError`` if two images would be written to the same output.
 
-    An image that is gone keeps its row and its output; so one that would overwrite that fails.
+    An image that is gone keeps its row and its output, so an image that would overwrite it fails.
     """
     if len(entries) < 2:
         yield from entries
@@ -165,6 +165,6 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
 
 
 def _folders_of(path: str) -> Iterator[str]:
-    """All above a path; each could be the output of an image, as keys of a store may go on."""
+    """All folders above a path; each could be an image's output, as a key may extend another."""
     while path := path.rpartition("/")[0]:
         yield path

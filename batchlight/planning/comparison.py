@@ -1,4 +1,4 @@
-"""A listing compared with the records of earlier runs: what of it is to be done.
+"""A listing compared with the records of earlier runs, to find what there is to do.
 
 Both are streams in the same order, so comparing them is a merge, and memory stays flat.
 """
@@ -23,30 +23,30 @@ from batchlight.planning.cutting import Run
 from batchlight.planning.merging import NewImages, side_by_side
 
 AT_ONCE = 1024
-"""About how many inputs become rows together."""
+"""About how many inputs are turned into rows at a time."""
 
 
 @dataclass
 class Findings:
-    """What a comparison has found so far, in numbers."""
+    """Counts of what a comparison has found so far."""
 
     seen: Counter[str] = field(default_factory=Counter)
-    """By the names of ``PlanCounts``."""
+    """Keyed by the fields of ``PlanCounts``."""
     gone: Tally = field(default_factory=Tally)
-    """Of rows whose inputs are not listed any more."""
+    """Rows whose inputs are no longer listed."""
     beyond: Tally = field(default_factory=Tally)
-    """Of rows whose inputs nobody has looked for."""
+    """Rows whose inputs were not looked for."""
     unlisted_since: Tally = field(default_factory=Tally)
-    """Of rows that this very run has made, of inputs that are not listed any more."""
+    """Rows made by this very run whose inputs are no longer listed."""
     pairs: int = 0
     """(input, method) pairs to be done; a container counts as one input."""
     container_pairs: int = 0
-    """Those of them that are of containers."""
+    """How many of these are of containers."""
     images_done_before: int = 0
-    """In containers that there is nothing to do for."""
+    """Images in containers that need nothing done."""
 
     def add(self, other: Findings) -> None:
-        """Count those of another part of the same listing."""
+        """Add the counts of another part of the same listing."""
         self.seen += other.seen
         self.gone += other.gone
         self.beyond += other.beyond
@@ -57,7 +57,7 @@ class Findings:
 
 
 class Task(NamedTuple):
-    """Files that need the same methods, neighbours in the listing; just one unless new."""
+    """Adjacent files in the listing that need the same methods; just one unless they are new."""
 
     kind: Kind
     inputs: Sequence[Input]
@@ -75,14 +75,14 @@ class Comparison:
         since: float = math.inf,
         after: str = "",
     ) -> None:
-        """``since``: the first batch that this run has done before it lists.
+        """``since``: the first batch that this run did before listing.
 
-        ``after``: a key; what there is to do up to it is left for later.
+        ``after``: a key; inputs up to it are left for later.
         """
         self.config = config
         self.findings = Findings()
         self.edges = Edges()
-        """Of a part of a listing, once it is at its end."""
+        """Ends of a part of a listing; complete once it has been read to its end."""
         self._seen = self.findings.seen
         self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
@@ -92,7 +92,7 @@ class Comparison:
     def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
         """What there is to do, in the order of the listing.
 
-        Raises ``UsageError`` if two images would write one output, after all that comes before.
+        Raises ``UsageError`` if two outputs collide, after yielding all that comes before them.
         """
         return _as_runs(self._tasks(images, earlier))
 
@@ -171,9 +171,9 @@ class Comparison:
         return "changed" if any(changed) else "retried"
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
-        """Rows of an input that is gone, or that nobody has looked for.
+        """Count the rows of an input that is gone, or that was not looked for.
 
-        That is one after the last one that is listed, and a file that is not to be copied any more.
+        The latter comes after the last one listed, or is a file that is no longer to be copied.
         """
         mine = [row for row in rows if row.method in self.config.method]
         found = sum((row.tally for row in mine), Tally())

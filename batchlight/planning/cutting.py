@@ -1,4 +1,4 @@
-"""What there is to do, cut into batches, and those into chunks of a plan."""
+"""What there is to do, cut into batches, which are grouped into the chunks of a plan."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from batchlight.config import BATCH_SIZE, BATCHES_OF_A_SMALL_PLAN
 from batchlight.output.chunks import Kind, PlannedBatch
 
 CHUNK_ROWS = 65_536
-"""Images after which a chunk is full: what one file of ``metadata/`` will hold."""
+"""Images after which a chunk is full; each becomes one file of ``metadata/``."""
 
 CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN = 16, 256
-"""After which a plan is full, and the listing goes on into the next one. The first has about a
-million images, so that they are begun soon; each later one has several times as many as the one
+"""Chunks after which a plan is full, and the listing continues in the next one. The first has about
+a million images, so that work begins soon; each later one has several times as many as the one
 before it, since at the end of each some workers wait for others."""
 
 OTHERS_PER_BATCH = 256
 OTHERS_BYTES = 2**30
-"""After which a batch of files that are no images is full too, so that it ends in time."""
+"""Bytes after which a batch of files that are not images is full too, so that it ends in time."""
 
 MEMBER_BYTES = 65_536
-"""Of a container, for each of its images, as far as the size of a chunk goes."""
+"""Bytes of a container that count as one image when the size of a chunk is estimated."""
 
 
 class Run(NamedTuple):
-    """Neighbours in the listing that need the same, as rows of a plan (``as_rows``)."""
+    """Adjacent inputs of the same kind, as rows of a plan (``as_rows``)."""
 
     kind: Kind
     rows: pa.Table
 
 
 def first_of(runs: Iterator[Run]) -> tuple[list[Run], int]:
-    """The first runs, and how many images they are of.
+    """The first runs, and how many images they contain.
 
-    As many images as make a difference to the size of the batches, but among no more files than may
-    fill a chunk.
+    As many images as can affect the batch size, but from no more files than may fill a chunk.
     """
     found: list[Run] = []
     files = images = 0
@@ -53,10 +52,10 @@ def first_of(runs: Iterator[Run]) -> tuple[list[Run], int]:
 
 
 def cut(runs: Iterable[Run], first: int, batch_size: int) -> Iterator[list[PlannedBatch]]:
-    """Chunks of batches that are numbered from ``first``.
+    """Chunks of batches, which are numbered from ``first``.
 
-    Images that need the same methods share batches, in listing order; a container is one by
-    itself. A chunk ends with a batch, and the inputs of later chunks all come after its own.
+    Images that need the same methods share batches, in listing order; a container is a batch by
+    itself. No batch spans two chunks, and the inputs of later chunks all come after a chunk's own.
     """
     chunk = _Chunk(first, batch_size)
     for run in runs:
@@ -66,7 +65,7 @@ def cut(runs: Iterable[Run], first: int, batch_size: int) -> Iterator[list[Plann
             if chunk.is_full:
                 first += len(batches := chunk.end())
                 yield batches
-                del batches  # there is one in memory at a time
+                del batches  # only one is in memory at a time
                 chunk = _Chunk(first, batch_size)
     if batches := chunk.end():
         yield batches
@@ -74,19 +73,19 @@ def cut(runs: Iterable[Run], first: int, batch_size: int) -> Iterator[list[Plann
 
 @dataclass
 class _Growing:
-    """A batch that is not full."""
+    """A batch that is not full yet."""
 
     slices: list[pa.Table] = field(default_factory=list)
     files: int = 0
     size: int = 0
-    """Bytes; 0 for images, as these fill a batch by their number alone."""
+    """Bytes; 0 for images, which fill a batch by their number alone."""
 
     def planned(self, number: int, kind: Kind) -> PlannedBatch:
         return PlannedBatch(number, kind, pa.concat_tables(self.slices))
 
 
 class _Chunk:
-    """One that is being cut."""
+    """A chunk that is being cut."""
 
     def __init__(self, first: int, batch_size: int) -> None:
         self._first = first
@@ -97,7 +96,7 @@ class _Chunk:
         self.is_full = False
 
     def add(self, kind: Kind, rows: pa.Table) -> pa.Table:
-        """Add what there is room for in the next batch of their kind; the rest."""
+        """Add as many rows as fit into the next batch of their kind. Returns the rest."""
         growing = self._growing.setdefault(kind, _Growing())
         taken = rows.slice(0, self._batch_size - growing.files if kind.of_images else 1)
         growing.slices.append(taken)
@@ -119,12 +118,12 @@ class _Chunk:
         return growing.files >= OTHERS_PER_BATCH or growing.size >= OTHERS_BYTES
 
     def end(self) -> list[PlannedBatch]:
-        """All its batches, also those that are not full."""
+        """All its batches, including those that are not full."""
         number = self._first + len(self._full)
         rest = enumerate(self._growing.items(), number)
         return self._full + [growing.planned(n, kind) for n, (kind, growing) in rest]
 
 
 def _records_of(container_bytes: int) -> int:
-    """How many records a container may make, about."""
+    """About how many records a container may make."""
     return max(1, container_bytes // MEMBER_BYTES)

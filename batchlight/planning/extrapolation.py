@@ -1,8 +1,8 @@
-"""Where to cut what is left of a listing, so that its parts have about as many keys each.
+"""Where to cut the rest of a listing so that its parts have about the same number of keys.
 
-A store does not tell what is to come. But names mostly go on as they began: numbers count up, and
-hashes are spread evenly. Where they do not, some parts are long and others empty, which costs time
-and changes nothing else.
+A store does not tell which keys follow. But names mostly continue as they began: numbers count up,
+and hashes are spread evenly. Where they do not, some parts are long and others empty, which costs
+time but changes nothing else.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LETTERS = frozenset("".join(_CLASSES))
 def keys_ahead(first: str, last: str, times: float, number: int) -> list[str]:
     """Up to ``number`` keys after ``last``, ascending.
 
-    ``first`` and ``last`` were listed; the distance between two keys is ``times`` that of these.
-    Fewer where such names come to an end, none where they tell nothing.
+    ``first`` and ``last`` were listed; the keys are ``times`` as far apart as these. Fewer where
+    such names run out, none where they give no clue.
     """
     same = shared_letters(first, last)
     if last[same : same + 1] not in _LETTERS:
@@ -42,7 +42,7 @@ def keys_ahead(first: str, last: str, times: float, number: int) -> list[str]:
 
 
 def _alphabets(word: str) -> list[str]:
-    """What may stand in each place of words like this one."""
+    """The characters possible at each position of words like this one."""
     for alphabet in (digits, *_HEX):
         if set(word) <= set(alphabet):
             return [alphabet] * len(word)
@@ -50,7 +50,7 @@ def _alphabets(word: str) -> list[str]:
 
 
 def _number(word: str, alphabets: Sequence[str]) -> int:
-    """A word as a number; of one that is too short or has other letters, the part before."""
+    """A word as a number; everything from the first missing or foreign letter on counts as zero."""
     found = 0
     is_known = True
     for place, alphabet in enumerate(alphabets):
@@ -61,7 +61,7 @@ def _number(word: str, alphabets: Sequence[str]) -> int:
 
 
 def _word(number: int, alphabets: Sequence[str]) -> str | None:
-    """The word of a number; None if it is too large."""
+    """The word for a number; None if it is too large."""
     letters: list[str] = []
     for alphabet in reversed(alphabets):
         number, digit = divmod(number, len(alphabet))

@@ -41,11 +41,11 @@ class InputSet:
     data_set: DataSet
     patterns: Patterns = field(default_factory=Patterns)
     limit: int | None = None
-    """How many images are listed at most, the first ones; all by default."""
+    """How many images to list at most, from the first; all by default."""
     image_columns: tuple[str, ...] = ()
-    """Of Parquet files, if these do not tell."""
+    """Columns of Parquet files with images; found in each file by default."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
-    """By the listing, once it is at its end."""
+    """What the listing found besides images; complete once it has ended."""
 
     @property
     def root(self) -> Location:
@@ -58,14 +58,14 @@ class InputSet:
         return self.data_set.given
 
     def default_output(self) -> Location:
-        """The input with ``-enhanced`` appended; ``UsageError`` where that names no place."""
+        """The input with ``-enhanced`` appended; ``UsageError`` for a list, or without a name."""
         if self.data_set.is_list or not self.given.name:
             what = "a list" if self.data_set.is_list else "a bucket or a file system as a whole"
             raise UsageError(f"--output is required when --input is {what}")
         return self.given.with_name_suffix("-enhanced")
 
     def would_lose(self, output: Location) -> bool:
-        """Whether an output there would take images of this input out of its listing."""
+        """Whether an output there would remove images of this input from its listing."""
         if not self.data_set.is_folder or not self.root.encloses(output):
             return False
         storage = open_source(output)
@@ -86,19 +86,19 @@ class InputSet:
     def images(self, soon: bool = False) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory.
 
-        ``soon``: as ``Storage.walk`` has it.
+        ``soon``: see ``Storage.walk``.
         """
         self.passed_over.clear()
         found = self._matching(self._images_of(self._found(soon=soon)))
         return self._limited(in_order_of_keys(found))
 
     def images_among(self, files: Iterable[FileInfo]) -> Iterator[Input]:
-        """The images of a part of the listing of a folder."""
+        """The images among the files of one part of a folder's listing."""
         self.passed_over.clear()
         return self._matching(self._images_of(self._looked_into(files)), is_all=False)
 
     def _limited(self, found: Iterable[Input]) -> Iterator[Input]:
-        """Up to the last image or container that is wanted; other files do not count."""
+        """Everything up to the last image or container wanted; other files do not count."""
         if self.limit is None:
             yield from found
             return
@@ -110,14 +110,14 @@ class InputSet:
                 return
 
     def first_images(self, files: int) -> tuple[list[Input], bool]:
-        """Images and containers among the first so many files, and whether that is all."""
+        """Images and containers among the first ``files`` files, and whether there are no more."""
         self.passed_over.clear()
         found = list(islice(self._found(files + 1), files + 1))
         is_all = len(found) <= files
         return list(self._matching(self._images_of(found[:files]), is_all)), is_all
 
     def _found(self, at_most: int | None = None, soon: bool = False) -> Iterator[Input]:
-        """All that is listed, or so many files; of a folder, of any kind."""
+        """Everything listed, or the first ``at_most`` files; in a folder, files of any kind."""
         if self.data_set.is_list:
             yield from self._listed()
         elif not self.data_set.is_folder:
@@ -127,7 +127,7 @@ class InputSet:
             yield from self._looked_into(self.opened(self.root).walk(at_most, soon))
 
     def _looked_into(self, files: Iterable[FileInfo]) -> Iterator[Input]:
-        """What files are; of Parquet files, their footers tell, and several are read at once."""
+        """Files as inputs; Parquet footers, read several at once, tell which are containers."""
         listed = iter(files)
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(listed, STAT_AHEAD)):
@@ -150,11 +150,11 @@ class InputSet:
 
     @cached_property
     def opened(self) -> Callable[[Location], Storage]:
-        """Gives a storage to read from, each opened once."""
+        """Opens a storage to read from, each location only once."""
         return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
 
     def _images_of(self, found: Iterable[Input]) -> Iterator[Input]:
-        """Without what is passed over, which is counted, and warned of at the end."""
+        """Leaves out and counts what is passed over; warns of links to folders at the end."""
         if not self.data_set.is_folder:
             yield from found
             return
@@ -169,8 +169,8 @@ class InputSet:
                 met.add(item.path, beside=self._goes_along(item))
         if met.linked_folders:
             logger.warning(
-                "links to folders in %s are not followed: %d, such as %s; give what they lead to "
-                "as inputs of their own",
+                "links to folders in %s are not followed: %d, such as %s; give their targets as "
+                "inputs of their own",
                 self.root,
                 len(met.linked_folders),
                 met.linked_folders[0],
@@ -190,11 +190,11 @@ class InputSet:
             self.patterns.warn_of_unused()
 
     def _goes_along(self, item: Input) -> bool:
-        """Whether a file that is no image is copied if there are containers in its folder."""
+        """Whether a file that is not an image is copied if its folder holds containers."""
         return item.defect is None and not self.patterns.excludes(item.path)
 
     def _is_copied(self, path: str) -> bool:
-        """Whether ``--copy-others`` copies a file: not beside containers, where all go along."""
+        """Whether ``--copy-others`` copies a file: not beside containers, where all are copied."""
         return self.data_set.copies_others and path.rpartition("/")[0] not in self._with_containers
 
     @cached_property
@@ -210,7 +210,7 @@ class InputSet:
         return takes_some_of(self.patterns, item.path)
 
     def _listed(self) -> Iterator[Input]:
-        """The entries in order, each looked at; several at once, since each is a request."""
+        """The entries in order, each looked up; several at once, since each is a request."""
         entries, duplicates = self.data_set.entries()
         if duplicates:
             logger.warning(
@@ -222,7 +222,7 @@ class InputSet:
 
         def look(entry: ListEntry) -> Input:
             place = self.root if entry.source is None else Location.parse(entry.source)
-            # Of a local file, nobody but the file system is believed: a look is no request.
+            # For a local file, only the file system is trusted: a lookup costs no request.
             known = entry if place.remote else replace(entry, etag=None)
             return _look_at(known, storage, opened)
 
@@ -234,7 +234,7 @@ class InputSet:
 def open_inputs(config: JobConfig) -> InputSet:
     """Find out what ``--input`` is.
 
-    Raises ``UsageError`` if it is nothing that can be used, ``StorageError`` if it is out of reach.
+    Raises ``UsageError`` if it cannot be used, ``StorageError`` if it cannot be reached.
     """
     given = Location.parse(config.input)
     root = given
@@ -252,7 +252,7 @@ def open_inputs(config: JobConfig) -> InputSet:
             f"to enhance its images again, give one of its folders, such as {given}/classical"
         )
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
-        # Not to be mistaken for an empty prefix: a list that is missing is no empty data set.
+        # Not to be mistaken for an empty prefix: a missing list is not an empty data set.
         raise UsageError(f"there is no {given}; check --input")
     columns = config.image_column
     of_images = (
@@ -273,7 +273,7 @@ def _is_input_name(path: str) -> bool:
 
 
 def _is_other(item: Input) -> bool:
-    """Whether a file that was listed is no image and no container, whatever is wrong with it."""
+    """Whether a listed file is neither an image nor a container, whatever is wrong with it."""
     return is_other_name(item.path) and not item.container
 
 
@@ -288,8 +288,8 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
     if shown != path:
         return Input(shown, defect=BAD_NAME)
     if not _is_input_name(path):
-        return Input(path, source, defect="the name does not end like that of an image")
-    container = may_be_container(path)  # a Parquet file is named for what it holds
+        return Input(path, source, defect="the name does not end in an image suffix")
+    container = may_be_container(path)  # a list names a Parquet file for the images in it
     if entry.etag is not None:
         listed = FileInfo(path, entry.size, entry.modified, entry.etag)
         return replace(_as_input(listed, container), source=source)
@@ -297,7 +297,7 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
         place, below = place_of(Input(path, source), storage, opened)
         return replace(_as_input(place.stat(below), container), path=path, source=source)
     except (FileNotFoundError, PermissionError):
-        # The batch will meet it again, and say so in its row.
+        # The batch will fail in the same way, and record that in its row.
         return Input(path, source, container=container)
     except NameRefusedError as error:
         return Input(path, source, defect=str(error), container=container)

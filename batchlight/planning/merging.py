@@ -1,7 +1,7 @@
-"""A listing and the earlier records side by side, path by path.
+"""A listing merged with the earlier records, path by path.
 
-Of most images there are no records, or of none. So the listing is looked at many images at a time,
-and those that need nobody's attention are passed on together.
+Usually either most images have no records, or all have some. So the listing is processed many
+images at a time, and those that need no closer look are passed on together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input
 
 AT_ONCE = 1024
-"""How many images of a listing are looked at together."""
+"""How many images of a listing are processed together."""
 
 _NOTHING: Mapping[Method, Earlier] = {}
 _NO_ROWS: tuple[str | None, Iterable[Earlier]] = (None, ())
@@ -32,12 +32,12 @@ class Entry(NamedTuple):
     rows: Mapping[Method, Earlier]
 
     def entries(self) -> Iterator[Entry]:
-        """The only one."""
+        """Just this one."""
         return iter((self,))
 
 
 class NewImages(NamedTuple):
-    """Neighbours in the listing without records: files that are images, and whose names will do."""
+    """Adjacent images in the listing without records: image files with usable names."""
 
     images: Sequence[Input]
 
@@ -49,7 +49,7 @@ class NewImages(NamedTuple):
 def side_by_side(
     images: Iterable[Input], earlier: Iterable[Earlier]
 ) -> Iterator[Entry | NewImages]:
-    """Merge two streams that are both in the order of their keys."""
+    """Merge two streams that are both in key order."""
     rows_of = groupby(earlier, key=attrgetter("key"))
     key, rows = next(rows_of, _NO_ROWS)
     for listed in _last_of_each_key(images):
@@ -93,7 +93,7 @@ def _is_plain(item: Input) -> bool:
 
 
 def _last_of_each_key(images: Iterable[Input]) -> Iterator[list[Input]]:
-    """About ``AT_ONCE`` at a time. Two odd names may be shown as the same path."""
+    """About ``AT_ONCE`` items at a time. Two odd names may be escaped to the same path."""
     listed = iter(images)
     last: list[Input] = []
     while block := list(islice(listed, AT_ONCE)):

@@ -1,4 +1,4 @@
-"""What a listing met beside the images that it gave."""
+"""What a listing found besides the images that it yields."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
-"""Of those that are passed over, told apart."""
+"""How many suffixes to count separately, and how long they may be; the rest share one count."""
 
 
 @dataclass
 class _Folder:
     path: str
     suffixes: Counter[str] = field(default_factory=Counter)
-    """Of files in it that are no images."""
+    """Of the files in it that are not images."""
     holds_containers: bool = False
 
     def encloses(self, folder: str) -> bool:
@@ -22,7 +22,7 @@ class _Folder:
 
 @dataclass
 class PassedOver:
-    """What a listing met beside the images that it gave."""
+    """What a listing found besides the images that it yields."""
 
     linked_folders: list[str] = field(default_factory=list)
     not_matching: int = 0
@@ -30,12 +30,12 @@ class PassedOver:
     _suffixes: Counter[str] = field(default_factory=Counter)
     _beside: int = 0
     _folders: list[_Folder] = field(default_factory=list)
-    """Those that the listing is in: what lies there may still turn out to be beside containers."""
+    """The folders that the listing is in: files there may yet turn out to lie beside containers."""
 
     def add(self, path: str, beside: bool = True) -> None:
         """Count a file, in the order of the listing.
 
-        ``beside``: whether it goes along if there is a container in its folder.
+        ``beside``: whether it is copied if there is a container in its folder.
         """
         name = path.rpartition("/")[2]
         suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
@@ -43,17 +43,17 @@ class PassedOver:
         _count(counter, suffix if len(suffix) <= SUFFIX_LENGTH else "")
 
     def add_container(self, path: str) -> None:
-        """Note a container that is given, in the order of the listing."""
+        """Note a container that is yielded, in the order of the listing."""
         self._folder_of(path).holds_containers = True
 
     def include(self, other: PassedOver) -> None:
-        """Count what the next part of the same listing has met, once that is at its end."""
+        """Add what the next part of the same listing found, once that part has ended."""
         self.not_matching += other.not_matching
         for suffix, number in other.suffixes.items():
             _count(self._suffixes, suffix, number)
 
     def clear(self) -> None:
-        """Forget all, before another listing."""
+        """Forget everything, before another listing."""
         self.linked_folders.clear()
         self.not_matching = self._beside = 0
         self._suffixes.clear()
@@ -61,18 +61,18 @@ class PassedOver:
 
     @property
     def suffixes(self) -> Counter[str]:
-        """Files that are no images, by the end of their names, but for those beside containers."""
+        """Files that are not images, by suffix, except those beside containers."""
         self._leave_all()
         return self._suffixes
 
     @property
     def counts(self) -> tuple[tuple[str, int], ...]:
-        """By suffix, sorted."""
+        """The same, sorted."""
         return tuple(sorted(self.suffixes.items()))
 
     @property
     def beside(self) -> int:
-        """Files beside containers, which go along."""
+        """Files beside containers, which are copied with them."""
         self._leave_all()
         return self._beside
 
@@ -97,6 +97,6 @@ class PassedOver:
 
 
 def _count(counter: Counter[str], suffix: str, number: int = 1) -> None:
-    """There are never more than ``SUFFIXES_AT_MOST`` and the empty one, which all others have."""
+    """Count a suffix; those beyond the first ``SUFFIXES_AT_MOST`` count as the empty one."""
     known = suffix in counter or len(counter) < SUFFIXES_AT_MOST
     counter[suffix if known else ""] += number

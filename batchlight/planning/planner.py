@@ -1,4 +1,4 @@
-"""What there is to do, in batches, and what was found on the way, in numbers."""
+"""What there is to do, in batches, and counts of what was found on the way."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Planner:
         since: float = math.inf,
         rest_of: Plan | None = None,
     ) -> None:
-        """``passed_over``: what the listing meets beside the images.
+        """``passed_over``: what the listing finds besides the images.
 
-        ``since``: as of a ``Comparison``. ``rest_of``: a plan of part of this listing, to go on
-        after; what there is to do up to there is left for later.
+        ``since``: see ``Comparison``. ``rest_of``: a plan of part of this listing, to continue
+        after; inputs up to there are left for later.
         """
         self.config = config
         self.fingerprints = fingerprints
         self.batch_size = (rest_of and rest_of.batch_size) or 0
-        """Of what is cut; known once the first batch is."""
+        """Images per batch; known once the first batch is."""
         self._passed_over = passed_over or PassedOver()
         self.since = since
         self.after = (rest_of and rest_of.continues_after) or ""
@@ -48,7 +48,7 @@ class Planner:
 
     @property
     def counts_so_far(self) -> PlanCounts:
-        """What was found of images."""
+        """What was found so far, without what was passed over."""
         found: dict[str, Any] = dict(self.findings.seen)
         return PlanCounts(
             **found,
@@ -59,7 +59,7 @@ class Planner:
 
     @property
     def counts(self) -> PlanCounts:
-        """What was found, once the listing is at its end."""
+        """What was found; complete once the listing has ended."""
         met = self._passed_over
         return replace(self.counts_so_far, passed_over=met.counts, beside=met.beside)
 
@@ -68,10 +68,10 @@ class Planner:
         return self._comparison.runs(images, earlier)
 
     def chunks(self, runs: Iterator[Run], first: int) -> Iterator[list[PlannedBatch]]:
-        """Cut what is to do into batches numbered from ``first``, and those into chunks."""
+        """Cut what there is to do into batches numbered from ``first``, grouped into chunks."""
         ahead, number = first_of(runs)
         self.batch_size = self.batch_size or self.config.images_per_batch(number)
         for chunk in cut(chain(ahead, runs), first, self.batch_size):
             self._batches += len(chunk)
             yield chunk
-            del chunk  # there is one in memory at a time
+            del chunk  # only one is in memory at a time

@@ -1,4 +1,4 @@
-"""One part of a listing, looked at wherever that is: on a worker, or in the driver."""
+"""One part of a listing, compared with the earlier records on a worker or in the driver."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _KIND = "kind"
 
 @dataclass(frozen=True)
 class Found:
-    """What one part of a listing has come to."""
+    """What was found in one part of a listing."""
 
     rows: bytes
-    """What there is to do: rows of a plan with the place of their kind, as Parquet."""
+    """What there is to do: rows of a plan with the index of their kind, as Parquet."""
     kinds: tuple[Kind, ...]
     findings: Findings
     passed_over: PassedOver
     patterns_used: tuple[bool, ...]
     first_key: str
-    """Of all that was listed; empty if nothing was."""
+    """First of all keys listed; empty if there are none."""
     last_key: str
     keys: int
-    """How many were listed."""
+    """Number of keys listed."""
     rest: KeyRange | None
-    """What has not been looked at of the range that was asked for."""
+    """What is left of the requested range."""
     edges: Edges
     error: str | None = None
-    """What the job is to end with, after the rows."""
+    """The message that the job must end with, after the rows."""
 
     def runs(self) -> Iterator[Run]:
         """What there is to do, in order."""
@@ -62,22 +62,22 @@ class Found:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is needed to look at any part of a listing."""
+    """What is needed to survey any part of a listing."""
 
     config: JobConfig
     fingerprints: Mapping[Method, Fingerprint]
     data_set: DataSet
     output: Location
     state: OutputState
-    """Whose last plan is closed."""
+    """State of the output; its last plan is closed."""
     since: float
-    """As of a ``Comparison``, and ``after`` too."""
+    """``since`` and ``after``: see ``Comparison``."""
     after: str
 
     def look(self, within: KeyRange, at_most: int) -> Found | None:
-        """List a range of keys, or the first ones of it, and compare them with their records.
+        """List a range of keys, or its first ones, and compare them with their records.
 
-        None for what has to be listed as a whole: containers, and what ``ListsParts`` refuses.
+        None if the listing has to be made as a whole: it has containers, or ``part`` refuses it.
         """
         patterns = Patterns.of(self.config.include, self.config.exclude)
         inputs = InputSet(self.data_set, patterns, None, self.config.image_column)
@@ -110,7 +110,7 @@ class Survey:
 
 
 def _packed(runs: Sequence[Run]) -> tuple[bytes, tuple[Kind, ...]]:
-    """The rows of all runs with the places of their kinds, as Parquet; and the kinds."""
+    """The rows of all runs with the indexes of their kinds, as Parquet; and the kinds."""
     kinds = list(dict.fromkeys(run.kind for run in runs))
     places = np.repeat(
         np.array([kinds.index(run.kind) for run in runs], np.int16),

@@ -21,19 +21,19 @@ LINKED_FOLDER = "it is a link to a folder, and none is followed"
 def escape_controls(name: str) -> str:
     r"""The name as text for a table or a terminal.
 
-    Control characters, and bytes that were no UTF-8 (as ``os.fsdecode`` gives them), are written
+    Control characters, and bytes that were not UTF-8 (as ``os.fsdecode`` gives them), are written
     as ``\x07``.
     """
-    if name.isprintable():  # as most, and as no character of these kinds
+    if name.isprintable():  # most are, and none with such characters is
         return name
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
 
 class ListedLateError(Exception):
-    """A listing that is given as it comes met a file that is due before what it has given.
+    """A listing that yields files early met one that sorts before what it has already yielded.
 
-    Names are shown without control characters, and so may sort elsewhere.
+    Names with control characters are escaped, and so may sort elsewhere.
     """
 
 
@@ -52,7 +52,7 @@ class FileInfo:
     path: str
     """Relative to the storage's root, separated by ``/``; always valid, printable text.
 
-    A folder that is not gone into, since it cannot be listed or is a link, ends in a slash.
+    A folder that is not entered, since it cannot be listed or is a link, ends in a slash.
     """
 
     size: int | None = None
@@ -79,9 +79,9 @@ class Reader(Protocol):
     """Bytes."""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """So many bytes, fewer only at the end of the file.
+        """``size`` bytes from ``offset``; fewer only at the end of the file.
 
-        Raises ``ChangedError`` if that is found out, else what ``Storage.read`` raises.
+        Raises ``ChangedError`` if a change is noticed, else what ``Storage.read`` raises.
         """
 
     def require_unchanged(self) -> None:
@@ -98,10 +98,10 @@ class Writer(Protocol):
         """Append to it. Raises ``StorageError``."""
 
     def commit(self) -> None:
-        """Put it at its path, flushed. Raises as ``Storage.write``."""
+        """Put it at its path, flushed. Raises what ``Storage.write`` raises."""
 
     def abort(self) -> None:
-        """Leave nothing of it, unless it is committed."""
+        """Discard it, unless it is committed."""
 
 
 class Storage(Protocol):
@@ -122,9 +122,9 @@ class Storage(Protocol):
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
         Left out: hidden names (any part starting with a dot), and folders that hold
-        ``_batchlight``, which are somebody's output. ``at_most``: so many files will do, so that a
-        store need not list more. ``soon``: give files before the listing is at its end, where the
-        store lists in order; raises ``ListedLateError``, very seldom.
+        ``_batchlight``, which are somebody's output. ``at_most``: this many files are enough, so a
+        store need not list more. ``soon``: yield files before the listing has ended, where the
+        store lists in order; this raises ``ListedLateError``, very rarely.
         """
 
     def names(self, folder: str) -> list[str]:
@@ -133,7 +133,7 @@ class Storage(Protocol):
     def each_name(self, folder: str) -> Iterator[str]:
         """The same in any order, some perhaps twice, never all in memory.
 
-        Of a folder without folders in it.
+        Only for a folder without folders in it.
         """
 
     def folders(self, folder: str) -> list[str]:
@@ -149,23 +149,23 @@ class Storage(Protocol):
         """The whole file."""
 
     def read_part(self, path: str, start: int, size: int) -> bytes:
-        """So many bytes of a file, fewer only at its end. Raises as ``read``."""
+        """``size`` bytes from ``start``; fewer only at the end. Raises what ``read`` raises."""
 
     def open_reader(self, path: str) -> Reader:
-        """A file to be read in pieces. Raises as ``read``."""
+        """A file to be read in pieces. Raises what ``read`` raises."""
 
     def open_writer(
         self, path: str, readers: int = EVERYONE, modified: datetime | None = None
     ) -> Writer:
         """A file to be written in pieces, replacing what is there once it is whole.
 
-        ``readers`` and ``modified``: as of ``write``.
+        ``readers`` and ``modified``: see ``write``.
         """
 
     def readers(self, path: str, beside: str = "") -> int:
         """Who may read a file, as permission bits for a local file below the folder ``beside``.
 
-        That is the root if none is given. Those of everyone where there are no such bits, or no
+        By default, that folder is the root. Those of everyone where there are no such bits, or no
         such file.
         """
 
@@ -174,12 +174,12 @@ class Storage(Protocol):
     ) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all.
 
-        ``readers``: permission bits that a local file has at most. ``modified``: when a local file
-        counts as modified; now by default. Object stores know but their own time.
+        ``readers``: the most permission bits that a local file gets. ``modified``: the modification
+        time of a local file; now by default. Object stores know only their own time.
         """
 
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
-        """Like ``write``, but only if there is no such file yet; says whether it was created.
+        """Like ``write``, but only if there is no such file yet; returns whether it was created.
 
         A file that is there already with this very content may count as created: the answer to an
         earlier try may have been lost.

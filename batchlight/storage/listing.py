@@ -22,27 +22,27 @@ logger = logging.getLogger(__name__)
 
 KEYS_PER_PAGE = 1000
 KEYS_AT_ONCE = 65_536
-"""Sorted together where a store lists in order anyway."""
+"""Keys sorted at a time where a store lists in order anyway."""
 RESTARTS = 10
-"""How often a listing is begun at the first key."""
+"""How often a listing may begin at the first key."""
 _DIRECTORY_BUCKET = "--x-s3"
 
 
 class Pages:
     """The pages of a listing in the store's own order.
 
-    After a failure of ``next``, the following call goes on after the last key that was listed,
-    or at the first key, so that keys come twice, where the store cannot start after a given key.
+    After ``next`` fails, the following call continues after the last key listed. Where the store
+    cannot start after a given key, it begins at the first again, so keys come twice.
     """
 
     def __init__(
         self, store: Any, location: Location, folder: str | None = None, after: str = ""
     ) -> None:
-        """``folder``: list only what is below it. ``after``: a key, if the store knows of such."""
+        """``folder``: list only what is below it. ``after``: start after it, if the store can."""
         self._folder = folder
         self._store = store
         self._location = location
-        # Azure's client filters by the order of names, which is not the order of every account;
+        # Azure's client filters by name order, in which not every account lists;
         # S3's directory buckets ignore the key to start after.
         self._resumable = location.scheme != "az" and not location.bucket.endswith(
             _DIRECTORY_BUCKET
@@ -83,8 +83,8 @@ class Pages:
 def lists_in_order(location: Location) -> bool:
     """Whether a store is known to list in the order of UTF-8 bytes.
 
-    AWS and Google promise it. Others that are reached by S3's protocol need not (SeaweedFS goes
-    folder by folder), nor need S3's directory buckets and Azure's hierarchical accounts.
+    AWS and Google guarantee it. Other stores with an S3 API do not (SeaweedFS lists folder by
+    folder), nor do S3's directory buckets and Azure's hierarchical accounts.
     """
     if location.scheme == "s3":
         return not (endpoint_of(location) or location.bucket.endswith(_DIRECTORY_BUCKET))
@@ -92,31 +92,31 @@ def lists_in_order(location: Location) -> bool:
 
 
 class SortingTable:
-    """Where a listing is put together and sorted, in flat memory.
+    """Collects and sorts a listing, in constant memory.
 
-    Batches must not depend on the store, so that all of a listing is sorted that may not be in
-    order. Raises ``sqlite3.Error`` where the disk is in trouble.
+    Batches must not depend on the store, so everything that may be out of order is sorted. Raises
+    ``sqlite3.Error`` if there is trouble with the disk.
     """
 
     def __init__(self, table: sqlite3.Connection, in_order: bool = False) -> None:
         self._table = table
         self._in_order = in_order
         self._keys = 0
-        """In the table, of a listing that is in order."""
+        """Keys in the table, for a listing that is in order."""
         self._last = b""
-        """Up to which all was taken."""
+        """Path up to which everything was taken."""
         self._outputs: set[str] = set()
         """Folders that hold ``_batchlight``."""
         self._files = 0
-        """Those that ``add`` counts."""
+        """Files counted by ``add``."""
         table.execute("PRAGMA journal_mode = OFF")
         table.execute("CREATE TABLE file (path BLOB, size, modified TEXT, etag TEXT, defect TEXT)")
 
     def add(self, page: Sequence[FileInfo], will_do: int | None = None) -> bool:
-        """Take a page in; a key that comes twice counts once, as it was the last time.
+        """Add a page; a key that comes twice counts once, as it was the last time.
 
-        Says whether there are as many inputs as will do, not counting empty ones, which may be
-        marks of folders. Raises ``ListedLateError``.
+        Returns whether there are ``will_do`` inputs, not counting empty ones, which may be folder
+        marks. Raises ``ListedLateError``.
         """
         for info in page:
             if INTERNAL not in info.path:
@@ -139,7 +139,7 @@ class SortingTable:
             self._keys += len(page)
             return False
         self._files += sum(bool(info.size) and self._is_input(info.path) for info in page)
-        if self._files >= will_do:  # counted again, as those of an output leave when it is found
+        if self._files >= will_do:  # recount: files of an output drop out once it is found
             self._files = sum(bool(info.size) for info in self.inputs())
         return self._files >= will_do
 
@@ -147,17 +147,17 @@ class SortingTable:
         below = f"{folder}/".encode() if folder else b""
         if self._last.startswith(below) and self._last and folder not in self._outputs:
             logger.warning(
-                "%s is the output of a run, which showed only after some of its files were listed: "
-                "images among them are taken for inputs; move them, or leave them out by --exclude",
+                "%s turned out to be the output of a run only after some of its files were listed: "
+                "images among them are taken as inputs; move them or leave them out with --exclude",
                 folder,
             )
         self._outputs.add(folder)
 
     def ready(self, last: str) -> Iterator[FileInfo]:
-        """What comes before anything that is listed after the key ``last``; now and then.
+        """What comes before anything listed after the key ``last``; only now and then.
 
-        A key that is shown in another way may be due later than it was listed; or sooner, at which
-        ``add`` raises.
+        An escaped key may be due later than it was listed; or sooner, in which case ``add``
+        raises.
         """
         if not self._in_order or self._keys < KEYS_AT_ONCE:
             return
@@ -167,7 +167,7 @@ class SortingTable:
         self._last = up_to
 
     def inputs(self, up_to: bytes | None = None) -> Iterator[FileInfo]:
-        """What ``Storage.walk`` gives, but for what was ready before, up to the end or a path."""
+        """What ``Storage.walk`` gives, except what was ready before, up to the end or a path."""
         earlier: FileInfo | None = None
         rows = self._table.execute(
             "SELECT * FROM file WHERE path > ? AND (? IS NULL OR path <= ?) "
@@ -202,7 +202,7 @@ def sorting_table(in_order: bool = False) -> Iterator[SortingTable]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="batchlight-") as folder,
-        # A listing may be gone on with in another thread than it was begun in.
+        # A listing may continue in another thread than the one it began in.
         closing(sqlite3.connect(f"{folder}/listing", check_same_thread=False)) as table,
     ):
         yield SortingTable(table, in_order)

@@ -40,28 +40,28 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=60)
-"""How long an operation is tried again while the store is in trouble."""
+"""How long an operation is retried while the store has trouble."""
 LISTING_PATIENCE = timedelta(minutes=5)
 """The same for one page of a listing."""
 PROBE_PATIENCE = timedelta(seconds=2)
-"""The same for the first look, and for all after an outage that outlasted our patience."""
+"""The same for the first check, and for everything after an outage that outlasted our patience."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two tries; doubled each time."""
 
 CLIENT_RETRIES, LARGE_RETRIES = 0, 8
-"""The client's own. It retries parts of large objects, for only it knows them; all else is retried
-here, where a signal can interrupt, and where it shows that the store asks to slow down."""
+"""The client's own. It retries parts of large objects, as only it knows them; everything else is
+retried here, where a signal can interrupt and it is noticed if the store asks to slow down."""
 PROBE_RETRIES = 1
 
 STALL_TIMEOUT = timedelta(seconds=20)
-"""How long nothing may come from the store; for a write, that includes the time of sending."""
+"""How long the store may stay silent; for a write, this includes the time of sending."""
 LARGE_BYTES = 8 * 2**20
 LARGE_STALL_TIMEOUT = timedelta(minutes=10)
-"""For writes of more than that."""
+"""The same for larger writes."""
 
 
 class OddNameError(StorageError):
-    """A listing met a key that the client cannot have, and so ended."""
+    """A listing ended at a key that the client cannot handle."""
 
 
 class ObjectStorage:
@@ -116,7 +116,7 @@ class ObjectStorage:
         return lists_in_order(self.location)
 
     def part(self, within: KeyRange, at_most: int) -> Part:
-        """As of ``ListsParts``."""
+        """See ``ListsParts``."""
         pages = Pages(self._store, self.location, after=within.after)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
@@ -129,7 +129,7 @@ class ObjectStorage:
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
     def _lists_root(self) -> bool:
-        """Whether what is directly in the root can be listed, if not all that is below it."""
+        """Whether the root itself can be listed, even if not everything below it can."""
         try:
             self.folders("")
         except OddNameError:
@@ -137,7 +137,7 @@ class ObjectStorage:
         return True
 
     def _by_folder(self, folder: str) -> Iterator[list[FileInfo]]:
-        """All but what is in folders with names that the client refuses, of which it warns."""
+        """Everything but what is in folders with names that the client refuses; warns of these."""
         try:
             found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         except OddNameError as error:
@@ -151,9 +151,9 @@ class ObjectStorage:
             yield from self._by_folder(below.rstrip("/"))
 
     def _is_folder_mark(self, info: FileInfo) -> bool:
-        """Some tools mark folders by empty objects, whose key ends in a slash, which is not shown.
+        """Some tools mark folders by empty objects whose keys end in a slash, which is not shown.
 
-        An empty file has such a key without the slash, and so is asked for.
+        A file that is really empty has its key without the slash, and is found under it.
         """
         return not (info.size or info.defect is not None or self.is_file(info.path))
 
@@ -165,7 +165,7 @@ class ObjectStorage:
 
     def each_name(self, folder: str) -> Iterator[str]:
         pages = Pages(self._store, self.location, folder)
-        # Page by page, as of 10^6 names there are 1000, any of which may break off.
+        # Page by page: 10^6 names take 1000 pages, and any of these may break off.
         while page := self._ask("list", folder, pages.next, LISTING_PATIENCE):
             paths = (info.path.removeprefix(f"{folder}/") for info in page if info.path != folder)
             yield from (path for path in paths if "/" not in path)
@@ -175,7 +175,7 @@ class ObjectStorage:
             self.stat(path)
         except (FileNotFoundError, NameRefusedError):
             return False
-        except PermissionError:  # it may be listed, but not read
+        except PermissionError:  # it can be listed, but not read
             return True
         return True
 
@@ -230,7 +230,7 @@ class ObjectStorage:
         try:
             self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:
-            # Perhaps by an earlier try, the client's or ours, whose answer was lost.
+            # Perhaps created by an earlier try, the client's or ours, whose answer was lost.
             with suppress(FileNotFoundError):
                 return self.read(path) == data
             return False
@@ -245,7 +245,7 @@ class ObjectStorage:
             self._ask("delete", path, lambda: obstore.delete(self._store, path))
 
     def sync(self) -> None:
-        """Nothing to do: what a store has answered for is safe."""
+        """Nothing to do: what a store has acknowledged is safe."""
 
     def sweep(self) -> None:
         """Nothing to do: a put is atomic and leaves no temporary file."""
@@ -253,9 +253,9 @@ class ObjectStorage:
     def _ask(
         self, doing: str, path: str, request: Callable[[], T], patience: timedelta | None = None
     ) -> T:
-        """What the store answers; asks again while its trouble may pass, at the pace that it bears.
+        """The store's answer. Retries while its trouble may pass, at a pace that it can bear.
 
-        An outage is waited out once, not by each operation of a run that is about to end.
+        An outage is waited out once, not by every operation of a run that is about to end.
         """
         refuse_fork()
         patience = PROBE_PATIENCE if self._given_up else patience or PATIENCE
@@ -278,7 +278,7 @@ class ObjectStorage:
 
     @contextmanager
     def _trouble(self, doing: str, path: str) -> Iterator[None]:
-        """Turn the store's exceptions into those of ``Storage``, without what may be secret."""
+        """Turn the store's exceptions into those of ``Storage``, leaving out what may be secret."""
         where = str(self.location.joined(path)) if path else str(self.location)
         try:
             yield
@@ -300,13 +300,13 @@ class ObjectStorage:
                 PACE.slow_down()
             raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
-            raise NameRefusedError(f"the store does not take the name {where}") from error
+            raise NameRefusedError(f"the store does not accept the name {where}") from error
 
 
 def _interruptible(request: Callable[[], T]) -> T:
-    """What the client answers. In the main thread it waits where a signal is heard.
+    """The client's answer. In the main thread, waits for it where a signal can interrupt.
 
-    The client itself hears none until it has its answer, or has waited for it for a minute.
+    The client itself notices none until it has its answer, or has waited for it for a minute.
     """
     if threading.current_thread() is threading.main_thread():
         return call_in_thread(request)

@@ -91,7 +91,7 @@ class _ThisThread(threading.local):
 
 _this_thread = _ThisThread()
 PACE = Pace()
-"""The one of this process."""
+"""The pace of this process."""
 
 
 @contextmanager

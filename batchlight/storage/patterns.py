@@ -66,13 +66,13 @@ class Patterns:
             pattern.note(path)
 
     def note_where(self, is_used: Callable[[str], bool]) -> None:
-        """Mark the globs as used for which ``is_used`` returns true."""
+        """Mark as used the globs for which ``is_used`` returns true."""
         for pattern in self._each:
             pattern.used = pattern.used or is_used(pattern.glob)
 
     @property
     def used(self) -> tuple[bool, ...]:
-        """Of each pattern, whether it has matched anything."""
+        """For each pattern, whether it has matched anything."""
         return tuple(pattern.used for pattern in self._each)
 
     def note_used(self, used: Sequence[bool]) -> None:

@@ -1,7 +1,7 @@
-"""Parts of a listing, each listed on its own, wherever that is done.
+"""Parts of a listing, each of which can be listed by itself, in any process.
 
-Only of stores that list in the order of UTF-8 bytes, and only where all names are plain: a listing
-that is not is refused (``ListedLateError``), and has to be made as a whole.
+Only for stores that list in the order of UTF-8 bytes, and only if all names are plain: any other
+listing is refused (``ListedLateError``), and has to be made as a whole.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol, runtime_checkable
 from batchlight.storage.base import INTERNAL, FileInfo, ListedLateError, escape_controls
 
 CUT_AMONG = 1000
-"""How many of the last keys of a part are looked at for a place to cut it."""
+"""How many of the last keys of a part are searched for a place to cut it."""
 
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Keys of a store: those after one, up to and with another."""
+    """Keys of a store: those after one, up to and including another."""
 
     after: str = ""
     up_to: str | None = None
@@ -29,7 +29,7 @@ class KeyRange:
         return self.after < key and (self.up_to is None or key <= self.up_to)
 
     def cut_at(self, keys: Sequence[str]) -> list[KeyRange]:
-        """Its parts, in order. ``keys``: ascending; those outside of the range cut nothing."""
+        """Its parts, in order. ``keys``: ascending; those outside the range have no effect."""
         ends = [key for key in keys if key in self and key != self.up_to]
         starts = [self.after, *ends]
         return [KeyRange(*pair) for pair in zip(starts, [*ends, self.up_to], strict=True)]
@@ -37,31 +37,31 @@ class KeyRange:
 
 @dataclass(frozen=True)
 class Part:
-    """What one request for a part of a listing has given."""
+    """The result of one request for a part of a listing."""
 
     files: list[FileInfo] = field(default_factory=list)
-    """As of ``Storage.walk``."""
+    """Like those of ``Storage.walk``."""
     first: str = ""
-    """The first key that was listed, and the last one; empty where there is none."""
+    """The first and the last key listed; empty if there are none."""
     last: str = ""
     keys: int = 0
-    """How many were listed, of files or not."""
+    """How many were listed, whether of files or not."""
     listed: KeyRange = KeyRange()
-    """What has been listed to its end."""
+    """The range that was listed completely."""
     rest: KeyRange | None = None
-    """What of the wanted range has not."""
+    """What is left of the requested range."""
 
 
 @runtime_checkable
 class ListsParts(Protocol):
-    """A storage that may list parts."""
+    """A storage that may be able to list parts."""
 
     @property
     def in_order(self) -> bool:
-        """Whether it does: it is known to list in the order of UTF-8 bytes."""
+        """Whether it is: only if known to list in the order of UTF-8 bytes."""
 
     def part(self, within: KeyRange, at_most: int) -> Part:
-        """List a range, or its first keys, about ``at_most``.
+        """List a range, or about the first ``at_most`` keys of it.
 
         Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
         with control characters, folders that are the output of a run.
@@ -92,7 +92,7 @@ def part_of(
 
 
 def _each(next_page: Callable[[], Sequence[FileInfo]], last: str) -> Iterator[FileInfo]:
-    """The files of all pages, each of which is seen to come after the one before."""
+    """The files of all pages, after checking that each sorts after the one before."""
     while page := next_page():
         for info in page:
             if info.path <= last or escape_controls(info.path) != info.path:
@@ -115,11 +115,11 @@ def _part(
 
 
 def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
-    """Where a list can be cut: the number of files before the cut, and a key that parts them.
+    """Where a list can be cut: the number of files before the cut, and the key to cut at.
 
-    Best between names that no stem is shared by, in whatever way they go on. The key is the last
-    such one, so that the records of files that are gone stay with those of their neighbours.
-    Raises ``ListedLateError`` where there is no place.
+    Best between names that cannot share a stem, however they continue. The key is what both share
+    plus one letter, so that the records of files that are gone stay with those of their neighbours.
+    Raises ``ListedLateError`` if there is no such place.
     """
     second_best: tuple[int, str] | None = None
     for end in range(len(found) - 1, max(0, len(found) - CUT_AMONG), -1):
@@ -137,5 +137,5 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
 
 
 def shared_letters(one: str, other: str) -> int:
-    """How long a prefix two keys share."""
+    """Length of the common prefix of two keys."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -48,12 +48,12 @@ def _entries(root: str, prefix: str) -> Iterator[str] | None:
     keep = GONE | DENIED | {errno.EIO} if prefix else GONE
     try:
         with storage_trouble(f"cannot list {folder}", keep), os.scandir(folder) as scan:
-            # A folder sorts as its name with the slash that follows it in every path below it.
+            # A folder sorts by its name with the slash that follows it in every path below it.
             names = [e.name + "/" * e.is_dir(follow_symlinks=False) for e in scan]
     except (FileNotFoundError, NotADirectoryError):
         if prefix:  # deleted while we listed
             return iter(())
-        raise StorageError(f"there is no {folder} any more", transient=False) from None
+        raise StorageError(f"{folder} no longer exists", transient=False) from None
     except OSError:
         return None
     if INTERNAL + "/" in names:
@@ -63,7 +63,7 @@ def _entries(root: str, prefix: str) -> Iterator[str] | None:
 
 
 def _described(root: str, path: str, links: Links) -> FileInfo | None:
-    """None for what is no file: sockets, pipes, links where none are followed."""
+    """None for what is not a file: sockets, pipes, links where none are followed."""
     absolute = os.path.join(root, path)
     shown = _readable(path)
     defect = BAD_NAME if shown != path else None
@@ -79,8 +79,8 @@ def _described(root: str, path: str, links: Links) -> FileInfo | None:
                 found = os.stat(absolute)
     except OSError as error:
         if error.errno in NO_FILE:  # a loop of links
-            defect = defect or f"cannot be looked at: {(error.strerror or '').lower()}"
-        # Else gone since, or a link to nothing or to what is closed: the batch will say so.
+            defect = defect or f"cannot be accessed: {(error.strerror or '').lower()}"
+        # Else gone since, or a link to nothing or to what may not be read: the batch will say so.
         return FileInfo(shown, defect=defect)
     if not stat.S_ISREG(found.st_mode):
         return None

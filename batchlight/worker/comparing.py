@@ -101,7 +101,7 @@ def compare(
 ) -> Iterator[Compared]:
     """Compare the outputs that rows describe, several at once.
 
-    ``require``: called before each; raises if nobody waits for it any more.
+    ``require``: called before each; raises if nobody is waiting for the result any more.
     """
 
     def container(written: Container) -> Compared:
@@ -191,8 +191,8 @@ def _what_differs(reader: Reader, container: Container) -> str:
         return f"{words}; {error.message}"
     bad = [r["input"] for r in container.images if found.get(r["input"]) != r["output_sha256"]]
     if not bad:
-        return f"{words}; its images are as recorded, but something beside them is not"
-    return f"{words}; {counted(len(bad), 'image')} in it differ, such as {bad[0]}"
+        return f"{words}; its images are as recorded, but something else in it is not"
+    return f"{words}; differences in {counted(len(bad), 'image')}, such as {bad[0]}"
 
 
 def _hashes_in_tar(reader: Reader, container: Container) -> dict[str, str]:

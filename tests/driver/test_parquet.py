@@ -282,7 +282,7 @@ def test_what_is_damaged_is_found_and_made_again(tmp_path: Path) -> None:
     path.write_bytes(good[: at + 99] + bytes([good[at + 99] ^ 1]) + good[at + 100 :])
     found = problems(out)
     assert [problem.trouble for problem in found] == ["altered"]
-    assert "1 image in it differ, such as a.parquet/2/image" in found[0].detail
+    assert "differences in 1 image, such as a.parquet/2/image" in found[0].detail
     repair(str(out), found.append, print, RepairOptions(input=str(source), workers=0))
     assert path.read_bytes() == good
 

@@ -203,7 +203,7 @@ def test_what_differs_where_samples_were_left_out(tmp_path: Path) -> None:
     damaged[row["output_offset"] + 9] ^= 1
     path.write_bytes(damaged)
     [problem] = problems(tmp_path / "out")
-    assert "1 image in it differ, such as a.tar/000000001.jpg" in problem.detail
+    assert "differences in 1 image, such as a.tar/000000001.jpg" in problem.detail
 
 
 def test_a_damaged_container_fails_as_a_whole(tmp_path: Path) -> None:
@@ -465,7 +465,7 @@ def test_verify_and_repair(shards: Path, tmp_path: Path) -> None:
     (out / "classical/00000.tar").write_bytes(damaged)
     (out / "classical/deep/00001.tar").unlink()
     found = {problem.path: problem for problem in problems(out)}
-    assert "1 image in it differ, such as 00000.tar/000000002.jpg" in (
+    assert "differences in 1 image, such as 00000.tar/000000002.jpg" in (
         found["classical/00000.tar"].detail
     )
     assert found["classical/deep/00001.tar"].trouble == "missing"

@@ -1,4 +1,4 @@
-"""Stores that list in order are listed in parts, by workers; all else is as ever."""
+"""Stores that list in order are listed in parts, by workers; all others as before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COUNTS = ("inputs", "pairs", "ok", "failed", "missing", "gone", "done_now")
 
 @dataclass(frozen=True)
 class Photos:
-    """The same ones in a folder and in a store."""
+    """The same photos in a folder and in a store."""
 
     server: S3Server
     folder: Path

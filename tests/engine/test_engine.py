@@ -268,10 +268,10 @@ class Deadly:
 def test_a_call_that_no_image_is_to_blame_for_survives_deaths() -> None:
     def called(deaths: int) -> str:
         engine: Any = Deadly(deaths)
-        return asyncio.run(call_until_done(engine, "listing what comes after 'a'", lambda: "done"))
+        return asyncio.run(call_until_done(engine, "listing the keys after 'a'", lambda: "done"))
 
     assert [called(deaths) for deaths in (0, 1, calls.DEATHS_ALONE - 1)] == ["done"] * 3
-    with pytest.raises(ClusterError, match=r"^listing what .* has killed 3 workers, .* memory"):
+    with pytest.raises(ClusterError, match=r"^listing the keys .* has killed 3 workers, .* memory"):
         called(calls.DEATHS_ALONE)
 
 

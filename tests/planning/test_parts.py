@@ -1,4 +1,4 @@
-"""A listing that is looked at in parts comes to just what one as a whole comes to."""
+"""A listing surveyed in parts gives exactly the same result as one made as a whole."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_parts_are_the_whole(found: set[str], at_most: int, after: str) -> None:
     while rest is not None:
         try:
             part = bucket.part(rest, at_most)
-        except ListedLateError:  # there is no place to cut between so many
+        except ListedLateError:  # there is no place to cut among so many
             assert any(not may_be_parted(*pair) for pair in pairwise(sorted(found)))
             return
         assert part.listed.after == rest.after
@@ -106,7 +106,7 @@ def is_mark(key: str) -> bool:
 
 
 def may_be_parted(before: str, after: str) -> bool:
-    """By a key that comes after the one, and before the other."""
+    """Whether a key may separate the two: after the one, and before the other."""
     ends_there = len(after) == shared_letters(before, after) + 1
     return not (ends_there or after.startswith(stem(before)))
 
@@ -117,7 +117,7 @@ def stem(path: str) -> str:
 
 @given(keys)
 def test_what_shares_a_stem_stays_together(found: set[str]) -> None:
-    """Wherever that can be told from its folder; elsewhere it shows when the parts are joined."""
+    """If that shows within one folder; otherwise it shows when the parts are joined."""
     bucket, parts = Bucket(found), list[list[str]]()
     rest: KeyRange | None = KeyRange()
     while rest is not None:
@@ -226,7 +226,7 @@ class Job:
         self.storage.write(path, to_parquet(as_table([record]), path))
 
     def outcome(self, way: Listed, engine: Engine | None = None) -> Any:
-        """What a listing comes to in this way: its runs, joined, and all that is counted."""
+        """The result of listing this way: the runs, joined, and everything that is counted."""
         inputs = open_inputs(self.config)
         with patch("batchlight.planning.listing.open_source", lambda *_, **__: self.bucket):
             planner = Planner(self.config, self.fingerprints, inputs.passed_over)

@@ -1,4 +1,4 @@
-"""The pace of requests to a store that says SlowDown, and under a limit of our own."""
+"""The pace of requests to a store that answers SlowDown, and under a limit of our own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_complaint_lowers_the_pace_and_time_makes_up_for_it() -> None:
         time.sleep(0.01)  # 100 a second
     pace.slow_down()
     assert pace.per_s == pytest.approx(70, rel=0.1)
-    pace.slow_down()  # of a request that had begun before
+    pace.slow_down()  # for a request that had begun before
     assert pace.per_s == pytest.approx(70, rel=0.1)
     time.sleep(5)
     assert pace.per_s == pytest.approx(105, rel=0.1)
@@ -88,7 +88,7 @@ def test_a_complaint_lowers_the_pace_and_time_makes_up_for_it() -> None:
 
 
 def test_many_processes_come_to_what_a_store_bears() -> None:
-    """Each asks as fast as it may; the store serves 200 requests in a second, and refuses more."""
+    """Each asks as fast as it may; the store serves 200 requests per second, and refuses more."""
     clients, seconds, capacity = 20, 60.0, 200
     time = Time()
     paces = [Pace(time, lambda _: None) for _ in range(clients)]
@@ -116,7 +116,7 @@ def test_many_processes_come_to_what_a_store_bears() -> None:
 
 @pytest.fixture
 def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
-    """Of this process, for one test."""
+    """The pace of this process, for one test."""
     found = Pace()
     monkeypatch.setattr(objects, "PACE", found)
     monkeypatch.setattr(pacing, "PACE", found)
@@ -160,4 +160,4 @@ def test_a_run_keeps_to_its_limit(pace: Pace, prefix: str, plan: FaultPlan, tmp_
     requests = sum(plan.requests.values())
     assert requests > 12
     assert monotonic() - began > 0.9 * requests / 20
-    assert math.isinf(pace.per_s)  # whoever has called may go on as before
+    assert math.isinf(pace.per_s)  # the caller may go on as before

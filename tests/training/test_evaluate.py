@@ -356,7 +356,7 @@ def test_files_that_cannot_be_read(folders: Folders) -> None:
     (folders.enhanced / "loop.png").symlink_to("loop.png")
     assert [(score.path, score.problem) for score in folders.evaluate().scores] == [
         ("gone.png", "enhanced image: vanished since it was listed"),
-        ("loop.png", "enhanced image: cannot be looked at: too many levels of symbolic links"),
+        ("loop.png", "enhanced image: cannot be accessed: too many levels of symbolic links"),
     ]
 
 
