@@ -56,7 +56,7 @@ class PlanCounts:
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
     beyond: int = 0
-    """Rows of inputs that ``--limit`` kept from being looked for."""
+    """Rows that were not looked for: beyond ``--limit``, or copies without ``--copy-others``."""
     beyond_tally: Tally = field(default_factory=Tally)
     passed_over: tuple[tuple[str, int], ...] = ()
     """Files that are not images, by suffix."""

@@ -37,7 +37,7 @@ class Findings:
     beyond: Tally = field(default_factory=Tally)
     """Rows whose inputs were not looked for."""
     unlisted_since: Tally = field(default_factory=Tally)
-    """Rows made by this very run whose inputs are no longer listed."""
+    """Rows made by this very run that count as ``gone`` or ``beyond``."""
     pairs: int = 0
     """(input, method) pairs to be done; a container counts as one input."""
     container_pairs: int = 0
@@ -92,7 +92,8 @@ class Comparison:
     def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
         """What there is to do, in the order of the listing.
 
-        Raises ``UsageError`` if two outputs collide, after yielding all that comes before them.
+        Raises ``UsageError`` for outputs that collide and containers that cannot be written as asked,
+        after yielding all that comes before them.
         """
         return _as_runs(self._tasks(images, earlier))
 

@@ -141,7 +141,7 @@ class ObjectStorage:
         try:
             found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         except OddNameError as error:
-            logger.warning("what is directly in %s is left out: %s", folder, error)
+            logger.warning("%s is left out, with all that is below it: %s", folder, error)
             return
         yield [
             FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])

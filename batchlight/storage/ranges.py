@@ -61,7 +61,7 @@ class ListsParts(Protocol):
         """Whether it is: only if known to list in the order of UTF-8 bytes."""
 
     def part(self, within: KeyRange, at_most: int) -> Part:
-        """List a range, or about the first ``at_most`` keys of it.
+        """List a range, or nearly the first ``at_most`` keys of it.
 
         Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
         with control characters, folders that are the output of a run.
