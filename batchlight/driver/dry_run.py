@@ -50,7 +50,7 @@ class DryRun:
     gone: int
     """Records whose images no longer exist."""
     beyond: int
-    """Rows that would not be looked for: beyond ``--limit``, or copies without ``--copy-others``."""
+    """Rows that were not looked for: beyond ``--limit``, or copies without ``--copy-others``."""
     passed_over: Mapping[str, int]
     """Files that are not images, by suffix."""
     beside: int

@@ -52,7 +52,7 @@ class Listed(Enum):
     @property
     def growth(self) -> int:
         """How fast plans may grow and still be drafted while the previous one is done."""
-        return 4 if self is Listed.IN_PARTS else 2
+        return 8 if self is Listed.IN_PARTS else 2
 
 
 def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:

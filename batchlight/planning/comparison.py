@@ -92,8 +92,8 @@ class Comparison:
     def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
         """What there is to do, in the order of the listing.
 
-        Raises ``UsageError`` for outputs that collide and containers that cannot be written as asked,
-        after yielding all that comes before them.
+        Raises ``UsageError`` for outputs that collide and containers that cannot be written as
+        asked, after yielding all that comes before them.
         """
         return _as_runs(self._tasks(images, earlier))
 
