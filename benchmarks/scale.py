@@ -203,7 +203,7 @@ def drafts(
     inputs, output = open_inputs(config), Location.parse(config.output or "")
     planner = Planner(config, fingerprints_of(config, None))
     where = inputs, output, storage, state
-    runs = listed_and_compared(planner, *where, way, lambda: surveyors)
+    runs = listed_and_compared(planner, *where, way, lambda: surveyors).runs
     return draft_plans(storage, state, planner, runs, str(inputs.root), way.growth)
 
 

@@ -105,6 +105,7 @@ def verify(
             else verify_output(output, tell, count, say, workers, address)
         )
     if as_json:
+        problems.sort(key=lambda problem: problem.path)
         print(json.dumps(asdict(found) | {"found": list(map(asdict, problems))}, indent=2))
     else:
         print_facts(

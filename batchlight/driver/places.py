@@ -39,6 +39,16 @@ def engine_of(config: JobConfig) -> Engine:
     return make_engine(config.workers, config.address, config.timeout, hosts, prepare)
 
 
+def require_pace(config: JobConfig, engine: Engine) -> None:
+    """Raise ``UsageError`` if each worker's share of requests is too small for its timeout."""
+    limit = config.requests_per_second
+    if limit is not None and limit < engine.workers:
+        raise UsageError(
+            f"--requests-per-second {limit:g} is less than one for each of the {engine.workers} "
+            "workers; give at least that, or a smaller --workers"
+        )
+
+
 def as_begun(config: JobConfig, state: OutputState) -> JobConfig:
     """The config of a run on an output that may predate ``--batch-size auto``.
 

@@ -35,6 +35,7 @@ from batchlight.driver.places import (
     open_places,
     plan_to_finish,
     require_options_of,
+    require_pace,
 )
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
@@ -162,9 +163,10 @@ class _Run:
         return summary
 
     def _do_all(self) -> None:
+        finished = False
         for way in ways_to_list(self.inputs, self.config):
             with suppress(ListedLateError):
-                finished = self._finish_stored_plan(way)
+                finished = self._finish_stored_plan(way) or finished
                 if not self.stopped_early:  # a finished plan has already overwritten everything
                     self._plan_and_do(self.config.overwrite and not finished, way)
                 return
@@ -196,11 +198,11 @@ class _Run:
         met, since = self.inputs.passed_over, self.stats.first_batch
         planner = Planner(config, self.fingerprints, met, since, rest_of)
         where = self.inputs, self.output, self.storage, self.state
-        runs = listed_and_compared(planner, *where, way, self._started_engine)
-        found = planner, runs, str(self.inputs.root)
+        listing = listed_and_compared(planner, *where, way, self._started_engine)
+        found = planner, listing.runs, str(self.inputs.root)
         drafts = draft_plans(self.storage, self.state, *found, way.growth)
         self.counts, plan = PlanCounts(), None
-        with closing(each_while_the_next_is_drafted(drafts)) as plans:
+        with closing(listing), closing(each_while_the_next_is_drafted(drafts)) as plans:
             for plan in plans:
                 self._found(self.counts + plan.counts, plan.in_words, not plan.has_more)
                 self.state = store_plan(self.storage, self.state, plan)
@@ -254,6 +256,7 @@ class _Run:
                 Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
+            require_pace(config, engine)
             self.display.say(f"working in {engine.place}")
         return self._engine
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
-from threading import Thread
+from threading import Lock, Thread
+from typing import Any, TypeVar
 
 from batchlight.config import JobConfig
 from batchlight.engine import Engine, InProcessEngine, call_until_done
 from batchlight.errors import UsageError
-from batchlight.output.earlier import earlier_rows
-from batchlight.output.numbers import NumberSet
+from batchlight.output.earlier import EarlierFiles, earlier_rows
 from batchlight.output.state import OutputState
 from batchlight.planning.collisions import Edges
 from batchlight.planning.cutting import Run
@@ -30,12 +29,16 @@ from batchlight.planning.survey import Found, Survey
 from batchlight.storage import KeyRange, ListsParts, Location, Storage
 from batchlight.storage.base import ListedLateError
 
+T = TypeVar("T")
+
 KEYS_IN_THE_DRIVER, KEYS_AT_ONCE = 65_536, 8192
 """Keys surveyed before any worker is asked, which may have to be started first; and per part."""
 KEYS_PER_PART, KEYS_AT_MOST = 65_536, 98_304
 """Keys surveyed by a worker in one call: about, and at most."""
 PARTS_AT_ONCE = 16
 """Parts surveyed at the same time; also the most results that wait for their turn, some MB each."""
+LOOP = "listing in parts"
+"""The name of the thread that waits for the workers."""
 TIMEOUTS = 4
 """Timeouts of a batch that a part may take, since some stores are slow to list."""
 
@@ -63,6 +66,19 @@ def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:
     return list(Listed) if in_parts else [Listed.SOON, Listed.AS_A_WHOLE]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What there is to do, as it is found; to be closed by whoever wants no more of it.
+
+    ``runs`` raises as ``Comparison.runs`` does, and ``ListedLateError`` if the data set cannot be
+    listed this way.
+    """
+
+    runs: Iterator[Run]
+    close: Callable[[], object] = lambda: None
+    """Ends all work on it, in whatever thread that is; fine if it has ended."""
+
+
 def listed_and_compared(
     planner: Planner,
     inputs: InputSet,
@@ -71,29 +87,25 @@ def listed_and_compared(
     state: OutputState,
     way: Listed,
     started: Callable[[], Engine],
-) -> Iterator[Run]:
-    """What there is to do; ``started`` returns the engine, if there is work for it.
-
-    Raises what ``Comparison.runs`` raises, and ``ListedLateError`` if this way does not work.
-    """
+) -> Listing:
+    """List a data set; ``started`` returns the engine, and is called if there is work for it."""
     if way is Listed.IN_PARTS and state.unfinished is None:
         survey = Survey(
             *(planner.config, planner.fingerprints, inputs.data_set, output),
-            *(replace(state, plan=None, parts=NumberSet()), planner.since, planner.after),
+            *(planner.since, planner.after),
         )
-        return _in_parts(planner, survey, inputs, started)
+        parts = _Parts(survey, EarlierFiles(storage, state), started)
+        return Listing(_joined(parts, planner, inputs), parts.close)
     soon = way is not Listed.AS_A_WHOLE
-    return planner.runs(inputs.images(soon), earlier_rows(storage, state))
+    return Listing(planner.runs(inputs.images(soon), earlier_rows(storage, state)))
 
 
-def _in_parts(
-    planner: Planner, survey: Survey, inputs: InputSet, started: Callable[[], Engine]
-) -> Iterator[Run]:
+def _joined(parts: _Parts, planner: Planner, inputs: InputSet) -> Iterator[Run]:
     inputs.passed_over.clear()
     edges = Edges()
-    for found in _parts(survey, started):
+    for found in parts.in_order():
         if found is None or not edges.include(found.edges):
-            raise ListedLateError(str(survey.data_set.given))
+            raise ListedLateError(str(inputs.given))
         planner.findings.add(found.findings)
         inputs.passed_over.include(found.passed_over)
         inputs.patterns.note_used(found.patterns_used)
@@ -103,81 +115,101 @@ def _in_parts(
     inputs.patterns.warn_of_unused()
 
 
-def _parts(survey: Survey, started: Callable[[], Engine]) -> Iterator[Found | None]:
-    """All parts, in order; those of a small data set need no worker."""
-    found, keys = survey.look(KeyRange(), KEYS_AT_ONCE), 0
-    engine: Engine | None = None
-    while found is not None and found.rest is not None:
-        yield found
-        keys += found.keys
-        if keys >= KEYS_IN_THE_DRIVER and engine is None:
-            engine = started()
-            if not isinstance(engine, InProcessEngine):
-                with _running_loop() as loop:
-                    yield from _Surveyors(survey, engine, loop).parts_after(found)
-                return
-        found = survey.look(found.rest, KEYS_AT_ONCE)
-    yield found
-
-
 @dataclass
 class _Part:
     within: KeyRange
     answer: Future[Found | None] | None = None
 
 
-class _Surveyors:
-    """Has workers survey parts; results that are ahead of their turn wait."""
+class _Parts:
+    """The parts of a listing: the first ones looked at here, the others by workers."""
 
-    def __init__(self, survey: Survey, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, survey: Survey, earlier: EarlierFiles, started: Callable[[], Engine]
+    ) -> None:
         self._survey = survey
-        self._engine = engine
-        self._loop = loop
-        self._parts: deque[_Part] = deque()
+        self._earlier = earlier
+        self._started = started
+        self._ahead: deque[_Part] = deque()
+        """In the order of their keys. Most of them are looked at, or have been."""
+        self._loop: _Loop | None = None
 
-    def parts_after(self, found: Found | None) -> Iterator[Found | None]:
-        self._cut_rest_of(found)
-        while self._parts:
-            part = self._parts.popleft()
+    def in_order(self) -> Iterator[Found | None]:
+        """What is found in each; those of a small data set need no worker."""
+        found, keys, engine = self._looked_at(KeyRange()), 0, None
+        while found is not None and found.rest is not None:
+            yield found
+            keys += found.keys
+            if keys >= KEYS_IN_THE_DRIVER and engine is None:
+                engine = self._started()
+                if not isinstance(engine, InProcessEngine):
+                    self._loop = _Loop()
+                    yield from self._by_workers(engine, self._loop, found)
+                    self.close()
+                    return
+            found = self._looked_at(found.rest)
+        yield found
+
+    def close(self) -> None:
+        """Have nothing more looked at; whoever waits for an answer gets ``CancelledError``."""
+        if self._loop is not None:
+            self._loop.close()
+
+    def _looked_at(self, within: KeyRange) -> Found | None:
+        return self._survey.look(within, KEYS_AT_ONCE, self._earlier.within(within))
+
+    def _by_workers(
+        self, engine: Engine, loop: _Loop, found: Found | None
+    ) -> Iterator[Found | None]:
+        self._cut_rest_of(found, engine, loop)
+        while self._ahead:
+            part = self._ahead.popleft()
             assert part.answer is not None
             found = part.answer.result()
-            self._cut_rest_of(found)
+            self._cut_rest_of(found, engine, loop)
             yield found
 
-    def _cut_rest_of(self, found: Found | None) -> None:
-        """Put the rest of a part before all others, and have the first ones surveyed."""
+    def _cut_rest_of(self, found: Found | None, engine: Engine, loop: _Loop) -> None:
+        """Put what is left of a part before all others, and submit the first ones."""
         if found is not None and found.rest is not None:
             times = KEYS_PER_PART / max(1, found.keys)
             ahead = keys_ahead(found.first_key, found.last_key, times, PARTS_AT_ONCE)
-            self._parts.extendleft(map(_Part, reversed(found.rest.cut_at(ahead))))
-        for part in list(self._parts)[:PARTS_AT_ONCE]:
+            self._ahead.extendleft(map(_Part, reversed(found.rest.cut_at(ahead))))
+        for part in list(self._ahead)[:PARTS_AT_ONCE]:
             if part.answer is None:
-                looked_at = self._looked_at(part.within)
-                part.answer = asyncio.run_coroutine_threadsafe(looked_at, self._loop)
+                part.answer = loop.submit(self._asked_for(part.within, engine))
 
-    async def _looked_at(self, within: KeyRange) -> Found | None:
-        what = f"listing the keys after {within.after!r}"
-        look = (Survey.look, self._survey, within, KEYS_AT_MOST)
-        return await call_until_done(self._engine, what, *look, timeouts=TIMEOUTS)
-
-
-@contextmanager
-def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in its own thread, since plans are drafted in different threads."""
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    async def _asked_for(self, within: KeyRange, engine: Engine) -> Found | None:
+        what = f"listing what comes after {within.after!r}"
+        look = Survey.look, self._survey, within, KEYS_AT_MOST, self._earlier.within(within)
+        return await call_until_done(engine, what, *look, timeouts=TIMEOUTS)
 
 
-async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+class _Loop:
+    """An event loop in a thread of its own, since each plan may be drafted in another thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._run, name=LOOP, daemon=True)
+        self._thread.start()
+        self._closing = Lock()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """Cancel everything and wait for its end; fine if that is done, or being done."""
+        with self._closing:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.close()

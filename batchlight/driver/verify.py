@@ -179,8 +179,11 @@ class Checker:
         state = OutputState.load(self._storage)
         if state.unfinished is not None or isinstance(engine, InProcessEngine):
             files = self.files()
-            while (file := await asyncio.to_thread(next, files, None)) is not None:
-                tell(file.problems)
+            try:
+                while (file := await asyncio.to_thread(next, files, None)) is not None:
+                    tell(file.problems)
+            finally:
+                self.stop()
             return
 
         async def jobs() -> AsyncIterator[Coroutine[Any, Any, FileCompared]]:

@@ -73,6 +73,7 @@ class Head:
                 )
                 for waiting in self._awaited:
                     waiting.cancel()
+        self._asking = None  # a task that has ended would still hold its event loop
 
     async def _answers(self) -> bool:
         try:

@@ -129,7 +129,8 @@ class TaskCall:
         except ray.exceptions.RayError as error:
             raise classify(error, self._mark is not None, await self._hung()) from error
         except BaseException:
-            ray.cancel(self._stream, force=True)
+            if ray.is_initialized():  # or this would start another one
+                ray.cancel(self._stream, force=True)
             raise
 
     async def _next(self, patience: float, missing: Callable[[], Awaitable[bool]]) -> Any:

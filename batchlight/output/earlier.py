@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.errors import is_permanent
+from batchlight.host.given_up import Pool
 from batchlight.output.layout import BatchRange, container_output, metadata_path, part_path
-from batchlight.output.recordfiles import DamagedRecordsError, read_records
+from batchlight.output.recordfiles import input_span, read_records
 from batchlight.output.records import Tally, joined
 from batchlight.output.state import OutputState
 from batchlight.storage import KeyRange, Storage
@@ -86,20 +87,16 @@ _OF_IMAGES = (
     "lost",
 )
 """Columns that the fields of an ``Earlier`` come from, in the order of the fields."""
-EVERY_KEY = KeyRange()
+FOOTERS_AT_ONCE = 16
 ROWS_AT_ONCE = 4096
 """Earlier records that are held as Python objects at a time."""
 
 
-def earlier_rows(
-    storage: Storage, state: OutputState, within: KeyRange = EVERY_KEY
-) -> Iterator[Earlier]:
+def earlier_rows(storage: Storage, state: OutputState) -> Iterator[Earlier]:
     """The records of earlier runs, in the order of their inputs.
 
     The chunks of one plan hold ascending ranges of inputs, so a plan is one sorted stream, with one
     chunk in memory at a time; only the streams of different plans need to be merged.
-
-    ``within``: the keys of the inputs. Few files with other records are read.
     """
     chunks = [(chunk, [metadata_path(chunk)]) for chunk in state.metadata]
     if state.unfinished is not None:
@@ -108,6 +105,14 @@ def earlier_rows(
             for chunk in state.unfinished.chunks
             if chunk not in state.metadata
         ]
+    streams = _by_plan(state, chunks)
+    return heapq.merge(*(_stream(storage, s) for s in streams), key=attrgetter("key"))
+
+
+def _by_plan(
+    state: OutputState, chunks: Iterable[tuple[BatchRange, list[str]]]
+) -> list[list[list[str]]]:
+    """The files of each chunk, those of one plan together and in order."""
 
     def stream(item: tuple[BatchRange, list[str]]) -> tuple[int, int]:
         """The plan of a file; if that is no longer known, the file is a stream by itself."""
@@ -115,31 +120,51 @@ def earlier_rows(
         return plan, 0 if plan else item[0].first
 
     streams = groupby(sorted(chunks), key=stream)
-    return heapq.merge(
-        *(_within(storage, [paths for _, paths in members], within) for _, members in streams),
-        key=attrgetter("key"),
-    )
+    return [[paths for _, paths in members] for _, members in streams]
 
 
-def _within(storage: Storage, chunks: list[list[str]], within: KeyRange) -> Iterator[Earlier]:
-    """The records of a sorted stream that are in a range of keys."""
-    if within.after:
-        # The chunk before the first one that begins in the range may end in it.
-        begin = partial(_first_input, storage)
-        chunks = chunks[max(0, bisect_right(chunks, within.after, key=begin) - 1) :]
-    for row in _stream(storage, chunks):
-        if within.up_to is not None and row.key > within.up_to:
+Streams = Sequence[Sequence[str]]
+"""Files of records, those of one plan together and in order."""
+
+
+class EarlierFiles:
+    """Finds the files that hold the records of a range of inputs.
+
+    It looks at all files once, at the start. Later, while a listing is compared in parts, its first
+    plans are closed, which removes files whose rows were all replaced. No part needs these, since
+    it comes after the inputs of all stored plans.
+    """
+
+    def __init__(self, storage: Storage, state: OutputState) -> None:
+        """``state``: with its last plan closed. Raises ``DamagedRecordsError``."""
+        chunks = ((chunk, [metadata_path(chunk)]) for chunk in state.metadata)
+        self._streams = [[path for [path] in files] for files in _by_plan(state, chunks)]
+        paths = [path for files in self._streams for path in files]
+        with Pool(FOOTERS_AT_ONCE) as pool:
+            spans = pool.map(partial(input_span, storage), paths)
+            self._spans = dict(zip(paths, spans, strict=True))
+
+    def within(self, keys: KeyRange) -> Streams:
+        """The files with records of inputs in a range."""
+        return [found for files in self._streams if (found := self._among(files, keys))]
+
+    def _among(self, files: Sequence[str], keys: KeyRange) -> Sequence[str]:
+        begin, end = 0, len(files)
+        if keys.after:
+            begin = bisect_right(files, keys.after, key=lambda path: self._spans[path][1])
+        if keys.up_to is not None:
+            end = bisect_right(files, keys.up_to, begin, key=lambda path: self._spans[path][0])
+        return files[begin:end]
+
+
+def rows_within(storage: Storage, streams: Streams, keys: KeyRange) -> Iterator[Earlier]:
+    """The records of a range of inputs, from the files that ``EarlierFiles`` has found."""
+    rows = (_stream(storage, [[path] for path in files]) for files in streams)
+    for row in heapq.merge(*rows, key=attrgetter("key")):
+        if keys.up_to is not None and row.key > keys.up_to:
             return
-        if row.key > within.after:
+        if row.key > keys.after:
             yield row
-
-
-def _first_input(storage: Storage, paths: list[str]) -> str:
-    """The first input of a chunk, whose files are ``paths``."""
-    inputs = read_records(storage, paths[0], ["input"])["input"]
-    if not len(inputs):
-        raise DamagedRecordsError(paths[0], "it holds no rows")
-    return str(inputs[0].as_py())
 
 
 def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:

@@ -29,6 +29,8 @@ from batchlight.output.records import (
 from batchlight.storage import EVERYONE, Storage
 
 ROW_GROUP_ROWS = 16_384
+FOOTER_BYTES = 65_536
+"""Read at first to find the footer of a file."""
 WRITTEN_BY = b"batchlight"
 """Metadata key whose value is the version that wrote the file."""
 
@@ -107,6 +109,33 @@ def read_table(
         table = table.select(wanted.names).cast(wanted)
         require_values(table, required)
         return table
+
+
+def input_span(storage: Storage, path: str) -> tuple[str, str]:
+    """The first and the last input of a file of records, as a rule from its footer alone.
+
+    Raises ``DamagedRecordsError``.
+    """
+    with _damage(path):
+        footer = _footer(storage, path)
+        column = dict(zip(footer.schema.names, range(footer.num_columns), strict=False))["input"]
+        groups = [
+            footer.row_group(n).column(column).statistics for n in range(footer.num_row_groups)
+        ]
+    if groups and all(group is not None and group.has_min_max for group in groups):
+        return min(group.min for group in groups), max(group.max for group in groups)
+    found = pc.min_max(read_records(storage, path, ["input"])["input"])
+    if not found["min"].is_valid:
+        raise DamagedRecordsError(path, "it holds no rows")
+    return found["min"].as_py(), found["max"].as_py()
+
+
+def _footer(storage: Storage, path: str) -> pq.FileMetaData:
+    size, tail, wanted = storage.stat(path).size or 0, b"", FOOTER_BYTES
+    while len(tail) < min(wanted, size):
+        tail = storage.read_part(path, max(0, size - wanted), min(wanted, size))
+        wanted = int.from_bytes(tail[-8:-4], "little") + 8
+    return pq.read_metadata(pa.BufferReader(tail))
 
 
 def read_exactly(storage: Storage, path: str) -> pa.Table:

@@ -190,18 +190,37 @@ class Comparison:
 
 
 def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:
-    kind, inputs, again = Kind(()), list[Input](), list[bool]()
+    block = _Block()
     try:
         for task in tasks:
-            if inputs and (task.kind != kind or len(inputs) >= AT_ONCE):
-                yield Run(kind, as_rows(inputs, again))
-                inputs, again = [], []
-            kind = task.kind
-            inputs += task.inputs
-            again += [task.again] * len(task.inputs)
+            if len(block.inputs) >= AT_ONCE:
+                yield from block.runs()
+                block = _Block()
+            block.add(task)
     except UsageError:
-        if inputs:
-            yield Run(kind, as_rows(inputs, again))
+        yield from block.runs()
         raise
-    if inputs:
-        yield Run(kind, as_rows(inputs, again))
+    yield from block.runs()
+
+
+@dataclass
+class _Block:
+    """Tasks that become rows together, since a table of one row costs as much as one of many."""
+
+    inputs: list[Input] = field(default_factory=list)
+    again: list[bool] = field(default_factory=list)
+    ends: list[tuple[Kind, int]] = field(default_factory=list)
+    """Of neighbours of one kind: the kind, and the number of inputs up to the last of them."""
+
+    def add(self, task: Task) -> None:
+        self.inputs += task.inputs
+        self.again += [task.again] * len(task.inputs)
+        if self.ends and self.ends[-1][0] == task.kind:
+            self.ends.pop()
+        self.ends.append((task.kind, len(self.inputs)))
+
+    def runs(self) -> Iterator[Run]:
+        rows, begin = as_rows(self.inputs, self.again), 0
+        for kind, end in self.ends:
+            yield Run(kind, rows.slice(begin, end - begin))
+            begin = end

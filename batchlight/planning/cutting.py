@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchlight.config import BATCH_SIZE, BATCHES_OF_A_SMALL_PLAN
 from batchlight.output.chunks import Kind, PlannedBatch
@@ -102,7 +101,7 @@ class _Chunk:
         growing.slices.append(taken)
         growing.files += taken.num_rows
         if not kind.of_images:
-            growing.size += pc.sum(taken["size"]).as_py() or 0
+            growing.size += taken["size"][0].as_py() or 0
         self._rows += _records_of(growing.size) if kind.of_container else taken.num_rows
         if self._is_enough(kind, growing):
             del self._growing[kind]

@@ -97,6 +97,14 @@ class PassedOver:
 
 
 def _count(counter: Counter[str], suffix: str, number: int = 1) -> None:
-    """Count a suffix; those beyond the first ``SUFFIXES_AT_MOST`` count as the empty one."""
-    known = suffix in counter or len(counter) < SUFFIXES_AT_MOST
-    counter[suffix if known else ""] += number
+    """Of more than ``SUFFIXES_AT_MOST``, the first by name are kept, whatever comes first.
+
+    All others are counted as the empty one. So it does not matter who counts what.
+    """
+    if suffix and suffix not in counter and len(counter) - ("" in counter) >= SUFFIXES_AT_MOST:
+        last = max(counter)
+        if suffix > last:
+            suffix = ""
+        else:
+            counter[""] += counter.pop(last)
+    counter[suffix] += number

@@ -14,9 +14,8 @@ from batchlight.config import JobConfig, Method
 from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.chunks import Kind, as_rows
-from batchlight.output.earlier import earlier_rows
+from batchlight.output.earlier import Streams, rows_within
 from batchlight.output.inputs import DataSet
-from batchlight.output.state import OutputState
 from batchlight.planning.collisions import Edges
 from batchlight.planning.comparison import Comparison, Findings
 from batchlight.planning.cutting import Run
@@ -25,6 +24,7 @@ from batchlight.planning.passed_over import PassedOver
 from batchlight.storage import KeyRange, ListsParts, Location, open_storage
 from batchlight.storage.base import ListedLateError
 from batchlight.storage.patterns import Patterns
+from batchlight.worker.places import refuse_unshared
 
 _KIND = "kind"
 
@@ -68,17 +68,18 @@ class Survey:
     fingerprints: Mapping[Method, Fingerprint]
     data_set: DataSet
     output: Location
-    state: OutputState
-    """State of the output; its last plan is closed."""
     since: float
     """``since`` and ``after``: see ``Comparison``."""
     after: str
 
-    def look(self, within: KeyRange, at_most: int) -> Found | None:
+    def look(self, within: KeyRange, at_most: int, earlier: Streams) -> Found | None:
         """List a range of keys, or its first ones, and compare them with their records.
 
-        None if the listing has to be made as a whole: it has containers, or ``part`` refuses it.
+        ``earlier``: the files with these. None if the listing has to be made as a whole: it has
+        containers, or ``part`` refuses it. Raises ``ClusterError`` on a node that does not see the
+        output.
         """
+        refuse_unshared(self.data_set.root, self.output, "")
         patterns = Patterns.of(self.config.include, self.config.exclude)
         inputs = InputSet(self.data_set, patterns, None, self.config.image_column)
         source, storage = inputs.opened(inputs.root), open_storage(self.output)
@@ -91,10 +92,9 @@ class Survey:
         if any(image.container for image in images):
             return None
         comparison = Comparison(self.config, self.fingerprints, self.since, self.after)
-        earlier = earlier_rows(storage, self.state, part.listed)
         runs, error = list[Run](), None
         try:
-            runs += comparison.runs(images, earlier)
+            runs += comparison.runs(images, rows_within(storage, earlier, part.listed))
         except UsageError as found:
             error = str(found)
         rows, kinds = _packed(runs)

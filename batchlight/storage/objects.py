@@ -121,7 +121,7 @@ class ObjectStorage:
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             return part_of(next_page, within, at_most, self._is_folder_mark)
-        except OddNameError as error:
+        except (OddNameError, NameRefusedError) as error:
             raise ListedLateError(str(error)) from error
 
     def folders(self, folder: str) -> list[str]:

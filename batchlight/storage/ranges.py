@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Protocol, runtime_checkable
 
+from batchlight.host.given_up import Pool
 from batchlight.storage.base import INTERNAL, FileInfo, ListedLateError, escape_controls
 
+REQUESTS_AT_ONCE = 16
 CUT_AMONG = 1000
 """How many of the last keys of a part are searched for a place to cut it."""
 
@@ -95,6 +97,8 @@ def _each(next_page: Callable[[], Sequence[FileInfo]], last: str) -> Iterator[Fi
     """The files of all pages, after checking that each sorts after the one before."""
     while page := next_page():
         for info in page:
+            if info.path <= last and not info.size and f"{info.path}/" > last:
+                continue  # the mark of a folder, without the slash at the end of its key
             if info.path <= last or escape_controls(info.path) != info.path:
                 raise ListedLateError(info.path)
             last = info.path
@@ -109,7 +113,14 @@ def _part(
     rest: KeyRange | None,
     is_folder_mark: Callable[[FileInfo], bool],
 ) -> Part:
-    files = [f for f in found if "/." not in f"/{f.path}" and not is_folder_mark(f)]
+    shown = [f for f in found if "/." not in f"/{f.path}"]
+    empty = [f for f in shown if not f.size]
+    marks = set[str]()
+    if empty:  # a request for each
+        with Pool(REQUESTS_AT_ONCE) as pool:
+            found_marks = zip(empty, pool.map(is_folder_mark, empty), strict=True)
+            marks = {file.path for file, is_mark in found_marks if is_mark}
+    files = [f for f in shown if f.path not in marks]
     first, last = (found[0].path, found[-1].path) if found else ("", "")
     return Part(files, first, last, len(found), listed, rest)
 
@@ -125,8 +136,8 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
     for end in range(len(found) - 1, max(0, len(found) - CUT_AMONG), -1):
         before, after = found[end - 1].path, found[end].path
         up_to = after[: shared_letters(before, after) + 1]
-        if up_to == after:
-            continue
+        if up_to == after or up_to.rpartition("/")[2] in ("", ".", ".."):
+            continue  # the client would take the latter for the folder
         if "." not in up_to.rpartition("/")[2]:
             return end, up_to
         if second_best is None and not after.startswith(before.rpartition(".")[0] + "."):

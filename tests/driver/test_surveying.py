@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from uuid import uuid4
 
 import cv2
 import pytest
+import ray
 
 import batchlight
 from batchlight.config import JobConfig
 from batchlight.driver import drafting, surveying
+from batchlight.errors import StorageError
 from batchlight.planning import cutting
 from batchlight.planning.listing import InputSet
 from batchlight.planning.survey import Survey
@@ -22,7 +26,7 @@ from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
 from tests.support.helpers import dark_image, rows, stable_rows, tree, write_images
 from tests.support.s3_server import BUCKET, S3Server
-from tests.support.tars import write_tar
+from tests.support.tars import samples, write_tar
 
 IMAGES = 24
 COUNTS = ("inputs", "pairs", "ok", "failed", "missing", "gone", "done_now")
@@ -85,6 +89,60 @@ def test_workers_survey_a_listing(photos: Photos, tmp_path: Path) -> None:
         photos.put()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_redone_while_its_listing_goes_on(
+    photos: Photos, tmp_path: Path, workers: int
+) -> None:
+    """The first plans are closed, which removes files of records, while parts are compared."""
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    photos.run(out)
+    assert photos.run(out, overwrite=True, workers=workers).done_now == IMAGES
+    for number, path in enumerate(sorted(photos.folder.rglob("*.jpg"))):
+        cv2.imwrite(str(path), dark_image(100 + number))
+    photos.put()
+    assert photos.run(out, workers=workers).done_now == IMAGES
+    photos.run(calm, str(photos.folder))
+    assert tree(out / "classical") == tree(calm / "classical")
+    assert sorted(row["input"] for row in rows(out)) == sorted(row["input"] for row in rows(calm))
+
+
+def test_what_an_interrupted_overwrite_has_done_is_not_done_again(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor if it shows only then that the data set cannot be listed in parts."""
+    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr(drafting, "CHUNKS_OF_FIRST_PLAN", 16)
+    write_tar(photos.folder / "z.tar", samples(2))
+    photos.put()
+    out = tmp_path / "out"
+    photos.run(out)
+    with monkeypatch.context() as patch:
+        die_at(patch, LocalStorage, 40)
+        with pytest.raises(Died):
+            photos.run(out, overwrite=True)
+    shutil.rmtree(out / "_batchlight/locks")
+    done = 2 * len(tree(out / "_batchlight/parts"))
+    assert 0 < done < IMAGES
+    assert photos.run(out, overwrite=True).done_now <= IMAGES + 2 - done + 2
+
+
+def test_a_run_that_ends_early_leaves_nobody_listing(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+
+    def refused(*_: object) -> None:
+        time.sleep(1)  # while the next plan is drafted
+        raise StorageError("the disk is full", transient=False)
+
+    monkeypatch.setattr("batchlight.driver.run._Run._do", refused)
+    photos.server.put({f"n/{number:05d}.jpg": b"none" for number in range(300)}, photos.prefix)
+    with pytest.raises(StorageError, match="the disk is full"):
+        photos.run(tmp_path / "out", workers=2)
+    assert not ray.is_initialized()
+    assert not [t for t in set(threading.enumerate()) - before if t.name == surveying.LOOP]
+
+
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.nightly)])
 def test_death_at_every_write(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
@@ -115,15 +173,14 @@ def stable(out: Path) -> Any:
 def test_what_is_not_plain_is_listed_in_the_driver(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = cv2.imencode(".jpg", dark_image(3))[1].tobytes()
-    write_tar(photos.folder / "z.tar", {"1.jpg": image, "2.jpg": image})
+    write_tar(photos.folder / "z.tar", samples(2))
     photos.put()
     asked: list[object] = []
     look, images = Survey.look, InputSet.images
 
-    def looked(self: Survey, within: KeyRange, at_most: int) -> Any:
+    def looked(self: Survey, within: KeyRange, *arguments: Any) -> Any:
         asked.append(within)
-        return look(self, within, at_most)
+        return look(self, within, *arguments)
 
     def listed(self: InputSet, soon: bool = False) -> Any:
         asked.append(soon)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -79,7 +79,7 @@ class Bucket:
         return part_of(next_page, within, at_most, lambda info: is_mark(info.path))
 
     def _file(self, key: str) -> FileInfo:
-        return FileInfo(key, 1 + len(key), WHEN, f'"{key}"')
+        return FileInfo(key, 0 if is_mark(key) else 1 + len(key), WHEN, f'"{key}"')
 
 
 @given(keys, st.integers(1, 5), st.sampled_from(["", "a", "a/1", "b/"]))
@@ -107,8 +107,9 @@ def is_mark(key: str) -> bool:
 
 def may_be_parted(before: str, after: str) -> bool:
     """Whether a key may separate the two: after the one, and before the other."""
-    ends_there = len(after) == shared_letters(before, after) + 1
-    return not (ends_there or after.startswith(stem(before)))
+    key = after[: shared_letters(before, after) + 1]
+    is_key = key != after and key.rpartition("/")[2] not in ("", ".", "..")
+    return is_key and not after.startswith(stem(before))
 
 
 def stem(path: str) -> str:
@@ -140,6 +141,36 @@ def test_what_cannot_be_listed_in_parts(listed: list[str]) -> None:
     pages = iter([[FileInfo(key, 1) for key in listed], []])
     with pytest.raises(ListedLateError):
         part_of(lambda: next(pages), KeyRange(), 10, lambda info: False)
+
+
+@pytest.mark.parametrize(
+    ("pages", "listed"),
+    [
+        (["", "a.jpg"], ["a.jpg"]),  # the mark of the prefix itself
+        (["train-x/1.jpg", "train", "train/1.jpg"], ["train-x/1.jpg", "train/1.jpg"]),
+    ],
+)
+def test_marks_of_folders_come_late(pages: list[str], listed: list[str]) -> None:
+    """Their keys end in a slash, which is not shown."""
+    marks = {"", "train"}
+    found = iter([[FileInfo(key, int(key not in marks)) for key in pages], []])
+    part = part_of(lambda: next(found), KeyRange(), 10, lambda info: info.path in marks)
+    assert [file.path for file in part.files] == listed
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [["a/-1.2.jpg", "a/.hidden", "a/b.jpg"], ["train-x/1.jpg", "train/1.jpg", "train/2.jpg"]],
+)
+def test_no_part_begins_where_the_client_sees_another_key(pages: list[str]) -> None:
+    bucket, listed = Bucket(set(pages)), list[str]()
+    rest: KeyRange | None = KeyRange()
+    while rest is not None:
+        part = bucket.part(rest, 2)
+        assert (part.listed.up_to or "x").rpartition("/")[2] not in ("", ".", "..")
+        listed += [file.path for file in part.files]
+        rest = part.rest
+    assert listed == [path for path in pages if "/." not in path]
 
 
 @given(PLAIN, PLAIN, st.floats(0.01, 100), st.integers(1, 20))
@@ -232,12 +263,17 @@ class Job:
             planner = Planner(self.config, self.fingerprints, inputs.passed_over)
             where = inputs, self.output, self.storage, OutputState.load(self.storage)
             found, error = [], None
-            try:
-                for run in listed_and_compared(planner, *where, way, lambda: engine):  # type: ignore[arg-type,return-value]
-                    found += batches_of(run)
-            except UsageError as problem:
-                error = str(problem)
+            with closing(listed_and_compared(planner, *where, way, always(engine))) as listing:
+                try:
+                    for run in listing.runs:
+                        found += batches_of(run)
+                except UsageError as problem:
+                    error = str(problem)
         return found, error, planner.counts if error is None else None, inputs.patterns.used
+
+
+def always(engine: Any) -> Callable[[], Any]:
+    return lambda: engine
 
 
 def batches_of(run: Run) -> list[tuple[Any, ...]]:

@@ -59,6 +59,20 @@ def test_heic_without_its_extra_is_told_of(monkeypatch: pytest.MonkeyPatch) -> N
     assert said == "17 .heic (which batchlight[heif] reads), 3 .txt"
 
 
+def test_it_does_not_matter_who_counts_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlight.planning.passed_over.SUFFIXES_AT_MOST", 3)
+    paths = [f"{folder}/x.{suffix}" for folder in "abc" for suffix in ("e", "a", "d", "b", "c", "")]
+    whole, joined = PassedOver(), PassedOver()
+    for path in paths:
+        whole.add(path)
+    for start in range(0, len(paths), 4):
+        part = PassedOver()
+        for path in paths[start : start + 4]:
+            part.add(path)
+        joined.include(part)
+    assert whole.counts == joined.counts == (("", 9), (".", 3), (".a", 3), (".b", 3))
+
+
 def test_ever_new_suffixes_take_no_more_memory() -> None:
     met = PassedOver()
     for number in range(10 * SUFFIXES_AT_MOST):
