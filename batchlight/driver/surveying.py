@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
 from threading import Lock, Thread
@@ -205,11 +206,13 @@ class _Loop:
                 self._thread.join()
 
     def _run(self) -> None:
-        try:
+        with closing(self._loop):
             self._loop.run_forever()
-        finally:
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.close()
+            self._loop.run_until_complete(_cancel_all())
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
