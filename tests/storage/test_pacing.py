@@ -15,6 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchlight
+from batchlight.driver.places import require_pace
+from batchlight.engine import InProcessEngine
+from batchlight.errors import UsageError
 from batchlight.storage import Location, objects, open_storage, pacing
 from batchlight.storage.pacing import FREE_AFTER_S, LEAST_PER_S, Pace, exempt
 from tests.support.faulty_proxy import Fault, FaultPlan, faulty_proxy
@@ -161,3 +164,11 @@ def test_a_run_keeps_to_its_limit(pace: Pace, prefix: str, plan: FaultPlan, tmp_
     assert requests > 12
     assert monotonic() - began > 0.9 * requests / 20
     assert math.isinf(pace.per_s)  # the caller may go on as before
+
+
+def test_too_little_for_each_worker_is_refused() -> None:
+    engine = InProcessEngine()
+    require_pace(batchlight.JobConfig(input="in", requests_per_second=1), engine)
+    config = batchlight.JobConfig(input="in", requests_per_second=0.5)
+    with pytest.raises(UsageError, match=r"^--requests-per-second 0\.5 is less than one for each"):
+        require_pace(config, engine)
