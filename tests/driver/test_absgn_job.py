@@ -393,7 +393,7 @@ def test_a_second_run_starts_nothing(photos: Path, monkeypatch: pytest.MonkeyPat
     run(photos)
     before = (rows(out), files(out))
     monkeypatch.setattr("batchlight.driver.run.serve", no_network)
-    monkeypatch.setattr("batchlight.driver.run.make_engine", no_network)
+    monkeypatch.setattr("batchlight.driver.places.make_engine", no_network)
     for workers in (0, 2):
         summary = run(photos, workers=workers)
         assert (summary.exit_code, summary.done_now, summary.ok) == (0, 0, 8)

@@ -65,7 +65,7 @@ def test_the_time_of_the_network_is_counted_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: tuple[Method, ...]
 ) -> None:
     engine = Counted()
-    monkeypatch.setattr("batchlight.driver.run.make_engine", lambda *arguments, **options: engine)
+    monkeypatch.setattr("batchlight.driver.places.make_engine", lambda *_, **__: engine)
     monkeypatch.setattr("batchlight.absgn.inference.MEASURED_SIDE", 16)
     write_images(tmp_path / "in", 3, height=24, width=32)
     run(JobConfig(input=str(tmp_path / "in"), method=methods, device="cpu", workers=0,

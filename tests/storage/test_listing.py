@@ -77,7 +77,7 @@ def test_an_output_that_shows_late_is_said(
     with sorting_table(in_order=True) as table:
         paths = ["out/1.jpg", "out/2.jpg", "out/3.jpg", "out/_batchlight/x", "out/classical/1.jpg"]
         assert list(inputs(table, paths)) == paths[:3]
-    assert "out is the output of a run" in caplog.text
+    assert "out turned out to be the output of a run" in caplog.text
     assert "--exclude" in caplog.text
 
 
