@@ -87,6 +87,7 @@ _OF_IMAGES = (
     "lost",
 )
 """Columns that the fields of an ``Earlier`` come from, in the order of the fields."""
+EVERY_KEY = KeyRange()
 FOOTERS_AT_ONCE = 16
 ROWS_AT_ONCE = 4096
 """Earlier records that are held as Python objects at a time."""
@@ -159,7 +160,7 @@ class EarlierFiles:
 
 def rows_within(storage: Storage, streams: Streams, keys: KeyRange) -> Iterator[Earlier]:
     """The records of a range of inputs, from the files that ``EarlierFiles`` has found."""
-    rows = (_stream(storage, [[path] for path in files]) for files in streams)
+    rows = (_stream(storage, [[path] for path in files], keys) for files in streams)
     for row in heapq.merge(*rows, key=attrgetter("key")):
         if keys.up_to is not None and row.key > keys.up_to:
             return
@@ -167,7 +168,10 @@ def rows_within(storage: Storage, streams: Streams, keys: KeyRange) -> Iterator[
             yield row
 
 
-def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
+def _stream(
+    storage: Storage, chunks: list[list[str]], keys: KeyRange = EVERY_KEY
+) -> Iterator[Earlier]:
+    """The records of chunks; of images, at most those in a range need be given."""
     columns = (*_OF_IMAGES, "container", "container_bytes")
     for paths in chunks:
         tables = [read_records(storage, path, columns) for path in paths]
@@ -176,9 +180,16 @@ def _stream(storage: Storage, chunks: list[list[str]]) -> Iterator[Earlier]:
         rows = joined(tables)
         inside = pc.is_valid(rows["container"])
         containers = _containers(rows.filter(inside))
-        yield from heapq.merge(
-            _images(rows.filter(pc.invert(inside))), containers, key=attrgetter("key")
-        )
+        images = _in_range(rows.filter(pc.invert(inside)), keys)
+        yield from heapq.merge(_images(images), containers, key=attrgetter("key"))
+
+
+def _in_range(images: pa.Table, keys: KeyRange) -> pa.Table:
+    if keys.after:
+        images = images.filter(pc.greater(images["input"], keys.after))
+    if keys.up_to is not None:
+        images = images.filter(pc.less_equal(images["input"], keys.up_to))
+    return images
 
 
 def _images(rows: pa.Table) -> Iterator[Earlier]:
