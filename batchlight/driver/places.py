@@ -13,7 +13,7 @@ from batchlight.output.plan import Plan
 from batchlight.output.state import OutputState
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import Location
-from batchlight.storage.pacing import share_pace
+from batchlight.storage.pacing import paced
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
@@ -35,8 +35,8 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
 def engine_of(config: JobConfig) -> Engine:
     """The workers, not started yet."""
     hosts = "absgn" in config.method
-    prepare = partial(share_pace, config.requests_per_second)
-    return make_engine(config.workers, config.address, config.timeout, hosts, prepare)
+    surroundings = partial(paced, config.requests_per_second)
+    return make_engine(config.workers, config.address, config.timeout, hosts, surroundings)
 
 
 def require_pace(config: JobConfig, engine: Engine) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import islice
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
@@ -176,7 +177,7 @@ class _Parts:
             times = KEYS_PER_PART / max(1, found.keys)
             ahead = keys_ahead(found.first_key, found.last_key, times, PARTS_AT_ONCE)
             self._ahead.extendleft(map(_Part, reversed(found.rest.cut_at(ahead))))
-        for part in list(self._ahead)[:PARTS_AT_ONCE]:
+        for part in islice(self._ahead, PARTS_AT_ONCE):
             if part.answer is None:
                 part.answer = loop.submit(self._asked_for(part.within, engine))
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 
 from batchlight.engine.base import Engine, InProcessEngine
 from batchlight.engine.own_ray import workers_that_fit
 from batchlight.engine.task_call import TASK_OPTIONS
-from batchlight.engine.tasks import RayEngine, no_preparation, ray_address
+from batchlight.engine.tasks import RayEngine, Surroundings, no_surroundings, ray_address
 from batchlight.host.resources import usable_cpus
 
 logger = logging.getLogger(__name__)
@@ -20,11 +19,11 @@ def make_engine(
     address: str | None,
     timeout: float,
     hosts: bool = False,
-    prepare: Callable[[int], object] = no_preparation,
+    surroundings: Surroundings = no_surroundings,
 ) -> Engine:
     """The engine that ``--workers`` and ``--address`` ask for.
 
-    ``hosts`` and ``prepare``: see ``RayEngine``. Nothing prepares this process itself.
+    ``hosts`` and ``surroundings``: see ``RayEngine``; calls in this process have none.
     """
     if workers == 0 or _holds_all_cpus():
         return InProcessEngine(timeout)
@@ -32,7 +31,7 @@ def make_engine(
         workers = workers_that_fit(workers or usable_cpus())
         if workers == 0:
             return InProcessEngine(timeout)
-    return RayEngine(workers, address, timeout, hosts, prepare)
+    return RayEngine(workers, address, timeout, hosts, surroundings)
 
 
 def _is_running() -> bool:

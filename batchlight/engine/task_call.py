@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -58,14 +59,14 @@ def on_worker(
     version: str,
     timeout: float,
     report_every_s: float | None,
-    prepare: Callable[[], object],
+    around: Callable[[], AbstractContextManager[None]],
     function: Callable[..., T],
     *arguments: Any,
 ) -> Iterator[Mark | Report | T]:
     """Runs on a worker: yields its mark when the call begins, then the result.
 
-    ``prepare`` is called first. With ``report_every_s``, the function makes ``Work``, whose last
-    report is the result; the others come in between.
+    ``around()`` goes around the call. With ``report_every_s``, the function makes ``Work``, whose
+    last report is the result; the others come in between.
     """
     refuse_other_version(version)
     keep_freed_memory()
@@ -73,14 +74,14 @@ def on_worker(
     result: Any
     with mark.left():
         yield mark
-        prepare()
-        if report_every_s is None:
-            with DEADLINE.of(timeout):
-                result = function(*arguments)
-        else:
-            work = cast("Work[Any]", function(*arguments))
-            yield from _followed(work, timeout, report_every_s)
-            result = work.report()
+        with around():
+            if report_every_s is None:
+                with DEADLINE.of(timeout):
+                    result = function(*arguments)
+            else:
+                work = cast("Work[Any]", function(*arguments))
+                yield from _followed(work, timeout, report_every_s)
+                result = work.report()
     yield result
 
 

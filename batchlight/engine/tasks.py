@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -58,8 +58,13 @@ HOSTING_SHARE_OF_MEMORY = 0.25
 logger = logging.getLogger(__name__)
 
 
-def no_preparation(workers: int) -> None:
+Surroundings = Callable[[int], AbstractContextManager[None]]
+"""Entered in a worker around each call, with the number of workers."""
+
+
+def no_surroundings(workers: int) -> AbstractContextManager[None]:
     """For calls that need none."""
+    return nullcontext()
 
 
 class RayEngine:
@@ -73,13 +78,13 @@ class RayEngine:
         address: str | None,
         timeout: float = TIMEOUT_S,
         hosts: bool = False,
-        prepare: Callable[[int], object] = no_preparation,
+        surroundings: Surroundings = no_surroundings,
     ) -> None:
         """``hosts``: whether it will host objects, whose calls need space in the object store.
 
-        ``prepare``: called with the number of workers, in a worker before each call.
+        ``surroundings``: entered in a worker around each call.
         """
-        self._prepare = prepare
+        self._surroundings = surroundings
         self._wanted = workers
         self._address = ray_address(address)
         self._timeout = timeout
@@ -199,9 +204,9 @@ class RayEngine:
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:
         timeout = self._timeout * timeouts
         resends = Resends()
-        prepare = partial(self._prepare, self.workers)
+        around = partial(self._surroundings, self.workers)
         while True:
-            stream = self._remote.remote(__version__, timeout, None, prepare, function, *arguments)
+            stream = self._remote.remote(__version__, timeout, None, around, function, *arguments)
             try:
                 result: T = await self._watched(TaskCall(stream, timeout).result())
                 return result
@@ -211,7 +216,7 @@ class RayEngine:
     async def follow(
         self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
     ) -> None:
-        how = report_every_s(self.workers), partial(self._prepare, self.workers)
+        how = report_every_s(self.workers), partial(self._surroundings, self.workers)
         stream = self._remote.remote(__version__, self._timeout, *how, make, *arguments)
         on_report(await self._watched(TaskCall(stream, self._timeout).result(on_report)))
 

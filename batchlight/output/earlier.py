@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -131,22 +131,26 @@ Streams = Sequence[Sequence[str]]
 class EarlierFiles:
     """Finds the files that hold the records of a range of inputs.
 
-    It looks at all files once, at the start. Later, while a listing is compared in parts, its first
-    plans are closed, which removes files whose rows were all replaced. No part needs these, since
-    it comes after the inputs of all stored plans.
+    It looks at all files once, before the second part of a listing. Later, while further parts are
+    compared, the first plans are closed, which removes files whose rows were all replaced. No part
+    needs these, since it comes after the inputs of all stored plans.
     """
 
     def __init__(self, storage: Storage, state: OutputState) -> None:
-        """``state``: with its last plan closed. Raises ``DamagedRecordsError``."""
+        """``state``: with its last plan closed."""
+        self._storage = storage
         chunks = ((chunk, [metadata_path(chunk)]) for chunk in state.metadata)
         self._streams = [[path for [path] in files] for files in _by_plan(state, chunks)]
+
+    @cached_property
+    def _spans(self) -> Mapping[str, tuple[str, str]]:
         paths = [path for files in self._streams for path in files]
         with Pool(FOOTERS_AT_ONCE) as pool:
-            spans = pool.map(partial(input_span, storage), paths)
-            self._spans = dict(zip(paths, spans, strict=True))
+            spans = pool.map(partial(input_span, self._storage), paths)
+            return dict(zip(paths, spans, strict=True))
 
     def within(self, keys: KeyRange) -> Streams:
-        """The files with records of inputs in a range."""
+        """The files with records of inputs in a range. Raises ``DamagedRecordsError``."""
         return [found for files in self._streams if (found := self._among(files, keys))]
 
     def _among(self, files: Sequence[str], keys: KeyRange) -> Sequence[str]:

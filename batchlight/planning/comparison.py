@@ -20,7 +20,7 @@ from batchlight.output.inputs import Input
 from batchlight.output.records import Tally
 from batchlight.planning.collisions import Edges, apart, outside
 from batchlight.planning.cutting import Run
-from batchlight.planning.merging import NewImages, side_by_side
+from batchlight.planning.merging import Entry, NewImages, side_by_side
 
 AT_ONCE = 1024
 """About how many inputs are turned into rows at a time."""
@@ -81,25 +81,26 @@ class Comparison:
         """
         self.config = config
         self.findings = Findings()
-        self.edges = Edges()
-        """Ends of a part of a listing; complete once it has been read to its end."""
         self._seen = self.findings.seen
         self._digests = {m: f.digest for m, f in fingerprints.items()}
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
         self._since = since
         self._after = after
 
-    def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
+    def runs(
+        self, images: Iterable[Input], earlier: Iterable[Earlier], edges: Edges | None = None
+    ) -> Iterator[Run]:
         """What there is to do, in the order of the listing.
 
-        Raises ``UsageError`` for outputs that collide and containers that cannot be written as
-        asked, after yielding all that comes before them.
+        ``edges``: of a part of a listing, complete once all is given. Raises ``UsageError`` for
+        outputs that collide and containers that cannot be written as asked, after yielding all that
+        comes before them.
         """
-        return _as_runs(self._tasks(images, earlier))
+        entries = side_by_side(images, earlier)
+        return _as_runs(self._tasks(entries if edges is None else edges.noted(entries)))
 
-    def _tasks(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Task]:
+    def _tasks(self, entries: Iterable[Entry | NewImages]) -> Iterator[Task]:
         all_methods = tuple(self.config.method)
-        entries = self.edges.noted(side_by_side(images, earlier))
         for found in apart(outside(entries, self.config), self.config):
             if isinstance(found, NewImages):
                 if images := self._beyond_the_last_plan(found.images):

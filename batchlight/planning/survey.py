@@ -92,9 +92,9 @@ class Survey:
         if any(image.container for image in images):
             return None
         comparison = Comparison(self.config, self.fingerprints, self.since, self.after)
-        runs, error = list[Run](), None
+        runs, edges, error = list[Run](), Edges(), None
         try:
-            runs += comparison.runs(images, rows_within(storage, earlier, part.listed))
+            runs += comparison.runs(images, rows_within(storage, earlier, part.listed), edges)
         except UsageError as found:
             error = str(found)
         rows, kinds = _packed(runs)
@@ -104,7 +104,7 @@ class Survey:
             last_key=part.last,
             keys=part.keys,
             rest=part.rest,
-            edges=comparison.edges,
+            edges=edges,
             error=error,
         )
 

@@ -104,16 +104,11 @@ def exempt() -> Iterator[None]:
         _this_thread.exempt = before
 
 
-def share_pace(requests_per_second: float | None, workers: int) -> None:
-    """Limit this process to its share of a rate; None: no limit."""
-    PACE.limit(math.inf if requests_per_second is None else requests_per_second / workers)
-
-
 @contextmanager
-def paced(requests_per_second: float | None) -> Iterator[None]:
-    """Limit this process within the block."""
-    share_pace(requests_per_second, 1)
+def paced(requests_per_second: float | None, workers: int = 1) -> Iterator[None]:
+    """Limit this process to its share of a rate within the block; None: no limit."""
+    PACE.limit(math.inf if requests_per_second is None else requests_per_second / workers)
     try:
         yield
     finally:
-        share_pace(None, 1)
+        PACE.limit(math.inf)
