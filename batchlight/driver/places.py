@@ -44,8 +44,8 @@ def require_pace(config: JobConfig, engine: Engine) -> None:
     limit = config.requests_per_second
     if limit is not None and limit < engine.workers:
         raise UsageError(
-            f"--requests-per-second {limit:g} is less than one for each of the {engine.workers} "
-            "workers; give at least that, or a smaller --workers"
+            f"--requests-per-second {limit:g} is less than one for each worker "
+            f"({engine.workers}); give at least that, or a smaller --workers"
         )
 
 
