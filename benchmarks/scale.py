@@ -57,7 +57,7 @@ from batchlight.storage.listing import KEYS_PER_PAGE, sorting_table
 from batchlight.storage.ranges import Part, part_of
 from batchlight.worker.assigned import AssignedWork, Report
 from batchlight.worker.batch_result import BatchResult
-from batchlight.worker.steps import BatchContext
+from batchlight.worker.context import BatchContext
 from benchmarks.measuring import Table
 
 PHASES = ("plan", "dispatch", "close", "rerun", "replace")

@@ -147,8 +147,10 @@ def _scan(
         # This place in the block is free for the row that the next window has further down.
         _largest_in_row(pixels, rgb, y + below + 1, shift, planes, padded, ends[i])
         _raise_to(start, ends[i])
-    among_haziest: int = darkest[: threshold + 1].min()
-    return among_haziest
+    among_haziest = darkest[0]
+    for level in range(1, threshold + 1):
+        among_haziest = min(among_haziest, darkest[level])
+    return int(among_haziest)
 
 
 @kernel

@@ -125,7 +125,8 @@ def _enhance(
         split(rows[y], planes, rgb)
         _estimate(blue, green, red, smooth, constants.top, brightest)
         if own.shape[0]:
-            brightest[:width] = own[y]
+            for x in range(width):
+                brightest[x] = own[y, x]
         _add_up(brightest, sums)
         _brighten(blue, green, red, smooth, constants, brightest)
         merge(planes, out[y], rgb)

@@ -16,9 +16,8 @@ def split(row: Pixels, planes: Planes, rgb: bool) -> None:
     """Split a row into channels; gray as all three. ``rgb``: red comes first in the row."""
     blue, green, red = (planes[2], planes[1], planes[0]) if rgb else planes
     if row.size == blue.size:
-        blue[:] = row
-        green[:] = row
-        red[:] = row
+        for x in range(blue.size):
+            blue[x], green[x], red[x] = row[x], row[x], row[x]
         return
     one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
     for x in range(blue.size):
@@ -31,7 +30,8 @@ def merge(planes: Planes, row: Pixels, rgb: bool) -> None:
     """The inverse of ``split``; gray is any of the three, which are equal."""
     blue, green, red = (planes[2], planes[1], planes[0]) if rgb else planes
     if row.size == blue.size:
-        row[:] = blue
+        for x in range(blue.size):
+            row[x] = blue[x]
         return
     one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
     for x in range(blue.size):

@@ -27,11 +27,10 @@ from batchlight.output.lock import Lock
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.kinds import kind_of, run_batch
-from batchlight.worker.shard import groups_of
-from batchlight.worker.steps import BatchContext
+from batchlight.worker.kinds import groups_of, kind_of, run_batch
 
 T = TypeVar("T")
 

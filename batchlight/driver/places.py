@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from batchlight.config import BATCH_SIZE, JobConfig, Method
@@ -32,11 +32,20 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
     return inputs, output
 
 
-def engine_of(config: JobConfig) -> Engine:
-    """The workers, not started yet."""
+def engine_of(config: JobConfig, meanwhile: Callable[[], object] | None = None) -> Engine:
+    """The workers, not started yet; ``meanwhile``: see ``RayEngine``."""
     hosts = "absgn" in config.method
-    surroundings = partial(paced, config.requests_per_second)
-    return make_engine(config.workers, config.address, config.timeout, hosts, surroundings)
+    around = partial(paced, config.requests_per_second)
+    where = config.workers, config.address
+    return make_engine(*where, config.timeout, hosts, around, meanwhile)
+
+
+def compile_for_workers(config: JobConfig) -> None:
+    """Compile what most images need, which all workers on this machine then find."""
+    # Not at the top: the driver of a cluster needs no kernels.
+    from batchlight.worker.steps import compile_kernels
+
+    compile_kernels(config)
 
 
 def require_pace(config: JobConfig, engine: Engine) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
-from threading import Thread
 
 from batchlight.absgn.loading import Model, WeightsFor, weights_of
 from batchlight.config import JobConfig, Method
@@ -31,6 +30,7 @@ from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.outcome import in_numbers
 from batchlight.driver.places import (
     as_begun,
+    compile_for_workers,
     engine_of,
     open_places,
     plan_to_finish,
@@ -70,11 +70,10 @@ from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, package_versions
 from batchlight.planning.listing import InputSet
 from batchlight.planning.planner import Planner
-from batchlight.report import reported_since, write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import ListedLateError
 from batchlight.storage.pacing import paced
-from batchlight.worker.steps import BatchContext, compile_kernels
+from batchlight.worker.context import BatchContext
 
 COUNT_WITHIN_S, LEAVE_WITHIN_S = 5.0, 10.0
 """How long a run that ends early may count what the output holds, and take for its summary."""
@@ -249,15 +248,15 @@ class _Run:
     def _started_engine(self) -> Engine:
         if self._engine is None:
             config = self.config
-            engine = engine_of(config)
+            engine = engine_of(config, partial(compile_for_workers, config))
             if config.workers != 0 and ray_address(config.address) == "local":
                 self.display.say("starting Ray on this machine")
-                # Meanwhile, so that the first image need not wait for it.
-                Thread(target=compile_kernels, args=[config], daemon=True).start()
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
             require_pace(config, engine)
             self.display.say(f"working in {engine.place}")
+            if engine.preparing:
+                self.display.say("compiling for this machine, once per installation")
         return self._engine
 
     async def _do_batches(self, plan: Plan, done: Collection[int], engine: Engine) -> None:
@@ -300,7 +299,7 @@ class _Run:
         the run ends in the same way.
         """
         plan = self.state.plan
-        if plan is None or (not self.stats.rows and reported_since(self.storage, plan)):
+        if plan is None or (not self.stats.rows and plan.reported(self.storage)):
             return summary
         began = time.monotonic()
         try:
@@ -314,14 +313,15 @@ class _Run:
                 brief(error),
                 self.output,
             )
-        self.stats.report_s = time.monotonic() - began
-        took = round(self.stats.report_s, 3)
+        self.stats.report_s = took = round(time.monotonic() - began, 3)
         return summary.model_copy(update={"report_s": took, "finished_at": _now()})
 
     async def _write_report(self, engine: Engine, summary: Summary) -> None:
+        from batchlight.report import write_report  # not at the top: the driver needs no codec
+
         self.display.say("making the report")
-        data_set = self.inputs.data_set
-        await engine.call(write_report, self.output, data_set, self.lock.number, summary)
+        where = self.output, self.inputs.data_set, self.lock.number
+        await engine.call(write_report, *where, summary)
 
     def _summary_of_outcome(self) -> Summary:
         stopped_after = self.stats.tally.failed if self.stopped_early else None

@@ -21,8 +21,8 @@ from batchlight.images.names import is_image_name
 from batchlight.planning.listing import InputSet
 from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
 from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.worker.context import BatchContext
 from batchlight.worker.sidecars import Refused, Sidecar, copy_sidecars
-from batchlight.worker.steps import BatchContext
 
 SIDECARS_PER_CALL = 32
 

@@ -83,6 +83,10 @@ class Engine(Protocol):
     def place(self) -> str:
         """Description of the place for the user."""
 
+    @property
+    def preparing(self) -> bool:
+        """Whether ``follow`` will have to wait for something that this process still does."""
+
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         """Add to a metric of this run for cluster monitoring."""
 
@@ -151,6 +155,7 @@ class InProcessEngine:
     nodes = 1
     gpus = 0
     place = "this process"
+    preparing = False
     _timeout: float | None = None
 
     def __init__(self, timeout: float | None = None) -> None:

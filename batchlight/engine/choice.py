@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 from batchlight.engine.base import Engine, InProcessEngine
 from batchlight.engine.own_ray import workers_that_fit
@@ -20,10 +21,11 @@ def make_engine(
     timeout: float,
     hosts: bool = False,
     surroundings: Surroundings = no_surroundings,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Engine:
     """The engine that ``--workers`` and ``--address`` ask for.
 
-    ``hosts`` and ``surroundings``: see ``RayEngine``; calls in this process have none.
+    ``hosts``, ``surroundings`` and ``meanwhile``: see ``RayEngine``; this process needs none.
     """
     if workers == 0 or _holds_all_cpus():
         return InProcessEngine(timeout)
@@ -31,7 +33,7 @@ def make_engine(
         workers = workers_that_fit(workers or usable_cpus())
         if workers == 0:
             return InProcessEngine(timeout)
-    return RayEngine(workers, address, timeout, hosts, surroundings)
+    return RayEngine(workers, address, timeout, hosts, surroundings, meanwhile)
 
 
 def _is_running() -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ from batchlight.engine.actors import RayService, nodes_with_cpus
 from batchlight.engine.base import Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
-from batchlight.engine.own_ray import few_processes, private_folder, private_token
+from batchlight.engine.own_ray import LOOK_EVERY_S, private_folder, private_token, quick_start
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
     BatchlightError,
@@ -79,12 +80,15 @@ class RayEngine:
         timeout: float = TIMEOUT_S,
         hosts: bool = False,
         surroundings: Surroundings = no_surroundings,
+        meanwhile: Callable[[], object] | None = None,
     ) -> None:
         """``hosts``: whether it will host objects, whose calls need space in the object store.
 
-        ``surroundings``: entered in a worker around each call.
+        ``surroundings``: entered in a worker around each call. ``meanwhile``: run in a thread of
+        this process while a Ray of our own starts; ``follow`` waits for its end.
         """
         self._surroundings = surroundings
+        self._meanwhile = Thread(target=meanwhile, daemon=True)
         self._wanted = workers
         self._address = ray_address(address)
         self._timeout = timeout
@@ -131,6 +135,7 @@ class RayEngine:
             ray._private.worker._worker_logs_enabled = False
         local: dict[str, Any] = {}
         if self._address == "local":
+            self._meanwhile.start()  # no sooner: it would slow down the import of Ray
             workers = self._wanted or usable_cpus()
             local = {
                 "num_cpus": workers,
@@ -141,7 +146,7 @@ class RayEngine:
         _refuse_silence(self._address)
         its_logger = logging.getLogger("ray")
         self._settings.callback(its_logger.setLevel, its_logger.level)
-        with few_processes() if local else nullcontext():
+        with quick_start() if local else nullcontext():
             ray.init(
                 address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local
             )
@@ -170,6 +175,10 @@ class RayEngine:
                 self.workers,
                 cpus,
             )
+
+    @property
+    def preparing(self) -> bool:
+        return self._meanwhile.is_alive()
 
     @property
     def window(self) -> int:
@@ -216,6 +225,8 @@ class RayEngine:
     async def follow(
         self, make: Callable[..., Work[R]], *arguments: object, on_report: Callable[[R], object]
     ) -> None:
+        while self.preparing:
+            await asyncio.sleep(LOOK_EVERY_S)
         how = report_every_s(self.workers), partial(self._surroundings, self.workers)
         stream = self._remote.remote(__version__, self._timeout, *how, make, *arguments)
         on_report(await self._watched(TaskCall(stream, self._timeout).result(on_report)))

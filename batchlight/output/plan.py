@@ -23,7 +23,7 @@ from batchlight.images.names import passed_over_in_words
 from batchlight.output.chunks import CONTAINER, batches_in, read_chunk
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.inputs import Batch, Input
-from batchlight.output.layout import BatchRange, closed_path, plan_path, state_trouble
+from batchlight.output.layout import REPORT, BatchRange, closed_path, plan_path, state_trouble
 from batchlight.output.records import Tally, summed
 from batchlight.storage import Storage
 
@@ -235,6 +235,15 @@ class Plan:
             return storage.stat(closed_path(self.first)).modified
         except FileNotFoundError:
             return None
+
+    def reported(self, storage: Storage) -> bool:
+        """Whether the report was made when this plan, the last one, was complete."""
+        try:
+            made = storage.stat(REPORT).modified
+        except FileNotFoundError:
+            return False
+        closed = self.closed_at(storage)
+        return closed is None or (made is not None and made >= closed)
 
 
 def read_plan(storage: Storage, first: int) -> Plan:

@@ -25,6 +25,6 @@ fonts/        the font of the PNG
 
 from __future__ import annotations
 
-from batchlight.report.writing import reported_since, write_report
+from batchlight.report.writing import write_report
 
-__all__ = ["reported_since", "write_report"]
+__all__ = ["write_report"]

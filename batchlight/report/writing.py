@@ -13,7 +13,6 @@ from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT, state_trouble
-from batchlight.output.plan import Plan
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
@@ -35,16 +34,6 @@ PICTURES_BYTES = 1_750_000
 """Total for all pictures, before encoding as text, which adds a third."""
 NAME_TIMES = 16
 """Upper limit for how often the name of a shown image appears on the page."""
-
-
-def reported_since(storage: Storage, plan: Plan) -> bool:
-    """Whether an output's report was made when its last plan was complete."""
-    try:
-        made = storage.stat(REPORT).modified
-    except FileNotFoundError:
-        return False
-    closed = plan.closed_at(storage)
-    return closed is None or (made is not None and made >= closed)
 
 
 @dataclass(frozen=True)

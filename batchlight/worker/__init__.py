@@ -2,6 +2,7 @@
 
 image.py           one image: what is known of it, and its failures
 places.py          the storages that a worker reads from and writes to
+context.py         what all batches of a run share
 steps.py           the steps of one image: read, decode, enhance, encode, write, record
 trial.py           one setting tried on images, without writing
 overlap.py         reading ahead and writing behind, bounded in bytes

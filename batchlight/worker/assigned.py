@@ -22,10 +22,10 @@ from batchlight.output.layout import BatchRange
 from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.image import Image, Losses, tally_so_far
 from batchlight.worker.kinds import kind_of
 from batchlight.worker.places import refuse_unshared
-from batchlight.worker.steps import BatchContext
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from batchlight.output.inputs import Batch, Input, place_of
 from batchlight.output.records import Record, Tally
 from batchlight.storage.base import NameRefusedError, Writer
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
 from batchlight.worker.image import Image, Losses, Watch
-from batchlight.worker.steps import BatchContext, Steps, as_record, of_one_input
+from batchlight.worker.steps import Steps, as_record, of_one_input
 
 COPIES_AT_ONCE = 8
 """For small files."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from batchlight.config import Method
 from batchlight.errors import ErrorCode
@@ -16,7 +16,9 @@ from batchlight.output.records import Record
 from batchlight.storage import EVERYONE
 from batchlight.worker.batch_result import BatchResult, one_of_each_kind
 from batchlight.worker.image import BrokenBatchError, Image, Losses, Unexpected
-from batchlight.worker.steps import Steps
+
+if TYPE_CHECKING:  # the driver needs no codec
+    from batchlight.worker.steps import Steps
 
 T = TypeVar("T")
 

@@ -10,15 +10,17 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchlight.classical.dehaze import Analysis
 from batchlight.config import Method
 from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
-from batchlight.images.image import Decoded
 from batchlight.output.inputs import Input
 from batchlight.output.records import Tally
 from batchlight.storage import EVERYONE
+
+if TYPE_CHECKING:  # the driver needs no codec
+    from batchlight.classical.dehaze import Analysis
+    from batchlight.images.image import Decoded
 
 T = TypeVar("T")
 

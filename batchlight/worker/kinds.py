@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.output.inputs import Batch, Input
-from batchlight.worker import copying, pipeline, shard
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, result_of
 from batchlight.worker.image import Losses, Watch, unwatched
-from batchlight.worker.steps import BatchContext
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,23 @@ class Kind:
     reads, decodes and analyses them."""
 
 
-_IMAGES = Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
-_COPIES = Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
-_CONTAINER = Kind(shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard)
-
-
 def kind_of(batch: Batch) -> Kind:
     """The kind of a batch."""
+    # Not at the top: a driver, which has no images to process, does without codecs and kernels.
+    from batchlight.worker import copying, pipeline, shard
+
     if batch.container is not None:
-        return _CONTAINER
-    return _COPIES if batch.copies else _IMAGES
+        return Kind(shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard)
+    if batch.copies:
+        return Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
+    return Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
+
+
+def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
+    """The images of a container, in their groups; empty if it cannot be read."""
+    from batchlight.worker import shard
+
+    return shard.groups_of(context, batch)
 
 
 def run_batch(

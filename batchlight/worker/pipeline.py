@@ -29,11 +29,12 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Batch, Input
 from batchlight.output.records import Tally
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
 from batchlight.worker.image import Analysed, Image, Losses, Watch
 from batchlight.worker.network_client import Feeder
 from batchlight.worker.overlap import WriteBehind, read_ahead
-from batchlight.worker.steps import BatchContext, Steps, as_record
+from batchlight.worker.steps import Steps, as_record
 
 if TYPE_CHECKING:
     from batchlight.absgn.result import Restored

@@ -29,6 +29,7 @@ from batchlight.shards.contents import AnyContents, Place, Rewriter
 from batchlight.shards.groups import Group, groups_in
 from batchlight.shards.spool import Spool
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, kinds_of, result_of
 from batchlight.worker.image import (
     BrokenBatchError,
@@ -42,7 +43,7 @@ from batchlight.worker.image import (
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
-from batchlight.worker.steps import BatchContext, as_record
+from batchlight.worker.steps import as_record
 
 KEEP_BYTES = 32 * 2**20
 """Budget for images that wait for their group's light; smaller than that for a batch of files,

@@ -15,8 +15,9 @@ from batchlight.shards.source import opened_container
 from batchlight.shards.spool import Spool
 from batchlight.storage import EVERYONE
 from batchlight.storage.base import ChangedError, NameRefusedError
+from batchlight.worker.context import BatchContext
 from batchlight.worker.image import Failure, Image
-from batchlight.worker.steps import BatchContext, Steps
+from batchlight.worker.steps import Steps
 
 
 class ShardSteps(Steps):

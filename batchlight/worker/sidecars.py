@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from batchlight.config import Method
 from batchlight.errors import ImageError, brief
@@ -18,7 +19,10 @@ from batchlight.output.layout import container_output
 from batchlight.shards import indices
 from batchlight.shards.tar import members
 from batchlight.storage.base import Reader, Writer
-from batchlight.worker.steps import BatchContext, Steps
+from batchlight.worker.context import BatchContext
+
+if TYPE_CHECKING:
+    from batchlight.worker.steps import Steps
 
 PIECE_BYTES = 2**20
 HEAD_BYTES = 2**16
@@ -49,6 +53,8 @@ class Refused:
 
 def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Refused]:
     """Write some of them. Raises ``StorageError`` for trouble that is not theirs."""
+    from batchlight.worker.steps import Steps  # not at the top: the driver needs no codec
+
     steps = Steps(context)
     refused = []
     for sidecar in sidecars:

@@ -6,9 +6,8 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,12 +30,12 @@ from batchlight.output.records import Record
 from batchlight.shards.inventory import bytes_in
 from batchlight.storage import EVERYONE, Location, Storage
 from batchlight.storage.base import ChangedError, NameRefusedError
+from batchlight.worker.context import BatchContext
 from batchlight.worker.image import Analysed, Image
 from batchlight.worker.places import output_of, refuse_unshared, source_of
 
 if TYPE_CHECKING:
     from batchlight.absgn.result import Restored
-    from batchlight.absgn.start import ClassicalStart
 
 DARKER_BY = 0.02
 """How much darker, in mean luminance from 0 to 1, an output may be: a bright image that the network
@@ -44,27 +43,6 @@ leaves unchanged comes back slightly darker or brighter, which nobody sees."""
 
 _OF_FAILED = ("luminance_after", "clipped_fraction")
 """Columns on the output that the row of a failed image contains, as far as known."""
-
-
-@dataclass(frozen=True)
-class BatchContext:
-    """What all batches of a run share."""
-
-    config: JobConfig
-    input: Location
-    output: Location
-    run_id: str
-    fingerprints: Mapping[Method, str]
-    lock: int
-    """The number of the lock under which everything is written."""
-    follow_links: bool = False
-    """Whether to follow links that leave the input."""
-    container_fingerprints: Mapping[Method, str] = field(default_factory=dict)
-    """For containers; these also cover what is selected from them."""
-    pixels_at_once: int = 0
-    """How many pixels of images of one shape go through the network together."""
-    start: ClassicalStart | None = None
-    """Processing before and after the network."""
 
 
 class ImageSteps:

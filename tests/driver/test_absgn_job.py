@@ -45,7 +45,7 @@ from batchlight.output.layout import part_path
 from batchlight.planning.listing import open_inputs
 from batchlight.storage import EVERYONE, Location, open_storage
 from batchlight.storage.local import LocalStorage
-from batchlight.worker.steps import BatchContext
+from batchlight.worker.context import BatchContext
 from tests.support import helpers
 from tests.support.helpers import (
     ALL_DARK,
@@ -202,7 +202,7 @@ def test_each_image_is_read_and_decoded_once(
     monkeypatch.setattr(LocalStorage, "read", counted_read)
     monkeypatch.setattr(codec, "decode", counted_decode)
     monkeypatch.setattr(
-        "batchlight.driver.run.write_report", lambda output: None
+        "batchlight.report.write_report", lambda output: None
     )  # which reads some too
     run(photos, batch_size=3, atmospheric_light=light)
     assert +reads == Counter(tree(photos).keys())

@@ -20,8 +20,8 @@ from batchlight.output.layout import part_path
 from batchlight.planning.listing import open_inputs
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
+from batchlight.worker.context import BatchContext
 from batchlight.worker.image import Losses
-from batchlight.worker.steps import BatchContext
 from tests.support.helpers import locked, rows, tree, write_images
 
 T = TypeVar("T")

@@ -188,7 +188,7 @@ def test_failures_are_rows_and_end_with_3(yolo: Path) -> None:
 def test_death_at_every_single_write(
     yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     monkeypatch.setattr("batchlight.planning.cutting.OTHERS_PER_BATCH", 3)
     run(yolo, "calm", batch_size=4)
     calm, out = tmp_path / "calm", tmp_path / "out"

@@ -30,7 +30,7 @@ from batchlight.planning.planner import Planner
 from batchlight.storage import Location, open_storage
 from batchlight.worker.assigned import Assignment
 from batchlight.worker.batch_result import BatchResult
-from batchlight.worker.steps import BatchContext
+from batchlight.worker.context import BatchContext
 from tests.support.helpers import locked, rows, stable_rows, tree, write_images
 
 R = TypeVar("R")

@@ -116,7 +116,7 @@ def test_one_plan_or_several_come_to_the_same(
 def test_death_at_every_write(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
 ) -> None:
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     # So that the next plan is drafted at the same time in each run.
     monkeypatch.setattr("batchlight.driver.run.each_while_the_next_is_drafted", one_by_one)
     before, out = tmp_path / "before", tmp_path / "out"

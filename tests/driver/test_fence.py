@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -50,13 +51,13 @@ def written(out: Path) -> dict[str, bytes]:
 
 
 MOMENTS = {
-    "listing": "draft_plans",
-    "plan drafted": "store_plan",
-    "at work": "serve",
-    "before a plan is closed": "close_plan",
-    "while a plan is closed": "commit",
-    "before the report": "write_report",
-    "before the summary": "package_versions",
+    "listing": "batchlight.driver.run.draft_plans",
+    "plan drafted": "batchlight.driver.run.store_plan",
+    "at work": "batchlight.worker.steps.Steps.encode",
+    "before a plan is closed": "batchlight.driver.run.close_plan",
+    "while a plan is closed": "batchlight.worker.closing.moved",
+    "before the report": "batchlight.report.write_report",
+    "before the summary": "batchlight.driver.run.package_versions",
 }
 
 
@@ -77,16 +78,8 @@ def test_a_lock_taken_over_stops_all_writing(
 
         return wrapper
 
-    if moment == "at work":
-        target, name = "batchlight.worker.steps.Steps", "encode"
-    elif moment == "while a plan is closed":
-        target, name = "batchlight.worker.closing", "moved"
-    else:
-        target, name = "batchlight.driver.run", MOMENTS[moment]
-    module, _, owner = target.rpartition(".") if name == "encode" else (target, "", "")
-    place = __import__(module, fromlist=["_"])
-    place = getattr(place, owner) if owner else place
-    monkeypatch.setattr(place, name, first_taken_over(getattr(place, name)))
+    original = resolve_name(MOMENTS[moment])
+    monkeypatch.setattr(MOMENTS[moment], first_taken_over(original))
     with pytest.raises(LockedError, match=f"another run has taken over {out}"):
         run(folder)
     assert then

@@ -121,7 +121,7 @@ def test_only_images_whose_light_the_mean_may_exceed_wait_for_it(
 
     monkeypatch.setattr("batchlight.images.codec.decode", counting)
     monkeypatch.setattr(
-        "batchlight.driver.run.write_report", lambda output: None
+        "batchlight.report.write_report", lambda output: None
     )  # which decodes some too
     monkeypatch.setattr("batchlight.worker.pipeline.KEEP_BYTES", 0)
     run(tmp_path / "in")

@@ -59,7 +59,7 @@ def state(out: Path) -> State:
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First run and incremental run (new, changed and vanished inputs), killed at each change."""
     # It takes most of a run's time, and nothing that is done here depends on it.
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     photos = tmp_path / "in"
     write_images(photos, 7)
     cv2.imwrite(str(photos / "b/0001.jpg"), bright_image(1))
@@ -160,7 +160,7 @@ def test_a_power_cut_at_every_single_write(tmp_path: Path, monkeypatch: pytest.M
     photos = tmp_path / "in"
     write_images(photos, 7)
     # It takes most of a run's time, and nothing that is done here depends on it.
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     calm = run_with_power_cuts(photos, tmp_path / "first", monkeypatch)
     cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(50))
     (photos / "c/0002.jpg").write_bytes(b"no image any more")  # so its old output must go

@@ -83,7 +83,7 @@ def test_death_at_every_single_write(
     Or at every ninth, which is of another kind each time.
     """
     # It takes most of a run's time, and nothing that is done here depends on it.
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda output: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda output: None)
     photos = tmp_path / "in"
     write_images(photos, 7)
     output.run(photos)

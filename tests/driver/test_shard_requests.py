@@ -19,7 +19,7 @@ SHARDS = 3, 8
 def requests_of_a_run(s3: S3Server, name: str) -> Counter[str]:
     plan = FaultPlan()
     with faulty_proxy(s3.endpoint, plan) as proxy, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+        patch.setattr("batchlight.report.write_report", lambda *_: None)
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         source, out = f"s3://data/{name}", f"s3://data/{name}-bright"
         batchlight.run(batchlight.JobConfig(input=source, output=out, workers=0, progress="off"))

@@ -344,7 +344,7 @@ def state(out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[str]]
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_death_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first run, and one that finds one shard changed and another gone; writes are small."""
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     monkeypatch.setattr("batchlight.shards.sink.PIECE_BYTES", 8192)
     folder, first = tmp_path / "in", tmp_path / "first"
     for number in range(3):

@@ -382,7 +382,7 @@ def test_all_that_is_listed_is_counted_once(
                 path.write_bytes(KINDS[kind])
                 there[number] = kind
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+            patch.setattr("batchlight.report.write_report", lambda *_: None)
             summary = run(
                 photos, not_dark=not_dark, limit=most, max_failures="100%", allow_empty=True
             )

@@ -110,7 +110,7 @@ def test_what_an_interrupted_overwrite_has_done_is_not_done_again(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor if it shows only then that the data set cannot be listed in parts."""
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     monkeypatch.setattr(drafting, "CHUNKS_OF_FIRST_PLAN", 16)
     write_tar(photos.folder / "z.tar", samples(2))
     photos.put()
@@ -147,7 +147,7 @@ def test_a_run_that_ends_early_leaves_nobody_listing(
 def test_death_at_every_write(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     out = tmp_path / "out"
     photos.run(out)
     calm, operation, died = stable(out), 1, True

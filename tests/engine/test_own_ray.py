@@ -52,9 +52,14 @@ def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str
         "from batchlight.engine import make_engine, own_ray\n"
         "with make_engine(1, None, 60):\n"
         "    import ray\n"
-        "    print(ray.get_runtime_context().gcs_address, flush=True)\n"
+        "    gcs = ray.get_runtime_context().gcs_address\n"
+        "    print(gcs, flush=True)\n"
         "    from ray._private.node import Node\n"
+        "    from ray._private import services, utils\n"
         "    assert all(n in vars(Node) for n in own_ray.UNUSED), 'Ray has other names for these'\n"
+        "    assert 'get_node' in vars(services), 'Ray has another name for it'\n"
+        "    assert 'get_dashboard_dependency_error' in vars(utils), 'and for this'\n"
+        "    assert ray._raylet.GcsClient(address=gcs).get_all_node_info()\n"
         "    for child in psutil.Process().children(recursive=True):\n"
         "        command = ' '.join(child.cmdline())\n"
         "        assert 'monitor.py' not in command and 'dashboard.py' not in command, command\n"
@@ -81,6 +86,35 @@ def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str
         assert holder.wait(60) == 0
     assert not folder.exists()
     assert not list(home.iterdir())
+
+
+MEANWHILE = """
+import asyncio, os, threading
+from batchlight.engine import RayEngine
+
+class Work:
+    def steps(self, timed): yield
+    def report(self): return "done"
+
+async def work(engine, may_end):
+    heard = []
+    long = asyncio.ensure_future(engine.follow(Work, on_report=heard.append))
+    assert await engine.call(os.getpid) != os.getpid()
+    assert engine.preparing and not heard
+    may_end.set()
+    await long
+    assert heard[-1] == "done" and not engine.preparing
+
+may_end = threading.Event()
+with RayEngine(1, "local", 60, meanwhile=may_end.wait) as engine:
+    asyncio.run(work(engine, may_end))
+"""
+
+
+def test_long_work_waits_for_what_is_done_while_ray_starts() -> None:
+    """Calls do not, so a listing can begin."""
+    done = python(MEANWHILE, PYTHONPATH=f"{STARTUP}:{Path(__file__).parents[2]}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_in_a_home_that_cannot_be_written_to_leaves_nothing(tmp_path: Path) -> None:

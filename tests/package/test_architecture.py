@@ -129,6 +129,18 @@ def test_commands_that_only_look_load_no_codec_and_no_compiler(
     assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
+def test_a_driver_loads_no_codec_and_no_compiler() -> None:
+    """Its memory is for plans, and the first message should come soon."""
+    program = (
+        "import sys, batchlight.driver.run\n"
+        "print(sorted({'cv2', 'numba', 'PIL', 'ray', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_files_and_functions_fit_a_reader() -> None:
     long = []
     for path in sources():

@@ -328,7 +328,7 @@ def test_noise_has_few_bytes_too() -> None:
 def test_it_is_small_for_any_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the largest pictures there can be, and more failures than can be listed."""
     # Noise takes long to encode, and the page that counts is the one at the end.
-    monkeypatch.setattr("batchlight.driver.run.write_report", lambda *_: None)
+    monkeypatch.setattr("batchlight.report.write_report", lambda *_: None)
     noise = np.random.default_rng(1)
     (tmp_path / "in").mkdir()
     for number in range(20):
