@@ -51,6 +51,10 @@ class Rewriter(Protocol[PlaceT_contra]):
 class Contents(Protocol[PlaceT]):
     """A container opened for reading."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is worth reading ahead."""
+
     def images(self, patterns: Patterns) -> Iterator[tuple[PlaceT, Input | None]]:
         """Everything that may be left out, in order, with the input to process if it is an image.
 

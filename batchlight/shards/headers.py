@@ -55,9 +55,10 @@ def has_checksum(header: bytes) -> bool:
     if len(header) < BLOCK:
         return False
     try:
-        return number(header[CHECKSUM]) in (_sum(header), _signed_sum(header))
+        recorded = number(header[CHECKSUM])
     except ValueError:
         return False
+    return recorded == _sum(header) or recorded == _signed_sum(header)
 
 
 def with_size(header: bytes, size: int) -> bytes:

@@ -56,6 +56,11 @@ class ParquetContents:
         self._paths: tuple[int, list[bytes | None]] = 0, []
         """Paths of the chunk with that offset."""
 
+    @property
+    def remote(self) -> bool:
+        """That of its file."""
+        return self._source.remote
+
     @cached_property
     def columns(self) -> list[ImageColumn]:
         """The columns of images. Raises ``ImageError`` if the file lacks one that was named."""

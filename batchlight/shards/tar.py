@@ -78,7 +78,7 @@ def members(source: Source) -> Iterator[Member]:
         elif ended and not has_checksum(block):
             return
         else:
-            member, at = _Headers(source, at, common).member()
+            member, at = _Headers(source, at, common, block).member()
             if member is not None:
                 yield member
 
@@ -98,9 +98,13 @@ def _behind_zeros(source: Source, at: int) -> int:
 class _Headers:
     """The headers of one member, read one after another."""
 
-    def __init__(self, source: Source, at: int, common: dict[bytes, bytes]) -> None:
-        """``common``: the global PAX records so far, to which new ones are added."""
+    def __init__(self, source: Source, at: int, common: dict[bytes, bytes], first: bytes) -> None:
+        """``common``: the global PAX records so far, to which new ones are added.
+
+        ``first``: the block at ``at``.
+        """
         self._source = source
+        self._first: bytes | None = first
         self._start = self._at = at
         self._common = common
         self._records = dict(common)
@@ -209,7 +213,7 @@ class _Headers:
         return header
 
     def _raw_block(self) -> bytes:
-        block = self._source.read_at(self._at, BLOCK)
+        block, self._first = self._first or self._source.read_at(self._at, BLOCK), None
         if len(block) < BLOCK:
             raise _damaged(self._at, "the file ends within a header")
         self._at += BLOCK

@@ -22,6 +22,11 @@ class TarContents:
         self._container = container
         self._compress = compress
 
+    @property
+    def remote(self) -> bool:
+        """That of its file."""
+        return self._source.remote
+
     def images(self, patterns: Patterns) -> Iterator[tuple[Member, Input | None]]:
         """All members, including those that are not images."""
         return images(self._container, members(self._source), patterns)

@@ -77,6 +77,8 @@ class Reader(Protocol):
 
     size: int
     """Bytes."""
+    remote: bool
+    """Whether it is worth reading ahead; for a local file, the kernel does."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``; fewer only at the end of the file.

@@ -29,6 +29,8 @@ PIECES_WAITING = 2
 class LocalReader:
     """A local file; not buffered here, since the page cache does that."""
 
+    remote = False
+
     def __init__(
         self, descriptor: int, trouble: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
@@ -59,6 +61,8 @@ class LocalReader:
 
 class BlockReader:
     """A file fetched in large blocks, the last few of which are cached."""
+
+    remote = True
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         """``fetch``: returns the bytes from the first position up to the second."""

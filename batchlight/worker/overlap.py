@@ -83,6 +83,13 @@ def read_ahead(
             ahead.cancel()  # in case nobody waits for it any more
 
 
+def read_in_turn(
+    items: Iterable[Item], size: Callable[[Item], int], read: Callable[[Item], Data]
+) -> Iterator[tuple[Item, Data]]:
+    """The same without threads, for what can be read faster than a thread can be woken."""
+    return ((item, read(item)) for item in items)
+
+
 class WriteBehind:
     """Runs writes in threads."""
 

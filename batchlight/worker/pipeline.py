@@ -33,7 +33,7 @@ from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
 from batchlight.worker.image import Analysed, Image, Losses, Watch
 from batchlight.worker.network_client import Feeder
-from batchlight.worker.overlap import WriteBehind, read_ahead
+from batchlight.worker.overlap import WriteBehind, read_ahead, read_in_turn
 from batchlight.worker.steps import Steps, as_record
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Pipeline:
     ) -> None:
         """``keep_bytes``: budget for waiting images; ``KEEP_BYTES`` by default."""
         self._steps = steps
+        self._read_ahead = read_ahead if steps.reads_ahead else read_in_turn
         self._writes = writes
         self._keep_bytes = self._free_bytes = KEEP_BYTES if keep_bytes is None else keep_bytes
         self._behind = WriteBehind()
@@ -158,7 +159,7 @@ class Pipeline:
         waiting: deque[_Waiting] = deque()
         mean = MeanLight(len(images))
         to_come = sum(map(_file_bytes, images))
-        for image, data in read_ahead(images, _file_bytes, self._read):
+        for image, data in self._read_ahead(images, _file_bytes, self._read):
             analysed = self._analyse(image, data)
             mean.add(image.light)
             to_come -= _file_bytes(image)
@@ -177,7 +178,7 @@ class Pipeline:
 
     def _finish(self, waiting: deque[_Waiting], light: float | None) -> Iterator[None]:
         """Process the images that have waited for the batch's light."""
-        for held, kept in read_ahead(_drained(waiting), _unread_bytes, self._read_again):
+        for held, kept in self._read_ahead(_drained(waiting), _unread_bytes, self._read_again):
             image = held.image
             analysed = kept if isinstance(kept, Analysed) else self._analyse(image, kept)
             if analysed is not None:

@@ -42,6 +42,7 @@ class ShardSteps(Steps):
     def reading(self, contents: AnyContents) -> Iterator[None]:
         """Read images from ``contents`` inside the block."""
         self._contents = contents
+        self.reads_ahead = contents.remote
         self.readers = super().readers_of(self.container)
         try:
             yield

@@ -186,6 +186,9 @@ class ImageSteps:
 class Steps(ImageSteps):
     """The steps of a batch's images."""
 
+    reads_ahead = True
+    """Whether it is worth reading images in threads before their turn."""
+
     def __init__(self, context: BatchContext) -> None:
         refuse_unshared(context.input, context.output, context.run_id)
         opened = partial(source_of, follow_links=context.follow_links, run_id=context.run_id)

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from batchlight.storage.local import LocalStorage
 from batchlight.storage.streams import LocalWriter, UploadWriter
 from batchlight.training.evaluate import evaluate
 from batchlight.worker.comparing import Problem
+from batchlight.worker.overlap import read_ahead
 from tests.support.dying import Died, die_at
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import (
@@ -157,6 +159,25 @@ def test_both_methods_workers_and_object_stores_agree(
     s3_problems: list[Problem] = []
     assert verify("s3://data/out", s3_problems.append).outputs == 21
     assert s3_problems == []
+
+
+def test_only_remote_shards_are_read_ahead(
+    shards: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reads ahead in local ones, and threads would take longer to wake."""
+    ahead = 0
+
+    def counting(items: Any, size: Any, read: Any) -> Iterator[Any]:
+        nonlocal ahead
+        ahead += 1
+        return read_ahead(items, size, read)
+
+    monkeypatch.setattr("batchlight.worker.pipeline.read_ahead", counting)
+    run(shards, tmp_path / "out")
+    assert ahead == 0
+    s3.put(tree(shards), "in")
+    run("s3://data/in", "s3://data/out")
+    assert ahead > 0
 
 
 def test_failed_images_stay_in_their_places(tmp_path: Path) -> None:
