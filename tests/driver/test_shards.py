@@ -173,10 +173,10 @@ def test_only_remote_shards_are_read_ahead(
         return read_ahead(items, size, read)
 
     monkeypatch.setattr("batchlight.worker.pipeline.read_ahead", counting)
-    run(shards, tmp_path / "out")
+    run(shards, tmp_path / "out", include="*.tar")
     assert ahead == 0
     s3.put(tree(shards), "in")
-    run("s3://data/in", "s3://data/out")
+    run("s3://data/in", "s3://data/out", include="*.tar")
     assert ahead > 0
 
 
