@@ -44,6 +44,7 @@ BATCH = 64
 PARAMETERS = dehaze.DehazeParameters.of(JobConfig(input="."))
 KINDS = {"1920x1080": (256, 1920, 1080), "256x256": (4096, 256, 256)}
 ROUNDS = 3
+TITLE = "The job beside a bare process pool"
 HEADER = (
     *("images", "workers", "pool, images/s", "tuned pool, images/s", "job, images/s"),
     *("job / pool, time", "job / tuned pool, time", "against one worker: pool", "job"),
@@ -58,7 +59,7 @@ def tables(folder: str | None) -> Iterator[Table]:
         for kind, (count, width, height) in KINDS.items():
             source = write_photographs(images, Path(work) / kind, count, width, height)
             lines += compare(kind, source, Path(work), usable_cpus(), ROUNDS)
-        yield Table("The job beside a bare process pool", HEADER, lines)
+        yield Table(TITLE, HEADER, lines)
 
 
 def compare(

@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.abc import MetaPathFinder
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -60,6 +61,7 @@ from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from benchmarks.measuring import Table
 
+TITLE = "The driver, µs of its CPU time per input"
 PHASES = ("plan", "dispatch", "close", "rerun", "replace")
 COUNTS = (100_000, 1_000_000, 10_000_000)
 RERUN_UP_TO = 1_000_000
@@ -80,7 +82,7 @@ def tables(counts: Iterable[int] = COUNTS) -> Iterator[Table]:
         run = sum(found[phase] for phase in PHASES[:3]) / count * 1e6
         lines.append((f"{count:,}", *each, f"{run:.2f}", f"{found['peak_mb']:.0f}"))
     header = ("inputs", *PHASES, "a run: plan, dispatch, close", "peak, MB")
-    yield Table("The driver, µs of its CPU time per input", header, lines)
+    yield Table(TITLE, header, lines)
 
 
 def planning_table(counts: Iterable[int]) -> Table:
@@ -188,6 +190,14 @@ class Clock:
         started = time.process_time()
         yield
         self.seconds += time.process_time() - started
+
+
+class WithoutPandas(MetaPathFinder):
+    """As if batchlight alone were installed: PyArrow imports pandas wherever it finds it."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def peak_bytes() -> int:
@@ -404,6 +414,7 @@ def as_committed(alike: pa.Table, batch: Batch) -> pa.Table:
 
 def main(arguments: list[str]) -> None:
     """Measure, or be one of the processes that do."""
+    sys.meta_path.insert(0, WithoutPandas())
     what = arguments[0] if arguments and arguments[0].startswith("--") else None
     counts = [int(count) for count in arguments[bool(what) :]] or COUNTS
     if what == "--one":

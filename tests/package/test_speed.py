@@ -25,7 +25,7 @@ WORSE_BY_HALF = 1.5
 WITH_METHOD_TO_CODEC = {"all defaults": 1.65, "--denoise none": 1.33}
 """benchmarks/README.md says where these come from."""
 JOB_TO_BARE_PIXELS = 1.05
-DRIVER_MB = 430
+DRIVER_MB = 300
 
 
 @pytest.fixture(scope="module")
