@@ -121,7 +121,7 @@ def in_memory(image: Pixels) -> list[tuple[object, ...]]:
     pixels = cv2.resize(image, (WIDTH, HEIGHT))
     seconds = rounds(
         {
-            "the method": partial(brightened, pixels, {}),
+            "the method": partial(method_alone, pixels),
             "batchlight.enhance, blue, green, red": partial(enhance_array, pixels, "bgr"),
             "batchlight.enhance, red, green, blue": partial(enhance_array, pixels, "rgb"),
         },
@@ -131,6 +131,11 @@ def in_memory(image: Pixels) -> list[tuple[object, ...]]:
     return [
         (name, milliseconds(taken), f"{ratio(taken, alone):.2f}") for name, taken in seconds.items()
     ]
+
+
+def method_alone(pixels: Pixels) -> None:
+    """Discards its result, as the others do: to keep one would save the next its page faults."""
+    brightened(pixels, {})
 
 
 def enhance_array(pixels: Pixels, order: Literal["rgb", "bgr"]) -> None:

@@ -117,6 +117,7 @@ def run_job(source: str, output: str, workers: int) -> float:
         input=source,
         output=output,
         workers=workers,
+        batch_size=BATCH,  # as for the larger data set that these images stand for
         not_dark="enhance",  # whatever the photographs are
         progress="off",
         max_failures="100%",

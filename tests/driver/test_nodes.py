@@ -7,6 +7,7 @@ log per worker: so it is known which node a worker belonged to, also after its d
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -278,6 +279,40 @@ def test_nodes_share_the_work_and_come_and_go(
     assert {row["attempts"] for row in rows(out)} == {1}
     workers = workers_of(out)
     assert all(workers & node.workers for node in (halted, lost, joined))
+
+
+IN_PARTS = """
+from batchlight.driver import surveying
+from batchlight.storage import objects
+objects.lists_in_order = lambda location: True
+surveying.KEYS_IN_THE_DRIVER, surveying.KEYS_AT_ONCE, surveying.KEYS_PER_PART = 4, 3, 3
+from batchlight.cli.main import main
+main()
+"""
+
+
+@pytest.mark.nightly
+def test_nodes_survey_a_bucket(
+    cluster: Cluster, bucket: Bucket, calm: State, tmp_path: Path
+) -> None:
+    """Its listing in parts, compared with the records of an earlier run."""
+    nodes = cluster.join(2)
+    for _ in range(2):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", IN_PARTS),
+                *bucket.arguments("out", "--address", cluster.address),
+            ],
+            env={**os.environ, **bucket.server.environment, **NO_TOKEN},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ENDS_WITHIN_S,
+        )
+        assert done.returncode == 0, done.stderr
+    out = bucket.fetched("out", tmp_path / "out")
+    assert state(out) == calm
+    assert all(workers_of(out) & node.workers for node in nodes)
 
 
 def test_a_node_without_the_folders_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
