@@ -179,6 +179,7 @@ PREPARED: dict[str, Callable[[Path], None]] = {
 
 OBJECTS = "s3://bucket/raw"
 """Photos in an object store."""
+OUTPUT = "s3://bucket/bright"
 
 VARIABLES = {"image": "numpy.full((8, 8, 3), 20, numpy.uint8)"}
 """What a snippet takes as given."""
@@ -205,6 +206,10 @@ def prepare(folder: Path, text: str, made: Made, s3_server: S3Server) -> None:
     if OBJECTS in text:
         write_images(folder / "objects", 2)
         s3_server.put(tree(folder / "objects"), "raw", "bucket")
+    if is_named(OUTPUT, text) and f"--output {OUTPUT}" not in text:
+        s3_server.put({"there": b""}, bucket="bucket")
+        if not s3_server.tree("bright", "bucket"):  # another document may have made one
+            s3_server.put(tree(made.bright), "bright", "bucket")
 
 
 # Ray, shell and Python
