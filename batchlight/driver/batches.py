@@ -30,7 +30,7 @@ from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.kinds import groups_of, kind_of, run_batch
+from batchlight.worker.kinds import kind_of, run_batch
 
 T = TypeVar("T")
 
@@ -149,13 +149,14 @@ class BatchRunner:
         no time left to try get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
-        rehearsal = partial(kind_of(batch).rehearse, self.context, self.service, batch)
+        kind = kind_of(batch)
+        rehearsal = partial(kind.rehearse, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         together = partial(rehearsal, batch.methods, losses)
         suspects: list[Input] = []
         groups = [list(batch.inputs)]
-        if batch.container is not None:
-            groups = await call_patiently(self.engine, groups_of, self.context, batch)
+        if kind.groups is not None:
+            groups = await call_patiently(self.engine, kind.groups, self.context, batch)
         for group in groups:
             alive = [item for item in group if (item, None) not in known]
             if len(groups) == 1 or (alive and await trials.dies(together, alive)):

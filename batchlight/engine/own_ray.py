@@ -124,7 +124,7 @@ def quick_start() -> Iterator[None]:
     with ExitStack() as restored:
         for holder, name, replacement in replacements:
             if name in vars(holder):
-                before = getattr(holder, name)
+                before = vars(holder)[name]
                 restored.callback(setattr, holder, name, before)
                 setattr(holder, name, partial(replacement, before))
         yield

@@ -16,6 +16,9 @@ def kernel(function: Kernel) -> Kernel:
 
     Division by zero gives infinity, as in NumPy: a check for it would prevent vectorization. If
     neither the package nor a home directory is writable, each process compiles for itself.
+
+    A kernel assigns arrays element by element: for ``one[:] = other``, numba also compiles the
+    message for arrays that differ in length, which takes two seconds.
     """
     compiler = partial(numba.njit, nogil=True, error_model="numpy")
     try:

@@ -40,6 +40,8 @@ class Kind:
     ]
     """Do all that could kill a worker with some images; writes nothing. Without methods, only
     reads, decodes and analyses them."""
+    groups: Callable[[BatchContext, Batch], list[list[Input]]] | None = None
+    """The images in their groups; empty if they cannot be read. None: they are one group."""
 
 
 def kind_of(batch: Batch) -> Kind:
@@ -48,17 +50,11 @@ def kind_of(batch: Batch) -> Kind:
     from batchlight.worker import copying, pipeline, shard
 
     if batch.container is not None:
-        return Kind(shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard)
+        functions = shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard
+        return Kind(*functions, groups=shard.groups_of)
     if batch.copies:
         return Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
     return Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
-
-
-def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
-    """The images of a container, in their groups; empty if it cannot be read."""
-    from batchlight.worker import shard
-
-    return shard.groups_of(context, batch)
 
 
 def run_batch(

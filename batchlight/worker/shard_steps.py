@@ -42,12 +42,16 @@ class ShardSteps(Steps):
     def reading(self, contents: AnyContents) -> Iterator[None]:
         """Read images from ``contents`` inside the block."""
         self._contents = contents
-        self.reads_ahead = contents.remote
         self.readers = super().readers_of(self.container)
         try:
             yield
         finally:
             self._contents = None
+
+    @property
+    def reads_ahead(self) -> bool:
+        assert self._contents is not None
+        return self._contents.remote
 
     def bytes_of(self, item: Input) -> bytes:
         assert self._contents is not None

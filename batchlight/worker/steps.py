@@ -186,9 +186,6 @@ class ImageSteps:
 class Steps(ImageSteps):
     """The steps of a batch's images."""
 
-    reads_ahead = True
-    """Whether it is worth reading images in threads before their turn."""
-
     def __init__(self, context: BatchContext) -> None:
         refuse_unshared(context.input, context.output, context.run_id)
         opened = partial(source_of, follow_links=context.follow_links, run_id=context.run_id)
@@ -201,6 +198,11 @@ class Steps(ImageSteps):
         data = super().read(image)
         image.readers = self.readers_of(image.input)
         return data
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it is worth reading images in threads before their turn."""
+        return True
 
     def readers_of(self, item: Input) -> int:
         """Who may read the file of an image, as permission bits for its output."""
