@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -251,11 +250,13 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     before = carried.head[_FILE_HEADER:], masks + palette, carried.gap
     start = _FILE_HEADER + sum(map(len, before))
     rows = _rows(samples, layout.height < 0)
-    end = start + len(rows)
-    header = _header(carried, bits, alpha, len(rows), end)
-    file_header = b"BM" + struct.pack("<I", end + len(carried.trailer)) + carried.head[6:10]
-    parts = [file_header, struct.pack("<I", start), header, *before[1:], rows, carried.trailer]
-    out = b"".join(parts) if carried.is_file else b"".join(parts)[_FILE_HEADER:]
+    end = start + rows.nbytes
+    header = _header(carried, bits, alpha, rows.nbytes, end)
+    file_header = b""
+    if carried.is_file:
+        size = struct.pack("<I", end + len(carried.trailer))
+        file_header = b"BM" + size + carried.head[6:10] + struct.pack("<I", start)
+    out = b"".join((file_header, header, *before[1:], rows.data, carried.trailer))
     return Encoded.of(out, ["palette"] if carried.has_palette else [])
 
 
@@ -287,12 +288,15 @@ def _gray_palette(header: int) -> bytes:
     return b"".join(bytes([value] * 3) + zero for value in range(256))
 
 
-def _rows(samples: Pixels, top_first: bool) -> bytes:
-    """The rows, each padded to a multiple of four bytes."""
-    rows: Sequence[Pixels] | Pixels = samples.reshape(samples.shape[0], -1)
-    assert isinstance(rows, np.ndarray)
-    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
-    return (padded if top_first else padded[::-1]).tobytes()
+def _rows(samples: Pixels, top_first: bool) -> Pixels:
+    """The rows as bytes, (height, stride), each padded to a multiple of four."""
+    stored = samples.reshape(samples.shape[0], -1)
+    if not top_first:
+        stored = stored[::-1]
+    height, width = stored.shape
+    rows = np.zeros((height, width + -width % 4), np.uint8)
+    rows[:, :width] = stored
+    return rows
 
 
 BMP = ImageFormat(
