@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures docs wheel clean
+.PHONY: install browser demo test lint suite nightly lowest benchmarks pictures docs requirements wheel clean
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable
 
@@ -94,6 +94,15 @@ pictures: install browser
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documents are in build/site/index.html"
+
+# The versions of constraints.txt with the hashes of all their files on PyPI, for any system and any
+# Python: what jobs/Dockerfile and cluster.yaml install, without and with the network for GPUs.
+LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --constraints constraints.txt --generate-hashes \
+	--universal --python-version 3.11 --no-annotate --custom-compile-command 'make requirements' --output-file
+
+requirements: install
+	$(LOCK) jobs/requirements.txt
+	$(LOCK) jobs/requirements-gpu.txt --extra absgn
 
 # To install elsewhere, with: pip install dist/batchlight-*.whl
 wheel: install

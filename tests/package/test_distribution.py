@@ -30,6 +30,8 @@ from tests.support.helpers import outcomes
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "batchlight"
+LOCKS = {name: ROOT / "jobs" / name for name in ("requirements.txt", "requirements-gpu.txt")}
+"""All that pip installs for the wheel, without and with the network, each file with its hash."""
 PIP_TIMEOUT_S = 1800
 
 
@@ -154,6 +156,38 @@ def test_it_depends_on_what_it_imports_and_on_nothing_else(built: Distribution) 
     assert declared | network | heif == imported()
 
 
+def locked(text: str) -> dict[NormalizedName, str]:
+    """The versions of a file of requirements, all of which must have hashes."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        if not entry.startswith("#"):
+            pinned, *hashes = entry.split(" \\\n")
+            assert hashes
+            assert all(re.fullmatch(r"\s+--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
+            requirement = Requirement(pinned)
+            [version] = requirement.specifier
+            assert version.operator == "=="
+            found[canonicalize_name(requirement.name)] = version.version
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("requirements.txt", ()), ("requirements-gpu.txt", ("absgn",))]
+)
+def test_all_that_jobs_install_has_hashes_and_the_versions_of_the_tests(
+    built: Distribution, name: str, extras: tuple[str, ...]
+) -> None:
+    versions = locked(LOCKS[name].read_text())
+    needed = [*built.requirements(), *(built.requirements(*extras) if extras else ())]
+    assert with_all_they_need(needed) <= versions.keys()
+    lines = (ROOT / "constraints.txt").read_text().split("\n")[1:]
+    tested = {
+        canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines if line)
+    }
+    # PyTorch for GPUs needs more than the one for CPUs, which is what is tested.
+    assert [name for name in versions if tested.get(name, versions[name]) != versions[name]] == []
+
+
 # Installed
 
 
@@ -205,7 +239,8 @@ def installed(
     environment = Environment(tmp_path_factory.mktemp("env"))
     venv.create(environment.folder)
     if request.param == "pip":
-        environment.pip("install", "--constraint", ROOT / "constraints.txt", built.wheel)
+        environment.pip("install", "--require-hashes", "--requirement", LOCKS["requirements.txt"])
+        environment.pip("install", "--no-deps", "--no-index", built.wheel)
         return environment
     there = next(environment.folder.glob("lib/python*/site-packages"))
     link(with_all_they_need(built.requirements()), there)
