@@ -13,6 +13,7 @@ Layouts: ISO/IEC 14496-12 (boxes), ISO/IEC 23000-22 (MIAF).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import imagecodecs
@@ -32,6 +33,7 @@ _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 """Boxes that contain boxes, and after how many bytes; only those that are needed."""
 
 _IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
+_NO_POINTS = (_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
 _FORMATS = {(1, 1): "yuv444", (2, 1): "yuv422", (2, 2): "yuv420"}
 _SPEED = 9
 """OpenCV's default, too."""
@@ -41,6 +43,9 @@ _LOSSLESS = 100
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded picture."""
     carried = heif_carry.take(data)
+    stream = av1.sequence(carried.stream, 0)
+    if stream is not None and stream.points != _NO_POINTS:
+        carried = replace(carried, in_stream=Cicp(*stream.points, stream.full_range))
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
@@ -48,21 +53,13 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     heif_header.require_depth(12 if flags & 0x20 else 10 if flags & 0x40 else 8, "avif")
     sampling = (1 + (flags >> 3 & 1), 1 + (flags >> 2 & 1))
     mono = bool(flags & 0x10)
-    lossless = sampling == (1, 1) and not mono and _points(carried, data).matrix == _IDENTITY
-    return heif_header.header("avif", carried, max_pixels, mono, sampling, lossless)
-
-
-def _points(carried: Carried, data: bytes) -> Cicp:
-    """The code points of the picture: those of the file, otherwise the stream's."""
-    if carried.cicp is not None:
-        return carried.cicp
-    for kind, start, end in _inner(data, 0, len(data)):
-        if kind == b"iloc":
-            found = (av1.sequence(data, at) for at in _item_offsets(data[start:end]))
-            for sequence in found:
-                if sequence is not None:
-                    return Cicp(*sequence.points, sequence.full_range)
-    return Cicp(_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
+    matrix = _UNSPECIFIED if carried.cicp is None else carried.cicp.matrix
+    lossless = sampling == (1, 1) and not mono and matrix == _IDENTITY
+    found = heif_header.header("avif", carried, max_pixels, mono, sampling, lossless)
+    if carried.items.property(carried.items.primary, b"clap") is None:
+        return found
+    # The decoder does not crop.
+    return replace(found, metadata=replace(found.metadata, inexpressible="its cropping"))
 
 
 def decode(data: bytes, header: Header) -> Pixels:

@@ -17,7 +17,10 @@ def converted(decoded: Decoded, target: ImageFormat) -> tuple[Decoded, tuple[str
     Raises ``ValueError`` if the target cannot express what the pixels mean.
     """
     gray = decoded.pixels.ndim == 2 and not target.always_colour
+    gray &= decoded.alpha is None or target.keeps_gray_alpha
     metadata = _with_colours(decoded.header.metadata, target, gray)
+    if metadata.inexpressible is not None:
+        raise ValueError(metadata.inexpressible)
     if metadata.aspect is not None and not target.holds_aspect:
         raise ValueError("its pixels are not square")
     metadata, lost = _with_thumbnails(metadata, Picture(decoded.pixels))

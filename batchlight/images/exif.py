@@ -30,6 +30,11 @@ EMPTY = b"II*\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 """A block without tags."""
 
 
+def begins(data: bytes) -> bool:
+    """Whether data begin like a block, and not in the middle of one."""
+    return data.startswith((b"II*\0", b"MM\0*"))
+
+
 def orientation(exif: bytes | None) -> int:
     """1..8; 1 if there is none, or an invalid one."""
     found = _orientation(exif)
@@ -40,8 +45,11 @@ def orientation(exif: bytes | None) -> int:
     return values[0] if values and 1 <= values[0] <= 8 else 1
 
 
-def upright(exif: bytes | None) -> bytes | None:
-    """The same with orientation 1, whatever the type of the tag."""
+def upright(exif: bytes | None, turned_aside: bool = False) -> bytes | None:
+    """The same with orientation 1, whatever the type of the tag.
+
+    ``turned_aside``: by a quarter, which swaps the resolutions across and down.
+    """
     found = _orientation(exif)
     if found is None or exif is None:
         return exif
@@ -49,6 +57,11 @@ def upright(exif: bytes | None) -> bytes | None:
     one = {ifd.BYTE: "B", ifd.SHORT: "H", ifd.LONG: "I"}.get(entry.kind)
     if one is None:
         return exif
+    entries = structure.directory(structure.first).entries
+    across, down = entries.get(X_RESOLUTION), entries.get(Y_RESOLUTION)
+    if turned_aside and across and down and across.kind == down.kind == ifd.RATIONAL:
+        values = structure.raw(across), structure.raw(down)
+        exif = _with(_with(exif, across.value_at, values[1]), down.value_at, values[0])
     return _with(exif, entry.value_at, structure.pack(one, 1))
 
 

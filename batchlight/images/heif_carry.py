@@ -20,9 +20,11 @@ _ALPHA = (
     b"urn:mpeg:avc:2015:auxid:1",
 )
 _GAIN_MAP = b"hdrgainmap"
+_STREAM_BYTES = 512
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
 """Properties that describe the coded picture."""
+_KNOWN = CODED | {b"ispe", b"colr", b"pasp", b"clap", b"irot", b"imir", b"auxC"}
 _PICTURES = frozenset({b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"tmap", b"jpeg", b"avc1"})
 NCLX, PROFILES = b"nclx", (b"prof", b"rICC")
 XMP_TYPE = b"application/rdf+xml"
@@ -41,6 +43,10 @@ class Carried:
     alpha: int | None
     left_out: tuple[str, ...]
     trailer: bytes
+    stream: bytes = b""
+    """The start of the picture's coded data."""
+    in_stream: Cicp | None = None
+    """The code points in the coded data, which hold if the boxes state none."""
 
     @property
     def nbytes(self) -> int:
@@ -50,12 +56,12 @@ class Carried:
 
     @property
     def cicp(self) -> Cicp | None:
-        """The code points of the picture; None if there are none."""
+        """The code points of the picture; None if nothing states any."""
         for payload in self._colours(NCLX):
             if len(payload) >= 7:
                 a, b, c = (int.from_bytes(payload[n : n + 2], "big") for n in (0, 2, 4))
                 return Cicp(a, b, c, bool(payload[6] & 0x80))
-        return None
+        return self.in_stream
 
     @property
     def icc(self) -> bytes | None:
@@ -87,7 +93,28 @@ class Carried:
         others |= {"data behind the image"} if self.trailer else set()
         cicp = None if self.icc else self.cicp
         cicp = None if cicp is None or cicp.is_srgb else cicp
-        return Metadata(block, packet, self.icc, cicp=cicp, others=tuple(sorted(others)))
+        others |= {f"{kind.decode('latin-1')} property" for kind in self._kinds() - _KNOWN}
+        return Metadata(
+            block,
+            packet,
+            self.icc,
+            aspect=self._aspect(),
+            cicp=cicp,
+            others=tuple(sorted(others)),
+        )
+
+    def _kinds(self) -> set[bytes]:
+        """The types of the picture's properties."""
+        described = self.items.items[self.items.primary].properties
+        return {self.items.properties[index][4:8] for index, _ in described}
+
+    def _aspect(self) -> tuple[int, int] | None:
+        """Pixels per length, across and down: the inverse of a pixel's own width and height."""
+        spacing = self.items.property(self.items.primary, b"pasp") or b""
+        if len(spacing) < 8:
+            return None
+        width, height = (int.from_bytes(spacing[at : at + 4], "big") for at in (0, 4))
+        return (height, width) if width != height and width and height else None
 
     def configuration(self, kind: bytes) -> bytes | None:
         """The content of a property of the coded picture, or of its first tile."""
@@ -129,8 +156,12 @@ def take(data: bytes) -> Carried:
     gone = dict(_derived(items))
     _refuse_others(items, gone, alpha)
     left_out |= set(gone.values()) - {""}
+    tiles = items.targets(b"dimg", items.primary)
+    coded = items.items[tiles[0] if tiles else items.primary].data or b""
     kept = _without(items, gone.keys())
-    return Carried(tuple(top), kept, alpha, tuple(sorted(left_out)), data[end:])
+    return Carried(
+        tuple(top), kept, alpha, tuple(sorted(left_out)), data[end:], coded[:_STREAM_BYTES]
+    )
 
 
 def _unsupported(reason: str) -> ImageError:
@@ -174,6 +205,9 @@ def _with_tiles(items: Items, number: int, name: str) -> Iterator[tuple[int, str
 def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> None:
     """Raise ``ImageError`` for independent pictures, and for those derived from several."""
     main = items.items[items.primary]
+    needed = {items.properties[index][4:8] for index, must in main.properties if must}
+    for kind in sorted(needed - _KNOWN):
+        raise _unsupported(f"a picture with the property {kind.decode('latin-1')} cannot be read")
     if main.kind in (b"iden", b"iovl", b"tmap"):
         raise _unsupported(f"a picture made of others ({main.kind.decode()}) cannot be kept")
     for number, item in items.items.items():

@@ -60,6 +60,8 @@ class ImageFormat:
     holds_alpha: bool = True
     holds_gray_alpha: bool = True
     """Gray with alpha can be written, if necessary as colour."""
+    keeps_gray_alpha: bool = False
+    """Gray with alpha is written as such."""
     holds_16_bit: bool = False
     holds_cicp: bool = False
     """Colours can be described by code points (``Cicp``)."""

@@ -15,13 +15,14 @@ import cv2
 import simplejpeg
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import jpeg_carry, jpeg_metadata, mpf, opencv
+from batchlight.images import jpeg_carry, jpeg_metadata, mpf, opencv, xmp
 from batchlight.images.effort import bounded_scans
 from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.pixels import Pixels
 from batchlight.images.segments import (
     APP0,
+    APP1,
     APP2,
     APP14,
     EOI,
@@ -53,6 +54,13 @@ _SURPLUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 
 """Left by some encoders after the last block; the image is complete without it."""
 _SURPLUS_ROUNDS = 8
 """Only part of the stuffed bytes are counted each time."""
+_SURPLUS_MAX = 32
+"""Bytes: what is left of a buffer that hardware fills in units. More is filler, or coded data whose
+blocks have lost their places."""
+_FILLER_SEEN = 4
+"""Filler that starts before the image ends has overwritten coded data: so many bytes before it are
+compared."""
+_START = b"\xff\xd8\xff"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
 
@@ -74,9 +82,8 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     if not found or found[-1].marker != SOS:
         raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
     check_size(frame.width, frame.height, max_pixels)
-    later = list(bounded_scans(after_scan(data, found[-1].end)))
-    end = later[-1].start + 2 if later and later[-1].marker == EOI else len(data)
-    pictures = _pictures(found, data, (frame.width, frame.height))
+    later, end = _scans(data, found)
+    pictures = _pictures(found, data, (frame.width, frame.height), end)
     if any(one.name is None for one in pictures):
         raise ImageError(
             ErrorCode.UNSUPPORTED, "several pictures cannot be kept; split the file first"
@@ -93,6 +100,13 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         sampling=_sampling(frame.samplings),
         carried=carried,
     )
+
+
+def _scans(data: bytes, found: Sequence[Segment]) -> tuple[list[Segment], int]:
+    """The segments after the start of the first scan, and where the image ends."""
+    later = list(bounded_scans(after_scan(data, found[-1].end))) if found else []
+    is_whole = bool(later) and later[-1].marker == EOI
+    return later, later[-1].start + 2 if is_whole else len(data)
 
 
 def _frame(found: Sequence[Segment]) -> _Frame:
@@ -113,6 +127,9 @@ def _frame(found: Sequence[Segment]) -> _Frame:
     parts = payload[6 : 6 + 3 * payload[5]]
     samplings = tuple((parts[at] >> 4, parts[at] & 15) for at in range(1, len(parts), 3))
     height, width = (int.from_bytes(payload[at : at + 2], "big") for at in (1, 3))
+    if width and not height:
+        reason = "JPEG whose height follows its pixels (DNL) cannot be read"
+        raise ImageError(ErrorCode.UNSUPPORTED, reason)
     if not (width and height) or len(parts) != 3 * payload[5] or (0 in sum(samplings, ())):
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")
     if len(samplings) not in _MODES:
@@ -135,11 +152,19 @@ def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     return relative
 
 
-def _pictures(found: Sequence[Segment], data: bytes, size: tuple[int, int]) -> list[mpf.Further]:
+def _pictures(
+    found: Sequence[Segment], data: bytes, size: tuple[int, int], end: int
+) -> list[mpf.Further]:
+    """The pictures after the first, which ends at ``end``: those listed, or a gain map alone."""
     for one in found:
         if one.marker == APP2 and one.payload.startswith(mpf.PREFIX):
             start = one.start + 4 + len(mpf.PREFIX)
             return mpf.further(one.payload[len(mpf.PREFIX) :], start, data, size)
+    packets = (one.payload for one in found if one.marker == APP1)
+    if data.startswith(_START, end) and any(xmp.lists_gain_map(packet) for packet in packets):
+        behind = data[end:]
+        _, length = _scans(behind, list(segments(behind)))
+        return [mpf.Further(end, end + length, "gain map")]
     return []
 
 
@@ -156,24 +181,35 @@ def decode(data: bytes, header: Header) -> Pixels | None:
 
 
 def _strictly(data: bytes, colours: str) -> Pixels:
+    surplus = b""
     for _ in range(_SURPLUS_ROUNDS):
         try:
             pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
             return pixels
         except ValueError as error:
-            surplus = _SURPLUS.match(str(error))
-            if not surplus:
+            found = _SURPLUS.match(str(error))
+            if not found:
                 raise
             # A missing restart marker gives the same message, but then no image is left.
-            data = _without_surplus(data, int(surplus[1]))
+            start, end = _surplus(data, int(found[1]))
+            surplus = data[start:end] + surplus
+            if not _is_harmless(surplus, data[start - _FILLER_SEEN : start]):
+                raise
+            data = data[:start] + data[end:]
     raise ValueError("Corrupt JPEG data: extraneous bytes")
 
 
-def _without_surplus(data: bytes, count: int) -> bytes:
-    """Without the last ``count`` bytes before the end of the image."""
+def _surplus(data: bytes, count: int) -> tuple[int, int]:
+    """Where the last ``count`` bytes before the end of the image are."""
     *_, scan = segments(data)
     *_, last = after_scan(data, scan.end)
-    return data[: max(scan.end, last.start - count)] + data[last.start :]
+    return max(scan.end, last.start - count), last.start
+
+
+def _is_harmless(surplus: bytes, before: bytes) -> bool:
+    """Whether bytes after the last block are few, or filler that starts there."""
+    filler = len(set(surplus)) == 1 and not surplus.startswith(before)
+    return len(surplus) <= _SURPLUS_MAX or filler
 
 
 def _usual(data: bytes) -> bytes:
@@ -215,7 +251,7 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
 
 JPEG = ImageFormat(
     "jpeg",
-    recognises=lambda data: data.startswith(b"\xff\xd8\xff"),
+    recognises=lambda data: data.startswith(_START),
     inspect=inspect,
     decode=decode,
     encode=encode,

@@ -73,8 +73,7 @@ def take(
     cut = merge(((one.start, one.end) for one in pictures), len(data))
     rest = subtract([(end, len(data))], cut, len(data))
     trailer = b"".join(data[a:b] for a, b in rest)
-    if not cut:
-        trailer = _shifted(trailer, -end)
+    trailer = _shifted(trailer, -end - sum(b - a for a, b in cut))
     return Carried(tuple(kept), trailer, tuple(sorted(left_out)))
 
 
@@ -91,9 +90,14 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
         lost += [] if kept else ["Photoshop thumbnail"]
     else:
         resources = []
+    packets, extended, kept = _extended_xmp(carried.segments, picture)
+    lost += [] if kept else ["XMP thumbnail"]
     for one in carried.segments:
         if one in resources:
             out += _resource_segments(joined) if one is resources[0] else []
+            continue
+        if one in packets:
+            out += extended if one is packets[0] else []
             continue
         payload, name = _renewed(one, colours, picture)
         lost += [name] if name else []
@@ -120,6 +124,36 @@ def _resource_segments(resources: bytes) -> list[bytes]:
     return [segment(APP13, photoshop.APP13_PREFIX + part) for part in parts]
 
 
+def _extended_xmp(
+    found: Sequence[Segment], picture: Picture
+) -> tuple[Sequence[Segment], list[bytes], bool]:
+    """The segments of XMP whose extension has thumbnails, and those to replace them.
+
+    False if a thumbnail had to be emptied. No segments where there is nothing to do.
+    """
+    packets = [one for one in found if _is_xmp(one)][:1]
+    parts = [
+        one for one in found if one.marker == APP1 and one.payload.startswith(xmp.EXTENSION_PREFIX)
+    ]
+    if not packets or not parts:
+        return (), [], True
+    packet, extension, kept = xmp.with_thumbnails_in_extension(
+        packets[0].payload[len(XMP_PREFIX) :],
+        [one.payload[len(xmp.EXTENSION_PREFIX) :] for one in parts],
+        picture,
+        SEGMENT_MAX,
+    )
+    if not extension:
+        return (), [], True
+    packet, main_kept = xmp.with_thumbnails(packet, picture)
+    made = [segment(APP1, payload) for payload in (XMP_PREFIX + packet, *extension)]
+    return [*packets, *parts], made, kept and main_kept
+
+
+def _is_xmp(one: Segment) -> bool:
+    return one.marker == APP1 and one.payload.startswith(XMP_PREFIX)
+
+
 def _credentials(found: Sequence[Segment]) -> Iterator[Segment]:
     """The segments of C2PA manifests: JUMBF boxes, each of which may span several segments."""
     boxes = [one for one in found if one.marker == APP11 and one.payload.startswith(_JUMBF)]
@@ -129,7 +163,7 @@ def _credentials(found: Sequence[Segment]) -> Iterator[Segment]:
 
 def _cleaned(one: Segment, gain_map: bool, credentials: bool) -> Segment:
     """A segment without pointers to parts that are left out."""
-    if one.marker != APP1 or not one.payload.startswith(XMP_PREFIX):
+    if not _is_xmp(one):
         return one
     packet = one.payload[len(XMP_PREFIX) :]
     if gain_map:
@@ -145,7 +179,7 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
     if one.marker == APP1 and payload.startswith(exif.PREFIX):
         block, kept = exif.with_thumbnail(payload[len(exif.PREFIX) :], picture)
         return exif.PREFIX + block, None if kept else "EXIF thumbnail"
-    if one.marker == APP1 and payload.startswith(XMP_PREFIX):
+    if _is_xmp(one):
         packet, kept = xmp.with_thumbnails(payload[len(XMP_PREFIX) :], picture)
         return XMP_PREFIX + packet, None if kept else "XMP thumbnail"
     if is_adobe(one):

@@ -19,13 +19,15 @@ from batchlight.images.jpeg_carry import (
 )
 from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
 from batchlight.images.metadata import Metadata
-from batchlight.images.segments import APP0, APP1, APP2, APP13, COMMENT, SEGMENT_MAX, segment
+from batchlight.images.segments import APP0, APP1, APP2, APP13, APP14, COMMENT, SEGMENT_MAX, segment
 
 _METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
 """By JFIF's unit: inches, centimetres."""
 _JFIF_DENSITY_MAX = 65535
 _KNOWN = (exif.PREFIX, XMP_PREFIX, xmp.EXTENSION_PREFIX, ICC_PREFIX, photoshop.APP13_PREFIX)
-_OF_CODING = (JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX)
+_OF_CODING = {APP0: (JFIF_PREFIX, JFXX_PREFIX), APP14: (ADOBE_PREFIX,)}
+_JFIF_HEAD = 9
+"""Bytes of JFIF's segment, after its prefix, before its thumbnail."""
 
 
 def read(carried: Carried) -> Metadata:
@@ -38,20 +40,30 @@ def read(carried: Carried) -> Metadata:
             if one.marker == marker and one.payload.startswith(prefix)
         ]
 
-    block = b"".join(payloads(APP1, exif.PREFIX)) or None
+    blocks, packets = payloads(APP1, exif.PREFIX), payloads(APP1, XMP_PREFIX)
+    block = b"".join(blocks[:1] + [b for b in blocks[1:] if not exif.begins(b)]) or None
     packet, whole = None, True
-    if packets := payloads(APP1, XMP_PREFIX):
+    if packets:
         packet, whole = xmp.joined(packets[0], payloads(APP1, xmp.EXTENSION_PREFIX))
     resources = b"".join(payloads(APP13, photoshop.APP13_PREFIX))
     comments = [one.payload for one in carried.segments if one.marker == COMMENT]
     others = [*carried.left_out, *_others(carried)]
     others += [] if whole else ["extended XMP"]
+    others += ["second EXIF"] if any(map(exif.begins, blocks[1:])) else []
+    others += ["second XMP"] if packets[1:] else []
     others += ["Photoshop resources"] if photoshop.numbers(resources) else []
-    density, aspect = _density(payloads(APP0, JFIF_PREFIX), block)
+    headers, profiles = payloads(APP0, JFIF_PREFIX), payloads(APP2, ICC_PREFIX)
+    if payloads(APP0, JFXX_PREFIX) or any(len(header) > _JFIF_HEAD for header in headers):
+        others.append("JFIF thumbnail")
+    density, aspect = _density(headers, block)
+    if density is None and aspect is None and exif.density(block) is None:
+        density = photoshop.density(resources)
+    icc = _joined_profile(profiles)
+    others += ["damaged colour profile"] if profiles and icc is None else []
     return Metadata(
         exif=block,
         xmp=packet,
-        icc=_joined_profile(payloads(APP2, ICC_PREFIX)),
+        icc=icc,
         iptc=photoshop.iptc(resources),
         texts=tuple((COMMENT_KEYWORD, _text(comment)) for comment in comments),
         density=density,
@@ -64,7 +76,8 @@ def _others(carried: Carried) -> Iterator[str]:
     names = {
         f"APP{one.marker - APP0} segment"
         for one in carried.segments
-        if one.marker != COMMENT and not one.payload.startswith((*_KNOWN, *_OF_CODING))
+        if one.marker != COMMENT
+        and not one.payload.startswith((*_KNOWN, *_OF_CODING.get(one.marker, ())))
     }
     yield from sorted(names)
     if carried.trailer:
@@ -94,9 +107,16 @@ def _density(
 
 
 def _joined_profile(parts: Sequence[bytes]) -> bytes | None:
-    """A profile assembled in the order that its parts state; None if one is missing."""
-    ordered = sorted(parts, key=lambda part: part[:1])
-    if [part[0] for part in ordered if part] != list(range(1, len(parts) + 1)):
+    """A profile assembled in the order that its parts state; None if one is missing.
+
+    Like ExifTool, takes numbers from 0 too, and parts that are there twice.
+    """
+    ordered = sorted(set(parts))
+    numbers = [part[0] for part in ordered if part]
+    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(ordered))):
+        return None
+    total = max((part[1] for part in ordered if len(part) > 1), default=0)
+    if numbers[0] > 1 or len(ordered) < total:
         return None
     return b"".join(part[2:] for part in ordered) or None
 
@@ -107,7 +127,7 @@ def converted(metadata: Metadata, jfif: bytes) -> tuple[bytes, tuple[str, ...]]:
     ``jfif``: the encoder's segment. Raises ``ValueError`` for EXIF over 64 KB.
     """
     held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
-    density = metadata.density
+    density = metadata.resolution
     if density is not None and max(density) * _METRES_PER_UNIT[1] > _JFIF_DENSITY_MAX:
         held.remove("resolution")
     elif density is not None:

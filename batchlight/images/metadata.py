@@ -65,10 +65,18 @@ class Metadata:
     others: tuple[str, ...] = ()
     """Names of other parts of the file, for which no other format has a place."""
 
+    inexpressible: str | None = None
+    """What decides how the pixels are read, and cannot be said in another format."""
+
     @property
     def orientation(self) -> int:
         """EXIF orientation, 1..8; 1 if there is none."""
         return exif.orientation(self.exif)
+
+    @property
+    def resolution(self) -> tuple[float, float] | None:
+        """Pixels per metre, across and down, wherever the file says so."""
+        return self.density or exif.density(self.exif)
 
     def upright(self, turned_aside: bool = False) -> Metadata:
         """The same for pixels that have been turned: orientation 1.
@@ -81,7 +89,7 @@ class Metadata:
             aspect = aspect and (aspect[1], aspect[0])
         return replace(
             self,
-            exif=exif.upright(self.exif),
+            exif=exif.upright(self.exif, turned_aside),
             xmp=xmp.upright(self.xmp),
             density=density,
             aspect=aspect,

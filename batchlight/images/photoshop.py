@@ -14,6 +14,8 @@ APP13_PREFIX = b"Photoshop 3.0\x00"
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR")
 IPTC = 0x0404
 _RESOLUTION = 0x03ED
+"""In pixels per inch, whatever the unit in which it is to be shown."""
+_METRES_PER_INCH = 0.0254
 _THUMBNAILS = {0x0409: True, 0x040C: False}
 """Resources with a thumbnail: whether red and blue are swapped in its JPEG."""
 _THUMBNAIL_BYTES = 48 * 1024
@@ -58,6 +60,15 @@ def iptc(data: bytes) -> bytes | None:
     """The IPTC records among the resources."""
     found = (one.payload for one in resources(data) if one.number == IPTC)
     return next(found, None) or None
+
+
+def density(data: bytes) -> tuple[float, float] | None:
+    """Pixels per metre, across and down: in a resource as 16.16 bits, each before its unit."""
+    found = [one.payload for one in resources(data) if one.number == _RESOLUTION]
+    if not found or len(found[0]) < 16:
+        return None
+    across, down = (int.from_bytes(found[0][at : at + 4], "big") / 2**16 for at in (0, 8))
+    return (across / _METRES_PER_INCH, down / _METRES_PER_INCH) if across and down else None
 
 
 def numbers(data: bytes) -> set[int]:

@@ -31,6 +31,7 @@ _DEPTHS = {
 _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
 _OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _FRAMES_MAX = 2**31
+_UNDERSTOOD = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _CRITICAL = 0x20
 """The bit of a chunk's first letter that is set if readers may ignore it."""
 
@@ -53,6 +54,10 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     check_size(width, height, max_pixels)
     if not is_whole(data):
         raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
+    for chunk in chunks:
+        if not chunk.kind[0] & _CRITICAL and chunk.kind not in _UNDERSTOOD:
+            name = chunk.kind.decode("latin-1")
+            raise ImageError(ErrorCode.UNSUPPORTED, f"PNG with the chunk {name} cannot be read")
     carried = png_carry.take(data, depth, kind)
     if _frames(carried) > 1:
         raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
@@ -125,6 +130,7 @@ PNG = ImageFormat(
     encode=encode,
     decode=decode,
     not_read=("a text or profile of more",),
+    keeps_gray_alpha=True,
     holds_16_bit=True,
     holds_orientation=True,
     holds_cicp=True,

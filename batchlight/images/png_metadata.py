@@ -60,9 +60,21 @@ def read(carried: Carried) -> Metadata:
             others.append("text")
     density, aspect = _density(carried.get(b"pHYs"), block)
     icc, cicp = _colours(carried)
+    if carried.get(b"iCCP") is not None and icc is None and cicp is None:
+        others.append("damaged colour profile")
     others += ["data behind the image"] if carried.trailer else []
+    narrow = (carried.get(b"cICP") or b"")[3:] == b"\0"
     return Metadata(
-        block, packet or None, icc, iptc, tuple(texts), density, aspect, cicp, tuple(others)
+        exif=block,
+        xmp=packet or None,
+        icc=icc,
+        iptc=iptc,
+        texts=tuple(texts),
+        density=density,
+        aspect=aspect,
+        cicp=cicp,
+        others=tuple(others),
+        inexpressible="its samples of narrow range" if narrow else None,
     )
 
 
@@ -134,8 +146,9 @@ def _described(metadata: Metadata) -> Iterator[bytes]:
         yield png_chunk(b"cICP", points)
     if metadata.icc:
         yield png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if metadata.density is not None and max(metadata.density) <= _DENSITY_MAX:
-        x, y = (max(1, round(value)) for value in metadata.density)
+    density = metadata.resolution
+    if density is not None and max(density) <= _DENSITY_MAX:
+        x, y = (max(1, round(value)) for value in density)
         yield png_chunk(b"pHYs", struct.pack(">IIB", x, y, _METRE))
     elif metadata.aspect is not None:
         yield png_chunk(b"pHYs", struct.pack(">IIB", *metadata.aspect, 0))

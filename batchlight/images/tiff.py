@@ -85,7 +85,10 @@ def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
             raise _unsupported("several pages cannot be kept; split the file first")
         seen.add(at)
         directory = structure.directory(at)
-        _refuse_page(structure, directory, _subfile(structure, directory))
+        kind = _subfile(structure, directory)
+        if tags.JPEG_THUMBNAIL in directory.entries and _is_smaller(structure, directory, first):
+            kind |= _REDUCED  # as in EXIF
+        _refuse_page(structure, directory, kind)
         yield directory
         at = directory.next
 
@@ -99,10 +102,14 @@ def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
             raise _unsupported("several pages cannot be kept; split the file first")
         for directory in (structure.directory(at) for at in offsets if at):
             kind = _subfile(structure, directory)
-            if _sides(structure, directory) < _sides(structure, first):
+            if _is_smaller(structure, directory, first):
                 kind |= _REDUCED
             _refuse_page(structure, directory, kind)
             yield directory
+
+
+def _is_smaller(structure: Structure, directory: Directory, first: Directory) -> bool:
+    return _sides(structure, directory) < _sides(structure, first)
 
 
 def _sides(structure: Structure, directory: Directory) -> int:
@@ -136,7 +143,7 @@ def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
     for starts, lengths in (
         (tags.STRIP_OFFSETS, tags.STRIP_BYTES),
         (tags.TILE_OFFSETS, tags.TILE_BYTES),
-        (513, 514),
+        (tags.JPEG_THUMBNAIL, tags.JPEG_THUMBNAIL_BYTES),
     ):
         found = directory.entries.get(starts), directory.entries.get(lengths)
         if found[0] is not None and found[1] is not None:

@@ -32,9 +32,9 @@ _OF_OLD_LAYOUT = (
     *(326, 327, 328),  # damaged rows of a fax
     *range(512, 522),  # old JPEG
     *(529, 530, 531, 532),  # YCbCr
-    *(280, 281, 340, 341),  # the smallest and the largest sample
 )
-_SMALLEST, _LARGEST = 280, 281
+_EXTREMES = {280: np.min, 281: np.max, 340: np.min, 341: np.max}
+"""Tags of the smallest and the largest sample, which are computed anew."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def put(
     coded = strips(samples, structure.order, not uncompressed)
     out, offsets = _placed(data, holed.holes, coded.data)
     new = _layout_tags(structure, coded, offsets, samples, extra)
-    for tag, compute in ((_SMALLEST, np.min), (_LARGEST, np.max)):
+    for tag, compute in _EXTREMES.items():
         if tag in directory.entries:
             value = structure.pack("H", int(compute(samples)))
             channels = 1 if samples.ndim == 2 else samples.shape[2]

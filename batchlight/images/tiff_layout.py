@@ -18,7 +18,7 @@ FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 266, 273, 277, 2
 T4_OPTIONS, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_LENGTH = 292, 317, 320, 322, 323
 TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES, EXTRA_SAMPLES = 324, 325, 330, 338
 SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION, CANON_RAW = 339, 347, 50706, 50648
-YCBCR_SUBSAMPLING = 530
+YCBCR_SUBSAMPLING, JPEG_THUMBNAIL, JPEG_THUMBNAIL_BYTES = 530, 513, 514
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 _RAW = frozenset({32803, 34892})
@@ -27,6 +27,8 @@ NONE, FAX_RLE, FAX3, FAX4, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = (
     *(1, 2, 3, 4, 5, 7, 8, 32946, 32773),
 )
 _COMPRESSIONS = frozenset({NONE, FAX_RLE, FAX3, FAX4, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS})
+_PREDICTED = frozenset({LZW, DEFLATE, OLD_DEFLATE})
+"""Compressions with a predictor; readers ignore the tag for others."""
 _FAX = frozenset({FAX_RLE, FAX3, FAX4})
 _NAMES = {
     6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA",
@@ -123,9 +125,11 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
     samples, bits = _samples(tags), tags.one(BITS, 1)
     tables = directory.entries.get(JPEG_TABLES)
     photometric = tags.one(PHOTOMETRIC, RGB if samples >= 3 else MIN_IS_WHITE)
+    compression = tags.one(COMPRESSION, NONE)
     found = Layout(
-        width, height, bits, samples, tags.one(COMPRESSION, NONE), photometric,
-        tags.one(PREDICTOR, 1), tags.one(PLANAR, 1) == SEPARATE and samples > 1,
+        width, height, bits, samples, compression, photometric,
+        tags.one(PREDICTOR, 1) if compression in _PREDICTED else 1,
+        tags.one(PLANAR, 1) == SEPARATE and samples > 1,
         tags.one(FILL_ORDER, 1), rows, columns, tiled, _segments(tags, tiled, structure),
         next(iter(tags.all(EXTRA_SAMPLES)), None), tags.one(exif.ORIENTATION, 1),
         b"" if tables is None else structure.raw(tables), tags.one(T4_OPTIONS, 0),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchlight.images import exif, ifd, photoshop, xmp
+from batchlight.images import colour, exif, ifd, photoshop, xmp
 from batchlight.images import tiff_layout as layout
 from batchlight.images.holed import Holed, Range
 from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
@@ -16,6 +16,9 @@ from batchlight.images.thumbnails import Picture
 
 XMP, IPTC, PHOTOSHOP, ICC, LAYERS, C2PA = 700, 33723, 34377, 34675, 37724, 52545
 _EXIF, _GPS, _INTEROPERABILITY, _MAKER_NOTE = 34665, 34853, 40965, 37500
+_TRANSFER, _WHITE, _PRIMARIES, _BLACK_AND_WHITE = 301, 318, 319, 532
+_GAMMA = 2.2
+"""Of a file without a transfer function. Source: TIFF, revision 6.0, section 20."""
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTIVE = frozenset(
     {*(269, 270, 271, 272, 305, 306, 315, 316, 33432), exif.ORIENTATION, 282, 283, 296}
@@ -31,7 +34,7 @@ _NAMES = {
     **dict.fromkeys((50838, 50839), "ImageJ tags"),
     LAYERS: "Photoshop layers",
     C2PA: "Content Credentials",
-    **dict.fromkeys((318, 319, 301), "TIFF's colour description"),
+    **dict.fromkeys((_TRANSFER, _WHITE, _PRIMARIES), "TIFF's colour description"),
 }
 _TEXTS = {
     "Title": 269, COMMENT: 270, "Description": 270, "Software": 305, "Author": 315,
@@ -55,14 +58,32 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
     block, whole = as_exif(structure, directory)
     if not whole:
         others.add("MakerNote")
+    icc = payload(ICC) or _made_profile(structure, directory)
+    described = icc is None and _TRANSFER in directory.entries
+    if icc is not None and ICC not in directory.entries:
+        others.discard("TIFF's colour description")
     return Metadata(
         exif=block,
         xmp=payload(XMP),
-        icc=payload(ICC),
+        icc=icc,
         iptc=payload(IPTC) or photoshop.iptc(resources),
         aspect=_aspect(structure, directory),
         others=tuple(sorted(others)),
+        inexpressible="its transfer function" if described else None,
     )
+
+
+def _made_profile(structure: Structure, directory: Directory) -> bytes | None:
+    """A profile equivalent to the tags of white and primaries; None if that is not possible."""
+    kind = directory.entries.get(layout.PHOTOMETRIC)
+    if _TRANSFER in directory.entries or not kind or structure.integers(kind) != (layout.RGB,):
+        return None
+    entries = [directory.entries.get(tag) for tag in (_WHITE, _PRIMARIES)]
+    points = [v for entry in entries if entry is not None for v in structure.rationals(entry)]
+    if len(points) != 8:
+        return None
+    a, b, c, d, e, f, g, h = points
+    return colour.profile(colour.Colours((a, b, c, d, e, f, g, h), (_GAMMA,)))
 
 
 def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | None:
@@ -157,6 +178,9 @@ def renewed(
     palette = directory.entries.get(layout.COLOR_MAP)
     if palette is not None:
         lost.append("palette")
+    levels, colours = (directory.entries.get(t) for t in (_BLACK_AND_WHITE, layout.PHOTOMETRIC))
+    if levels is not None and colours is not None and structure.integers(colours) == (layout.RGB,):
+        changed[_BLACK_AND_WHITE] = NewTag(levels.kind, levels.count, structure.raw(levels))
     return changed, lost
 
 

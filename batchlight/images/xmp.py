@@ -14,6 +14,7 @@ from batchlight.images.thumbnails import Picture
 EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\x00"
 _EXTENSION_HEAD = 40
 """Bytes of identifier, total length and offset before each part."""
+_ROOM_IN_EXTENSION = 2**16
 
 _ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
@@ -42,6 +43,11 @@ def upright(packet: bytes | None) -> bytes | None:
 def tells_of_gain_map(packet: bytes) -> bool:
     """Whether it describes a gain map: its parameters, or a gain map among the file's items."""
     return bool(_HAS_GAIN_MAP.search(packet) or _OF_GAIN_MAP.search(packet))
+
+
+def lists_gain_map(packet: bytes) -> bool:
+    """Whether it lists a gain map among the file's items."""
+    return bool(_OF_GAIN_MAP.search(packet))
 
 
 def without_gain_map(packet: bytes) -> bytes:
@@ -89,8 +95,11 @@ def _without_property(packet: bytes, name: bytes) -> bytes:
     return bytes(out + packet[at:])
 
 
-def with_thumbnails(packet: bytes, picture: Picture) -> tuple[bytes, bool]:
-    """The packet with new thumbnails; False if one had to be emptied."""
+def with_thumbnails(packet: bytes, picture: Picture, room: int = 0) -> tuple[bytes, bool]:
+    """The packet with new thumbnails; False if one had to be emptied.
+
+    ``room``: bytes by which a new one may be longer than the old one.
+    """
     kept = True
 
     def remade(found: re.Match[bytes]) -> bytes:
@@ -100,7 +109,7 @@ def with_thumbnails(packet: bytes, picture: Picture) -> tuple[bytes, bool]:
             old = base64.b64decode(text)
         except ValueError:
             old = b""
-        new = picture.like(old, len(old))
+        new = picture.like(old, len(old) + room)
         kept &= new is not None
         return found[1] + base64.b64encode(new or b"")
 
@@ -123,15 +132,38 @@ def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
     plain = _without_property(packet, rb"xmpNote:HasExtendedXMP")
     if identifier is None:
         return packet, not parts
+    extension = _assembled(parts, identifier)
+    start = extension.find(b">", extension.find(_RDF)) + 1
+    end, target = extension.rfind(_RDF_END), plain.rfind(_RDF_END)
+    if not 0 < start <= end or target < 0:
+        return plain, False
+    return plain[:target] + extension[start:end] + plain[target:], True
+
+
+def _assembled(parts: list[bytes], identifier: bytes) -> bytes:
+    """An extension, given what follows the prefix of each segment; empty if it is incomplete."""
     mine = [part for part in parts if part[:32].upper() == identifier.upper()]
     mine.sort(key=lambda part: part[36:_EXTENSION_HEAD])
     extension = b"".join(part[_EXTENSION_HEAD:] for part in mine)
-    start = extension.find(b">", extension.find(_RDF)) + 1
-    end, target = extension.rfind(_RDF_END), plain.rfind(_RDF_END)
-    length = int.from_bytes(mine[0][32:36], "big") if mine else -1
-    if not 0 < start <= end or target < 0 or len(extension) != length:
-        return plain, False
-    return plain[:target] + extension[start:end] + plain[target:], True
+    length = int.from_bytes(mine[0][32:36], "big") if mine else 0
+    return extension if len(extension) == length else b""
+
+
+def with_thumbnails_in_extension(
+    packet: bytes, parts: list[bytes], picture: Picture, at_most: int
+) -> tuple[bytes, list[bytes], bool]:
+    """A packet and the segments of its extension, with new thumbnails in the latter.
+
+    ``parts`` as for ``joined``, ``at_most`` as for ``split``; False if a thumbnail had to be
+    emptied. No segments if the old ones hold.
+    """
+    identifier = extension_of(packet) or b""
+    extension = _assembled(parts, identifier)
+    new, kept = with_thumbnails(extension, picture, _ROOM_IN_EXTENSION)
+    if new == extension:
+        return packet, [], True
+    own, made = _in_parts(new, at_most)
+    return packet.replace(identifier, own), made, kept
 
 
 def split(packet: bytes, at_most: int) -> tuple[bytes, list[bytes]]:
@@ -139,10 +171,14 @@ def split(packet: bytes, at_most: int) -> tuple[bytes, list[bytes]]:
 
     ``at_most``: bytes per segment; the segments include their prefix.
     """
-    identifier = hashlib.md5(packet, usedforsecurity=False).hexdigest().upper().encode()
-    size = at_most - len(EXTENSION_PREFIX) - _EXTENSION_HEAD
-    head = EXTENSION_PREFIX + identifier + len(packet).to_bytes(4, "big")
-    parts = [
-        head + at.to_bytes(4, "big") + packet[at : at + size] for at in range(0, len(packet), size)
-    ]
+    identifier, parts = _in_parts(packet, at_most)
     return _STUB % identifier, parts
+
+
+def _in_parts(extension: bytes, at_most: int) -> tuple[bytes, list[bytes]]:
+    """The identifier of an extension, and its segments with their prefix."""
+    identifier = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
+    size = at_most - len(EXTENSION_PREFIX) - _EXTENSION_HEAD
+    head = EXTENSION_PREFIX + identifier + len(extension).to_bytes(4, "big")
+    starts = range(0, len(extension), size)
+    return identifier, [head + at.to_bytes(4, "big") + extension[at : at + size] for at in starts]

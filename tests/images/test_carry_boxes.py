@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from batchlight.config import Format
-from batchlight.images import heif_carry, items
+from batchlight.errors import ImageError
+from batchlight.images import colour, heif_carry, items
 from batchlight.images.boxes import Box, box, boxes, full_box
 from batchlight.images.chunks import riff_chunk, riff_chunks
 from batchlight.images.heif_file import assembled
@@ -276,6 +277,58 @@ def test_an_animation_of_one_frame(lossless: bool) -> None:
 
 
 # BMP
+
+
+def bmp_v4(gamma: float, *endpoints: float) -> bytes:
+    """Version 4 with calibrated colours."""
+    rows = parts.DARK[::-1, :, ::-1].tobytes()
+    header = bytearray(bmp_header(96, 64, 24, 0, 108))
+    struct.pack_into("<I9I3I", header, 56, 0, *(round(x * 2**30) for x in endpoints), *[0] * 3)
+    struct.pack_into("<3I", header, 96, *[round(gamma * 2**16)] * 3)
+    return bmp_file(bytes(header), rows)
+
+
+def test_calibrated_colours_of_bmp_become_a_profile() -> None:
+    p3 = (0.4866, 0.2290, 0.0, 0.2657, 0.6917, 0.0451, 0.1982, 0.0793, 1.0439)
+    out = again(bmp_v4(1.0, *p3), "png")
+    profile = opened(out).info["icc_profile"]
+    points = colour.Colours((0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06), (1.0,))
+    expected = colour.profile(points)
+    assert expected is not None
+    values = [np.frombuffer(one, ">i4")[32:] for one in (profile, expected)]
+    assert np.abs(values[0].astype(int) - values[1].astype(int)).max() < 100
+    assert "icc_profile" not in opened(again(bmp_v4(0, *[0] * 9), "png")).info
+
+
+def test_a_profile_before_the_pixels_of_bmp() -> None:
+    """With a palette, which becomes shorter, and nothing, which leaves all in its place."""
+    indexed = Image.fromarray(parts.DARK).quantize(200)
+    plain = saved(indexed, "BMP")
+    start = int.from_bytes(plain[10:14], "little")
+    palette, pixels = plain[54:start], plain[start:]
+    header = bytearray(bmp_header(96, 64, 8, 0, 124))
+    struct.pack_into("<I", header, 32, len(palette) // 4)
+    struct.pack_into("<4s", header, 56, b"DEBM")
+    struct.pack_into("<II", header, 112, 124 + len(palette), len(ICC))
+    data = bmp_file(bytes(header), palette + ICC + pixels)
+    source = data[:10] + struct.pack("<I", 138 + len(palette) + len(ICC)) + data[14:]
+    assert opened(again(source, "png")).info["icc_profile"] == ICC
+    out = again(source)
+    at, length = struct.unpack_from("<II", out, 14 + 112)
+    assert out[14 + at : 14 + at + length] == ICC
+    named = brightened(bmp_v5(gap=b"of nobody"), "png").lost
+    assert named == ("data before the pixels",)
+    assert brightened(bmp_v5() + b"more", "png").lost == (*named, "data behind the image")
+
+
+@pytest.mark.parametrize("kind", [3, 4])
+def test_kinds_of_os2_are_named(kind: int) -> None:
+    header = bmp_header(8, 8, 1 if kind == 3 else 24, kind, 64)
+    with pytest.raises(ImageError, match="OS/2") as caught:
+        read(bmp_file(header, bytes(400)))
+    assert caught.value.code == "unsupported"
+    several = b"BA" + bytes(12) + bmp_v5()
+    assert refusal(lambda: read(several)) == "unsupported"
 
 
 def bmp_v5(profile: bytes = ICC, gap: bytes = b"gap!") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -11,10 +12,11 @@ import pytest
 from PIL import Image
 
 from batchlight.errors import ImageError
-from batchlight.images import codec
+from batchlight.images import codec, xmp
 from batchlight.images.image import Encoded
 from batchlight.images.photoshop import resources
 from batchlight.images.segments import Segment, segment, segments
+from batchlight.images.xmp import EXTENSION_PREFIX
 from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
 from tests.support.image_files import opened, read, saved
@@ -181,6 +183,45 @@ def test_gain_maps_are_left_out_with_all_that_points_to_them(is_apple: bool) -> 
     assert is_apple or b'dc:source="dark"' in out.data
 
 
+def test_a_gain_map_that_no_index_lists_is_left_out_too() -> None:
+    """As when a tool has dropped the index."""
+    gain, video = parts.small_jpeg(), b"\0\0\0\x18ftypmp42" + bytes(90)
+    packet = segment(0xE1, parts.XMP_PREFIX + parts.gain_map_xmp(len(gain)))
+    out = brightened(parts.jpeg(packet, trailer=gain + video))
+    assert out.lost == ("gain map",)
+    assert b"GainMap" not in out.data
+    assert out.data.endswith(b"\xff\xd9" + video)
+    assert gain not in out.data
+
+
+def test_a_thumbnail_in_extended_xmp_is_made_anew() -> None:
+    old = base64.b64encode(parts.small_jpeg())
+    identifier, note = (
+        b"0123456789ABCDEF0123456789ABCDEF",
+        b"<a:note>" + bytes(70_000) + b"</a:note>",
+    )
+    extension = parts.xmp(inner=note + b"<xmpGImg:image>" + old + b"</xmpGImg:image>")
+    main = parts.xmp(b'xmpNote:HasExtendedXMP="' + identifier + b'"')
+    head = EXTENSION_PREFIX + identifier + len(extension).to_bytes(4, "big")
+    pieces = [
+        segment(0xE1, head + at.to_bytes(4, "big") + extension[at : at + 60_000])
+        for at in range(0, len(extension), 60_000)
+    ]
+    out = brightened(
+        parts.jpeg(segment(0xE1, parts.XMP_PREFIX + main), *pieces, segment(0xFE, b"x"))
+    )
+    assert out.lost == ()
+    packet, whole = xmp.joined(
+        of(out.data, 0xE1, parts.XMP_PREFIX)[0].payload[len(parts.XMP_PREFIX) :],
+        [s.payload[len(EXTENSION_PREFIX) :] for s in of(out.data, 0xE1, EXTENSION_PREFIX)],
+    )
+    assert whole
+    assert note in packet
+    [new] = re.findall(rb"<xmpGImg:image>([^<]+)<", packet)
+    assert mean(base64.b64decode(new)) == pytest.approx(parts.BRIGHT, abs=3)
+    assert segment(0xFE, b"x") in out.data
+
+
 def test_motion_photos_stay_and_their_lengths_hold() -> None:
     video = b"\0\0\0\x18ftypmp42" + bytes(400)
     inner = b'<Container:Directory><rdf:Seq><rdf:li Item:Semantic="MotionPhoto" Item:Length="%d"/>'
@@ -212,9 +253,10 @@ def test_content_credentials_are_left_out_with_their_pointer() -> None:
 
 
 @pytest.mark.parametrize("mark", [b"AXS!", b"AXS*"])
-def test_absolute_offsets_behind_the_image_are_right_afterwards(mark: bytes) -> None:
+@pytest.mark.parametrize("preview", [False, True])
+def test_absolute_offsets_behind_the_image_are_right_afterwards(mark: bytes, preview: bool) -> None:
     order = ">" if mark == b"AXS!" else "<"
-    plain = parts.jpeg()
+    plain = parts.several_pictures(parts.small_jpeg(), 0x010001) if preview else parts.jpeg()
     header = len(plain)
     record = header + 24
     trailer = mark + struct.pack(order + "HHI", 0x100, 1, 0)
@@ -231,6 +273,8 @@ def test_absolute_offsets_behind_the_image_are_right_afterwards(mark: bytes) -> 
 
 WHOLE = parts.jpeg(restart_marker_rows=1, quality=95)
 SCAN = WHOLE.index(b"\xff\xda") + 14
+PLAIN = parts.jpeg(quality=95)
+END = len(PLAIN) - 200
 
 
 def damaged() -> dict[str, bytes]:
@@ -244,6 +288,8 @@ def damaged() -> dict[str, bytes]:
         "a sector missing": WHOLE[: half - 100] + WHOLE[half + 100 :],
         "restarts missing": WHOLE[:first] + WHOLE[second:],
         "progressive, cut": progressive[: len(progressive) * 2 // 3] + b"\xff\xd9",
+        "a part twice": PLAIN[:END] + PLAIN[END - 300 :],
+        "the rest zero": PLAIN[: END - 400] + bytes(4000) + b"\xff\xd9",
     }
 
 
@@ -263,6 +309,7 @@ def test_oddities_that_do_no_harm() -> None:
         version,
         plain[:-2] + b"\x12\x34\xff\xd9",
         plain[:-2] + bytes(9) + plain[-2:],
+        plain[:-2] + bytes(5000) + plain[-2:],  # a file filled up to the size of a block
     ):
         np.testing.assert_array_equal(read(odd).pixels, pixels)
     # As Motion JPEG has it: without the usual Huffman tables.
@@ -279,6 +326,7 @@ def test_oddities_that_do_no_harm() -> None:
     [
         ("12 bits", lambda d: d.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c")),
         ("lossless", lambda d: d.replace(b"\xff\xc0", b"\xff\xc3")),
+        ("DNL", lambda d: d.replace(b"\xff\xc0\0\x11\x08\0\x40", b"\xff\xc0\0\x11\x08\0\0")),
         ("hierarchical", lambda d: d.replace(b"\xff\xc0", b"\xff\xc5")),
         ("JPEG-LS", lambda d: b"\xff\xd8\xff\xf7\0\x0b" + d[20:]),
         ("4x2", lambda d: d.replace(b"\1\x22\0\2\x11", b"\1\x42\0\2\x11")),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batchlight.errors import ImageError
 from batchlight.images.chunks import png_chunk, png_chunks
 from tests.images.test_carry_jpeg import brightened, mean
 from tests.support import image_parts as parts
@@ -47,6 +48,12 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
         for c in png_chunks(data)
         if c.kind not in (b"IHDR", b"IDAT", b"IEND", b"PLTE")
     ]
+
+
+def test_a_chunk_that_every_reader_must_understand_is_named() -> None:
+    with pytest.raises(ImageError, match="ABcD") as caught:
+        read(with_chunks(PLAIN, [(b"ABcD", b"")]))
+    assert caught.value.code == "unsupported"
 
 
 def test_every_chunk_stays_in_its_place() -> None:

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from batchlight.config import Format
-from batchlight.images import exif
+from batchlight.images import colour, exif
 from batchlight.images.ifd import Structure
 from tests.images.test_carry_jpeg import brightened, mean
 from tests.support import image_parts as parts
@@ -207,6 +207,50 @@ def test_compressions_are_named(name: str) -> None:
     with pytest.raises(Exception, match=name) as caught:
         read(data)
     assert getattr(caught.value, "code", None) == "unsupported"
+
+
+@pytest.mark.parametrize("compression", [None, "packbits"])
+def test_a_predictor_counts_only_with_its_compressions(compression: str | None) -> None:
+    source = parts.tiff_with([(317, 3, 1, 2)], compression=compression)
+    np.testing.assert_array_equal(read(source).pixels, parts.DARK[:, :, ::-1])
+
+
+def test_a_thumbnail_as_cameras_store_it_is_no_page() -> None:
+    small = parts.small_jpeg()
+    source = bytearray(parts.tiff_with([]))
+    structure = Structure(bytes(source))
+    first = structure.directory(structure.first)
+    at = len(source) + (len(source) & 1)
+    source += bytes(at - len(source)) + struct.pack("<H", 3)
+    for tag, kind, value in ((259, 3, 6), (513, 4, at + 42), (514, 4, len(small))):
+        source += struct.pack("<HHII", tag, kind, 1, value)
+    source += bytes(4) + small
+    struct.pack_into("<I", source, first.next_at, at)
+    out = brightened(bytes(source))
+    assert out.lost == ("overviews",)
+    assert small not in out.data
+
+
+def test_the_range_of_samples_is_stated_anew() -> None:
+    own = [(tag, 3, 3, (value,) * 3) for tag, value in ((280, 0), (281, 90), (340, 0), (341, 90))]
+    out = brightened(parts.tiff_with([*own, (532, 5, 6, (0, 1, 255, 1) * 3)]))
+    found = tags(out.data)
+    assert {found[tag][2] for tag in (280, 281, 340, 341)} == {(parts.BRIGHT,) * 3}
+    assert found[532][2] == (0, 1, 255, 1) * 3
+    assert out.lost == ()
+
+
+def test_primaries_become_a_profile() -> None:
+    white = (318, 5, 2, (3127, 10_000, 329, 1000))
+    primaries = (319, 5, 6, (68, 100, 32, 100, 265, 1000, 69, 100, 15, 100, 6, 100))
+    out = brightened(parts.tiff_with([white, primaries]), "png")
+    points = colour.Colours((0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06), (2.2,))
+    assert opened(out.data).info["icc_profile"] == colour.profile(points)
+    assert out.lost == ()
+    curve = (301, 3, 256, tuple(range(256)))
+    assert (
+        refusal(lambda: again(parts.tiff_with([white, primaries, curve]), "png")) == "unsupported"
+    )
 
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif"])

@@ -13,14 +13,15 @@ from PIL import Image, ImageCms
 
 from batchlight.config import Format
 from batchlight.images import colour
+from batchlight.images.boxes import box
 from batchlight.images.metadata import Cicp
 from batchlight.images.segments import segment
 from tests.images.test_carry_boxes import properties
 from tests.images.test_carry_jpeg import brightened, of
-from tests.images.test_carry_png import PLAIN, with_chunks
+from tests.images.test_carry_png import PLAIN, chunks, with_chunks
 from tests.support import image_parts as parts
 from tests.support.image_checks import assert_looks_like, refusal
-from tests.support.image_files import again, opened, patches, read, saved
+from tests.support.image_files import ICC, again, opened, patches, read, saved
 
 OTHERS: list[Format] = ["png", "webp", "tiff", "avif"]
 P3 = [struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)]
@@ -114,6 +115,69 @@ def test_what_no_profile_says_is_unsupported(transfer: int) -> None:
     assert properties(again(source, "avif"))[b"nclx"][12:16] == bytes([0, 9, 0, transfer])
 
 
+def test_samples_of_narrow_range_are_read_in_png_alone() -> None:
+    for points in (b"\x0c\x0d\0\0", b"\1\x0d\0\0"):
+        source = with_chunks(PLAIN, [(b"cICP", points)])
+        assert (b"cICP", points) in chunks(again(source))
+        for target in ("jpeg", "webp", "tiff", "avif"):
+            assert refusal(partial(again, source, target)) == "unsupported"
+
+
+def test_code_points_that_only_the_stream_has() -> None:
+    plain = parts.avif("yuv420", (12, 13, 1))
+    without = plain.replace(b"colrnclx", b"freenclx")
+    assert read(without).header.metadata.cicp == Cicp(12, 13, 1, full_range=True)
+    assert properties(again(without))[b"nclx"][12:16] == b"\0\x0c\0\x0d"
+    assert "icc_profile" in opened(again(without, "jpeg")).info
+
+
+def test_cropping_and_aspect_of_avif() -> None:
+    cropped = parts.avif("yuv420", (1, 13, 6), parts.CLAP)
+    wide = parts.avif("yuv420", (1, 13, 6), parts.PASP)
+    for target in ("jpeg", "png", "tiff", "webp"):
+        assert refusal(partial(again, cropped, target)) == "unsupported"
+    assert refusal(partial(again, wide, "webp")) == "unsupported"
+    assert opened(again(wide, "jpeg")).info["jfif_density"] == (1, 2)
+    turned = parts.avif("yuv420", (1, 13, 6), parts.PASP, box(b"irot", b"\1"))
+    assert read(again(turned, "png")).header.metadata.aspect == (2, 1)
+
+
+def test_properties_of_avif_are_named() -> None:
+    source = parts.avif("yuv420", (1, 13, 6), box(b"clli", bytes(4)), box(b"udes", b"night"))
+    plain = with_optional_properties(source)
+    assert brightened(plain, "png").lost == ("clli property", "udes property")
+    assert refusal(lambda: read(source)) == "unsupported"  # since every reader must understand them
+
+
+def with_optional_properties(data: bytes) -> bytes:
+    """The last two are no longer essential."""
+    at = data.index(b"ipma") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    return data[: end - 2] + bytes(value & 0x7F for value in data[end - 2 : end]) + data[end:]
+
+
+def in_parts(*numbered: tuple[int, int, bytes]) -> bytes:
+    """A JPEG with the parts of a profile: number, of how many, content."""
+    return parts.jpeg(
+        *(segment(0xE2, b"ICC_PROFILE\0" + bytes([n, of]) + part) for n, of, part in numbered)
+    )
+
+
+def test_profiles_whose_parts_are_numbered_oddly() -> None:
+    half = len(ICC) // 2
+    first, second = ICC[:half], ICC[half:]
+    for source in (
+        in_parts((2, 2, second), (1, 2, first)),
+        in_parts((0, 2, first), (1, 2, second)),
+        in_parts((1, 1, ICC), (1, 1, ICC)),
+    ):
+        assert opened(again(source, "png")).info["icc_profile"] == ICC
+    missing = brightened(in_parts((1, 2, first)), "png")
+    assert missing.lost == ("damaged colour profile",)
+    damaged = with_chunks(PLAIN, [(b"iCCP", b"ICC\0\0" + zlib.compress(ICC)[:50])])
+    assert brightened(damaged, "jpeg").lost == ("damaged colour profile",)
+
+
 def test_a_gray_profile_becomes_one_of_colours() -> None:
     gray = Image.fromarray(parts.DARK).convert("L")
     profile = colour.gray_profile((1.0,))
@@ -125,6 +189,9 @@ def test_a_gray_profile_becomes_one_of_colours() -> None:
     low = linear <= 0.0031308
     expected = np.where(low, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
     assert np.abs(np.asarray(shown(out))[:, :, 0] - expected).mean() < 5
+    clear = saved(gray.convert("LA"), "PNG", icc_profile=profile)
+    assert opened(again(clear, "png")).info["icc_profile"] == profile
+    assert not colour.is_gray(opened(again(clear, "avif")).info["icc_profile"])
     broken = saved(gray, "JPEG", icc_profile=profile.replace(b"kTRC", b"A2B0"))
     assert refusal(lambda: again(broken, "webp")) == "unsupported"
 
@@ -182,6 +249,32 @@ def test_pixels_that_are_not_square() -> None:
     targets: list[Format] = ["webp", "avif"]
     for target in targets:
         assert refusal(partial(again, source, target)) == "unsupported"
+
+
+@pytest.mark.parametrize(("source", "target"), [("tiff", "png"), ("jpeg", "tiff")])
+def test_a_resolution_turns_with_the_pixels(source: Format, target: Format) -> None:
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 282: 200.0, 283: 100.0, 296: 2})
+    out = again(saved(Image.fromarray(parts.DARK), source.upper(), exif=exif), target)
+    assert opened(out).size == parts.DARK.shape[:2]
+    assert _in_exif(out) == (100, 200)
+    assert opened(out).info["dpi"] == pytest.approx((100, 200), abs=0.1)
+
+
+def test_what_jpeg_says_twice_or_elsewhere_is_named() -> None:
+    block = b"Exif\0\0" + parts.exif_with_thumbnail()
+    packet = parts.XMP_PREFIX + parts.xmp()
+    twice = parts.jpeg(*(segment(0xE1, one) for one in (block, packet, block, packet)))
+    assert brightened(twice, "png").lost == ("second EXIF", "second XMP")
+    small = segment(0xE0, b"JFIF\0\1\2\0\0\1\0\1\2\2" + bytes(12))
+    extension = segment(0xE0, b"JFXX\0\x10" + parts.small_jpeg())
+    for own in (small, extension):
+        assert brightened(parts.jpeg(own), "png").lost == ("JFIF thumbnail",)
+    old = segment(0xED, b"Adobe_Photoshop2.5:" + bytes(30))
+    assert brightened(parts.jpeg(old), "png").lost == ("APP13 segment",)
+    resolution = parts.resource(0x03ED, struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1))
+    plain = parts.jpeg(segment(0xED, parts.PHOTOSHOP + resolution))
+    assert opened(again(plain, "png")).info["dpi"] == pytest.approx((300, 150), abs=0.1)
 
 
 @pytest.mark.parametrize("order", "<>")

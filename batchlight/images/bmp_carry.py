@@ -1,0 +1,188 @@
+"""What a BMP file contains besides its pixels: its headers, and the profile amid other data.
+
+Layouts: Microsoft, Bitmap Header Types; OS/2 Presentation Manager, BITMAPINFOHEADER2.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchlight.images import colour
+from batchlight.images.metadata import Metadata
+
+FILE_HEADER, CORE = 14, 12
+"""Bytes of the file header, and of OS/2's header, which has 16-bit sizes."""
+BASIC, ALPHA_MASK, _WITH_COLOURS, _WITH_PROFILE = 40, 56, 108, 124
+"""Bytes of a header: Windows's, the first with an alpha mask, a colour space, a profile."""
+OS2 = 64
+_RGB, RLE8, RLE4, BITFIELDS, ALPHA_BITFIELDS = 0, 1, 2, 3, 6
+"""Compressions."""
+MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
+_555 = (0x7C00, 0x03E0, 0x001F)
+_CALIBRATED = 0
+"""Colour space type of headers from version 4 on, whose endpoints and gamma hold."""
+_EMBEDDED = (b"DEBM", b"KNIL")
+"""Colour space types of version 5 that have a profile."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layout of the pixels according to the header."""
+
+    header: int
+    """Size in bytes."""
+    width: int
+    height: int
+    """Negative if the first row is the top one."""
+    bits: int
+    compression: int
+    size_image: int
+    start: int
+    """Offset of the pixels in the file."""
+    masks: tuple[int, ...]
+    """For red, green, blue and alpha; empty if there are none."""
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row."""
+        return (self.width * self.bits + 31) // 32 * 4
+
+    @property
+    def end(self) -> int | None:
+        """End of the pixels in the file; None if that is the end of the file."""
+        if self.compression in (RLE8, RLE4):
+            return self.start + self.size_image if self.size_image else None
+        return self.start + self.stride * abs(self.height)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A BMP file without its pixels."""
+
+    layout: Layout
+    head: bytes
+    """Both headers."""
+    gap: bytes
+    """Bytes between palette and pixels."""
+    trailer: bytes
+    has_palette: bool
+    is_file: bool
+    """Whether it has a file header."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory used, in bytes."""
+        return len(self.head) + len(self.gap) + len(self.trailer)
+
+
+def layout_of(data: bytes) -> Layout:
+    """Raises ``struct.error`` for a truncated header."""
+    start, header = struct.unpack_from("<II", data, 10)
+    if header == CORE:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        return Layout(header, width, height, bits, _RGB, 0, start, ())
+    width, height, _, bits, compression, size = struct.unpack_from("<iiHHII", data, 18)
+    masks: tuple[int, ...] = ()
+    if compression in (BITFIELDS, ALPHA_BITFIELDS):
+        count = 4 if header >= ALPHA_MASK or compression == ALPHA_BITFIELDS else 3
+        masks = struct.unpack_from(f"<{count}I", data, FILE_HEADER + BASIC)
+    elif bits == 16:
+        masks = _555
+    return Layout(header, width, height, bits, compression, size, start, masks)
+
+
+def take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carried:
+    """Everything but the pixels and their palette."""
+    head_end = FILE_HEADER + layout.header
+    entries_at = head_end
+    if layout.header == BASIC and layout.masks and layout.compression:
+        entries_at += 4 * len(layout.masks)
+    colours = 0
+    if layout.bits <= 8:
+        stated = 0 if layout.header == CORE else int.from_bytes(data[46:50], "little")
+        colours = stated or 2**layout.bits
+    gap_at = entries_at + colours * (3 if layout.header == CORE else 4)
+    end = layout.end
+    return Carried(
+        layout,
+        data[:head_end],
+        data[gap_at : layout.start] if gap_at < layout.start else b"",
+        b"" if end is None else data[end:],
+        has_palette,
+        is_file,
+    )
+
+
+def metadata(carried: Carried, gray: bool) -> Metadata:
+    """In the terms that all formats share."""
+    head, layout = carried.head, carried.layout
+    others = ["palette"] if carried.has_palette else []
+    if layout.header == CORE:
+        return Metadata(others=tuple(others))
+    x, y = struct.unpack_from("<ii", head, 38)
+    icc, gap, behind = _profile(carried)
+    others += ["data before the pixels"] if gap.strip(b"\0") else []
+    others += ["data behind the image"] if behind.strip(b"\0") else []
+    density = (float(x), float(y)) if x > 0 and y > 0 else None
+    return Metadata(icc=icc or _calibrated(carried, gray), density=density, others=tuple(others))
+
+
+def _profile(carried: Carried) -> tuple[bytes | None, bytes, bytes]:
+    """The embedded profile, and the data before and behind the pixels without it."""
+    head, layout, gap, trailer = carried.head, carried.layout, carried.gap, carried.trailer
+    if layout.header < _WITH_PROFILE or head[70:74] != _EMBEDDED[0]:
+        return None, gap, trailer
+    offset, size = struct.unpack_from("<II", head, 126)
+    start = FILE_HEADER + offset
+    if start < layout.start:
+        at = start - (layout.start - len(gap))
+        if at < 0:
+            return None, gap, trailer
+        return gap[at : at + size] or None, gap[:at] + gap[at + size :], trailer
+    at = max(0, start - (layout.end or 0))
+    return trailer[at : at + size] or None, gap, trailer[:at] + trailer[at + size :]
+
+
+def _calibrated(carried: Carried, gray: bool) -> bytes | None:
+    """A profile equivalent to the header's endpoints and gamma; None if it states none."""
+    head, layout = carried.head, carried.layout
+    if layout.header not in (_WITH_COLOURS, _WITH_PROFILE):
+        return None
+    (kind,), gamma = struct.unpack_from("<I", head, 70), struct.unpack_from("<I", head, 110)[0]
+    endpoints = np.array(struct.unpack_from("<9I", head, 74), np.float64).reshape(3, 3)
+    if kind != _CALIBRATED or not gamma or (endpoints.sum(axis=1) == 0).any():
+        return None
+    curve = (gamma / 2**16,)
+    if gray:
+        return colour.gray_profile(curve)
+    points = [row[:2] / row.sum() for row in (endpoints.sum(axis=0), *endpoints)]
+    a, b, c, d, e, f, g, h = np.concatenate(points).tolist()
+    return colour.profile(colour.Colours((a, b, c, d, e, f, g, h), curve))
+
+
+def adapted_header(carried: Carried, bits: int, alpha: bool, size: int, end: int) -> bytes:
+    """The source's header adapted to other pixels; ``end``: where they end in the file."""
+    layout, header = carried.layout, bytearray(carried.head[FILE_HEADER:])
+    if layout.header == CORE:
+        struct.pack_into("<H", header, 10, bits)
+        return bytes(header)
+    compression = _RGB
+    if alpha:
+        compression = BITFIELDS if layout.header >= ALPHA_MASK else ALPHA_BITFIELDS
+    struct.pack_into("<HII", header, 14, bits, compression, size)
+    struct.pack_into("<II", header, 32, 256 if bits == 8 else 0, 0)
+    if layout.header > BASIC and layout.header != OS2:
+        masks = MASKS if alpha else (*MASKS[:3], 0)
+        count = min(4, (layout.header - BASIC) // 4)
+        struct.pack_into(f"<{count}I", header, BASIC, *masks[:count])
+    if layout.header >= _WITH_PROFILE and bytes(header[56:60]) in _EMBEDDED:
+        (offset,) = struct.unpack_from("<I", header, 112)
+        at, behind = offset + FILE_HEADER, layout.end or 0
+        if layout.start - len(carried.gap) <= at < layout.start:
+            struct.pack_into("<I", header, 112, offset + end - size - layout.start)
+        elif at >= behind:
+            struct.pack_into("<I", header, 112, offset + end - behind)
+    return bytes(header)
