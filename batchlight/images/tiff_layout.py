@@ -202,6 +202,8 @@ def _refuse_layout(layout: Layout) -> None:
         reason = f"the TIFF's {layout.samples} samples per pixel cannot all be kept"
     elif layout.extra == ASSOCIATED and alpha:  # once enhanced, a colour would exceed its alpha
         reason = "premultiplied alpha cannot be kept"
+    elif alpha and layout.extra not in (None, UNASSOCIATED):
+        reason = f"extra samples of the kind {layout.extra} cannot be kept"
     elif layout.bits == 1 and layout.samples > 1:
         reason = "TIFF of 1 bit per sample cannot be kept in colour"
     elif layout.bits == 16 and layout.photometric == MIN_IS_WHITE:

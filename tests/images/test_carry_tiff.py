@@ -17,7 +17,7 @@ from batchlight.images.ifd import Structure
 from tests.images.test_carry_jpeg import brightened, mean
 from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
-from tests.support.image_files import ICC, again, opened, read, saved, tiff
+from tests.support.image_files import ICC, again, opened, read, samples, saved, tiff
 
 GEO = [
     (33550, 12, 3, (0.5, 0.5, 0.0)),
@@ -251,6 +251,15 @@ def test_primaries_become_a_profile() -> None:
     assert (
         refusal(lambda: again(parts.tiff_with([white, primaries, curve]), "png")) == "unsupported"
     )
+
+
+def test_an_unknown_kind_of_extra_sample_is_unsupported() -> None:
+    source = tiff(samples(4), "unassalpha")
+    at = Structure(source)
+    entry = at.directory(at.first).entries[338]
+    changed = source[: entry.value_at] + b"\3\0" + source[entry.value_at + 2 :]
+    assert read(source).alpha is not None
+    assert refusal(lambda: read(changed)) == "unsupported"
 
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif"])
