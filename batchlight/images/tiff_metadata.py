@@ -5,7 +5,7 @@ Layouts: TIFF, revision 6.0; Exif 2.3; XMP part 3; ICC.1 annex B.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from batchlight.images import colour, exif, ifd, photoshop, xmp
 from batchlight.images import tiff_layout as layout
@@ -158,6 +158,9 @@ def renewed(
     """The tags to change with the pixels: thumbnails, and stale tags; and what is lost."""
     changed: dict[int, NewTag | None] = {}
     lost = [*left_out]
+    for tag in _outside(structure, directory):
+        changed[tag] = None
+        lost.append(f"TIFF tag {tag}")
     for tag in (LAYERS, C2PA):
         if tag in directory.entries:
             changed[tag] = None
@@ -182,6 +185,15 @@ def renewed(
     if levels is not None and colours is not None and structure.integers(colours) == (layout.RGB,):
         changed[_BLACK_AND_WHITE] = NewTag(levels.kind, levels.count, structure.raw(levels))
     return changed, lost
+
+
+def _outside(structure: Structure, directory: Directory) -> Iterator[int]:
+    """The tags whose values would lie outside the file; in a longer one they could be anything."""
+    for tag, entry in directory.entries.items():
+        try:
+            structure.raw(entry)
+        except StructureError:
+            yield tag
 
 
 def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tuple[str, ...]]:

@@ -253,6 +253,17 @@ def test_primaries_become_a_profile() -> None:
     )
 
 
+def test_a_tag_whose_value_lies_outside_the_file_is_named() -> None:
+    """In a longer file, it would point to anything."""
+    source = parts.tiff_with([(65000, 2, 9, b"of night\0")])
+    structure = Structure(source)
+    entry = structure.directory(structure.first).entries[65000]
+    outside = struct.pack("<I", len(source) + 5)
+    out = brightened(source[: entry.at + 8] + outside + source[entry.at + 12 :])
+    assert out.lost == ("TIFF tag 65000",)
+    assert 65000 not in tags(out.data)
+
+
 def test_an_unknown_kind_of_extra_sample_is_unsupported() -> None:
     source = tiff(samples(4), "unassalpha")
     at = Structure(source)
