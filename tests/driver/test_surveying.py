@@ -89,7 +89,7 @@ def test_workers_survey_a_listing(photos: Photos, tmp_path: Path) -> None:
         photos.put()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_what_is_redone_while_its_listing_goes_on(
     photos: Photos, tmp_path: Path, workers: int
 ) -> None:
