@@ -24,6 +24,10 @@ MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
 _555 = (0x7C00, 0x03E0, 0x001F)
 _CALIBRATED = 0
 """Colour space type of headers from version 4 on, whose endpoints and gamma hold."""
+_GAMMAS = 110
+"""Offset of the gammas of red, green and blue."""
+_CHROMATICITIES_WITHIN = 0.01
+"""How far from 1 the sum of each endpoint may be that is a chromaticity."""
 _EMBEDDED = (b"DEBM", b"KNIL")
 """Colour space types of version 5 that have a profile."""
 
@@ -120,14 +124,23 @@ def metadata(carried: Carried, gray: bool) -> Metadata:
     """In the terms that all formats share."""
     head, layout = carried.head, carried.layout
     others = ["palette"] if carried.has_palette else []
-    if layout.header == CORE:
-        return Metadata(others=tuple(others))
-    x, y = struct.unpack_from("<ii", head, 38)
     icc, gap, behind = _profile(carried)
     others += ["data before the pixels"] if gap.strip(b"\0") else []
     others += ["data behind the image"] if behind.strip(b"\0") else []
+    if layout.header == CORE:
+        return Metadata(others=tuple(others))
+    x, y = struct.unpack_from("<ii", head, 38)
     density = (float(x), float(y)) if x > 0 and y > 0 else None
-    return Metadata(icc=icc or _calibrated(carried, gray), density=density, others=tuple(others))
+    own = None if icc is not None else _calibrated(carried)
+    differ = own is not None and len({*struct.unpack_from("<3I", head, _GAMMAS)}) > 1
+    if own is not None:
+        icc = colour.gray_profile(own.curve) if gray else colour.profile(own)
+    return Metadata(
+        icc=icc,
+        density=density,
+        others=tuple(others),
+        inexpressible="its gammas, which differ" if differ else None,
+    )
 
 
 def _profile(carried: Carried) -> tuple[bytes | None, bytes, bytes]:
@@ -146,21 +159,27 @@ def _profile(carried: Carried) -> tuple[bytes | None, bytes, bytes]:
     return trailer[at : at + size] or None, gap, trailer[:at] + trailer[at + size :]
 
 
-def _calibrated(carried: Carried, gray: bool) -> bytes | None:
-    """A profile equivalent to the header's endpoints and gamma; None if it states none."""
+def _calibrated(carried: Carried) -> colour.Colours | None:
+    """What the header's endpoints and gamma say; None if it states none.
+
+    The endpoints are XYZ, whose sum is white, or just chromaticities, for white as in sRGB; the
+    gamma is red's.
+    """
     head, layout = carried.head, carried.layout
     if layout.header not in (_WITH_COLOURS, _WITH_PROFILE):
         return None
-    (kind,), gamma = struct.unpack_from("<I", head, 70), struct.unpack_from("<I", head, 110)[0]
-    endpoints = np.array(struct.unpack_from("<9I", head, 74), np.float64).reshape(3, 3)
-    if kind != _CALIBRATED or not gamma or (endpoints.sum(axis=1) == 0).any():
+    kind, *words = struct.unpack_from("<I9I", head, 70)
+    (gamma,) = struct.unpack_from("<I", head, _GAMMAS)
+    endpoints = np.array(words, np.float64).reshape(3, 3) / 2**30
+    sums = endpoints.sum(axis=1)
+    if kind != _CALIBRATED or not gamma or (sums == 0).any():
         return None
-    curve = (gamma / 2**16,)
-    if gray:
-        return colour.gray_profile(curve)
-    points = [row[:2] / row.sum() for row in (endpoints.sum(axis=0), *endpoints)]
-    a, b, c, d, e, f, g, h = np.concatenate(points).tolist()
-    return colour.profile(colour.Colours((a, b, c, d, e, f, g, h), curve))
+    white = endpoints.sum(axis=0)
+    points = [tuple(row[:2] / row.sum()) for row in (white, *endpoints)]
+    if np.abs(sums - 1).max() < _CHROMATICITIES_WITHIN:
+        points[0] = colour.D65
+    (a, b), (c, d), (e, f), (g, h) = points
+    return colour.Colours((a, b, c, d, e, f, g, h), (gamma / 2**16,))
 
 
 def adapted_header(carried: Carried, bits: int, alpha: bool, size: int, end: int) -> bytes:

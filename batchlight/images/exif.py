@@ -99,17 +99,14 @@ def density_in(structure: Structure, directory: Directory) -> tuple[float, float
 
 
 def with_tags(exif: bytes, tags: Mapping[int, NewTag]) -> bytes:
-    """Add tags to the first directory, in the block's byte order; existing ones stay.
+    """Put tags, in the block's byte order, into the first directory, which moves to the end.
 
     Raises ``StructureError`` for a damaged block.
     """
     structure = Structure(exif)
     directory = structure.directory(structure.first)
-    missing = {tag: new for tag, new in tags.items() if tag not in directory.entries}
-    if not missing:
-        return exif
     kept = exif + bytes(len(exif) & 1)
-    new = relocated(structure, directory, missing, len(kept), directory.next)
+    new = relocated(structure, directory, tags, len(kept), directory.next)
     return _with(kept, structure.first_at, ifd.pointer(structure, len(kept))) + new
 
 

@@ -25,6 +25,8 @@ _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
 """Properties that describe the coded picture."""
 _KNOWN = CODED | {b"ispe", b"colr", b"pasp", b"clap", b"irot", b"imir", b"auxC"}
+_LIGHT_LEVEL = b"clli"
+"""The one descriptive property that decoders take even where a file says that it is needed."""
 _PICTURES = frozenset({b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"tmap", b"jpeg", b"avc1"})
 NCLX, PROFILES = b"nclx", (b"prof", b"rICC")
 XMP_TYPE = b"application/rdf+xml"
@@ -206,7 +208,7 @@ def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> 
     """Raise ``ImageError`` for independent pictures, and for those derived from several."""
     main = items.items[items.primary]
     needed = {items.properties[index][4:8] for index, must in main.properties if must}
-    for kind in sorted(needed - _KNOWN):
+    for kind in sorted(needed - _KNOWN - {_LIGHT_LEVEL}):
         raise _unsupported(f"a picture with the property {kind.decode('latin-1')} cannot be read")
     if main.kind in (b"iden", b"iovl", b"tmap"):
         raise _unsupported(f"a picture made of others ({main.kind.decode()}) cannot be kept")

@@ -8,7 +8,7 @@ Layout: ITU-T T.81 annex B.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -57,9 +57,11 @@ _SURPLUS_ROUNDS = 8
 _SURPLUS_MAX = 32
 """Bytes: what is left of a buffer that hardware fills in units. More is filler, or coded data whose
 blocks have lost their places."""
-_FILLER_SEEN = 4
-"""Filler that starts before the image ends has overwritten coded data: so many bytes before it are
-compared."""
+_READ_AHEAD = 16
+"""Bytes that libjpeg may have read beyond the last block without counting them, rounded up: filler
+that starts before has overwritten coded data."""
+_PICTURES_LOOKED_AT = 8
+"""How many JPEG files after the image are searched for its gain map."""
 _START = b"\xff\xd8\xff"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
@@ -155,17 +157,45 @@ def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
 def _pictures(
     found: Sequence[Segment], data: bytes, size: tuple[int, int], end: int
 ) -> list[mpf.Further]:
-    """The pictures after the first, which ends at ``end``: those listed, or a gain map alone."""
+    """The pictures after the first, which ends at ``end``: those of the index, and a gain map."""
+    pictures: list[mpf.Further] = []
     for one in found:
         if one.marker == APP2 and one.payload.startswith(mpf.PREFIX):
             start = one.start + 4 + len(mpf.PREFIX)
-            return mpf.further(one.payload[len(mpf.PREFIX) :], start, data, size)
+            pictures = mpf.further(one.payload[len(mpf.PREFIX) :], start, data, size)
+            break
     packets = (one.payload for one in found if one.marker == APP1)
-    if data.startswith(_START, end) and any(xmp.lists_gain_map(packet) for packet in packets):
-        behind = data[end:]
+    listed = any(xmp.lists_gain_map(packet) for packet in packets)
+    if listed and all(one.name != "gain map" for one in pictures):
+        pictures += _gain_map(data, end, pictures)
+    return pictures
+
+
+def _gain_map(data: bytes, end: int, others: Sequence[mpf.Further]) -> Iterator[mpf.Further]:
+    """The gain map that XMP lists, among the JPEG files after the image: by its own metadata.
+
+    Without such metadata, it is what follows the image, apart from padding.
+    """
+    at, plain = end, None
+    for _ in range(_PICTURES_LOOKED_AT):
+        at = data.find(_START, at)
+        if at < 0:
+            break
+        within = next((one for one in others if one.start <= at < one.end), None)
+        if within is not None:
+            at = within.end
+            continue
+        behind = data[at:]
         _, length = _scans(behind, list(segments(behind)))
-        return [mpf.Further(end, end + length, "gain map")]
-    return []
+        found = mpf.Further(at, at + length, "gain map")
+        if mpf.is_gain_map(behind[:length]):
+            yield found
+            return
+        if not data[end:at].strip(b"\0"):
+            plain = found
+        at += len(_START)
+    if plain is not None:
+        yield plain
 
 
 def decode(data: bytes, header: Header) -> Pixels | None:
@@ -193,7 +223,7 @@ def _strictly(data: bytes, colours: str) -> Pixels:
             # A missing restart marker gives the same message, but then no image is left.
             start, end = _surplus(data, int(found[1]))
             surplus = data[start:end] + surplus
-            if not _is_harmless(surplus, data[start - _FILLER_SEEN : start]):
+            if not _is_harmless(surplus, data[start - _READ_AHEAD : start]):
                 raise
             data = data[:start] + data[end:]
     raise ValueError("Corrupt JPEG data: extraneous bytes")
@@ -207,7 +237,7 @@ def _surplus(data: bytes, count: int) -> tuple[int, int]:
 
 
 def _is_harmless(surplus: bytes, before: bytes) -> bool:
-    """Whether bytes after the last block are few, or filler that starts there."""
+    """Whether bytes after the last block are few, or filler that does not start ``before`` them."""
     filler = len(set(surplus)) == 1 and not surplus.startswith(before)
     return len(surplus) <= _SURPLUS_MAX or filler
 

@@ -6,7 +6,7 @@ Layouts: Exif 2.3, ICC.1 annex B.4, XMP part 3, Adobe Photoshop File Formats, IS
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batchlight.images import exif, mpf, photoshop, xmp
@@ -23,13 +23,18 @@ from batchlight.images.segments import (
 )
 from batchlight.images.thumbnails import Picture, as_jpeg
 
-XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
 ICC_PREFIX = b"ICC_PROFILE\x00"
 JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX = b"JFIF\x00", b"JFXX\x00", b"Adobe"
 _JUMBF, _C2PA, _JUMBF_HEAD = b"JP", b"c2pa", 128
 _ADOBE_TRANSFORM = 11
 _JFIF_HEAD = 14
 """Bytes of JFIF's segment before its thumbnail; the last two are the thumbnail's size."""
+
+
+_Group = tuple[Sequence[Segment], Sequence[bytes], str | None]
+"""Segments that belong together, the contents to put in the place of the first, and the name of a
+loss."""
+_NO_GROUP: _Group = ((), (), None)
 
 
 @dataclass(frozen=True)
@@ -83,21 +88,16 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
     ``coded``: from the encoder's tables to EOI; ``colours``: 1 or 3.
     """
     lost, out = list(carried.left_out), [b"\xff\xd8"]
-    resources = [one for one in carried.segments if _is_resources(one)]
-    joined = b"".join(one.payload[len(photoshop.APP13_PREFIX) :] for one in resources)
-    if photoshop.has_thumbnail(joined):
-        joined, kept = photoshop.with_thumbnail(joined, picture)
-        lost += [] if kept else ["Photoshop thumbnail"]
-    else:
-        resources = []
-    packets, extended, kept = _extended_xmp(carried.segments, picture)
-    lost += [] if kept else ["XMP thumbnail"]
+    replaced: dict[int, list[bytes]] = {}
+    for join in (_resources, _exif_of_parts, _extended_xmp):
+        group, payloads, name = join(carried.segments, picture)
+        for number, one in enumerate(group):
+            made = [segment(one.marker, payload) for payload in payloads]
+            replaced[id(one)] = [] if number else made
+        lost += [name] if name else []
     for one in carried.segments:
-        if one in resources:
-            out += _resource_segments(joined) if one is resources[0] else []
-            continue
-        if one in packets:
-            out += extended if one is packets[0] else []
+        if id(one) in replaced:
+            out += replaced[id(one)]
             continue
         payload, name = _renewed(one, colours, picture)
         lost += [name] if name else []
@@ -114,44 +114,56 @@ def is_adobe(one: Segment) -> bool:
     return one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) >= 12
 
 
-def _is_resources(one: Segment) -> bool:
-    return one.marker == APP13 and one.payload.startswith(photoshop.APP13_PREFIX)
+def _with_prefix(found: Iterable[Segment], marker: int, prefix: bytes) -> list[Segment]:
+    return [one for one in found if one.marker == marker and one.payload.startswith(prefix)]
 
 
-def _resource_segments(resources: bytes) -> list[bytes]:
-    size = SEGMENT_MAX - len(photoshop.APP13_PREFIX)
-    parts = [resources[at : at + size] for at in range(0, len(resources), size)]
-    return [segment(APP13, photoshop.APP13_PREFIX + part) for part in parts]
+def _split(data: bytes, prefix: bytes) -> list[bytes]:
+    size = SEGMENT_MAX - len(prefix)
+    return [prefix + data[at : at + size] for at in range(0, len(data), size)]
 
 
-def _extended_xmp(
-    found: Sequence[Segment], picture: Picture
-) -> tuple[Sequence[Segment], list[bytes], bool]:
-    """The segments of XMP whose extension has thumbnails, and those to replace them.
+def _resources(found: Sequence[Segment], picture: Picture) -> _Group:
+    """Photoshop's resources with a new thumbnail."""
+    group = _with_prefix(found, APP13, photoshop.APP13_PREFIX)
+    joined = b"".join(one.payload[len(photoshop.APP13_PREFIX) :] for one in group)
+    if not photoshop.has_thumbnail(joined):
+        return _NO_GROUP
+    new, kept = photoshop.with_thumbnail(joined, picture)
+    parts = _split(new, photoshop.APP13_PREFIX)
+    return group, parts, None if kept else "Photoshop thumbnail"
 
-    False if a thumbnail had to be emptied. No segments where there is nothing to do.
-    """
-    packets = [one for one in found if _is_xmp(one)][:1]
-    parts = [
-        one for one in found if one.marker == APP1 and one.payload.startswith(xmp.EXTENSION_PREFIX)
-    ]
-    if not packets or not parts:
-        return (), [], True
-    packet, extension, kept = xmp.with_thumbnails_in_extension(
-        packets[0].payload[len(XMP_PREFIX) :],
-        [one.payload[len(xmp.EXTENSION_PREFIX) :] for one in parts],
-        picture,
-        SEGMENT_MAX,
-    )
-    if not extension:
-        return (), [], True
-    packet, main_kept = xmp.with_thumbnails(packet, picture)
-    made = [segment(APP1, payload) for payload in (XMP_PREFIX + packet, *extension)]
-    return [*packets, *parts], made, kept and main_kept
+
+def _exif_of_parts(found: Sequence[Segment], picture: Picture) -> _Group:
+    """EXIF that goes on in further segments, with a new thumbnail."""
+    blocks, head = _with_prefix(found, APP1, exif.PREFIX), len(exif.PREFIX)
+    group = blocks[:1] + [one for one in blocks[1:] if not exif.begins(one.payload[head:])]
+    if len(group) < 2:
+        return _NO_GROUP
+    new, kept = exif.with_thumbnail(b"".join(one.payload[head:] for one in group), picture)
+    return group, _split(new, exif.PREFIX), None if kept else "EXIF thumbnail"
+
+
+def _extended_xmp(found: Sequence[Segment], picture: Picture) -> _Group:
+    """XMP and its extension, if the latter has thumbnails, with new ones."""
+    packets = _with_prefix(found, APP1, xmp.PREFIX)[:1]
+    packet = packets[0].payload[len(xmp.PREFIX) :] if packets else b""
+    identifier, head = xmp.extension_of(packet), len(xmp.EXTENSION_PREFIX)
+    if identifier is None:
+        return _NO_GROUP
+    extensions = _with_prefix(found, APP1, xmp.EXTENSION_PREFIX)
+    parts = [one for one in extensions if xmp.is_part_of(one.payload[head:], identifier)]
+    payloads = [one.payload[head:] for one in parts]
+    packet, made, kept = xmp.with_thumbnails_in_extension(packet, payloads, picture, SEGMENT_MAX)
+    if not made:
+        return _NO_GROUP
+    packet, kept_too = xmp.with_thumbnails(packet, picture)
+    lost = None if kept and kept_too else "XMP thumbnail"
+    return [*packets, *parts], [xmp.PREFIX + packet, *made], lost
 
 
 def _is_xmp(one: Segment) -> bool:
-    return one.marker == APP1 and one.payload.startswith(XMP_PREFIX)
+    return one.marker == APP1 and one.payload.startswith(xmp.PREFIX)
 
 
 def _credentials(found: Sequence[Segment]) -> Iterator[Segment]:
@@ -165,12 +177,12 @@ def _cleaned(one: Segment, gain_map: bool, credentials: bool) -> Segment:
     """A segment without pointers to parts that are left out."""
     if not _is_xmp(one):
         return one
-    packet = one.payload[len(XMP_PREFIX) :]
+    packet = one.payload[len(xmp.PREFIX) :]
     if gain_map:
         packet = xmp.without_gain_map(packet)
     if credentials:
         packet = xmp.without_provenance(packet)
-    return Segment(one.marker, one.start, XMP_PREFIX + packet)
+    return Segment(one.marker, one.start, xmp.PREFIX + packet)
 
 
 def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None, str | None]:
@@ -180,8 +192,8 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
         block, kept = exif.with_thumbnail(payload[len(exif.PREFIX) :], picture)
         return exif.PREFIX + block, None if kept else "EXIF thumbnail"
     if _is_xmp(one):
-        packet, kept = xmp.with_thumbnails(payload[len(XMP_PREFIX) :], picture)
-        return XMP_PREFIX + packet, None if kept else "XMP thumbnail"
+        packet, kept = xmp.with_thumbnails(payload[len(xmp.PREFIX) :], picture)
+        return xmp.PREFIX + packet, None if kept else "XMP thumbnail"
     if is_adobe(one):
         transform = bytes([colours == 3])  # as the encoder has stored the colours
         return payload[:_ADOBE_TRANSFORM] + transform + payload[_ADOBE_TRANSFORM + 1 :], None

@@ -14,7 +14,6 @@ from batchlight.images.jpeg_carry import (
     ICC_PREFIX,
     JFIF_PREFIX,
     JFXX_PREFIX,
-    XMP_PREFIX,
     Carried,
 )
 from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
@@ -24,8 +23,14 @@ from batchlight.images.segments import APP0, APP1, APP2, APP13, APP14, COMMENT, 
 _METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
 """By JFIF's unit: inches, centimetres."""
 _JFIF_DENSITY_MAX = 65535
-_KNOWN = (exif.PREFIX, XMP_PREFIX, xmp.EXTENSION_PREFIX, ICC_PREFIX, photoshop.APP13_PREFIX)
-_OF_CODING = {APP0: (JFIF_PREFIX, JFXX_PREFIX), APP14: (ADOBE_PREFIX,)}
+_SHARED = {
+    APP0: (JFIF_PREFIX, JFXX_PREFIX),
+    APP1: (exif.PREFIX, xmp.PREFIX, xmp.EXTENSION_PREFIX),
+    APP2: (ICC_PREFIX,),
+    APP13: (photoshop.APP13_PREFIX,),
+    APP14: (ADOBE_PREFIX,),
+}
+"""How segments begin that have equivalents in other formats, or belong to the coded image."""
 _JFIF_HEAD = 9
 """Bytes of JFIF's segment, after its prefix, before its thumbnail."""
 
@@ -40,7 +45,7 @@ def read(carried: Carried) -> Metadata:
             if one.marker == marker and one.payload.startswith(prefix)
         ]
 
-    blocks, packets = payloads(APP1, exif.PREFIX), payloads(APP1, XMP_PREFIX)
+    blocks, packets = payloads(APP1, exif.PREFIX), payloads(APP1, xmp.PREFIX)
     block = b"".join(blocks[:1] + [b for b in blocks[1:] if not exif.begins(b)]) or None
     packet, whole = None, True
     if packets:
@@ -51,7 +56,7 @@ def read(carried: Carried) -> Metadata:
     others += [] if whole else ["extended XMP"]
     others += ["second EXIF"] if any(map(exif.begins, blocks[1:])) else []
     others += ["second XMP"] if packets[1:] else []
-    others += ["Photoshop resources"] if photoshop.numbers(resources) else []
+    others += photoshop.not_shared(resources)
     headers, profiles = payloads(APP0, JFIF_PREFIX), payloads(APP2, ICC_PREFIX)
     if payloads(APP0, JFXX_PREFIX) or any(len(header) > _JFIF_HEAD for header in headers):
         others.append("JFIF thumbnail")
@@ -76,8 +81,7 @@ def _others(carried: Carried) -> Iterator[str]:
     names = {
         f"APP{one.marker - APP0} segment"
         for one in carried.segments
-        if one.marker != COMMENT
-        and not one.payload.startswith((*_KNOWN, *_OF_CODING.get(one.marker, ())))
+        if one.marker != COMMENT and not one.payload.startswith(_SHARED.get(one.marker, ()))
     }
     yield from sorted(names)
     if carried.trailer:
@@ -144,9 +148,9 @@ def _segments(metadata: Metadata) -> Iterator[bytes]:
         yield segment(APP1, exif.PREFIX + metadata.exif)
     if metadata.xmp:
         packet, parts = metadata.xmp, list[bytes]()
-        if len(XMP_PREFIX + packet) > SEGMENT_MAX:
+        if len(xmp.PREFIX + packet) > SEGMENT_MAX:
             packet, parts = xmp.split(packet, SEGMENT_MAX)
-        yield segment(APP1, XMP_PREFIX + packet)
+        yield segment(APP1, xmp.PREFIX + packet)
         yield from (segment(APP1, part) for part in parts)
     if metadata.icc:
         size = SEGMENT_MAX - len(ICC_PREFIX) - 2

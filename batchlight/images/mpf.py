@@ -62,6 +62,12 @@ def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> li
     return found
 
 
+def is_gain_map(picture: bytes) -> bool:
+    """Whether a picture's own metadata say that it is a gain map."""
+    own = picture[:_METADATA_BYTES]
+    return xmp.tells_of_gain_map(own) or GAIN_MAP_URN in own
+
+
 def _name(kind: int, data: bytes, start: int, end: int, size: tuple[int, int]) -> str | None:
     """Identified by content too, as cameras and phones leave previews and gain maps undefined."""
     if kind & _CLASS_BITS == _LARGE_THUMBNAIL:
@@ -69,7 +75,7 @@ def _name(kind: int, data: bytes, start: int, end: int, size: tuple[int, int]) -
     if kind & _KIND_BITS != _UNDEFINED:
         return None
     own = data[start : min(end, start + _METADATA_BYTES)]
-    if xmp.tells_of_gain_map(own) or GAIN_MAP_URN in own:
+    if is_gain_map(own):
         return "gain map"
     its = jpeg_size(own)
     smaller = its is not None and its[0] < size[0] and its[1] < size[1]

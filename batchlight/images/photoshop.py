@@ -71,10 +71,22 @@ def density(data: bytes) -> tuple[float, float] | None:
     return (across / _METRES_PER_INCH, down / _METRES_PER_INCH) if across and down else None
 
 
-def numbers(data: bytes) -> set[int]:
-    """The resources that have no equivalent in other formats' metadata."""
+def not_shared(data: bytes) -> Iterator[str]:
+    """The names of resources that have no equivalent in other formats' metadata."""
+    found = [one.number for one in resources(data)]
     known = {IPTC, _RESOLUTION, *_THUMBNAILS, 0x0425}  # 0x0425: a digest of the IPTC records
-    return {one.number for one in resources(data)} - known
+    if {*found} - known:
+        yield "Photoshop resources"
+    if not _THUMBNAILS.keys().isdisjoint(found):
+        yield "Photoshop thumbnail"
+    if found.count(IPTC) > 1:
+        yield "second IPTC"
+
+
+def iptc_alone(data: bytes) -> bytes | None:
+    """IPTC records that may be wrapped as in JPEG, or as a resource."""
+    inner = data.removeprefix(APP13_PREFIX)
+    return iptc(inner) if inner.startswith(_SIGNATURES) else data
 
 
 def has_thumbnail(data: bytes) -> bool:

@@ -109,9 +109,10 @@ def _renewed(
         block, kept = exif.with_thumbnail(payload[len(prefix) :], picture)
         lost += [] if kept else ["EXIF thumbnail"]
         return prefix + block
-    if kind in (b"zTXt", b"tEXt") and payload.startswith(png_text.RAW_EXIF):
+    raw = (png_text.RAW_EXIF, png_text.RAW_APP1)
+    if kind in (b"zTXt", b"tEXt") and payload.startswith(raw):
         old = png_text.raw_profile(kind, payload)
-        if old is None:
+        if old is None or old.startswith(xmp.PREFIX):
             return payload
         prefix = exif.PREFIX if old.startswith(exif.PREFIX) else b""
         block, kept = exif.with_thumbnail(old[len(prefix) :], picture)

@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Iterator
 from itertools import chain
 
-from batchlight.images import colour, exif, png_text
+from batchlight.images import colour, exif, photoshop, png_text, xmp
 from batchlight.images.chunks import png_chunk
 from batchlight.images.metadata import Cicp, Metadata
 from batchlight.images.png_carry import GRAY, GRAY_ALPHA, Carried
 
+_RAW = (png_text.RAW_EXIF, png_text.RAW_IPTC, png_text.RAW_APP1, png_text.RAW_XMP)
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _KNOWN = frozenset({*_TEXTS, b"eXIf", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs"})
 _NAMES = {
@@ -37,7 +38,7 @@ def read(carried: Carried) -> Metadata:
     """The metadata of a file, from before and after the pixels."""
     block = carried.get(b"eXIf")
     block = block.removeprefix(exif.PREFIX) if block else None
-    packet = iptc = None
+    iptc, packets = None, list[bytes]()
     texts: list[tuple[str, str]] = []
     others = [
         _NAMES.get(k, f"{k.decode('latin-1')} chunk")
@@ -47,13 +48,16 @@ def read(carried: Carried) -> Metadata:
     for kind, payload in carried.chunks:
         if kind not in _TEXTS:
             continue
-        if payload.startswith(png_text.RAW_EXIF):
-            raw = png_text.raw_profile(kind, payload)
-            block = block or (raw and raw.removeprefix(exif.PREFIX)) or None
-        elif payload.startswith(png_text.RAW_IPTC):
-            iptc = png_text.raw_profile(kind, payload)
+        if payload.startswith(_RAW):
+            raw = png_text.raw_profile(kind, payload) or b""
+            if payload.startswith(png_text.RAW_IPTC):
+                iptc = photoshop.iptc_alone(raw) or None
+            elif payload.startswith(png_text.RAW_XMP) or raw.startswith(xmp.PREFIX):
+                packets.append(raw.removeprefix(xmp.PREFIX))
+            else:
+                block = block or raw.removeprefix(exif.PREFIX) or None
         elif kind == b"iTXt" and payload.startswith(png_text.XMP_KEYWORD + b"\0"):
-            packet = packet or png_text.international(payload)
+            packets.append(png_text.international(payload) or b"")
         elif (text := _text(kind, payload)) is not None:
             texts.append(text)
         else:
@@ -63,10 +67,11 @@ def read(carried: Carried) -> Metadata:
     if carried.get(b"iCCP") is not None and icc is None and cicp is None:
         others.append("damaged colour profile")
     others += ["data behind the image"] if carried.trailer else []
+    others += ["second XMP"] if packets[1:] else []
     narrow = (carried.get(b"cICP") or b"")[3:] == b"\0"
     return Metadata(
         exif=block,
-        xmp=packet or None,
+        xmp=packets[0] or None if packets else None,
         icc=icc,
         iptc=iptc,
         texts=tuple(texts),
@@ -109,6 +114,8 @@ def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
         found = Cicp(cicp[0], cicp[1], cicp[2], bool(cicp[3]))
         if not found.is_srgb:
             return None, found
+        if carried.get(b"iCCP") is None:
+            return None, None
     iccp = carried.get(b"iCCP")
     if iccp is not None:
         _name, _, rest = iccp.partition(b"\0")

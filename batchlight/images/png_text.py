@@ -12,6 +12,8 @@ TEXT_MAX = 2**24
 
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 RAW_EXIF, RAW_IPTC = b"Raw profile type exif\0", b"Raw profile type iptc\0"
+RAW_APP1, RAW_XMP = b"Raw profile type APP1\0", b"Raw profile type xmp\0"
+"""The former holds EXIF or XMP, as in JPEG."""
 _DIGITS_IN_A_LINE = 72
 
 

@@ -17,6 +17,7 @@ from batchlight.images.thumbnails import Picture
 XMP, IPTC, PHOTOSHOP, ICC, LAYERS, C2PA = 700, 33723, 34377, 34675, 37724, 52545
 _EXIF, _GPS, _INTEROPERABILITY, _MAKER_NOTE = 34665, 34853, 40965, 37500
 _TRANSFER, _WHITE, _PRIMARIES, _BLACK_AND_WHITE = 301, 318, 319, 532
+_COLOURED = frozenset({layout.RGB, layout.PALETTE, layout.YCBCR})
 _GAMMA = 2.2
 """Of a file without a transfer function. Source: TIFF, revision 6.0, section 20."""
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
@@ -27,6 +28,7 @@ _DESCRIPTIVE = frozenset(
 _OF_PIXELS = frozenset(
     {*(254, 255, *range(256, 263), 263, 264, 265, 266, 273, 277, 278, 279, 284), 317, 320},
 ) | frozenset({*range(322, 326), 330, 338, 339, 347, 292, 293, 326, 327, 328, *range(512, 522)})
+_OF_PIXELS |= frozenset({529, 530, 531})
 _SHARED = _DESCRIPTIVE | _OF_PIXELS | {XMP, IPTC, ICC, _EXIF, _GPS, PHOTOSHOP}
 _NAMES = {
     **dict.fromkeys((33550, 33922, 34264, 34735, 34736, 34737), "GeoTIFF tags"),
@@ -53,8 +55,7 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
     others = {*left_out}
     others |= {_NAMES.get(t, f"TIFF tag {t}") for t in directory.entries.keys() - _SHARED}
     resources = payload(PHOTOSHOP) or b""
-    if photoshop.numbers(resources):
-        others.add("Photoshop resources")
+    others |= {*photoshop.not_shared(resources)}
     block, whole = as_exif(structure, directory)
     if not whole:
         others.add("MakerNote")
@@ -67,6 +68,7 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
         xmp=payload(XMP),
         icc=icc,
         iptc=payload(IPTC) or photoshop.iptc(resources),
+        density=None if exif.density_in(structure, directory) else photoshop.density(resources),
         aspect=_aspect(structure, directory),
         others=tuple(sorted(others)),
         inexpressible="its transfer function" if described else None,
@@ -76,13 +78,13 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
 def _made_profile(structure: Structure, directory: Directory) -> bytes | None:
     """A profile equivalent to the tags of white and primaries; None if that is not possible."""
     kind = directory.entries.get(layout.PHOTOMETRIC)
-    if _TRANSFER in directory.entries or not kind or structure.integers(kind) != (layout.RGB,):
+    if _TRANSFER in directory.entries or not kind or structure.integers(kind)[0] not in _COLOURED:
         return None
     entries = [directory.entries.get(tag) for tag in (_WHITE, _PRIMARIES)]
-    points = [v for entry in entries if entry is not None for v in structure.rationals(entry)]
-    if len(points) != 8:
+    white, primaries = (() if entry is None else structure.rationals(entry) for entry in entries)
+    if len(primaries) != 6:
         return None
-    a, b, c, d, e, f, g, h = points
+    a, b, c, d, e, f, g, h = (*(white if len(white) == 2 else colour.D65), *primaries)
     return colour.profile(colour.Colours((a, b, c, d, e, f, g, h), (_GAMMA,)))
 
 

@@ -11,12 +11,14 @@ import re
 
 from batchlight.images.thumbnails import Picture
 
+PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
+"""Precedes a packet in a JPEG segment."""
 EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\x00"
 _EXTENSION_HEAD = 40
 """Bytes of identifier, total length and offset before each part."""
 _ROOM_IN_EXTENSION = 2**16
 
-_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
+_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
 _OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
 _GAIN_MAP_NAMES = rb"(?:hdrgm|HDRGainMap):\w+"
@@ -25,6 +27,7 @@ _PARTS = rb"(?:G?Camera:(?:MotionPhoto|MicroVideo)\w*|G?Container:Directory)"
 _HAS_GAIN_MAP = re.compile(rb"hdrgm:|HDRGainMap:|hdrgainmap")
 _EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
 _THUMBNAIL = re.compile(rb"(<xmpGImg:image>|xmpGImg:image=\")([^<\"]*)")
+_NAMESPACE = re.compile(rb"\sxmlns:([\w.-]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _RDF, _RDF_END = b"<rdf:RDF", b"</rdf:RDF>"
 
 _STUB = (
@@ -70,11 +73,11 @@ def _without_items(packet: bytes) -> bytes:
     out, at = bytearray(), 0
     while (start := packet.find(_ITEM, at)) >= 0:
         out += packet[at:start]
-        tag_end = packet.find(b">", start)
+        tag_end, closing = packet.find(b">", start), packet.find(_ITEM_END, start)
         closed = packet[tag_end - 1 : tag_end] == b"/"
-        end = tag_end + 1 if closed else packet.find(_ITEM_END, start) + len(_ITEM_END)
-        if tag_end < 0 or end < start:
+        if tag_end < 0 or (closing < 0 and not closed):
             return bytes(out + packet[start:])
+        end = tag_end + 1 if closed else closing + len(_ITEM_END)
         if not _OF_GAIN_MAP.search(packet, start, end):
             out += packet[start:end]
         at = end
@@ -137,13 +140,30 @@ def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
     end, target = extension.rfind(_RDF_END), plain.rfind(_RDF_END)
     if not 0 < start <= end or target < 0:
         return plain, False
-    return plain[:target] + extension[start:end] + plain[target:], True
+    whole = plain[:target] + extension[start:end] + plain[target:]
+    return _with_namespaces(whole, extension[:start]), True
+
+
+def _with_namespaces(packet: bytes, head: bytes) -> bytes:
+    """A packet that declares the namespaces which ``head``, the start of another one, declares."""
+    at = packet.find(b">", packet.find(_RDF))
+    there = {found[1] for found in _NAMESPACE.finditer(packet, 0, at)}
+    new = {found[1]: found[0] for found in _NAMESPACE.finditer(head) if found[1] not in there}
+    return packet[:at] + b"".join(new.values()) + packet[at:]
+
+
+def is_part_of(part: bytes, identifier: bytes) -> bool:
+    """Whether an extension segment, without its prefix, belongs to an extension."""
+    return part[:32].upper() == identifier.upper()
+
+
+def _offset(part: bytes) -> bytes:
+    return part[36:_EXTENSION_HEAD]
 
 
 def _assembled(parts: list[bytes], identifier: bytes) -> bytes:
     """An extension, given what follows the prefix of each segment; empty if it is incomplete."""
-    mine = [part for part in parts if part[:32].upper() == identifier.upper()]
-    mine.sort(key=lambda part: part[36:_EXTENSION_HEAD])
+    mine = sorted({part for part in parts if is_part_of(part, identifier)}, key=_offset)
     extension = b"".join(part[_EXTENSION_HEAD:] for part in mine)
     length = int.from_bytes(mine[0][32:36], "big") if mine else 0
     return extension if len(extension) == length else b""

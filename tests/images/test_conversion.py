@@ -146,7 +146,7 @@ def test_properties_of_avif_are_named() -> None:
     source = parts.avif("yuv420", (1, 13, 6), box(b"clli", bytes(4)), box(b"udes", b"night"))
     plain = with_optional_properties(source)
     assert brightened(plain, "png").lost == ("clli property", "udes property")
-    assert refusal(lambda: read(source)) == "unsupported"  # since every reader must understand them
+    assert refusal(lambda: read(source)) == "unsupported"  # since every reader must understand udes
 
 
 def with_optional_properties(data: bytes) -> bytes:

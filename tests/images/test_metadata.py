@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchlight.config import Format
-from batchlight.images import exif
+from batchlight.images import exif, xmp
 from batchlight.images.ifd import StructureError
 from batchlight.images.metadata import Metadata
 from batchlight.images.thumbnails import Picture
@@ -76,3 +76,9 @@ def test_orientation_applies_exactly_once(source: Format, target: Format, orient
         assert b"irot" not in out
         assert b"imir" not in out
         assert opened(out).getexif().get(ORIENTATION, 1) == 1
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_an_item_of_xmp_without_an_end_ends(before: int) -> None:
+    packet = b"x" * before + b"<rdf:li a=''>"
+    assert xmp.without_gain_map(packet) == packet
