@@ -298,6 +298,14 @@ def test_calibrated_colours_of_bmp_become_a_profile() -> None:
     values = [np.frombuffer(one, ">i4")[32:] for one in (profile, expected)]
     assert np.abs(values[0].astype(int) - values[1].astype(int)).max() < 100
     assert "icc_profile" not in opened(again(bmp_v4(0, *[0] * 9), "png")).info
+    srgb = opened(again(bmp_v4(2.2, 0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79), "png"))
+    red = colour.Colours((0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), (2.2,))
+    own = np.frombuffer(srgb.info["icc_profile"], ">i4")[32:].astype(int)
+    made = np.frombuffer(colour.profile(red) or b"", ">i4")[32:].astype(int)
+    assert np.abs(own - made).max() < 100
+    three = bytearray(bmp_v4(2.2, *p3))
+    struct.pack_into("<I", three, 114, 1 << 16)
+    assert refusal(lambda: again(bytes(three), "png")) == "unsupported"
 
 
 def test_a_profile_before_the_pixels_of_bmp() -> None:

@@ -194,8 +194,40 @@ def test_a_gain_map_that_no_index_lists_is_left_out_too() -> None:
     assert gain not in out.data
 
 
+@pytest.mark.parametrize("how", ["padded", "behind a video", "index without it", "index of others"])
+def test_a_gain_map_is_found_wherever_it_is(how: str) -> None:
+    small = parts.small_jpeg()
+    tells = segment(0xE1, parts.XMP_PREFIX + parts.xmp(b'hdrgm:Version="1.0"'))
+    gain = small[:2] + tells + small[2:]
+    packet = segment(0xE1, parts.XMP_PREFIX + parts.gain_map_xmp(len(gain)))
+    index = segment(0xE2, parts.mpf([], [], []))
+    source = {
+        "padded": parts.jpeg(packet, trailer=bytes(8) + gain),
+        "behind a video": parts.jpeg(packet, trailer=b"\0\0\0\x18ftypmp42" + gain),
+        "index without it": parts.jpeg(packet, index, trailer=gain),
+        "index of others": parts.several_pictures(small, 0x010001, packet, trailer=gain),
+    }[how]
+    out = brightened(source)
+    assert "gain map" in out.lost
+    assert gain not in out.data
+    assert b"GainMap" not in out.data
+
+
+def test_exif_of_two_segments_gets_a_new_thumbnail() -> None:
+    block = parts.exif_with_thumbnail()
+    half = block.index(parts.MAKER_NOTE) + 20
+    pieces = (segment(0xE1, b"Exif\0\0" + one) for one in (block[:half], block[half:]))
+    out = brightened(parts.jpeg(*pieces))
+    assert out.lost == ()
+    joined = b"".join(one.payload[6:] for one in of(out.data, 0xE1, b"Exif\0\0"))
+    assert len(joined) == len(block)
+    start = joined.rindex(b"\xff\xd8\xff")
+    assert mean(joined[start:]) == pytest.approx(parts.BRIGHT, abs=3)
+
+
 def test_a_thumbnail_in_extended_xmp_is_made_anew() -> None:
     old = base64.b64encode(parts.small_jpeg())
+    stray = segment(0xE1, EXTENSION_PREFIX + b"F" * 32 + bytes(8) + b"of another packet")
     identifier, note = (
         b"0123456789ABCDEF0123456789ABCDEF",
         b"<a:note>" + bytes(70_000) + b"</a:note>",
@@ -207,9 +239,7 @@ def test_a_thumbnail_in_extended_xmp_is_made_anew() -> None:
         segment(0xE1, head + at.to_bytes(4, "big") + extension[at : at + 60_000])
         for at in range(0, len(extension), 60_000)
     ]
-    out = brightened(
-        parts.jpeg(segment(0xE1, parts.XMP_PREFIX + main), *pieces, segment(0xFE, b"x"))
-    )
+    out = brightened(parts.jpeg(segment(0xE1, parts.XMP_PREFIX + main), *pieces, pieces[0], stray))
     assert out.lost == ()
     packet, whole = xmp.joined(
         of(out.data, 0xE1, parts.XMP_PREFIX)[0].payload[len(parts.XMP_PREFIX) :],
@@ -219,7 +249,7 @@ def test_a_thumbnail_in_extended_xmp_is_made_anew() -> None:
     assert note in packet
     [new] = re.findall(rb"<xmpGImg:image>([^<]+)<", packet)
     assert mean(base64.b64decode(new)) == pytest.approx(parts.BRIGHT, abs=3)
-    assert segment(0xFE, b"x") in out.data
+    assert stray in out.data
 
 
 def test_motion_photos_stay_and_their_lengths_hold() -> None:
@@ -309,7 +339,7 @@ def test_oddities_that_do_no_harm() -> None:
         version,
         plain[:-2] + b"\x12\x34\xff\xd9",
         plain[:-2] + bytes(9) + plain[-2:],
-        plain[:-2] + bytes(5000) + plain[-2:],  # a file filled up to the size of a block
+        *(plain[:-2] + bytes([one]) * 5000 + plain[-2:] for one in (0, 0x20, 0x80)),  # filled up
     ):
         np.testing.assert_array_equal(read(odd).pixels, pixels)
     # As Motion JPEG has it: without the usual Huffman tables.

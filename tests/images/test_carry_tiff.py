@@ -247,6 +247,8 @@ def test_primaries_become_a_profile() -> None:
     points = colour.Colours((0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06), (2.2,))
     assert opened(out.data).info["icc_profile"] == colour.profile(points)
     assert out.lost == ()
+    alone = opened(again(parts.tiff_with([primaries]), "png"))
+    assert alone.info["icc_profile"] == colour.profile(points)
     curve = (301, 3, 256, tuple(range(256)))
     assert (
         refusal(lambda: again(parts.tiff_with([white, primaries, curve]), "png")) == "unsupported"

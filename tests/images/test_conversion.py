@@ -6,13 +6,14 @@ import io
 import struct
 import zlib
 from functools import partial
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from batchlight.config import Format
-from batchlight.images import colour
+from batchlight.images import colour, png_text
 from batchlight.images.boxes import box
 from batchlight.images.metadata import Cicp
 from batchlight.images.segments import segment
@@ -69,6 +70,17 @@ def test_extended_xmp_is_one_packet_elsewhere(target: Format) -> None:
     missing = parts.jpeg(segment(0xE1, parts.XMP_PREFIX + packet), own[0])
     assert brightened(missing, target).lost == ("extended XMP",)
     assert b"HasExtendedXMP" not in brightened(missing, target).data
+
+
+def test_namespaces_of_an_extension_go_along() -> None:
+    identifier = b"0123456789ABCDEF0123456789ABCDEF"
+    extension = parts.xmp(inner=b"<a:b>c</a:b>").replace(b"<rdf:RDF", b'<rdf:RDF xmlns:a="urn:a"')
+    head = b"http://ns.adobe.com/xmp/extension/\0" + identifier
+    packet = parts.xmp(b'xmpNote:HasExtendedXMP="' + identifier + b'"')
+    own = (parts.XMP_PREFIX + packet, head + struct.pack(">II", len(extension), 0) + extension)
+    out = again(parts.jpeg(*(segment(0xE1, one) for one in own)), "png")
+    found = read(out).header.metadata.xmp or b""
+    assert ElementTree.fromstring(found).find(".//{urn:a}b") is not None
 
 
 @pytest.mark.parametrize("target", ["jpeg", "webp", "tiff", "avif"])
@@ -261,6 +273,42 @@ def test_a_resolution_turns_with_the_pixels(source: Format, target: Format) -> N
     assert opened(out).info["dpi"] == pytest.approx((100, 200), abs=0.1)
 
 
+def test_resolution_beside_exif_without_a_unit() -> None:
+    exif = Image.Exif()
+    exif.update({282: 72.0, 283: 72.0, 296: 1})
+    source = saved(Image.fromarray(parts.DARK), "JPEG", exif=exif, dpi=(300, 300))
+    out = opened(again(source, "webp")).getexif()
+    assert (out[282], out[283], out[296]) == (300, 300, 2)
+    resolution = parts.resource(0x03ED, struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1))
+    scanned = parts.tiff_with([(34377, 7, len(resolution), resolution)], resolutionunit=1)
+    plain = opened(again(scanned, "png")).info["dpi"]
+    assert plain == pytest.approx((300, 150), abs=0.1)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Photoshop 3.0\0"])
+def test_profiles_in_texts_of_png(prefix: bytes) -> None:
+    wrapped = prefix + parts.resource(0x0404, parts.IPTC)
+    app1 = [b"Exif\0\0" + parts.exif_with_thumbnail(), parts.XMP_PREFIX + parts.xmp()]
+    own = [
+        (b"zTXt", png_text.new_raw_profile(png_text.RAW_IPTC, b"iptc", wrapped)),
+        *((b"zTXt", png_text.new_raw_profile(png_text.RAW_APP1, b"generic", one)) for one in app1),
+    ]
+    source = with_chunks(PLAIN, own)
+    assert brightened(source).lost == ()
+    out = brightened(source, "jpeg")
+    assert out.lost == ()
+    found = read(out.data).header.metadata
+    assert (found.iptc, found.xmp) == (parts.IPTC, parts.xmp())
+    assert parts.MAKER_NOTE in (found.exif or b"")
+    twice = with_chunks(PLAIN, [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + parts.xmp())] * 2)
+    assert brightened(twice, "jpeg").lost == ("second XMP",)
+
+
+def test_code_points_of_srgb_count_more_than_gamma() -> None:
+    own = [(b"cICP", b"\1\x0d\0\1"), (b"gAMA", struct.pack(">I", 100_000))]
+    assert "icc_profile" not in opened(again(with_chunks(PLAIN, own), "jpeg")).info
+
+
 def test_what_jpeg_says_twice_or_elsewhere_is_named() -> None:
     block = b"Exif\0\0" + parts.exif_with_thumbnail()
     packet = parts.XMP_PREFIX + parts.xmp()
@@ -272,6 +320,11 @@ def test_what_jpeg_says_twice_or_elsewhere_is_named() -> None:
         assert brightened(parts.jpeg(own), "png").lost == ("JFIF thumbnail",)
     old = segment(0xED, b"Adobe_Photoshop2.5:" + bytes(30))
     assert brightened(parts.jpeg(old), "png").lost == ("APP13 segment",)
+    elsewhere = segment(0xE5, b"Exif\0\0of its maker")
+    assert brightened(parts.jpeg(elsewhere), "png").lost == ("APP5 segment",)
+    iptc = parts.resource(0x0404, parts.IPTC)
+    resources = segment(0xED, parts.PHOTOSHOP + iptc * 2 + parts.photoshop_thumbnail())
+    assert brightened(parts.jpeg(resources), "png").lost == ("Photoshop thumbnail", "second IPTC")
     resolution = parts.resource(0x03ED, struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1))
     plain = parts.jpeg(segment(0xED, parts.PHOTOSHOP + resolution))
     assert opened(again(plain, "png")).info["dpi"] == pytest.approx((300, 150), abs=0.1)
