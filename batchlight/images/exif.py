@@ -57,12 +57,21 @@ def upright(exif: bytes | None, turned_aside: bool = False) -> bytes | None:
     one = {ifd.BYTE: "B", ifd.SHORT: "H", ifd.LONG: "I"}.get(entry.kind)
     if one is None:
         return exif
+    if turned_aside:
+        exif = _resolutions_swapped(exif, structure)
+    return _with(exif, entry.value_at, structure.pack(one, 1))
+
+
+def _resolutions_swapped(exif: bytes, structure: Structure) -> bytes:
     entries = structure.directory(structure.first).entries
     across, down = entries.get(X_RESOLUTION), entries.get(Y_RESOLUTION)
-    if turned_aside and across and down and across.kind == down.kind == ifd.RATIONAL:
+    if not across or not down or (across.kind, across.count) != (down.kind, down.count):
+        return exif
+    try:
         values = structure.raw(across), structure.raw(down)
-        exif = _with(_with(exif, across.value_at, values[1]), down.value_at, values[0])
-    return _with(exif, entry.value_at, structure.pack(one, 1))
+        return _with(_with(exif, across.value_at, values[1]), down.value_at, values[0])
+    except StructureError:  # no reader finds them either
+        return exif
 
 
 def _orientation(exif: bytes | None) -> tuple[Structure, Entry] | None:

@@ -21,6 +21,7 @@ _ALPHA = (
 )
 _GAIN_MAP = b"hdrgainmap"
 _STREAM_BYTES = 512
+"""How much of the coded data is kept: more than a sequence header and what may precede it."""
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
 """Properties that describe the coded picture."""

@@ -16,7 +16,9 @@ PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
 EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\x00"
 _EXTENSION_HEAD = 40
 """Bytes of identifier, total length and offset before each part."""
+_OFFSET_AT = 36
 _ROOM_IN_EXTENSION = 2**16
+"""Bytes by which a new thumbnail in an extension may be longer than the old one."""
 
 _ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
@@ -146,7 +148,10 @@ def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
 
 def _with_namespaces(packet: bytes, head: bytes) -> bytes:
     """A packet that declares the namespaces which ``head``, the start of another one, declares."""
-    at = packet.find(b">", packet.find(_RDF))
+    start = packet.find(_RDF)
+    at = packet.find(b">", start)
+    if start < 0:
+        return packet
     there = {found[1] for found in _NAMESPACE.finditer(packet, 0, at)}
     new = {found[1]: found[0] for found in _NAMESPACE.finditer(head) if found[1] not in there}
     return packet[:at] + b"".join(new.values()) + packet[at:]
@@ -157,13 +162,11 @@ def is_part_of(part: bytes, identifier: bytes) -> bool:
     return part[:32].upper() == identifier.upper()
 
 
-def _offset(part: bytes) -> bytes:
-    return part[36:_EXTENSION_HEAD]
-
-
 def _assembled(parts: list[bytes], identifier: bytes) -> bytes:
     """An extension, given what follows the prefix of each segment; empty if it is incomplete."""
-    mine = sorted({part for part in parts if is_part_of(part, identifier)}, key=_offset)
+    mine = sorted(
+        {part for part in parts if is_part_of(part, identifier)}, key=lambda part: part[_OFFSET_AT:]
+    )
     extension = b"".join(part[_EXTENSION_HEAD:] for part in mine)
     length = int.from_bytes(mine[0][32:36], "big") if mine else 0
     return extension if len(extension) == length else b""
