@@ -40,6 +40,7 @@ from tests.support.s3_server import S3Server
 from tests.support.tars import samples, write_tar
 
 ROOT = Path(__file__).parents[2]
+IN_EVERY_RUN = {"README.md", "docs/containers.md"}
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 RUN_KINDS = ("sh", "python", "sql")
 OTHER_KINDS = ("text", "yaml", "json", "csv", "dockerfile")
@@ -345,7 +346,12 @@ def test_every_block_says_what_it_is(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if any(b.kind in RUN_KINDS for b in blocks(d))]
+    "document",
+    [
+        pytest.param(d, marks=[] if d in IN_EVERY_RUN else [pytest.mark.nightly])
+        for d in DOCUMENTS
+        if any(b.kind in RUN_KINDS for b in blocks(d))
+    ],
 )
 def test_what_a_document_tells_to_type_works(
     document: str,
