@@ -42,10 +42,7 @@ _LOSSLESS = 100
 
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded picture."""
-    carried = heif_carry.take(data)
-    stream = av1.sequence(carried.stream, 0)
-    if stream is not None and stream.points != _NO_POINTS:
-        carried = replace(carried, in_stream=Cicp(*stream.points, stream.full_range))
+    carried = heif_carry.take(data, _points)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
@@ -60,6 +57,14 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         return found
     # The decoder does not crop.
     return replace(found, metadata=replace(found.metadata, inexpressible="its cropping"))
+
+
+def _points(stream: bytes) -> Cicp | None:
+    """The code points that a stream states; None if there are none."""
+    found = av1.sequence(stream, 0)
+    if found is None or found.points == _NO_POINTS:
+        return None
+    return Cicp(*found.points, found.full_range)
 
 
 def decode(data: bytes, header: Header) -> Pixels:

@@ -131,16 +131,12 @@ def metadata(carried: Carried, gray: bool) -> Metadata:
         return Metadata(others=tuple(others))
     x, y = struct.unpack_from("<ii", head, 38)
     density = (float(x), float(y)) if x > 0 and y > 0 else None
-    own = None if icc is not None else _calibrated(carried)
-    differ = own is not None and len({*struct.unpack_from("<3I", head, _GAMMAS)}) > 1
-    if own is not None:
+    inexpressible = None
+    if icc is None and (own := _calibrated(carried)) is not None:
         icc = colour.gray_profile(own.curve) if gray else colour.profile(own)
-    return Metadata(
-        icc=icc,
-        density=density,
-        others=tuple(others),
-        inexpressible="its gammas, which differ" if differ else None,
-    )
+        if len({*struct.unpack_from("<3I", head, _GAMMAS)}) > 1:
+            inexpressible = "its gammas, which differ"
+    return Metadata(icc=icc, density=density, others=tuple(others), inexpressible=inexpressible)
 
 
 def _profile(carried: Carried) -> tuple[bytes | None, bytes, bytes]:

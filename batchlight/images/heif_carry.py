@@ -5,7 +5,7 @@ Layouts: ISO/IEC 23008-12, ISO/IEC 23000-22 (MIAF), AVIF 1.2 (gain maps), C2PA 2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from batchlight.errors import ErrorCode, ImageError
@@ -20,8 +20,6 @@ _ALPHA = (
     b"urn:mpeg:avc:2015:auxid:1",
 )
 _GAIN_MAP = b"hdrgainmap"
-_STREAM_BYTES = 512
-"""How much of the coded data is kept: more than a sequence header and what may precede it."""
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
 """Properties that describe the coded picture."""
@@ -46,9 +44,7 @@ class Carried:
     alpha: int | None
     left_out: tuple[str, ...]
     trailer: bytes
-    stream: bytes = b""
-    """The start of the picture's coded data."""
-    in_stream: Cicp | None = None
+    in_stream: Cicp | None
     """The code points in the coded data, which hold if the boxes state none."""
 
     @property
@@ -130,8 +126,15 @@ class Carried:
         return None
 
 
-def take(data: bytes) -> Carried:
+def _no_points(coded: bytes) -> Cicp | None:
+    return None
+
+
+def take(data: bytes, points_of: Callable[[bytes], Cicp | None] = _no_points) -> Carried:
     """Everything but the coded picture and what would be stale for the new one.
+
+    ``points_of``: returns the code points that the coded data of the picture, or of its first tile,
+    state.
 
     Raises ``ImageError`` for several pictures, ``ValueError`` for a damaged file.
     """
@@ -162,9 +165,8 @@ def take(data: bytes) -> Carried:
     tiles = items.targets(b"dimg", items.primary)
     coded = items.items[tiles[0] if tiles else items.primary].data or b""
     kept = _without(items, gone.keys())
-    return Carried(
-        tuple(top), kept, alpha, tuple(sorted(left_out)), data[end:], coded[:_STREAM_BYTES]
-    )
+    names = tuple(sorted(left_out))
+    return Carried(tuple(top), kept, alpha, names, data[end:], points_of(coded))
 
 
 def _unsupported(reason: str) -> ImageError:

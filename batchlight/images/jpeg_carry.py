@@ -27,6 +27,7 @@ ICC_PREFIX = b"ICC_PROFILE\x00"
 JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX = b"JFIF\x00", b"JFXX\x00", b"Adobe"
 _JUMBF, _C2PA, _JUMBF_HEAD = b"JP", b"c2pa", 128
 _ADOBE_TRANSFORM = 11
+_EXIF_HEAD = len(exif.PREFIX)
 _JFIF_HEAD = 14
 """Bytes of JFIF's segment before its thumbnail; the last two are the thumbnail's size."""
 
@@ -91,9 +92,9 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
     replaced: dict[int, list[bytes]] = {}
     for join in (_resources, _exif_of_parts, _extended_xmp):
         group, payloads, name = join(carried.segments, picture)
-        for number, one in enumerate(group):
-            made = [segment(one.marker, payload) for payload in payloads]
-            replaced[id(one)] = [] if number else made
+        replaced |= {id(one): [] for one in group}
+        for first in group[:1]:
+            replaced[id(first)] = [segment(first.marker, payload) for payload in payloads]
         lost += [name] if name else []
     for one in carried.segments:
         if id(one) in replaced:
@@ -114,8 +115,21 @@ def is_adobe(one: Segment) -> bool:
     return one.marker == APP14 and payload.startswith(ADOBE_PREFIX) and len(payload) >= 12
 
 
-def _with_prefix(found: Iterable[Segment], marker: int, prefix: bytes) -> list[Segment]:
+def has_jfif_thumbnail(one: Segment) -> bool:
+    """Whether it is JFIF's own segment, with a thumbnail."""
+    is_jfif = one.marker == APP0 and one.payload.startswith(JFIF_PREFIX)
+    return is_jfif and len(one.payload) > _JFIF_HEAD
+
+
+def with_prefix(found: Iterable[Segment], marker: int, prefix: bytes) -> list[Segment]:
+    """The segments of a marker whose content begins with a prefix."""
     return [one for one in found if one.marker == marker and one.payload.startswith(prefix)]
+
+
+def exif_segments(found: Iterable[Segment]) -> list[Segment]:
+    """The segments of the first EXIF block: its beginning, and those that go on with it."""
+    every = with_prefix(found, APP1, exif.PREFIX)
+    return every[:1] + [one for one in every[1:] if not exif.begins(one.payload[_EXIF_HEAD:])]
 
 
 def _split(data: bytes, prefix: bytes) -> list[bytes]:
@@ -125,7 +139,7 @@ def _split(data: bytes, prefix: bytes) -> list[bytes]:
 
 def _resources(found: Sequence[Segment], picture: Picture) -> _Group:
     """Photoshop's resources with a new thumbnail."""
-    group = _with_prefix(found, APP13, photoshop.APP13_PREFIX)
+    group = with_prefix(found, APP13, photoshop.APP13_PREFIX)
     joined = b"".join(one.payload[len(photoshop.APP13_PREFIX) :] for one in group)
     if not photoshop.has_thumbnail(joined):
         return _NO_GROUP
@@ -136,22 +150,22 @@ def _resources(found: Sequence[Segment], picture: Picture) -> _Group:
 
 def _exif_of_parts(found: Sequence[Segment], picture: Picture) -> _Group:
     """EXIF that goes on in further segments, with a new thumbnail."""
-    blocks, head = _with_prefix(found, APP1, exif.PREFIX), len(exif.PREFIX)
-    group = blocks[:1] + [one for one in blocks[1:] if not exif.begins(one.payload[head:])]
-    if len(group) < 2:
+    group = exif_segments(found)
+    joined = b"".join(one.payload[_EXIF_HEAD:] for one in group)
+    new, kept = exif.with_thumbnail(joined, picture) if len(group) > 1 else (joined, True)
+    if new == joined:
         return _NO_GROUP
-    new, kept = exif.with_thumbnail(b"".join(one.payload[head:] for one in group), picture)
     return group, _split(new, exif.PREFIX), None if kept else "EXIF thumbnail"
 
 
 def _extended_xmp(found: Sequence[Segment], picture: Picture) -> _Group:
     """XMP and its extension, if the latter has thumbnails, with new ones."""
-    packets = _with_prefix(found, APP1, xmp.PREFIX)[:1]
+    packets = with_prefix(found, APP1, xmp.PREFIX)[:1]
     packet = packets[0].payload[len(xmp.PREFIX) :] if packets else b""
     identifier, head = xmp.extension_of(packet), len(xmp.EXTENSION_PREFIX)
     if identifier is None:
         return _NO_GROUP
-    extensions = _with_prefix(found, APP1, xmp.EXTENSION_PREFIX)
+    extensions = with_prefix(found, APP1, xmp.EXTENSION_PREFIX)
     parts = [one for one in extensions if xmp.is_part_of(one.payload[head:], identifier)]
     payloads = [one.payload[head:] for one in parts]
     packet, made, kept = xmp.with_thumbnails_in_extension(packet, payloads, picture, SEGMENT_MAX)
@@ -197,7 +211,7 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
     if is_adobe(one):
         transform = bytes([colours == 3])  # as the encoder has stored the colours
         return payload[:_ADOBE_TRANSFORM] + transform + payload[_ADOBE_TRANSFORM + 1 :], None
-    if one.marker == APP0 and payload.startswith(JFIF_PREFIX) and len(payload) > _JFIF_HEAD:
+    if has_jfif_thumbnail(one):
         return _jfif(payload, picture)
     if one.marker == APP0 and payload.startswith(JFXX_PREFIX):
         return _jfxx(payload, picture)

@@ -15,6 +15,9 @@ from batchlight.images.jpeg_carry import (
     JFIF_PREFIX,
     JFXX_PREFIX,
     Carried,
+    exif_segments,
+    has_jfif_thumbnail,
+    with_prefix,
 )
 from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
 from batchlight.images.metadata import Metadata
@@ -31,36 +34,31 @@ _SHARED = {
     APP14: (ADOBE_PREFIX,),
 }
 """How segments begin that have equivalents in other formats, or belong to the coded image."""
-_JFIF_HEAD = 9
-"""Bytes of JFIF's segment, after its prefix, before its thumbnail."""
 
 
 def read(carried: Carried) -> Metadata:
     """The metadata of a file."""
 
     def payloads(marker: int, prefix: bytes) -> list[bytes]:
-        return [
-            one.payload[len(prefix) :]
-            for one in carried.segments
-            if one.marker == marker and one.payload.startswith(prefix)
-        ]
+        found = with_prefix(carried.segments, marker, prefix)
+        return [one.payload[len(prefix) :] for one in found]
 
-    blocks, packets = payloads(APP1, exif.PREFIX), payloads(APP1, xmp.PREFIX)
-    block = b"".join(blocks[:1] + [b for b in blocks[1:] if not exif.begins(b)]) or None
+    parts = exif_segments(carried.segments)
+    block = b"".join(one.payload[len(exif.PREFIX) :] for one in parts) or None
     packet, whole = None, True
-    if packets:
+    if packets := payloads(APP1, xmp.PREFIX):
         packet, whole = xmp.joined(packets[0], payloads(APP1, xmp.EXTENSION_PREFIX))
     resources = b"".join(payloads(APP13, photoshop.APP13_PREFIX))
     comments = [one.payload for one in carried.segments if one.marker == COMMENT]
     others = [*carried.left_out, *_others(carried)]
     others += [] if whole else ["extended XMP"]
-    others += ["second EXIF"] if any(map(exif.begins, blocks[1:])) else []
+    others += ["second EXIF"] if len(payloads(APP1, exif.PREFIX)) > len(parts) else []
     others += ["second XMP"] if packets[1:] else []
     others += photoshop.not_shared(resources)
-    headers, profiles = payloads(APP0, JFIF_PREFIX), payloads(APP2, ICC_PREFIX)
-    if payloads(APP0, JFXX_PREFIX) or any(len(header) > _JFIF_HEAD for header in headers):
+    if payloads(APP0, JFXX_PREFIX) or any(map(has_jfif_thumbnail, carried.segments)):
         others.append("JFIF thumbnail")
-    density, aspect = _density(headers, block)
+    profiles = payloads(APP2, ICC_PREFIX)
+    density, aspect = _density(payloads(APP0, JFIF_PREFIX), block)
     if density is None and aspect is None and exif.density(block) is None:
         density = photoshop.density(resources)
     icc = _joined_profile(profiles)

@@ -26,17 +26,18 @@ _DESCRIPTIVE = frozenset(
 )
 """Tags of the first directory that also exist in EXIF."""
 _OF_PIXELS = frozenset(
-    {*(254, 255, *range(256, 263), 263, 264, 265, 266, 273, 277, 278, 279, 284), 317, 320},
-) | frozenset({*range(322, 326), 330, 338, 339, 347, 292, 293, 326, 327, 328, *range(512, 522)})
-_OF_PIXELS |= frozenset({529, 530, 531})
+    {*range(254, 267), 273, *range(277, 280), 284, 292, 293, 317, 320, *range(322, 329), 330}
+    | {338, 339, 347, *range(512, 522), *range(529, 532)}
+)
 _SHARED = _DESCRIPTIVE | _OF_PIXELS | {XMP, IPTC, ICC, _EXIF, _GPS, PHOTOSHOP}
+_COLOURS = "TIFF's colour description"
 _NAMES = {
     **dict.fromkeys((33550, 33922, 34264, 34735, 34736, 34737), "GeoTIFF tags"),
     **dict.fromkeys((42112, 42113), "GDAL tags"),
     **dict.fromkeys((50838, 50839), "ImageJ tags"),
     LAYERS: "Photoshop layers",
     C2PA: "Content Credentials",
-    **dict.fromkeys((_TRANSFER, _WHITE, _PRIMARIES), "TIFF's colour description"),
+    **dict.fromkeys((_TRANSFER, _WHITE, _PRIMARIES), _COLOURS),
 }
 _TEXTS = {
     "Title": 269, COMMENT: 270, "Description": 270, "Software": 305, "Author": 315,
@@ -59,10 +60,11 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
     block, whole = as_exif(structure, directory)
     if not whole:
         others.add("MakerNote")
-    icc = payload(ICC) or _made_profile(structure, directory)
-    described = icc is None and _TRANSFER in directory.entries
-    if icc is not None and ICC not in directory.entries:
-        others.discard("TIFF's colour description")
+    icc, inexpressible = payload(ICC), None
+    if icc is None and _TRANSFER in directory.entries:
+        inexpressible = "its transfer function"
+    elif icc is None and (icc := _made_profile(structure, directory)) is not None:
+        others.discard(_COLOURS)
     return Metadata(
         exif=block,
         xmp=payload(XMP),
@@ -71,14 +73,14 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
         density=None if exif.density_in(structure, directory) else photoshop.density(resources),
         aspect=_aspect(structure, directory),
         others=tuple(sorted(others)),
-        inexpressible="its transfer function" if described else None,
+        inexpressible=inexpressible,
     )
 
 
 def _made_profile(structure: Structure, directory: Directory) -> bytes | None:
     """A profile equivalent to the tags of white and primaries; None if that is not possible."""
     kind = directory.entries.get(layout.PHOTOMETRIC)
-    if _TRANSFER in directory.entries or not kind or structure.integers(kind)[0] not in _COLOURED:
+    if not kind or structure.integers(kind)[0] not in _COLOURED:
         return None
     entries = [directory.entries.get(tag) for tag in (_WHITE, _PRIMARIES)]
     white, primaries = (() if entry is None else structure.rationals(entry) for entry in entries)
@@ -185,6 +187,7 @@ def renewed(
         lost.append("palette")
     levels, colours = (directory.entries.get(t) for t in (_BLACK_AND_WHITE, layout.PHOTOMETRIC))
     if levels is not None and colours is not None and structure.integers(colours) == (layout.RGB,):
+        # For RGB it holds for the new pixels too; elsewhere it describes YCbCr.
         changed[_BLACK_AND_WHITE] = NewTag(levels.kind, levels.count, structure.raw(levels))
     return changed, lost
 

@@ -47,7 +47,7 @@ def upright(packet: bytes | None) -> bytes | None:
 
 def tells_of_gain_map(packet: bytes) -> bool:
     """Whether it describes a gain map: its parameters, or a gain map among the file's items."""
-    return bool(_HAS_GAIN_MAP.search(packet) or _OF_GAIN_MAP.search(packet))
+    return bool(_HAS_GAIN_MAP.search(packet)) or lists_gain_map(packet)
 
 
 def lists_gain_map(packet: bytes) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from batchlight.errors import ImageError
-from batchlight.images import codec, xmp
+from batchlight.images import codec, exif, ifd, xmp
+from batchlight.images.ifd import NewTag
 from batchlight.images.image import Encoded
 from batchlight.images.photoshop import resources
 from batchlight.images.segments import Segment, segment, segments
@@ -223,6 +224,13 @@ def test_exif_of_two_segments_gets_a_new_thumbnail() -> None:
     assert len(joined) == len(block)
     start = joined.rindex(b"\xff\xd8\xff")
     assert mean(joined[start:]) == pytest.approx(parts.BRIGHT, abs=3)
+
+
+def test_exif_of_two_segments_without_a_thumbnail_stays_as_it_is() -> None:
+    block = exif.with_tags(exif.EMPTY, {270: NewTag(ifd.ASCII, 200, b"n" * 199 + b"\0")})
+    pieces = [segment(0xE1, b"Exif\0\0" + one) for one in (block[:90], block[90:])]
+    source = parts.jpeg(*pieces)
+    assert metadata(brightened(source).data) == metadata(source)
 
 
 def test_a_thumbnail_in_extended_xmp_is_made_anew() -> None:
