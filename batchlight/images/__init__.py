@@ -12,7 +12,7 @@ tiff.py          tiff_layout.py, refusals; tiff_pixels.py, tiff_file.py, decodin
 avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
                  its streams
 heif.py          the same for the extra of that name
-bmp.py           bmp_carry.py, what is around its pixels; bmp_runs.py, its run lengths
+bmp.py           bmp_layout.py, its header; bmp_carry.py; bmp_runs.py, its run lengths
 webp.py
 image_format.py  what each of them provides
 formats.py       all of them by name

@@ -15,7 +15,8 @@ from PIL import Image
 
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import bmp_runs, opencv, pillow
-from batchlight.images.bmp_carry import (
+from batchlight.images.bmp_carry import Carried, adapted_header, metadata, take
+from batchlight.images.bmp_layout import (
     ALPHA_BITFIELDS,
     ALPHA_MASK,
     BASIC,
@@ -26,12 +27,8 @@ from batchlight.images.bmp_carry import (
     OS2,
     RLE4,
     RLE8,
-    Carried,
     Layout,
-    adapted_header,
     layout_of,
-    metadata,
-    take,
 )
 from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat

@@ -11,17 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchlight.images import colour
+from batchlight.images.bmp_layout import (
+    ALPHA_BITFIELDS,
+    ALPHA_MASK,
+    BASIC,
+    BITFIELDS,
+    CORE,
+    FILE_HEADER,
+    MASKS,
+    OS2,
+    RGB,
+    WITH_COLOURS,
+    WITH_PROFILE,
+    Layout,
+)
 from batchlight.images.metadata import Metadata
 
-FILE_HEADER, CORE = 14, 12
-"""Bytes of the file header, and of OS/2's header, which has 16-bit sizes."""
-BASIC, ALPHA_MASK, _WITH_COLOURS, _WITH_PROFILE = 40, 56, 108, 124
-"""Bytes of a header: Windows's, the first with an alpha mask, a colour space, a profile."""
-OS2 = 64
-_RGB, RLE8, RLE4, BITFIELDS, ALPHA_BITFIELDS = 0, 1, 2, 3, 6
-"""Compressions."""
-MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
-_555 = (0x7C00, 0x03E0, 0x001F)
 _CALIBRATED = 0
 """Colour space type of headers from version 4 on, whose endpoints and gamma hold."""
 _GAMMAS = 110
@@ -30,36 +35,6 @@ _CHROMATICITIES_WITHIN = 0.01
 """How far from 1 the sum of each endpoint may be that is a chromaticity."""
 _EMBEDDED = (b"DEBM", b"KNIL")
 """Colour space types of version 5 that have a profile."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The layout of the pixels according to the header."""
-
-    header: int
-    """Size in bytes."""
-    width: int
-    height: int
-    """Negative if the first row is the top one."""
-    bits: int
-    compression: int
-    size_image: int
-    start: int
-    """Offset of the pixels in the file."""
-    masks: tuple[int, ...]
-    """For red, green, blue and alpha; empty if there are none."""
-
-    @property
-    def stride(self) -> int:
-        """Bytes of a row."""
-        return (self.width * self.bits + 31) // 32 * 4
-
-    @property
-    def end(self) -> int | None:
-        """End of the pixels in the file; None if that is the end of the file."""
-        if self.compression in (RLE8, RLE4):
-            return self.start + self.size_image if self.size_image else None
-        return self.start + self.stride * abs(self.height)
 
 
 @dataclass(frozen=True)
@@ -80,22 +55,6 @@ class Carried:
     def nbytes(self) -> int:
         """Memory used, in bytes."""
         return len(self.head) + len(self.gap) + len(self.trailer)
-
-
-def layout_of(data: bytes) -> Layout:
-    """Raises ``struct.error`` for a truncated header."""
-    start, header = struct.unpack_from("<II", data, 10)
-    if header == CORE:
-        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-        return Layout(header, width, height, bits, _RGB, 0, start, ())
-    width, height, _, bits, compression, size = struct.unpack_from("<iiHHII", data, 18)
-    masks: tuple[int, ...] = ()
-    if compression in (BITFIELDS, ALPHA_BITFIELDS):
-        count = 4 if header >= ALPHA_MASK or compression == ALPHA_BITFIELDS else 3
-        masks = struct.unpack_from(f"<{count}I", data, FILE_HEADER + BASIC)
-    elif bits == 16:
-        masks = _555
-    return Layout(header, width, height, bits, compression, size, start, masks)
 
 
 def take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carried:
@@ -142,7 +101,7 @@ def metadata(carried: Carried, gray: bool) -> Metadata:
 def _profile(carried: Carried) -> tuple[bytes | None, bytes, bytes]:
     """The embedded profile, and the data before and behind the pixels without it."""
     head, layout, gap, trailer = carried.head, carried.layout, carried.gap, carried.trailer
-    if layout.header < _WITH_PROFILE or head[70:74] != _EMBEDDED[0]:
+    if layout.header < WITH_PROFILE or head[70:74] != _EMBEDDED[0]:
         return None, gap, trailer
     offset, size = struct.unpack_from("<II", head, 126)
     start = FILE_HEADER + offset
@@ -162,7 +121,7 @@ def _calibrated(carried: Carried) -> colour.Colours | None:
     gamma is red's.
     """
     head, layout = carried.head, carried.layout
-    if layout.header not in (_WITH_COLOURS, _WITH_PROFILE):
+    if layout.header not in (WITH_COLOURS, WITH_PROFILE):
         return None
     kind, *words = struct.unpack_from("<I9I", head, 70)
     (gamma,) = struct.unpack_from("<I", head, _GAMMAS)
@@ -184,7 +143,7 @@ def adapted_header(carried: Carried, bits: int, alpha: bool, size: int, end: int
     if layout.header == CORE:
         struct.pack_into("<H", header, 10, bits)
         return bytes(header)
-    compression = _RGB
+    compression = RGB
     if alpha:
         compression = BITFIELDS if layout.header >= ALPHA_MASK else ALPHA_BITFIELDS
     struct.pack_into("<HII", header, 14, bits, compression, size)
@@ -193,7 +152,7 @@ def adapted_header(carried: Carried, bits: int, alpha: bool, size: int, end: int
         masks = MASKS if alpha else (*MASKS[:3], 0)
         count = min(4, (layout.header - BASIC) // 4)
         struct.pack_into(f"<{count}I", header, BASIC, *masks[:count])
-    if layout.header >= _WITH_PROFILE and bytes(header[56:60]) in _EMBEDDED:
+    if layout.header >= WITH_PROFILE and bytes(header[56:60]) in _EMBEDDED:
         (offset,) = struct.unpack_from("<I", header, 112)
         at, behind = offset + FILE_HEADER, layout.end or 0
         if layout.start - len(carried.gap) <= at < layout.start:

@@ -38,7 +38,8 @@ class PassedOver:
         ``beside``: whether it is copied if there is a container in its folder.
         """
         name = path.rpartition("/")[2]
-        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        _, dot, last = name.rpartition(".")
+        suffix = f".{last.lower()}" if dot and last else ""
         counter = self._folder_of(path).suffixes if beside else self._suffixes
         _count(counter, suffix if len(suffix) <= SUFFIX_LENGTH else "")
 

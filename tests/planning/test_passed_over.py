@@ -12,8 +12,8 @@ from batchlight.images import names
 from batchlight.planning.passed_over import SUFFIXES_AT_MOST, PassedOver
 from tests.support.helpers import batchlight_here, write_images
 
-OTHERS = ["a.txt", "b.txt", "c/d.NEF", "photo.jpg_large", "photo.jpg ", "README", "x.gif"]
-COUNTS = {".txt": 2, ".nef": 1, ".jpg_large": 1, ".jpg ": 1, "": 1, ".gif": 1}
+OTHERS = ["a.txt", "b.txt", "d.txt", "c/d.NEF", "photo.jpg_large", "photo.jpg ", "README", "x.", "x.gif"]
+COUNTS = {".txt": 3, ".nef": 1, ".jpg_large": 1, ".jpg ": 1, "": 2, ".gif": 1}
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def test_they_are_counted_everywhere(folder: Path, tmp_path: Path) -> None:
     where = ["--input", folder, "--output", output]
     planned = json.loads(batchlight_here("plan", *where, "--json").stdout)
     assert planned["passed_over"] == COUNTS
-    assert "2 .txt, 1 without a suffix, 1 .gif" in batchlight_here("plan", *where).stdout
+    assert "3 .txt, 2 without a suffix, 1 .gif" in batchlight_here("plan", *where).stdout
     done = batchlight_here("run", *where, "--workers", 0)
-    assert "2 .txt, 1 without a suffix, 1 .gif" in done.stdout
+    assert "3 .txt, 2 without a suffix, 1 .gif" in done.stdout
     assert json.loads((output / "summary.json").read_text())["passed_over"] == COUNTS
-    assert "2 .txt, 1 without a suffix" in (output / "report.html").read_text()
+    assert "3 .txt, 2 without a suffix" in (output / "report.html").read_text()
     again = run(JobConfig(input=str(folder), output=str(output), workers=0, progress="off"))
     assert again.passed_over == COUNTS
 
@@ -70,7 +70,7 @@ def test_it_does_not_matter_who_counts_what(monkeypatch: pytest.MonkeyPatch) -> 
         for path in paths[start : start + 4]:
             part.add(path)
         joined.include(part)
-    assert whole.counts == joined.counts == (("", 9), (".", 3), (".a", 3), (".b", 3))
+    assert whole.counts == joined.counts == (("", 9), (".a", 3), (".b", 3), (".c", 3))
 
 
 def test_ever_new_suffixes_take_no_more_memory() -> None:
