@@ -12,7 +12,7 @@ import numpy as np
 from batchlight.errors import ImageError
 from batchlight.images.pixels import Pixels
 from batchlight.report.detail import Part, telling_part
-from batchlight.report.pictures import Picture, as_picture, middle, shrunk, upright
+from batchlight.report.pictures import Picture, Room, as_picture, middle, shrunk, upright
 from batchlight.report.rendering import render
 from batchlight.worker.image import Failure
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Measured, Tried
@@ -21,11 +21,10 @@ SIDE = 720
 """Longer side in pixels of a whole picture, as seen when enlarged."""
 DETAIL_WIDTH, DETAIL_HEIGHT = 320, 180
 """Size in pixels of the part shown at full resolution."""
-DETAIL_QUALITIES = (95, 90, 80, 60, 40)
+DETAIL_QUALITIES = (95, 90, 80, 60, 40, 20)
 """WebP qualities, as for other pictures: higher, since noise is compared."""
 PICTURES_BYTES = 2_100_000
 """Total for all pictures, before encoding as text, which adds a third."""
-PICTURE_BYTES_AT_MOST = 60_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +68,11 @@ class Row:
     original: Shot
     cells: Sequence[Cell]
     """One for each setting."""
+
+    @property
+    def shots(self) -> list[Shot | None]:
+        """The original's, and that of each cell."""
+        return [self.original, *(cell.shot for cell in self.cells)]
 
     @property
     def facts(self) -> str:
@@ -145,7 +149,8 @@ class Sheet:
 
     def as_html(self) -> str:
         """A self-contained page."""
-        room = _Room.of(sum(1 + len(row.cells) for row in self.rows))
+        shots = [shot for row in self.rows for shot in row.shots if shot is not None]
+        room = Room(PICTURES_BYTES, 2 * len(shots))
         return render(
             "sheet.html",
             ["page.css", "sheet.css"],
@@ -187,37 +192,24 @@ def _shot(pixels: Pixels, part: Part) -> Shot:
     return Shot(shrunk(pixels, SIDE), np.ascontiguousarray(part.of(pixels)))
 
 
-@dataclass(frozen=True)
-class _Room:
-    """The byte budget for the pictures of a page."""
-
-    whole: int
-    detail: int
-
-    @classmethod
-    def of(cls, shots: int) -> _Room:
-        each = PICTURES_BYTES // max(1, shots)
-        return cls(
-            min(PICTURE_BYTES_AT_MOST, each * 3 // 5), min(PICTURE_BYTES_AT_MOST, each * 2 // 5)
-        )
-
-
 class _ShownShot:
     """The two pictures of a shot."""
 
-    def __init__(self, shot: Shot | None, room: _Room, facts: str) -> None:
+    def __init__(self, shot: Shot | None, room: Room, facts: str) -> None:
         self.facts = facts
         self.whole: Picture | None = None
         self.detail: Picture | None = None
         if shot is not None:
-            self.whole = as_picture(shot.whole, room.whole)
-            self.detail = as_picture(shot.detail, room.detail, DETAIL_QUALITIES, middle)
+            self.whole = as_picture(shot.whole, room.next())
+            room.used(self.whole)
+            self.detail = as_picture(shot.detail, room.next(), DETAIL_QUALITIES, middle)
+            room.used(self.detail)
 
 
 class _ShownRow:
     """A row whose pictures are made only when the template asks for them."""
 
-    def __init__(self, row: Row, room: _Room) -> None:
+    def __init__(self, row: Row, room: Room) -> None:
         self.row = row
         self._room = room
 

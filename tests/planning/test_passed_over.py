@@ -12,7 +12,17 @@ from batchlight.images import names
 from batchlight.planning.passed_over import SUFFIXES_AT_MOST, PassedOver
 from tests.support.helpers import batchlight_here, write_images
 
-OTHERS = ["a.txt", "b.txt", "d.txt", "c/d.NEF", "photo.jpg_large", "photo.jpg ", "README", "x.", "x.gif"]
+OTHERS = [
+    "a.txt",
+    "b.txt",
+    "d.txt",
+    "c/d.NEF",
+    "photo.jpg_large",
+    "photo.jpg ",
+    "README",
+    "x.",
+    "x.gif",
+]
 COUNTS = {".txt": 3, ".nef": 1, ".jpg_large": 1, ".jpg ": 1, "": 2, ".gif": 1}
 
 

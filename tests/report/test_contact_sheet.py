@@ -13,8 +13,10 @@ from PIL import Image
 
 from batchlight import JobConfig
 from batchlight.driver.preview import preview
+from batchlight.report.contact_sheet import Cell, Comparison, Row, Sheet, Shot
 from batchlight.report.detail import telling_part
 from batchlight.report.sheet_drawing import CELL, GAP
+from batchlight.worker.trial import Measured
 from tests.support.helpers import dark_image
 
 LARGEST = 3_000_000
@@ -42,6 +44,19 @@ def test_it_is_small_for_any_images(tmp_path: Path) -> None:
     details = re.findall(r'class="enlarge detail".*?width="(\d+)" height="(\d+)"', text, re.DOTALL)
     assert len(details) == 8 * (1 + len(SETTINGS))
     assert all(int(width) >= 160 for width, _ in details)
+
+
+def test_a_noisy_image_keeps_its_whole_detail_among_others() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (180, 320, 3), np.uint8)
+    flat = np.zeros_like(noise)
+    measured = Measured(0.5, 0.0, 1.0)
+    rows = []
+    for number in range(8):
+        shot = Shot(flat, noise if number == 0 else flat)
+        rows.append(Row(f"{number}.png", 320, 180, 0.1, shot, [Cell(measured, shot)] * 4))
+    text = Sheet("in", [], [Comparison.of("", "classical", [measured])] * 4, rows, []).as_html()
+    details = re.findall(r'class="enlarge detail".*?width="(\d+)" height="(\d+)"', text, re.DOTALL)
+    assert details == [("320", "180")] * 40
 
 
 def test_it_loads_nothing_from_anywhere(tmp_path: Path) -> None:
