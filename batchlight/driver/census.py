@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 
 from batchlight.config import JobConfig
@@ -13,9 +12,9 @@ from batchlight.errors import ImageError
 from batchlight.images.container_names import kind_of
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
+from batchlight.planning.listing import InputSet
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.shards.source import opened_container
-from batchlight.storage import Location, open_source
 from batchlight.storage.base import escape_controls
 from batchlight.storage.patterns import Patterns
 
@@ -52,17 +51,17 @@ class Census:
 
 def census(
     containers: Sequence[Input],
-    root: Location,
+    inputs: InputSet,
     config: JobConfig,
-    on_image: Callable[[Input], object] = lambda _: None,
+    on_image: Callable[[Input], object],
 ) -> Census:
     """Look into some of the containers. Raises ``StorageError``.
 
     ``on_image`` receives the images seen, except those in compressed containers.
     """
-    most = LOOKED_AT_REMOTE if root.remote else LOOKED_AT_LOCAL
+    most = LOOKED_AT_REMOTE if inputs.root.remote else LOOKED_AT_LOCAL
     step = max(1, -(-len(containers) // most))
-    counter = _Counter(root, config, on_image)
+    counter = _Counter(inputs, config, on_image)
     for container in containers[::step]:
         counter.look_into(container)
     total = sum(container.size or 0 for container in containers)
@@ -89,12 +88,12 @@ def _suffix(name: bytes) -> str:
 
 class _Counter:
     def __init__(
-        self, root: Location, config: JobConfig, on_image: Callable[[Input], object]
+        self, inputs: InputSet, config: JobConfig, on_image: Callable[[Input], object]
     ) -> None:
         self._on_image = on_image
-        self._opened = lru_cache(open_source)
-        self._root = self._opened(root)
-        self._head = HEAD_BYTES if root.remote else None
+        self._opened = inputs.opened
+        self._root = inputs.opened(inputs.root)
+        self._head = HEAD_BYTES if inputs.root.remote else None
         self._patterns = Patterns(config.include, config.exclude)
         self._columns = config.image_column
         self.images = self.image_bytes = self.bytes = self.named_twice = 0

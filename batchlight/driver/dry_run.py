@@ -111,7 +111,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
     counts["batch_size"] = planner.batch_size
     counts["passed_over"] = dict(planner.counts.passed_over)
-    inside = census(containers, inputs.root, config, draw.add)
+    inside = census(containers, inputs, config, draw.add)
     if estimate and (draw.images or containers):
         found = planner.findings
         files = found.pairs - found.container_pairs

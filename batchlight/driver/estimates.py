@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -27,10 +26,10 @@ from batchlight.host.resources import local_gpus, usable_cpus
 from batchlight.output.inputs import Input
 from batchlight.output.plan import PlanCounts
 from batchlight.output.recordfiles import read_records
-from batchlight.output.records import STAGES
+from batchlight.output.records import SHARED_STAGES, STAGES
 from batchlight.output.state import OutputState
 from batchlight.planning.listing import InputSet
-from batchlight.storage import Location, Storage, open_source
+from batchlight.storage import Location, Storage
 
 if TYPE_CHECKING:
     from batchlight.worker.trial import Trial
@@ -226,8 +225,7 @@ class Work:
         from batchlight.worker.trial import Trial  # loads codecs and the compiler
 
         classical = self.config.model_copy(update={"method": ("classical",)})
-        opened = lru_cache(partial(open_source, follow_links=self.inputs.data_set.follows_links))
-        trial = Trial(classical, self.inputs.root, opened)
+        trial = Trial(classical, self.inputs.root, self.inputs.opened)
         found = _Sample(own_ms=dict.fromkeys(self.config.method, 0.0))
         network_s_per_megapixel = self._network_speed()
         deadline = time.monotonic() + TRY_FOR_S
@@ -289,7 +287,7 @@ def _recorded(
     columns = ("input", "method", "status", "fingerprint", "width", "height")
     sizes = ("input_bytes", "output_bytes")
     for path in reversed(state.record_files[-RECORD_FILES:]):
-        table = read_records(storage, path, (*columns, *sizes, *STAGES))
+        table = read_records(storage, path, (*columns, *sizes, *STAGES, "network_ms"))
         done = pc.is_in(table["status"], pa.array(["ok", "skipped"]))
         for number, (method, of_method) in enumerate(digests.items()):
             same = pc.and_(
@@ -306,15 +304,13 @@ def _recorded(
 def _add(found: _Sample, rows: pa.Table, method: Method, first: bool) -> None:
     """Add the rows of one method; the first method's rows also count what all methods share."""
     ms = {stage: pc.sum(rows[stage]).as_py() or 0.0 for stage in STAGES}
-    found.own_ms[method] += ms["encode_ms"] + ms["write_ms"]
+    of_network = pc.sum(rows["network_ms"]).as_py() or 0.0
+    found.own_ms[method] += ms["enhance_ms"] - of_network + ms["encode_ms"] + ms["write_ms"]
+    found.network_ms = (found.network_ms or 0.0) + of_network
     found.output_bytes += pc.sum(rows["output_bytes"]).as_py() or 0
-    if method == "absgn":
-        found.network_ms = (found.network_ms or 0.0) + ms["enhance_ms"]
-    else:
-        found.own_ms[method] += ms["enhance_ms"]
     if first:
         found.images += rows.num_rows
         found.input_bytes += pc.sum(rows["input_bytes"]).as_py() or 0
-        found.shared_ms += ms["read_ms"] + ms["decode_ms"]
+        found.shared_ms += sum(ms[stage] for stage in SHARED_STAGES)
         pixels = pc.multiply(rows["width"].cast(pa.int64()), rows["height"].cast(pa.int64()))
         found.megapixels += (pc.sum(pixels).as_py() or 0) / 1e6

@@ -9,7 +9,6 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 from batchlight.absgn.loading import weights_of
 from batchlight.classical.light import batch_light
@@ -25,7 +24,7 @@ from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
-from batchlight.storage import Location, Storage, open_source, open_storage
+from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.publishing import write_file
 from batchlight.worker.image import Failure, Image
 from batchlight.worker.steps import of_one_input
@@ -113,11 +112,8 @@ class _Maker:
         self._inputs = inputs
         self._settings = settings
         self._on_step = on_step
-        opened: Callable[[Location], Storage] = lru_cache(
-            partial(open_source, follow_links=inputs.data_set.follows_links)
-        )
-        self._opened = opened
-        self._trials = [_trial(setting, inputs.root, opened) for setting in settings]
+        self._opened = inputs.opened
+        self._trials = [_trial(setting, inputs.root, inputs.opened) for setting in settings]
 
     def sheet(self, images: int) -> Sheet:
         """The whole sheet. Raises ``UsageError`` if there are no images."""

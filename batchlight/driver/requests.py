@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from batchlight.config import Method
 from batchlight.images.container_names import is_parquet_name
+from batchlight.output.fence import FRESH_FOR_S
 from batchlight.output.inputs import Input
+from batchlight.output.lock import TELL_EVERY
 from batchlight.output.plan import PlanCounts
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location
@@ -23,13 +25,10 @@ DOLLARS_PER_WRITE, DOLLARS_PER_READ = 0.005 / 1000, 0.0004 / 1000
 
 REQUESTS_OF_A_RUN = 36
 """Plan, locks, records and summary; roughly a third each of LIST, GET and PUT."""
-IMAGES_OF_A_REPORT = 48
-"""Each is read twice: input and output."""
+IMAGES_OF_A_REPORT = 36
+"""``report.selections.IMAGES_AT_MOST``, whose package loads codecs."""
 LISTS_PER_BATCH = 2
 """Lock checks: one when it is committed, one when its part is deleted."""
-HEARTBEAT_S = 15
-LOOKS_AT_LOCKS_PER_S = 1
-"""By each worker that writes to an object store."""
 POSTS_PER_UPLOAD = 2
 """Each multipart upload is begun and completed."""
 LISTS_PER_UPLOAD = 2
@@ -90,14 +89,16 @@ class Traffic:
 
     def _add_writing(self, found: dict[str, int], cpu_s: float, seconds: float) -> None:
         counts = self.counts
-        beats = round(seconds / HEARTBEAT_S)
+        beats = round(seconds / TELL_EVERY.total_seconds())
         some = REQUESTS_OF_A_RUN // 3
         uploads = self.container_pairs + self._beside * len(self.methods)
         found["PUT"] += self.pairs + counts.todo_others * len(self.methods) + self._parts
         found["PUT"] += self._beside * len(self.methods) + counts.batches + beats + some
         found["POST"] += POSTS_PER_UPLOAD * uploads
-        found["GET"] += counts.batches + min(self.images, IMAGES_OF_A_REPORT) + some
-        found["LIST"] += round(cpu_s * LOOKS_AT_LOCKS_PER_S) + beats + some
+        found["GET"] += (
+            counts.batches + min(self.images, IMAGES_OF_A_REPORT) * len(self.methods) + some
+        )
+        found["LIST"] += round(cpu_s / FRESH_FOR_S) + beats + some
         found["LIST"] += LISTS_PER_BATCH * counts.batches + LISTS_PER_UPLOAD * uploads
 
     @property

@@ -222,9 +222,9 @@ class Host:
         self._ready_again(make)
         with self._door.entered(alone=True):
             self._record.enter(call)
-            yield None
-            time.sleep(TIME_TO_TELL_S)
             try:
+                yield None
+                time.sleep(TIME_TO_TELL_S)
                 result = self._carry_out(call, method, arguments)
             finally:
                 self._record.leave(call)

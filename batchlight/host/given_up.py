@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from batchlight.errors import BatchlightError
 
@@ -119,7 +120,8 @@ class Pool(ThreadPoolExecutor):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        self._futures: list[Future[Any]] = []
+        self._futures: WeakSet[Future[Any]] = WeakSet()
+        """Those that have not ended, and perhaps others."""
 
     def __exit__(
         self,
@@ -131,11 +133,11 @@ class Pool(ThreadPoolExecutor):
             self.shutdown()
             return
         self.shutdown(wait=False, cancel_futures=True)
-        _given_up.extend(future.done for future in self._futures)
+        _given_up.extend(future.done for future in self._futures if not future.done())
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = super().submit(fn, *args, **kwargs)
-        self._futures = [other for other in self._futures if not other.done()] + [future]
+        self._futures.add(future)
         return future
 
 

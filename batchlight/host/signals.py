@@ -69,19 +69,19 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Defer signals to the end of the block, since an exception inside could break it.
+        """Defer signals to the end of the outermost block: an exception inside could break it.
 
         Also restores our handlers if the block has replaced them, as Ray does when it starts.
         """
-        self._held = True
+        already, self._held = self._held, True
         caught = self._on_signal in (signal.getsignal(s) for s in SIGNALS)
         try:
             yield
         finally:
-            self._held = False
+            self._held = already
             if caught and self._signum is None:
                 self._catch()
-        if self._signum is not None:
+        if self._signum is not None and not already:
             raise Interrupted(self._signum)
 
     def run(self, work: Coroutine[None, None, None]) -> None:

@@ -147,9 +147,13 @@ class Lock:
         began = time.monotonic()
         self._acquire()
         self._last_sign = began
-        if not named:
-            name_format(self._storage)
-        self._thread.start()
+        try:
+            if not named:
+                name_format(self._storage)
+            self._thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,7 +163,8 @@ class Lock:
             call_in_thread(self._release, RELEASE_WITHIN.total_seconds())
 
     def _release(self) -> None:
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         with exempt():
             self.require()
             self._write(self._holder.model_copy(update={"released": True}))

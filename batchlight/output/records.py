@@ -58,13 +58,16 @@ SCHEMA = pa.schema(
         pa.field("container_output_sha256", pa.string()),
         pa.field("member_offset", pa.int64()),
         pa.field("output_offset", pa.int64()),
+        pa.field("network_ms", pa.float32()),
     ]
 )
 
-STAGES = ("read_ms", "decode_ms", "enhance_ms", "encode_ms", "write_ms")
+SHARED_STAGES = ("read_ms", "decode_ms")
+"""The stages that an image goes through once for all methods; each method's row has them."""
+STAGES = (*SHARED_STAGES, "enhance_ms", "encode_ms", "write_ms")
 """The stages that an image's time is split into."""
 
-VOLATILE = frozenset([*STAGES, "attempts", "worker", "run_id", "finished_at"])
+VOLATILE = frozenset([*STAGES, "network_ms", "attempts", "worker", "run_id", "finished_at"])
 """Columns that may differ between two identical runs."""
 
 STABLE = [name for name in SCHEMA.names if name not in VOLATILE]
@@ -130,6 +133,7 @@ class Record:
     container_output_sha256: str | None = None
     member_offset: int | None = None
     output_offset: int | None = None
+    network_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ _WISHES: Mapping[str, _Wish] = {
 """By the word that gives the reason."""
 
 REASONS = tuple(_WISHES)
+IMAGES_AT_MOST = sum(wish.count for wish in _WISHES.values())
+"""Of a report, besides those that failed."""
 
 
 @dataclass(frozen=True)

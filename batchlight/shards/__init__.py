@@ -6,6 +6,7 @@ groups.py               the images of a container, a batch at a time
 selection.py            which members are selected, and their names in records
 inventory.py            images of containers, for use outside of a run
 spool.py                new images that wait for their turn
+scratch.py              temporary files
 sink.py                 bytes on their way into a container
 
 tar.py                  the members of a tar

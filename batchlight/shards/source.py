@@ -5,17 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 
-from batchlight.errors import ErrorCode, ImageError, StorageError, brief
+from batchlight.errors import ErrorCode, ImageError, brief
 from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Input, place_of
 from batchlight.shards.contents import AnyContents
 from batchlight.shards.parquet_contents import ParquetContents
+from batchlight.shards.scratch import scratch_file, scratch_trouble
 from batchlight.shards.tar_contents import TarContents
 from batchlight.storage import Location, Storage
 from batchlight.storage.base import Reader
@@ -53,20 +52,17 @@ def opened_container(
 
 @contextmanager
 def _unpacked(reader: Reader) -> Iterator[Reader]:
-    with tempfile.TemporaryFile() as file:
+    with scratch_file() as file:
         try:
             with gzip.GzipFile(fileobj=io.BufferedReader(_Raw(reader), COPY_BYTES)) as unpacked:
-                shutil.copyfileobj(unpacked, file, COPY_BYTES)
-            file.flush()
+                while block := unpacked.read(COPY_BYTES):
+                    with scratch_trouble():
+                        file.write(block)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             reason = f"it cannot be unpacked: {brief(error)}"
             raise ImageError(ErrorCode.CORRUPT, reason) from error
-        except OSError as error:
-            raise StorageError(
-                f"cannot unpack into {tempfile.gettempdir()}: {brief(error)}; "
-                "free some space there, or set TMPDIR to another folder",
-                transient=False,
-            ) from error
+        with scratch_trouble():
+            file.flush()
         reader.require_unchanged()
         with closing(LocalReader(os.dup(file.fileno()))) as tar:
             yield tar

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Hashable
 from contextlib import suppress
 
-from batchlight.errors import StorageError, brief
+from batchlight.shards.scratch import scratch_file, scratch_trouble
 
 SPOOL_BYTES = 16 * 2**20
 """Budget for new images that wait in memory; others wait in a temporary file."""
@@ -20,7 +19,7 @@ class Spool:
         self._kept: dict[Hashable, bytes | tuple[int, int]] = {}
         """Bytes, or offset and size in the file."""
         self._bytes = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = scratch_file()
         self._end = 0
         self._lock = threading.Lock()
 
@@ -31,15 +30,9 @@ class Spool:
                 self._kept[key] = data
                 self._bytes += len(data)
                 return
-            try:
+            with scratch_trouble():
                 self._file.seek(self._end)
                 self._file.write(data)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write to {tempfile.gettempdir()}: {brief(error)}; "
-                    "free some space there, or set TMPDIR to another folder",
-                    transient=False,
-                ) from error
             self._kept[key] = (self._end, len(data))
             self._end += len(data)
 

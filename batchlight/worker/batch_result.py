@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.output.records import STAGES, Tally
+from batchlight.output.records import SHARED_STAGES, STAGES, Tally
 from batchlight.worker.image import Unexpected
 
 
@@ -19,13 +19,13 @@ class BatchResult:
     tallies: Mapping[str, Tally]
     """By method."""
     stages_s: Mapping[str, float]
-    """Total time of all images by stage: read, decode, enhance, encode, write."""
+    """Time by stage: read and decode once per image, enhance, encode and write per method."""
     network_s: float
     """Computing time of the network."""
     unexpected: tuple[Unexpected, ...] = ()
     """Exceptions that are not the fault of an image, one of each kind."""
     read_bytes: int = 0
-    """Bytes of images read, counting repeated reads."""
+    """Bytes of images read; repeated reads count again, if they are known."""
 
     @property
     def tally(self) -> Tally:
@@ -47,15 +47,27 @@ class BatchResult:
 
     @classmethod
     def of(
-        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int = 0
+        cls, rows: pa.Table, unexpected: tuple[Unexpected, ...] = (), read_bytes: int | None = None
     ) -> BatchResult:
-        """Count the rows of a batch."""
+        """Count the rows of a batch.
+
+        Without ``read_bytes``, as if each image that has been read had been read once.
+        """
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}
+        one_method = next(iter(methods.values()), rows)
+        if read_bytes is None:
+            was_read = one_method.filter(pc.is_valid(one_method["read_ms"]))
+            read_bytes = pc.sum(was_read["input_bytes"]).as_py() or 0
         return cls(
             {name: Tally.of(its) for name, its in methods.items()},
-            {stage.removesuffix("_ms"): _seconds(rows, stage) for stage in STAGES},
-            _seconds(methods["absgn"], "enhance_ms") if "absgn" in methods else 0.0,
+            {
+                stage.removesuffix("_ms"): _seconds(
+                    one_method if stage in SHARED_STAGES else rows, stage
+                )
+                for stage in STAGES
+            },
+            _seconds(rows, "network_ms"),
             unexpected,
             read_bytes,
         )

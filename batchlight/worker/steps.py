@@ -65,7 +65,7 @@ class ImageSteps:
         item = image.input
         if item.defect is not None:
             raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
-        with of_one_input(), _timed(image.facts, "read_ms"):
+        with of_one_input(), timed(image.facts, "read_ms"):
             data = self.bytes_of(item)
         image.read_bytes += len(data)
         # Here and in ``write``, since both run in threads, beside the computation on other images.
@@ -86,12 +86,12 @@ class ImageSteps:
 
     def analyse(self, image: Image, data: bytes) -> Analysed:
         """Decode an image and estimate its light."""
-        with _timed(image.facts, "decode_ms"):
+        with timed(image.facts, "decode_ms"):
             header = read_header(data, self.config.max_pixels)
             image.facts |= {"width": header.width, "height": header.height}
             decoded = codec.decode(data, header)
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
-        with _timed(image.facts, "enhance_ms"):
+        with timed(image.facts, "enhance_ms"):
             analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
         image.facts |= {
             "atmospheric_light": analysis.atmospheric_light,
@@ -103,7 +103,7 @@ class ImageSteps:
     def dehaze(self, image: Image, analysed: Analysed, batch_light: float | None) -> Pixels:
         """The pixels that the classical method makes."""
         columns = image.results["classical"].columns
-        with _timed(columns, "enhance_ms"):
+        with timed(columns, "enhance_ms"):
             light = self._light_to_use(analysed.light, batch_light)
             enhanced = dehaze.enhance(
                 analysed.decoded.pixels, analysed.analysis, light, self.parameters
@@ -119,7 +119,7 @@ class ImageSteps:
         ``pixels``: those of the method; mixed with the image's own according to ``--strength``.
         """
         columns = image.results[method].columns
-        with _timed(columns, "enhance_ms"):
+        with timed(columns, "enhance_ms"):
             pixels = mix(decoded.pixels, pixels, self.config.strength)
         brightness, clipped = measure(pixels)
         columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
@@ -150,7 +150,7 @@ class ImageSteps:
         self, image: Image, method: Method, decoded: Decoded, pixels: Pixels
     ) -> tuple[str, bytes]:
         columns = image.results[method].columns
-        with _timed(columns, "encode_ms"):
+        with timed(columns, "encode_ms"):
             encoded = codec.encode(decoded, pixels, self._format_of(decoded), self.config.quality)
         if encoded.lost and self.config.metadata == "strict":
             named = ", ".join(encoded.lost)
@@ -215,7 +215,7 @@ class Steps(ImageSteps):
         """The network's input for an image."""
         if self.context.start is None:
             return decoded.pixels
-        with _timed(image.results["absgn"].columns, "enhance_ms"):
+        with timed(image.results["absgn"].columns, "enhance_ms"):
             return self.context.start.before(decoded.pixels)
 
     def end(self, image: Image, decoded: Decoded, given: Pixels, restored: Restored) -> Pixels:
@@ -224,11 +224,12 @@ class Steps(ImageSteps):
         Raises ``ImageError`` for an image that the network could not process.
         """
         columns = image.results["absgn"].columns
+        columns["network_ms"] = restored.milliseconds
         columns["enhance_ms"] = columns.get("enhance_ms", 0.0) + restored.milliseconds
         pixels = restored.get()
         if self.context.start is None:
             return pixels
-        with _timed(columns, "enhance_ms"):
+        with timed(columns, "enhance_ms"):
             return self.context.start.after(pixels, given, decoded.pixels)
 
     def write(self, image: Image, method: Method, path: str, data: bytes) -> None:
@@ -237,7 +238,7 @@ class Steps(ImageSteps):
         self.require_wanted()
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
         try:
-            with _timed(columns, "write_ms"):
+            with timed(columns, "write_ms"):
                 self.put(image, method, path, data)
         except NameRefusedError as error:
             raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
@@ -310,7 +311,7 @@ def compile_kernels(config: JobConfig) -> None:
 
 
 @contextmanager
-def _timed(times: dict[str, Any], name: str) -> Iterator[None]:
+def timed(times: dict[str, Any], name: str) -> Iterator[None]:
     """Add the milliseconds that the block takes."""
     started = time.perf_counter()
     try:

@@ -16,7 +16,7 @@ from batchlight.images.pixels import Pixels
 from batchlight.output.inputs import Input
 from batchlight.storage import Location, Storage
 from batchlight.worker.image import Analysed, Failure, Image, Losses
-from batchlight.worker.steps import ImageSteps
+from batchlight.worker.steps import ImageSteps, timed
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
@@ -117,6 +117,6 @@ class Trial:
         if self._method == "classical":
             return self._steps.dehaze(image, analysed, batch_light)
         assert self._enhancer is not None
-        [restored] = self._enhancer.enhance([analysed.decoded.pixels])
-        image.results[self._method].columns["enhance_ms"] = restored.milliseconds
+        with timed(image.results[self._method].columns, "enhance_ms"):
+            [restored] = self._enhancer.enhance([analysed.decoded.pixels])
         return restored.get()

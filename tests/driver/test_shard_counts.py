@@ -71,6 +71,14 @@ def test_images_of_shards_are_images(shards: Path, tmp_path: Path) -> None:
     assert (more.inputs, more.todo, more.unchanged) == (14, 3, 3)
 
 
+def test_linked_shards_are_looked_into_if_links_are_followed(shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "linked/in"
+    folder.mkdir(parents=True)
+    (folder / "a.tar").symlink_to(shards / "set/00000.tar")
+    found = planned(folder, follow_links=True)
+    assert (found.inputs, found.todo, found.in_containers.unreadable) == (EACH, EACH, {})
+
+
 def test_progress_goes_on_inside_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "REPORT_EVERY_S", 0.002)
     write_tar(tmp_path / "in/a.tar", samples(12))

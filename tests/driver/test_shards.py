@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +25,10 @@ import batchlight
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import verify
-from batchlight.errors import UsageError
+from batchlight.errors import StorageError, UsageError
+from batchlight.storage.base import ChangedError
 from batchlight.storage.local import LocalStorage
-from batchlight.storage.streams import LocalWriter, UploadWriter
+from batchlight.storage.streams import LocalReader, LocalWriter, UploadWriter
 from batchlight.training.evaluate import evaluate
 from batchlight.worker.comparing import Problem
 from batchlight.worker.overlap import read_ahead
@@ -291,6 +293,41 @@ def test_a_compressed_tar_is_exact_inside(shards: Path, tmp_path: Path) -> None:
     assert inside == (tmp_path / "plain/classical/00000.tar").read_bytes()
     assert outcomes(tmp_path / "out")["bad.tgz"].error_code == "corrupt"
     assert problems(tmp_path / "out") == []
+
+
+@pytest.fixture
+def packed(shards: Path, tmp_path: Path) -> Path:
+    """A compressed shard in a folder of its own."""
+    path = tmp_path / "packed/00000.tar.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress((shards / "00000.tar").read_bytes()))
+    return path
+
+
+def test_a_compressed_tar_that_changes_meanwhile_fails_alone(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_at, its_size = LocalReader.read_at, packed.stat().st_size
+
+    def changed(reader: LocalReader, offset: int, size: int) -> bytes:
+        if reader.size == its_size:
+            raise ChangedError("the file changed while it was being worked on")
+        return read_at(reader, offset, size)
+
+    monkeypatch.setattr(LocalReader, "read_at", changed)
+    (packed.parent / "z.jpg").write_bytes(jpeg(1))
+    run(packed.parent, tmp_path / "out")
+    found = outcomes(tmp_path / "out")
+    assert found["00000.tar.gz"].error_code == "unreadable"
+    assert found["z.jpg"].status == "ok"
+
+
+def test_a_compressed_tar_needs_a_temporary_folder(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(StorageError, match=r"cannot write to .*/none: .*set TMPDIR"):
+        run(packed.parent, tmp_path / "out")
 
 
 def test_lists_and_single_shards(shards: Path, tmp_path: Path) -> None:

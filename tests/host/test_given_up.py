@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import batchlight
-from batchlight.host.given_up import GivenUpError, TooLongError, call_in_thread, this_call
+from batchlight.host.given_up import GivenUpError, Pool, TooLongError, call_in_thread, this_call
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import deadly, rows, write_images
 
@@ -130,6 +130,17 @@ def test_the_search_for_what_hangs_takes_a_bounded_time(
     assert "error" in found[0]
     assert found[-1] == {"timeout": 4}
     assert summary.ok == 4
+
+
+def test_a_pool_does_not_look_at_all_its_calls_for_each() -> None:
+    """Which took seconds for the entries of a list."""
+    gate = threading.Event()
+    with Pool(1) as pool:
+        began = time.monotonic()
+        calls = [pool.submit(gate.wait) for _ in range(20_000)]
+        assert time.monotonic() - began < 3
+        gate.set()
+    assert all(call.result() for call in calls)
 
 
 def test_a_run_that_has_given_up_ends_in_time(tmp_path: Path) -> None:

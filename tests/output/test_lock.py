@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from batchlight.errors import LockedError
+from batchlight.errors import LockedError, StorageError
 from batchlight.output import lock as lock_module
 from batchlight.output.lock import Holder, Lock, read_lock
 from batchlight.storage import Location, Storage, open_storage
@@ -47,6 +47,21 @@ def put_holder(tmp_path: Path, **changes: object) -> None:
         **changes,
     }
     (tmp_path / "_batchlight/locks/0000000007.json").write_text(json.dumps(holder))
+
+
+def test_a_failure_while_it_is_acquired_releases_it(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Storage) -> None:
+        raise StorageError("no space left on device", transient=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_module, "name_format", refused)
+        with pytest.raises(StorageError, match="no space left"):
+            Lock(storage, "out", "one").__enter__()
+    assert [h["released"] for h in lock_files(tmp_path)] == [True]
+    with Lock(storage, "out", "two"):
+        pass
 
 
 def test_held_then_released(storage: Storage, tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""Temporary files for what does not fit into memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from batchlight.errors import StorageError, brief
+
+
+def scratch_file() -> IO[bytes]:
+    """A file that is gone once it is closed. Raises ``StorageError`` if there can be none."""
+    with scratch_trouble():
+        return tempfile.TemporaryFile()
+
+
+@contextmanager
+def scratch_trouble() -> Iterator[None]:
+    """Turn errors in writing such a file, above all a full disk, into ``StorageError``."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {tempfile.tempdir or 'a temporary file'}: {brief(error)}; "
+            "free some space there, or set TMPDIR to another folder",
+            transient=False,
+        ) from error
