@@ -18,12 +18,12 @@ from batchlight.host.given_up import Pool
 from batchlight.images.names import output_path
 from batchlight.output.inputs import Batch, Input, place_of
 from batchlight.output.records import Record, Tally
-from batchlight.storage.base import NameRefusedError, Writer
+from batchlight.storage.base import Writer
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
 from batchlight.worker.image import Image, Losses, Watch
-from batchlight.worker.steps import Steps, as_record, of_one_input
+from batchlight.worker.steps import Steps, as_record, of_one_input, of_one_output
 
 COPIES_AT_ONCE = 8
 """For small files."""
@@ -124,7 +124,8 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
             reader.require_unchanged()
         image.facts["input_sha256"] = digest.hexdigest()
         for method, writer in zip(image.methods, writers, strict=True):
-            _commit(writer)
+            with of_one_output():
+                writer.commit()
             image.results[method].columns |= {
                 "output": output_path(method, image.input.path, "same"),
                 "output_bytes": size,
@@ -135,16 +136,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
 
 def _opened(steps: Steps, image: Image, method: Method, exits: ExitStack) -> Writer:
     path = output_path(method, image.input.path, "same")
-    try:
+    with of_one_output():
         writer = steps.output.open_writer(path, image.readers, image.input.modified)
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
     exits.callback(writer.abort)
     return writer
-
-
-def _commit(writer: Writer) -> None:
-    try:
-        writer.commit()
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error

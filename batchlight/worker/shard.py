@@ -42,8 +42,8 @@ from batchlight.worker.image import (
     unwatched,
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
-from batchlight.worker.shard_steps import ShardSteps, failing_by_name, failure_of
-from batchlight.worker.steps import as_record
+from batchlight.worker.shard_steps import ShardSteps
+from batchlight.worker.steps import as_record, of_one_input, of_one_output
 
 KEEP_BYTES = 32 * 2**20
 """Budget for images that wait for their group's light; smaller than that for a batch of files,
@@ -125,12 +125,12 @@ def _rewritten(
     steps = ShardSteps(context, batch.container)
     shard = _Shard(steps, service, batch, methods, losses, watch)
     try:
-        with steps.opened_container() as contents:
+        with of_one_input(), steps.opened_container() as contents:
             while not (yield from shard.written(contents)):
                 shard.start_again()
         table = shard.rows()
-    except (ImageError, OSError) as error:
-        failure = failure_of(error)
+    except ImageError as error:
+        failure = Failure(error.code, error.message)
         table = as_table(
             _row_of_container(steps.context, batch, m, losses, failure) for m in methods
         )
@@ -166,7 +166,7 @@ class _Shard:
             exits.callback(self.steps.spool.close)
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
-                with failing_by_name():
+                with of_one_output():
                     writer = self.steps.output.open_writer(path, self.steps.readers)
                 exits.callback(writer.abort)
                 rewriter = contents.rewriter(writer)
@@ -181,7 +181,7 @@ class _Shard:
             if self._too_late:
                 return False
             self.steps.require_wanted()
-            with failing_by_name():
+            with of_one_output():
                 for rewriter in self._rewriters.values():
                     rewriter.sink.commit()
         return True

@@ -1,4 +1,4 @@
-"""The steps of the images in a container, and the failures of the container as a whole."""
+"""The steps of the images in a container."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from batchlight.config import Method
-from batchlight.errors import ErrorCode, ImageError
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards.contents import AnyContents
 from batchlight.shards.source import opened_container
 from batchlight.shards.spool import Spool
 from batchlight.storage import EVERYONE
-from batchlight.storage.base import ChangedError, NameRefusedError
 from batchlight.worker.context import BatchContext
-from batchlight.worker.image import Failure, Image
+from batchlight.worker.image import Image
 from batchlight.worker.steps import Steps
 
 
@@ -67,27 +65,3 @@ class ShardSteps(Steps):
         assert self.spool is not None
         if not image.skipped:  # otherwise the bytes stay where they are
             self.spool.put((image.input.path, method), data)
-
-
-@contextmanager
-def failing_by_name() -> Iterator[None]:
-    """Treat a rejected output name as a failure of the container."""
-    try:
-        yield
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
-
-
-def failure_of(error: ImageError | OSError) -> Failure:
-    """Why a container as a whole has failed. Re-raises errors that are not the container's."""
-    match error:
-        case ImageError():
-            return Failure(error.code, error.message)
-        case FileNotFoundError():
-            return Failure(ErrorCode.MISSING, "vanished since it was listed")
-        case PermissionError():
-            return Failure(ErrorCode.UNREADABLE, "no permission to read it")
-        case ChangedError() | NameRefusedError():
-            return Failure(ErrorCode.UNREADABLE, str(error))
-        case _:
-            raise error

@@ -237,11 +237,8 @@ class Steps(ImageSteps):
         columns = image.results[method].columns
         self.require_wanted()
         columns["output_sha256"] = hashlib.sha256(data).hexdigest()
-        try:
-            with timed(columns, "write_ms"):
-                self.put(image, method, path, data)
-        except NameRefusedError as error:
-            raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+        with of_one_output(), timed(columns, "write_ms"):
+            self.put(image, method, path, data)
         columns["finished_at"] = datetime.now(UTC)
 
     def put(self, image: Image, method: Method, path: str, data: bytes) -> None:
@@ -296,6 +293,15 @@ def of_one_input() -> Iterator[None]:
         raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
     except (NameRefusedError, ChangedError) as error:
         raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+
+
+@contextmanager
+def of_one_output() -> Iterator[None]:
+    """Turn the refusal of an output's name into ``ImageError``."""
+    try:
+        yield
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
 
 
 def compile_kernels(config: JobConfig) -> None:
