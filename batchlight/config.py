@@ -291,7 +291,7 @@ class JobConfig(BaseModel):
         return self.not_dark == "enhance" or luminance < self.target_luminance
 
     def fingerprint(self, method: Method, network: Mapping[str, Any] | None = None) -> Fingerprint:
-        """What determines this method's pixels, hashed; ``network``: what only ABSGN depends on."""
+        """What determines this method's pixels; ``network``: what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
             "algorithm": self._algorithm(method),

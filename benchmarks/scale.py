@@ -279,7 +279,11 @@ class Simulated(AssignedWork):
         return replace(told, seconds=told.batches * BATCH_S)
 
 
-RESULT = BatchResult({"classical": Tally(64, (), 6400, 6400)}, dict.fromkeys(STAGES, 0.3), 0.0)
+RESULT = BatchResult(
+    {"classical": Tally(ok=64, input_bytes=6400, output_bytes=6400)},
+    dict.fromkeys(STAGES, 0.3),
+    0.0,
+)
 
 
 def move_all(output: str, moves: Iterator[Move]) -> None:

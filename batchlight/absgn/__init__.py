@@ -22,3 +22,8 @@ CPU_THREADS = 8
 """Per network, however many CPUs there are: oneDNN's order of summation depends on it, and with the
 order the last bit. More threads than CPUs take no longer. Defined here, so as to be available
 without PyTorch."""
+
+
+def networks_on(cpus: int, nodes: int = 1) -> int:
+    """How many networks work at once on CPUs; at least one per node."""
+    return max(nodes, cpus // CPU_THREADS)

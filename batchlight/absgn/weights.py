@@ -71,9 +71,10 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = safetensors.torch.load(data)
         about = tensors_about(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError("it is no safetensors file, or is cut short") from error
-    except (TypeError, AttributeError) as error:  # its metadata has another form
+    except (
+        *(SafetensorError, ValueError, KeyError, RuntimeError),
+        *(TypeError, AttributeError),  # its metadata has another form
+    ) as error:
         raise ValueError("it is no safetensors file, or is cut short") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):
         raise ValueError("it holds numbers other than 16- or 32-bit floats")

@@ -10,7 +10,7 @@ from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
 from batchlight.driver.census import Census, census
 from batchlight.driver.emptiness import refuse_nothing
-from batchlight.driver.estimates import Draw, Estimate, Work
+from batchlight.driver.estimates import Draw, Estimate, Workload
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import as_begun, engine_of, open_places, plan_to_finish
 from batchlight.engine import Engine
@@ -115,7 +115,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     if estimate and (draw.images or containers):
         found = planner.findings
         files = found.pairs - found.container_pairs
-        work = Work(
+        work = Workload(
             *(config, model, inputs, output, planner.counts, files, draw.images),
             *(containers, found.container_pairs, inside),
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchlight.absgn import CPU_THREADS
+from batchlight.absgn import networks_on
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
 from batchlight.driver.census import Census
@@ -103,7 +103,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What there is to do, and where."""
 
     config: JobConfig
@@ -206,7 +206,7 @@ class Work:
         if self.model is None:
             return cpu_s / workers
         if self.model.device == "cpu":
-            actors = self.config.gpu_workers or max(1, workers // CPU_THREADS)
+            actors = self.config.gpu_workers or networks_on(workers)
             return cpu_s / workers + network_s / actors
         actors = self.config.gpu_workers or local_gpus()
         return max(cpu_s / workers, network_s / actors) if actors else None

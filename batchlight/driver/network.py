@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchlight.absgn import CPU_THREADS
+from batchlight.absgn import networks_on
 from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
 from batchlight.config import JobConfig, Method
 from batchlight.engine import Engine, WorkerDied, ray_address
@@ -54,7 +54,7 @@ def fingerprints_of(config: JobConfig, model: Model | None) -> Mapping[Method, F
 async def serve(engine: Engine, config: JobConfig, model: Model, images: int) -> Service:
     """Start the actors; on CPUs, warn how long ``images`` will take. Raises ``BatchlightError``."""
     on_gpus = model.device == "cuda"
-    by_cpus = max(engine.nodes, engine.workers // CPU_THREADS)
+    by_cpus = networks_on(engine.workers, engine.nodes)
     wanted = config.gpu_workers or max(1, engine.gpus if on_gpus else by_cpus)
     count = 1 if config.workers == 0 else wanted
     make = model.enhancer if config.workers == 0 else partial(_enhancer, model)

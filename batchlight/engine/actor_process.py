@@ -22,10 +22,10 @@ from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchlight._version import __version__
+from batchlight.engine.base import refuse_other_version
 from batchlight.engine.marks import session_folder
 from batchlight.engine.timeout import DEADLINE
-from batchlight.errors import BatchlightError, ClusterError
+from batchlight.errors import BatchlightError
 from batchlight.host.turns import in_turns
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Calls:
         return Fate(call in begun or not begun, begun == [call], self.hung)
 
 
-class Record:
+class CallLog:
     """The calls inside this process, in a file that outlives it."""
 
     def __init__(self, path: Path, fresh: bool, hung: bool = False) -> None:
@@ -179,7 +179,7 @@ class Host:
         path = session_folder() / f"batchlight-{context.get_actor_id()}.json"
         mark = path.with_suffix(".timeout")
         hung = mark.exists() and mark.stat().st_size > 0
-        self._record = Record(path, not context.was_current_actor_reconstructed, hung)
+        self._record = CallLog(path, not context.was_current_actor_reconstructed, hung)
         DEADLINE.write_to(mark.open("wb", buffering=0))
 
     def ready(self, make: Made) -> None:
@@ -260,12 +260,3 @@ class Host:
                 # unexpected as a death: Ray starts another process.
                 traceback.print_exc()
                 os._exit(1)
-
-
-def refuse_other_version(version: str) -> None:
-    """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
-    if version != __version__:
-        raise ClusterError(
-            f"a worker has batchlight {__version__} and this is {version}; "
-            "install the same version on every node"
-        )

@@ -9,7 +9,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from batchlight.errors import ErrorCode
+from batchlight._version import __version__
+from batchlight.errors import ClusterError, ErrorCode
 from batchlight.host.given_up import TooLongError, call_in_thread
 from batchlight.host.signals import interruptible
 from batchlight.host.turns import in_turns
@@ -156,7 +157,6 @@ class InProcessEngine:
     gpus = 0
     place = "this process"
     preparing = False
-    _timeout: float | None = None
 
     def __init__(self, timeout: float | None = None) -> None:
         """``timeout``: seconds that a call may take."""
@@ -220,3 +220,12 @@ class Service(Protocol):
 
     def submit(self, method: str, *arguments: object) -> Answer:
         """Start a call. Its arguments must not be changed until it is answered."""
+
+
+def refuse_other_version(version: str) -> None:
+    """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
+    if version != __version__:
+        raise ClusterError(
+            f"a worker has batchlight {__version__} and this is {version}; "
+            "install the same version on every node"
+        )

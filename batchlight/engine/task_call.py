@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from batchlight.engine.actor_process import refuse_other_version
-from batchlight.engine.base import REPORT_EVERY_S, Lost, Work
+from batchlight.engine.base import REPORT_EVERY_S, Lost, Work, refuse_other_version
 from batchlight.engine.deaths import classify
 from batchlight.engine.marks import CallState, Mark
 from batchlight.engine.timeout import DEADLINE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from batchlight.errors import StorageError
 
@@ -27,7 +27,7 @@ def parse(kind: type[D], data: bytes, path: str, advice: str = "remove it and tr
     """Read a file of one kind. Raises ``StorageError`` with ``advice`` if it is damaged."""
     try:
         return kind.model_validate_json(data)
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise StorageError(f"{path} is damaged; {advice}", transient=False) from error
 
 

@@ -62,12 +62,12 @@ class Earlier:
         ok = not (skipped or copied or codes)
         lost = tuple((name, 1) for name in self.lost)
         return Tally(
-            int(ok),
-            codes,
-            self.size or 0,
-            self.output_bytes or 0,
-            int(skipped),
-            lost,
+            ok=int(ok),
+            failed_by_code=codes,
+            input_bytes=self.size or 0,
+            output_bytes=self.output_bytes or 0,
+            skipped=int(skipped),
+            lost_by_name=lost,
             copied=int(copied),
         )
 
@@ -247,12 +247,12 @@ def _as_container(
     by_status = {row["status"]: row["input_count"] for row in kinds}
     rows = sum(row["input_count"] for row in kinds)
     tally = Tally(
-        by_status.get("ok", 0),
-        tuple(sorted(counts.items())),
-        sum(row["input_bytes_sum"] or 0 for row in kinds),
-        sum(row["output_bytes_sum"] or 0 for row in kinds),
-        by_status.get("skipped", 0),
-        lost,
+        ok=by_status.get("ok", 0),
+        failed_by_code=tuple(sorted(counts.items())),
+        input_bytes=sum(row["input_bytes_sum"] or 0 for row in kinds),
+        output_bytes=sum(row["output_bytes_sum"] or 0 for row in kinds),
+        skipped=by_status.get("skipped", 0),
+        lost_by_name=lost,
         in_containers=rows,
         containers=1,
     )

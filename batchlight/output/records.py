@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -136,7 +137,7 @@ class Record:
     network_ms: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """Number of rows per outcome, and their bytes."""
 
@@ -165,30 +166,19 @@ class Tally:
         return self.ok + self.skipped + self.failed + self.copied
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.ok + other.ok,
-            summed(self.failed_by_code, other.failed_by_code),
-            self.input_bytes + other.input_bytes,
-            self.output_bytes + other.output_bytes,
-            self.skipped + other.skipped,
-            summed(self.lost_by_name, other.lost_by_name),
-            self.copied + other.copied,
-            self.in_containers + other.in_containers,
-            self.containers + other.containers,
-        )
+        return self._combined(other, 1)
 
     def __sub__(self, part: Tally) -> Tally:
-        return Tally(
-            self.ok - part.ok,
-            summed(self.failed_by_code, part.failed_by_code, -1),
-            self.input_bytes - part.input_bytes,
-            self.output_bytes - part.output_bytes,
-            self.skipped - part.skipped,
-            summed(self.lost_by_name, part.lost_by_name, -1),
-            self.copied - part.copied,
-            self.in_containers - part.in_containers,
-            self.containers - part.containers,
-        )
+        return self._combined(part, -1)
+
+    def _combined(self, other: Tally, factor: int) -> Tally:
+        counts: dict[str, Any] = {
+            name: summed(value, vars(other)[name], factor)
+            if isinstance(value, tuple)
+            else value + factor * vars(other)[name]
+            for name, value in vars(self).items()
+        }
+        return Tally(**counts)
 
     @classmethod
     def of(cls, table: pa.Table) -> Tally:
@@ -203,15 +193,15 @@ class Tally:
         )
         inside = pc.sum(pc.is_valid(table["container"])).as_py() or 0
         return cls(
-            table.num_rows - skipped - copied - sum(count for _, count in codes),
-            codes,
-            pc.sum(table["input_bytes"]).as_py() or 0,
-            pc.sum(table["output_bytes"]).as_py() or 0,
-            skipped,
-            _counted(pc.list_flatten(table["lost"])),
-            copied,
-            inside,
-            _containers(table) if inside else 0,
+            ok=table.num_rows - skipped - copied - sum(count for _, count in codes),
+            failed_by_code=codes,
+            input_bytes=pc.sum(table["input_bytes"]).as_py() or 0,
+            output_bytes=pc.sum(table["output_bytes"]).as_py() or 0,
+            skipped=skipped,
+            lost_by_name=_counted(pc.list_flatten(table["lost"])),
+            copied=copied,
+            in_containers=inside,
+            containers=_containers(table) if inside else 0,
         )
 
 

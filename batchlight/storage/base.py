@@ -109,9 +109,9 @@ class Writer(Protocol):
 class Storage(Protocol):
     """A tree of files below one root. Paths are relative to it and separated by ``/``.
 
-    Trouble with one file raises ``FileNotFoundError`` or ``PermissionError`` (``read`` and
-    ``stat``) or ``NameRefusedError`` (``write``, ``create`` and ``stat``); trouble with the
-    storage itself raises ``StorageError``.
+    Trouble with one file raises ``FileNotFoundError`` or ``PermissionError`` if it is read, and
+    ``NameRefusedError`` if its name cannot be used here; trouble with the storage itself raises
+    ``StorageError``.
     """
 
     def check(self, writable: bool) -> None:
@@ -133,7 +133,7 @@ class Storage(Protocol):
         """Names of the files directly in ``folder``, sorted; empty if there is no such folder."""
 
     def each_name(self, folder: str) -> Iterator[str]:
-        """The same in any order, some perhaps twice, never all in memory.
+        """The same in any order, some perhaps twice; those of an object store page by page.
 
         Only for a folder without folders in it.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from batchlight.engine.actor_process import DEATHS_REMEMBERED, RECORD_BYTES, Door, Fate, Record
+from batchlight.engine.actor_process import DEATHS_REMEMBERED, RECORD_BYTES, CallLog, Door, Fate
 from batchlight.host.turns import Turns, in_turns
 
 PATIENCE_S = 60.0
@@ -151,13 +151,13 @@ def test_an_error_inside_leaves_the_door_open() -> None:
 
 @pytest.mark.parametrize("hung", [False, True])
 def test_the_only_one_that_had_begun_is_to_blame(tmp_path: Path, hung: bool) -> None:
-    before = Record(tmp_path / "record", fresh=True)
+    before = CallLog(tmp_path / "record", fresh=True)
     for call in ("done", "guilty", "early"):
         before.enter(call)
     before.begin("done")
     before.leave("done")
     before.begin("guilty")
-    after = Record(tmp_path / "record", fresh=False, hung=hung)
+    after = CallLog(tmp_path / "record", fresh=False, hung=hung)
     assert after.fate("guilty") == Fate(suspect=True, guilty=True, hung=hung)
     for call in ("done", "early", "in line"):
         fate = after.fate(call)
@@ -165,40 +165,40 @@ def test_the_only_one_that_had_begun_is_to_blame(tmp_path: Path, hung: bool) -> 
 
 
 def test_a_call_has_begun_with_its_first_turn(tmp_path: Path) -> None:
-    before = Record(tmp_path / "record", fresh=True)
+    before = CallLog(tmp_path / "record", fresh=True)
     for call in ("a", "b"):
         before.enter(call)
     before.begin("a")
-    assert Record(tmp_path / "record", fresh=False).fate("a").guilty
+    assert CallLog(tmp_path / "record", fresh=False).fate("a").guilty
 
 
 def test_several_that_had_begun_are_suspects(tmp_path: Path) -> None:
-    before = Record(tmp_path / "record", fresh=True)
+    before = CallLog(tmp_path / "record", fresh=True)
     for call in ("a", "b", "early"):
         before.enter(call)
     before.begin("a")
     before.begin("b")
-    after = Record(tmp_path / "record", fresh=False)
+    after = CallLog(tmp_path / "record", fresh=False)
     assert after.fate("a") == after.fate("b") == Fate(suspect=True)
     assert after.fate("early") == Fate(suspect=False)
 
 
 def test_if_none_had_begun_those_on_their_way_in_are_suspects(tmp_path: Path) -> None:
-    before = Record(tmp_path / "record", fresh=True)
+    before = CallLog(tmp_path / "record", fresh=True)
     before.enter("a")
     before.enter("b")
-    after = Record(tmp_path / "record", fresh=False)
+    after = CallLog(tmp_path / "record", fresh=False)
     assert after.fate("a") == after.fate("b") == Fate(suspect=True)
     assert after.fate("in line") == Fate(suspect=False)
 
 
 def test_earlier_deaths_are_remembered(tmp_path: Path) -> None:
-    record = Record(tmp_path / "record", fresh=True)
+    record = CallLog(tmp_path / "record", fresh=True)
     for number in range(DEATHS_REMEMBERED + 1):
         for other in range(3):
             record.enter(f"{number:032d}{other}")
             record.begin(f"{number:032d}{other}")
-        record = Record(tmp_path / "record", fresh=False)
+        record = CallLog(tmp_path / "record", fresh=False)
     assert record.fate(f"{1:032d}0") == Fate(suspect=True)
     assert (tmp_path / "record").stat().st_size < RECORD_BYTES
 
@@ -211,10 +211,10 @@ def test_where_nothing_is_left_everybody_is_a_suspect(
     if content is not None:
         (tmp_path / "record").write_bytes(content)
     for _ in range(2):
-        record = Record(tmp_path / "record", fresh=False)
+        record = CallLog(tmp_path / "record", fresh=False)
         assert record.fate("any") == Fate(suspect=True)
     record.enter("a")
-    assert not Record(tmp_path / "record", fresh=True).fate("a").suspect
+    assert not CallLog(tmp_path / "record", fresh=True).fate("a").suspect
 
 
 # Deadlines
