@@ -56,7 +56,7 @@ def end_listing(storage: Storage, state: OutputState) -> OutputState:
     """Record that no further plan of its listing follows the last one."""
     if state.plan is None or not state.plan.has_more:
         return state
-    plan = replace(state.plan, continues_after=None)
+    plan = state.plan.model_copy(update={"continues_after": None})
     storage.write(plan_path(plan.first), end_mark(plan))
     return replace(state, plan=plan)
 

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import PlainSerializer, PlainValidator
 
 from batchlight.config import Method
 from batchlight.errors import StorageError, counted
@@ -110,45 +111,43 @@ class PlanCounts:
         return f"{images}, of which {self.todo} are to do ({which}) in {batches}"
 
 
-class PlanDocument(Document):
-    """The end mark of a plan."""
-
-    first: int
-    counts: PlanCounts
-    rows: int
-    rows_by_method: Mapping[str, int] | None = None
-    root: str
-    overwrite: bool = False
-    fingerprints: Mapping[Method, Mapping[str, Any]]
-    methods: tuple[Method, ...]
-    chunks: tuple[BatchRange, ...]
-    batch_size: int | None = None
-    member_rules: Mapping[str, Any] = {}
-    continues_after: str | None = None
+def _as_fingerprint(value: object) -> Fingerprint:
+    if isinstance(value, Fingerprint):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("it is no mapping of parameters")
+    return Fingerprint(value)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A stored plan; its batches are read back chunk by chunk."""
+_StoredFingerprint = Annotated[
+    Fingerprint,
+    PlainValidator(_as_fingerprint),
+    PlainSerializer(lambda fingerprint: dict(fingerprint.parameters)),
+]
+"""Stored as its parameters."""
+
+
+class Plan(Document):
+    """A plan, as its end mark stores it; its batches are read back chunk by chunk."""
 
     first: int
     """The number of its first batch."""
     counts: PlanCounts
-    rows_by_method: Mapping[Method, int] | None
-    """How many records it will make; None if that was not recorded."""
     rows: int
     """(input, method) pairs: how many records it will make."""
+    rows_by_method: Mapping[Method, int] | None = None
+    """The same by method; None if that was not recorded."""
     root: str
     """What the input's paths are relative to."""
-    overwrite: bool
-    fingerprints: Mapping[Method, Fingerprint]
+    overwrite: bool = False
+    fingerprints: Mapping[Method, _StoredFingerprint]
     """The latest one of every method that this output was ever planned with."""
     methods: tuple[Method, ...]
     """The methods that some of its batches need."""
     chunks: tuple[BatchRange, ...]
     batch_size: int | None = None
     """Images per batch at most; None if that was not recorded."""
-    member_rules: Mapping[str, Any] = field(default_factory=dict)
+    member_rules: Mapping[str, Any] = {}
     """``JobConfig.member_rules``."""
     continues_after: str | None = None
     """The key of its last input if the listing is longer; another plan is then to follow."""
@@ -251,16 +250,14 @@ def read_plan(storage: Storage, first: int) -> Plan:
     path = plan_path(first)
     with state_trouble(path):
         data = storage.read(path)
-    found = parse(PlanDocument, data, path, ADVICE)
+    found = parse(Plan, data, path, ADVICE)
     batches = sum(chunk.last - chunk.first + 1 for chunk in found.chunks)
     sound = all(chunk.is_sound for chunk in found.chunks) and found.first == first
     if not sound or found.counts.batches != batches:
         raise StorageError(f"{path} is damaged; {ADVICE}", transient=False)
-    fingerprints = {m: Fingerprint(parameters) for m, parameters in found.fingerprints.items()}
-    return Plan(**{**dict(found), "fingerprints": fingerprints})
+    return found
 
 
 def end_mark(plan: Plan) -> bytes:
     """The file that completes a plan, once its chunks are written."""
-    parameters = {m: dict(f.parameters) for m, f in plan.fingerprints.items()}
-    return serialise(PlanDocument(**{**vars(plan), "fingerprints": parameters}))
+    return serialise(plan)

@@ -128,13 +128,13 @@ class Pipeline:
         steps: Steps,
         service: Service | None,
         writes: bool = True,
-        keep_bytes: int = KEEP_BYTES,
+        keep_bytes: int | None = None,
     ) -> None:
-        """``keep_bytes``: budget for images that wait for their batch's light."""
+        """``keep_bytes``: budget for waiting images; ``KEEP_BYTES`` by default."""
         self._steps = steps
         self._read_ahead = read_ahead if steps.reads_ahead else read_in_turn
         self._writes = writes
-        self._keep_bytes = self._free_bytes = keep_bytes
+        self._keep_bytes = self._free_bytes = KEEP_BYTES if keep_bytes is None else keep_bytes
         self._behind = WriteBehind()
         self._exits = ExitStack()
         at_once = steps.context.pixels_at_once

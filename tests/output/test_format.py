@@ -19,7 +19,7 @@ import batchlight
 from batchlight.driver.verify import verify
 from batchlight.errors import StorageError
 from batchlight.fingerprint import Fingerprint
-from batchlight.output.plan import PlanDocument
+from batchlight.output.plan import Plan
 from batchlight.output.records import REQUIRED, SCHEMA
 from batchlight.output.status import read_status
 from batchlight.report import write_report
@@ -213,7 +213,7 @@ def test_the_page_describes_what_is_written(kept: Path) -> None:
     assert documented("`format.json`") == keys(internal / "format.json")
     assert documented("`locks/`") == keys(max(internal.glob("locks/*")))
     assert documented("`summary.json`") == keys(kept / "out/summary.json")
-    assert documented("`plan/*.json`") == list(PlanDocument.model_fields)
+    assert documented("`plan/*.json`") == list(Plan.model_fields)
     run(kept, "new")
     [chunk] = kept.glob("new/_batchlight/plan/*/*")
     assert documented("Chunks of a plan") == pq.read_schema(chunk).names
