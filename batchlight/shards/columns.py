@@ -83,7 +83,7 @@ def _typed(footer: Footer) -> set[tuple[str, ...]] | None:
 
     ``Image`` or, in older files, lists and structs of it.
     """
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         features = json.loads(footer.keys[b"huggingface"])["info"]["features"]
         return set(_images_in(features, ()))
     return None

@@ -21,6 +21,8 @@ TAIL_BYTES = 64 * 2**10
 BYTE_ARRAY = 6
 _LIST, _OPTIONAL, _REPEATED = 3, 1, 2
 _LOGICAL_LIST = 3
+_DEEPEST = 200
+"""Groups within each other in a schema; far more than any, far fewer than Python's recursion."""
 
 
 class FileField(IntEnum):
@@ -229,6 +231,8 @@ def _leaves(elements: list[Struct]) -> Iterator[Leaf]:
     ) -> Iterator[Leaf]:
         """Leaves of the element at ``at``; ``wrapped``: how many of the next names a list adds."""
         nonlocal at, number
+        if len(stored) == _DEEPEST:
+            raise ValueError("its columns are nested too deeply")
         element = elements[at]
         at += 1
         repetition = element.integer(3, 0)

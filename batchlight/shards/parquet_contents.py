@@ -14,7 +14,6 @@ from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
 from batchlight.shards.pages import (
     DICTIONARY,
-    SIZE,
     Content,
     Page,
     Slot,
@@ -198,7 +197,7 @@ class ParquetContents:
                 return content
             self._make_room()
             content = read_page(self._source, page, self._dictionary_of(page))
-            self._cached[page.start] = content, page.header.integer(SIZE)
+            self._cached[page.start] = content, page.size
             return content
 
     def _known(self, start: int) -> Content | None:

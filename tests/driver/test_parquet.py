@@ -313,6 +313,26 @@ def test_the_report_and_scores_see_images_in_parquet(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_damaged_file_fails_alone(tmp_path: Path) -> None:
+    """Whatever is wrong with it: here, a field of a page's header has another type."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    table = pa.table({"image": [jpeg(1), jpeg(2)]})
+    for name in ("a.parquet", "b.parquet"):
+        pq.write_table(table, source / name)
+    data = (source / "a.parquet").read_bytes()
+    header = b"\x2c\x15\x04\x15\x10"  # two values, as numbers of a dictionary
+    assert data.count(header) == 1
+    (source / "a.parquet").write_bytes(data.replace(header, b"\x2c\x15\x04\x18\x00"))
+    planned = command("plan", "--input", source)
+    assert planned.returncode == 0, planned.stderr
+    assert run(source, out).exit_code == 3
+    found = {name: row.error_code for name, row in outcomes(out).items()}
+    assert found == {"a.parquet": "corrupt", "b.parquet/0/image": None, "b.parquet/1/image": None}
+    assert batchlight.make_report(str(out), input=str(source))
+    assert evaluate(str(source), str(out / "classical")).images == 2
+
+
 def test_columns_of_one_name(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -19,12 +19,22 @@ from hypothesis import strategies as st
 from batchlight.errors import ImageError
 from batchlight.shards import new_pages, parquet_rewriting
 from batchlight.shards.footer import read_footer
-from batchlight.shards.levels import packed, unpacked
+from batchlight.shards.levels import deltas, packed, unpacked
 from batchlight.shards.pages import pages
-from batchlight.shards.thrift import parsed, serialized
+from batchlight.shards.thrift import (
+    BINARY,
+    I32,
+    LIST,
+    STRUCT,
+    Items,
+    Struct,
+    parsed,
+    put_varint,
+    serialized,
+)
 from batchlight.storage import Location, open_storage
 from batchlight.storage.patterns import Patterns
-from tests.support.parquets import IMAGE, contents_of, rewritten
+from tests.support.parquets import IMAGE, InMemory, contents_of, rewritten, rewritten_in_memory
 from tests.support.tars import jpeg
 
 TYPES: dict[str, pa.DataType] = {
@@ -347,6 +357,92 @@ def test_damaged_files_fail_with_a_reason(tmp_path: Path) -> None:
             continue
         failed += 1
     assert failed
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"data_page_version": "1.0"},
+        {"data_page_version": "2.0", "compression": "zstd"},
+        {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY", "write_page_index": True},
+    ],
+    ids=["dictionary", "version 2", "deltas"],
+)
+def test_no_bit_of_the_metadata_makes_more_than_a_file_fail(how: dict[str, Any]) -> None:
+    """Each bit of the headers of pages, and one of each byte of the footer and what precedes it."""
+    images = [jpeg(1)[:40], None, jpeg(2)[:40]]
+    rows = [{"bytes": data, "path": None if data else "b.jpg"} for data in images]
+    output = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": pa.array(rows, IMAGE)}), output, store_schema=False, **how)
+    good = output.getvalue().to_pybytes()
+    source = InMemory(good)
+    footer = read_footer(source)
+    chunks = list(footer.chunks())
+    headers = [(p.start, p.data) for chunk in chunks for p in pages(source, chunk)]  # type: ignore[arg-type]
+    assert rewritten_in_memory(good) != good
+
+    flips = [(at, bit) for header in headers for at in range(*header) for bit in range(8)]
+    flips += [(at, at % 8) for at in range(max(chunk.end for chunk in chunks), len(good))]
+    for at, bit in flips:
+        bad = bytearray(good)
+        bad[at] ^= 1 << bit
+        with suppress(ImageError):
+            rewritten_in_memory(bytes(bad))
+
+
+def column(name: bytes, *, children: int = 0) -> Struct:
+    """An element of a schema: a group, or a column of bytes."""
+    found = Struct()
+    found.set(4, BINARY, name)
+    found.set(*((5, I32, children) if children else (1, I32, 6)))
+    return found
+
+
+@pytest.mark.parametrize("depth", [100, 300, 5000])
+def test_columns_nested_deeply(depth: int) -> None:
+    groups = [column(b"nested", children=1) for _ in range(depth)]
+    metadata = Struct()
+    metadata.set(2, LIST, Items(STRUCT, [*groups, column(b"image")]))
+    footer = serialized(metadata)
+    source = InMemory(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    if depth == 100:
+        assert len(read_footer(source).leaves) == 1
+    else:
+        with pytest.raises(ImageError, match="nested too deeply"):
+            read_footer(source)
+
+
+@pytest.mark.parametrize("kind", ["lists", "maps", "structs"])
+def test_metadata_nested_deeply(kind: str) -> None:
+    deep = {
+        "lists": b"\x19" * 5000,
+        "maps": b"\x1b" + b"\x01\xbb" * 5000,
+        "structs": b"\x1c" * 5000,
+    }
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parsed(deep[kind])
+
+
+def test_features_of_nothing(tmp_path: Path) -> None:
+    """Metadata that Hugging Face would not write is as good as none."""
+    path = tmp_path / "a.parquet"
+    odd: list[Any] = [{"image": []}, []]
+    for features in odd:
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(pa.table({"image": [jpeg(1)]}).replace_schema_metadata(metadata), path)
+        assert columns_in(path) == ["image"]
+
+
+def test_lengths_that_would_only_take_memory() -> None:
+    """A block of 2**40 numbers without bits."""
+    data = bytearray()
+    for number in (2**40, 1, 5, 0, 0):
+        put_varint(data, number)
+    data += b"\0"
+    found, _ = deltas(memoryview(data), 0, 5)
+    assert found.tolist() == [0] * 5
+    with pytest.raises(ValueError, match="damaged"):
+        deltas(memoryview(data), 0, 4)
 
 
 def test_a_page_that_only_takes_memory(tmp_path: Path) -> None:
