@@ -24,7 +24,7 @@ from batchlight.shards.pages import (
 )
 from batchlight.shards.parquet_rewriting import ParquetRewriter
 from batchlight.shards.sink import Sink
-from batchlight.storage.base import BAD_NAME, Reader, Writer, escape_controls
+from batchlight.storage.base import Reader, Writer, escape_controls
 from batchlight.storage.patterns import Patterns
 
 CACHE_BYTES = 16 * 2**20
@@ -51,7 +51,6 @@ class ParquetContents:
             self._chunks = sorted(self._footer.chunks(), key=lambda chunk: chunk.start)
         self._starts = [chunk.start for chunk in self._chunks]
         self._named = named
-        self._names: dict[ImageColumn, tuple[str, str | None]] = {}
         self._paths: tuple[int, list[bytes | None]] = 0, []
         """Paths of the chunk with that offset."""
 
@@ -138,8 +137,7 @@ class ParquetContents:
     ) -> Input | None:
         """The input to process; ``at``: its index among the values of its chunk."""
         container = self._container
-        shown, defect = self._shown(column)
-        name = f"{container.path}/{where[0]}/{shown}"
+        name, defect = f"{container.path}/{where[0]}/{column.name}", column.defect
         if column.leaf.max_repetition:
             name += f"/{where[1]}"
         if value is None:
@@ -157,13 +155,6 @@ class ParquetContents:
             slot=slot,
             inside=container,
         )
-
-    def _shown(self, column: ImageColumn) -> tuple[str, str | None]:
-        """Its name in records, and what is wrong with it; determined once for all its images."""
-        if column not in self._names:
-            shown = escape_controls(column.name)
-            self._names[column] = shown, BAD_NAME if shown != column.name else None
-        return self._names[column]
 
     def bytes_of(self, item: Input) -> bytes:
         """An image's value."""

@@ -345,6 +345,21 @@ def test_columns_of_one_name(tmp_path: Path) -> None:
     assert found == [row["output_sha256"] for row in rows(out)]
 
 
+def test_names_that_are_only_equal_in_dots(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    struct = pa.array([{"image": jpeg(1)}], pa.struct([("image", pa.binary())]))
+    table = pa.table({"meta.image": [jpeg(0)], "meta": struct})
+    pq.write_table(table, source / "a.parquet")
+    run(source, out)
+    new = pq.read_table(out / "classical/a.parquet")
+    found = [new["meta.image"][0].as_py(), new["meta"][0].as_py()["image"]]
+    assert [(row["input"], row["input_sha256"], row["output_sha256"]) for row in rows(out)] == [
+        (name, *(hashlib.sha256(data).hexdigest() for data in (jpeg(number), found[number])))
+        for number, name in enumerate(["a.parquet/0/meta.image", "a.parquet/0/meta.image#2"])
+    ]
+
+
 def test_a_new_version_of_a_file_is_done_again(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     hugging_face(source / "a.parquet", 3)

@@ -307,6 +307,19 @@ def test_columns_are_told_by_type_or_by_content(tmp_path: Path) -> None:
     assert columns_in(path) == ["nested"]
 
 
+def test_no_two_columns_share_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    one, several = pa.array([jpeg(1)]), pa.array([[jpeg(2), jpeg(3)]])
+    names = ["a", "a", "a#2", "b", "b/0", "b/x", "c/1", "c/2", "c", "d\x07", "d\\x07"]
+    columns = [several if name in ("b", "c") else one for name in names]
+    pq.write_table(pa.Table.from_arrays(columns, names), path)
+    found = ["a", "a#2", "a#2#2", "b", "b/0#2", "b/x", "c/1", "c/2", "c#2", "d\\x07", "d\\x07#2"]
+    assert columns_in(path) == found
+    with closing(open_storage(Location.parse(str(tmp_path))).open_reader(path.name)) as reader:
+        images = [item.path for _, item in contents_of(reader, path).images(Patterns())]
+    assert len(set(images)) == len(images) == len(names) + 2
+
+
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"jpg": [jpeg(1)]}), path)
