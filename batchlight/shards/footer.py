@@ -156,10 +156,7 @@ class Footer:
         if ChunkField.ENCRYPTION in column.fields:
             raise unsupported("it is encrypted")
         about = column.struct(ChunkField.METADATA)
-        start = about.integer(ColumnField.DATA_PAGE)
-        dictionary = about.integer(ColumnField.DICTIONARY_PAGE, 0)
-        if 0 < dictionary < start:
-            start = dictionary
+        start = _first_page(about)
         end = start + about.integer(ColumnField.COMPRESSED_BYTES)
         if not len(MAGIC) <= start <= end <= self.start:
             raise damaged(f"a column of row group {number} lies outside the file")
@@ -177,6 +174,18 @@ class Footer:
             nulls=nulls if isinstance(nulls, int) else None,
             bytes=about.integer(ColumnField.UNCOMPRESSED_BYTES),
         )
+
+
+def _first_page(about: Struct) -> int:
+    """Where the pages of a chunk begin; an offset of 0 means that there is no such page.
+
+    A chunk without values has a dictionary at most. For one without any pages, writers note any
+    offset; it counts as the start of the file, so that no page of another chunk seems to be in it.
+    """
+    if not about.integer(ColumnField.COMPRESSED_BYTES):
+        return len(MAGIC)
+    offsets = about.integer(ColumnField.DATA_PAGE), about.integer(ColumnField.DICTIONARY_PAGE, 0)
+    return min((offset for offset in offsets if offset > 0), default=0)
 
 
 def read_footer(source: Source) -> Footer:

@@ -48,7 +48,7 @@ class ParquetContents:
         self._dictionary: tuple[int, list[memoryview] | None] = (0, None)
         self._footer = read_footer(source)
         with reading("the footer"):
-            self._chunks = sorted(self._footer.chunks(), key=lambda chunk: chunk.start)
+            self._chunks = sorted(self._footer.chunks(), key=lambda chunk: (chunk.start, chunk.end))
         self._starts = [chunk.start for chunk in self._chunks]
         self._named = named
         self._paths: tuple[int, list[bytes | None]] = 0, []

@@ -320,6 +320,25 @@ def test_no_two_columns_share_a_name(tmp_path: Path) -> None:
     assert len(set(images)) == len(images) == len(names) + 2
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"use_dictionary": False}, {"data_page_version": "2.0", "write_page_index": True}]
+)
+def test_row_groups_without_rows(how: dict[str, Any], tmp_path: Path) -> None:
+    path, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    some = pa.table({"image": [jpeg(1)], "key": [1]})
+    for tables in ([some[:0]], [some[:0], some], [some, some[:0], some], [some, some[:0]]):
+        with pq.ParquetWriter(path, some.schema, **how) as writer:
+            for table in tables:
+                writer.write_table(table)
+        rewritten(path, target, lambda *_: None, ["image"])
+        assert target.read_bytes() == path.read_bytes()
+        found = rewritten(path, target, lambda name, _: name.encode(), ["image"])
+        assert pq.read_table(target)["image"].to_pylist() == [name.encode() for name in found]
+        assert pq.read_table(target)["key"].to_pylist() == [1] * len(found)
+        groups = [pq.read_metadata(target).row_group(at).num_rows for at in range(len(tables))]
+        assert groups == [len(table) for table in tables]
+
+
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"jpg": [jpeg(1)]}), path)
