@@ -117,13 +117,13 @@ def may_hold_images(footer: Footer, named: Collection[str]) -> bool:
 
 
 def _typed(footer: Footer) -> set[tuple[str, ...]] | None:
-    """Names of the image columns according to Hugging Face's metadata; None if there is none.
+    """Names of the image columns according to Hugging Face's metadata; None if it names none.
 
     ``Image`` or, in older files, lists and structs of it.
     """
     with suppress(ValueError, LookupError, TypeError, RecursionError):
         features = json.loads(footer.keys[b"huggingface"])["info"]["features"]
-        return set(_images_in(features, ()))
+        return set(_images_in(features, ())) or None
     return None
 
 

@@ -167,6 +167,17 @@ def test_binaries_that_are_no_images_go_through(tmp_path: Path) -> None:
     assert tree(out / "classical") == tree(source)
 
 
+def test_images_that_hugging_face_stores_as_bytes(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    features = datasets.Features({"jpg": datasets.Value("binary"), "n": datasets.Value("int64")})
+    columns = {"jpg": [jpeg(n) for n in range(3)], "n": list(range(3))}
+    datasets.Dataset.from_dict(columns, features).to_parquet(source / "a.parquet")
+    (source / "b.jpg").write_bytes(jpeg(4))
+    assert run(source, out).ok == 4
+    assert loaded(out / "classical", tmp_path / "cache").features == features
+
+
 def test_one_file_is_an_input_and_a_list_is_a_list(tmp_path: Path) -> None:
     hugging_face(tmp_path / "a.parquet", 3)
     assert run(tmp_path / "a.parquet", tmp_path / "out").inputs == 6

@@ -305,6 +305,10 @@ def test_columns_are_told_by_type_or_by_content(tmp_path: Path) -> None:
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     assert columns_in(path) == ["nested"]
+    features = {"jpg": {"_type": "Value", "dtype": "binary"}, "text": {"_type": "Value"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert columns_in(path) == ["jpg", "nested"]
 
 
 def test_no_two_columns_share_a_name(tmp_path: Path) -> None:
@@ -458,7 +462,7 @@ def test_metadata_nested_deeply(kind: str) -> None:
 def test_features_of_nothing(tmp_path: Path) -> None:
     """Metadata that Hugging Face would not write is as good as none."""
     path = tmp_path / "a.parquet"
-    odd: list[Any] = [{"image": []}, []]
+    odd: list[Any] = [{"image": []}, [], None, 5, {"image": {"feature": []}}, {}]
     for features in odd:
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         pq.write_table(pa.table({"image": [jpeg(1)]}).replace_schema_metadata(metadata), path)
