@@ -60,14 +60,19 @@ def candidates(footer: Footer) -> list[ImageColumn]:
 
     A repeated name gets a number, as in ``image#2``.
     """
-    by_names = {leaf.names: leaf for leaf in footer.leaves}
+    all_paths = {  # a field that repeats has any number of values for each image
+        (leaf.parent, leaf.max_repetition): leaf
+        for leaf in footer.leaves
+        if leaf.names[-1] == PATH and leaf.may_be_text
+    }
     found: list[ImageColumn] = []
     taken = _Names()
     for leaf in footer.leaves:
         if leaf.is_binary:
-            above = leaf.names[:-1]
-            paths = by_names.get((*above, PATH)) if leaf.names[-1] == BYTES and above else None
-            names = leaf.names if paths is None else above
+            paths = None
+            if leaf.names[-1] == BYTES and leaf.parent:  # not at the root, which is no image
+                paths = all_paths.get((leaf.parent, leaf.max_repetition))
+            names = leaf.names if paths is None else leaf.names[:-1]
             name = taken.free(escape_controls(".".join(names)), leaf.max_repetition > 0)
             found.append(ImageColumn(names, name, leaf, paths))
     return found

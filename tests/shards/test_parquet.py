@@ -373,6 +373,49 @@ def test_images_of_which_only_the_path_is_there(tmp_path: Path) -> None:
     ]
 
 
+def test_a_path_that_is_not_that_of_an_image(tmp_path: Path) -> None:
+    """Of several images, or not a text: its column is one like any other."""
+    path, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    several = [{"bytes": [jpeg(1), None, jpeg(2)], "path": "x"}, {"bytes": [jpeg(3)], "path": "y"}]
+    paths = [{"bytes": jpeg(1), "path": ["x", "y"]}, {"bytes": None, "path": ["z"]}]
+    numbers = [{"bytes": jpeg(1), "path": 1}, {"bytes": None, "path": 2}]
+    binary, text = ("bytes", pa.binary()), ("path", pa.string())
+    table = pa.table(
+        {
+            "several": pa.array(several, pa.struct([("bytes", pa.list_(binary[1])), text])),
+            "paths": pa.array(paths, pa.struct([binary, ("path", pa.list_(text[1]))])),
+            "numbers": pa.array(numbers, pa.struct([binary, ("path", pa.int64())])),
+        }
+    )
+    pq.write_table(table, path)
+    assert columns_in(path) == ["several.bytes", "paths.bytes", "numbers.bytes"]
+    found = rewritten(path, target, lambda *_: b"new")
+    assert list(found) == [
+        "a.parquet/0/several.bytes/0",
+        "a.parquet/0/several.bytes/2",
+        "a.parquet/1/several.bytes/0",
+        "a.parquet/0/paths.bytes",
+        "a.parquet/0/numbers.bytes",
+    ]
+    assert pq.read_table(target)["numbers"].to_pylist() == [
+        {"bytes": b"new", "path": 1},
+        {"bytes": None, "path": 2},
+    ]
+
+
+def test_each_of_two_structs_of_one_name_has_its_paths(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pa.array([{"bytes": None, "path": name}], IMAGE) for name in ("1.jpg", "2.jpg")]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "image"]), path)
+    with closing(open_storage(Location.parse(str(tmp_path))).open_reader(path.name)) as reader:
+        found = [
+            i.defect for _, i in contents_of(reader, path, ["image", "image#2"]).images(Patterns())
+        ]
+    assert found == [
+        f"its bytes are not in the file, which only names {name}" for name in ("1.jpg", "2.jpg")
+    ]
+
+
 def test_damaged_files_fail_with_a_reason(tmp_path: Path) -> None:
     path, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
     table = pa.table({"image": [jpeg(n) for n in range(20)], "key": list(range(20))})
