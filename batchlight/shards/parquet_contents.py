@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 
+from batchlight.errors import ErrorCode, ImageError
 from batchlight.output.inputs import Input
 from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
@@ -157,11 +158,14 @@ class ParquetContents:
         )
 
     def bytes_of(self, item: Input) -> bytes:
-        """An image's value."""
+        """An image's value. Raises ``ImageError`` if there is none."""
         assert item.offset is not None
         assert item.slot is not None
-        value = self._content_at(item.offset).values[item.slot]
-        assert value is not None
+        values = self._content_at(item.offset).values
+        value = values[item.slot] if item.slot < len(values) else None
+        if value is None:
+            reason = item.defect or "its container has changed since it was listed"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
         return bytes(value)
 
     def rewriter(self, writer: Writer) -> ParquetRewriter:

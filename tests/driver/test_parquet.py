@@ -344,6 +344,16 @@ def test_a_damaged_file_fails_alone(tmp_path: Path) -> None:
     assert evaluate(str(source), str(out / "classical")).images == 2
 
 
+def test_the_report_says_why_an_image_is_not_there(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    images = [{"bytes": jpeg(1), "path": "1.jpg"}, {"bytes": None, "path": "2.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(images, IMAGE)}), source / "a.parquet")
+    run(source, out)
+    page = Path(batchlight.make_report(str(out), input=str(source))).read_text()
+    assert "its bytes are not in the file, which only names 2.jpg" in page
+
+
 def test_columns_of_one_name(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -361,8 +362,14 @@ def test_images_of_which_only_the_path_is_there(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array(rows, IMAGE)}), path)
     storage = open_storage(Location.parse(str(tmp_path)))
     with closing(storage.open_reader(path.name)) as reader:
-        found = {i.path: i.defect for _, i in contents_of(reader, path).images(Patterns())}
-    assert found == {
+        contents = contents_of(reader, path)
+        images = [item for _, item in contents.images(Patterns())]
+        assert contents.bytes_of(images[0]) == jpeg(1)
+        with pytest.raises(ImageError, match=r"only names 2\.jpg"):
+            contents.bytes_of(images[1])
+        with pytest.raises(ImageError, match="has changed"):
+            contents.bytes_of(replace(images[0], slot=4))
+    assert {item.path: item.defect for item in images} == {
         "a.parquet/0/image": None,
         "a.parquet/1/image": "its bytes are not in the file, which only names 2.jpg",
     }
