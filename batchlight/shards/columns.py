@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from batchlight.shards.footer import Footer, Leaf, unsupported
+from batchlight.storage.base import BAD_NAME, escape_controls
 
 BYTES, PATH = "bytes", "path"
 """The fields in which Hugging Face's data sets store an image: its bytes, or its path."""
@@ -21,14 +21,17 @@ class ImageColumn:
 
     names: tuple[str, ...]
     """From the root of the schema."""
+    name: str
+    """As in records and ``--image-column``; no other column of the file has it."""
     leaf: Leaf
     paths: Leaf | None
     """The column with the paths of images whose bytes are missing."""
 
     @property
-    def name(self) -> str:
-        """As in records and ``--image-column``."""
-        return ".".join(self.names)
+    def defect(self) -> str | None:
+        """What is wrong with its name."""
+        dotted = ".".join(self.names)
+        return BAD_NAME if escape_controls(dotted) != dotted else None
 
 
 def image_columns(
@@ -57,19 +60,59 @@ def candidates(footer: Footer) -> list[ImageColumn]:
 
     A repeated name gets a number, as in ``image#2``.
     """
-    by_names = {leaf.names: leaf for leaf in footer.leaves}
+    all_paths = {  # a field that repeats has any number of values for each image
+        (leaf.parent, leaf.max_repetition): leaf
+        for leaf in footer.leaves
+        if leaf.names[-1] == PATH and leaf.may_be_text
+    }
     found: list[ImageColumn] = []
-    seen: Counter[tuple[str, ...]] = Counter()
+    taken = _Names()
     for leaf in footer.leaves:
         if leaf.is_binary:
-            above = leaf.names[:-1]
-            paths = by_names.get((*above, PATH)) if leaf.names[-1] == BYTES and above else None
-            names = leaf.names if paths is None else above
-            seen[names] += 1
-            if seen[names] > 1:
-                names = (*names[:-1], f"{names[-1]}#{seen[names]}")
-            found.append(ImageColumn(names, leaf, paths))
+            paths = None
+            if leaf.names[-1] == BYTES and leaf.parent:  # not at the root, which is no image
+                paths = all_paths.get((leaf.parent, leaf.max_repetition))
+            names = leaf.names if paths is None else leaf.names[:-1]
+            name = taken.free(escape_controls(".".join(names)), leaf.max_repetition > 0)
+            found.append(ImageColumn(names, name, leaf, paths))
     return found
+
+
+class _Names:
+    """Names that no two columns share, and with which no two images share one.
+
+    Different fields may have the same name in dots: ``a.b``, and ``b`` in the struct ``a``. The
+    images of a list ``a`` are ``a/0``, ``a/1``, which are also possible names of columns.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._lists: set[str | None] = set()
+        self._like_items: set[str | None] = set()
+        """Lists, there or not, an image of which would be named like a column."""
+
+    def free(self, name: str, is_list: bool) -> str:
+        """The name, or else with the first number that makes it another one."""
+        numbered, number = name, 1
+        while self._is_taken(numbered, is_list):
+            number += 1
+            numbered = f"{name}#{number}"
+        self._names.add(numbered)
+        if is_list:
+            self._lists.add(numbered)
+        else:
+            self._like_items.add(_list_of(numbered))
+        return numbered
+
+    def _is_taken(self, name: str, is_list: bool) -> bool:
+        clashes = name in self._like_items if is_list else _list_of(name) in self._lists
+        return clashes or name in self._names
+
+
+def _list_of(name: str) -> str | None:
+    """The list of which an image may have this name."""
+    above, _, index = name.rpartition("/")
+    return above if index.isdecimal() else None
 
 
 def may_hold_images(footer: Footer, named: Collection[str]) -> bool:
@@ -79,13 +122,13 @@ def may_hold_images(footer: Footer, named: Collection[str]) -> bool:
 
 
 def _typed(footer: Footer) -> set[tuple[str, ...]] | None:
-    """Names of the image columns according to Hugging Face's metadata; None if there is none.
+    """Names of the image columns according to Hugging Face's metadata; None if it names none.
 
     ``Image`` or, in older files, lists and structs of it.
     """
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         features = json.loads(footer.keys[b"huggingface"])["info"]["features"]
-        return set(_images_in(features, ()))
+        return set(_images_in(features, ())) or None
     return None
 
 

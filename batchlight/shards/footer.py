@@ -20,7 +20,9 @@ TAIL_BYTES = 64 * 2**10
 """How much to read at once from the end of a file; contains most footers."""
 BYTE_ARRAY = 6
 _LIST, _OPTIONAL, _REPEATED = 3, 1, 2
-_LOGICAL_LIST = 3
+_LOGICAL_LIST, _LOGICAL_NULL = 3, 11
+_DEEPEST = 200
+"""Groups within each other in a schema; far more than any, far fewer than Python's recursion."""
 
 
 class FileField(IntEnum):
@@ -96,6 +98,10 @@ class Leaf:
     """The same with the wrappers."""
     max_definition: int
     max_repetition: int
+    parent: int
+    """The group that it is a field of, as its number among the elements of the schema."""
+    may_be_text: bool
+    """Whether its values are bytes of any type, or all of them null."""
     is_binary: bool
     """Whether its values are bytes without a further type."""
 
@@ -154,10 +160,7 @@ class Footer:
         if ChunkField.ENCRYPTION in column.fields:
             raise unsupported("it is encrypted")
         about = column.struct(ChunkField.METADATA)
-        start = about.integer(ColumnField.DATA_PAGE)
-        dictionary = about.integer(ColumnField.DICTIONARY_PAGE, 0)
-        if 0 < dictionary < start:
-            start = dictionary
+        start = _first_page(about)
         end = start + about.integer(ColumnField.COMPRESSED_BYTES)
         if not len(MAGIC) <= start <= end <= self.start:
             raise damaged(f"a column of row group {number} lies outside the file")
@@ -175,6 +178,18 @@ class Footer:
             nulls=nulls if isinstance(nulls, int) else None,
             bytes=about.integer(ColumnField.UNCOMPRESSED_BYTES),
         )
+
+
+def _first_page(about: Struct) -> int:
+    """Where the pages of a chunk begin; an offset of 0 means that there is no such page.
+
+    A chunk without values has a dictionary at most. For one without any pages, writers note any
+    offset; it counts as the start of the file, so that no page of another chunk seems to be in it.
+    """
+    if not about.integer(ColumnField.COMPRESSED_BYTES):
+        return len(MAGIC)
+    offsets = about.integer(ColumnField.DATA_PAGE), about.integer(ColumnField.DICTIONARY_PAGE, 0)
+    return min((offset for offset in offsets if offset > 0), default=0)
 
 
 def read_footer(source: Source) -> Footer:
@@ -225,11 +240,17 @@ def _leaves(elements: list[Struct]) -> Iterator[Leaf]:
     at, number = 1, 0
 
     def below(
-        names: tuple[str, ...], stored: tuple[str, ...], levels: tuple[int, int], wrapped: int
+        names: tuple[str, ...],
+        stored: tuple[str, ...],
+        levels: tuple[int, int],
+        parent: int,
+        wrapped: int,
     ) -> Iterator[Leaf]:
         """Leaves of the element at ``at``; ``wrapped``: how many of the next names a list adds."""
         nonlocal at, number
-        element = elements[at]
+        if len(stored) == _DEEPEST:
+            raise ValueError("its columns are nested too deeply")
+        here, element = at, elements[at]
         at += 1
         repetition = element.integer(3, 0)
         levels = levels[0] + (repetition != 0), levels[1] + (repetition == _REPEATED)
@@ -238,25 +259,30 @@ def _leaves(elements: list[Struct]) -> Iterator[Leaf]:
         names = names if wrapped else (*names, name)
         children = element.integer(5, 0)
         if not children:
-            binary = element.get(1) == BYTE_ARRAY and not element.fields.keys() & {6, 10}
-            yield Leaf(number, names, stored, *levels, binary)
+            is_bytes = element.get(1) == BYTE_ARRAY
+            is_binary = is_bytes and not element.fields.keys() & {6, 10}
+            may_be_text = is_bytes or _is_logical(element, _LOGICAL_NULL)
+            yield Leaf(number, names, stored, *levels, parent, may_be_text, is_binary)
             number += 1
             return
         inner = wrapped - 1 if wrapped > 1 else _wraps(element, elements[at])
         for _ in range(children):
-            yield from below(names, stored, levels, inner)
+            yield from below(names, stored, levels, here, inner)
 
     for _ in range(elements[0].integer(5, 0)):
-        yield from below((), (), (0, 0), 0)
+        yield from below((), (), (0, 0), 0, 0)
 
 
 def _wraps(element: Struct, child: Struct) -> int:
     """How many names a list adds to those of its elements."""
-    logical = element.get(10)
-    is_list = element.get(6) == _LIST or (
-        isinstance(logical, Struct) and _LOGICAL_LIST in logical.fields
-    )
+    is_list = element.get(6) == _LIST or _is_logical(element, _LOGICAL_LIST)
     if not is_list or child.integer(3, 0) != _REPEATED:
         return 0
     has_element = child.integer(5, 0) == 1 and child.get(4) not in (b"array",)
     return 2 if has_element else 1
+
+
+def _is_logical(element: Struct, kind: int) -> bool:
+    """Whether an element of a schema has a logical type."""
+    logical = element.get(10)
+    return isinstance(logical, Struct) and kind in logical.fields

@@ -57,13 +57,16 @@ def packed(numbers: Numbers, width: int) -> bytes:
     return bytes(out)
 
 
-def deltas(data: memoryview, at: int) -> tuple[Numbers, int]:
-    """Numbers in DELTA_BINARY_PACKED, and the offset behind them. Raises as ``unpacked``."""
+def deltas(data: memoryview, at: int, expected: int) -> tuple[Numbers, int]:
+    """``expected`` numbers in DELTA_BINARY_PACKED, and the offset behind them.
+
+    Raises as ``unpacked``, and ``OverflowError`` for numbers of more than 64 bits.
+    """
     block, at = varint(data, at)
     minis, at = varint(data, at)
     count, at = varint(data, at)
     first, at = _zigzag(data, at)
-    if not minis or block % minis or (block // minis) % 8 or count > 8 * block * len(data):
+    if not minis or block % minis or (block // minis) % 8 or count != expected:
         raise ValueError("its lengths are damaged")
     each = block // minis
     found = [np.array([first], np.int64)]
@@ -76,7 +79,7 @@ def deltas(data: memoryview, at: int) -> tuple[Numbers, int]:
             if left <= 0:
                 break
             size = each * width // 8
-            some = _of_bits(data, at, size, width) if width else np.zeros(each, np.int64)
+            some = _of_bits(data, at, size, width) if width else np.zeros(min(each, left), np.int64)
             found.append(some[:left] + least)
             left -= each
             at += size

@@ -22,7 +22,7 @@ from batchlight.shards.pages import (
     Values,
     codec_of,
 )
-from batchlight.shards.thrift import BOOL, I32, STRUCT, Struct, serialized
+from batchlight.shards.thrift import BOOL, I32, I64, STRUCT, Struct, serialized
 
 NULLS = 3
 """The field of the statistics with the null count."""
@@ -124,7 +124,7 @@ def only_nulls(statistics: Struct, nulls: int | None = None) -> Struct:
     """Statistics of changed values; ``nulls``: the new count, if it changed."""
     kept = {number: field for number, field in statistics.fields.items() if number == NULLS}
     if kept and nulls is not None:
-        kept[NULLS] = kept[NULLS][0], nulls
+        kept[NULLS] = I64, nulls
     return Struct(kept)
 
 

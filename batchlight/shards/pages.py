@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from batchlight.shards.footer import Chunk, damaged, unsupported
+from batchlight.shards.footer import Chunk, damaged, reading, unsupported
 from batchlight.shards.levels import Numbers, deltas, unpacked
 from batchlight.shards.thrift import Struct, parsed
 from batchlight.storage.base import Reader
@@ -24,6 +24,8 @@ LONGEST_HEADER = 16 * 2**20
 LARGEST_PAGE = 2**30
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 100
 """A page that exceeds both size and compression ratio is not one of images, only a memory bomb."""
+_WIDEST_INDEX = 32
+"""Bits of an index into a dictionary."""
 MOST_VALUES = 2**24
 """Values per page; no writer puts more images than this into one."""
 
@@ -34,6 +36,7 @@ _DICTIONARIES = (PLAIN_DICTIONARY, RLE_DICTIONARY)
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 KIND, SIZE, STORED, CRC, OF_DATA, OF_DICTIONARY, OF_DATA_V2 = 1, 2, 3, 4, 5, 7, 8
 """Fields of ``PageHeader``."""
+_PARTS = {DATA: OF_DATA, DICTIONARY: OF_DICTIONARY, DATA_V2: OF_DATA_V2}
 
 Values = Sequence[memoryview | None]
 """Values of all slots; None for one without a value."""
@@ -49,11 +52,16 @@ class Page:
     """Offset of what follows its header."""
     end: int
     header: Struct
-
-    @property
-    def kind(self) -> int:
-        """The type of the page."""
-        return self.header.integer(KIND)
+    kind: int
+    about: Struct
+    """The part of its header that depends on its kind."""
+    size: int
+    """Of its content before compression."""
+    slots: int
+    """Number of values, including nulls."""
+    encoding: int
+    rows: int | None
+    """How many rows begin in it, if the header says."""
 
     @property
     def is_data(self) -> bool:
@@ -61,27 +69,9 @@ class Page:
         return self.kind in (DATA, DATA_V2)
 
     @property
-    def about(self) -> Struct:
-        """The part of its header that depends on its kind."""
-        fields = {DATA: OF_DATA, DICTIONARY: OF_DICTIONARY, DATA_V2: OF_DATA_V2}
-        return self.header.struct(fields[self.kind])
-
-    @property
-    def slots(self) -> int:
-        """Number of values, including nulls."""
-        return self.about.integer(1)
-
-    @property
     def uses_dictionary(self) -> bool:
         """Whether its values are indices into the dictionary."""
-        return self.about.integer(4 if self.kind == DATA_V2 else 2) in _DICTIONARIES
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows begin in it, if the header says."""
-        if self.kind == DATA_V2:
-            return self.about.integer(3)
-        return None if self.chunk.leaf.max_repetition else self.slots
+        return self.is_data and self.encoding in _DICTIONARIES
 
 
 @dataclass(frozen=True)
@@ -124,56 +114,59 @@ def page_at(source: Reader, chunk: Chunk, start: int) -> Page:
     size = HEADER_BYTES
     while True:
         data = source.read_at(start, min(size, chunk.end - start))
-        try:
-            header, length = parsed(data)
-            page = Page(
-                chunk, start, start + length, start + length + header.integer(STORED), header
-            )
-            _check(page)
-        except IndexError as error:
-            if size >= min(LONGEST_HEADER, chunk.end - start):
-                raise damaged(f"the header of the page at {start} is cut short") from error
-            size *= 16
-        except (ValueError, KeyError) as error:
-            raise damaged(f"the header of the page at {start} cannot be read: {error}") from error
-        else:
-            return page
+        with reading(f"the header of the page at {start}"):
+            try:
+                header, length = parsed(data)
+            except IndexError as error:
+                if size >= min(LONGEST_HEADER, chunk.end - start):
+                    raise damaged(f"the header of the page at {start} is cut short") from error
+                size *= 16
+            else:
+                return _page(chunk, start, start + length, header)
 
 
-def _check(page: Page) -> None:
-    if not page.data <= page.end <= page.chunk.end:
+def _page(chunk: Chunk, start: int, data: int, header: Struct) -> Page:
+    """A page, all of whose header is checked here. Raises ``ValueError`` and ``ImageError``."""
+    kind, size, stored = (header.integer(field) for field in (KIND, SIZE, STORED))
+    if not data <= data + stored <= chunk.end:
         raise ValueError("it ends outside its column")
-    if page.kind not in (DATA, INDEX, DICTIONARY, DATA_V2):
-        raise ValueError(f"it is of the unknown kind {page.kind}")
-    if page.kind != INDEX and not 0 <= page.slots <= MOST_VALUES:
-        raise ValueError(f"it has {page.slots} values")
-    size, stored = page.header.integer(SIZE), page.header.integer(STORED)
     if not 0 <= size <= LARGEST_PAGE or (size > BOMB_BYTES and size > BOMB_RATIO * stored):
         raise unsupported(f"a page of {stored} bytes would take {size} bytes of memory")
+    slots = encoding = 0
+    about, rows = Struct(), None
+    if kind in _PARTS:
+        about = header.struct(_PARTS[kind])
+        slots, encoding = about.integer(1), about.integer(4 if kind == DATA_V2 else 2)
+        if kind == DATA_V2:
+            rows = about.integer(3)
+        elif not chunk.leaf.max_repetition:
+            rows = slots
+    elif kind != INDEX:
+        raise ValueError(f"it is of the unknown kind {kind}")
+    if not 0 <= slots <= MOST_VALUES:
+        raise ValueError(f"it has {slots} values")
+    return Page(chunk, start, data, data + stored, header, kind, about, size, slots, encoding, rows)
 
 
 def read_dictionary(source: Reader, page: Page) -> list[memoryview]:
     """The values of a dictionary. Raises ``ImageError``."""
-    try:
-        data = memoryview(_unpacked_data(page, _stored(source, page)))
-        return _plain(data, 0, page.slots)
-    except (ValueError, IndexError, pa.ArrowException, OSError) as error:
-        raise damaged(f"the dictionary at {page.start} cannot be read: {error}") from error
+    stored = _stored(source, page)
+    with reading(f"the dictionary at {page.start}"):
+        return _plain(memoryview(_unpacked_data(page, stored)), 0, page.slots)
 
 
 def read_page(source: Reader, page: Page, dictionary: Sequence[memoryview] | None) -> Content:
     """The values of a page of data. Raises ``ImageError``, and errors of reading."""
     stored = _stored(source, page)
-    try:
+    with reading(f"the page at {page.start}"):
         return _content(page, stored, dictionary)
-    except (ValueError, IndexError, pa.ArrowException, OSError) as error:
-        raise damaged(f"the page at {page.start} cannot be read: {error}") from error
 
 
 def _stored(source: Reader, page: Page) -> bytes:
     data = source.read_at(page.data, page.end - page.data)
-    if CRC in page.header.fields and zlib.crc32(data) != page.header.integer(CRC) & 0xFFFFFFFF:
-        raise damaged(f"the page at {page.start} does not have its checksum")
+    with reading(f"the checksum of the page at {page.start}"):
+        if CRC in page.header.fields and zlib.crc32(data) != page.header.integer(CRC) & 0xFFFFFFFF:
+            raise damaged(f"the page at {page.start} does not have its checksum")
     return data
 
 
@@ -183,6 +176,8 @@ def _content(page: Page, stored: bytes, dictionary: Sequence[memoryview] | None)
     levels = []
     if page.kind == DATA_V2:
         sizes = page.about.integer(6), page.about.integer(5)
+        if min(sizes) < 0 or sum(sizes) > len(stored):
+            raise ValueError("its levels are cut short")
         for most, size in zip((leaf.max_repetition, leaf.max_definition), sizes, strict=True):
             found, _ = unpacked(memoryview(stored)[: at + size], at, most.bit_length(), slots)
             levels.append(found)
@@ -210,22 +205,23 @@ def _content(page: Page, stored: bytes, dictionary: Sequence[memoryview] | None)
 def _values(
     page: Page, data: memoryview, at: int, count: int, dictionary: Sequence[memoryview] | None
 ) -> list[memoryview]:
-    encoding = page.about.integer(4 if page.kind == DATA_V2 else 2)
-    if encoding == PLAIN:
+    if page.encoding == PLAIN:
         return _plain(data, at, count)
-    if encoding in _DICTIONARIES:
+    if page.uses_dictionary:
         if dictionary is None:
             raise ValueError("it has no dictionary")
         if not count:
             return []
+        if data[at] > _WIDEST_INDEX:
+            raise ValueError(f"its indices have {data[at]} bits")
         numbers, _ = unpacked(data, at + 1, data[at], count)
         return [dictionary[number] for number in numbers.tolist()]
-    if encoding == DELTA_LENGTHS:
+    if page.encoding == DELTA_LENGTHS:
         return _by_lengths(data, at, count)
-    if encoding == DELTA_BYTES:
-        shared, at = deltas(data, at)
+    if page.encoding == DELTA_BYTES:
+        shared, at = deltas(data, at, count)
         return _by_prefixes(shared.tolist(), _by_lengths(data, at, count))
-    raise unsupported(f"a column of images is in the encoding {encoding}")
+    raise unsupported(f"a column of images is in the encoding {page.encoding}")
 
 
 def _plain(data: memoryview, at: int, count: int) -> list[memoryview]:
@@ -240,8 +236,8 @@ def _plain(data: memoryview, at: int, count: int) -> list[memoryview]:
 
 
 def _by_lengths(data: memoryview, at: int, count: int) -> list[memoryview]:
-    lengths, at = deltas(data, at) if count else (np.zeros(0, np.int64), at)
-    if len(lengths) != count or (lengths < 0).any():
+    lengths, at = deltas(data, at, count) if count else (np.zeros(0, np.int64), at)
+    if ((lengths < 0) | (lengths > len(data))).any():
         raise ValueError("its lengths are damaged")
     ends = at + np.cumsum(lengths)
     if count and ends[-1] > len(data):
@@ -261,8 +257,13 @@ def _by_prefixes(shared: Sequence[int], rests: Sequence[memoryview]) -> list[mem
 def _unpacked_data(page: Page, data: bytes, levels_bytes: int = 0) -> bytes:
     if page.chunk.codec == 0:
         return data
-    size = page.header.integer(SIZE) - levels_bytes
-    unpacked_: bytes = codec_of(page.chunk).decompress(data, size, asbytes=True)
+    size = page.size - levels_bytes
+    if size < 0:
+        raise ValueError("its levels are longer than itself")
+    try:
+        unpacked_: bytes = codec_of(page.chunk).decompress(data, size, asbytes=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error)) from error
     return unpacked_
 
 

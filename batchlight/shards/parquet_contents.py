@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 
+from batchlight.errors import ErrorCode, ImageError
 from batchlight.output.inputs import Input
 from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
 from batchlight.shards.pages import (
     DICTIONARY,
-    SIZE,
     Content,
     Page,
     Slot,
@@ -25,7 +25,7 @@ from batchlight.shards.pages import (
 )
 from batchlight.shards.parquet_rewriting import ParquetRewriter
 from batchlight.shards.sink import Sink
-from batchlight.storage.base import BAD_NAME, Reader, Writer, escape_controls
+from batchlight.storage.base import Reader, Writer, escape_controls
 from batchlight.storage.patterns import Patterns
 
 CACHE_BYTES = 16 * 2**20
@@ -49,10 +49,9 @@ class ParquetContents:
         self._dictionary: tuple[int, list[memoryview] | None] = (0, None)
         self._footer = read_footer(source)
         with reading("the footer"):
-            self._chunks = sorted(self._footer.chunks(), key=lambda chunk: chunk.start)
+            self._chunks = sorted(self._footer.chunks(), key=lambda chunk: (chunk.start, chunk.end))
         self._starts = [chunk.start for chunk in self._chunks]
         self._named = named
-        self._names: dict[ImageColumn, tuple[str, str | None]] = {}
         self._paths: tuple[int, list[bytes | None]] = 0, []
         """Paths of the chunk with that offset."""
 
@@ -139,8 +138,7 @@ class ParquetContents:
     ) -> Input | None:
         """The input to process; ``at``: its index among the values of its chunk."""
         container = self._container
-        shown, defect = self._shown(column)
-        name = f"{container.path}/{where[0]}/{shown}"
+        name, defect = f"{container.path}/{where[0]}/{column.name}", column.defect
         if column.leaf.max_repetition:
             name += f"/{where[1]}"
         if value is None:
@@ -159,19 +157,15 @@ class ParquetContents:
             inside=container,
         )
 
-    def _shown(self, column: ImageColumn) -> tuple[str, str | None]:
-        """Its name in records, and what is wrong with it; determined once for all its images."""
-        if column not in self._names:
-            shown = escape_controls(column.name)
-            self._names[column] = shown, BAD_NAME if shown != column.name else None
-        return self._names[column]
-
     def bytes_of(self, item: Input) -> bytes:
-        """An image's value."""
+        """An image's value. Raises ``ImageError`` if there is none."""
         assert item.offset is not None
         assert item.slot is not None
-        value = self._content_at(item.offset).values[item.slot]
-        assert value is not None
+        values = self._content_at(item.offset).values
+        value = values[item.slot] if item.slot < len(values) else None
+        if value is None:
+            reason = item.defect or "its container has changed since it was listed"
+            raise ImageError(ErrorCode.UNSUPPORTED, reason)
         return bytes(value)
 
     def rewriter(self, writer: Writer) -> ParquetRewriter:
@@ -198,7 +192,7 @@ class ParquetContents:
                 return content
             self._make_room()
             content = read_page(self._source, page, self._dictionary_of(page))
-            self._cached[page.start] = content, page.header.integer(SIZE)
+            self._cached[page.start] = content, page.size
             return content
 
     def _known(self, start: int) -> Content | None:

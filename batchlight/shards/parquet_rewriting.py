@@ -25,7 +25,7 @@ from batchlight.shards.footer import (
 )
 from batchlight.shards.new_columns import Location, NewColumn, describe
 from batchlight.shards.new_pages import rewritten
-from batchlight.shards.pages import DICTIONARY, SIZE, Content, Page, Slot, page_at
+from batchlight.shards.pages import DICTIONARY, Content, Page, Slot, page_at
 from batchlight.shards.parquet_indices import Indices
 from batchlight.shards.sink import Sink
 from batchlight.shards.spool import Spool
@@ -130,7 +130,7 @@ class ParquetRewriter:
         assert column is not None
         while self._read < end:
             page = page_at(self._source, column.chunk, self._read)
-            if page.kind == DICTIONARY or (page.is_data and page.uses_dictionary):
+            if page.kind == DICTIONARY or page.uses_dictionary:
                 self._deferred.append(page)
             else:
                 self._put_deferred(column)
@@ -154,7 +154,7 @@ class ParquetRewriter:
         if not anew and not slots:
             at = self.sink.at
             self.sink.copy(self._source, page.start, page.end)
-            column.unpacked_bytes += page.data - page.start + page.header.integer(SIZE)
+            column.unpacked_bytes += page.data - page.start + page.size
             if page.is_data:
                 column.locations.append(Location(at, self.sink.at - at, page.start, 0, None))
             return

@@ -15,7 +15,8 @@ _TRUE, _FALSE, _I8, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRU
 BOOL, I32, I64, BINARY, LIST, STRUCT = _TRUE, _I32, _I64, _BINARY, _LIST, _STRUCT
 """Types of fields; ``BOOL`` stands for both of its values."""
 
-_DEEPEST = 24
+_DEEPEST = 48
+"""Structs, lists and maps within each other; the deepest in Parquet are about ten."""
 _LONGEST_VARINT = 10
 
 Value: TypeAlias = Any
@@ -51,7 +52,7 @@ class Struct:
     def integer(self, number: int, default: int | None = None) -> int:
         """The value of a field that must be an integer. Raises ``ValueError``."""
         value = self.get(number, default)
-        if not isinstance(value, int):
+        if type(value) is not int:  # nor a bool
             raise ValueError(f"field {number} is no number")
         return value
 
@@ -107,8 +108,6 @@ class _Reader:
         self.at = at
 
     def struct(self, deeper: int) -> Struct:
-        if not deeper:
-            raise ValueError("it is nested too deeply")
         found = Struct()
         number = 0
         while (head := self._byte()) != 0:
@@ -123,6 +122,8 @@ class _Reader:
         return found
 
     def _value(self, kind: int, deeper: int) -> Value:
+        if not deeper:
+            raise ValueError("it is nested too deeply")
         match kind:
             case 1 | 2:  # as an item; in a field, the header holds it
                 return self._byte() == _TRUE
@@ -135,9 +136,9 @@ class _Reader:
             case 8:
                 return self._bytes(self._varint())
             case 9 | 10:
-                return self._items(deeper)
+                return self._items(deeper - 1)
             case 11:
-                return self._pairs(deeper)
+                return self._pairs(deeper - 1)
             case 12:
                 return self.struct(deeper - 1)
             case 13:

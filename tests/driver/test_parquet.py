@@ -167,6 +167,17 @@ def test_binaries_that_are_no_images_go_through(tmp_path: Path) -> None:
     assert tree(out / "classical") == tree(source)
 
 
+def test_images_that_hugging_face_stores_as_bytes(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    features = datasets.Features({"jpg": datasets.Value("binary"), "n": datasets.Value("int64")})
+    columns = {"jpg": [jpeg(n) for n in range(3)], "n": list(range(3))}
+    datasets.Dataset.from_dict(columns, features).to_parquet(source / "a.parquet")
+    (source / "b.jpg").write_bytes(jpeg(4))
+    assert run(source, out).ok == 4
+    assert loaded(out / "classical", tmp_path / "cache").features == features
+
+
 def test_one_file_is_an_input_and_a_list_is_a_list(tmp_path: Path) -> None:
     hugging_face(tmp_path / "a.parquet", 3)
     assert run(tmp_path / "a.parquet", tmp_path / "out").inputs == 6
@@ -313,6 +324,36 @@ def test_the_report_and_scores_see_images_in_parquet(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_damaged_file_fails_alone(tmp_path: Path) -> None:
+    """Whatever is wrong with it: here, a field of a page's header has another type."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    table = pa.table({"image": [jpeg(1), jpeg(2)]})
+    for name in ("a.parquet", "b.parquet"):
+        pq.write_table(table, source / name)
+    data = (source / "a.parquet").read_bytes()
+    header = b"\x2c\x15\x04\x15\x10"  # two values, as numbers of a dictionary
+    assert data.count(header) == 1
+    (source / "a.parquet").write_bytes(data.replace(header, b"\x2c\x15\x04\x18\x00"))
+    planned = command("plan", "--input", source)
+    assert planned.returncode == 0, planned.stderr
+    assert run(source, out).exit_code == 3
+    found = {name: row.error_code for name, row in outcomes(out).items()}
+    assert found == {"a.parquet": "corrupt", "b.parquet/0/image": None, "b.parquet/1/image": None}
+    assert batchlight.make_report(str(out), input=str(source))
+    assert evaluate(str(source), str(out / "classical")).images == 2
+
+
+def test_the_report_says_why_an_image_is_not_there(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    images = [{"bytes": jpeg(1), "path": "1.jpg"}, {"bytes": None, "path": "2.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(images, IMAGE)}), source / "a.parquet")
+    run(source, out)
+    page = Path(batchlight.make_report(str(out), input=str(source))).read_text()
+    assert "its bytes are not in the file, which only names 2.jpg" in page
+
+
 def test_columns_of_one_name(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -323,6 +364,21 @@ def test_columns_of_one_name(tmp_path: Path) -> None:
     table = pq.ParquetFile(out / "classical/a.parquet").read()
     found = [hashlib.sha256(table.column(at)[0].as_py()).hexdigest() for at in range(2)]
     assert found == [row["output_sha256"] for row in rows(out)]
+
+
+def test_names_that_are_only_equal_in_dots(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    struct = pa.array([{"image": jpeg(1)}], pa.struct([("image", pa.binary())]))
+    table = pa.table({"meta.image": [jpeg(0)], "meta": struct})
+    pq.write_table(table, source / "a.parquet")
+    run(source, out)
+    new = pq.read_table(out / "classical/a.parquet")
+    found = [new["meta.image"][0].as_py(), new["meta"][0].as_py()["image"]]
+    assert [(row["input"], row["input_sha256"], row["output_sha256"]) for row in rows(out)] == [
+        (name, *(hashlib.sha256(data).hexdigest() for data in (jpeg(number), found[number])))
+        for number, name in enumerate(["a.parquet/0/meta.image", "a.parquet/0/meta.image#2"])
+    ]
 
 
 def test_a_new_version_of_a_file_is_done_again(tmp_path: Path) -> None:

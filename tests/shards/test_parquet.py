@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,22 @@ from hypothesis import strategies as st
 from batchlight.errors import ImageError
 from batchlight.shards import new_pages, parquet_rewriting
 from batchlight.shards.footer import read_footer
-from batchlight.shards.levels import packed, unpacked
+from batchlight.shards.levels import deltas, packed, unpacked
 from batchlight.shards.pages import pages
-from batchlight.shards.thrift import parsed, serialized
+from batchlight.shards.thrift import (
+    BINARY,
+    I32,
+    LIST,
+    STRUCT,
+    Items,
+    Struct,
+    parsed,
+    put_varint,
+    serialized,
+)
 from batchlight.storage import Location, open_storage
 from batchlight.storage.patterns import Patterns
-from tests.support.parquets import IMAGE, contents_of, rewritten
+from tests.support.parquets import IMAGE, InMemory, contents_of, rewritten, rewritten_in_memory
 from tests.support.tars import jpeg
 
 TYPES: dict[str, pa.DataType] = {
@@ -295,6 +306,42 @@ def test_columns_are_told_by_type_or_by_content(tmp_path: Path) -> None:
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     assert columns_in(path) == ["nested"]
+    features = {"jpg": {"_type": "Value", "dtype": "binary"}, "text": {"_type": "Value"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert columns_in(path) == ["jpg", "nested"]
+
+
+def test_no_two_columns_share_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    one, several = pa.array([jpeg(1)]), pa.array([[jpeg(2), jpeg(3)]])
+    names = ["a", "a", "a#2", "b", "b/0", "b/x", "c/1", "c/2", "c", "d\x07", "d\\x07"]
+    columns = [several if name in ("b", "c") else one for name in names]
+    pq.write_table(pa.Table.from_arrays(columns, names), path)
+    found = ["a", "a#2", "a#2#2", "b", "b/0#2", "b/x", "c/1", "c/2", "c#2", "d\\x07", "d\\x07#2"]
+    assert columns_in(path) == found
+    with closing(open_storage(Location.parse(str(tmp_path))).open_reader(path.name)) as reader:
+        images = [item.path for _, item in contents_of(reader, path).images(Patterns())]
+    assert len(set(images)) == len(images) == len(names) + 2
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"use_dictionary": False}, {"data_page_version": "2.0", "write_page_index": True}]
+)
+def test_row_groups_without_rows(how: dict[str, Any], tmp_path: Path) -> None:
+    path, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    some = pa.table({"image": [jpeg(1)], "key": [1]})
+    for tables in ([some[:0]], [some[:0], some], [some, some[:0], some], [some, some[:0]]):
+        with pq.ParquetWriter(path, some.schema, **how) as writer:
+            for table in tables:
+                writer.write_table(table)
+        rewritten(path, target, lambda *_: None, ["image"])
+        assert target.read_bytes() == path.read_bytes()
+        found = rewritten(path, target, lambda name, _: name.encode(), ["image"])
+        assert pq.read_table(target)["image"].to_pylist() == [name.encode() for name in found]
+        assert pq.read_table(target)["key"].to_pylist() == [1] * len(found)
+        groups = [pq.read_metadata(target).row_group(at).num_rows for at in range(len(tables))]
+        assert groups == [len(table) for table in tables]
 
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
@@ -315,8 +362,14 @@ def test_images_of_which_only_the_path_is_there(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array(rows, IMAGE)}), path)
     storage = open_storage(Location.parse(str(tmp_path)))
     with closing(storage.open_reader(path.name)) as reader:
-        found = {i.path: i.defect for _, i in contents_of(reader, path).images(Patterns())}
-    assert found == {
+        contents = contents_of(reader, path)
+        images = [item for _, item in contents.images(Patterns())]
+        assert contents.bytes_of(images[0]) == jpeg(1)
+        with pytest.raises(ImageError, match=r"only names 2\.jpg"):
+            contents.bytes_of(images[1])
+        with pytest.raises(ImageError, match="has changed"):
+            contents.bytes_of(replace(images[0], slot=4))
+    assert {item.path: item.defect for item in images} == {
         "a.parquet/0/image": None,
         "a.parquet/1/image": "its bytes are not in the file, which only names 2.jpg",
     }
@@ -324,6 +377,49 @@ def test_images_of_which_only_the_path_is_there(tmp_path: Path) -> None:
     assert pq.read_table(target)["image"].to_pylist() == [
         {"bytes": b"new", "path": "1.jpg"},
         *rows[1:],
+    ]
+
+
+def test_a_path_that_is_not_that_of_an_image(tmp_path: Path) -> None:
+    """Of several images, or not a text: its column is one like any other."""
+    path, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    several = [{"bytes": [jpeg(1), None, jpeg(2)], "path": "x"}, {"bytes": [jpeg(3)], "path": "y"}]
+    paths = [{"bytes": jpeg(1), "path": ["x", "y"]}, {"bytes": None, "path": ["z"]}]
+    numbers = [{"bytes": jpeg(1), "path": 1}, {"bytes": None, "path": 2}]
+    binary, text = ("bytes", pa.binary()), ("path", pa.string())
+    table = pa.table(
+        {
+            "several": pa.array(several, pa.struct([("bytes", pa.list_(binary[1])), text])),
+            "paths": pa.array(paths, pa.struct([binary, ("path", pa.list_(text[1]))])),
+            "numbers": pa.array(numbers, pa.struct([binary, ("path", pa.int64())])),
+        }
+    )
+    pq.write_table(table, path)
+    assert columns_in(path) == ["several.bytes", "paths.bytes", "numbers.bytes"]
+    found = rewritten(path, target, lambda *_: b"new")
+    assert list(found) == [
+        "a.parquet/0/several.bytes/0",
+        "a.parquet/0/several.bytes/2",
+        "a.parquet/1/several.bytes/0",
+        "a.parquet/0/paths.bytes",
+        "a.parquet/0/numbers.bytes",
+    ]
+    assert pq.read_table(target)["numbers"].to_pylist() == [
+        {"bytes": b"new", "path": 1},
+        {"bytes": None, "path": 2},
+    ]
+
+
+def test_each_of_two_structs_of_one_name_has_its_paths(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pa.array([{"bytes": None, "path": name}], IMAGE) for name in ("1.jpg", "2.jpg")]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "image"]), path)
+    with closing(open_storage(Location.parse(str(tmp_path))).open_reader(path.name)) as reader:
+        found = [
+            i.defect for _, i in contents_of(reader, path, ["image", "image#2"]).images(Patterns())
+        ]
+    assert found == [
+        f"its bytes are not in the file, which only names {name}" for name in ("1.jpg", "2.jpg")
     ]
 
 
@@ -347,6 +443,92 @@ def test_damaged_files_fail_with_a_reason(tmp_path: Path) -> None:
             continue
         failed += 1
     assert failed
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"data_page_version": "1.0"},
+        {"data_page_version": "2.0", "compression": "zstd"},
+        {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY", "write_page_index": True},
+    ],
+    ids=["dictionary", "version 2", "deltas"],
+)
+def test_no_bit_of_the_metadata_makes_more_than_a_file_fail(how: dict[str, Any]) -> None:
+    """Each bit of the headers of pages, and one of each byte of the footer and what precedes it."""
+    images = [jpeg(1)[:40], None, jpeg(2)[:40]]
+    rows = [{"bytes": data, "path": None if data else "b.jpg"} for data in images]
+    output = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": pa.array(rows, IMAGE)}), output, store_schema=False, **how)
+    good = output.getvalue().to_pybytes()
+    source = InMemory(good)
+    footer = read_footer(source)
+    chunks = list(footer.chunks())
+    headers = [(p.start, p.data) for chunk in chunks for p in pages(source, chunk)]  # type: ignore[arg-type]
+    assert rewritten_in_memory(good) != good
+
+    flips = [(at, bit) for header in headers for at in range(*header) for bit in range(8)]
+    flips += [(at, at % 8) for at in range(max(chunk.end for chunk in chunks), len(good))]
+    for at, bit in flips:
+        bad = bytearray(good)
+        bad[at] ^= 1 << bit
+        with suppress(ImageError):
+            rewritten_in_memory(bytes(bad))
+
+
+def column(name: bytes, *, children: int = 0) -> Struct:
+    """An element of a schema: a group, or a column of bytes."""
+    found = Struct()
+    found.set(4, BINARY, name)
+    found.set(*((5, I32, children) if children else (1, I32, 6)))
+    return found
+
+
+@pytest.mark.parametrize("depth", [100, 300, 5000])
+def test_columns_nested_deeply(depth: int) -> None:
+    groups = [column(b"nested", children=1) for _ in range(depth)]
+    metadata = Struct()
+    metadata.set(2, LIST, Items(STRUCT, [*groups, column(b"image")]))
+    footer = serialized(metadata)
+    source = InMemory(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    if depth == 100:
+        assert len(read_footer(source).leaves) == 1
+    else:
+        with pytest.raises(ImageError, match="nested too deeply"):
+            read_footer(source)
+
+
+@pytest.mark.parametrize("kind", ["lists", "maps", "structs"])
+def test_metadata_nested_deeply(kind: str) -> None:
+    deep = {
+        "lists": b"\x19" * 5000,
+        "maps": b"\x1b" + b"\x01\xbb" * 5000,
+        "structs": b"\x1c" * 5000,
+    }
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parsed(deep[kind])
+
+
+def test_features_of_nothing(tmp_path: Path) -> None:
+    """Metadata that Hugging Face would not write is as good as none."""
+    path = tmp_path / "a.parquet"
+    odd: list[Any] = [{"image": []}, [], None, 5, {"image": {"feature": []}}, {}]
+    for features in odd:
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(pa.table({"image": [jpeg(1)]}).replace_schema_metadata(metadata), path)
+        assert columns_in(path) == ["image"]
+
+
+def test_lengths_that_would_only_take_memory() -> None:
+    """A block of 2**40 numbers without bits."""
+    data = bytearray()
+    for number in (2**40, 1, 5, 0, 0):
+        put_varint(data, number)
+    data += b"\0"
+    found, _ = deltas(memoryview(data), 0, 5)
+    assert found.tolist() == [0] * 5
+    with pytest.raises(ValueError, match="damaged"):
+        deltas(memoryview(data), 0, 4)
 
 
 def test_a_page_that_only_takes_memory(tmp_path: Path) -> None:

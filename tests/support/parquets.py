@@ -61,6 +61,46 @@ def contents_of(reader: object, path: Path, columns: Collection[str] = ()) -> Pa
     return ParquetContents(reader, Input(path.name, container=True), columns)  # type: ignore[arg-type]
 
 
+class InMemory:
+    """A file that is only its bytes; ``Reader`` and ``Writer`` for tests with thousands of them."""
+
+    remote = False
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = bytearray(data)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """``Reader.read_at``, which nothing may call with a negative number."""
+        assert offset >= 0
+        assert size >= 0
+        return bytes(self.data[offset : offset + size])
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        self.data += data
+
+
+def rewritten_in_memory(data: bytes, columns: Collection[str] = ()) -> bytes:
+    """Rewrite a file; every other image becomes longer."""
+    contents, output = contents_of(InMemory(data), Path("a.parquet"), columns), InMemory()
+    rewriter = contents.rewriter(output)  # type: ignore[arg-type]
+    try:
+        for number, (slot, item) in enumerate(contents.images(Patterns())):
+            if item.defect is not None or number % 2:
+                rewriter.kept(slot)
+            else:
+                rewriter.replace(slot, contents.bytes_of(item) + b"!")
+        rewriter.finish()
+    finally:
+        rewriter.close()
+    return bytes(output.data)
+
+
 def rewritten(
     path: Path,
     target: Path,
