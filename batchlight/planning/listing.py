@@ -116,6 +116,13 @@ class InputSet:
         is_all = len(found) <= files
         return list(self._matching(self._images_of(found[:files]), is_all)), is_all
 
+    def parquet_files(self) -> Iterator[Input]:
+        """The Parquet files that may be containers, in the order of the listing."""
+        for item in self._found():
+            is_one = item.container and item.defect is None and is_parquet_name(item.path)
+            if is_one and takes_some_of(self.patterns, item.path):
+                yield item
+
     def _found(self, at_most: int | None = None, soon: bool = False) -> Iterator[Input]:
         """Everything listed, or the first ``at_most`` files; in a folder, files of any kind."""
         if self.data_set.is_list:
