@@ -129,7 +129,7 @@ def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
 
 def _owner_of(path: str, containers: Mapping[str, str]) -> str | None:
     """The container, given by stem, that a file belongs to."""
-    start = len(_folder_of(path)) + 1
+    start = len(path) - len(path.rpartition("/")[2])
     ends = (at for at in range(len(path) - 1, start, -1) if path[at] in _BETWEEN)
     return next((containers[path[:at]] for at in ends if path[:at] in containers), None)
 

@@ -154,3 +154,15 @@ def test_compressed_files_that_are_no_tars_are_nobody_s_failure(
     assert (summary.exit_code, summary.failed_by_code) == (3, {"unsupported": 1})
     [failed] = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
     assert failed["error"] == ".tar.zst is not read; decompress it, or compress it as .tar.gz"
+
+
+@pytest.mark.parametrize("folder", ["", "set/"])
+def test_names_of_one_character_own_their_files(folder: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "in" / folder, tmp_path / "out/classical" / folder
+    write_tar(source / "0.tar", samples(2))
+    (source / "0.idx").write_bytes(dali_index(source / "0.tar"))
+    (source / "1.tar").write_bytes(b"damaged" * 1000)
+    (source / "1.json").write_text("of a shard that fails")
+    run(tmp_path / "in", tmp_path / "out")
+    assert sorted(tree(out)) == ["0.idx", "0.tar"]
+    assert (out / "0.idx").read_bytes() == dali_index(out / "0.tar")
