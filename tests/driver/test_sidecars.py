@@ -8,10 +8,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batchlight
+from batchlight.driver.repair import RepairOptions, repair
+from batchlight.worker.comparing import Problem
+from tests.driver.test_shards import problems
 from tests.support.helpers import rows, tree
+from tests.support.parquets import write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import headers_and_data, samples, write_tar
 
@@ -166,3 +172,47 @@ def test_names_of_one_character_own_their_files(folder: str, tmp_path: Path) -> 
     run(tmp_path / "in", tmp_path / "out")
     assert sorted(tree(out)) == ["0.idx", "0.tar"]
     assert (out / "0.idx").read_bytes() == dali_index(out / "0.tar")
+
+
+@pytest.mark.parametrize("becomes", ["captions", "a table"])
+def test_a_container_that_is_one_no_longer_keeps_its_output(
+    becomes: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise runs and repairs would undo each other's work, again and again."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_tar(source / "b.tar", samples(2))
+    write_parquet(source / "a.parquet", range(2))
+    run(source, out)
+    before = tree(out / "classical")
+    if becomes == "captions":  # of a tar that has appeared
+        write_tar(source / "a.tar", samples(2, 10))
+    else:
+        pq.write_table(pa.table({"n": [1]}), source / "a.parquet")
+    for _ in range(2):
+        caplog.clear()
+        run(source, out)
+        assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
+        assert "such as a.parquet: results of earlier runs are in their place" in caplog.text
+        assert problems(out) == []
+    if becomes == "captions":
+        (out / "classical/a.parquet").write_bytes(b"damaged")
+        options = RepairOptions(str(source), workers=0)
+        assert repair(str(out), list[Problem]().append, print, options).sound
+        run(source, out)
+        assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
+
+
+def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_tar(source / "b/b.tar", samples(2))
+    (source / "a").mkdir()
+    (source / "a/labels.txt").write_text("cat")
+    run(source, out, copy_others=True)
+    write_tar(source / "a/a.tar", samples(2, 10))
+    (source / "a/labels.txt").write_text("cat and dog")
+    run(source, out, copy_others=True)
+    assert (out / "classical/a/labels.txt").read_text() == "cat"
+    assert "such as a/labels.txt: results of earlier runs are in their place" in caplog.text
+    assert problems(out) == []
