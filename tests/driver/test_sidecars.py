@@ -105,6 +105,40 @@ def test_what_cannot_be_true_is_refused(
         assert command in told
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("00000.tar.md5", "it holds checksums of the old files; 'md5sum FILES'"),
+        ("SHA256SUMS", "'sha256sum FILES'"),
+        ("sha512sums.txt", "'sha512sum FILES'"),
+        ("set.sha1", "'sha1sum FILES'"),
+        ("CHECKSUMS.txt", "it holds checksums of the old files"),
+        ("set-checksums.md5", "'md5sum FILES'"),
+        ("all.sfv", "it holds checksums"),
+        ("_metadata", "'pyarrow.parquet.write_metadata'"),
+        ("00000.tar.index.sqlite", "'ratarmount SHARD'"),
+        ("train-labels.idx", "unknown format; if it is not about the containers, copy it yourself"),
+        ("00000.tar.idx", "unknown format"),
+    ],
+)
+def test_what_states_offsets_or_hashes_is_not_copied(
+    name: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "in"
+    write_tar(source / "00000.tar", samples(2))
+    (source / name).write_bytes(b"\0\0\x08\x01 neither DALI's nor Energon's")
+    for kept in ("_common_metadata", "md5.py", "labels.sqlite", "sha256.json"):
+        (source / kept).write_bytes(b"to keep")
+    run(source, tmp_path / "out")
+    assert sorted(tree(tmp_path / "out/classical")) == [
+        *("00000.tar", "_common_metadata", "labels.sqlite", "md5.py", "sha256.json"),
+    ]
+    [message] = [r.getMessage() for r in caplog.records if "beside" in r.getMessage()]
+    assert name in message
+    assert told in message
+    assert "energon" not in message
+
+
 def test_dropped_members_leave_no_index_that_lies(shards: Path, tmp_path: Path) -> None:
     members = samples(5)
     members["000000002.jpg"] = b"broken"
