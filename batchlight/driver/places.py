@@ -11,13 +11,17 @@ from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import Plan
 from batchlight.output.state import OutputState
+from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import Location
 from batchlight.storage.pacing import paced
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
-    """The input and the output. Raises ``UsageError`` if they overlap or cannot be used."""
+    """The input and the output.
+
+    Raises ``UsageError`` if they overlap or cannot be used, or if a named column does not exist.
+    """
     inputs = open_inputs(config)
     output = Location.parse(config.output) if config.output else inputs.default_output()
     if output.encloses(inputs.root):
@@ -29,6 +33,7 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             f"the output {output} contains images of the input, which would then be left "
             "out; choose another --output"
         )
+    refuse_unknown_columns(inputs)
     return inputs, output
 
 

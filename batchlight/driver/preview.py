@@ -20,6 +20,7 @@ from batchlight.engine import Engine
 from batchlight.errors import UsageError, counted
 from batchlight.host.process import one_opencv_thread
 from batchlight.output.inputs import Input
+from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
 from batchlight.report.sheet_drawing import as_png
@@ -84,6 +85,7 @@ def preview(
         raise UsageError(
             f"{target} would be inside the input {inputs.root}; choose another --output"
         )
+    refuse_unknown_columns(inputs)
     sheet = make_sheet(config, inputs, settings, images, on_step)
     drawn = as_png(sheet) if target.name.lower().endswith(".png") else sheet.as_html().encode()
     _write(target, drawn)

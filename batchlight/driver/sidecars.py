@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.engine import Engine, call_patiently, window
 from batchlight.images.container_names import is_container_name, may_be_container, stem_of
 from batchlight.images.names import is_image_name
+from batchlight.output.recordfiles import read_records
+from batchlight.output.state import OutputState
 from batchlight.planning.listing import InputSet
 from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
 from batchlight.storage import FileInfo, Location, Storage, open_storage
@@ -31,6 +36,14 @@ ENERGON_FILES = (".nv-meta/.info.json", ".nv-meta/.info.yaml")
 
 _BETWEEN = "._-"
 """Separators between the name of a container and the rest of its sidecar's name."""
+
+WRITTEN = "container_output_sha256"
+"""The column that is null for a container without an output."""
+
+IN_RECORDS = (
+    "results of earlier runs are in their place, have records and stay; to have these files, "
+    "choose another --output"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +84,10 @@ class _Tree:
 
 
 def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterator[Sidecar]:
-    """What has to be copied from the input root to the output. Raises ``StorageError``."""
+    """What has to be copied from the input root to the output. Raises ``StorageError``.
+
+    Never anything in the place of an output with records.
+    """
     root, patterns = inputs.opened(inputs.root), inputs.patterns
     there = set(open_storage(output).folders(""))
     found = {m: _Tree.of(open_storage(output.joined(m))) for m in methods if m in there}
@@ -86,11 +102,15 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
             listed[folder][stem_of(info.path)] = info.path
         elif not patterns.excludes(info.path):
             files.append(info)
+    lacking = []
     for info in files:
         container = _owner_of(info.path, listed[_folder_of(info.path)])
-        lacking = tuple(m for m, tree in found.items() if tree.lacks(info, container))
-        if lacking:
-            yield Sidecar(info.path, container, lacking)
+        if to := tuple(m for m, tree in found.items() if tree.lacks(info, container)):
+            lacking.append(Sidecar(info.path, container, to))
+    written = {s.path for s in lacking if any(s.path in found[m].others for m in s.methods)}
+    taken = _recorded(open_storage(output), written) if written else set()
+    _warn_of([Refused(path, IN_RECORDS) for path in sorted(taken)])
+    yield from (sidecar for sidecar in lacking if sidecar.path not in taken)
 
 
 async def copy(
@@ -107,13 +127,30 @@ async def copy(
             yield call_patiently(engine, copy_sidecars, context, part)
 
     refused = [item async for found in window(jobs(), engine.window) for item in found]
-    _warn_of(refused, root)
-
-
-def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
-    """Warn about files missing from the output, once per reason, with the command to make them."""
     if any(root.is_file(path) for path in ENERGON_FILES):
-        refused = [*refused, Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON)]
+        refused.append(Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON))
+    _warn_of(refused)
+
+
+def _recorded(storage: Storage, paths: Collection[str]) -> set[str]:
+    """Those of some inputs whose outputs have records, as containers or as copied files.
+
+    Such an input has become a file beside containers since, as a Parquet file does when a tar of
+    its name appears. Its output stays as recorded, or verification and runs would contradict each
+    other for ever.
+    """
+    wanted, found = pa.array(sorted(paths), pa.string()), set[str]()
+    for path in OutputState.load(storage).record_files:
+        rows = read_records(storage, path, ("input", "status", "container", WRITTEN))
+        containers = rows.filter(pc.is_valid(rows[WRITTEN]))["container"]
+        copied = rows.filter(pc.equal(rows["status"], "copied"))["input"]
+        for names in (containers, copied):
+            found.update(names.filter(pc.is_in(names, wanted)).unique().to_pylist())
+    return found
+
+
+def _warn_of(refused: Sequence[Refused]) -> None:
+    """Warn about files missing from the output, once per reason, with the command to make them."""
     by_reason: defaultdict[tuple[str, str | None], list[str]] = defaultdict(list)
     for item in refused:
         by_reason[item.reason, item.command].append(item.path)
@@ -129,7 +166,7 @@ def _warn_of(refused: Sequence[Refused], root: Storage) -> None:
 
 def _owner_of(path: str, containers: Mapping[str, str]) -> str | None:
     """The container, given by stem, that a file belongs to."""
-    start = len(_folder_of(path)) + 1
+    start = len(path) - len(path.rpartition("/")[2])
     ends = (at for at in range(len(path) - 1, start, -1) if path[at] in _BETWEEN)
     return next((containers[path[:at]] for at in ends if path[:at] in containers), None)
 

@@ -116,6 +116,13 @@ class InputSet:
         is_all = len(found) <= files
         return list(self._matching(self._images_of(found[:files]), is_all)), is_all
 
+    def parquet_files(self) -> Iterator[Input]:
+        """The Parquet files that may be containers, in the order of the listing."""
+        for item in self._found():
+            is_one = item.container and item.defect is None and is_parquet_name(item.path)
+            if is_one and takes_some_of(self.patterns, item.path):
+                yield item
+
     def _found(self, at_most: int | None = None, soon: bool = False) -> Iterator[Input]:
         """Everything listed, or the first ``at_most`` files; in a folder, files of any kind."""
         if self.data_set.is_list:
@@ -138,9 +145,18 @@ class InputSet:
 
     def is_container(self, file: FileInfo) -> bool:
         """Whether a file of a folder is a container of images."""
-        if is_parquet_name(file.path):
-            return file.defect is None and self._may_be_of_images(file)
-        return is_container_name(file.path)
+        if not is_parquet_name(file.path):
+            return is_container_name(file.path)
+        if file.defect is None:
+            return self._may_be_of_images(file)
+        # It cannot be looked into. Beside tars, it most likely describes their members.
+        return file.path.rpartition("/")[0] not in self._with_tars
+
+    @cached_property
+    def _with_tars(self) -> set[str]:
+        """The folders that hold containers other than Parquet files."""
+        listed = self.opened(self.root).walk()
+        return {f.path.rpartition("/")[0] for f in listed if is_container_name(f.path)}
 
     @cached_property
     def _may_be_of_images(self) -> Callable[[FileInfo], bool]:

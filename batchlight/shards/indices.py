@@ -1,14 +1,16 @@
-"""Indices beside a tar, which hold offsets into it: rewritten, or refused.
+"""Files beside containers that state offsets in them, or hashes: rewritten, or refused.
 
 DALI's ``wds2idx`` writes a text: ``v1.2`` and the number of samples, then a line for each sample
 with suffix, offset of the data, size and name of each of its members; ``v1.1`` has no names.
 Energon's ``.tar.idx`` is a list of little-endian 64-bit offsets: where the headers of each sample's
 first member begin, and finally where the members end. The index of ``wids`` is a JSON object with
-sizes and hashes of shards; that of ``.nv-meta`` is Energon's too.
+sizes and hashes of shards; that of ``.nv-meta`` is Energon's too. Checksums, the ``_metadata`` of a
+Parquet data set and ratarmount's indices are recognized by their names.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +20,38 @@ SUFFIX = ".idx"
 MAKES_DALI = "wds2idx SHARD"
 MAKES_ENERGON = "energon prepare FOLDER"
 MAKES_WIDS = "widsindex create SHARDS"
+MAKES_METADATA = "pyarrow.parquet.write_metadata"
+MAKES_RATARMOUNT = "ratarmount SHARD"
 
 _DALI = b"v1."
+_OFFSET_BYTES = 8
 _WIDS = b"wids-shard-index"
 _OF_COMPONENT = {b"v1.1": 3, b"v1.2": 4}
 """Words per member, by version."""
 
+_CHECKSUMS = re.compile(
+    r"(?:^|[._-])(?:(md5|sha(?:1|224|256|384|512))(?:sums?)?|checksums?|crc32|sfv)(?:\.txt)?$"
+)
+"""How the name of a file of checksums ends, in lower case, with the algorithm if it is named."""
+
 Move = tuple[int, int]
 """Offset and size."""
+
+
+def why_stale(path: str) -> tuple[str, str | None] | None:
+    """Why a file of this name is not true of the new containers, and what makes one that is.
+
+    None unless the name alone tells.
+    """
+    name = path.rpartition("/")[2].lower()
+    if found := _CHECKSUMS.search(name):
+        algorithm = found[1]
+        return "it holds checksums of the old files", algorithm and f"{algorithm}sum FILES"
+    if name == "_metadata":
+        return "it holds offsets into the old Parquet files", MAKES_METADATA
+    if name.endswith(".index.sqlite"):
+        return "it holds offsets into an old tar", MAKES_RATARMOUNT
+    return None
 
 
 def command_for(data: bytes) -> str | None:
@@ -33,9 +59,12 @@ def command_for(data: bytes) -> str | None:
     return MAKES_WIDS if _WIDS in data else None
 
 
-def command_of(index: bytes) -> str:
-    """The command that makes the index of one shard."""
-    return MAKES_DALI if index.startswith(_DALI) else MAKES_ENERGON
+def command_of(path: str, index: bytes) -> str | None:
+    """The command that makes the index of one shard; None if its format is unknown."""
+    if index.startswith(_DALI):
+        return MAKES_DALI
+    is_energon = path.endswith(f".tar{SUFFIX}") and len(index) % _OFFSET_BYTES == 0
+    return MAKES_ENERGON if is_energon else None
 
 
 def moved(index: bytes, old: Sequence[Member], new: Sequence[Member]) -> bytes | None:
@@ -55,7 +84,7 @@ def moved(index: bytes, old: Sequence[Member], new: Sequence[Member]) -> bytes |
 
 
 def _moved_offsets(index: bytes, starts: Mapping[int, int]) -> bytes | None:
-    if len(index) % 8:
+    if len(index) % _OFFSET_BYTES:
         return None
     offsets = [starts.get(offset) for (offset,) in struct.iter_unpack("<Q", index)]
     known = [offset for offset in offsets if offset is not None]

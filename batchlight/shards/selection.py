@@ -92,5 +92,9 @@ def text_of(name: bytes) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a member counts as an image: by its suffix, unless its name is hidden."""
-    return is_image_name(name) and not any(part.startswith(".") for part in name.split("/"))
+    """Whether a member counts as an image: by its suffix, unless its name is hidden.
+
+    ``.`` and ``..`` hide nothing, and are no danger: no member is ever extracted.
+    """
+    parts = (part for part in name.split("/") if part not in (".", ".."))
+    return is_image_name(name) and not any(part.startswith(".") for part in parts)

@@ -28,6 +28,9 @@ PIECE_BYTES = 2**20
 HEAD_BYTES = 2**16
 """How much of a file is examined to recognize an index."""
 LARGEST_INDEX = 64 * 2**20
+UNKNOWN_INDEX = (
+    "it is an index of an unknown format; if it is not about the containers, copy it yourself"
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Re
 
 
 def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
+    if stale := indices.why_stale(sidecar.path):
+        return Refused(sidecar.path, *stale)
     readers = steps.readers_of(Input(sidecar.path))
     with closing(steps.input.open_reader(sidecar.path)) as source:
         if sidecar.path.endswith(indices.SUFFIX):
@@ -98,7 +103,9 @@ def _copy(source: Reader, writer: Writer) -> None:
 def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) -> Refused | None:
     index = source.read_at(0, LARGEST_INDEX)
     container = sidecar.container
-    refused = Refused(sidecar.path, "it holds offsets into another file", indices.command_of(index))
+    command = indices.command_of(sidecar.path, index)
+    reason = "it holds offsets into a container" if command else UNKNOWN_INDEX
+    refused = Refused(sidecar.path, reason, command)
     if container is None or kind_of(container) != "tar":
         return refused
     try:

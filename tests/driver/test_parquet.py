@@ -18,6 +18,7 @@ from PIL import Image
 
 import batchlight
 from batchlight.driver.dry_run import dry_run
+from batchlight.driver.preview import preview
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.errors import UsageError
 from batchlight.storage import streams
@@ -25,7 +26,7 @@ from batchlight.training.evaluate import evaluate
 from tests.driver.test_shards import problems, run
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import bright_image, deadly, outcomes, rows, stable_rows, tree
-from tests.support.parquets import IMAGE, hugging_face
+from tests.support.parquets import IMAGE, hugging_face, write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import jpeg, samples, write_tar
 
@@ -198,9 +199,36 @@ def test_columns_may_be_named_or_left_out(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "a/classical/a.parquet")
     assert table["mask"].to_pylist() == columns["mask"]
     assert table["depth"].to_pylist() != columns["depth"]
-    summary = run(source, tmp_path / "c", image_column=("picture",))
-    assert summary.exit_code == 3
-    assert "no column of bytes named picture" in rows(tmp_path / "c")[0]["error"]
+
+
+def test_a_column_that_no_file_has_is_refused_before_anything_is_lost(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for number in range(2):
+        write_parquet(source / f"{number}.parquet", range(2))
+    run(source, out, image_column=("image",))
+    before = tree(out)
+    for names in (("imgae",), ("image", "imgae")):
+        job = batchlight.JobConfig(input=str(source), output=str(out), image_column=names)
+        for refused in (
+            lambda names=names: run(source, out, image_column=names),
+            lambda names=names: run(source, tmp_path / "new", image_column=names),
+            lambda job=job: dry_run(job),
+            lambda job=job: preview(job, page=str(tmp_path / "p.html")),
+        ):
+            with pytest.raises(UsageError, match=r"imgae: .* 2 Parquet files .*; there is image$"):
+                refused()
+    assert tree(out) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_without_the_column_that_others_have_fails_alone(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_parquet(source / "a.parquet", range(2))
+    pq.write_table(pa.table({"photo": [jpeg(3)]}), source / "b.parquet")
+    assert run(source, out, image_column=("photo",)).exit_code == 3
+    found = outcomes(out)
+    assert found["a.parquet"].error_code == "unsupported"
+    assert found["b.parquet/0/photo"].status == "ok"
 
 
 def test_failed_images_stay_in_their_place(tmp_path: Path) -> None:

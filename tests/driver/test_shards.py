@@ -282,6 +282,33 @@ def test_odd_members(tmp_path: Path) -> None:
     ]
 
 
+def test_dots_in_names_of_members_hide_no_image(tmp_path: Path) -> None:
+    """As GNU tar writes them for ``tar c photos/.`` or, with ``-P``, for ``tar c ../x.jpg``."""
+    names = ("photos/./0.jpg", "photos/0.jpg", "../x.jpg", "/abs/./y.jpg", "./../x.jpg")
+    hidden = ("photos/./.h.jpg", "../.thumbs/t.jpg", "photos/.../z.jpg")
+    members = {name: jpeg(number) for number, name in enumerate((*names, *hidden))}
+    write_tar(tmp_path / "in/a.tar", members)
+    (tmp_path / "in/x.jpg").write_bytes(jpeg(20))
+    assert run(tmp_path / "in", tmp_path / "out").exit_code == 0
+    inside = ("photos/./0.jpg", "photos/0.jpg", "../x.jpg", "abs/./y.jpg", "../x.jpg#2")
+    found = outcomes(tmp_path / "out")
+    assert set(found) == {"x.jpg", *(f"a.tar/{name}" for name in inside)}
+    assert {row.status for row in found.values()} == {"ok"}
+    old, new = (headers_and_data(tmp_path / p) for p in ("in/a.tar", "out/classical/a.tar"))
+    assert [told for told, _ in old] == [told for told, _ in new]
+    unchanged = [a == b for (_, a), (_, b) in zip(old, new, strict=True)]
+    assert unchanged == [False] * len(names) + [True] * len(hidden)
+    assert problems(tmp_path / "out") == []
+    damaged = tmp_path / "out/classical/a.tar"
+    before = damaged.read_bytes()
+    damaged.write_bytes(before[:-1] + b"\1")
+    options = RepairOptions(str(tmp_path / "in"), workers=0)
+    assert repair(str(tmp_path / "out"), list[Problem]().append, print, options).sound
+    assert damaged.read_bytes() == before
+    page = Path(batchlight.make_report(str(tmp_path / "out"), input=str(tmp_path / "in")))
+    assert "a.tar/../x.jpg" in page.read_text()
+
+
 def test_a_compressed_tar_is_exact_inside(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "plain")
     packed = tmp_path / "packed"

@@ -8,10 +8,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batchlight
+from batchlight.driver.repair import RepairOptions, repair
+from batchlight.worker.comparing import Problem
+from tests.driver.test_shards import problems
 from tests.support.helpers import rows, tree
+from tests.support.parquets import write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import headers_and_data, samples, write_tar
 
@@ -99,6 +105,40 @@ def test_what_cannot_be_true_is_refused(
         assert command in told
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("00000.tar.md5", "it holds checksums of the old files; 'md5sum FILES'"),
+        ("SHA256SUMS", "'sha256sum FILES'"),
+        ("sha512sums.txt", "'sha512sum FILES'"),
+        ("set.sha1", "'sha1sum FILES'"),
+        ("CHECKSUMS.txt", "it holds checksums of the old files"),
+        ("set-checksums.md5", "'md5sum FILES'"),
+        ("all.sfv", "it holds checksums"),
+        ("_metadata", "'pyarrow.parquet.write_metadata'"),
+        ("00000.tar.index.sqlite", "'ratarmount SHARD'"),
+        ("train-labels.idx", "unknown format; if it is not about the containers, copy it yourself"),
+        ("00000.tar.idx", "unknown format"),
+    ],
+)
+def test_what_states_offsets_or_hashes_is_not_copied(
+    name: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "in"
+    write_tar(source / "00000.tar", samples(2))
+    (source / name).write_bytes(b"\0\0\x08\x01 neither DALI's nor Energon's")
+    for kept in ("_common_metadata", "md5.py", "labels.sqlite", "sha256.json"):
+        (source / kept).write_bytes(b"to keep")
+    run(source, tmp_path / "out")
+    assert sorted(tree(tmp_path / "out/classical")) == [
+        *("00000.tar", "_common_metadata", "labels.sqlite", "md5.py", "sha256.json"),
+    ]
+    [message] = [r.getMessage() for r in caplog.records if "beside" in r.getMessage()]
+    assert name in message
+    assert told in message
+    assert "energon" not in message
+
+
 def test_dropped_members_leave_no_index_that_lies(shards: Path, tmp_path: Path) -> None:
     members = samples(5)
     members["000000002.jpg"] = b"broken"
@@ -154,3 +194,59 @@ def test_compressed_files_that_are_no_tars_are_nobody_s_failure(
     assert (summary.exit_code, summary.failed_by_code) == (3, {"unsupported": 1})
     [failed] = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
     assert failed["error"] == ".tar.zst is not read; decompress it, or compress it as .tar.gz"
+
+
+@pytest.mark.parametrize("folder", ["", "set/"])
+def test_names_of_one_character_own_their_files(folder: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "in" / folder, tmp_path / "out/classical" / folder
+    write_tar(source / "0.tar", samples(2))
+    (source / "0.idx").write_bytes(dali_index(source / "0.tar"))
+    (source / "1.tar").write_bytes(b"damaged" * 1000)
+    (source / "1.json").write_text("of a shard that fails")
+    run(tmp_path / "in", tmp_path / "out")
+    assert sorted(tree(out)) == ["0.idx", "0.tar"]
+    assert (out / "0.idx").read_bytes() == dali_index(out / "0.tar")
+
+
+@pytest.mark.parametrize("becomes", ["captions", "a table"])
+def test_a_container_that_is_one_no_longer_keeps_its_output(
+    becomes: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise runs and repairs would undo each other's work, again and again."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_tar(source / "b.tar", samples(2))
+    write_parquet(source / "a.parquet", range(2))
+    run(source, out)
+    before = tree(out / "classical")
+    if becomes == "captions":  # of a tar that has appeared
+        write_tar(source / "a.tar", samples(2, 10))
+    else:
+        pq.write_table(pa.table({"n": [1]}), source / "a.parquet")
+    for _ in range(2):
+        caplog.clear()
+        run(source, out)
+        assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
+        assert "such as a.parquet: results of earlier runs are in their place" in caplog.text
+        assert problems(out) == []
+    if becomes == "captions":
+        (out / "classical/a.parquet").write_bytes(b"damaged")
+        options = RepairOptions(str(source), workers=0)
+        assert repair(str(out), list[Problem]().append, print, options).sound
+        run(source, out)
+        assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
+
+
+def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_tar(source / "b/b.tar", samples(2))
+    (source / "a").mkdir()
+    (source / "a/labels.txt").write_text("cat")
+    run(source, out, copy_others=True)
+    write_tar(source / "a/a.tar", samples(2, 10))
+    (source / "a/labels.txt").write_text("cat and dog")
+    run(source, out, copy_others=True)
+    assert (out / "classical/a/labels.txt").read_text() == "cat"
+    assert "such as a/labels.txt: results of earlier runs are in their place" in caplog.text
+    assert problems(out) == []

@@ -63,6 +63,29 @@ def test_a_directory(photos: Path) -> None:
     assert all(image.modified is not None for image in found)
 
 
+def test_a_parquet_file_that_may_not_be_looked_into_is_accounted_for(tmp_path: Path) -> None:
+    """As a tar is, unless tars lie beside it, whose captions it would be."""
+    folder = tmp_path / "in"
+    for name in ("x/00000.tar", "x/captions.txt", "y/a.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    table = pa.table({"image": [b"\xff\xd8\xff"]})
+    pq.write_table(table, tmp_path / "blob")
+    pq.write_table(table, folder / "y/nl\n.parquet")
+    pq.write_table(pa.table({"n": [1]}), folder / "y/labels.parquet")
+    for name in ("a.parquet", "x/00000.parquet", "y/b.parquet", "y/dead.parquet"):
+        target = tmp_path / ("nowhere" if "dead" in name else "blob")
+        (folder / name).symlink_to(target)
+    odd = {item.path: item.defect for item in listed(folder) if item.container}
+    refused = ["a.parquet", "y/b.parquet", "y/dead.parquet", r"y/nl\x0a.parquet"]
+    assert sorted(odd) == sorted([*refused, "x/00000.tar"])
+    assert [path for path, defect in odd.items() if not defect] == ["x/00000.tar"]
+    followed = [item for item in listed(folder, follow_links=True) if item.container]
+    assert {item.path for item in followed if item.size is not None and item.defect is None} == {
+        *("a.parquet", "x/00000.tar", "y/b.parquet"),
+    }
+
+
 def test_a_directory_named_like_an_image_or_a_list(photos: Path) -> None:
     for name in ("in.jpg", "in.txt"):
         renamed = photos.rename(photos.with_name(name))
