@@ -97,8 +97,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     storage = open_storage(output, inputs.readers(output))
     storage.check(writable=True)
     with paced(config.requests_per_second), Lock(storage, str(output), new_run_id()) as lock:
-        places = (inputs, output, storage)
-        return _Run(config, weights, *places, lock, on_progress).to_the_end()
+        return _Run(config, weights, inputs, output, storage, lock, on_progress).to_the_end()
 
 
 class _Run:
@@ -148,6 +147,7 @@ class _Run:
             raise
         except BaseException as error:
             if isinstance(error, UsageError) and not self.stats.begun:
+                self.lock.refused = True
                 raise  # nothing was done: the last summary remains true
             code = getattr(error, "exit_code", ExitCode.FATAL)
             reason = str(error) if isinstance(error, BatchlightError) else repr(error)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from batchlight.errors import ClusterError, counted
 from batchlight.host.resources import free_memory, free_processes
@@ -128,6 +128,23 @@ def quick_start() -> Iterator[None]:
                 restored.callback(setattr, holder, name, before)
                 setattr(holder, name, partial(replacement, before))
         yield
+
+
+def job_of_this_path() -> Any:
+    """A configuration of Ray, for workers that import from no folder that this process does not.
+
+    Ray puts the current folder first on their path, whatever this process imports from; and that
+    may be anybody's data set, with a ``colorsys.py``. No option of Ray prevents it.
+    """
+    from ray.job_config import JobConfig
+
+    class JobOfThisPath(JobConfig):
+        def _serialize(self) -> Any:
+            ours = {os.path.abspath(folder) for folder in sys.path}  # "" is the current folder
+            self._py_driver_sys_path = [p for p in self._py_driver_sys_path if p in ours]
+            return super()._serialize()
+
+    return JobOfThisPath()
 
 
 def _start_nothing(*_: object, **__: object) -> None:

@@ -20,7 +20,13 @@ from batchlight.engine.actors import RayService, nodes_with_cpus
 from batchlight.engine.base import Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
-from batchlight.engine.own_ray import LOOK_EVERY_S, private_folder, private_token, quick_start
+from batchlight.engine.own_ray import (
+    LOOK_EVERY_S,
+    job_of_this_path,
+    private_folder,
+    private_token,
+    quick_start,
+)
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
     BatchlightError,
@@ -148,7 +154,11 @@ class RayEngine:
         self._settings.callback(its_logger.setLevel, its_logger.level)
         with quick_start() if local else nullcontext():
             ray.init(
-                address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local
+                address=self._address,
+                job_config=job_of_this_path(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **local,
             )
 
     def _look_around(self) -> None:

@@ -13,6 +13,7 @@ commit.py       the steps that change it
 replaced.py     old rows that a plan replaces
 earlier.py      what earlier runs recorded, for a new plan
 lock.py         which run holds the output
+withdrawing.py  undoing a beginning, for a run that was refused
 fence.py        a storage that rejects changes once the lock is lost
 summary.py      how a run ended
 status.py       how far a run is

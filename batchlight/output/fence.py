@@ -70,6 +70,10 @@ class FencedStorage:
         self._look()
         self.storage.sweep()
 
+    def withdraw(self) -> None:
+        self._look()
+        self.storage.withdraw()
+
     def _look_now_and_then(self) -> None:
         if not self.writes_often or time.monotonic() - self._looked_at > FRESH_FOR_S:
             self._look()

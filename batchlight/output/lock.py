@@ -36,6 +36,7 @@ from batchlight.output.layout import (
     require_known_format,
     state_trouble,
 )
+from batchlight.output.withdrawing import can_withdraw, withdraw
 from batchlight.storage import Storage
 from batchlight.storage.pacing import exempt
 
@@ -141,6 +142,8 @@ class Lock:
         self.number = 0
         self.progress: PlanProgress | None = None
         """Written with the next heartbeat; set by the follower of the run."""
+        self.refused = False
+        """Set if the run has done nothing: then nothing is left of it where it was the first."""
 
     def __enter__(self) -> Self:
         named = require_known_format(self._storage)
@@ -167,7 +170,10 @@ class Lock:
             self._thread.join()
         with exempt():
             self.require()
-            self._write(self._holder.model_copy(update={"released": True}))
+            if self.refused and can_withdraw(self._storage, self.number):
+                withdraw(self._storage)
+            else:
+                self._write(self._holder.model_copy(update={"released": True}))
 
     def check(self) -> None:
         """Raise if this run is known to have lost its lock, or must give it up.

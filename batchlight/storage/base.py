@@ -195,3 +195,6 @@ class Storage(Protocol):
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left behind."""
+
+    def withdraw(self) -> None:
+        """Remove the empty folders of a job, and those that ``check`` has created for it."""

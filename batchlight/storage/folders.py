@@ -141,6 +141,27 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
             )
 
 
+def missing_folders(path: str) -> list[str]:
+    """A folder and those above it, as far as they do not exist; the innermost first."""
+    missing = []
+    while path and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def remove_empty_folders(root: str, path: str) -> None:
+    """Remove the folder ``path`` below ``root``, with those in it. Raises ``OSError``.
+
+    Stops at the first that is not empty, or is a link.
+    """
+    with opened_folder(root, "", listed=True) as top:
+        for _, below, _, folder in os.fwalk(path, topdown=False, dir_fd=top):
+            for name in below:
+                os.rmdir(name, dir_fd=folder)
+        os.rmdir(path, dir_fd=top)
+
+
 def _open_root(root: str, make: int, mode: int) -> int:
     try:
         return os.open(root, mode | _FOLDER)

@@ -26,11 +26,13 @@ from batchlight.storage.base import (
 )
 from batchlight.storage.folders import (
     Links,
+    missing_folders,
     open_file,
     open_inside,
     opened_folder,
     reached_inside,
     refuse_link,
+    remove_empty_folders,
 )
 from batchlight.storage.local_trouble import (
     CANNOT_SYNC,
@@ -68,9 +70,12 @@ class LocalStorage:
         """Folders whose changes a power cut may still undo."""
         self._lock = threading.Lock()
         """Guards that set."""
+        self._made: list[str] = []
+        """Folders that ``check`` has created, the innermost first."""
 
     def check(self, writable: bool) -> None:
         if writable:
+            self._made = missing_folders(self.root)
             with (
                 storage_trouble(f"cannot write to {self.root}"),
                 opened_folder(self.root, TEMPORARY, make=self._readers),
@@ -220,6 +225,12 @@ class LocalStorage:
             opened_folder(self.root, TEMPORARY, listed=True) as folder,
         ):
             remove_temporaries(folder)
+
+    def withdraw(self) -> None:
+        with suppress(OSError):  # whatever is not empty stays
+            remove_empty_folders(self.root, INTERNAL)
+            for folder in self._made:
+                os.rmdir(folder)
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):

@@ -250,6 +250,9 @@ class ObjectStorage:
     def sweep(self) -> None:
         """Nothing to do: a put is atomic and leaves no temporary file."""
 
+    def withdraw(self) -> None:
+        """Nothing to do: there are no folders."""
+
     def _ask(
         self, doing: str, path: str, request: Callable[[], T], patience: timedelta | None = None
     ) -> T:

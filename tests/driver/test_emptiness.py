@@ -37,6 +37,30 @@ def refused(job: batchlight.JobConfig, code: int, says: str) -> None:
     assert batchlight.run(allowed).exit_code == 0
 
 
+@pytest.mark.parametrize("there", ["out/of", "."])
+def test_a_refused_run_leaves_nothing(tmp_path: Path, there: str) -> None:
+    """Else the folder would be an output, and left out wherever it is an input."""
+    write_images(tmp_path / "in", 1)
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / "photos" / there
+    if there == ".":
+        write_images(out, 1)
+        before = sorted(tmp_path.rglob("*"))
+    job = config(tmp_path / "in", out, include=["*.tiff"])
+    with pytest.raises(UsageError, match="leave none of 1 image"):
+        batchlight.run(job)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refused_run_leaves_what_was_there(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "out/_batchlight").mkdir(parents=True)
+    (tmp_path / "out/_batchlight/note").write_text("of mine")
+    with pytest.raises(UsageError):
+        batchlight.run(config(tmp_path / "in", tmp_path / "out", include=["*.tiff"]))
+    assert [path.name for path in (tmp_path / "out/_batchlight").iterdir()] == ["note"]
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "photos").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import logging
 import os
 import stat
@@ -17,6 +18,7 @@ from batchlight.engine import InProcessEngine, make_engine, own_ray, ray_address
 from batchlight.errors import ClusterError, UsageError
 from tests.support.helpers import COMMAND, STARTUP, batchlight_here, wait_until, write_images
 
+ROOT = Path(__file__).parents[2]
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 STRANGER = """
 import sys, ray
@@ -66,7 +68,7 @@ def test_no_stranger_gets_in_and_nothing_is_left(tmp_path: Path, token: dict[str
         "    sys.stdin.readline()\n"
         "assert 'RAY_AUTH_TOKEN' not in os.environ and 'RAY_AUTH_MODE' not in os.environ\n"
     )
-    environment = {"HOME": str(home), "PYTHONPATH": f"{STARTUP}:{Path(__file__).parents[2]}"}
+    environment = {"HOME": str(home), "PYTHONPATH": f"{STARTUP}:{ROOT}"}
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=CLEAN | environment,
@@ -113,7 +115,7 @@ with RayEngine(1, "local", 60, meanwhile=may_end.wait) as engine:
 
 def test_long_work_waits_for_what_is_done_while_ray_starts() -> None:
     """Calls do not, so a listing can begin."""
-    done = python(MEANWHILE, PYTHONPATH=f"{STARTUP}:{Path(__file__).parents[2]}")
+    done = python(MEANWHILE, PYTHONPATH=f"{STARTUP}:{ROOT}")
     assert done.returncode == 0, done.stderr
 
 
@@ -121,7 +123,7 @@ def test_a_run_in_a_home_that_cannot_be_written_to_leaves_nothing(tmp_path: Path
     """Its Ray has a folder that is of this user alone, and gone when the run has ended."""
     write_images(tmp_path / "in", 1)
     words = [*COMMAND, "run", "--input", str(tmp_path / "in"), "--workers", "1"]
-    environment = {"HOME": "/nonexistent", "PYTHONPATH": f"{STARTUP}:{Path(__file__).parents[2]}"}
+    environment = {"HOME": "/nonexistent", "PYTHONPATH": f"{STARTUP}:{ROOT}"}
     before = set(Path("/tmp").glob("bl-*"))
     with subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CLEAN | environment
@@ -133,6 +135,39 @@ def test_a_run_in_a_home_that_cannot_be_written_to_leaves_nothing(tmp_path: Path
     assert process.returncode == 0, errors
     assert not folder.exists()
     assert batchlight_here("status", tmp_path / "in-enhanced").returncode == 0
+
+
+def test_files_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
+    """It may be a data set of anybody's; Ray would put it first on the path of the workers."""
+    write_images(tmp_path / "in", 1)
+    code = Path(colorsys.__file__).read_text()
+    (tmp_path / "colorsys.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{code}")
+    done = subprocess.run(
+        [*COMMAND, "run", "--input", "in", "--workers", "1"],
+        capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
+        # As the installed program does, the driver leaves out the current folder.
+        env=CLEAN | {"PYTHONPATH": f"{STARTUP}:{ROOT}", "PYTHONSAFEPATH": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+IN_THE_CURRENT_FOLDER = """
+import asyncio, os, sys
+from batchlight.engine import RayEngine
+os.chdir(sys.argv[1])
+from nearby import place
+
+with RayEngine(1, "local", 60) as engine:
+    assert asyncio.run(engine.call(place)) == os.path.abspath("nearby.py")
+"""
+
+
+def test_workers_import_from_where_the_calling_program_does(tmp_path: Path) -> None:
+    """A notebook, and ``python -c``, import from the current folder."""
+    (tmp_path / "nearby.py").write_text("def place():\n    return __file__\n")
+    done = python(IN_THE_CURRENT_FOLDER, str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}")
+    assert done.returncode == 0, done.stderr
 
 
 def folders_of(process: subprocess.Popen[str], before: set[Path]) -> list[Path]:
@@ -248,6 +283,6 @@ def test_a_run_inside_of_a_task_that_holds_the_only_cpu(tmp_path: Path) -> None:
             "",
             folder,
             RAY_AUTH_MODE="disabled",
-            PYTHONPATH=f"{STARTUP}:{Path(__file__).parents[2]}",
+            PYTHONPATH=f"{STARTUP}:{ROOT}",
         )
     assert done.returncode == 0, done.stderr
