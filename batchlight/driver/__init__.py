@@ -20,4 +20,5 @@ preview.py     a few images with a few settings side by side
 settings.py    the settings that a preview compares
 report.py      the report, regenerated
 verify.py, repair.py   outputs compared with their records; what differs is redone
+gone.py        inputs that could be read when they were planned, and now cannot
 """

@@ -2,9 +2,9 @@
 
 An output depends on its input and on the light of its batch, and both are recorded. So a bad output
 is redone with the recorded light; if the records themselves are lost, the stored plan tells which
-images each batch had, and analysing them gives its light again. A file of records is replaced only
-when all of its rows exist, so a repair that dies has changed nothing but outputs, which the next
-repair finds correct.
+images each batch had, and analysing them gives its light again; with one of them gone, it would be
+another light, so nothing is touched then. A file of records is replaced only when all of its rows
+exist, so a repair that dies has changed nothing but outputs, which the next repair finds correct.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
 from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
+from batchlight.driver.gone import first_gone
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import engine_of
 from batchlight.driver.verify import Checker, RecordFile, Verification
 from batchlight.engine import Engine, window
 from batchlight.engine.base import Service
-from batchlight.errors import UsageError
+from batchlight.errors import ErrorCode, UsageError
 from batchlight.host.signals import Interrupt
 from batchlight.output.fence import FencedStorage
 from batchlight.output.inputs import Batch
@@ -51,6 +52,7 @@ from batchlight.output.records import (
     KEY,
     STABLE,
     UNIT,
+    Record,
     as_table,
     as_units,
     joined,
@@ -162,6 +164,11 @@ class _Repairer:
     async def repaired(self, file: RecordFile) -> list[Problem]:
         """The problems of a file, marked as repaired where they were."""
         plan, lost = await asyncio.to_thread(self._look_up, file)
+        if file.table is None:
+            batches = [some.batch for some in lost]
+            reason = await asyncio.to_thread(first_gone, self._opened_inputs(plan), batches)
+            if reason is not None:
+                return [_outcome(problem, reason) for problem in file.problems]
         redone = await self._redo(plan, lost) if lost else []
         return await asyncio.to_thread(self._record, file, redone)
 
@@ -209,8 +216,10 @@ class _Repairer:
         records = [record for done in redone for record in done.records]
         readers = reduce(and_, (done.readers for done in redone), EVERYONE)
         if table is None:
-            self._replace(file.path, as_table(records), readers)
-            return [replace(problem, repaired=True) for problem in file.problems]
+            reason = _vanished_meanwhile(records)
+            if reason is None:
+                self._replace(file.path, as_table(records), readers)
+            return [_outcome(problem, reason) for problem in file.problems]
         # A written container holds its failed images too.
         made = as_table(r for r in records if r.status != "failed" or r.container_output_sha256)
         is_old = pc.is_in(keys_of(as_units(table)), keys_of(as_units(made)))
@@ -314,6 +323,14 @@ def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> I
         keys = {(row["input"], row["method"]) for row in mine}
         lights = {row["method"]: row["batch_atmospheric_light"] for row in mine}
         yield _Lost.of(batch, keys, lights)
+
+
+def _vanished_meanwhile(records: Iterable[Record]) -> str | None:
+    """Why these rows are not those that were lost, if an image could be read only then."""
+    # One without a size could not be read when it was planned, either.
+    gone = (ErrorCode.MISSING, ErrorCode.UNREADABLE)
+    of = (r for r in records if r.error_code in gone and r.input_bytes is not None)
+    return next((f"{r.input}: {r.error}" for r in of), None)
 
 
 def _outcome(problem: Problem, reason: str | None) -> Problem:

@@ -27,6 +27,7 @@ from batchlight.output.records import (
     require_values,
 )
 from batchlight.storage import EVERYONE, Storage
+from batchlight.storage.base import NameRefusedError
 
 ROW_GROUP_ROWS = 16_384
 FOOTER_BYTES = 65_536
@@ -59,7 +60,7 @@ def write_part(
 
 
 class DamagedRecordsError(StorageError):
-    """A file of records is damaged or missing."""
+    """A file of records is damaged or missing; not one that cannot be read, which may be sound."""
 
     def __init__(self, path: str, reason: str) -> None:
         advice = (
@@ -198,6 +199,13 @@ def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
 def _damage(path: str) -> Iterator[None]:
     try:
         yield
+    except (PermissionError, NameRefusedError) as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(
+            f"cannot read the records in {path}: {reason}; make it readable and run the same "
+            "command again",
+            transient=False,
+        ) from error
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,9 +23,11 @@ from safetensors.torch import load_file, save_file
 import batchlight
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import Verification, verify
-from batchlight.errors import Interrupted, UsageError
+from batchlight.errors import Interrupted, StorageError, UsageError
 from batchlight.output.lock import Lock
+from batchlight.output.recordfiles import DamagedRecordsError
 from batchlight.storage import Location, open_storage
+from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.comparing import Problem
 from tests.support.helpers import (
@@ -240,6 +243,87 @@ def test_what_cannot_be_made_again_is_told_and_kept(out: Path) -> None:
     assert (sound, problem.repaired) == (False, False)
     assert "cannot be made again: vanished since it was listed" in problem.detail
     assert (tree(out / "classical"), rows(out)) == (left, records)
+
+
+def test_records_that_may_not_be_read_are_not_damaged(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair would otherwise replace sound ones, forgetting what only they tell."""
+    path = f"metadata/{sorted(tree(out / 'metadata'))[1]}"
+    read = LocalStorage.read
+    for error, words in (
+        (PermissionError(errno.EACCES, "Permission denied", path), "permission denied"),
+        (NameRefusedError("cannot read it: input/output error"), "input/output error"),
+    ):
+
+        def denied(self: LocalStorage, name: str, error: OSError = error) -> bytes:
+            if name == path:
+                raise error
+            return read(self, name)
+
+        before = tree(out)
+        with monkeypatch.context() as patched:
+            patched.setattr(LocalStorage, "read", denied)
+            for mend in (False, True):
+                with pytest.raises(StorageError, match=f"{path}: .*{words}") as caught:
+                    check(out, mend=mend)
+                assert not isinstance(caught.value, DamagedRecordsError)
+        assert tree(out / "metadata") == {
+            name.removeprefix("metadata/"): data
+            for name, data in before.items()
+            if name.startswith("metadata/")
+        }
+
+
+@pytest.mark.parametrize("unnamed", [False, True])
+def test_lost_records_of_a_batch_of_which_an_image_is_gone(photos: Path, unnamed: bool) -> None:
+    """Only they told what its output is, and the light of the batch: nothing is replaced."""
+    out, given = photos.parent / "out", photos.parent / "list.txt"
+    given.write_text("".join(f"{photos}/a/000{n}.jpg\n" for n in (0, 3, 6, 9)))
+    run(given, out)
+    [records] = tree(out / "metadata")
+    truncate(out / "metadata" / records)
+    if unnamed:
+        shorter = photos.parent / "shorter.txt"
+        shorter.write_text("".join(given.read_text().splitlines(keepends=True)[1:]))
+        given = shorter
+    else:
+        (photos / "a/0000.jpg").unlink()
+    left = state(out)
+    found: list[Problem] = []
+    options = RepairOptions(input=str(given), workers=0)
+    assert not repair(str(out), found.append, print, options).sound
+    [problem] = found
+    assert (problem.path, problem.repaired) == (f"metadata/{records}", False)
+    assert "cannot be made again: " in problem.detail
+    assert "a/0000.jpg: " in problem.detail
+    assert state(out) == left
+
+
+def test_an_image_that_goes_while_its_records_are_made_again(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchlight.driver.repair.first_gone", lambda *_: None)
+    name = sorted(tree(out / "metadata"))[0]
+    truncate(out / "metadata" / name)
+    (out.parent / "in/a/0000.jpg").unlink()
+    records = tree(out / "metadata")
+    sound, [problem] = check(out, mend=True)
+    assert (sound, problem.repaired) == (False, False)
+    assert "a/0000.jpg: vanished since it was listed" in problem.detail
+    assert tree(out / "metadata") == records
+
+
+def test_without_records_that_cannot_be_made_again(out: Path) -> None:
+    """Put aside, they no longer stop a run: what they described and is still there is new."""
+    (out.parent / "in/a/0000.jpg").unlink()
+    lost = out / "metadata" / sorted(tree(out / "metadata"))[0]
+    truncate(lost)
+    assert not check(out, mend=True)[0]
+    lost.rename(out.parent / lost.name)
+    assert run(out.parent / "in", out, max_failures="100%").done_now == 3
+    assert check(out) == (True, [])
+    assert (out / "classical/a/0000.jpg").exists()
 
 
 def test_the_command(out: Path) -> None:

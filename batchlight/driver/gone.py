@@ -1,0 +1,50 @@
+"""Inputs that could be read when they were planned, and now cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+
+from batchlight.host.given_up import Pool
+from batchlight.output.inputs import NOT_NAMED, Batch, Input, place_of
+from batchlight.planning.listing import InputSet
+from batchlight.storage import Location, Storage
+from batchlight.storage.base import NameRefusedError
+
+LOOKS_AT_ONCE = 16
+"""Inputs opened concurrently, since each may be a request."""
+
+
+def first_gone(inputs: InputSet, batches: Iterable[Batch]) -> str | None:
+    """Which image of some batches cannot be read any more, and why; None if all can.
+
+    Those that could not be read when they were planned do not count. Raises ``StorageError``.
+    """
+    root = inputs.opened(inputs.root)
+    with Pool(LOOKS_AT_ONCE) as pool:
+        looked = pool.map(
+            partial(_why_gone, root, inputs.opened), (i for batch in batches for i in batch.inputs)
+        )
+        reasons = [reason for reason in looked if reason is not None]
+    if not reasons:
+        return None
+    more = len(reasons) - 1
+    return reasons[0] + (f" (and {more} more)" if more else "")
+
+
+def _why_gone(root: Storage, opened: Callable[[Location], Storage], item: Input) -> str | None:
+    if item.defect == NOT_NAMED:
+        return f"{item.path}: {NOT_NAMED}"
+    if item.defect is not None or item.size is None:
+        return None
+    storage, path = place_of(item, root, opened)
+    try:
+        with closing(storage.open_reader(path)):
+            return None
+    except FileNotFoundError:
+        return f"{item.path}: vanished since it was listed"
+    except PermissionError:
+        return f"{item.path}: no permission to read it"
+    except NameRefusedError as error:
+        return f"{item.path}: {error}"
