@@ -42,26 +42,31 @@ class NewPage:
 
 
 def rewritten(
-    page: Page, content: Content, values: Values, bytes_at_most: int
+    page: Page, content: Content, values: Iterable[memoryview | None], bytes_at_most: int
 ) -> Iterator[NewPage]:
     """A page with other values in the same slots, or several pages limited to about this size.
 
-    Values are written one after another (PLAIN), whatever their encoding was.
+    Values are written one after another (PLAIN), whatever their encoding was. They are taken one
+    by one: those of a page from a dictionary may be much larger, together, than the page was.
     """
     begins = content.begins_row
+    taken: list[memoryview | None] = []
     start, size = 0, 0
     for slot, value in enumerate(values):
         length = 0 if value is None else len(value)
         if size and size + length > bytes_at_most and begins[slot]:
-            yield _new_page(page, content, values, slice(start, slot))
-            start, size = slot, 0
+            yield _new_page(page, content, start, taken)
+            taken, start, size = [], slot, 0
+        taken.append(value)
         size += length
-    yield _new_page(page, content, values, slice(start, len(values)))
+    yield _new_page(page, content, start, taken)
 
 
-def _new_page(page: Page, content: Content, values: Values, which: slice) -> NewPage:
+def _new_page(page: Page, content: Content, start: int, values: Values) -> NewPage:
+    """The page with the slots from ``start`` on that have these values."""
+    which = slice(start, start + len(values))
     repetition = content.repetition[which]
-    there = [value for value in values[which] if value is not None]
+    there = [value for value in values if value is not None]
     parts = [part for value in there for part in (len(value).to_bytes(4, "little"), value)]
     nulls = len(repetition) - len(there)
     rows = int((repetition == 0).sum())

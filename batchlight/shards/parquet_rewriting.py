@@ -161,9 +161,10 @@ class ParquetRewriter:
         column.changed = True
         column.more_values_bytes += sum(slots.values())
         content = self._content(page)
-        values = list(content.values)
-        for slot in slots:
-            values[slot] = memoryview(self._spool.get((page.start, slot)))
+        values = (
+            memoryview(self._spool.get((page.start, slot))) if slot in slots else old
+            for slot, old in enumerate(content.values)
+        )
         rows = 0
         for new in rewritten(page, content, values, PAGE_BYTES):
             at = self.sink.at

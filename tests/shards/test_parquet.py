@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from batchlight.errors import ImageError
-from batchlight.shards import new_pages, parquet_rewriting
+from batchlight.shards import new_pages, parquet_rewriting, spool
 from batchlight.shards.footer import read_footer
 from batchlight.shards.levels import deltas, packed, unpacked
 from batchlight.shards.pages import pages
@@ -529,6 +530,28 @@ def test_lengths_that_would_only_take_memory() -> None:
     assert found.tolist() == [0] * 5
     with pytest.raises(ValueError, match="damaged"):
         deltas(memoryview(data), 0, 4)
+
+
+def test_memory_does_not_grow_with_the_rows_of_a_dictionary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of their new images belong into one page of the input, which is small."""
+    monkeypatch.setattr(parquet_rewriting, "PAGE_BYTES", 2**17)
+    monkeypatch.setattr(spool, "SPOOL_BYTES", 0)
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": [jpeg(1)] * 900}), file)
+    contents = contents_of(InMemory(file.getvalue().to_pybytes()), Path("a.parquet"))
+    output = InMemory()
+    monkeypatch.setattr(output, "write", lambda _: None)
+    rewriter = contents.rewriter(output)  # type: ignore[arg-type]
+    for slot, _ in contents.images(Patterns()):
+        rewriter.replace(slot, bytes(20_000))
+    tracemalloc.start()
+    rewriter.finish()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    rewriter.close()
+    assert most < 4 * 2**20 < 900 * 20_000
 
 
 def test_a_page_that_only_takes_memory(tmp_path: Path) -> None:
