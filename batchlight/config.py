@@ -131,7 +131,9 @@ class JobConfig(BaseModel):
         description="Also read links that lead out of the input; never links to folders.",
     )
     limit: int | None = Field(
-        default=None, ge=1, description="Only the first N images of the listing."
+        default=None,
+        ge=1,
+        description="Only the first N images of the listing; a tar or Parquet file counts as one.",
     )
     copy_others: bool = Field(
         default=False, description="Also copy files that are not images, such as labels."

@@ -12,7 +12,8 @@ sink.py                 bytes on their way into a container
 tar.py                  the members of a tar
 headers.py              the numbers in a tar header: read, and rewritten in the same notation
 tar_contents.py         the images of a tar, and the tar that is written
-indices.py              indices beside a tar, which hold offsets into it
+hard_links.py           members that stay because hard links need them
+indices.py              files beside containers that hold offsets into them, or hashes
 
 thrift.py               the encoding of Parquet's metadata
 footer.py               the columns of a Parquet file, and where their chunks are

@@ -31,7 +31,7 @@ def groups_in(contents: Contents[PlaceT], config: JobConfig) -> Iterator[Group[P
     Raises ``ImageError`` for a damaged container.
     """
     patterns = Patterns(config.include, config.exclude)
-    takes_all = config.failed_images == "drop-sample"
+    takes_all = config.failed_images != "keep" or config.not_dark == "leave-out"
     group = Group[PlaceT]([])
     count = 0
     for place, item in contents.images(patterns):

@@ -20,6 +20,7 @@ ZEROS_AT_ONCE = 128 * BLOCK
 _WITHOUT_DATA = frozenset(b"123456")
 """Links, devices, folders, pipes: their size is meaningless."""
 _LINKS = frozenset(b"12")
+_HARD_LINK = ord("1")
 _FILES = frozenset(b"0\x007S")
 _FOLDER = ord("5")
 _EXTENSIONS = frozenset(b"xXgLK")
@@ -51,6 +52,8 @@ class Member:
     """Whether it is a file or a link."""
     obstacle: str | None = None
     """Why its data cannot be replaced, if so."""
+    target: bytes | None = None
+    """For a hard link: the name of the earlier member that has its data."""
 
     @property
     def sample(self) -> bytes:
@@ -109,6 +112,7 @@ class _Headers:
         self._common = common
         self._records = dict(common)
         self._long_name: bytes | None = None
+        self._long_target: bytes | None = None
 
     def member(self) -> tuple[Member | None, int]:
         """The member, and where the next one begins; None where global records stand alone."""
@@ -121,6 +125,8 @@ class _Headers:
             text = self._long_text(header)
             if kind == ord("L"):
                 self._long_name = text.rstrip(b"\0")
+            elif kind == ord("K"):
+                self._long_target = text.rstrip(b"\0")
             elif kind == ord("g"):
                 self._common.update(self._parsed(text))
                 if self._at == self._start + BLOCK + _padded(len(text)):
@@ -140,7 +146,8 @@ class _Headers:
             raise _damaged(at, "the file ends within a member")
         end = min(self._at + _padded(stored), self._source.size)
         is_file = kind in (_FILES | _LINKS) and not is_folder
-        return Member(name, self._start, at, self._at, stored, end, is_file, obstacle)
+        target = self._target_of(header) if kind == _HARD_LINK else None
+        return Member(name, self._start, at, self._at, stored, end, is_file, obstacle, target)
 
     def _size_of(self, header: bytes, kind: int) -> tuple[int, str | None]:
         """The size of its data, and why they cannot be replaced, if so."""
@@ -171,6 +178,13 @@ class _Headers:
         name, prefix = (header[s].partition(b"\0")[0] for s in (slice(100), slice(345, 500)))
         is_ustar = header[257:263] == b"ustar\0"
         return prefix + b"/" + name if is_ustar and prefix else name
+
+    def _target_of(self, header: bytes) -> bytes:
+        if b"linkpath" in self._records:
+            return self._records[b"linkpath"]
+        if self._long_target is not None:
+            return self._long_target
+        return header[157:257].partition(b"\0")[0]
 
     def _skip_sparse_map(self, header: bytes) -> None:
         """Skip the further blocks of an old GNU sparse file's map."""

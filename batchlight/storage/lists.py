@@ -100,7 +100,14 @@ def _rows(data: bytes, name: str, shown: str) -> Iterator[Row]:
         else:
             yield from ({"path": line.rstrip("\r\n")} for line in lines)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
+        if name.lower().endswith(".parquet"):
+            raise UsageError(f"{_neither(shown)}: {brief(error)}") from error
         raise UsageError(f"cannot read the list {shown}: {brief(error)}") from error
+
+
+def _neither(shown: str) -> str:
+    """What to say of a Parquet file, which is a list only if no images were found in it."""
+    return f"{shown} is neither a container of images, with the columns asked for, nor a list"
 
 
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
@@ -171,6 +178,9 @@ def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
 def _of_parquet(data: bytes, shown: str) -> Iterator[Row]:
     file = pq.ParquetFile(pa.BufferReader(data))
     schema = file.schema_arrow
+    if not set(_NAMES["path"]).intersection(schema.names):
+        there = ", ".join(map(escape_controls, schema.names)) or "none"
+        raise UsageError(f"{_neither(shown)}: it has no column 'path', but {there}")
     columns = _columns(schema.names, shown)
     texts = [name for name in columns.values() if _is_text(schema.field(name).type)]
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)

@@ -27,6 +27,7 @@ from batchlight.output.recordfiles import write_part
 from batchlight.output.records import ORDER, SCHEMA, Record, Tally, as_table
 from batchlight.shards.contents import AnyContents, Place, Rewriter
 from batchlight.shards.groups import Group, groups_in
+from batchlight.shards.hard_links import HardLinks
 from batchlight.shards.spool import Spool
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
@@ -154,10 +155,11 @@ class _Shard:
     _dropped: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     _kept: defaultdict[Method, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     """Keys of samples that are already partly written."""
+    _links: defaultdict[Method, HardLinks] = field(default_factory=lambda: defaultdict(HardLinks))
     _before: Tally = field(default_factory=Tally)
     """Tally of the groups that are done."""
     _too_late: bool = False
-    """A sample had to be left out after part of it was written."""
+    """A sample had to be left out after part of it was written, or a link's target stay."""
 
     def written(self, contents: AnyContents) -> Generator[None, None, bool]:
         """Write the whole container; returns whether to keep it, or else it has to be redone."""
@@ -187,9 +189,11 @@ class _Shard:
         return True
 
     def start_again(self) -> None:
-        """Forget everything except which samples to leave out."""
+        """Forget everything except which samples to leave out, and which members links need."""
         self._tables.clear()
         self._kept.clear()
+        for links in self._links.values():
+            links.start_again()
         self._before = Tally()
         self._too_late = False
 
@@ -254,30 +258,40 @@ class _Shard:
 
     def _emit(self, member: Place, image: Image | None, method: Method) -> None:
         """Write a member that may have changed."""
-        rewriter, config = self._rewriters[method], self.steps.config
-        if config.failed_images == "drop-sample":
-            if member.sample in self._dropped[method]:
-                rewriter.leave_out(member)
-                return
+        rewriter, links = self._rewriters[method], self._links[method]
+        unwanted = self._is_unwanted(member, image, method)
+        if unwanted and not links.need(member):
+            rewriter.leave_out(member)
+            links.leave_out(member)
+            return
+        if self.steps.config.failed_images == "drop-sample" and not unwanted:
             self._kept[method].add(member.sample)
-        if image is None:
+        self._too_late |= links.keep(member)
+        if image is None or image.failure or image.results[method].failure:
             return
         result = image.results[method]
-        if image.failure or result.failure:
-            if config.failed_images == "drop":
-                rewriter.leave_out(member)
-        elif image.skipped and config.not_dark == "leave-out":
-            rewriter.leave_out(member)
-        elif image.skipped:
+        if image.skipped:
+            result.columns["output"] = container_output(method, self.steps.container.path)
             result.columns["output_offset"] = rewriter.kept(member)
-        else:
-            assert self.steps.spool is not None
-            data = self.steps.spool.get((image.input.path, method))
-            try:
-                result.columns["output_offset"] = rewriter.replace(member, data)
-            except ValueError as error:
-                reason = f"the header of its member has no room for its size: {error}"
-                result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
+            return
+        assert self.steps.spool is not None
+        data = self.steps.spool.get((image.input.path, method))
+        try:
+            result.columns["output_offset"] = rewriter.replace(member, data)
+        except ValueError as error:
+            reason = f"the header of its member has no room for its size: {error}"
+            result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
+
+    def _is_unwanted(self, member: Place, image: Image | None, method: Method) -> bool:
+        """Whether a member is to be left out, unless a link needs it."""
+        config = self.steps.config
+        if member.sample in self._dropped[method]:
+            return True
+        if image is None:
+            return False
+        if image.failure or image.results[method].failure:
+            return config.failed_images == "drop"
+        return image.skipped and config.not_dark == "leave-out"
 
 
 def _facts_of(container: Input) -> dict[str, Any]:

@@ -282,6 +282,54 @@ def test_odd_members(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("format", ["gnu", "posix"])
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"failed_images": "drop-sample"}, ["a.txt", "b.jpg", "b.txt", "c.jpg", "thumb"]),
+        ({"failed_images": "drop"}, ["a.txt", "b.jpg", "b.txt", "c.jpg", "d.txt", "thumb"]),
+        (
+            {"not_dark": "leave-out"},
+            ["a.jpg", "a.txt", "b.jpg", "b.txt", "c.jpg", "d.jpg", "d.txt"],
+        ),
+    ],
+)
+def test_what_hard_links_need_stays(
+    options: dict[str, Any], kept: list[str], format: str, tmp_path: Path
+) -> None:
+    source, long = tmp_path / "src", "x" * 150 + "/"
+    top = source / long
+    top.mkdir(parents=True)
+    for name, data in {"a.jpg": b"broken", "a.txt": b"a room", "b.jpg": jpeg(2)}.items():
+        (top / name).write_bytes(data)
+    (top / "b.txt").hardlink_to(top / "a.txt")
+    (top / "c.jpg").write_bytes(jpeg(3, bright=True))
+    (top / "thumb").hardlink_to(top / "c.jpg")
+    (top / "d.jpg").write_bytes(b"broken")
+    (top / "d.txt").write_bytes(b"alone")
+    (top / "e.jpg").write_bytes(jpeg(4, bright=True))
+    names = [long + n for n in ("a.jpg", "a.txt", "b.jpg", "b.txt", "c.jpg", "d.jpg", "d.txt")]
+    (tmp_path / "in").mkdir()
+    names += [long + "e.jpg", long + "thumb"]
+    if format == "posix":  # so that the image fails when a link to its caption is written
+        names.append(names.pop(0))
+    gnu_tar(tmp_path / "in/x.tar", source, f"--format={format}", names=names)
+    run(tmp_path / "in", tmp_path / "out", batch_size=1, **options)
+    back = tmp_path / "back"
+    back.mkdir()
+    written = tmp_path / "out/classical/x.tar"
+    subprocess.run(["tar", "-xf", str(written), "-C", str(back)], check=True)
+    left_out = options.get("not_dark") == "leave-out"
+    found = sorted(path.name for path in (back / long).iterdir())
+    assert found == sorted({*kept, "thumb"} if left_out else {*kept, "e.jpg"})
+    assert (back / long / "b.txt").read_bytes() == b"a room"
+    assert (back / long / "thumb").read_bytes() == (top / "c.jpg").read_bytes()
+    outputs = {row["input"][-5:]: row["output"] for row in rows(tmp_path / "out")}
+    assert outputs["c.jpg"] == "classical/x.tar"
+    assert outputs["e.jpg"] == (None if left_out else "classical/x.tar")
+    assert problems(tmp_path / "out") == []
+
+
 def test_dots_in_names_of_members_hide_no_image(tmp_path: Path) -> None:
     """As GNU tar writes them for ``tar c photos/.`` or, with ``-P``, for ``tar c ../x.jpg``."""
     names = ("photos/./0.jpg", "photos/0.jpg", "../x.jpg", "/abs/./y.jpg", "./../x.jpg")
