@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from batchlight.config import BATCH_SIZE, JobConfig, Method
@@ -29,7 +30,7 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             f"the output {output} contains images of the input, which would then be left "
             "out; choose another --output"
         )
-    return inputs, output
+    return replace(inputs, output=output), output
 
 
 def engine_of(config: JobConfig, meanwhile: Callable[[], object] | None = None) -> Engine:
