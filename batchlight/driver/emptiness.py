@@ -57,6 +57,8 @@ def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
     if met.linked_folders:
         first = met.linked_folders[0]
         yield f"its link to a folder, {first}, is not followed: give its target"
+    if met.outputs:
+        yield f"its folder {met.outputs[0]} is the output of a run, and never an input"
     if others:
         yield f"it holds {counted(others, 'file')} that --copy-others copies, and nothing else"
         return
@@ -74,7 +76,7 @@ def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
             else "none of them an image"
         )
         yield f"it holds {kinds}, {which}"
-    if not met.linked_folders and not met.suffixes:
+    if not (met.linked_folders or met.outputs or met.suffixes):
         yield from _beside(given)
 
 

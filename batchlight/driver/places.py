@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from batchlight.config import BATCH_SIZE, JobConfig, Method
@@ -33,6 +34,7 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             f"the output {output} contains images of the input, which would then be left "
             "out; choose another --output"
         )
+    inputs = replace(inputs, output=output)
     refuse_unknown_columns(inputs)
     return inputs, output
 

@@ -204,6 +204,7 @@ class _Run:
         with closing(listing), closing(each_while_the_next_is_drafted(drafts)) as plans:
             for plan in plans:
                 self._found(self.counts + plan.counts, plan.in_words, not plan.has_more)
+                self._started_engine()  # no later, since it might refuse these options
                 self.state = store_plan(self.storage, self.state, plan)
                 self._do(plan)
                 if self.stopped_early:
@@ -247,13 +248,12 @@ class _Run:
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
-            config = self.config
-            engine = engine_of(config, partial(compile_for_workers, config))
-            if config.workers != 0 and ray_address(config.address) == "local":
+            engine = engine_of(self.config, partial(compile_for_workers, self.config))
+            if self.config.workers != 0 and ray_address(self.config.address) == "local":
                 self.display.say("starting Ray on this machine")
             with self._interrupt.held():
                 self._engine = self._exits.enter_context(engine)
-            require_pace(config, engine)
+            require_pace(self.config, engine)
             self.display.say(f"working in {engine.place}")
             if engine.preparing:
                 self.display.say("compiling for this machine, once per installation")

@@ -24,7 +24,13 @@ from batchlight.planning.passed_over import PassedOver
 from batchlight.shards.inventory import holds_images, may_be_of_images
 from batchlight.shards.selection import note_inside, takes_some_of
 from batchlight.storage import EVERYONE, FileInfo, Location, Storage, open_source
-from batchlight.storage.base import BAD_NAME, LINKED_FOLDER, NameRefusedError, escape_controls
+from batchlight.storage.base import (
+    BAD_NAME,
+    LINKED_FOLDER,
+    OUTPUT_FOLDER,
+    NameRefusedError,
+    escape_controls,
+)
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
 from batchlight.storage.patterns import Patterns
 
@@ -44,6 +50,8 @@ class InputSet:
     """How many images to list at most, from the first; all by default."""
     image_columns: tuple[str, ...] = ()
     """Columns of Parquet files with images; found in each file by default."""
+    output: Location | None = None
+    """That of this job, which is left out without a word."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """What the listing found besides images; complete once it has ended."""
 
@@ -170,7 +178,7 @@ class InputSet:
         return lru_cache(partial(open_source, follow_links=self.data_set.follows_links))
 
     def _images_of(self, found: Iterable[Input]) -> Iterator[Input]:
-        """Leaves out and counts what is passed over; warns of links to folders at the end."""
+        """Leaves out and counts what is passed over; warns of folders at the end."""
         if not self.data_set.is_folder:
             yield from found
             return
@@ -178,19 +186,15 @@ class InputSet:
         for item in found:
             if item.defect == LINKED_FOLDER:
                 met.linked_folders.append(item.path)
+            elif item.defect == OUTPUT_FOLDER:
+                if self.root.joined(item.path[:-1]) != self.output:
+                    met.outputs.append(item.path)
             elif not _is_other(item) or self._is_copied(item.path):
                 yield item
             else:
                 self.patterns.note(item.path)
                 met.add(item.path, beside=self._goes_along(item))
-        if met.linked_folders:
-            logger.warning(
-                "links to folders in %s are not followed: %d, such as %s; give their targets as "
-                "inputs of their own",
-                self.root,
-                len(met.linked_folders),
-                met.linked_folders[0],
-            )
+        met.warn_of_folders(self.root)
 
     def _matching(self, found: Iterable[Input], is_all: bool = True) -> Iterator[Input]:
         for item in found:

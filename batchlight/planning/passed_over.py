@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from batchlight.storage import Location
+
 SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
 """How many suffixes to count separately, and how long they may be; the rest share one count."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -25,6 +30,8 @@ class PassedOver:
     """What a listing found besides the images that it yields."""
 
     linked_folders: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    """Folders that are outputs of other jobs."""
     not_matching: int = 0
     """Images that ``--include`` and ``--exclude`` leave out."""
     _suffixes: Counter[str] = field(default_factory=Counter)
@@ -56,9 +63,25 @@ class PassedOver:
     def clear(self) -> None:
         """Forget everything, before another listing."""
         self.linked_folders.clear()
+        self.outputs.clear()
         self.not_matching = self._beside = 0
         self._suffixes.clear()
         self._folders.clear()
+
+    def warn_of_folders(self, root: Location) -> None:
+        """Warn of folders below ``root`` that the listing has not entered."""
+        if linked := self.linked_folders:
+            logger.warning(
+                "links to folders in %s are not followed: %d, such as %s; give their targets as "
+                "inputs of their own",
+                root, len(linked), linked[0],
+            )  # fmt: skip
+        if outputs := self.outputs:
+            logger.warning(
+                "folders in %s are left out, since they are outputs of runs: %d, such as %s; "
+                "delete the folder _batchlight in one that is not",
+                root, len(outputs), outputs[0],
+            )  # fmt: skip
 
     @property
     def suffixes(self) -> Counter[str]:

@@ -17,6 +17,8 @@ BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
 
 LINKED_FOLDER = "it is a link to a folder, and none is followed"
 
+OUTPUT_FOLDER = "it is the output of a run, and never an input"
+
 
 def escape_controls(name: str) -> str:
     r"""The name as text for a table or a terminal.
@@ -52,7 +54,8 @@ class FileInfo:
     path: str
     """Relative to the storage's root, separated by ``/``; always valid, printable text.
 
-    A folder that is not entered, since it cannot be listed or is a link, ends in a slash.
+    A folder that is not entered, since it cannot be listed, is a link or an output, ends in a
+    slash.
     """
 
     size: int | None = None
@@ -123,10 +126,10 @@ class Storage(Protocol):
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
-        Left out: hidden names (any part starting with a dot), and folders that hold
-        ``_batchlight``, which are somebody's output. ``at_most``: this many files are enough, so a
-        store need not list more. ``soon``: yield files before the listing has ended, where the
-        store lists in order; this raises ``ListedLateError``, very rarely.
+        Left out: hidden names (any part starting with a dot), and what is in folders that hold
+        ``_batchlight`` with files in it, which are somebody's output. ``at_most``: this many files
+        are enough, so a store need not list more. ``soon``: yield files before the listing has
+        ended, where the store lists in order; this raises ``ListedLateError``, very rarely.
         """
 
     def names(self, folder: str) -> list[str]:

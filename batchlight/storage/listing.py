@@ -14,7 +14,14 @@ from typing import Any
 import obstore
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import BAD_NAME, INTERNAL, FileInfo, ListedLateError, escape_controls
+from batchlight.storage.base import (
+    BAD_NAME,
+    INTERNAL,
+    OUTPUT_FOLDER,
+    FileInfo,
+    ListedLateError,
+    escape_controls,
+)
 from batchlight.storage.connecting import endpoint_of
 from batchlight.storage.location import Location
 
@@ -151,6 +158,9 @@ class SortingTable:
                 "images among them are taken as inputs; move them or leave them out with --exclude",
                 folder,
             )
+        if folder and folder not in self._outputs:  # the folder itself, to be told of
+            mark = "INSERT INTO file (path, defect) VALUES (?, ?)"
+            self._table.execute(mark, [below, OUTPUT_FOLDER])
         self._outputs.add(folder)
 
     def ready(self, last: str) -> Iterator[FileInfo]:
@@ -180,7 +190,8 @@ class SortingTable:
             if earlier is not None and (earlier.path != name or earlier.defect != defect):
                 yield earlier
             known = (name, size, date, etag, defect)
-            earlier = FileInfo(*known) if self._is_input(name) else None
+            is_mark = defect == OUTPUT_FOLDER
+            earlier = FileInfo(*known) if self._is_input(name[:-1] if is_mark else name) else None
         if earlier is not None:
             yield earlier
 

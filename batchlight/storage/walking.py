@@ -6,24 +6,33 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import BAD_NAME, INTERNAL, LINKED_FOLDER, FileInfo, escape_controls
+from batchlight.storage.base import (
+    BAD_NAME,
+    INTERNAL,
+    LINKED_FOLDER,
+    OUTPUT_FOLDER,
+    FileInfo,
+    escape_controls,
+)
 from batchlight.storage.folders import LEAVES, Links, leaves
 from batchlight.storage.local_trouble import DENIED, GONE, NO_FILE, storage_trouble
 
 
 def walk(root: str, links: Links) -> Iterator[FileInfo]:
     """What ``Storage.walk`` gives. Raises ``StorageError``."""
-    folders = [_entries(root, "") or iter(())]
+    top = _entries(root, "")
+    folders = [] if isinstance(top, FileInfo) else [top]
     while folders:
         path = next(folders[-1], None)
         if path is None:
             folders.pop()
         elif path.endswith("/"):
-            if (entries := _entries(root, path)) is None:
-                yield FileInfo(_readable(path))
+            if isinstance(entries := _entries(root, path), FileInfo):
+                yield entries
             else:
                 folders.append(entries)
         elif (info := _described(root, path, links)) is not None:
@@ -39,10 +48,11 @@ def time_of(nanoseconds: int) -> datetime | None:
         return None
 
 
-def _entries(root: str, prefix: str) -> Iterator[str] | None:
+def _entries(root: str, prefix: str) -> Iterator[str] | FileInfo:
     """Paths in one folder, in order; those of folders, like ``prefix``, end in a slash.
 
-    They may hold bytes that are not UTF-8. None for a folder that cannot be listed.
+    They may hold bytes that are not UTF-8. The folder itself if it is not to be entered: it cannot
+    be listed, or is an output.
     """
     folder = os.path.join(root, prefix)
     keep = GONE | DENIED | {errno.EIO} if prefix else GONE
@@ -55,11 +65,23 @@ def _entries(root: str, prefix: str) -> Iterator[str] | None:
             return iter(())
         raise StorageError(f"{folder} no longer exists", transient=False) from None
     except OSError:
-        return None
-    if INTERNAL + "/" in names:
-        return iter(())
-    names = sorted((name for name in names if not name.startswith(".")), key=_readable)
+        return FileInfo(_readable(prefix))
+    internal = INTERNAL + "/"
+    if internal in names and _holds_files(os.path.join(folder, internal)):
+        return FileInfo(_readable(prefix), defect=OUTPUT_FOLDER)
+    names = sorted((n for n in names if not n.startswith(".") and n != internal), key=_readable)
     return (prefix + name for name in names)
+
+
+def _holds_files(internal: str) -> bool:
+    """Whether any run has come as far as its lock; one that is refused may leave empty folders."""
+    with suppress(OSError):
+        return any(files for _, _, files in os.walk(internal, onerror=_raised))
+    return True
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _described(root: str, path: str, links: Links) -> FileInfo | None:

@@ -88,6 +88,27 @@ def test_folders_that_are_links(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "are not followed: 2, such as test/" in caplog.text
 
 
+def test_folders_that_are_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos, new = tmp_path / "photos", tmp_path / "new"
+    write_images(new, 1)
+    assert batchlight.run(config(new, photos / "night")).exit_code == 0
+    refused(config(photos, tmp_path / "out"), 2, "its folder night/ is the output of a run, and")
+    write_images(photos, 1)
+    caplog.clear()
+    own = config(photos, photos / "enhanced")
+    with caplog.at_level(logging.WARNING):
+        assert [dry_run(own).inputs, batchlight.run(own).inputs] == [1, 1]
+    said = [record.message for record in caplog.records if "are left out" in record.message]
+    assert len(said) == 2
+    assert all("outputs of runs: 1, such as night/;" in text for text in said)
+
+
+def test_an_empty_folder_of_state_makes_no_output(tmp_path: Path) -> None:
+    write_images(tmp_path / "in/night", 1)
+    (tmp_path / "in/night/_batchlight/tmp").mkdir(parents=True)
+    assert dry_run(config(tmp_path / "in", tmp_path / "out")).inputs == 1
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "txt"])
 def test_a_list_that_is_a_folder(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / f"list.{suffix}"

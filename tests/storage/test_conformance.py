@@ -13,7 +13,7 @@ import pytest
 
 from batchlight.output.layout import LOCKS, is_output
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import OUTPUT_FOLDER, NameRefusedError
 from batchlight.storage.objects import LARGE_BYTES
 from tests.support.s3_server import BUCKET
 
@@ -190,7 +190,10 @@ def test_a_walk_ends_after_as_many_files_as_will_do(place: Place) -> None:
 def test_a_walk_passes_over_hidden_names_and_outputs(place: Place) -> None:
     seen = ["a/x.jpg", "outer.jpg", "z/z.jpg"]
     hidden = [".h/x.jpg", "a/.h.jpg", "out/_batchlight/plan/x", "out/Z.jpg", "out/deep/y.jpg"]
-    assert walked(written(place, *seen, *hidden)) == seen
+    found = list(written(place, *seen, *hidden).walk())
+    assert [info.path for info in found if info.defect is None] == seen
+    assert [i.path for i in found if i.defect is not None] == ["out/"]
+    assert {i.defect for i in found} == {None, OUTPUT_FOLDER}
 
 
 def test_control_characters_are_a_defect(place: Place) -> None:

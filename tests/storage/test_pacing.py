@@ -172,3 +172,19 @@ def test_too_little_for_each_worker_is_refused() -> None:
     config = batchlight.JobConfig(input="in", requests_per_second=0.5)
     with pytest.raises(UsageError, match=r"^--requests-per-second 0\.5 is less than one for each"):
         require_pace(config, engine)
+
+
+def test_it_is_refused_before_a_plan_is_stored(tmp_path: Path) -> None:
+    """Else the corrected command would first do what the refused one had planned."""
+    write_images(tmp_path / "in", 2)
+    config = batchlight.JobConfig(
+        input=str(tmp_path / "in"), output=str(tmp_path / "out"), workers=0, progress="off"
+    )
+    too_slow = config.model_copy(update={"requests_per_second": 0.5})
+    with pytest.raises(UsageError, match="--requests-per-second"):
+        batchlight.run(too_slow)
+    assert not (tmp_path / "out").exists()
+    assert batchlight.run(config.model_copy(update={"limit": 1})).ok == 1
+    with pytest.raises(UsageError, match="--requests-per-second"):
+        batchlight.run(too_slow)
+    assert batchlight.run(config.model_copy(update={"limit": 1})).ok == 1

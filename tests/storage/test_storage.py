@@ -63,7 +63,9 @@ def inputs_of(paths: list[str]) -> list[str]:
         if not any(part.startswith(".") for part in path.split("/"))
         and not any(path.startswith(output) for output in outputs)
     )
-    return sorted(set(seen), key=str.encode)
+    shown = {o for o in outputs if not any(o != p and o.startswith(p) for p in outputs)}
+    shown -= {o for o in shown if not o or "/." in f"/{o}"}
+    return sorted({*seen, *shown}, key=str.encode)
 
 
 @settings(max_examples=100)
