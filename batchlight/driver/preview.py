@@ -25,7 +25,7 @@ from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photo
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.publishing import write_file
+from batchlight.storage.publishing import require_replaceable, write_file
 from batchlight.worker.image import Failure, Image
 from batchlight.worker.steps import of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
@@ -311,6 +311,8 @@ def _target(page: str | None, png: bool) -> Location:
         )
     elif not os.access(target.parent.path, os.W_OK):
         raise UsageError(f"no permission to write to {target.parent}; choose another --output")
+    else:
+        require_replaceable(target.path)
     return target
 
 
