@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -167,7 +168,8 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
             began, share_before = time.monotonic(), look.stop.progress
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
-    say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
+    run = f"batchlight run --input FOLDER --method absgn --weights {shlex.quote(config.out)}"
+    say(f"the weights are in {config.out}; try them with: {run}")
 
 
 def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:

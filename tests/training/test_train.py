@@ -152,7 +152,7 @@ def test_a_training_from_end_to_end(trained: tuple[Path, str]) -> None:
     assert lines[1].startswith("epoch 1 of 2: loss ")
     assert lines[2].startswith("epoch 2 of 2: loss ")
     assert lines[2].endswith(", 0:00:00 left")
-    assert str(out) in lines[3]
+    assert lines[3].endswith(f"batchlight run --input FOLDER --method absgn --weights {out}")
     assert len(lines) == 4
 
 
