@@ -67,7 +67,7 @@ def preview(
     config: JobConfig,
     settings: Sequence[str] = (),
     *,
-    page: str | None = None,
+    page: str | os.PathLike[str] | None = None,
     images: int = IMAGES,
     png: bool = False,
     on_step: OnStep = lambda _: None,
@@ -296,7 +296,7 @@ def _failed(item: Input, failure: Failure) -> FailedImage:
     return FailedImage(item.path, failure.code, failure.message)
 
 
-def _target(page: str | None, png: bool) -> Location:
+def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
     """Where the page goes, checked to be writable. Raises ``UsageError``."""
     target = Location.parse(page or ("preview.png" if png else "preview.html"))
     if png and not target.name.lower().endswith(".png"):

@@ -29,8 +29,9 @@ class Location:
     """Local: an absolute path. Remote: the key, without a slash at either end."""
 
     @classmethod
-    def parse(cls, text: str) -> Location:
+    def parse(cls, place: str | os.PathLike[str]) -> Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket name."""
+        text = os.fspath(place)
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
         if meant := _NO_TWO_SLASHES.match(text):

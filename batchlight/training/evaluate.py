@@ -7,6 +7,7 @@ colour as three equal channels, 8 with 16 bit as 16 bit (times 257).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -91,8 +92,8 @@ class Evaluation:
 
 
 def evaluate(
-    enhanced: str,
-    reference: str,
+    enhanced: str | os.PathLike[str],
+    reference: str | os.PathLike[str],
     on_score: Callable[[Score, int], object] | None = None,
     size: int | None = None,
 ) -> Evaluation:
