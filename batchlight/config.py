@@ -7,6 +7,7 @@ described once, here.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -100,6 +101,7 @@ Names = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(_as_tuple),
 ]
+Place = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, os.PathLike) else v)]
 
 
 class JobConfig(BaseModel):
@@ -110,11 +112,11 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    input: str = Field(
+    input: Place = Field(
         min_length=1,
         description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
     )
-    output: str | None = Field(
+    output: Place | None = Field(
         default=None,
         min_length=1,
         description="Where to write.",
@@ -202,7 +204,7 @@ class JobConfig(BaseModel):
         description="The network; absgn-small has a quarter of its channels.",
         json_schema_extra={"default": "absgn on GPUs, absgn-small on CPUs"},
     )
-    weights: str | None = Field(
+    weights: Place | None = Field(
         default=None,
         min_length=1,
         description="A safetensors file of ABSGN weights.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from batchlight.absgn.loading import choose_model, weights_of
 from batchlight.classical.dehaze import DehazeParameters, analyse
 from batchlight.classical.dehaze import enhance as dehaze
-from batchlight.config import Device, JobConfig, Method, ModelName
+from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.host.resources import local_gpus
 from batchlight.images.mixing import mix
 
@@ -54,7 +55,7 @@ def enhance(
     the network cannot process.
     """
     _check(image, channel_order)
-    config = _config(
+    config = _validated(
         method=method,
         target_luminance=target_luminance,
         not_dark=not_dark,
@@ -102,6 +103,17 @@ def _check(image: object, channel_order: str) -> None:
         raise ValueError("image has no pixels")
     if channel_order not in ("rgb", "bgr"):
         raise ValueError("channel_order must be 'rgb' or 'bgr'")
+
+
+def _validated(**options: Any) -> JobConfig:
+    """The validated options; a run takes several methods, this takes one. Raises ``ValueError``."""
+    for name, value in options.items():
+        if not isinstance(value, Hashable):
+            raise ValueError(f"{name} is {value!r}, but must be a single value")
+    if options["method"] not in METHODS:
+        allowed = " or ".join(map(repr, METHODS))
+        raise ValueError(f"method is {options['method']!r}, but must be {allowed}")
+    return _config(**options)
 
 
 @lru_cache(maxsize=CONFIGS)

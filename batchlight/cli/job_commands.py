@@ -12,7 +12,7 @@ import typer
 from batchlight._version import __version__
 from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import print_comparison, print_facts, print_summary, telling
-from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, takes_options_of
+from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, require_effect, takes_options_of
 from batchlight.cli.streams import forgive_stdout
 from batchlight.config import JobConfig
 from batchlight.driver.settings import IMAGES, IMAGES_AT_MOST
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchlight.driver.estimates import Estimate
 
 
-@takes_options_of(JobConfig, GROUPS)
+@takes_options_of(JobConfig, GROUPS, require_effect)
 def run(config: JobConfig, *, debug: Debug = False) -> None:
     """Enhance a data set.
 
@@ -45,7 +45,7 @@ def run(config: JobConfig, *, debug: Debug = False) -> None:
     sys.exit(summary.exit_code)
 
 
-@takes_options_of(JobConfig, GROUPS)
+@takes_options_of(JobConfig, GROUPS, require_effect)
 def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what a run would do, without writing anything."""
     from dataclasses import asdict

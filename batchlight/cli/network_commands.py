@@ -51,7 +51,7 @@ def evaluate(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", min=7, metavar="N", help="Compare all of them at N x N pixels."),
+        typer.Option("--size", metavar="N", help="Compare all of them at N x N pixels, 7 to 4096."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 
-from batchlight.config_file import make_config
+from batchlight.config import JobConfig
+from batchlight.config_file import C, make_config
+from batchlight.errors import UsageError
 
 GROUPS = {
     "What and where": (
@@ -30,6 +32,9 @@ GROUPS = {
         *("retry_failed", "overwrite", "progress"),
     ),
 }
+
+OF_ABSGN = (*GROUPS["ABSGN"], "gpu_workers")
+"""Options that have no effect on any other method."""
 
 PREVIEW_GROUPS = {
     "What": ("input", "include", "exclude", "follow_links", "image_column"),
@@ -60,11 +65,14 @@ METAVARS = {
 
 
 def takes_options_of(
-    kind: type[BaseModel], groups: Mapping[str, Sequence[str]]
+    kind: type[C],
+    groups: Mapping[str, Sequence[str]],
+    check: Callable[[C, Collection[str]], None] = lambda config, given: None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command every option of a config, and call it with the resulting config.
 
-    Options that are not given are left out of the config, so that those of a file apply.
+    Options that are not given are left out of the config, so that those of a file apply. ``check``:
+    called with the config and the options given on the command line; may raise ``UsageError``.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +80,9 @@ def takes_options_of(
         def with_config(config_file: str | None, **values: Any) -> None:
             own = {name: values.pop(name) for name in own_names if name in values}
             given = {name: value for name, value in values.items() if value not in (None, [], ())}
-            command(make_config(kind, given, config_file), **own)
+            config = make_config(kind, given, config_file)
+            check(config, given.keys())
+            command(config, **own)
 
         own_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         own_names = [parameter.name for parameter in own_parameters]
@@ -87,6 +97,19 @@ def takes_options_of(
         return with_config
 
     return decorate
+
+
+def require_effect(config: JobConfig, given: Collection[str]) -> None:
+    """Raise ``UsageError`` for an option of ABSGN on a command line that does not ask for it.
+
+    A file of options, which several jobs may share, can hold such options.
+    """
+    useless = [name for name in OF_ABSGN if name in given]
+    if useless and "absgn" not in config.method:
+        option = "--" + useless[0].replace("_", "-")
+        raise UsageError(
+            f"{option} has no effect without --method absgn; add that, or leave {option} out"
+        )
 
 
 def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Parameter:

@@ -26,7 +26,7 @@ from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photo
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.publishing import write_file
+from batchlight.storage.publishing import require_replaceable, write_file
 from batchlight.worker.image import Failure, Image
 from batchlight.worker.steps import of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
@@ -68,7 +68,7 @@ def preview(
     config: JobConfig,
     settings: Sequence[str] = (),
     *,
-    page: str | None = None,
+    page: str | os.PathLike[str] | None = None,
     images: int = IMAGES,
     png: bool = False,
     on_step: OnStep = lambda _: None,
@@ -298,7 +298,7 @@ def _failed(item: Input, failure: Failure) -> FailedImage:
     return FailedImage(item.path, failure.code, failure.message)
 
 
-def _target(page: str | None, png: bool) -> Location:
+def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
     """Where the page goes, checked to be writable. Raises ``UsageError``."""
     target = Location.parse(page or ("preview.png" if png else "preview.html"))
     if png and not target.name.lower().endswith(".png"):
@@ -313,6 +313,8 @@ def _target(page: str | None, png: bool) -> Location:
         )
     elif not os.access(target.parent.path, os.W_OK):
         raise UsageError(f"no permission to write to {target.parent}; choose another --output")
+    else:
+        require_replaceable(target.path)
     return target
 
 

@@ -10,6 +10,7 @@ exist, so a repair that dies has changed nothing but outputs, which the next rep
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
@@ -74,7 +75,7 @@ _NOT_OPTIONS = ("method", "algorithm", "weights")
 class RepairOptions:
     """Where a repair works, and with what; never taken from what the output says about it."""
 
-    input: str | None = None
+    input: str | os.PathLike[str] | None = None
     """The input given to the run; without it, nothing is read again."""
     follow_links: bool = False
     copy_others: bool = False
@@ -85,7 +86,7 @@ class RepairOptions:
 
 
 def repair(
-    output: str,
+    output: str | os.PathLike[str],
     on_problem: Callable[[Problem], object],
     say: Callable[[str], None],
     options: RepairOptions = RepairOptions(),
@@ -97,6 +98,7 @@ def repair(
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
+    output = os.fspath(output)
     storage = open_output(output)
     interrupt = Interrupt(say)
     result = Verification(output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from batchlight.config import JobConfig
 from batchlight.config_file import make_config
 from batchlight.output.status import open_output
@@ -10,7 +12,11 @@ from batchlight.report import write_report
 from batchlight.storage import Location
 
 
-def make_report(output: str, input: str | None = None, follow_links: bool = False) -> str:
+def make_report(
+    output: str | os.PathLike[str],
+    input: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
+) -> str:
     """Regenerate the report of an output and return its path; the same as ``batchlight report``.
 
     ``input`` and ``follow_links`` are those of the run. Its images are shown only if they are

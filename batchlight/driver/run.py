@@ -90,7 +90,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
     was done until then is kept, and the same call continues from there.
     """
-    if config.workers != 0:
+    if config.workers != 0 or config.address is not None:
         ray_address(config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)

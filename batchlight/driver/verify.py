@@ -6,6 +6,7 @@ Read-only: nothing here changes what is on disk (``repair`` does).
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ class Verification:
 
 
 def verify(
-    output: str,
+    output: str | os.PathLike[str],
     on_problem: Callable[[Problem], object],
     on_progress: Callable[[Verification], object] | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -100,7 +101,7 @@ def verify(
     storage = open_output(output)
     if (holder := holder_of(storage)) is not None:
         raise LockedError(f"{holder} is working on {output}; verify it once that has ended")
-    result = Verification(output)
+    result = Verification(os.fspath(output))
     checker = Checker(storage, result, on_progress)
 
     def tell(problems: Iterable[Problem]) -> None:

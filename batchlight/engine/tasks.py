@@ -283,6 +283,10 @@ class RayEngine:
 def ray_address(address: str | None) -> str:
     """The meaning of ``--address``; ``local`` is a Ray of our own. Raises ``UsageError``."""
     found = address or os.environ.get("RAY_ADDRESS") or "local"
+    if "@" in found:
+        raise UsageError(
+            "--address (or RAY_ADDRESS) must not hold credentials; write only the host and the port"
+        )
     if found.startswith("ray://"):
         raise UsageError(
             f"--address (or RAY_ADDRESS) is {found}, but a run needs its own connection, not the "

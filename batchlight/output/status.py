@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from batchlight.errors import UsageError
@@ -35,12 +36,12 @@ class Status:
     """Whether the listing goes on after the last plan, so that another plan follows."""
 
 
-def open_output(text: str) -> Storage:
+def open_output(place: str | os.PathLike[str]) -> Storage:
     """The storage of an output.
 
     Raises ``UsageError`` if nothing was ever run there, or only by a later version.
     """
-    location = Location.parse(text)
+    location = Location.parse(place)
     storage = open_storage(location)
     storage.check(writable=False)
     if not is_output(storage):
@@ -49,9 +50,9 @@ def open_output(text: str) -> Storage:
     return storage
 
 
-def read_status(text: str) -> Status:
+def read_status(output: str | os.PathLike[str]) -> Status:
     """Look at an output without changing it."""
-    storage = open_output(text)
+    storage = open_output(output)
     state = OutputState.load(storage)
     holder = holder_of(storage)
     planned = state.plan.rows if state.plan else 0
@@ -59,7 +60,7 @@ def read_status(text: str) -> Status:
     summary = read_summary(storage)
     ended = "finished" if state.to_go_on_with is None and summary else "interrupted"
     return Status(
-        output=text,
+        output=os.fspath(output),
         state="running" if holder else ended,
         images=state.plan.counts.todo if state.plan else 0,
         planned=max(planned, told.planned if told else 0),

@@ -142,9 +142,9 @@ class _Headers:
         if kind == ord("S"):
             self._skip_sparse_map(header)
         stored = 0 if kind in _WITHOUT_DATA or is_folder else size
-        if self._at + stored > self._source.size:
+        end = self._at + _padded(stored)
+        if end > self._source.size:  # even if only padding is missing, so is what followed it
             raise _damaged(at, "the file ends within a member")
-        end = min(self._at + _padded(stored), self._source.size)
         is_file = kind in (_FILES | _LINKS) and not is_folder
         target = self._target_of(header) if kind == _HARD_LINK else None
         return Member(name, self._start, at, self._at, stored, end, is_file, obstacle, target)
@@ -201,9 +201,9 @@ class _Headers:
         if size > LONG_HEADER_BYTES:
             raise _damaged(at, f"a header of {size} bytes is none that a writer makes")
         text = self._source.read_at(self._at, size)
-        if len(text) < size:
-            raise _damaged(at, "the file ends within a header")
         self._at += _padded(size)
+        if self._at > self._source.size:
+            raise _damaged(at, "the file ends within a header")
         return text
 
     def _parsed(self, text: bytes) -> dict[bytes, bytes]:

@@ -67,8 +67,7 @@ class TarRewriter:
         self._copy_until(place.data)
         at = self.sink.at
         self.sink.put(data)
-        if place.end % BLOCK == 0:  # otherwise the file ends there, within a block
-            self.sink.put(bytes(-len(data) % BLOCK))
+        self.sink.put(bytes(-len(data) % BLOCK))
         self._read = place.end
         return at
 

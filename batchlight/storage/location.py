@@ -13,6 +13,12 @@ SCHEMES = ("s3", "gs", "az")
 
 # A client puts the bucket into a URL, where any other character would name another bucket.
 _NO_TWO_SLASHES = re.compile(rf"(?:{'|'.join(SCHEMES)}):(?!//)")
+# Parameters of signed URLs; otherwise a question mark may be part of a key.
+_SIGNED = re.compile(
+    r"\?(?:.*&)?(?:sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token)"
+    "|awsaccesskeyid|googleaccessid)=",
+    re.IGNORECASE,
+)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 
@@ -29,8 +35,9 @@ class Location:
     """Local: an absolute path. Remote: the key, without a slash at either end."""
 
     @classmethod
-    def parse(cls, text: str) -> Location:
+    def parse(cls, place: str | os.PathLike[str]) -> Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket name."""
+        text = os.fspath(place)
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
         if meant := _NO_TWO_SLASHES.match(text):
@@ -57,7 +64,7 @@ class Location:
             raise UsageError(
                 "access points (arn:...) are not supported; name the bucket and the prefix"
             )
-        if "@" in bucket or ":" in bucket:
+        if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
             raise UsageError(
                 f"a {scheme}:// location must not hold credentials; "
                 "set them in the environment and write only the bucket and the prefix"

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from batchlight.errors import StorageError
+from batchlight.errors import StorageError, UsageError
 from batchlight.storage.folders import open_file
 from batchlight.storage.readers import EVERYONE
 
@@ -119,8 +119,22 @@ class Draft:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
 
 
+def require_replaceable(path: str) -> None:
+    """Raise ``UsageError`` if there is something that is no regular file, such as a device.
+
+    Nor is a link: neither is it clear that its target may be overwritten, nor that it may go.
+    """
+    with suppress(OSError):  # nothing is there, or writing will say what is wrong
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise UsageError(f"{path} exists and is not a regular file; choose another name")
+
+
 def write_file(path: str, data: bytes) -> None:
-    """Replace a file that belongs to no storage, whole or not at all. Raises ``StorageError``."""
+    """Replace a file that belongs to no storage, whole or not at all.
+
+    Raises ``StorageError``, and ``UsageError`` as ``require_replaceable`` does.
+    """
+    require_replaceable(path)
     folder, name = os.path.split(path)
     try:
         descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)

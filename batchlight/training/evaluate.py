@@ -7,6 +7,7 @@ colour as three equal channels, 8 with 16 bit as 16 bit (times 257).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,9 @@ SMALLEST_SIDE = 7
 """Minimum side of an image for SSIM, which is computed in windows of this size."""
 TO_16_BIT = np.uint16(257)
 """Factor from the range of 8 bits to that of 16."""
+
+LARGEST_SIDE = 4096
+"""To which images are resized; a pair then takes some gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Evaluation:
 
 
 def evaluate(
-    enhanced: str,
-    reference: str,
+    enhanced: str | os.PathLike[str],
+    reference: str | os.PathLike[str],
     on_score: Callable[[Score, int], object] | None = None,
     size: int | None = None,
 ) -> Evaluation:
@@ -104,6 +108,8 @@ def evaluate(
     nothing can be compared, or for a folder that is the whole output of a run; ``StorageError`` for
     an unreachable place.
     """
+    if size is not None and not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+        raise UsageError(f"--size is {size}, but must be from {SMALLEST_SIDE} to {LARGEST_SIDE}")
     ours = Side.open("enhanced image", "--enhanced", enhanced)
     theirs = Side.open("reference", "--reference", reference)
     pairs = pairs_of(ours.files, theirs.files)
@@ -169,7 +175,8 @@ def _compare(
 ) -> tuple[Quality, Quality]:
     """Compare as is, and scaled to the brightness of the reference."""
     image_file, reference_file = ours.read(pair[0]), theirs.read(pair[1])
-    with room.taken(max(file[1].width * file[1].height for file in (image_file, reference_file))):
+    pixels = max(file[1].width * file[1].height for file in (image_file, reference_file))
+    with room.taken(max(pixels, (size or 0) ** 2)):
         image, reference = ours.decode(*image_file), theirs.decode(*reference_file)
         if size is not None:
             image, reference = shrunk(image, size), shrunk(reference, size)

@@ -60,8 +60,8 @@ class Side:
     """Images in containers."""
 
     @classmethod
-    def open(cls, noun: str, option: str, text: str) -> Side:
-        location = Location.parse(text)
+    def open(cls, noun: str, option: str, place: str | os.PathLike[str]) -> Side:
+        location = Location.parse(place)
         if not location.remote and os.path.isfile(location.path):
             raise UsageError(f"{location} is a file; give the folder that holds it as {option}")
         storage = open_source(location)

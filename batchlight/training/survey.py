@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -71,8 +72,8 @@ class Survey:
 
 
 def survey(
-    enhanced: str,
-    inputs: str | None = None,
+    enhanced: str | os.PathLike[str],
+    inputs: str | os.PathLike[str] | None = None,
     on_sight: Callable[[Sight, int], object] | None = None,
 ) -> Survey:
     """Measure each image below ``enhanced``, along with its input below ``inputs``.

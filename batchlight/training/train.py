@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -34,7 +35,7 @@ from batchlight.absgn.loading import (
 from batchlight.engine import ray_address, train_together
 from batchlight.errors import BatchlightError, StorageError, UsageError, brief
 from batchlight.host.resources import local_gpus
-from batchlight.storage.publishing import write_file
+from batchlight.storage.publishing import require_replaceable, write_file
 from batchlight.training.config import TrainConfig
 from batchlight.training.pairs import (
     TrainingPair,
@@ -140,9 +141,11 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         raise UsageError(f"--out {config.out} is a folder; name a file")
     stem = config.out.removesuffix(".safetensors")
     checkpoint_file, log_file = f"{stem}.checkpoint.safetensors", f"{stem}.log.jsonl"
+    for path in (config.out, checkpoint_file, log_file):  # before hours of work
+        require_replaceable(path)
     training = _going_on(_prepare(config), checkpoint_file, say)
     if training.checkpoint is None:
-        try:  # before hours of work
+        try:
             write_file(log_file, b"")
         except StorageError as error:
             raise UsageError(f"{error.message}; check --out") from error
@@ -165,7 +168,8 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
             began, share_before = time.monotonic(), look.stop.progress
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
-    say(f"the weights are in {config.out}; try them with: batchlight run --weights {config.out}")
+    run = f"batchlight run --input FOLDER --method absgn --weights {shlex.quote(config.out)}"
+    say(f"the weights are in {config.out}; try them with: {run}")
 
 
 def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:

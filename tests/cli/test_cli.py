@@ -33,6 +33,8 @@ from tests.support.terminal import on_a_terminal
         (["run", "--input", "in", "--omega", "7"], "--omega is '7'"),
         (["run", "--input", "in", "--workers", "-1"], "--workers is '-1'"),
         (["run", "--input", "in", "--bogus", "1"], "No such option"),
+        (["run", "--input", "in", "--weights", "w"], "has no effect without --method absgn"),
+        (["plan", "--input", "in", "--tile", "64"], "add that, or leave --tile out"),
         (["run", "--input", "in", "--config", "nowhere.yaml"], "cannot read the config file"),
         (["plan", "--input", "nowhere"], "there is no "),
         (["status", "nowhere"], "there is no "),
@@ -70,6 +72,13 @@ def test_a_config_file_and_an_option_on_top(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "in-enhanced/summary.json").read_text())["config"]
     assert (config["omega"], config["t0"], config["fail_fast"]) == (0.5, 0.2, True)
+
+
+def test_a_config_file_may_hold_what_only_other_jobs_need(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "job.yaml").write_text("device: cpu\ngpu-workers: 2\n")
+    done = batchlight_here("plan", "--config", tmp_path / "job.yaml", "--input", tmp_path / "in")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

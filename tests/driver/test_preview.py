@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -199,6 +200,15 @@ def test_a_program_gets_the_same_sentence(tmp_path: Path, images: int) -> None:
         batchlight.preview(
             JobConfig(input=str(tmp_path / "in")), page=str(tmp_path / "p.html"), images=images
         )
+
+
+def test_no_pipe_device_or_link_is_replaced(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    page = tmp_path / "page.html"
+    os.mkfifo(page)
+    with pytest.raises(UsageError, match="exists and is not a regular file"):
+        batchlight.preview(JobConfig(input=str(tmp_path / "in")), page=str(page))
+    assert page.is_fifo()
 
 
 def test_it_writes_the_page_and_nothing_else_and_replaces_it(

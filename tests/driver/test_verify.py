@@ -103,6 +103,20 @@ def out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return out
 
 
+def test_all_functions_take_paths(out: Path) -> None:
+    photos = out.parent / "in"
+    assert batchlight.status(out) == batchlight.status(str(out))
+    assert batchlight.verify(out, print) == batchlight.verify(str(out), print)
+    options = RepairOptions(input=photos, workers=0)
+    assert batchlight.repair(out, print, print, options).output == str(out)
+    assert batchlight.make_report(out, photos) == batchlight.make_report(str(out))
+    page = out.parent / "page.png"
+    assert batchlight.preview(batchlight.JobConfig(input=str(photos)), page=page).page == str(page)
+    assert batchlight.survey(out / "classical", photos).enhanced == f"{out}/classical"
+    found = batchlight.evaluate(out / "classical", out / "classical")
+    assert found.reference == f"{out}/classical"
+
+
 def test_what_is_as_recorded_is_not_touched(out: Path) -> None:
     before = tree(out)
     done = batchlight_here("verify", out)

@@ -252,6 +252,13 @@ def test_the_ray_client_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "in", 1)
+    for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1"):
+        words = ("--input", tmp_path / "in", "--address", address, "--workers", 0)
+        done = batchlight_here("run", *words)
+        assert done.returncode == 2
+        assert "must not hold credentials" in done.stderr
+        assert "SECRET" not in done.stderr
+        assert "in-enhanced" not in [path.name for path in tmp_path.iterdir()]
     done = batchlight_here("run", "--input", tmp_path / "in", "--address", "ray://here:10001")
     assert done.returncode == 2
     assert "not the Ray Client" in done.stderr

@@ -43,6 +43,14 @@ def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_places_may_be_paths() -> None:
+    places: dict[str, Any] = {name: Path("a/b") for name in ("input", "output", "weights")}
+    config = JobConfig(**places)
+    assert (config.input, config.output, config.weights) == ("a/b", "a/b", "a/b")
+    with pytest.raises(UsageError, match="--input is 3"):
+        make_config(JobConfig, {"input": 3})
+
+
 def test_input_is_required() -> None:
     with pytest.raises(UsageError, match="--input is required"):
         make_config(JobConfig, {})

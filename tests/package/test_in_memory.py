@@ -144,6 +144,15 @@ def test_it_takes_numbers_of_numpy() -> None:
         (np.zeros((4, 4), np.uint8), {"strength": 1.1}, ValueError, "strength"),
         (np.zeros((4, 4), np.uint8), {"target_luminance": 1}, ValueError, "target_luminance"),
         (np.zeros((4, 4), np.uint8), {"not_dark": "leave-out"}, ValueError, "not_dark"),
+        (np.zeros((4, 4), np.uint8), {"method": ("absgn",)}, ValueError, "method"),
+        (np.zeros((4, 4), np.uint8), {"method": ["classical"]}, ValueError, "method"),
+        (np.zeros((4, 4), np.uint8), {"omega": np.array([0.3])}, ValueError, "omega is array"),
+        (
+            np.zeros((4, 4), np.uint8),
+            {"target_luminance": {}},
+            ValueError,
+            "target_luminance is {}",
+        ),
         (np.zeros((4, 4), np.uint8), {"channel_order": "hsv"}, ValueError, "channel_order"),
     ],
 )

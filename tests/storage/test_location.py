@@ -46,6 +46,10 @@ def test_parse_relative_paths() -> None:
         ("https://me:SECRET@host/a", "cannot use https://"),
         ("s3://me:SECRET@bucket/a", "must not hold credentials"),
         ("az://SECRET@account/a", "must not hold credentials"),
+        ("az://container/a?sv=2020&sig=SECRET", "must not hold credentials"),
+        ("s3://bucket/a?X-Amz-Signature=SECRET", "must not hold credentials"),
+        ("s3://bucket?x-amz-credential=SECRET/a", "must not hold credentials"),
+        ("gs://bucket/a?GoogleAccessId=me&Signature=SECRET", "must not hold credentials"),
         ("s3:/me:SECRET@b/a", "s3: needs two slashes: write s3://bucket/prefix"),
         ("gs:b", "gs: needs two slashes"),
         ("s3://arn:aws:s3:eu-west-1:1:accesspoint/a", "access points .* not supported"),
@@ -71,6 +75,7 @@ def test_parse_refuses(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("text", "parent", "name", "joined"),
     [
+        ("s3://b/a?sig/c=1", "s3://b/a?sig", "c=1", "s3://b/a?sig/c=1/x #%"),
         ("s3://b/a#/c%?d", "s3://b/a#", "c%?d", "s3://b/a#/c%?d/x #%"),
         ("s3://b/a", "s3://b", "a", "s3://b/a/x #%"),
         ("s3://b", "s3://b", "", "s3://b/x #%"),

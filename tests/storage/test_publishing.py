@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import batchlight
-from batchlight.errors import StorageError
+from batchlight.errors import StorageError, UsageError
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.base import NameRefusedError
 from batchlight.storage.local import TEMPORARY
@@ -174,15 +174,29 @@ def test_folders_are_flushed_while_others_are_written_to(
     assert {f"{n}/{i}" for n in range(2) for i in range(200)} < set(flushed)
 
 
-def test_a_file_of_no_storage_is_replaced_and_no_link_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "weights").symlink_to(victim)
-    write_file(str(out / "weights"), b"new")
-    assert victim.read_bytes() == b"precious"
-    assert (out / "weights").read_bytes() == b"new"
-    assert len(list(out.iterdir())) == 1
+def test_a_file_of_no_storage_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"old")
+    write_file(str(tmp_path / "weights"), b"new")
+    assert tree(tmp_path) == {"weights": b"new"}
     with pytest.raises(StorageError, match="cannot write"):
         write_file(str(tmp_path / "nowhere/weights"), b"new")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_only_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    """Never a device, as which /dev/null is taken for a place that takes anything."""
+    victim, path = tmp_path / "victim", tmp_path / "weights"
+    if kind == "link":
+        victim.write_bytes(b"precious")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(victim)
+    before = os.lstat(path).st_ino
+    with pytest.raises(UsageError, match="weights exists and is not a regular file"):
+        write_file(str(path), b"new")
+    assert os.lstat(path).st_ino == before
+    assert victim.exists() == (kind == "link")
+    assert kind != "link" or victim.read_bytes() == b"precious"

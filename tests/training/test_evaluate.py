@@ -178,6 +178,13 @@ def test_images_of_two_sizes_compared_at_a_third(folders: Folders, dtype: type, 
         assert (shrunk(large, 24) == np.asarray(whole)).all()
 
 
+@pytest.mark.parametrize("size", [6, 4097, 100_000])
+def test_a_size_that_is_too_small_or_fills_the_memory(folders: Folders, size: int) -> None:
+    folders.put("a.png", dark_image(0), dark_image(1))
+    with pytest.raises(UsageError, match=f"--size is {size}, but must be from 7 to 4096"):
+        evaluate(str(folders.enhanced), str(folders.reference), size=size)
+
+
 def test_means(folders: Folders) -> None:
     for number in range(5):
         folders.put(f"{number}.png", dark_image(number), dark_image(number + 1))

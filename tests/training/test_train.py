@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 from functools import partial
@@ -151,7 +152,7 @@ def test_a_training_from_end_to_end(trained: tuple[Path, str]) -> None:
     assert lines[1].startswith("epoch 1 of 2: loss ")
     assert lines[2].startswith("epoch 2 of 2: loss ")
     assert lines[2].endswith(", 0:00:00 left")
-    assert str(out) in lines[3]
+    assert lines[3].endswith(f"batchlight run --input FOLDER --method absgn --weights {out}")
     assert len(lines) == 4
 
 
@@ -394,6 +395,14 @@ def test_weights_that_would_replace_a_folder(pairs: Path, tmp_path: Path) -> Non
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(UsageError, match="--out"):
         in_process(pairs, tmp_path / "x.safetensors", epochs=1)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.checkpoint.safetensors", "x.log.jsonl"])
+def test_a_pipe_in_the_place_of_what_is_written(pairs: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match=f"{name} exists and is not a regular file"):
+        in_process(pairs, tmp_path / "x.safetensors", epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_log_that_cannot_be_written(pairs: Path, tmp_path: Path) -> None:
