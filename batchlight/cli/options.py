@@ -33,8 +33,8 @@ GROUPS = {
     ),
 }
 
-OF_ABSGN = (*GROUPS["ABSGN"], "gpu_workers")
-"""Options that have no effect on any other method."""
+CHOOSING_ABSGN = ("model", "weights")
+"""Options that say which network is wanted; the others only say where one would run."""
 
 PREVIEW_GROUPS = {
     "What": ("input", "include", "exclude", "follow_links", "image_column"),
@@ -100,11 +100,11 @@ def takes_options_of(
 
 
 def require_effect(config: JobConfig, given: Collection[str]) -> None:
-    """Raise ``UsageError`` for an option of ABSGN on a command line that does not ask for it.
+    """Raise ``UsageError`` for a choice of network on a command line that does not ask for one.
 
     A file of options, which several jobs may share, can hold such options.
     """
-    useless = [name for name in OF_ABSGN if name in given]
+    useless = [name for name in CHOOSING_ABSGN if name in given]
     if useless and "absgn" not in config.method:
         option = "--" + useless[0].replace("_", "-")
         raise UsageError(
