@@ -20,7 +20,7 @@ from batchlight.images.pixels import Pixels, turned
 from batchlight.output.inputs import DataSet, Input, place_of
 from batchlight.output.state import OutputState
 from batchlight.report.refused import decoded_somehow
-from batchlight.shards.inventory import bytes_of_row
+from batchlight.shards.inventory import OpenParquet
 from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import NameRefusedError
 
@@ -75,8 +75,13 @@ class Album:
         follow = data_set is not None and data_set.follows_links
         self._opened = lru_cache(partial(open_source, follow_links=follow))
         self._room = room
+        self._parquet = OpenParquet()
         self._trouble: dict[str, str] = {}
         """Trouble with all originals or results: not retried, since each try could take minutes."""
+
+    def close(self) -> None:
+        """Close the containers that were read."""
+        self._parquet.close()
 
     def original(self, row: Mapping[str, Any], failed: bool = False) -> Picture:
         """The input. ``failed``: decode as much of it as possible, by any means."""
@@ -143,27 +148,26 @@ class Album:
         item = self._item(row)
         assert self._data_set is not None
         storage, path = place_of(item, self._opened(self._data_set.root), self._opened)
-        return _read_part(storage, path, row, "member_offset", "input_bytes")
+        return self._read_part(storage, path, row, "member_offset", "input_bytes")
 
     def _read_result(self, row: Mapping[str, Any]) -> bytes:
-        return _read_part(self._output, row["output"], row, "output_offset", "output_bytes")
+        return self._read_part(self._output, row["output"], row, "output_offset", "output_bytes")
 
-
-def _read_part(
-    storage: Storage, path: str, row: Mapping[str, Any], offset: str, size: str
-) -> bytes:
-    """A file, or the image in a container that a row describes."""
-    if row["container"] is None:
-        return storage.read(path)
-    kind = kind_of(row["container"])
-    is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
-    if not is_known:
-        raise ImageError(ErrorCode.UNSUPPORTED, "it is a container, not an image")
-    if kind == "parquet":
-        return bytes_of_row(storage, path, row["container"], row["input"])
-    if kind != "tar":
-        raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
-    return storage.read_part(path, row[offset], row[size])
+    def _read_part(
+        self, storage: Storage, path: str, row: Mapping[str, Any], offset: str, size: str
+    ) -> bytes:
+        """A file, or the image in a container that a row describes."""
+        if row["container"] is None:
+            return storage.read(path)
+        kind = kind_of(row["container"])
+        is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
+        if not is_known:
+            raise ImageError(ErrorCode.UNSUPPORTED, "it is a container, not an image")
+        if kind == "parquet":
+            return self._parquet.bytes_of_row(storage, path, row["container"], row["input"])
+        if kind != "tar":
+            raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
+        return storage.read_part(path, row[offset], row[size])
 
 
 def make_picture(data: bytes, bytes_at_most: int = BYTES_AT_MOST) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -111,8 +112,10 @@ def _page(
         rows = rows_of(storage, state.record_files, list(reasons))
     names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
     pictures = cards.pictures_of(rows) + failures.pictures_of(found)
-    album = Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))
     links = Links(output)
+    with closing(Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))) as album:
+        failed = failures.failures_of(found, album, links)
+        shown = cards.make_cards(reasons, rows, album, links)
     return render(
         "report.html",
         ["page.css", "report.css"],
@@ -124,8 +127,8 @@ def _page(
         beside=state.plan.counts.beside if state.plan else 0,
         unfinished=state.unfinished is not None,
         ending=ending,
-        failures=failures.failures_of(found, album, links),
-        cards=cards.make_cards(reasons, rows, album, links),
+        failures=failed,
+        cards=shown,
         reasons=[reason for reason in REASONS if any(reason in why for why in reasons.values())],
         **_numbers(found),
         **_curves(found),

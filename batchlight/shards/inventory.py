@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,9 +23,14 @@ from batchlight.shards.footer import read_footer
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.shards.source import opened_container
 from batchlight.storage import FileInfo, Location, Storage, open_source
+from batchlight.storage.base import Reader
 from batchlight.storage.patterns import Patterns
 
 Opened = Callable[[Location], Storage]
+
+OPEN_AT_MOST = 4
+"""Parquet files that stay open, each with up to ``CACHE_BYTES`` of its pages: in a report, the
+original and the results of some methods take turns."""
 
 
 def first_images(
@@ -69,18 +75,55 @@ def bytes_in(item: Input, root: Storage, opened: Opened) -> bytes:
         return contents.bytes_of(item)
 
 
-def bytes_of_row(storage: Storage, path: str, container: str, image: str) -> bytes:
-    """An image of a Parquet file at ``path``, by the names in its record.
+@dataclass(frozen=True)
+class _OpenFile:
+    storage: Storage
+    """Kept, so that no other one can take its identity."""
+    reader: Reader
+    contents: ParquetContents
 
-    Raises ``FileNotFoundError`` if it does not exist, and as ``Storage.read`` and
-    ``opened_container``.
-    """
-    with closing(storage.open_reader(path)) as reader:
-        contents = ParquetContents(reader, Input(container, container=True))
+
+class OpenParquet:
+    """Images of Parquet files by the names in their records; the last few files stay open."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[int, str], _OpenFile] = OrderedDict()
+        """By the identity of their storage, since not each can be hashed, and their path."""
+
+    def bytes_of_row(self, storage: Storage, path: str, container: str, image: str) -> bytes:
+        """An image of the container at ``path``.
+
+        Raises ``FileNotFoundError`` if it does not exist, and as ``Storage.read`` and
+        ``opened_container``.
+        """
+        contents = self._contents(storage, path, container)
         item = contents.find(image)
         if item is None:
             raise FileNotFoundError(image)
         return contents.bytes_of(item)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._close_oldest()
+
+    def _contents(self, storage: Storage, path: str, container: str) -> ParquetContents:
+        key = id(storage), path
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key].contents
+        while len(self._open) >= OPEN_AT_MOST:
+            self._close_oldest()
+        with ExitStack() as exits:
+            reader = exits.enter_context(closing(storage.open_reader(path)))
+            contents = ParquetContents(reader, Input(container, container=True))
+            exits.pop_all()
+        self._open[key] = _OpenFile(storage, reader, contents)
+        return contents
+
+    def _close_oldest(self) -> None:
+        _, oldest = self._open.popitem(last=False)
+        oldest.reader.close()
 
 
 @dataclass(frozen=True)

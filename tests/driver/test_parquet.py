@@ -20,7 +20,10 @@ import batchlight
 from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.errors import UsageError
+from batchlight.shards import parquet_contents
+from batchlight.shards.footer import Footer, read_footer
 from batchlight.storage import streams
+from batchlight.storage.base import Reader
 from batchlight.training.evaluate import evaluate
 from tests.driver.test_shards import problems, run
 from tests.support.helpers import batchlight as command
@@ -315,7 +318,9 @@ def test_the_report_and_scores_see_images_in_parquet(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(4)]}), source / "a.parquet")
-    run(source, out)
+    done = command("run", "--input", source, "--output", out, "--workers", 0)
+    assert "WARNING" not in done.stderr
+    assert (out / "report.html").read_text().count("data:image/webp") >= 4
     page = batchlight.make_report(str(out), input=str(source))
     assert Path(page).read_text().count("data:image/webp") >= 4
     scores = evaluate(str(source), str(out / "classical"))
@@ -352,6 +357,26 @@ def test_the_report_says_why_an_image_is_not_there(tmp_path: Path) -> None:
     run(source, out)
     page = Path(batchlight.make_report(str(out), input=str(source))).read_text()
     assert "its bytes are not in the file, which only names 2.jpg" in page
+
+
+def test_a_report_reads_the_footer_of_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    table = pa.table({"image": [jpeg(n) for n in range(6)]})
+    pq.write_table(table, source / "a.parquet", row_group_size=1)
+    run(source, out)
+    read: list[str] = []
+
+    def counted(reader: Reader) -> Footer:
+        read.append("a footer")
+        return read_footer(reader)
+
+    monkeypatch.setattr(parquet_contents, "read_footer", counted)
+    page = Path(batchlight.make_report(str(out), input=str(source))).read_text()
+    assert page.count("data:image/webp") >= 6
+    assert len(read) == 2  # of the original and of the result
 
 
 def test_columns_of_one_name(tmp_path: Path) -> None:
