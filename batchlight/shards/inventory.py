@@ -75,11 +75,20 @@ def bytes_in(item: Input, root: Storage, opened: Opened) -> bytes:
         return contents.bytes_of(item)
 
 
+@dataclass(frozen=True)
+class _OpenFile:
+    storage: Storage
+    """Kept, so that no other one can take its identity."""
+    reader: Reader
+    contents: ParquetContents
+
+
 class OpenParquet:
     """Images of Parquet files by the names in their records; the last few files stay open."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[Storage, str], tuple[Reader, ParquetContents]] = OrderedDict()
+        self._open: OrderedDict[tuple[int, str], _OpenFile] = OrderedDict()
+        """By the identity of their storage, since not each can be hashed, and their path."""
 
     def bytes_of_row(self, storage: Storage, path: str, container: str, image: str) -> bytes:
         """An image of the container at ``path``.
@@ -99,22 +108,22 @@ class OpenParquet:
             self._close_oldest()
 
     def _contents(self, storage: Storage, path: str, container: str) -> ParquetContents:
-        key = storage, path
+        key = id(storage), path
         if key in self._open:
             self._open.move_to_end(key)
-            return self._open[key][1]
+            return self._open[key].contents
         while len(self._open) >= OPEN_AT_MOST:
             self._close_oldest()
         with ExitStack() as exits:
             reader = exits.enter_context(closing(storage.open_reader(path)))
             contents = ParquetContents(reader, Input(container, container=True))
             exits.pop_all()
-        self._open[key] = reader, contents
+        self._open[key] = _OpenFile(storage, reader, contents)
         return contents
 
     def _close_oldest(self) -> None:
-        _, (reader, _) = self._open.popitem(last=False)
-        reader.close()
+        _, oldest = self._open.popitem(last=False)
+        oldest.reader.close()
 
 
 @dataclass(frozen=True)

@@ -346,7 +346,9 @@ def test_the_report_and_scores_see_images_in_parquet(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(4)]}), source / "a.parquet")
-    run(source, out)
+    done = command("run", "--input", source, "--output", out, "--workers", 0)
+    assert "WARNING" not in done.stderr
+    assert (out / "report.html").read_text().count("data:image/webp") >= 4
     page = batchlight.make_report(str(out), input=str(source))
     assert Path(page).read_text().count("data:image/webp") >= 4
     scores = evaluate(str(source), str(out / "classical"))
