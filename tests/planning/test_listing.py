@@ -180,9 +180,10 @@ def test_globs(photos: Path, options: dict[str, Any], expected: list[str]) -> No
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
-def test_a_glob_that_is_none(photos: Path, option: str) -> None:
+@pytest.mark.parametrize("glob", ["!", "[z-a].png"])
+def test_a_glob_that_is_none(photos: Path, option: str, glob: str) -> None:
     with pytest.raises(UsageError, match=f"--{option} is not a valid glob"):
-        opened(photos, **{option: "!"})
+        opened(photos, **{option: glob})
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.txt", "nothing/x.jpg"])
