@@ -27,6 +27,7 @@ LARGEST_IMAGE = 200_000_000
 
 TIMEOUT_S = 600
 """Time limit for a call to a worker; default of ``--timeout``."""
+LONGEST_TIMEOUT_S = 7 * 24 * 3600
 
 BATCH_SIZE, SMALLEST_BATCH, BATCHES_OF_A_SMALL_PLAN = 64, 2, 32
 """``--batch-size auto``: a plan has this many batches before any is larger than the smallest size,
@@ -247,8 +248,8 @@ class JobConfig(BaseModel):
     timeout: float = Field(
         default=TIMEOUT_S,
         gt=0,
-        allow_inf_nan=False,
-        description="Seconds after which a batch counts as hung.",
+        le=LONGEST_TIMEOUT_S,
+        description="Seconds after which a batch counts as hung, at most a week.",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
         default="0",

@@ -19,6 +19,12 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
     Raises ``UsageError`` with one sentence that names the option, its value and the values allowed.
     """
     values = {**(_read_yaml(config_file) if config_file else {}), **given}
+    for name, value in values.items():
+        # Only YAML can write it, and no path may hold it.
+        if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
+            raise UsageError(
+                f"{_option(name)} is {value!r}, which holds a NUL character; correct it"
+            )
     try:
         return kind(**values)
     except ValidationError as error:
@@ -49,11 +55,15 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
+def _option(name: object) -> str:
+    return "--" + str(name).replace("_", "-")
+
+
 def _one_sentence(error: ValidationError, command: str) -> str:
     # An unknown name may be the missing one, mistyped.
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
-    option = "--" + str(first["loc"][0]).replace("_", "-")
+    option = _option(first["loc"][0])
     if first["type"] == "missing":
         return f"{option} is required"
     if first["type"] == "extra_forbidden":

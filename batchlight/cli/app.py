@@ -33,17 +33,27 @@ TAKING_INPUT = ("run", "plan", "preview")
 """Commands for which users may expect the input to need no option."""
 
 
+MAY_BE_EMPTY = "setting"
+"""Its empty value is a setting, too: that of no option."""
+
+
 class Command(TyperCommand):
-    """A command that refuses two places if only the last would count."""
+    """A command that refuses two places if only the last would count, and empty values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, rest, given = self.make_parser(ctx).parse_args(args=list(args))
+        values, rest, given = self.make_parser(ctx).parse_args(args=list(args))
         if rest and ctx.info_name in TAKING_INPUT:
             raise UsageError(hint_at_input(rest[0], ctx.info_name))
         for option, times in Counter(given).items():
             name = option.opts[0]
             if times > 1 and name in GIVEN_ONCE:
                 raise UsageError(f"{name} is given {times} times; give it once")
+        for param in given:
+            value = values[param.name]
+            # As from an unset variable of a shell: it would mean the current folder, or nothing.
+            if param.name != MAY_BE_EMPTY and "" in (value if isinstance(value, list) else [value]):
+                what = param.opts[0] if param.param_type_name == "option" else param.metavar
+                raise UsageError(f"{what} is '', but must not be empty; correct it")
         return super().parse_args(ctx, args)
 
 

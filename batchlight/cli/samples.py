@@ -17,6 +17,7 @@ import numpy as np
 from batchlight.errors import StorageError, UsageError
 from batchlight.images.pixels import Pixels
 from batchlight.storage.folders import open_file, opened_folder
+from batchlight.storage.location import Location
 
 FULL_WELL = 6000.0
 """Photons of a white pixel; fewer give more shot noise."""
@@ -63,15 +64,22 @@ def photograph(name: str, *, gray: bool = False) -> Pixels:
 def write_samples(folder: str) -> list[str]:
     """Write the samples below ``folder``; returns their paths relative to it.
 
-    Raises ``UsageError`` if the folder cannot be written to.
+    Raises ``UsageError`` if the folder cannot be written to, or is not of this machine.
     """
+    place = Location.parse(folder)
+    if place.remote:
+        raise UsageError(
+            f"{place} is in an object store, but samples are written to this machine; give a "
+            "local DIR, and copy it there"
+        )
     noise = np.random.default_rng(SEED)
     for sample in SAMPLES:
-        path = os.path.join(folder, sample.path)
         pixels = darken(photograph(sample.photograph, gray=sample.gray), sample, noise)
-        parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.endswith(".jpg") else []
-        _, encoded = cv2.imencode(os.path.splitext(path)[1], pixels, parameters)
-        _write(folder, sample.path, bytes(encoded))
+        parameters = (
+            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if sample.path.endswith(".jpg") else []
+        )
+        _, encoded = cv2.imencode(os.path.splitext(sample.path)[1], pixels, parameters)
+        _write(place.path, sample.path, bytes(encoded))
     return [sample.path for sample in SAMPLES]
 
 
@@ -83,7 +91,7 @@ def _write(folder: str, path: str, data: bytes) -> None:
     parent, _, name = path.rpartition("/")
     absolute = os.path.join(folder, path)
     try:
-        with opened_folder(os.path.abspath(folder), parent, make=0o777) as place:
+        with opened_folder(folder, parent, make=0o777) as place:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 descriptor = open_file(place, name, flags, absolute)

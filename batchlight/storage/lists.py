@@ -247,6 +247,11 @@ def _resolve(text: str, shown: str) -> ListEntry:
             f"the list {shown} names {named}, whose output would lie outside the output folder; "
             "give its absolute path instead"
         )
+    if not path:
+        raise UsageError(
+            f"the list {shown} names {named}, which is the root of all folders and no image; take "
+            "it out"
+        )
     return ListEntry(path, source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -105,5 +106,5 @@ def spec_of(option: str, globs: tuple[str, ...]) -> PathSpec[Any]:
         return PathSpec.from_lines(
             "gitignore", ["\\" + g if g.startswith("#") else g for g in globs]
         )
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise UsageError(f"{option} is not a valid glob pattern: {error}") from error

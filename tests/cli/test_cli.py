@@ -42,6 +42,16 @@ from tests.support.terminal import on_a_terminal
         (["failures", "nowhere"], "there is no "),
         (["samples", "/proc/nowhere"], "cannot write /proc/nowhere"),
         (["enhance"], "No such command"),
+        (["run", "--input", "in", "--config", ""], "--config is '', but must not be empty"),
+        (["run", "--input", "in", "--include", "a", "--include", ""], "--include is ''"),
+        (["preview", "--input", "in", "--output", ""], "--output is ''"),
+        (["status", ""], "OUTPUT is ''"),
+        (["verify", ""], "OUTPUT is ''"),
+        (["verify", ".", "--address", ""], "--address is ''"),
+        (["report", ".", "--input", ""], "--input is ''"),
+        (["evaluate", "--enhanced", ".", "--reference", ""], "--reference is ''"),
+        (["evaluate", "--enhanced", "a", "--enhanced", ""], "--enhanced is ''"),
+        (["samples", ""], "DIR is ''"),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence: str) -> None:

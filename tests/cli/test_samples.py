@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.helpers import batchlight_here, tree
 
 
@@ -11,6 +13,14 @@ def test_again_into_the_same_folder(tmp_path: Path) -> None:
     for _ in range(2):
         assert batchlight_here("samples", tmp_path / "s").returncode == 0
     assert len(tree(tmp_path / "s")) == 8
+
+
+def test_they_are_written_to_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = batchlight_here("samples", "s3://bucket/dark")
+    assert done.returncode == 2
+    assert "s3://bucket/dark is in an object store" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:

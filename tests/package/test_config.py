@@ -34,6 +34,12 @@ from batchlight.errors import UsageError
         ({"limit": "0"}, "--limit is '0', but input should be greater than or equal to 1"),
         ({"bogus": 1}, "unknown option bogus; see 'batchlight run --help'"),
         ({"input": ""}, "--input is ''"),
+        (
+            {"timeout": "1e10"},
+            "--timeout is '1e10', but input should be less than or equal to 604800",
+        ),
+        ({"timeout": "inf"}, "--timeout is 'inf', but input should be"),
+        ({"timeout": "nan"}, "--timeout is 'nan', but input should be"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> None:
@@ -70,6 +76,8 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("- a list", "must hold option names and values"),
         ("input: x\ncolour: red", "unknown option colour"),
         ("input: x\nworkers: many", "--workers is 'many'"),
+        ('input: x\noutput: "a\\0b"', r"--output is 'a\\x00b', which holds a NUL character"),
+        ('input: x\ninclude: ["a", "\\0"]', "--include is .*, which holds a NUL character"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

@@ -144,6 +144,9 @@ def test_an_odd_entry_fails_alone(photos: Path, kind: str) -> None:
         (["../x.jpg"], r"names \.\./x\.jpg, whose output would lie outside"),
         (["a/../../x.jpg"], "outside the output"),
         (["s3://b/a/../../x.jpg"], "outside the output"),
+        (["/"], "names /, which is the root of all folders"),
+        (["//"], "names //, which is the root"),
+        (["file:///"], "names file:///, which is the root"),
         (["ftp://host/x.jpg"], r"in the list .*list\.txt: cannot use ftp://"),
         (["s3://me:pw@b/x.jpg"], "must not hold credentials"),
         (["tmp/x.jpg", "/tmp/x.jpg"], "names tmp/x.jpg and /tmp/x.jpg, which would be written to"),
@@ -203,9 +206,10 @@ def test_globs(photos: Path, options: dict[str, Any], expected: list[str]) -> No
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
-def test_a_glob_that_is_none(photos: Path, option: str) -> None:
+@pytest.mark.parametrize("glob", ["!", "[z-a].png"])
+def test_a_glob_that_is_none(photos: Path, option: str, glob: str) -> None:
     with pytest.raises(UsageError, match=f"--{option} is not a valid glob"):
-        opened(photos, **{option: "!"})
+        opened(photos, **{option: glob})
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.txt", "nothing/x.jpg"])
