@@ -32,12 +32,14 @@ for _panel, _commands in COMMANDS.items():
     for _command in _commands:
         app.command(cls=Command, rich_help_panel=_panel)(_command)
 
+UTF8_MODE = "PYTHONUTF8"
 INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
     """Run the command given by the arguments."""
     debug = "--debug" in sys.argv
+    _take_names_as_utf8()
     prepare_streams()
     log = logging.StreamHandler()
     log.setFormatter(Shown("%(levelname)s %(message)s"))
@@ -46,6 +48,17 @@ def main() -> None:
         _end(_exit_code(debug))
     finally:
         sys.stderr.flush()
+
+
+def _take_names_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode if file names were decoded by a locale without UTF-8.
+
+    Names are bytes, the same ones under every locale, and records hold them as UTF-8. Workers take
+    the mode from the environment.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get(UTF8_MODE) != "1":
+        os.environ[UTF8_MODE] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _exit_code(debug: bool) -> int:

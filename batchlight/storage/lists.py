@@ -13,6 +13,7 @@ import csv
 import io
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -112,7 +113,8 @@ def _neither(shown: str) -> str:
 
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
     """The columns to read, by what they state."""
-    names = set(there)
+    columns = Counter(there)
+    names = set(columns)
     found = {
         what: next(name for name in called if name in names)
         for what, called in _NAMES.items()
@@ -122,6 +124,8 @@ def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
         raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
     if found["path"] != "key":
         found.pop("bucket", None)
+    if twice := [name for name in found.values() if columns[name] > 1]:
+        raise UsageError(f"the list {shown} has {columns[twice[0]]} columns {twice[0]!r}; keep one")
     return found
 
 

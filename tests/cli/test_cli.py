@@ -64,6 +64,16 @@ def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence:
     assert not done.stdout
 
 
+def test_names_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    write_images(tmp_path / "é", 1)[0].rename(tmp_path / "é/café.jpg")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = batchlight("run", "--input", tmp_path / "é", "--workers", 0, **ascii_only)
+    assert done.returncode == 0, done.stderr
+    [row] = rows(tmp_path / "é-enhanced")
+    assert (row["input"], row["output"]) == ("café.jpg", "classical/café.jpg")
+    assert (tmp_path / "é-enhanced/classical/café.jpg").exists()
+
+
 def test_debug_adds_the_traceback(tmp_path: Path) -> None:
     done = batchlight_here("run", "--input", tmp_path / "nowhere", "--debug")
     assert done.returncode == 2

@@ -162,6 +162,8 @@ def test_a_list_is_refused(photos: Path, entries: list[str], says: str) -> None:
     [
         ("list.csv", b"name,size\na.jpg,1\n", "no column 'path'"),
         ("list.csv", b"", "no column 'path'"),
+        ("list.csv", b"path,path\na.jpg,b.jpg\n", "has 2 columns 'path'; keep one"),
+        ("list.csv", b"path,size,size\na.jpg,1,2\n", "has 2 columns 'size'"),
         ("list.csv", b'path\n"' + b"x" * 200_000 + b'"\n', "cannot read the list .*: field larger"),
         ("list.txt", b"\xff\xfea\x00", "cannot read the list .*: 'utf-8'"),
         ("list.parquet", b"PAR1 not really", "neither a container of images, .*, nor a list: "),
