@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from functools import lru_cache
-from typing import Protocol, TypeVar
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -151,7 +151,7 @@ class DataSet:
     def names(self, item: Input) -> bool:
         """Whether an image of a plan belongs to the data set."""
         if self.is_list:
-            return item.path in _listed(self) and _listed(self)[item.path] == item.source
+            return item.path in self._listed and self._listed[item.path] == item.source
         if not self.is_folder:
             return item.source is None and item.path == self.given.name
         parts = item.path.split("/")
@@ -205,10 +205,13 @@ class DataSet:
             ) from error
         return read_list(data, self.given.name, str(self.given))
 
+    @cached_property
+    def _listed(self) -> dict[str, str | None]:
+        return {entry.path: entry.source for entry in self.entries()[0]}
 
-@lru_cache(maxsize=1)
-def _listed(data_set: DataSet) -> dict[str, str | None]:
-    return {entry.path: entry.source for entry in data_set.entries()[0]}
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the entries of the list, of which there may be millions."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def place_of(

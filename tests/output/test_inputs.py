@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,26 @@ def test_what_an_image_and_a_list_name(tmp_path: Path) -> None:
     assert several.names(Input("data/b.jpg", "/data/b.jpg"))
     assert not several.names(Input("data/b.jpg"))
     assert not several.names(Input("a.jpg", "/data/a.jpg"))
+
+
+def test_a_program_that_edits_its_list_works_with_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    listed = tmp_path / "in/list.txt"
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), dark_image(1, 20, 30))
+        listed.write_text(f"{name}.png\n")
+        assert run(tmp_path, input=str(listed)).ok == 1
+    (tmp_path / "out/classical/b.png").unlink()
+    options = RepairOptions(input=str(listed), workers=0)
+    found = repair(str(tmp_path / "out"), print, print, options)
+    assert found.repaired == found.problems == 1
+
+
+def test_a_list_is_not_sent_to_workers_with_its_data_set(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\nb.png\n")
+    root = Location.parse(str(tmp_path))
+    data_set = DataSet(root, root.joined("list.txt"))
+    before = len(pickle.dumps(data_set))
+    assert data_set.names(Input("a.png"))
+    assert len(pickle.dumps(data_set)) == before
+    assert pickle.loads(pickle.dumps(data_set)) == data_set
