@@ -39,7 +39,7 @@ from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.drafting import draft_plans
 from batchlight.driver.network import fingerprints_of
 from batchlight.driver.stats import RunStats
-from batchlight.driver.surveying import Listed, listed_and_compared
+from batchlight.driver.surveying import ListingWay, listed_and_compared
 from batchlight.engine import Engine, RayEngine
 from batchlight.engine import tasks as engine_tasks
 from batchlight.engine.task_call import report_every_s
@@ -89,10 +89,10 @@ def planning_table(counts: Iterable[int]) -> Table:
     """Two lines for each count."""
     lines = []
     for count in counts:
-        for way in (Listed.IN_PARTS, Listed.SOON):
+        for way in (ListingWay.IN_PARTS, ListingWay.SOON):
             found = in_own_process(f"--planned-{way.name}", count)
             cpu, first, peak = found["cpu"] / count * 1e6, found["first"], found["peak_mb"]
-            where = "by workers" if way is Listed.IN_PARTS else "in the driver"
+            where = "by workers" if way is ListingWay.IN_PARTS else "in the driver"
             lines.append((f"{count:,}", where, f"{cpu:.2f}", f"{first:.1f}", f"{peak:.0f}"))
     header = (
         "inputs",
@@ -130,7 +130,7 @@ def one(count: int) -> dict[str, float]:
     return found
 
 
-def planned(count: int, way: Listed) -> dict[str, float]:
+def planned(count: int, way: ListingWay) -> dict[str, float]:
     """CPU seconds of all plans of one data set, seconds to the first one, and peak memory."""
     with a_job(count) as (config, storage, surveyors):
         began, clock, first, images = time.monotonic(), Clock(), 0.0, 0
@@ -208,7 +208,7 @@ def peak_bytes() -> int:
 
 
 def drafts(
-    config: JobConfig, storage: Storage, state: OutputState, surveyors: Engine, way: Listed
+    config: JobConfig, storage: Storage, state: OutputState, surveyors: Engine, way: ListingWay
 ) -> Iterator[Plan]:
     """As in ``batchlight run``."""
     inputs, output = open_inputs(config), Location.parse(config.output or "")
@@ -227,7 +227,7 @@ def do_all(
     """
     clocks = {name: Clock() for name in ("plan", "dispatch", "close")}
     state = OutputState.load(storage)
-    plans = drafts(config, storage, state, surveyors, Listed.IN_PARTS)
+    plans = drafts(config, storage, state, surveyors, ListingWay.IN_PARTS)
     while True:
         with clocks["plan"].running():
             plan = next(plans, None)
@@ -427,7 +427,7 @@ def main(arguments: list[str]) -> None:
     elif what == "--planning":
         print(planning_table(counts))
     elif what:
-        print(json.dumps(planned(counts[0], Listed[what.removeprefix("--planned-")])))
+        print(json.dumps(planned(counts[0], ListingWay[what.removeprefix("--planned-")])))
     else:
         for found in tables(counts):
             print(found)

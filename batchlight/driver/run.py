@@ -39,7 +39,7 @@ from batchlight.driver.places import (
 )
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
-from batchlight.driver.surveying import Listed, listed_and_compared, ways_to_list
+from batchlight.driver.surveying import ListingWay, listed_and_compared, ways_to_list
 from batchlight.engine import Engine, InProcessEngine, ray_address
 from batchlight.engine.base import Service
 from batchlight.errors import (
@@ -164,14 +164,14 @@ class _Run:
     def _do_all(self) -> None:
         finished = False
         for way in ways_to_list(self.inputs, self.config):
-            with suppress(ListedLateError):
+            with suppress(ListedLateError):  # the next way is surer
                 finished = self._finish_stored_plan(way) or finished
                 if not self.stopped_early:  # a finished plan has already overwritten everything
                     self._plan_and_do(self.config.overwrite and not finished, way)
                 return
         raise AssertionError("a listing made as a whole is never refused")
 
-    def _finish_stored_plan(self, way: Listed) -> bool:
+    def _finish_stored_plan(self, way: ListingWay) -> bool:
         """Do what a killed run left undone. Returns whether that run belonged to this job."""
         self.storage.sweep()
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
@@ -190,7 +190,7 @@ class _Run:
                 self.state = end_listing(self.storage, self.state)
         return True
 
-    def _plan_and_do(self, overwrite: bool, way: Listed, rest_of: Plan | None = None) -> None:
+    def _plan_and_do(self, overwrite: bool, way: ListingWay, rest_of: Plan | None = None) -> None:
         """Do what there is to do, each plan while the next one is drafted."""
         self.display.say(f"listing {self.inputs.given}")
         config = self.config.model_copy(update={"overwrite": overwrite})

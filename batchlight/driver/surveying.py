@@ -45,7 +45,7 @@ TIMEOUTS = 4
 """Timeouts of a batch that a part may take, since some stores are slow to list."""
 
 
-class Listed(Enum):
+class ListingWay(Enum):
     """Ways to make a listing, fastest first; each works for more data sets than the one before."""
 
     IN_PARTS = auto()
@@ -57,15 +57,15 @@ class Listed(Enum):
     @property
     def growth(self) -> int:
         """How fast plans may grow and still be drafted while the previous one is done."""
-        return 8 if self is Listed.IN_PARTS else 2
+        return 8 if self is ListingWay.IN_PARTS else 2
 
 
-def ways_to_list(inputs: InputSet, config: JobConfig) -> list[Listed]:
+def ways_to_list(inputs: InputSet, config: JobConfig) -> list[ListingWay]:
     """Those that may work for a data set; if one turns out not to, try the next."""
     storage = inputs.opened(inputs.root)
     is_plain = inputs.data_set.is_folder and inputs.limit is None and not config.copy_others
     in_parts = is_plain and isinstance(storage, ListsParts) and storage.in_order
-    return list(Listed) if in_parts else [Listed.SOON, Listed.AS_A_WHOLE]
+    return list(ListingWay) if in_parts else [ListingWay.SOON, ListingWay.AS_A_WHOLE]
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,18 @@ def listed_and_compared(
     output: Location,
     storage: Storage,
     state: OutputState,
-    way: Listed,
+    way: ListingWay,
     started: Callable[[], Engine],
 ) -> Listing:
     """List a data set; ``started`` returns the engine, and is called if there is work for it."""
-    if way is Listed.IN_PARTS and state.unfinished is None:
+    if way is ListingWay.IN_PARTS and state.unfinished is None:
         survey = Survey(
             *(planner.config, planner.fingerprints, inputs.data_set, output),
             *(planner.since, planner.after),
         )
         parts = _Parts(survey, EarlierFiles(storage, state), started)
         return Listing(_joined(parts, planner, inputs), parts.close)
-    soon = way is not Listed.AS_A_WHOLE
+    soon = way is not ListingWay.AS_A_WHOLE
     return Listing(planner.runs(inputs.images(soon), earlier_rows(storage, state)))
 
 

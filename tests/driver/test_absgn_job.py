@@ -658,6 +658,7 @@ class StubService:
 
 class StubEngine(InProcessEngine):
     def __init__(self, answer: Answer) -> None:
+        super().__init__()
         self.answer = answer
 
     async def host(self, make: Callable[[], object], count: int, on_gpus: bool) -> StubService:

@@ -32,6 +32,7 @@ class PoisonedEngine(InProcessEngine):
     """Dies of some images: of any work on them, or only of enhancing them."""
 
     def __init__(self, poison: set[str], reading: bool, code: ErrorCode) -> None:
+        super().__init__()
         self.poison = poison
         self.reading = reading
         self.code = code
@@ -60,6 +61,7 @@ class Unlucky(InProcessEngine):
     """Loses its worker some times, whatever that does."""
 
     def __init__(self, times: int) -> None:
+        super().__init__()
         self.left = times
 
     async def call(self, function: Callable[..., T], *arguments: object, timeouts: float = 1) -> T:

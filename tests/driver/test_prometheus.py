@@ -53,6 +53,7 @@ class Counted(InProcessEngine):
     """Remembers what it is to count."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.counts: dict[tuple[str, ...], float] = {}
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from batchlight.config import JobConfig
 from batchlight.driver import surveying
 from batchlight.driver.network import fingerprints_of
-from batchlight.driver.surveying import Listed, listed_and_compared
+from batchlight.driver.surveying import ListingWay, listed_and_compared
 from batchlight.engine import Engine, InProcessEngine
 from batchlight.errors import UsageError
 from batchlight.output.layout import BatchRange, metadata_path
@@ -256,7 +256,7 @@ class Job:
         path = metadata_path(BatchRange(number, number))
         self.storage.write(path, to_parquet(as_table([record]), path))
 
-    def outcome(self, way: Listed, engine: Engine | None = None) -> Any:
+    def outcome(self, way: ListingWay, engine: Engine | None = None) -> Any:
         """The result of listing this way: the runs, joined, and everything that is counted."""
         inputs = open_inputs(self.config)
         with patch("batchlight.planning.listing.open_source", lambda *_, **__: self.bucket):
@@ -304,12 +304,12 @@ def test_any_number_of_surveyors_finds_the_same(
 ) -> None:
     with TemporaryDirectory() as folder:
         job = Job(folder, Bucket(found), recorded, options)
-        whole = job.outcome(Listed.AS_A_WHOLE)
+        whole = job.outcome(ListingWay.AS_A_WHOLE)
         for at_once in (1, 7, 200):
             with small_parts(at_once):
                 try:
-                    parts = job.outcome(Listed.IN_PARTS, Shuffled(seed))  # type: ignore[arg-type]
-                    alone = job.outcome(Listed.IN_PARTS, InProcessEngine())
+                    parts = job.outcome(ListingWay.IN_PARTS, Shuffled(seed))  # type: ignore[arg-type]
+                    alone = job.outcome(ListingWay.IN_PARTS, InProcessEngine())
                 except ListedLateError:  # names whose parts depend on one another
                     assert any("." in key.rpartition("/")[0] or key.count(".") > 1 for key in found)
                     continue
