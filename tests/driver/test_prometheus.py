@@ -72,7 +72,7 @@ def test_the_time_of_the_network_is_counted_apart(
     run(JobConfig(input=str(tmp_path / "in"), method=methods, device="cpu", workers=0,
                   progress="off"))  # fmt: skip
     of_network = [
-        row["enhance_ms"] for row in rows(tmp_path / "in-enhanced") if row["method"] == "absgn"
+        row["network_ms"] for row in rows(tmp_path / "in-enhanced") if row["method"] == "absgn"
     ]
     assert len(of_network) == (3 if "absgn" in methods else 0)
     counted = engine.counts["batchlight_network_seconds",]
