@@ -325,6 +325,7 @@ def test_noise_has_few_bytes_too() -> None:
     assert len(base64.b64decode(picture.uri.partition(",")[2])) <= BYTES_AT_MOST
 
 
+@pytest.mark.nightly  # in every run: the limit of one picture, above
 def test_it_is_small_for_any_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the largest pictures there can be, and more failures than can be listed."""
     # Noise takes long to encode, and the page that counts is the one at the end.

@@ -34,6 +34,7 @@ def inputs(table: SortingTable, paths: list[str]) -> Iterator[str]:
 
 @given(st.lists(keys, max_size=30, unique=True), st.integers(1, 20))
 @example(["a\x01b", "aA", "aB", "aC", "a_"], 1)
+@example(["0", "00", "a/0", "a/_batchlight/0"], 1)
 def test_some_keys_at_a_time_come_as_all_at_once(paths: list[str], at_once: int) -> None:
     paths.sort(key=str.encode)
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +50,8 @@ def test_some_keys_at_a_time_come_as_all_at_once(paths: list[str], at_once: int)
     assert found == sorted(found, key=str.encode)
     # What stands beside an output's state and is listed before it is taken for an input.
     late = [path for path in found if path not in whole]
-    assert set(whole) <= set(found)
+    # By then, it is also too late to name the folder as one that is left out.
+    assert {path for path in whole if not path.endswith("/")} <= set(found)
     assert all(path < f"{folder}_batchlight" for path in late for folder in [_output_of(path)])
 
 
