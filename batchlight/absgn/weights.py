@@ -71,9 +71,14 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = safetensors.torch.load(data)
         about = tensors_about(data)
+    # The last two if its metadata have another form.
     except (
-        *(SafetensorError, ValueError, KeyError, RuntimeError),
-        *(TypeError, AttributeError),  # its metadata has another form
+        SafetensorError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
     ) as error:
         raise ValueError("it is no safetensors file, or is cut short") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):

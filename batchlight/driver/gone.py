@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 
+from batchlight.errors import ImageError
 from batchlight.host.given_up import Pool
 from batchlight.output.inputs import NOT_NAMED, Batch, Input, place_of
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, Storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.worker.image import of_one_input
 
 LOOKS_AT_ONCE = 16
 """Inputs opened concurrently, since each may be a request."""
@@ -40,11 +41,7 @@ def _why_gone(root: Storage, opened: Callable[[Location], Storage], item: Input)
         return None
     storage, path = place_of(item, root, opened)
     try:
-        with closing(storage.open_reader(path)):
+        with of_one_input(), closing(storage.open_reader(path)):
             return None
-    except FileNotFoundError:
-        return f"{item.path}: vanished since it was listed"
-    except PermissionError:
-        return f"{item.path}: no permission to read it"
-    except NameRefusedError as error:
-        return f"{item.path}: {error}"
+    except ImageError as error:
+        return f"{item.path}: {error.message}"

@@ -27,8 +27,7 @@ from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.publishing import require_replaceable, write_file
-from batchlight.worker.image import Failure, Image
-from batchlight.worker.steps import of_one_input
+from batchlight.worker.image import Failure, Image, of_one_input
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Trial
 
 FILES_AT_MOST = 10_000

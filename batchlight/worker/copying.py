@@ -22,8 +22,8 @@ from batchlight.storage.base import Writer
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
-from batchlight.worker.image import Image, Losses, Watch
-from batchlight.worker.steps import Steps, as_record, of_one_input, of_one_output
+from batchlight.worker.image import Image, Losses, Watch, of_one_input, of_one_output
+from batchlight.worker.steps import Steps, as_record
 
 COPIES_AT_ONCE = 8
 """For small files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.output.inputs import Input
 from batchlight.output.records import Tally
 from batchlight.storage import EVERYONE
+from batchlight.storage.base import ChangedError, NameRefusedError
 
 if TYPE_CHECKING:  # the driver needs no codec
     from batchlight.classical.dehaze import Analysis
@@ -183,6 +185,28 @@ class Image:
             self.unexpected.append(unexpected)
             suffering.failure = Failure(ErrorCode.ERROR, unexpected.message)
         return None
+
+
+@contextmanager
+def of_one_input() -> Iterator[None]:
+    """Turn errors in reading a file into ``ImageError``."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
+    except PermissionError as error:
+        raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
+    except (NameRefusedError, ChangedError) as error:
+        raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
+
+
+@contextmanager
+def of_one_output() -> Iterator[None]:
+    """Turn the refusal of an output's name into ``ImageError``."""
+    try:
+        yield
+    except NameRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
 
 
 class BrokenBatchError(BatchlightError):

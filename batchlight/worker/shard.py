@@ -39,12 +39,14 @@ from batchlight.worker.image import (
     Losses,
     Unexpected,
     Watch,
+    of_one_input,
+    of_one_output,
     tally_so_far,
     unwatched,
 )
 from batchlight.worker.pipeline import Pipeline, mean_light
 from batchlight.worker.shard_steps import ShardSteps
-from batchlight.worker.steps import as_record, of_one_input, of_one_output
+from batchlight.worker.steps import as_record
 
 KEEP_BYTES = 32 * 2**20
 """Budget for images that wait for their group's light; smaller than that for a batch of files,

@@ -29,9 +29,8 @@ from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
 from batchlight.shards.inventory import bytes_in
 from batchlight.storage import EVERYONE, Location, Storage
-from batchlight.storage.base import ChangedError, NameRefusedError
 from batchlight.worker.context import BatchContext
-from batchlight.worker.image import Analysed, Image
+from batchlight.worker.image import Analysed, Image, of_one_input, of_one_output
 from batchlight.worker.places import output_of, refuse_unshared, source_of
 
 if TYPE_CHECKING:
@@ -280,28 +279,6 @@ def as_record(
         fingerprint=context.fingerprints[method],
         **columns,
     )
-
-
-@contextmanager
-def of_one_input() -> Iterator[None]:
-    """Turn errors in reading a file into ``ImageError``."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
-    except PermissionError as error:
-        raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
-    except (NameRefusedError, ChangedError) as error:
-        raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
-
-
-@contextmanager
-def of_one_output() -> Iterator[None]:
-    """Turn the refusal of an output's name into ``ImageError``."""
-    try:
-        yield
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
 
 
 def compile_kernels(config: JobConfig) -> None:
