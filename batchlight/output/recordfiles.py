@@ -27,7 +27,7 @@ from batchlight.output.records import (
     require_values,
 )
 from batchlight.storage import EVERYONE, Storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 
 ROW_GROUP_ROWS = 16_384
 FOOTER_BYTES = 65_536
@@ -199,7 +199,7 @@ def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
 def _damage(path: str) -> Iterator[None]:
     try:
         yield
-    except (PermissionError, NameRefusedError) as error:
+    except (PermissionError, FileRefusedError) as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(
             f"cannot read the records in {path}: {reason}; make it readable and run the same "

@@ -28,7 +28,7 @@ from batchlight.storage.base import (
     BAD_NAME,
     LINKED_FOLDER,
     OUTPUT_FOLDER,
-    NameRefusedError,
+    FileRefusedError,
     escape_controls,
 )
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
@@ -319,5 +319,5 @@ def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], St
     except (FileNotFoundError, PermissionError):
         # The batch will fail in the same way, and record that in its row.
         return Input(path, source, container=container)
-    except NameRefusedError as error:
+    except FileRefusedError as error:
         return Input(path, source, defect=str(error), container=container)

@@ -25,8 +25,8 @@ _MEANINGS: Mapping[str, str] = {
     ErrorCode.MISSING: "The file was listed, but was gone when it was to be read.",
     ErrorCode.UNREADABLE: "The workers cannot read the file, or it changed meanwhile. Check its "
     "permissions.",
-    ErrorCode.WRITE_FAILED: "The result could not be written. Check the name and the permissions "
-    "of the output folder.",
+    ErrorCode.WRITE_FAILED: "The result could not be written under its name, or is larger than the "
+    "output may have. The error says which.",
     ErrorCode.ERROR: "Something unexpected: a bug, or a broken installation. The log of the run "
     "has the traceback; please report it.",
 }

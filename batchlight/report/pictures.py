@@ -22,7 +22,7 @@ from batchlight.output.state import OutputState
 from batchlight.report.refused import decoded_somehow
 from batchlight.shards.inventory import OpenParquet
 from batchlight.storage import Location, Storage, open_source
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 
 SIDE = 720
 """Longer side of a picture in pixels: large enough for the enlarged view."""
@@ -98,7 +98,7 @@ class Album:
         """Where an original is; None if the data set does not name it."""
         try:
             item = self._item(row)
-        except (NameRefusedError, BatchlightError):
+        except (FileRefusedError, BatchlightError):
             return None
         if item.source is not None:
             return Location.parse(item.source)
@@ -128,7 +128,7 @@ class Album:
             return Picture(missing=f"no permission to read the {side}")
         except ImageError as error:
             return Picture(missing=f"the {side} is not shown: {error.message}")
-        except NameRefusedError as error:
+        except FileRefusedError as error:
             return Picture(missing=f"the {side} is not shown: {error}")
         except BatchlightError:
             self._trouble[side] = f"the location of the {side} cannot be reached"
@@ -137,11 +137,11 @@ class Album:
     def _item(self, row: Mapping[str, Any]) -> Input:
         data_set = self._data_set
         if data_set is None:
-            raise NameRefusedError("'batchlight report OUTPUT --input URI' shows it")
+            raise FileRefusedError("'batchlight report OUTPUT --input URI' shows it")
         plan = self._state.plan_of(self._output, row["batch"])
         item = plan.input_of(self._output, row["batch"], row["container"] or row["input"])
         if plan.root != str(data_set.root) or not data_set.names(item):
-            raise NameRefusedError("it is not in this --input")
+            raise FileRefusedError("it is not in this --input")
         return item
 
     def _read(self, row: Mapping[str, Any]) -> bytes:

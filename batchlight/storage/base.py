@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from batchlight.errors import StorageError
 from batchlight.storage.readers import EVERYONE
 
 INTERNAL = "_batchlight"
@@ -39,7 +40,7 @@ class ListedLateError(Exception):
     """
 
 
-class NameRefusedError(OSError):
+class FileRefusedError(OSError):
     """The storage works, but not with this one file.
 
     Its name is too long, a folder is in its place, it lies on a bad sector, or it is a link that
@@ -69,6 +70,10 @@ class FileInfo:
 
     defect: str | None = None
     """Why this name cannot be processed; ``path`` is then its readable, escaped form."""
+
+
+class FileTooLargeError(StorageError):
+    """The file system, or a limit of this process, does not allow a file of this size."""
 
 
 class ChangedError(OSError):
@@ -113,7 +118,7 @@ class Storage(Protocol):
     """A tree of files below one root. Paths are relative to it and separated by ``/``.
 
     Trouble with one file raises ``FileNotFoundError`` or ``PermissionError`` if it is read, and
-    ``NameRefusedError`` if its name cannot be used here; trouble with the storage itself raises
+    ``FileRefusedError`` if its name cannot be used here; trouble with the storage itself raises
     ``StorageError``.
     """
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
@@ -75,12 +75,12 @@ def reached_inside(root: str, path: str) -> Iterator[tuple[str, int]]:
     """The name of the file ``path``, and a descriptor of the folder that really contains it.
 
     Links are followed if their target is below ``root``: they are resolved first, then nothing is
-    reached through a link. Raises ``NameRefusedError`` for links that leave.
+    reached through a link. Raises ``FileRefusedError`` for links that leave.
     """
     top = os.path.realpath(root)
     real = os.path.realpath(os.path.join(top, path))
     if not _is_below(top, real):
-        raise NameRefusedError(f"cannot read {os.path.join(root, path)}: {LEAVES}")
+        raise FileRefusedError(f"cannot read {os.path.join(root, path)}: {LEAVES}")
     parent, _, name = real[len(top.rstrip("/")) + 1 :].rpartition("/")
     try:
         with opened_folder(top, parent) as folder:
@@ -97,7 +97,7 @@ def open_inside(root: str, path: str, flags: int) -> int:
         if _is_below(os.path.realpath(root), _path_of(descriptor) or os.path.realpath(absolute)):
             return descriptor
         os.close(descriptor)
-    raise NameRefusedError(f"cannot read {absolute}: {LEAVES}")
+    raise FileRefusedError(f"cannot read {absolute}: {LEAVES}")
 
 
 def _path_of(descriptor: int) -> str | None:

@@ -22,7 +22,7 @@ from batchlight.errors import UsageError
 from batchlight.storage.base import (
     INTERNAL,
     FileInfo,
-    NameRefusedError,
+    FileRefusedError,
 )
 from batchlight.storage.folders import (
     Links,
@@ -131,13 +131,13 @@ class LocalStorage:
             if folder is not None and stat.S_ISLNK(found.st_mode):
                 refuse_link(absolute, name, folder)
         if not stat.S_ISREG(found.st_mode):
-            raise NameRefusedError(f"cannot read {absolute}: it is not a regular file")
+            raise FileRefusedError(f"cannot read {absolute}: it is not a regular file")
         return FileInfo(path, found.st_size, time_of(found.st_mtime_ns))
 
     def read(self, path: str) -> bytes:
         try:
             return self._read(path)
-        except NameRefusedError as error:
+        except FileRefusedError as error:
             if not is_bad_sector(error):
                 raise
             # A network disk may have recovered a moment later.
@@ -234,7 +234,7 @@ class LocalStorage:
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise NameRefusedError(f"{path!r} would leave {self.root}")
+            raise FileRefusedError(f"{path!r} would leave {self.root}")
         return os.path.join(self.root, path)
 
     @contextmanager

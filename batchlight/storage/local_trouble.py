@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError, FileTooLargeError
 
 NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
@@ -37,7 +37,7 @@ def storage_trouble(
     """Turn ``OSError`` into ``StorageError``, except for the kinds that are one file's trouble."""
     try:
         yield
-    except NameRefusedError:
+    except FileRefusedError:
         raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -46,14 +46,17 @@ def storage_trouble(
         if error.errno in gone:
             raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
-            raise NameRefusedError(f"{what}: {reason}") from error
+            raise FileRefusedError(f"{what}: {reason}") from error
         advice = {
             errno.ENOSPC: "; free some space and run the same command again",
             errno.EDQUOT: "; free some of your quota and run the same command again",
             errno.EACCES: "; give this user the permission and run the same command again",
             errno.EPERM: "; give this user the permission and run the same command again",
             errno.EROFS: "; choose an --output that can be written to",
+            errno.EFBIG: "; choose an --output that may have larger files, or raise 'ulimit -f'",
         }.get(error.errno or 0, "")
+        if error.errno == errno.EFBIG:
+            raise FileTooLargeError(f"{what}: {reason}{advice}", transient=False) from error
         transient = error.errno in _TRANSIENT
         raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
 
@@ -69,7 +72,7 @@ def is_bad_sector(error: BaseException) -> bool:
 def one_file_of(root: str, absolute: str) -> Iterator[None]:
     """Attribute an input/output error to one file, if the root has none.
 
-    Raises ``NameRefusedError`` in that case.
+    Raises ``FileRefusedError`` in that case.
     """
     try:
         yield
@@ -78,7 +81,7 @@ def one_file_of(root: str, absolute: str) -> Iterator[None]:
         if cause is None or not is_bad_sector(cause) or not _is_well(root):
             raise
         reason = os.strerror(errno.EIO).lower()
-        raise NameRefusedError(f"cannot read {absolute}: {reason}") from cause
+        raise FileRefusedError(f"cannot read {absolute}: {reason}") from cause
 
 
 def _is_well(folder: str) -> bool:

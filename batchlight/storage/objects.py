@@ -26,7 +26,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from batchlight.errors import StorageError
 from batchlight.host.given_up import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import ChangedError, FileInfo, ListedLateError, NameRefusedError
+from batchlight.storage.base import ChangedError, FileInfo, FileRefusedError, ListedLateError
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
@@ -121,7 +121,7 @@ class ObjectStorage:
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             return part_of(next_page, within, at_most, self._is_folder_mark)
-        except (OddNameError, NameRefusedError) as error:
+        except (OddNameError, FileRefusedError) as error:
             raise ListedLateError(str(error)) from error
 
     def folders(self, folder: str) -> list[str]:
@@ -173,7 +173,7 @@ class ObjectStorage:
     def is_file(self, path: str) -> bool:
         try:
             self.stat(path)
-        except (FileNotFoundError, NameRefusedError):
+        except (FileNotFoundError, FileRefusedError):
             return False
         except PermissionError:  # it can be listed, but not read
             return True
@@ -295,7 +295,7 @@ class ObjectStorage:
             if doing == "create" and trouble.already_exists(error):
                 raise FileExistsError(where) from None
             if trouble.is_bad_key(error):
-                raise NameRefusedError(f"cannot {doing} {where}: {reason}") from None
+                raise FileRefusedError(f"cannot {doing} {where}: {reason}") from None
             if doing == "read" and trouble.is_denied_one_object(error):
                 raise PermissionError(f"cannot read {where}: {reason}") from None
             transient = trouble.is_transient(error)
@@ -303,7 +303,7 @@ class ObjectStorage:
                 PACE.slow_down()
             raise StorageError(f"cannot {doing} {where}: {reason}", transient=transient) from None
         except ValueError as error:  # a key that the store's client refuses
-            raise NameRefusedError(f"the store does not accept the name {where}") from error
+            raise FileRefusedError(f"the store does not accept the name {where}") from error
 
 
 def _interruptible(request: Callable[[], T]) -> T:

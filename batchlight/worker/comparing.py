@@ -20,7 +20,7 @@ from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import ChangedError, NameRefusedError, Reader
+from batchlight.storage.base import ChangedError, FileRefusedError, Reader
 from batchlight.worker.places import refuse_unshared
 
 CHECKS_AT_ONCE = 8
@@ -143,7 +143,7 @@ def _why_unread(error: OSError) -> tuple[Trouble, str]:
             return "missing", "there is no such file"
         case PermissionError():
             return "unreadable", "no permission to read it"
-        case NameRefusedError() | ChangedError():
+        case FileRefusedError() | ChangedError():
             return "unreadable", str(error)
         case _:
             raise error

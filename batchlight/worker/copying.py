@@ -22,7 +22,7 @@ from batchlight.storage.base import Writer
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
-from batchlight.worker.image import Image, Losses, Watch, of_one_input, of_one_output
+from batchlight.worker.image import Image, Losses, Watch, of_one_input, of_one_output, of_one_size
 from batchlight.worker.steps import Steps, as_record
 
 COPIES_AT_ONCE = 8
@@ -104,7 +104,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
     if image.input.defect is not None:
         raise ImageError(ErrorCode.UNSUPPORTED, image.input.defect)
     image.readers = steps.readers_of(image.input)
-    with ExitStack() as exits:
+    with of_one_size(), ExitStack() as exits:
         with of_one_input():
             reader = storage.open_reader(below)
         exits.callback(reader.close)

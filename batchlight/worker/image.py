@@ -18,7 +18,7 @@ from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.output.inputs import Input
 from batchlight.output.records import Tally
 from batchlight.storage import EVERYONE
-from batchlight.storage.base import ChangedError, NameRefusedError
+from batchlight.storage.base import ChangedError, FileRefusedError, FileTooLargeError
 
 if TYPE_CHECKING:  # the driver needs no codec
     from batchlight.classical.dehaze import Analysis
@@ -196,17 +196,27 @@ def of_one_input() -> Iterator[None]:
         raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
     except PermissionError as error:
         raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
-    except (NameRefusedError, ChangedError) as error:
+    except (FileRefusedError, ChangedError) as error:
         raise ImageError(ErrorCode.UNREADABLE, str(error)) from error
 
 
 @contextmanager
 def of_one_output() -> Iterator[None]:
-    """Turn the refusal of an output's name into ``ImageError``."""
+    """Turn the refusal of an output's name or size into ``ImageError``."""
+    try:
+        with of_one_size():
+            yield
+    except FileRefusedError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+
+
+@contextmanager
+def of_one_size() -> Iterator[None]:
+    """Turn the refusal of an output's size into ``ImageError``, where inputs are read as well."""
     try:
         yield
-    except NameRefusedError as error:
-        raise ImageError(ErrorCode.WRITE_FAILED, str(error)) from error
+    except FileTooLargeError as error:
+        raise ImageError(ErrorCode.WRITE_FAILED, error.message) from error
 
 
 class BrokenBatchError(BatchlightError):

@@ -41,6 +41,7 @@ from batchlight.worker.image import (
     Watch,
     of_one_input,
     of_one_output,
+    of_one_size,
     tally_so_far,
     unwatched,
 )
@@ -128,7 +129,7 @@ def _rewritten(
     steps = ShardSteps(context, batch.container)
     shard = _Shard(steps, service, batch, methods, losses, watch)
     try:
-        with of_one_input(), steps.opened_container() as contents:
+        with of_one_input(), of_one_size(), steps.opened_container() as contents:
             while not (yield from shard.written(contents)):
                 shard.start_again()
         table = shard.rows()

@@ -18,7 +18,7 @@ from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards import indices
 from batchlight.shards.tar import members
-from batchlight.storage.base import Reader, Writer
+from batchlight.storage.base import FileTooLargeError, Reader, Writer
 from batchlight.worker.context import BatchContext
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Re
         steps.require_wanted()
         try:
             found = _copied(steps, sidecar)
-        except OSError as error:  # vanished, unreadable, or its name is not possible
+        except (OSError, FileTooLargeError) as error:  # no trouble of the storage as a whole
             found = Refused(sidecar.path, brief(error))
         if found is not None:
             refused.append(found)

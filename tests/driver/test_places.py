@@ -18,6 +18,7 @@ import pytest
 
 import batchlight
 from batchlight.storage.local import LocalStorage
+from batchlight.worker.copying import SMALL_BYTES
 from tests.support.helpers import (
     COMMAND,
     Row,
@@ -31,9 +32,13 @@ from tests.support.helpers import (
     write_images,
 )
 from tests.support.helpers import batchlight as command
+from tests.support.tars import jpeg, write_tar
 
 IMAGES = 40
 STARTS_WITHIN_S = 120.0
+LIMIT = 2**20
+"""Bytes that a file may have in a place that does not allow large ones."""
+TOO_LARGE = "file too large; choose an --output that may have larger files, or raise 'ulimit -f'"
 UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 """Takes from root what lets it read and write whatever it likes."""
 
@@ -95,6 +100,43 @@ def test_a_full_disk_stops_the_run_at_once_and_is_no_images_fault(
             stable_rows(calm),
         )
         assert not tree(out / "_batchlight/tmp")
+
+
+def test_what_is_too_large_for_the_output_fails_alone(photos: Path) -> None:
+    """Beyond what a FAT file system allows, or a limit of the process."""
+    (photos / "film.bin").write_bytes(bytes(LIMIT + 1))
+    (photos / "longer.bin").write_bytes(bytes(SMALL_BYTES + 1))
+    done, out = limited_run(photos, "--copy-others")
+    assert done.returncode == 3, done.stderr
+    failed = {path for path, row in outcomes(out).items() if row.error_code == "write_failed"}
+    assert failed == {"film.bin", "longer.bin"}
+    messages = {row["error"].partition(": ")[2] for row in rows(out) if row["error_code"]}
+    assert messages == {TOO_LARGE}
+    assert len(tree(out / "classical")) == IMAGES
+    assert not tree(out / "_batchlight/tmp")
+
+
+def test_a_shard_that_is_too_large_for_the_output_fails_alone(tmp_path: Path) -> None:
+    """And what is too large beside it is named."""
+    write_tar(tmp_path / "in/large.tar", {"1.jpg": jpeg(1), "film.bin": bytes(LIMIT + 1)})
+    write_tar(tmp_path / "in/small.tar", {"1.jpg": jpeg(1)})
+    (tmp_path / "in/notes.txt").write_bytes(bytes(LIMIT + 1))
+    done, out = limited_run(tmp_path / "in")
+    assert done.returncode == 3, done.stderr
+    assert "notes.txt: file too large" in done.stderr
+    [failed] = [row for row in rows(out) if row["status"] == "failed"]
+    assert (failed["input"], failed["error_code"]) == ("large.tar", "write_failed")
+    assert failed["error"].endswith(TOO_LARGE)
+    assert set(tree(out / "classical")) == {"small.tar"}
+    assert not tree(out / "_batchlight/tmp")
+
+
+def limited_run(given: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A run that may not write large files, and where its output is."""
+    out = given.parent / "out"
+    limited = ["prlimit", f"--fsize={LIMIT}", *COMMAND, "run", "--workers", "0", *options]
+    line = [*limited, "--input", str(given), "--output", str(out)]
+    return subprocess.run(line, capture_output=True, text=True, check=False), out
 
 
 def test_a_read_only_output(photos: Path) -> None:

@@ -27,7 +27,7 @@ from batchlight.errors import Interrupted, StorageError, UsageError
 from batchlight.output.lock import Lock
 from batchlight.output.recordfiles import DamagedRecordsError
 from batchlight.storage import Location, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 from batchlight.storage.local import LocalStorage
 from batchlight.worker.comparing import Problem
 from tests.support.helpers import (
@@ -267,7 +267,7 @@ def test_records_that_may_not_be_read_are_not_damaged(
     read = LocalStorage.read
     for error, words in (
         (PermissionError(errno.EACCES, "Permission denied", path), "permission denied"),
-        (NameRefusedError("cannot read it: input/output error"), "input/output error"),
+        (FileRefusedError("cannot read it: input/output error"), "input/output error"),
     ):
 
         def denied(self: LocalStorage, name: str, error: OSError = error) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from batchlight.output.layout import LOCKS, is_output
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import OUTPUT_FOLDER, NameRefusedError
+from batchlight.storage.base import OUTPUT_FOLDER, FileRefusedError
 from batchlight.storage.objects import LARGE_BYTES
 from tests.support.s3_server import BUCKET
 
@@ -145,7 +145,7 @@ def test_a_folder_or_the_start_of_a_name_is_no_file(place: Place) -> None:
     assert storage.is_file("folder/file")
     for path in ("folder", "fold", "folder/fi", "folder/file.txt"):
         assert not storage.is_file(path)
-        with pytest.raises((FileNotFoundError, NameRefusedError)):
+        with pytest.raises((FileNotFoundError, FileRefusedError)):
             storage.stat(path)
         with pytest.raises(FileNotFoundError):
             storage.read(path)
@@ -207,7 +207,7 @@ def test_control_characters_are_a_defect(place: Place) -> None:
 
 def test_a_name_that_is_too_long_is_refused(storage: Storage) -> None:
     for write in (storage.write, storage.create):
-        with pytest.raises(NameRefusedError):
+        with pytest.raises(FileRefusedError):
             write("n" * 2000, b"data")
     assert storage.names("") == []
 

@@ -15,7 +15,7 @@ import pytest
 import batchlight
 from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_source, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 from batchlight.storage.local import TEMPORARY
 from tests.support.helpers import rows, tree, write_images
 
@@ -235,7 +235,7 @@ def test_links_that_leave_an_input_are_not_read(inside: Path, victim: Path) -> N
         assert name == "folder/file" or "--follow-links" in str(found[name].defect)
         assert not storage.is_file(name)
         for use in (storage.read, storage.stat):
-            with pytest.raises(NameRefusedError, match="leaves the input"):
+            with pytest.raises(FileRefusedError, match="leaves the input"):
                 use(name)
     assert open_source(Location.parse(str(inside)), True).read("leaves.jpg") == b"precious"
 
@@ -255,7 +255,7 @@ def test_a_link_of_an_input_that_changes_its_mind_is_never_read(inside: Path) ->
     thread.start()
     try:
         for _ in range(2000):
-            with suppress(NameRefusedError):
+            with suppress(FileRefusedError):
                 assert storage.read("near.jpg") == b"12345"
     finally:
         over.set()

@@ -14,7 +14,7 @@ import pytest
 import batchlight
 from batchlight.errors import StorageError, UsageError
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 from batchlight.storage.local import TEMPORARY
 from batchlight.storage.publishing import write_file
 from tests.support.helpers import outcomes, tree, write_images
@@ -71,7 +71,7 @@ def test_a_file_is_created_once(storage: Storage, tmp_path: Path) -> None:
     assert not storage.create("a/name", b"two")
     assert storage.read("a/name") == b"one"
     (tmp_path / "folder").mkdir()
-    with pytest.raises(NameRefusedError):
+    with pytest.raises(FileRefusedError):
         storage.create("folder", b"three")
     storage.delete("a/name")
     assert storage.create("a/name", b"four")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from batchlight.errors import StorageError
 from batchlight.storage import Location, Storage, open_source, open_storage
-from batchlight.storage.base import LINKED_FOLDER, NameRefusedError
+from batchlight.storage.base import LINKED_FOLDER, FileRefusedError
 from tests.support.helpers import tree
 
 TEMPORARY = "_batchlight/tmp"
@@ -122,7 +122,7 @@ def test_what_is_no_file_cannot_be_read(tmp_path: Path, kind: str) -> None:
         (tmp_path / path).symlink_to(path)
     storage = source(tmp_path)
     assert not storage.is_file(path)
-    with pytest.raises((FileNotFoundError, NameRefusedError)):
+    with pytest.raises((FileNotFoundError, FileRefusedError)):
         storage.stat(path)
     with pytest.raises(FileNotFoundError):
         storage.read(path)
@@ -167,13 +167,13 @@ def test_names_that_cannot_be_written(tmp_path: Path) -> None:
     storage.write("folder/file", b"")
     for path in ("n" * 300, "folder", "folder/file/x", "folder/" + "n" * 300 + "/x"):
         for write in (storage.write, storage.create):
-            with pytest.raises(NameRefusedError):
+            with pytest.raises(FileRefusedError):
                 write(path, b"data")
     for path in ("../x", "a/../../x", "/x"):
         for use in (storage.read, storage.stat, storage.delete, storage.names):
-            with pytest.raises(NameRefusedError, match="would leave"):
+            with pytest.raises(FileRefusedError, match="would leave"):
                 use(path)
-        with pytest.raises(NameRefusedError, match="would leave"):
+        with pytest.raises(FileRefusedError, match="would leave"):
             storage.write(path, b"")
     assert tree(tmp_path) == {"folder/file": b""}
 

@@ -21,7 +21,7 @@ from skimage import metrics
 from batchlight import JobConfig, run
 from batchlight.errors import StorageError, UsageError
 from batchlight.images.pixels import Pixels
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 from batchlight.storage.local import LocalStorage
 from batchlight.training.evaluate import Evaluation, Score, evaluate
 from batchlight.training.folders import Unmatched
@@ -383,7 +383,7 @@ def test_a_name_that_cannot_be_used(folders: Folders) -> None:
     [
         (PermissionError(13, "permission denied"), "enhanced image: no permission to read it"),
         (
-            NameRefusedError("the store does\nnot"),
+            FileRefusedError("the store does\nnot"),
             "enhanced image: cannot be read: the store does not",
         ),
         (MemoryError(), "there is not enough memory to compare it"),

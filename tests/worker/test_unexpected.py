@@ -15,7 +15,7 @@ import pytest
 import batchlight
 from batchlight.classical import dehaze
 from batchlight.errors import BatchlightError
-from batchlight.storage.base import NameRefusedError
+from batchlight.storage.base import FileRefusedError
 from batchlight.storage.local import LocalStorage
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import outcomes, rows, tree, write_images
@@ -114,7 +114,7 @@ def test_on_workers_the_user_is_told_once_per_kind(
     [
         (FileNotFoundError(), "missing"),
         (PermissionError(), "unreadable"),
-        (NameRefusedError("no such name can be"), "unreadable"),
+        (FileRefusedError("no such name can be"), "unreadable"),
         (ValueError("a bug"), "error"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_name_that_cannot_be_written(photos: Path, monkeypatch: pytest.MonkeyP
 
     def writing(self: LocalStorage, path: str, data: bytes, *how: Any) -> None:
         if path.endswith(BROKEN):
-            raise NameRefusedError("no such name can be")
+            raise FileRefusedError("no such name can be")
         write(self, path, data, *how)
 
     monkeypatch.setattr(LocalStorage, "write", writing)
