@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -328,7 +329,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(
                 capture_output=True,
                 text=True,
                 timeout=120,
-                env={**environment, "PATH": ""},
+                env={**os.environ, **environment},
                 check=False,
             )
         assert stopped.returncode == 1, stopped.stderr
