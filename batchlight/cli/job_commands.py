@@ -112,14 +112,12 @@ def _of_containers(found: DryRun) -> dict[str, str]:
 
 
 def _costs(estimate: Estimate) -> dict[str, str]:
-    from batchlight.driver.progress import duration
-
     megapixels = f"{estimate.megapixels:,.1f} megapixels at {estimate.ms_per_megapixel:.0f} ms"
-    costs = {"estimate from": f"{estimate.based_on}: {megapixels} of a CPU"}
+    costs = {"estimate from": f"{estimate.based_on}: {megapixels} of CPU each"}
     if estimate.seconds is not None:
-        costs["time"] = f"about {duration(estimate.seconds)}"
+        costs["time"] = _about(estimate.seconds)
         costs["time"] += f" with {estimate.workers} workers" if estimate.workers else ""
-    costs["CPU time"] = f"about {duration(3600 * estimate.cpu_hours)}"
+    costs["CPU time"] = _about(3600 * estimate.cpu_hours)
     if estimate.gpu_hours is None:
         costs["GPU time"] = "not known before some images are done"
     elif estimate.gpu_hours:
@@ -134,6 +132,12 @@ def _costs(estimate: Estimate) -> dict[str, str]:
     if estimate.warning:
         costs["note"] = estimate.warning
     return costs
+
+
+def _about(seconds: float) -> str:
+    from batchlight.driver.progress import duration
+
+    return f"about {duration(seconds)}" if seconds >= 0.5 else "less than 1 s"
 
 
 def _todo(found: DryRun) -> str:
