@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from batchlight._version import __version__
 from batchlight.errors import ExitCode, UsageError
@@ -37,8 +37,26 @@ MAY_BE_EMPTY = "setting"
 """Its empty value is a setting, too: that of no option."""
 
 
+def _flags_take_no_value(params: list[Any]) -> list[Any]:
+    """As help should show them; newer versions of Click describe the value of a flag, too."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class Group(TyperGroup):
+    """The program."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_take_no_value(super().get_params(ctx))
+
+
 class Command(TyperCommand):
     """A command that refuses two places if only the last would count, and empty values."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_take_no_value(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         values, rest, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -64,6 +82,7 @@ def hint_at_input(word: str, command: str = "run") -> str:
 
 app = typer.Typer(
     name="batchlight",
+    cls=Group,
     help="Enhance whole data sets of dark images, with nothing lost and everything recorded.",
     pretty_exceptions_enable=False,
     # On a narrow terminal, boxes would leave no room for option names.
@@ -72,10 +91,8 @@ app = typer.Typer(
 )
 
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run.")]
-AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", metavar="", help="Verbose logs, and tracebacks of errors.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Verbose logs, and tracebacks of errors.")]
 """``main`` looks for it itself, since it must take effect before the arguments are parsed."""
 
 
@@ -83,7 +100,7 @@ Debug = Annotated[
 def _without_a_command(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
     ] = False,
 ) -> None:
     if version:

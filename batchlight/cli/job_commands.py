@@ -182,7 +182,7 @@ def preview(
         typer.Option("--output", metavar="FILE", help="The page. (default: preview.html)"),
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", metavar="", help="Write a PNG image (preview.png) instead.")
+        bool, typer.Option("--png", help="Write a PNG image (preview.png) instead.")
     ] = False,
     debug: Debug = False,
 ) -> None:

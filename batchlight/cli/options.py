@@ -60,6 +60,7 @@ METAVARS = {
     "batch_size": "auto|N",
     "atmospheric_light": "batch|image|NUMBER",
     "max_failures": "N|P%",
+    "omega": "auto|X",
 }
 """For values whose type does not say what they are."""
 
@@ -123,7 +124,7 @@ def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Paramete
         "--" + name.replace("_", "-"),
         help=f"{info.description}{note}",
         rich_help_panel=group,
-        metavar="" if flag else _metavar(name, annotation),
+        metavar=None if flag else _metavar(name, annotation),
         autocompletion=_completion(annotation),
     )
     value: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str

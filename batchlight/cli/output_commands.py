@@ -12,9 +12,7 @@ from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
 from batchlight.cli.console import plain_console, print_facts, print_trouble, telling
 from batchlight.errors import ExitCode, in_bytes, shown
 
-FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", metavar="", help="If given to the run.")
-]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="If given to the run.")]
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -44,7 +42,7 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
 def verify(
     output: Output,
     repair: Annotated[
-        bool, typer.Option("--repair", metavar="", help="Redo what is missing or differs.")
+        bool, typer.Option("--repair", help="Redo what is missing or differs.")
     ] = False,
     input_uri: Annotated[
         str | None,
@@ -52,7 +50,7 @@ def verify(
     ] = None,
     follow_links: FollowLinks = False,
     copy_others: Annotated[
-        bool, typer.Option("--copy-others", metavar="", help="If given to the run.")
+        bool, typer.Option("--copy-others", help="If given to the run.")
     ] = False,
     workers: Annotated[
         int | None,

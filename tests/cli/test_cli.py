@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from batchlight import JobConfig, __version__, run
+from batchlight.cli.main import COMMANDS
 from batchlight.config import Method
 from batchlight.driver.progress import JsonDisplay, LineDisplay, Progress
 from batchlight.output.lock import Lock
@@ -220,6 +221,15 @@ def test_a_damaged_lock_or_summary_is_named(tmp_path: Path) -> None:
     done = batchlight_here(*run)
     assert done.returncode == 1
     assert "_batchlight/locks/0000000001.json is damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([f.__name__] for commands in COMMANDS.values() for f in commands)]
+)
+def test_flags_take_no_value_in_help(command: list[str]) -> None:
+    shown = batchlight_here(*command, "--help").stdout
+    assert "--help" in shown
+    assert "bool" not in shown
 
 
 def test_no_command_is_help() -> None:
