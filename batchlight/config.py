@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from batchlight.fingerprint import UNNAMED, Fingerprint
+from batchlight.options import Options
 
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
@@ -102,13 +103,13 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidat
 Place = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, os.PathLike) else v)]
 
 
-class JobConfig(BaseModel):
+class JobConfig(Options):
     """One job. ``JobConfig(input="photos", workers=4)``.
 
     Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    command: ClassVar[str] = "run"
 
     input: Place = Field(
         min_length=1,

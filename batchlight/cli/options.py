@@ -9,11 +9,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
 
 from batchlight.config import JobConfig
-from batchlight.config_file import C, make_config
 from batchlight.errors import UsageError
+from batchlight.options import C, Options, make_config
 
 GROUPS = {
     "What and where": (
@@ -113,7 +112,7 @@ def require_effect(config: JobConfig, given: Collection[str]) -> None:
         )
 
 
-def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Parameter:
+def _parameter(kind: type[Options], name: str, group: str) -> inspect.Parameter:
     """The option for one field of a config, with its description, default and choices."""
     info = kind.model_fields[name]
     annotation = info.annotation
@@ -131,7 +130,7 @@ def _parameter(kind: type[BaseModel], name: str, group: str) -> inspect.Paramete
     return _keyword(name, Annotated[value | None, option], None)
 
 
-def option_default(kind: type[BaseModel], name: str) -> str | None:
+def option_default(kind: type[Options], name: str) -> str | None:
     """The default of an option in the user's terms; None if there is nothing to say."""
     info = kind.model_fields[name]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}

@@ -33,7 +33,6 @@ import pyarrow.compute as pc
 
 from batchlight.absgn.loading import packaged_model, weights_of
 from batchlight.config import JobConfig, Method
-from batchlight.config_file import make_config
 from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.gone import first_gone
 from batchlight.driver.network import fingerprints_of, model_of, serve
@@ -43,6 +42,7 @@ from batchlight.engine import Engine, window
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.host.signals import Interrupt
+from batchlight.options import make_config
 from batchlight.output.fence import FencedStorage
 from batchlight.output.inputs import Batch
 from batchlight.output.layout import is_part

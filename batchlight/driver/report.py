@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from batchlight.config import JobConfig
-from batchlight.config_file import make_config
+from batchlight.options import make_config
 from batchlight.output.status import open_output
 from batchlight.planning.listing import open_inputs
 from batchlight.report import write_report

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchlight.config import METHODS, JobConfig, Method
-from batchlight.config_file import make_config
 from batchlight.errors import UsageError
+from batchlight.options import make_config
 
 DEFAULT_SETTINGS = ("", "target-luminance=0.35", "target-luminance=0.55", "denoise=none")
 """What is compared by default; an empty one means the command-line options alone."""

@@ -131,7 +131,7 @@ def _page(
         cards=shown,
         reasons=[reason for reason in REASONS if any(reason in why for why in reasons.values())],
         **_numbers(found),
-        **_curves(found),
+        **_curves(found, ending.summary if ending else None),
     )
 
 
@@ -154,12 +154,12 @@ def _numbers(found: Digest) -> dict[str, Any]:
     }
 
 
-def _curves(found: Digest) -> dict[str, Any]:
+def _curves(found: Digest, summary: Summary | None) -> dict[str, Any]:
     """What changes over batches and time; a single value is not a curve."""
     return {
         "light": _described_light(found),
         "light_chart": charts.light(found.light) if found.light.index.size > 1 else "",
-        "pace": _pace(found.last_run),
+        "pace": _pace(found.last_run, summary),
         "pace_chart": charts.pace(found.pace) if found.pace.index.size > 1 else "",
     }
 
@@ -179,8 +179,13 @@ def _folders(found: Digest) -> Sequence[_Folder]:
     return sorted(shown, key=attrgetter("name", "method"))
 
 
-def _pace(run: RunDigest | None) -> float:
-    """Images per second of a run, from its first finished image to the last."""
+def _pace(run: RunDigest | None, summary: Summary | None) -> float:
+    """Images per second of the last run that did any: as its summary says, if there is that.
+
+    Else from its first finished image to the last, which leaves out what came before the first.
+    """
+    if run and summary and run.run_id == summary.run_id:
+        return summary.images_per_s
     lasted = (run.last - run.first).total_seconds() if run else 0.0
     return run.images / lasted if run and lasted else 0.0
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from batchlight.config import Device, ModelName, Names
+from batchlight.options import Options
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
@@ -25,13 +26,13 @@ def _as_seconds(value: object) -> object:
     return seconds
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Options):
     """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
 
     Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    command: ClassVar[str] = "train"
 
     data: str = Field(
         min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from batchlight.config import JobConfig
-from batchlight.config_file import make_config
 from batchlight.driver.settings import DEFAULT_SETTINGS, SETTINGS_AT_MOST, make_settings
 from batchlight.errors import UsageError
+from batchlight.options import make_config
 
 
 def labels(*texts: str, **options: object) -> list[str]:

@@ -26,8 +26,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from batchlight import __version__
 from batchlight.config import JobConfig
-from batchlight.config_file import make_config
 from batchlight.errors import ExitCode
+from batchlight.options import make_config
 from batchlight.output.lock import Lock, new_run_id
 from batchlight.storage import Location, open_storage
 from tests.support.helpers import batchlight, rows, write_images

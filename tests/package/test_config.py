@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from batchlight.config import METHODS, JobConfig, Method
-from batchlight.config_file import make_config
 from batchlight.errors import UsageError
+from batchlight.options import make_config
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"omega": "7"}, "--omega is '7', but must be 'auto' or a number above 0 and up to 1"),
-        ({"workers": "-1"}, "--workers is '-1', but input should be greater than or equal to 0"),
+        ({"workers": "-1"}, "--workers is '-1', but must be at least 0"),
         ({"atmospheric_light": "300"}, "a number above 0 and up to 255"),
         ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
         ({"atmospheric_light": "nan"}, "a number above 0 and up to 255"),
@@ -27,19 +27,30 @@ from batchlight.errors import UsageError
         ({"format": "gif"}, "--format is 'gif'"),
         ({"method": ["magic"]}, "--method is 'magic'"),
         ({"method": []}, "must name at least one method"),
-        ({"strength": "1.1"}, "--strength is '1.1', but input should be less than or equal to 1"),
-        ({"target_luminance": "1"}, "--target-luminance is '1', but input should be less than 1"),
-        ({"target_luminance": "0"}, "--target-luminance is '0', but input should be greater than"),
-        ({"not_dark": "skip"}, "--not-dark is 'skip', but input should be 'copy', 'leave-out' or"),
-        ({"limit": "0"}, "--limit is '0', but input should be greater than or equal to 1"),
+        ({"strength": "1.1"}, "--strength is '1.1', but must be at most 1"),
+        ({"target_luminance": "1"}, "--target-luminance is '1', but must be less than 1"),
+        ({"target_luminance": "0"}, "--target-luminance is '0', but must be greater than"),
+        ({"not_dark": "skip"}, "--not-dark is 'skip', but must be 'copy', 'leave-out' or"),
+        ({"limit": "0"}, "--limit is '0', but must be at least 1"),
         ({"bogus": 1}, "unknown option bogus; see 'batchlight run --help'"),
         ({"input": ""}, "--input is ''"),
         (
             {"timeout": "1e10"},
-            "--timeout is '1e10', but input should be less than or equal to 604800",
+            "--timeout is '1e10', but must be at most 604800",
         ),
-        ({"timeout": "inf"}, "--timeout is 'inf', but input should be"),
-        ({"timeout": "nan"}, "--timeout is 'nan', but input should be"),
+        ({"timeout": "inf"}, "--timeout is 'inf', but must be"),
+        ({"timeout": "nan"}, "--timeout is 'nan', but must be"),
+        ({"workers": "two"}, "--workers is 'two', but must be a whole number; correct it"),
+        ({"workers": 1.5}, "--workers is 1.5, but must be a whole number"),
+        ({"t0": "low"}, "--t0 is 'low', but must be a number"),
+        ({"exclude": 7}, "--exclude is 7, but must be text, or a list of texts"),
+        ({"exclude": [7]}, "--exclude is 7, but must be text"),
+        ({"overwrite": "maybe"}, "--overwrite is 'maybe', but must be true or false"),
+        *(
+            ({name: truth}, f"--{name} is {truth}, but must be")
+            for name in ("workers", "quality", "limit", "strength", "t0", "omega")
+            for truth in (True, False)
+        ),
     ],
 )
 def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> None:

@@ -1,16 +1,58 @@
-"""A config from command-line options and, below them, a YAML file."""
+"""What the options of all commands share: their base, a YAML file that holds them, messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from batchlight.config import JobConfig
 from batchlight.errors import UsageError
 
-C = TypeVar("C", bound=BaseModel)
+C = TypeVar("C", bound="Options")
+
+
+class Options(BaseModel):
+    """Base of all configs.
+
+    Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
+    """
+
+    command: ClassVar[str]
+    """The command whose options they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic takes true for 1, and YAML takes a bare ``yes`` for true."""
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and _holds_numbers(wanted):
+            raise ValueError("must be a number")
+        return value
+
+
+def _holds_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_holds_numbers, get_args(annotation)))
+
+
+_REASONS = {
+    "value_error": "{error}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "literal_error": "must be {expected}",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "tuple_type": "must be text, or a list of texts",
+}
+"""What is wrong with a value, by pydantic's name for it."""
 
 
 def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None = None) -> C:
@@ -28,8 +70,7 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
     try:
         return kind(**values)
     except ValidationError as error:
-        command = "run" if kind is JobConfig else "train"
-        raise UsageError(_one_sentence(error, command)) from error
+        raise UsageError(_one_sentence(error, kind.command)) from error
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -68,6 +109,6 @@ def _one_sentence(error: ValidationError, command: str) -> str:
         return f"{option} is required"
     if first["type"] == "extra_forbidden":
         return f"unknown option {option.removeprefix('--')}; see 'batchlight {command} --help'"
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    return f"{option} is {first['input']!r}, but {reason}"
+    words = _REASONS.get(first["type"], "must not be that: {msg}")
+    reason = words.format(msg=first["msg"], **first.get("ctx", {}))
+    return f"{option} is {first['input']!r}, but {reason}; correct it"
