@@ -171,9 +171,7 @@ def preview(
         typer.Option(
             "--images",
             metavar="N",
-            min=1,
-            max=IMAGES_AT_MOST,
-            help=f"How many to show. (default: {IMAGES})",
+            help=f"How many to show, up to {IMAGES_AT_MOST}. (default: {IMAGES})",
             show_default=False,
         ),
     ] = IMAGES,

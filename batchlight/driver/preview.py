@@ -299,9 +299,8 @@ def _failed(item: Input, failure: Failure) -> FailedImage:
 
 def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
     """Where the page goes, checked to be writable. Raises ``UsageError``."""
-    target = Location.parse(page or ("preview.png" if png else "preview.html"))
-    if png and not target.name.lower().endswith(".png"):
-        raise UsageError(f"with --png, --output must end in .png, but is {target}")
+    suffix = ".png" if png else ".html"
+    target = Location.parse(page or f"preview{suffix}")
     if target.remote:
         open_storage(target.parent).check(writable=True)
     elif os.path.isdir(target.path):
@@ -314,6 +313,9 @@ def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
         raise UsageError(f"no permission to write to {target.parent}; choose another --output")
     else:
         require_replaceable(target.path)
+    if not target.name.lower().endswith(suffix):
+        kind = "with --png" if png else "without --png"
+        raise UsageError(f"{kind}, --output must end in {suffix}, but is {target}")
     return target
 
 

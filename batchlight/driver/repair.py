@@ -87,14 +87,15 @@ class RepairOptions:
 
 def repair(
     output: str | os.PathLike[str],
-    on_problem: Callable[[Problem], object],
-    say: Callable[[str], None],
+    on_problem: Callable[[Problem], object] = lambda problem: None,
+    say: Callable[[str], None] = lambda text: None,
     options: RepairOptions = RepairOptions(),
     on_progress: Callable[[Verification], object] | None = None,
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 
-    ``on_progress`` is called with what was compared so far.
+    ``on_problem`` is called with each problem, ``on_progress`` with what was compared so far, and
+    ``say`` with what is done and waited for.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """

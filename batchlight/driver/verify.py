@@ -84,7 +84,7 @@ class Verification:
 
 def verify(
     output: str | os.PathLike[str],
-    on_problem: Callable[[Problem], object],
+    on_problem: Callable[[Problem], object] = lambda problem: None,
     on_progress: Callable[[Verification], object] | None = None,
     say: Callable[[str], None] = lambda text: None,
     workers: int | None = None,
@@ -92,7 +92,8 @@ def verify(
 ) -> Verification:
     """Compare all that an output holds with its records; the same as ``batchlight verify``.
 
-    ``on_progress`` is called with what was compared so far, ``say`` if a signal arrives.
+    ``on_problem`` is called with each problem, ``on_progress`` with what was compared so far, and
+    ``say`` with what to tell a user who interrupts.
     ``workers`` and ``address``: as in a run; if either is given, workers compare the outputs of one
     file of records each; otherwise this process does.
 

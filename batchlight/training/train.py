@@ -145,6 +145,8 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         require_replaceable(path)
     training = _going_on(_prepare(config), checkpoint_file, say)
     if training.checkpoint is None:
+        if os.path.lexists(config.out):  # hours of an earlier training
+            raise UsageError(f"--out {config.out} already exists; name another file, or remove it")
         try:
             write_file(log_file, b"")
         except StorageError as error:

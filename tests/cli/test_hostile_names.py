@@ -92,7 +92,9 @@ def test_on_pages(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert buttons == 3
     check(page, *map(html.escape, (*SUFFIXES.values(), *NAMES.values())))
     for name in ("preview.html", "preview.png"):
-        found = preview(JobConfig(input=str(job / "in")), [""], page=str(job / name))
+        found = preview(
+            JobConfig(input=str(job / "in")), [""], page=str(job / name), png=name.endswith(".png")
+        )
         assert found.shown == 2  # the third is not done, as no output could have its name
         assert len(found.failed) == 4
     page = (job / "preview.html").read_text()

@@ -106,11 +106,11 @@ def out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_functions_take_paths(out: Path) -> None:
     photos = out.parent / "in"
     assert batchlight.status(out) == batchlight.status(str(out))
-    assert batchlight.verify(out, print) == batchlight.verify(str(out), print)
+    assert batchlight.verify(out) == batchlight.verify(str(out), print)
     options = RepairOptions(input=photos, workers=0)
-    assert batchlight.repair(out, print, print, options).output == str(out)
+    assert batchlight.repair(out, options=options).output == str(out)
     assert batchlight.make_report(out, photos) == batchlight.make_report(str(out))
-    page = out.parent / "page.png"
+    page = out.parent / "page.html"
     assert batchlight.preview(batchlight.JobConfig(input=str(photos)), page=page).page == str(page)
     assert batchlight.survey(out / "classical", photos).enhanced == f"{out}/classical"
     found = batchlight.evaluate(out / "classical", out / "classical")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from batchlight.cli.options import GROUPS, PREVIEW_GROUPS, TRAIN_GROUPS, option_default
 from batchlight.config import JobConfig
 from batchlight.errors import ErrorCode, is_permanent
+from batchlight.options import Options
 from batchlight.training.config import TrainConfig
 from tests.support.helpers import batchlight_here
 
@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text()
     [(JobConfig, GROUPS, "run"), (TrainConfig, TRAIN_GROUPS, "train")],
 )
 def test_every_option_is_documented_with_its_default_and_no_other(
-    kind: type[BaseModel], groups: Mapping[str, Sequence[str]], heading: str
+    kind: type[Options], groups: Mapping[str, Sequence[str]], heading: str
 ) -> None:
     section = REFERENCE.split(f"## Options of `{heading}`")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `--([a-z0-9-]+)` \| (.*) \| (.*) \|$", section, re.MULTILINE)
@@ -48,7 +48,7 @@ def test_every_command_is_documented_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("command", "kind"), [("run", JobConfig), ("plan", JobConfig), ("train", TrainConfig)]
 )
-def test_help_lists_every_option(command: str, kind: type[BaseModel]) -> None:
+def test_help_lists_every_option(command: str, kind: type[Options]) -> None:
     text = batchlight_here(command, "--help", COLUMNS="200").stdout
     for name in kind.model_fields:
         assert f"--{name.replace('_', '-')} " in text

@@ -328,6 +328,16 @@ def test_a_second_training_writes_its_own_log(pairs: Path, tmp_path: Path) -> No
     for _ in range(2):
         in_process(pairs, out)
         assert [line["epoch"] for line in log_of(out)] == [1, 2]
+        out.unlink()
+
+
+def test_weights_that_are_there_are_not_replaced(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    out.write_bytes(b"hours of work")
+    with pytest.raises(UsageError, match="already exists; name another file, or remove it"):
+        in_process(pairs, out)
+    assert out.read_bytes() == b"hours of work"
+    assert not (tmp_path / "x.log.jsonl").exists()
 
 
 # Where it starts from
@@ -349,7 +359,7 @@ def test_weights_go_on_from_the_start_that_they_were_trained_at(
     plain.write_bytes(weights_without_start())
     for weights, start in ((plain, None), (trained[0], ClassicalStart())):
         assert loaded(weights).start == start
-        out = tmp_path / "on.safetensors"
+        out = tmp_path / f"on {type(start).__name__}.safetensors"
         in_process(pairs, out, weights=str(weights), epochs=1)
         assert loaded(out).start == start
 
