@@ -119,7 +119,7 @@ class JobConfig(Options):
         default=None,
         min_length=1,
         description="Where to write.",
-        json_schema_extra={"default": "INPUT-enhanced"},
+        json_schema_extra={"default": "INPUT-enhanced; for a list, there is none"},
     )
     include: Names = Field(
         default=(), description="Only relative paths that match this glob; repeatable."

@@ -128,7 +128,7 @@ def needing_pytorch(what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{what} needs {error.name}; install it with: pip install 'batchlight[absgn]'"
+            f"{what} needs {error.name}; install batchlight again, with its extra 'absgn'"
         ) from error
 
 

@@ -100,10 +100,14 @@ def takes_options_of(
 
 
 def require_effect(config: JobConfig, given: Collection[str]) -> None:
-    """Raise ``UsageError`` for a choice of network on a command line that does not ask for one.
+    """Raise ``UsageError`` for an option of a command line that the others make useless.
 
     A file of options, which several jobs may share, can hold such options.
     """
+    if "address" in given and config.workers == 0:
+        raise UsageError(
+            "--address has no effect with --workers 0, which works in this process; leave out one"
+        )
     useless = [name for name in CHOOSING_ABSGN if name in given]
     if useless and "absgn" not in config.method:
         option = "--" + useless[0].replace("_", "-")

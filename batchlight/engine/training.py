@@ -31,8 +31,8 @@ def train_together(
             from ray.util.queue import Empty, Queue
         except ImportError as error:
             raise ClusterError(
-                "training in several processes needs Ray Train; install it with: "
-                "pip install 'batchlight[train]'"
+                "training in several processes needs Ray Train; install batchlight again, with "
+                "its extra 'train'"
             ) from error
         queue = Queue(actor_options={"num_cpus": 0})
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchlight.images.container_names import PARQUET
+
 FOLDERS_AT_MOST = 4096
 """Maximum number of folders; if there are more, the deepest count towards their parents."""
 DEEPEST = 64
@@ -49,10 +51,15 @@ class Folders:
     """By folder, which ends in a slash unless it is the whole input, and method."""
 
     def added(self, table: pa.Table) -> Folders:
-        """With the rows of a table added that has ``input``, ``method`` and ``status``."""
-        folders = pc.replace_substring_regex(table["input"], _NAME, "")
+        """With the rows of a table of records added."""
         grouped = (
-            pa.table({"folder": folders, "method": table["method"], "status": table["status"]})
+            pa.table(
+                {
+                    "folder": _folders(table),
+                    "method": table["method"],
+                    "status": table["status"],
+                }
+            )
             .group_by(["folder", "method", "status"])
             .aggregate([([], "count_all")])
         )
@@ -75,6 +82,19 @@ class Folders:
                 fewer[key] = fewer.get(key, FolderCounts()) + count
             counts = fewer
         return Folders(self.most, depth, counts)
+
+
+def _folders(table: pa.Table) -> pa.ChunkedArray:
+    """The folder of each row; images of a Parquet file are in one, not in one per row of it."""
+    inputs, container = table["input"], table["container"]
+    inside = pc.and_(
+        pc.ends_with(pc.utf8_lower(container), PARQUET), pc.not_equal(inputs, container)
+    )
+    return pc.if_else(
+        pc.fill_null(inside, False),
+        pc.binary_join_element_wise(container, "", "/"),
+        pc.replace_substring_regex(inputs, _NAME, ""),
+    )
 
 
 def _cut(folder: str, depth: int) -> str:

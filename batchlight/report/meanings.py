@@ -11,7 +11,8 @@ _MEANINGS: Mapping[str, str] = {
     ErrorCode.CORRUPT: "The file is damaged or cut short, or is not an image. Copy it again; "
     "if other programs open it all the same, they fill in the missing part.",
     ErrorCode.UNSUPPORTED: "The file is valid, but something in it could not be kept, such as "
-    "several pages, CMYK, or transparency in a JPEG. Convert it, or choose another --format.",
+    "several pages, CMYK, or transparency in a JPEG: convert it, or choose another --format. Or "
+    "its name cannot be that of an output, or it is a link that leads out: rename it, or copy.",
     ErrorCode.TOO_LARGE: "It has more pixels than --max-pixels allows. Raise that if the "
     "image really is that large: it takes about 20 bytes of memory per pixel.",
     ErrorCode.SUSPICIOUS_OUTPUT: "The method made it darker or blank, so the result was not "

@@ -35,6 +35,10 @@ from tests.support.terminal import on_a_terminal
         (["run", "--input", "in", "--workers", "-1"], "--workers is '-1'"),
         (["run", "--input", "in", "--bogus", "1"], "No such option"),
         (["run", "--input", "in", "--weights", "w"], "has no effect without --method absgn"),
+        (
+            ["run", "--input", "in", "--address", "auto", "--workers", "0"],
+            "--address has no effect with --workers 0",
+        ),
         (["plan", "--input", "in", "--model", "absgn"], "add that, or leave --model out"),
         (["run", "--input", "in", "--config", "nowhere.yaml"], "cannot read the config file"),
         (["plan", "--input", "nowhere"], "there is no "),

@@ -411,6 +411,19 @@ def test_folders_are_few_and_count_everything(groups: list[list[str]], most: int
         assert {folder: c.images for (folder, _), c in folders.counts.items()} == wanted
 
 
+def test_a_parquet_file_is_one_folder_and_a_tar_has_its_own() -> None:
+    rows = [
+        record(1, input="a.parquet/0/image", container="a.parquet"),
+        record(2, input="a.parquet/1/image", container="a.parquet"),
+        record(3, input="sub/b.parquet", container="sub/b.parquet"),
+        record(4, input="c.tar/x/1.jpg", container="c.tar"),
+        record(5, input="d/1.jpg"),
+    ]
+    counts = Folders().added(as_table(rows)).counts
+    found = {folder: count.images for (folder, _), count in counts.items()}
+    assert found == {"a.parquet/": 2, "sub/": 1, "c.tar/x/": 1, "d/": 1}
+
+
 def test_what_it_keeps_does_not_grow_with_the_records(tmp_path: Path) -> None:
     """Of many rows, whose files are as large as those that a large run leaves."""
     kept = []
