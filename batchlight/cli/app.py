@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from batchlight._version import __version__
 from batchlight.errors import ExitCode, UsageError
 
-NARROW = 60
+NARROW = 70
 """A terminal with fewer columns gets help without boxes."""
 
 

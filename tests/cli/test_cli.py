@@ -236,6 +236,14 @@ def test_flags_take_no_value_in_help(command: list[str]) -> None:
     assert "bool" not in shown
 
 
+@pytest.mark.parametrize("columns", [40, 60, 69, 70, 80])
+def test_no_option_is_cut_in_help(columns: int) -> None:
+    for command in ("run", "preview", "train"):
+        done = batchlight(command, "--help", COLUMNS=str(columns))
+        assert "--help" in done.stdout
+        assert "…" not in done.stdout
+
+
 def test_no_command_is_help() -> None:
     done = batchlight_here()
     assert done.returncode == 2
