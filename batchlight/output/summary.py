@@ -70,6 +70,8 @@ class Summary(Document):
     """Pairs without a record: pairs - ok - skipped - copied - failed."""
     gone: int = 0
     """Records whose input no longer exists; in none of the counts above."""
+    not_selected: int = 0
+    """Records whose input the options do not select; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
     """Files of the listing that are not images, by suffix."""
     pairs_now: int = 0
@@ -148,6 +150,7 @@ class Summary(Document):
             "done by this run": f"{self.done_now:,}{unit}",
             "done before": some(self.done_before),
             "gone since": some(self.gone),
+            "not selected": some(self.not_selected),
             "passed over": passed_over_in_words(self.passed_over.items()),
             "read, written": f"{read}, {written}",
             "time": f"{self.elapsed_s:.1f} s, {rate}" if self.done_now else "",

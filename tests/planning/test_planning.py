@@ -284,8 +284,8 @@ def test_each_row_is_unchanged_gone_or_beyond_the_limit(
     beyond = Counter(unlisted.values()) - gone
     counts = planner.counts
     assert (counts.inputs, counts.unchanged) == (len(first), len(first) - len(new))
-    assert (counts.gone, counts.beyond) == (gone.total(), beyond.total())
-    for tally, wanted in ((counts.gone_tally, gone), (counts.beyond_tally, beyond)):
+    assert (counts.gone, counts.not_selected) == (gone.total(), beyond.total())
+    for tally, wanted in ((counts.gone_tally, gone), (counts.not_selected_tally, beyond)):
         assert (tally.ok, tally.skipped, tally.failed) == tuple(
             wanted[kind] for kind in ("ok", "skipped", "failed")
         )
