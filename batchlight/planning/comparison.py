@@ -16,7 +16,7 @@ from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.chunks import Kind, as_rows
 from batchlight.output.earlier import Earlier
-from batchlight.output.inputs import Input
+from batchlight.output.inputs import Input, is_other_name
 from batchlight.output.records import Tally
 from batchlight.planning.collisions import Edges, apart, outside
 from batchlight.planning.cutting import Run
@@ -195,7 +195,7 @@ class Comparison:
             return False
         if row.of_container is not None:
             return takes_some_of(self._patterns, row.path)
-        if row.status == "copied" and not self.config.copy_others:
+        if is_other_name(row.path) and not self.config.copy_others:
             return False
         return self._patterns.match(row.path)
 
