@@ -378,6 +378,18 @@ def test_format_changes_the_suffix_and_collisions_are_refused(photos: Path) -> N
     assert not (photos.parent / "out2/classical").exists()
 
 
+def test_a_file_that_is_not_there_is_said_to_be_missing(photos: Path) -> None:
+    """A link to nothing and an entry of a list never were there; nobody knows if others were."""
+    says = "there is no such file, or it vanished after the listing"
+    (photos / "a/link.jpg").symlink_to("nowhere.jpg")
+    assert run(photos).failed_by_code == {"missing": 1}
+    listed = photos.parent / "list.txt"
+    listed.write_text("in/a/0000.jpg\nnope.jpg\n")
+    assert run(listed, output=str(photos.parent / "of list")).failed_by_code == {"missing": 1}
+    for out in (photos.parent / "out", photos.parent / "of list"):
+        assert [row["error"] for row in rows(out) if row["status"] == "failed"] == [says]
+
+
 def test_what_an_image_left_is_not_overwritten_by_one_of_another_suffix(photos: Path) -> None:
     run(photos, format="jpeg")
     kept = tree(photos.parent / "out/classical")
