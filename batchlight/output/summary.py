@@ -59,7 +59,7 @@ class Summary(Document):
     ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     skipped: int = 0
-    """Pairs whose image was not dark, and so was copied or left out."""
+    """Pairs whose image was not dark, and so was copied or left out; containers without images."""
     copied: int = 0
     """Pairs of other files."""
     failed: int = 0
@@ -139,7 +139,7 @@ class Summary(Document):
             "other files": some(self.others, ""),
             "(image, method)": some(self.pairs if unit else 0),
             "ok": f"{self.ok:,}{unit}",
-            "skipped, not dark": some(self.skipped),
+            self._skipped_as: some(self.skipped),
             "copied": some(self.copied),
             "failed": some(self.failed),
             **{f"  {code}": some(number) for code, number in self.failed_by_code.items()},
@@ -157,6 +157,12 @@ class Summary(Document):
             **self._places,
         }
         return {name: value for name, value in facts.items() if value}
+
+    @property
+    def _skipped_as(self) -> str:
+        if self.containers:  # one without images has a row of this status
+            return "skipped: not dark, or no images in it"
+        return "skipped, not dark"
 
     @property
     def _places(self) -> dict[str, str]:
