@@ -63,7 +63,7 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  to redo": found.retried,
         "done before": found.unchanged,
         "records of images gone since": found.gone,
-        "records beyond --limit": found.beyond,
+        "records not selected": found.not_selected,
         "pairs left of a stored plan": found.left_of_stored_plan,
     }
     others = ""

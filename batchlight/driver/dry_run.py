@@ -49,8 +49,8 @@ class DryRun:
     unchanged: int
     gone: int
     """Records whose images no longer exist."""
-    beyond: int
-    """Rows that were not looked for: beyond ``--limit``, or copies without ``--copy-others``."""
+    not_selected: int
+    """Records whose inputs the options do not select, whether or not they still exist."""
     passed_over: Mapping[str, int]
     """Files that are not images, by suffix."""
     beside: int

@@ -24,9 +24,11 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
     """
     if counts.inputs or counts.containers:
         return
-    if counts.gone and not inputs.passed_over.not_matching:
+    before = counts.gone_tally + counts.not_selected_tally
+    images = before.rows - before.copied
+    if images and not inputs.passed_over.not_matching:
         raise BatchlightError(
-            f"{inputs.given} no longer holds any of the {counts.gone} images that earlier runs "
+            f"{inputs.given} no longer holds any of the {images} images that earlier runs "
             "recorded; check that it is mounted and the path right, or give --allow-empty if they "
             "are gone for good"
         )

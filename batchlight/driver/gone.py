@@ -8,7 +8,7 @@ from functools import partial
 
 from batchlight.errors import ImageError
 from batchlight.host.given_up import Pool
-from batchlight.output.inputs import NOT_NAMED, Batch, Input, place_of
+from batchlight.output.inputs import NOT_COPIED, NOT_NAMED, Batch, Input, place_of
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, Storage
 from batchlight.worker.image import of_one_input
@@ -35,8 +35,8 @@ def first_gone(inputs: InputSet, batches: Iterable[Batch]) -> str | None:
 
 
 def _why_gone(root: Storage, opened: Callable[[Location], Storage], item: Input) -> str | None:
-    if item.defect == NOT_NAMED:
-        return f"{item.path}: {NOT_NAMED}"
+    if item.defect in (NOT_NAMED, NOT_COPIED):
+        return f"{item.path}: {item.defect}"
     if item.defect is not None or item.size is None:
         return None
     storage, path = place_of(item, root, opened)

@@ -17,10 +17,10 @@ def in_numbers(
     """Fields of a ``Summary``.
 
     ``held``: the rows that the output holds; None if there was no time to count them.
-    ``unlisted``: rows made by this run that do not count, since their inputs are gone.
+    ``unlisted``: rows made by this run whose inputs are gone or not selected, and so do not count.
     """
     # Failed rows of inputs that are not listed do not matter.
-    rows = Tally() if held is None else held.rows - counts.gone_tally - counts.beyond_tally
+    rows = Tally() if held is None else held.rows - counts.gone_tally - counts.not_selected_tally
     new = Tally() if held is None else held.new - unlisted
     images, pairs = counts.in_all(rows, methods)
     return {
@@ -33,6 +33,7 @@ def in_numbers(
         **counts_of(rows),
         "missing": 0 if held is None else max(0, pairs - rows.rows),
         "gone": counts.gone,
+        "not_selected": counts.not_selected,
         "passed_over": dict(counts.passed_over),
         "pairs_now": new.rows,
         "failed_now": new.failed,

@@ -20,6 +20,9 @@ from batchlight.storage.base import INTERNAL
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
 
 NOT_NAMED = "the input does not name it any more"
+NOT_COPIED = "it is not an image, and --copy-others is not given"
+NOT_AN_IMAGE = "the name does not end in an image suffix"
+"""The defect of an entry of a list, which names only images."""
 
 
 def is_other_name(path: str) -> bool:
@@ -56,9 +59,9 @@ class Input:
 
     @property
     def is_other(self) -> bool:
-        """Whether it is not an image and is copied as it is."""
-        is_image = self.container or self.inside is not None
-        return self.defect is None and not is_image and is_other_name(self.path)
+        """Whether it is not an image and is copied as it is, unless its name cannot be used."""
+        is_image = self.container or self.inside is not None or self.defect == NOT_AN_IMAGE
+        return not is_image and is_other_name(self.path)
 
     def changed_since(self, size: int | None, modified: datetime | None, etag: str | None) -> bool:
         """Whether the file differs from the recorded one: by size and etag, otherwise by mtime."""
@@ -109,8 +112,12 @@ class Batch:
 
     @property
     def copies(self) -> bool:
-        """Whether it consists of files that are not images; a batch never mixes both kinds."""
-        return any(item.is_other for item in self.inputs)
+        """Whether it consists of files that are not images.
+
+        No batch mixes both kinds, except that earlier versions put files with names that cannot be
+        used among images, where they fail as well.
+        """
+        return bool(self.inputs) and all(item.is_other for item in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -190,10 +197,15 @@ class DataSet:
         inputs = tuple(
             item
             if item.defect is not None or is_named(item)
-            else Input(item.path, defect=NOT_NAMED, container=item.container)
+            else Input(item.path, defect=self._why_unnamed(item), container=item.container)
             for item in batch.inputs
         )
         return batch if inputs == batch.inputs else replace(batch, inputs=inputs)
+
+    def _why_unnamed(self, item: Input) -> str:
+        if self.is_folder and replace(self, copies_others=True).names(item):
+            return NOT_COPIED
+        return NOT_NAMED
 
     def entries(self) -> tuple[list[ListEntry], int]:
         """The list's entries, and how many of them name an image again. Raises ``UsageError``."""

@@ -56,9 +56,10 @@ class PlanCounts:
     gone: int = 0
     """(input, method) rows whose input is no longer there."""
     gone_tally: Tally = field(default_factory=Tally)
-    beyond: int = 0
-    """Rows that were not looked for: beyond ``--limit``, or copies without ``--copy-others``."""
-    beyond_tally: Tally = field(default_factory=Tally)
+    not_selected: int = 0
+    """Rows whose input the options do not select: ``--include``, ``--exclude``, ``--limit``, or the
+    lack of ``--copy-others``."""
+    not_selected_tally: Tally = field(default_factory=Tally)
     passed_over: tuple[tuple[str, int], ...] = ()
     """Files that are not images, by suffix."""
     beside: int = 0

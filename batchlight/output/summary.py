@@ -59,7 +59,7 @@ class Summary(Document):
     ``ok``, ``skipped``, ``failed``, ``missing``, ``done_before`` and the bytes are zero."""
     ok: int = 0
     skipped: int = 0
-    """Pairs whose image was not dark, and so was copied or left out."""
+    """Pairs whose image was not dark, and so was copied or left out; containers without images."""
     copied: int = 0
     """Pairs of other files."""
     failed: int = 0
@@ -70,6 +70,8 @@ class Summary(Document):
     """Pairs without a record: pairs - ok - skipped - copied - failed."""
     gone: int = 0
     """Records whose input no longer exists; in none of the counts above."""
+    not_selected: int = 0
+    """Records whose input the options do not select; in none of the counts above."""
     passed_over: Mapping[str, int] = {}
     """Files of the listing that are not images, by suffix."""
     pairs_now: int = 0
@@ -137,7 +139,7 @@ class Summary(Document):
             "other files": some(self.others, ""),
             "(image, method)": some(self.pairs if unit else 0),
             "ok": f"{self.ok:,}{unit}",
-            "skipped, not dark": some(self.skipped),
+            self._skipped_as: some(self.skipped),
             "copied": some(self.copied),
             "failed": some(self.failed),
             **{f"  {code}": some(number) for code, number in self.failed_by_code.items()},
@@ -148,12 +150,19 @@ class Summary(Document):
             "done by this run": f"{self.done_now:,}{unit}",
             "done before": some(self.done_before),
             "gone since": some(self.gone),
+            "not selected": some(self.not_selected),
             "passed over": passed_over_in_words(self.passed_over.items()),
             "read, written": f"{read}, {written}",
             "time": f"{self.elapsed_s:.1f} s, {rate}" if self.done_now else "",
             **self._places,
         }
         return {name: value for name, value in facts.items() if value}
+
+    @property
+    def _skipped_as(self) -> str:
+        if self.containers:  # one without images has a row of this status
+            return "skipped: not dark, or no images in it"
+        return "skipped, not dark"
 
     @property
     def _places(self) -> dict[str, str]:

@@ -128,13 +128,13 @@ def _stem(path: str) -> str:
 def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator[Entry]:
     """Raise ``UsageError`` if two images would be written to the same output.
 
-    An image that is gone keeps its row and its output, so an image that would overwrite it fails.
+    An image that is not listed keeps its row and its output, so one that would overwrite it fails.
     """
     if len(entries) < 2:
         yield from entries
         return
-    gone = [row for entry in entries if entry.image is None for row in entry.rows.values()]
-    kept = {row.output: row.path for row in gone}
+    kept = _outputs_of(entry for entry in entries if entry.image is None)
+    done = _outputs_of(entry for entry in entries if entry.image is not None)
     writers: dict[str, str] = {}
     for entry in entries:
         if entry.image is None:
@@ -145,10 +145,7 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
         defect = None
         for output in outputs:
             if output in writers:
-                raise UsageError(
-                    f"{writers[output]} and {entry.path} would both be written to {output}; "
-                    "rename one, exclude one, or use --format same"
-                )
+                raise _collision(writers[output], entry.path, output, done.get(output))
             writers[output] = entry.path
             above = next((folder for folder in _folders_of(output) if folder in writers), None)
             if above is not None and not Location.parse(config.output or config.input).remote:
@@ -158,10 +155,29 @@ def _without_collisions(entries: Sequence[Entry], config: JobConfig) -> Iterator
                 )
             if output in kept and output not in own:
                 defect = (
-                    f"{output} is the output of {kept[output]}, which is no longer listed; "
+                    f"{output} is the output of {kept[output]}, which this run does not list; "
                     "rename this one, or choose another --output"
                 )
         yield entry._replace(image=replace(entry.image, defect=defect)) if defect else entry
+
+
+def _outputs_of(entries: Iterable[Entry]) -> dict[str | None, str]:
+    """The outputs that earlier runs recorded, and the images that they are of."""
+    return {row.output: row.path for entry in entries for row in entry.rows.values()}
+
+
+def _collision(one: str, other: str, output: str, done: str | None) -> UsageError:
+    """``done``: which of the two has the output already, if one has."""
+    if done not in (one, other):
+        return UsageError(
+            f"{one} and {other} would both be written to {output}; rename or --exclude one of "
+            "them, or give --format same, with another --output if this one is in use"
+        )
+    new = other if done == one else one
+    return UsageError(
+        f"{output} is the output of {done}, and {new} would be written to it as well; rename or "
+        f"--exclude {new}, or choose another --output with --format same"
+    )
 
 
 def _folders_of(path: str) -> Iterator[str]:

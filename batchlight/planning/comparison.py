@@ -16,11 +16,13 @@ from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.chunks import Kind, as_rows
 from batchlight.output.earlier import Earlier
-from batchlight.output.inputs import Input
+from batchlight.output.inputs import Input, is_other_name
 from batchlight.output.records import Tally
 from batchlight.planning.collisions import Edges, apart, outside
 from batchlight.planning.cutting import Run
 from batchlight.planning.merging import Entry, NewImages, side_by_side
+from batchlight.shards.selection import takes_some_of
+from batchlight.storage.patterns import Patterns
 
 AT_ONCE = 1024
 """About how many inputs are turned into rows at a time."""
@@ -34,10 +36,10 @@ class Findings:
     """Keyed by the fields of ``PlanCounts``."""
     gone: Tally = field(default_factory=Tally)
     """Rows whose inputs are no longer listed."""
-    beyond: Tally = field(default_factory=Tally)
-    """Rows whose inputs were not looked for."""
+    not_selected: Tally = field(default_factory=Tally)
+    """Rows whose inputs the options do not select, whether or not they are still there."""
     unlisted_since: Tally = field(default_factory=Tally)
-    """Rows made by this very run that count as ``gone`` or ``beyond``."""
+    """Rows made by this very run that count as ``gone`` or ``not_selected``."""
     pairs: int = 0
     """(input, method) pairs to be done; a container counts as one input."""
     container_pairs: int = 0
@@ -49,7 +51,7 @@ class Findings:
         """Add the counts of another part of the same listing."""
         self.seen += other.seen
         self.gone += other.gone
-        self.beyond += other.beyond
+        self.not_selected += other.not_selected
         self.unlisted_since += other.unlisted_since
         self.pairs += other.pairs
         self.container_pairs += other.container_pairs
@@ -86,6 +88,8 @@ class Comparison:
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
         self._since = since
         self._after = after
+        # Of its own: what is not listed does not show that a pattern matches anything.
+        self._patterns = Patterns.of(config.include, config.exclude)
 
     def runs(
         self, images: Iterable[Input], earlier: Iterable[Earlier], edges: Edges | None = None
@@ -173,21 +177,27 @@ class Comparison:
         return "changed" if any(changed) else "retried"
 
     def _count_unlisted(self, rows: Iterable[Earlier]) -> None:
-        """Count the rows of an input that is gone, or that was not looked for.
-
-        The latter comes after the last one listed, or is a file that is no longer to be copied.
-        """
+        """Count the rows of an input that is gone, or that the options do not select."""
         mine = [row for row in rows if row.method in self.config.method]
         found = sum((row.tally for row in mine), Tally())
         new = (row.tally for row in mine if row.batch >= self._since)
         self.findings.unlisted_since = sum(new, self.findings.unlisted_since)
-        others = not self.config.copy_others and any(r.status == "copied" for r in mine)
-        if self._seen["inputs"] + self._seen["containers"] == self.config.limit or others:
-            self._seen["beyond"] += found.rows
-            self.findings.beyond += found
-        else:
+        if all(map(self._selects, mine)):
             self._seen["gone"] += found.rows
             self.findings.gone += found
+        else:
+            self._seen["not_selected"] += found.rows
+            self.findings.not_selected += found
+
+    def _selects(self, row: Earlier) -> bool:
+        """Whether the input of a row would be listed if it was there."""
+        if self._seen["inputs"] + self._seen["containers"] == self.config.limit:
+            return False
+        if row.of_container is not None:
+            return takes_some_of(self._patterns, row.path)
+        if is_other_name(row.path) and not self.config.copy_others:
+            return False
+        return self._patterns.match(row.path)
 
 
 def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:

@@ -18,7 +18,14 @@ from batchlight.images.container_names import (
     why_refused,
 )
 from batchlight.images.names import is_image_name
-from batchlight.output.inputs import DataSet, Input, in_order_of_keys, is_other_name, place_of
+from batchlight.output.inputs import (
+    NOT_AN_IMAGE,
+    DataSet,
+    Input,
+    in_order_of_keys,
+    is_other_name,
+    place_of,
+)
 from batchlight.output.layout import is_output
 from batchlight.planning.passed_over import PassedOver
 from batchlight.shards.inventory import holds_images, may_be_of_images
@@ -305,10 +312,10 @@ def _as_input(info: FileInfo, container: bool) -> Input:
 def _look_at(entry: ListEntry, storage: Storage, opened: Callable[[Location], Storage]) -> Input:
     path, source = entry.path, entry.source
     shown = escape_controls(path)
+    if not _is_input_name(shown):
+        return Input(shown, source, defect=NOT_AN_IMAGE)
     if shown != path:
         return Input(shown, defect=BAD_NAME)
-    if not _is_input_name(path):
-        return Input(path, source, defect="the name does not end in an image suffix")
     container = may_be_container(path)  # a list names a Parquet file for the images in it
     if entry.etag is not None:
         listed = FileInfo(path, entry.size, entry.modified, entry.etag)

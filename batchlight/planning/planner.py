@@ -54,7 +54,7 @@ class Planner:
             **found,
             batches=self._batches,
             gone_tally=self.findings.gone,
-            beyond_tally=self.findings.beyond,
+            not_selected_tally=self.findings.not_selected,
         )
 
     @property

@@ -23,7 +23,8 @@ _MEANINGS: Mapping[str, str] = {
     "workers, then --retry-failed.",
     ErrorCode.TIMEOUT: "It did not finish within --timeout when tried alone. Raise that, then "
     "--retry-failed.",
-    ErrorCode.MISSING: "The file was listed, but was gone when it was to be read.",
+    ErrorCode.MISSING: "There is no such file: it vanished after the listing, or a list or a link "
+    "names one that does not exist.",
     ErrorCode.UNREADABLE: "The workers cannot read the file, or it changed meanwhile. Check its "
     "permissions.",
     ErrorCode.WRITE_FAILED: "The result could not be written under its name, or is larger than the "

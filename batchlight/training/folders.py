@@ -93,7 +93,7 @@ class Side:
             data = self._bytes_of(path)
             return data, read_header(data, LARGEST_IMAGE)
         except FileNotFoundError:
-            raise self.refusal("vanished since it was listed") from None
+            raise self.refusal("there is no such file, or it vanished after the listing") from None
         except PermissionError:
             raise self.refusal("no permission to read it") from None
         except OSError as error:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # the driver needs no codec
 
 T = TypeVar("T")
 
+NO_SUCH_FILE = "there is no such file, or it vanished after the listing"
+"""Nobody knows which: a list or a link may name what never was there."""
+
 _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",
     ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
@@ -193,7 +196,7 @@ def of_one_input() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ImageError(ErrorCode.MISSING, "vanished since it was listed") from error
+        raise ImageError(ErrorCode.MISSING, NO_SUCH_FILE) from error
     except PermissionError as error:
         raise ImageError(ErrorCode.UNREADABLE, "no permission to read it") from error
     except (FileRefusedError, ChangedError) as error:

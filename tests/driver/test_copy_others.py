@@ -171,7 +171,18 @@ def test_a_repair_reads_no_labels_unless_told(yolo: Path) -> None:
     found: list[Problem] = []
     options = RepairOptions(str(yolo), workers=0)
     assert not repair(str(out), found.append, print, options).sound
-    assert "the input does not name it any more" in found[0].detail
+    assert (
+        "cannot be made again: it is not an image, and --copy-others is not given"
+        in found[0].detail
+    )
+    [records] = (out / "metadata").iterdir()
+    records.unlink()
+    del found[:]
+    assert not repair(str(out), found.append, print, options).sound
+    assert (
+        "data.yaml: it is not an image, and --copy-others is not given (and 5 more)"
+        in found[0].detail
+    )
 
 
 def test_failures_are_rows_and_end_with_3(yolo: Path) -> None:
@@ -183,6 +194,34 @@ def test_failures_are_rows_and_end_with_3(yolo: Path) -> None:
     assert summary.failed_by_code == {"missing": 1, "unsupported": 1}
     assert "2 of 12 files failed in this run" in summary.reason
     assert not (yolo.parent / "out/classical/labels/secret.txt").exists()
+
+
+def test_those_that_fail_are_no_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_images(folder, 1)
+    (folder / "a.txt").write_text("a")
+    (tmp_path / "x.sh").write_text("#!")
+    (folder / "a.sh").symlink_to("../x.sh")
+    (folder / "bell\x07.txt").write_text("b")
+    job = JobConfig(input=str(folder), copy_others=True)
+    planned, limited = dry_run(job), dry_run(job.model_copy(update={"limit": 1}))
+    assert (planned.inputs, planned.todo, planned.others, planned.todo_others) == (1, 1, 3, 3)
+    assert (limited.inputs, limited.others) == (1, 2)
+    summary = run(folder)
+    assert (summary.inputs, summary.others, summary.pairs) == (1, 3, 4)
+    assert (summary.ok, summary.copied, summary.failed_by_code) == (1, 1, {"unsupported": 2})
+    off = run(folder, copy_others=False)
+    assert (off.inputs, off.failed, off.gone, off.not_selected) == (1, 0, 0, 3)
+    assert off.exit_code == 0
+
+
+def test_entries_of_a_list_that_are_no_images_count_as_such(tmp_path: Path) -> None:
+    """Only a folder has files that are copied."""
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "list.txt").write_text("in/a/0000.jpg\nnotes.txt\nbell\x07.txt\n")
+    summary = run(tmp_path / "list.txt", copy_others=False)
+    assert (summary.inputs, summary.others, summary.ok) == (3, 0, 1)
+    assert summary.failed_by_code == {"unsupported": 2}
 
 
 def test_death_at_every_single_write(

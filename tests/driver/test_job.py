@@ -378,6 +378,37 @@ def test_format_changes_the_suffix_and_collisions_are_refused(photos: Path) -> N
     assert not (photos.parent / "out2/classical").exists()
 
 
+def test_the_advice_for_an_image_that_collides_with_one_done_before_helps(photos: Path) -> None:
+    """Every night again, until somebody follows it; nothing is written before that."""
+    options = {"format": "webp", "include": ("a/",)}
+    run(photos, **options)
+    kept = tree(photos.parent / "out/classical")
+    cv2.imwrite(str(photos / "a/0000.webp"), dark_image(1))
+    cv2.imwrite(str(photos / "a/new.jpg"), dark_image(2))
+    with pytest.raises(UsageError, match=r"is the output of a/0000\.jpg, and a/0000\.webp would"):
+        run(photos, **options)
+    assert tree(photos.parent / "out/classical") == kept
+    excluded = run(photos, **options, exclude=("/a/0000.webp",))
+    assert (excluded.exit_code, excluded.done_now) == (0, 1)
+    (photos / "a/0000.webp").rename(photos / "a/renamed.webp")
+    assert run(photos, **options).exit_code == 0
+    (photos / "a/renamed.webp").rename(photos / "a/0000.webp")
+    elsewhere = run(photos, output=str(photos.parent / "other"), format="same", include=("a/",))
+    assert elsewhere.exit_code == 0
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(photos: Path) -> None:
+    """A link to nothing and an entry of a list never were there; nobody knows if others were."""
+    says = "there is no such file, or it vanished after the listing"
+    (photos / "a/link.jpg").symlink_to("nowhere.jpg")
+    assert run(photos).failed_by_code == {"missing": 1}
+    listed = photos.parent / "list.txt"
+    listed.write_text("in/a/0000.jpg\nnope.jpg\n")
+    assert run(listed, output=str(photos.parent / "of list")).failed_by_code == {"missing": 1}
+    for out in (photos.parent / "out", photos.parent / "of list"):
+        assert [row["error"] for row in rows(out) if row["status"] == "failed"] == [says]
+
+
 def test_what_an_image_left_is_not_overwritten_by_one_of_another_suffix(photos: Path) -> None:
     run(photos, format="jpeg")
     kept = tree(photos.parent / "out/classical")

@@ -59,7 +59,7 @@ def test_what_lies_beyond_it_is_neither_gone_nor_counted(photos: Path, names: li
     before, images = stable_rows(out), tree(out / "classical")
     assert counts(run(photos, limit=3)) == (0, 3, 3, 0, 0, 0, 3)
     plan = dry_run(JobConfig(input=str(photos), output=str(out), batch_size=2, limit=3))
-    assert (plan.inputs, plan.todo, plan.gone, plan.beyond) == (3, 0, 0, 4)
+    assert (plan.inputs, plan.todo, plan.gone, plan.not_selected) == (3, 0, 0, 4)
     assert (stable_rows(out), tree(out / "classical")) == (before, images)
 
 
@@ -112,6 +112,6 @@ def test_the_plan_shows_it(photos: Path) -> None:
     run(photos)
     out = photos.parent / "out"
     arguments = ("plan", "--input", photos, "--output", out, "--batch-size", 2, "--limit", 3)
-    assert "records beyond --limit  4\n" in batchlight_here(*arguments).stdout
+    assert "records not selected  4\n" in batchlight_here(*arguments).stdout
     told = json.loads(batchlight_here(*arguments, "--json").stdout)
-    assert (told["inputs"], told["beyond"], told["gone"]) == (3, 4, 0)
+    assert (told["inputs"], told["not_selected"], told["gone"]) == (3, 4, 0)

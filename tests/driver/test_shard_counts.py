@@ -51,6 +51,15 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_shard_without_images_is_not_said_to_be_not_dark(tmp_path: Path) -> None:
+    """Its row is ``skipped``, as those of images are that are not dark."""
+    write_tar(tmp_path / "in/a.tar", {"a.txt": b"a"})
+    where = ("--input", tmp_path / "in", "--workers", 0, "--progress", "off")
+    said = batchlight_here("run", *where).stdout
+    assert "skipped: not dark, or no images in it  1\n" in said
+    assert "skipped, not dark" not in said
+
+
 def test_images_of_shards_are_images(shards: Path, tmp_path: Path) -> None:
     found = planned(shards)
     assert (found.inputs, found.todo, found.todo_pairs) == (11, 11, 11)

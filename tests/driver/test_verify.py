@@ -255,7 +255,10 @@ def test_what_cannot_be_made_again_is_told_and_kept(out: Path) -> None:
     left, records = tree(out / "classical"), rows(out)
     sound, [problem] = check(out, mend=True)
     assert (sound, problem.repaired) == (False, False)
-    assert "cannot be made again: vanished since it was listed" in problem.detail
+    assert (
+        "cannot be made again: there is no such file, or it vanished after the listing"
+        in problem.detail
+    )
     assert (tree(out / "classical"), rows(out)) == (left, records)
 
 
@@ -324,7 +327,7 @@ def test_an_image_that_goes_while_its_records_are_made_again(
     records = tree(out / "metadata")
     sound, [problem] = check(out, mend=True)
     assert (sound, problem.repaired) == (False, False)
-    assert "a/0000.jpg: vanished since it was listed" in problem.detail
+    assert "a/0000.jpg: there is no such file, or it vanished after the listing" in problem.detail
     assert tree(out / "metadata") == records
 
 
@@ -364,7 +367,7 @@ def test_the_command(out: Path) -> None:
     (out.parent / "in/a/0000.jpg").unlink()
     done = batchlight_here(*repairing)
     assert done.returncode == 3
-    assert "cannot be made again: vanished since it was listed\tnot repaired\n" in done.stdout
+    assert "made again: there is no such file, or it vanished after the listing\tnot" in done.stdout
 
 
 def test_an_input_that_has_changed_gives_its_new_image_and_row(out: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import batchlight
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.errors import UsageError
-from batchlight.output.inputs import NOT_NAMED, Batch, DataSet, Input
+from batchlight.output.inputs import NOT_AN_IMAGE, NOT_COPIED, NOT_NAMED, Batch, DataSet, Input
 from batchlight.report import write_report
 from batchlight.storage import Location
 from tests.support.helpers import dark_image, rows
@@ -103,7 +103,18 @@ def test_what_a_folder_names(tmp_path: Path, path: str, source: str | None, name
     data_set, item = DataSet(place, place), Input(path, source, 5)
     assert data_set.names(item) == named
     [vetted] = data_set.vetted(Batch(0, ("classical",), (item,))).inputs
-    assert vetted == (item if named else Input(path, defect=NOT_NAMED))
+    why = NOT_COPIED if path == "id_rsa" else NOT_NAMED
+    assert vetted == (item if named else Input(path, defect=why))
+
+
+def test_what_is_to_be_copied() -> None:
+    image, odd = Input("a.jpg"), Input("a.txt", defect="a name that cannot be used")
+    listed = Input("a.txt", defect=NOT_AN_IMAGE)
+    assert [item.is_other for item in (image, Input("a.txt"), odd, listed)] == [0, 1, 1, 0]
+    for inputs, copies in (((odd, odd), True), ((image,), False), ((listed,), False), ((), False)):
+        assert Batch(0, ("classical",), inputs).copies == copies
+    # Earlier versions put those with odd names into batches of images.
+    assert not Batch(0, ("classical",), (image, odd)).copies
 
 
 def test_what_an_image_and_a_list_name(tmp_path: Path) -> None:

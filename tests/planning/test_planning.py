@@ -173,7 +173,9 @@ def test_an_image_does_not_overwrite_the_output_of_one_that_is_gone(gone: str, n
     batches, planner = planned([image(new), neighbour][:: 1 if new < "a.s" else -1], [done], config)
     found = {item.path: item.defect for batch in batches for item in batch.inputs}
     assert found.pop(neighbour.path) is None
-    assert f"classical/a.jpg is the output of {gone}, which is no longer listed" in str(found[new])
+    assert f"classical/a.jpg is the output of {gone}, which this run does not list" in str(
+        found[new]
+    )
     assert (planner.counts.new, planner.counts.gone) == (2, 1)
 
 
@@ -186,10 +188,21 @@ def test_one_that_is_gone_and_has_no_output_is_in_no_way() -> None:
 
 def test_a_collision_names_both() -> None:
     config = CONFIG.model_copy(update={"format": "webp"})
+    images = [image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")]
     with pytest.raises(
-        UsageError, match=r"^x/a\.jpg and x/a\.png would both .* classical/x/a\.webp"
+        UsageError,
+        match=r"^x/a\.jpg and x/a\.png would both be written to classical/x/a\.webp; rename or "
+        "--exclude one of them, or give --format same",
     ):
-        planned([image("x/a.jpg"), image("x/a.kk.png"), image("x/a.png")], [], config)
+        planned(images, [], config)
+    for old, new in (("jpg", "png"), ("png", "jpg")):
+        done = replace(row(f"x/a.{old}"), output="classical/x/a.webp")
+        with pytest.raises(
+            UsageError,
+            match=rf"^classical/x/a\.webp is the output of x/a\.{old}, and x/a\.{new} would be "
+            rf"written to it as well; rename or --exclude x/a\.{new}, or choose another --output",
+        ):
+            planned(images, [done], config)
 
 
 def test_a_stored_plan_reads_back_and_counts_only_when_whole(tmp_path: Path) -> None:
@@ -284,8 +297,8 @@ def test_each_row_is_unchanged_gone_or_beyond_the_limit(
     beyond = Counter(unlisted.values()) - gone
     counts = planner.counts
     assert (counts.inputs, counts.unchanged) == (len(first), len(first) - len(new))
-    assert (counts.gone, counts.beyond) == (gone.total(), beyond.total())
-    for tally, wanted in ((counts.gone_tally, gone), (counts.beyond_tally, beyond)):
+    assert (counts.gone, counts.not_selected) == (gone.total(), beyond.total())
+    for tally, wanted in ((counts.gone_tally, gone), (counts.not_selected_tally, beyond)):
         assert (tally.ok, tally.skipped, tally.failed) == tuple(
             wanted[kind] for kind in ("ok", "skipped", "failed")
         )

@@ -362,7 +362,7 @@ def test_files_that_cannot_be_read(folders: Folders) -> None:
     (folders.enhanced / "gone.png").symlink_to("nowhere")
     (folders.enhanced / "loop.png").symlink_to("loop.png")
     assert [(score.path, score.problem) for score in folders.evaluate().scores] == [
-        ("gone.png", "enhanced image: vanished since it was listed"),
+        ("gone.png", "enhanced image: there is no such file, or it vanished after the listing"),
         ("loop.png", "enhanced image: cannot be accessed: too many levels of symbolic links"),
     ]
 
