@@ -40,6 +40,7 @@ from batchlight.storage.local_trouble import (
     GONE,
     NAME_TROUBLE,
     NO_FILE,
+    TOO_LONG,
     is_bad_sector,
     one_file_of,
     storage_trouble,
@@ -124,7 +125,9 @@ class LocalStorage:
         absolute = self._absolute(path)
         with (
             one_file_of(self.root, absolute),
-            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE, refused=NO_FILE),
+            storage_trouble(
+                f"cannot read {absolute}", DENIED, gone=GONE, refused=NO_FILE | TOO_LONG
+            ),
             self._reached(path) as (name, folder),
         ):
             found = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
@@ -155,7 +158,9 @@ class LocalStorage:
     def _reading(self, absolute: str) -> Iterator[None]:
         with (
             one_file_of(self.root, absolute),
-            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE),
+            storage_trouble(
+                f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE, refused=TOO_LONG
+            ),
         ):
             yield
 

@@ -16,10 +16,14 @@ NAME_TROUBLE = frozenset(
 """Trouble of one name; any other error on writing is trouble of the whole storage."""
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 """Nothing exists there any more."""
-NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
+NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 """Something exists there, but it is not a readable file."""
+TOO_LONG = frozenset({errno.ENAMETOOLONG})
+"""It cannot be reached by its path, which is longer than the system allows, or has such a part."""
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 """The file exists, but this user may not read it."""
+_SHOWN_AT_MOST = 400
+"""Characters of a message before its reason; a path may have ten times as many."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
 """Errors of troubled network disks, which may be gone on a second try."""
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
@@ -40,9 +44,10 @@ def storage_trouble(
     except FileRefusedError:
         raise
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         if error.errno in keep:
             raise
+        reason = (error.strerror or str(error)).lower()
+        what = _abridged(what)
         if error.errno in gone:
             raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
@@ -59,6 +64,12 @@ def storage_trouble(
             raise FileTooLargeError(f"{what}: {reason}{advice}", transient=False) from error
         transient = error.errno in _TRANSIENT
         raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
+
+
+def _abridged(what: str) -> str:
+    """The text without the middle of a very long path."""
+    half = _SHOWN_AT_MOST // 2
+    return what if len(what) <= _SHOWN_AT_MOST else f"{what[:half]}...{what[-half:]}"
 
 
 def is_bad_sector(error: BaseException) -> bool:
