@@ -47,7 +47,7 @@ def storage_trouble(
         if error.errno in keep:
             raise
         reason = (error.strerror or str(error)).lower()
-        what = _abridged(what)
+        what = abridged(what)
         if error.errno in gone:
             raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
@@ -57,6 +57,8 @@ def storage_trouble(
             errno.EDQUOT: "; free some of your quota and run the same command again",
             errno.EACCES: "; give this user the permission and run the same command again",
             errno.EPERM: "; give this user the permission and run the same command again",
+            errno.ENOTDIR: "; remove what is there in place of a folder",
+            errno.ENAMETOOLONG: "; choose a shorter path",
             errno.EROFS: "; choose an --output that can be written to",
             errno.EFBIG: "; choose an --output that may have larger files, or raise 'ulimit -f'",
         }.get(error.errno or 0, "")
@@ -66,7 +68,7 @@ def storage_trouble(
         raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
 
 
-def _abridged(what: str) -> str:
+def abridged(what: str) -> str:
     """The text without the middle of a very long path."""
     half = _SHOWN_AT_MOST // 2
     return what if len(what) <= _SHOWN_AT_MOST else f"{what[:half]}...{what[-half:]}"
