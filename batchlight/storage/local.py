@@ -23,6 +23,7 @@ from batchlight.storage.base import (
     INTERNAL,
     FileInfo,
     FileRefusedError,
+    NoFileError,
 )
 from batchlight.storage.folders import (
     Links,
@@ -151,7 +152,7 @@ class LocalStorage:
         absolute = self._absolute(path)
         with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
             return file.read()
 
     @contextmanager
@@ -171,7 +172,7 @@ class LocalStorage:
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
             return LocalReader(descriptor, reading)
 
     def read_part(self, path: str, start: int, size: int) -> bytes:

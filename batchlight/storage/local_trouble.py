@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import FileRefusedError, FileTooLargeError
+from batchlight.storage.base import FileRefusedError, FileTooLargeError, NoFileError
 
 NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
@@ -41,7 +41,7 @@ def storage_trouble(
     """Turn ``OSError`` into ``StorageError``, except for the kinds that are one file's trouble."""
     try:
         yield
-    except FileRefusedError:
+    except (FileRefusedError, NoFileError):
         raise
     except OSError as error:
         if error.errno in keep:
@@ -49,7 +49,8 @@ def storage_trouble(
         reason = (error.strerror or str(error)).lower()
         what = abridged(what)
         if error.errno in gone:
-            raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
+            kind = NoFileError if error.errno in NO_FILE else FileNotFoundError
+            raise kind(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
             raise FileRefusedError(f"{what}: {reason}") from error
         advice = {
