@@ -42,6 +42,7 @@ from batchlight.storage.local_trouble import (
     NAME_TROUBLE,
     NO_FILE,
     TOO_LONG,
+    folder_denied,
     is_bad_sector,
     one_file_of,
     storage_trouble,
@@ -83,12 +84,19 @@ class LocalStorage:
                 opened_folder(self.root, TEMPORARY, make=self._readers),
             ):
                 pass
-        elif not os.path.lexists(self.root):
-            raise UsageError(f"there is no {self.root}; check the path")
-        elif not os.path.isdir(self.root):
+            return
+        keep = GONE | NO_FILE | TOO_LONG | DENIED
+        try:
+            with storage_trouble(f"cannot read the folder {self.root}", keep):
+                os.stat(os.path.join(self.root, "."))
+        except PermissionError as error:
+            raise folder_denied(self.root) from error
+        except OSError as error:
+            if not os.path.lexists(self.root):
+                raise UsageError(f"there is no {self.root}; check the path") from error
             raise UsageError(
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
-            )
+            ) from error
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         return islice(walk(self.root, self._links), at_most)

@@ -69,6 +69,16 @@ def storage_trouble(
         raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
 
 
+def folder_denied(folder: str) -> StorageError:
+    """What to raise if this user may not list or enter the root of a storage."""
+    need = "list and enter it" if os.path.lexists(folder) else "enter the folders above it"
+    return StorageError(
+        f"cannot read the folder {abridged(folder)}: permission denied; give this user the "
+        f"permission to {need}, and run the same command again",
+        transient=False,
+    )
+
+
 def abridged(what: str) -> str:
     """The text without the middle of a very long path."""
     half = _SHOWN_AT_MOST // 2

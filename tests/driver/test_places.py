@@ -212,6 +212,32 @@ def test_no_permission(photos: Path) -> None:
     assert len(tree(out / "classical")) == len(rows(out)) == IMAGES
 
 
+@pytest.mark.parametrize("mode", [0, 0o400, 0o100])
+def test_no_permission_to_an_input(photos: Path, mode: int) -> None:
+    """The message names what was given, and what to permit."""
+    if not shutil.which("setpriv") or os.geteuid():
+        pytest.skip("needs setpriv, and root to take permissions from")
+    photos.chmod(mode)
+    for words in (["plan"], ["run", "--workers", "0", "--output", f"{photos.parent}/out"]):
+        line = [*UNPRIVILEGED, *COMMAND, *words, "--input", str(photos)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.endswith(
+            f"error: cannot read the folder {photos}: permission denied; give this user the "
+            "permission to list and enter it, and run the same command again\n"
+        )
+        assert mode == 0o100 or not (photos.parent / "out").exists()
+    photos.chmod(0o700)
+    (photos.parent / "closed").mkdir()
+    photos.rename(photos.parent / "closed/in")
+    (photos.parent / "closed").chmod(0)
+    line = [*UNPRIVILEGED, *COMMAND, "plan", "--input", f"{photos.parent}/closed/in"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    (photos.parent / "closed").chmod(0o700)
+    assert f"cannot read the folder {photos.parent}/closed/in: permission denied" in done.stderr
+    assert "give this user the permission to enter the folders above it" in done.stderr
+
+
 @contextmanager
 def halted(photos: Path, out: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run that is stopped after its first batches, and then let go on."""
