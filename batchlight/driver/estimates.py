@@ -133,9 +133,9 @@ class Workload:
         if found is None:
             found = self._tried()
             based_on = f"{found.images} images, tried here"
-        if not found.megapixels:
-            return None
         scale = self._bytes_of_images / max(1, found.input_bytes)
+        if not found.megapixels or not scale:
+            return None
         cpu_s = scale * (found.shared_ms + sum(found.own_ms.values())) / 1000
         network_s = None if found.network_ms is None else scale * found.network_ms / 1000
         on_gpus = self.model is not None and self.model.device == "cuda"

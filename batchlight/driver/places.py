@@ -15,13 +15,15 @@ from batchlight.output.state import OutputState
 from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.storage import Location
+from batchlight.storage.folders import require_possible
 from batchlight.storage.pacing import paced
 
 
 def open_places(config: JobConfig) -> tuple[InputSet, Location]:
     """The input and the output.
 
-    Raises ``UsageError`` if they overlap or cannot be used, or if a named column does not exist.
+    Raises ``UsageError`` if they overlap or cannot be used, or if a named column does not exist,
+    and ``StorageError``.
     """
     inputs = open_inputs(config)
     output = Location.parse(config.output) if config.output else inputs.default_output()
@@ -34,6 +36,8 @@ def open_places(config: JobConfig) -> tuple[InputSet, Location]:
             f"the output {output} contains images of the input, which would then be left "
             "out; choose another --output"
         )
+    if not output.remote:
+        require_possible(output.path)
     inputs = replace(inputs, output=output)
     refuse_unknown_columns(inputs)
     return inputs, output

@@ -42,6 +42,9 @@ def open_output(place: str | os.PathLike[str]) -> Storage:
     Raises ``UsageError`` if nothing was ever run there, or only by a later version.
     """
     location = Location.parse(place)
+    path = location.path
+    if not location.remote and os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"{path} is not a folder, as the output of a run is; check the path")
     storage = open_storage(location)
     storage.check(writable=False)
     if not is_output(storage):

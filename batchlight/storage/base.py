@@ -48,6 +48,10 @@ class FileRefusedError(OSError):
     """
 
 
+class NoFileError(FileNotFoundError):
+    """There is no such file, since something that is none is in its place, such as a folder."""
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """One file of a listing."""

@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
-from batchlight.errors import StorageError
+from batchlight.errors import StorageError, UsageError
 from batchlight.storage.base import FileRefusedError
+from batchlight.storage.local_trouble import abridged
 
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
 """O_PATH needs no permission to list the folder; macOS lacks it."""
 LEAVES = "it is a link that leaves the input, which only --follow-links reads"
+_OWN_PATH = "_" * 64
+"""At least as long as the path of any folder that batchlight makes in an output."""
 _MAY_BE_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 """Errors from opening a link with O_NOFOLLOW; which one depends on the system."""
 
@@ -139,6 +142,32 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
                 "put what it points to in its place, or choose another --output",
                 transient=False,
             )
+
+
+def require_possible(path: str) -> None:
+    """Raise ``UsageError`` if a local output is no folder, and none can be made in its place."""
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        what = "a link that leads to no folder" if os.path.islink(there) else "not a folder"
+        where = "" if there == path else f"{abridged(path)} cannot be made, since "
+        raise UsageError(f"the output {where}{abridged(there)} is {what}; choose another --output")
+    # A name is looked up, and so refused, only in a folder that exists.
+    names = (os.path.join(there, name) for name in os.path.relpath(path, there).split("/"))
+    if any(map(_is_too_long, (os.path.join(path, _OWN_PATH), *names))):
+        raise UsageError(
+            f"the output {abridged(path)} has too long a path for its file system; "
+            "choose a shorter --output"
+        )
+
+
+def _is_too_long(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def missing_folders(path: str) -> list[str]:

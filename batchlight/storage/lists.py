@@ -35,6 +35,9 @@ ENTRIES_AT_MOST = 100_000_000
 COLUMN_BYTES_AT_MOST = 4 * 2**30
 ROWS_AT_ONCE = 65_536
 
+_NAMES_SHOWN = 160
+"""Characters of the names of columns in a message."""
+
 _NAMES = {
     "path": ("path", "key"),
     "bucket": ("bucket",),
@@ -114,19 +117,28 @@ def _neither(shown: str) -> str:
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
     """The columns to read, by what they state."""
     columns = Counter(there)
-    names = set(columns)
+    names = columns.keys()
     found = {
         what: next(name for name in called if name in names)
         for what, called in _NAMES.items()
         if not names.isdisjoint(called)
     }
     if "path" not in found:
-        raise UsageError(f"the list {shown} has no column 'path'; add one of that name")
+        raise UsageError(
+            f"the list {shown} has no column 'path', but {_named(names)}; rename one, or add one "
+            "of that name, with commas between columns"
+        )
     if found["path"] != "key":
         found.pop("bucket", None)
     if twice := [name for name in found.values() if columns[name] > 1]:
         raise UsageError(f"the list {shown} has {columns[twice[0]]} columns {twice[0]!r}; keep one")
     return found
+
+
+def _named(columns: Iterable[str]) -> str:
+    """Names of columns for a message, which may be as long as somebody likes."""
+    text = ", ".join(map(escape_controls, columns)) or "none"
+    return text if len(text) <= _NAMES_SHOWN else f"{text[:_NAMES_SHOWN]}..."
 
 
 def _text_of(row: Row) -> str | None:
@@ -183,8 +195,7 @@ def _of_parquet(data: bytes, shown: str) -> Iterator[Row]:
     file = pq.ParquetFile(pa.BufferReader(data))
     schema = file.schema_arrow
     if not set(_NAMES["path"]).intersection(schema.names):
-        there = ", ".join(map(escape_controls, schema.names)) or "none"
-        raise UsageError(f"{_neither(shown)}: it has no column 'path', but {there}")
+        raise UsageError(f"{_neither(shown)}: it has no column 'path', but {_named(schema.names)}")
     columns = _columns(schema.names, shown)
     texts = [name for name in columns.values() if _is_text(schema.field(name).type)]
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)

@@ -23,6 +23,7 @@ from batchlight.storage.base import (
     INTERNAL,
     FileInfo,
     FileRefusedError,
+    NoFileError,
 )
 from batchlight.storage.folders import (
     Links,
@@ -40,6 +41,8 @@ from batchlight.storage.local_trouble import (
     GONE,
     NAME_TROUBLE,
     NO_FILE,
+    TOO_LONG,
+    folder_denied,
     is_bad_sector,
     one_file_of,
     storage_trouble,
@@ -81,12 +84,19 @@ class LocalStorage:
                 opened_folder(self.root, TEMPORARY, make=self._readers),
             ):
                 pass
-        elif not os.path.lexists(self.root):
-            raise UsageError(f"there is no {self.root}; check the path")
-        elif not os.path.isdir(self.root):
+            return
+        keep = GONE | NO_FILE | TOO_LONG | DENIED
+        try:
+            with storage_trouble(f"cannot read the folder {self.root}", keep):
+                os.stat(os.path.join(self.root, "."))
+        except PermissionError as error:
+            raise folder_denied(self.root) from error
+        except OSError as error:
+            if not os.path.lexists(self.root):
+                raise UsageError(f"there is no {self.root}; check the path") from error
             raise UsageError(
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
-            )
+            ) from error
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
         return islice(walk(self.root, self._links), at_most)
@@ -124,7 +134,9 @@ class LocalStorage:
         absolute = self._absolute(path)
         with (
             one_file_of(self.root, absolute),
-            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE, refused=NO_FILE),
+            storage_trouble(
+                f"cannot read {absolute}", DENIED, gone=GONE, refused=NO_FILE | TOO_LONG
+            ),
             self._reached(path) as (name, folder),
         ):
             found = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
@@ -148,14 +160,16 @@ class LocalStorage:
         absolute = self._absolute(path)
         with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
             return file.read()
 
     @contextmanager
     def _reading(self, absolute: str) -> Iterator[None]:
         with (
             one_file_of(self.root, absolute),
-            storage_trouble(f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE),
+            storage_trouble(
+                f"cannot read {absolute}", DENIED, gone=GONE | NO_FILE, refused=TOO_LONG
+            ),
         ):
             yield
 
@@ -166,7 +180,7 @@ class LocalStorage:
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise FileNotFoundError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
             return LocalReader(descriptor, reading)
 
     def read_part(self, path: str, start: int, size: int) -> bytes:

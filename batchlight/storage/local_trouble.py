@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import FileRefusedError, FileTooLargeError
+from batchlight.storage.base import FileRefusedError, FileTooLargeError, NoFileError
 
 NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
@@ -16,10 +16,14 @@ NAME_TROUBLE = frozenset(
 """Trouble of one name; any other error on writing is trouble of the whole storage."""
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 """Nothing exists there any more."""
-NO_FILE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO})
+NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 """Something exists there, but it is not a readable file."""
+TOO_LONG = frozenset({errno.ENAMETOOLONG})
+"""It cannot be reached by its path, which is longer than the system allows, or has such a part."""
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 """The file exists, but this user may not read it."""
+_SHOWN_AT_MOST = 400
+"""Characters of a message before its reason; a path may have ten times as many."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
 """Errors of troubled network disks, which may be gone on a second try."""
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
@@ -37,14 +41,16 @@ def storage_trouble(
     """Turn ``OSError`` into ``StorageError``, except for the kinds that are one file's trouble."""
     try:
         yield
-    except FileRefusedError:
+    except (FileRefusedError, NoFileError):
         raise
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         if error.errno in keep:
             raise
+        reason = (error.strerror or str(error)).lower()
+        what = abridged(what)
         if error.errno in gone:
-            raise FileNotFoundError(errno.ENOENT, reason, error.filename) from error
+            kind = NoFileError if error.errno in NO_FILE else FileNotFoundError
+            raise kind(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
             raise FileRefusedError(f"{what}: {reason}") from error
         advice = {
@@ -52,6 +58,8 @@ def storage_trouble(
             errno.EDQUOT: "; free some of your quota and run the same command again",
             errno.EACCES: "; give this user the permission and run the same command again",
             errno.EPERM: "; give this user the permission and run the same command again",
+            errno.ENOTDIR: "; remove what is there in place of a folder",
+            errno.ENAMETOOLONG: "; choose a shorter path",
             errno.EROFS: "; choose an --output that can be written to",
             errno.EFBIG: "; choose an --output that may have larger files, or raise 'ulimit -f'",
         }.get(error.errno or 0, "")
@@ -59,6 +67,22 @@ def storage_trouble(
             raise FileTooLargeError(f"{what}: {reason}{advice}", transient=False) from error
         transient = error.errno in _TRANSIENT
         raise StorageError(f"{what}: {reason}{advice}", transient=transient) from error
+
+
+def folder_denied(folder: str) -> StorageError:
+    """What to raise if this user may not list or enter the root of a storage."""
+    need = "list and enter it" if os.path.lexists(folder) else "enter the folders above it"
+    return StorageError(
+        f"cannot read the folder {abridged(folder)}: permission denied; give this user the "
+        f"permission to {need}, and run the same command again",
+        transient=False,
+    )
+
+
+def abridged(what: str) -> str:
+    """The text without the middle of a very long path."""
+    half = _SHOWN_AT_MOST // 2
+    return what if len(what) <= _SHOWN_AT_MOST else f"{what[:half]}...{what[-half:]}"
 
 
 def is_bad_sector(error: BaseException) -> bool:

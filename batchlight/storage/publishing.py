@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from batchlight.errors import StorageError, UsageError
 from batchlight.storage.folders import open_file
@@ -31,6 +31,7 @@ _NO_HARD_LINKS = frozenset(
 )
 """FAT and exFAT; SMB; FUSE; file systems with one link per file; AFS across folders."""
 _CLAIMED = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -172,10 +173,13 @@ def temporary_file(
 
 
 def date(descriptor: int, modified: datetime | None) -> None:
-    """Set the modification time of an open file, if one is given."""
+    """Set the modification time of an open file, if one is given, exactly.
+
+    As a floating-point number of seconds, it could come out a microsecond earlier.
+    """
     if modified is not None:
-        at = modified.timestamp()
-        os.utime(descriptor, (at, at))
+        at = (modified - _EPOCH) // timedelta(microseconds=1) * 1000
+        os.utime(descriptor, ns=(at, at))
 
 
 def remove_temporaries(folder: int) -> None:

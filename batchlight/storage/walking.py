@@ -19,7 +19,14 @@ from batchlight.storage.base import (
     escape_controls,
 )
 from batchlight.storage.folders import LEAVES, Links, leaves
-from batchlight.storage.local_trouble import DENIED, GONE, NO_FILE, storage_trouble
+from batchlight.storage.local_trouble import (
+    DENIED,
+    GONE,
+    NO_FILE,
+    TOO_LONG,
+    folder_denied,
+    storage_trouble,
+)
 
 
 def walk(root: str, links: Links) -> Iterator[FileInfo]:
@@ -55,7 +62,7 @@ def _entries(root: str, prefix: str) -> Iterator[str] | FileInfo:
     be listed, or is an output.
     """
     folder = os.path.join(root, prefix)
-    keep = GONE | DENIED | {errno.EIO} if prefix else GONE
+    keep = GONE | DENIED | (TOO_LONG | {errno.EIO} if prefix else frozenset())
     try:
         with storage_trouble(f"cannot list {folder}", keep), os.scandir(folder) as scan:
             # A folder sorts by its name with the slash that follows it in every path below it.
@@ -64,7 +71,9 @@ def _entries(root: str, prefix: str) -> Iterator[str] | FileInfo:
         if prefix:  # deleted while we listed
             return iter(())
         raise StorageError(f"{folder} no longer exists", transient=False) from None
-    except OSError:
+    except OSError as error:
+        if not prefix:
+            raise folder_denied(root) from error
         return FileInfo(_readable(prefix))
     internal = INTERNAL + "/"
     if internal in names and _holds_files(os.path.join(folder, internal)):
@@ -89,7 +98,8 @@ def _described(root: str, path: str, links: Links) -> FileInfo | None:
     absolute = os.path.join(root, path)
     shown = _readable(path)
     defect = BAD_NAME if shown != path else None
-    keep = GONE | DENIED | NO_FILE | {errno.EIO}
+    unusable = NO_FILE | TOO_LONG
+    keep = GONE | DENIED | unusable | {errno.EIO}
     try:
         with storage_trouble(f"cannot read {absolute}", keep):
             found = os.stat(absolute, follow_symlinks=False)
@@ -100,7 +110,7 @@ def _described(root: str, path: str, links: Links) -> FileInfo | None:
                     return FileInfo(shown, defect=defect or LEAVES)
                 found = os.stat(absolute)
     except OSError as error:
-        if error.errno in NO_FILE:  # a loop of links
+        if error.errno in unusable:  # such as a loop of links
             defect = defect or f"cannot be accessed: {(error.strerror or '').lower()}"
         # Else gone since, or a link to nothing or to what may not be read: the batch will say so.
         return FileInfo(shown, defect=defect)

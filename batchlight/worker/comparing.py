@@ -20,7 +20,7 @@ from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import ChangedError, FileRefusedError, Reader
+from batchlight.storage.base import ChangedError, FileRefusedError, NoFileError, Reader
 from batchlight.worker.places import refuse_unshared
 
 CHECKS_AT_ONCE = 8
@@ -139,6 +139,8 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
 def _why_unread(error: OSError) -> tuple[Trouble, str]:
     """What is wrong with an output that cannot be read. Re-raises any other error."""
     match error:
+        case NoFileError():
+            return "missing", "in its place is something that is no file"
         case FileNotFoundError():
             return "missing", "there is no such file"
         case PermissionError():

@@ -69,6 +69,15 @@ def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence:
     assert not done.stdout
 
 
+@pytest.mark.parametrize("command", ["status", "verify", "failures", "report"])
+def test_a_file_is_no_output(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file.jpg").write_bytes(b"1")
+    done = batchlight_here(command, tmp_path / "file.jpg")
+    assert done.returncode == 2
+    says = "is not a folder, as the output of a run is; check the path"
+    assert done.stderr == f"error: {tmp_path}/file.jpg {says}\n"
+
+
 def test_names_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     write_images(tmp_path / "é", 1)[0].rename(tmp_path / "é/café.jpg")
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -228,4 +229,27 @@ def test_a_folder_that_may_not_be_listed_costs_a_row(
     assert batchlight.run(job).failed_by_code == {"unreadable": 1}
     assert batchlight.run(job).failed_by_code == {"unreadable": 1}
     monkeypatch.undo()
+    assert batchlight.run(job).exit_code == 0
+
+
+def test_a_folder_whose_path_is_too_long_costs_a_row(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    folder = tmp_path / "in"
+    while len(str(folder)) < 4096 - 252:
+        folder /= "d" * 250
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.makedirs(f"/proc/self/fd/{descriptor}/{'d' * 250}")
+    os.close(descriptor)
+    job = config(tmp_path / "in", tmp_path / "out")
+    for _ in range(2):
+        assert batchlight.run(job).failed_by_code == {"unreadable": 1}
+        assert dry_run(job, estimate=True).retried == 1
+    told = batchlight_here("failures", tmp_path / "out").stdout
+    path, _, code, reason = told.rstrip("\n").split("\t")
+    assert (path, code) == (f"{folder.relative_to(tmp_path / 'in')}/{'d' * 250}/", "unreadable")
+    assert reason.endswith("file name too long")
+    assert len(reason) < 500
+    assert batchlight_here("verify", tmp_path / "out").returncode == 0
+    shutil.rmtree(tmp_path / "in" / ("d" * 250))
     assert batchlight.run(job).exit_code == 0

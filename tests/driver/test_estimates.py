@@ -122,6 +122,14 @@ def test_images_that_all_fail_take_nothing(tmp_path: Path) -> None:
     assert dry_run(config(tmp_path / "in"), estimate=True).estimate is None
 
 
+def test_images_of_no_size_take_nothing_beside_records_of_others(photos: Path) -> None:
+    (photos / "empty.jpg").touch()
+    job = config(photos, max_failures=1)
+    batchlight.run(job)
+    found = dry_run(job.model_copy(update={"retry_failed": True}), estimate=True)
+    assert (found.todo, found.estimate) == (1, None)
+
+
 def test_trying_ends_in_time(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "TRY_FOR_S", 0.0)
     assert estimated(config(photos)).based_on == "1 images, tried here"

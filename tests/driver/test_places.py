@@ -22,6 +22,7 @@ from batchlight.worker.copying import SMALL_BYTES
 from tests.support.helpers import (
     COMMAND,
     Row,
+    batchlight_here,
     dark_image,
     has_parts,
     outcomes,
@@ -139,6 +140,45 @@ def limited_run(given: Path, *options: str) -> tuple[subprocess.CompletedProcess
     return subprocess.run(line, capture_output=True, text=True, check=False), out
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("file", "the output {0}/file is not a folder"),
+        ("file/x/y", "the output {0}/file/x/y cannot be made, since {0}/file is not a folder"),
+        ("link", "the output {0}/link is a link that leads to no folder"),
+        ("link/x", "cannot be made, since {0}/link is a link that leads to no folder"),
+        ("loop", "the output {0}/loop is a link that leads to no folder"),
+        (f"new/{'n' * 256}/x", "n/x has too long a path for its file system"),
+        ("n/" * 2100, "/n/n/n has too long a path for its file system"),
+    ],
+    ids=lambda value: value[:6],
+)
+def test_an_output_that_cannot_be_a_folder(tmp_path: Path, name: str, says: str) -> None:
+    """Is wrong usage, and nothing is written."""
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to("nothing")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    where = ("--input", tmp_path / "in", "--output", f"{tmp_path}/{name}")
+    for words in (("plan", *where), ("run", *where, "--workers", 0)):
+        done = batchlight_here(*words)
+        assert done.returncode == 2
+        assert says.format(tmp_path) in done.stderr
+        assert done.stderr.rstrip().endswith(" --output")
+        assert (done.stderr.count("\n"), len(done.stderr) < 1000) == (1, True)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_in_place_of_a_folder_of_an_output(photos: Path) -> None:
+    out = photos.parent / "out"
+    out.mkdir()
+    (out / "_batchlight").write_text("precious")
+    done = batchlight_here("run", "--input", photos, "--output", out, "--workers", 0)
+    assert done.returncode == 1
+    assert f"cannot write to {out}: not a directory; remove what is there in" in done.stderr
+
+
 def test_a_read_only_output(photos: Path) -> None:
     out = photos.parent / "closed"
     with mounted(out, "size=16m,ro") as mount:
@@ -170,6 +210,32 @@ def test_no_permission(photos: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(tree(out / "classical")) == len(rows(out)) == IMAGES
+
+
+@pytest.mark.parametrize("mode", [0, 0o400, 0o100])
+def test_no_permission_to_an_input(photos: Path, mode: int) -> None:
+    """The message names what was given, and what to permit."""
+    if not shutil.which("setpriv") or os.geteuid():
+        pytest.skip("needs setpriv, and root to take permissions from")
+    photos.chmod(mode)
+    for words in (["plan"], ["run", "--workers", "0", "--output", f"{photos.parent}/out"]):
+        line = [*UNPRIVILEGED, *COMMAND, *words, "--input", str(photos)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.endswith(
+            f"error: cannot read the folder {photos}: permission denied; give this user the "
+            "permission to list and enter it, and run the same command again\n"
+        )
+        assert mode == 0o100 or not (photos.parent / "out").exists()
+    photos.chmod(0o700)
+    (photos.parent / "closed").mkdir()
+    photos.rename(photos.parent / "closed/in")
+    (photos.parent / "closed").chmod(0)
+    line = [*UNPRIVILEGED, *COMMAND, "plan", "--input", f"{photos.parent}/closed/in"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    (photos.parent / "closed").chmod(0o700)
+    assert f"cannot read the folder {photos.parent}/closed/in: permission denied" in done.stderr
+    assert "give this user the permission to enter the folders above it" in done.stderr
 
 
 @contextmanager

@@ -370,6 +370,20 @@ def test_the_command(out: Path) -> None:
     assert "made again: there is no such file, or it vanished after the listing\tnot" in done.stdout
 
 
+def test_a_folder_in_place_of_an_output(out: Path) -> None:
+    """It is not removed, as somebody may have put something there."""
+    path = out / "classical/a/0000.jpg"
+    path.unlink()
+    path.mkdir()
+    done = batchlight_here("verify", out)
+    assert done.returncode == 3
+    told = "classical/a/0000.jpg\tmissing\tin its place is something that is no file"
+    assert done.stdout.startswith(f"{told}\n")
+    sound, [problem] = check(out, mend=True)
+    assert (sound, problem.repaired) == (False, False)
+    assert "is a directory" in problem.detail
+
+
 def test_an_input_that_has_changed_gives_its_new_image_and_row(out: Path) -> None:
     photos = out.parent / "in"
     cv2.imwrite(str(photos / "a/0000.jpg"), dark_image(99))

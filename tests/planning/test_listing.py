@@ -161,7 +161,10 @@ def test_a_list_is_refused(photos: Path, entries: list[str], says: str) -> None:
     ("name", "data", "says"),
     [
         ("list.csv", b"name,size\na.jpg,1\n", "no column 'path'"),
-        ("list.csv", b"", "no column 'path'"),
+        ("list.csv", b"Path,size\n", "no column 'path', but Path, size; rename one, or "),
+        ("list.csv", b"path;size\n", "no column 'path', but path;size; .* commas between columns"),
+        ("list.csv", b"a\x07" * 60_000, r"'path', but a\\x07a\\x07.{100,160}\.\.\.; rename"),
+        ("list.csv", b"", "no column 'path', but none; "),
         ("list.csv", b"path,path\na.jpg,b.jpg\n", "has 2 columns 'path'; keep one"),
         ("list.csv", b"path,size,size\na.jpg,1,2\n", "has 2 columns 'size'"),
         ("list.csv", b'path\n"' + b"x" * 200_000 + b'"\n', "cannot read the list .*: field larger"),

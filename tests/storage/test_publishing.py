@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,18 @@ def test_only_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
     assert os.lstat(path).st_ino == before
     assert victim.exists() == (kind == "link")
     assert kind != "link" or victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("writer", [False, True])
+def test_a_file_has_the_very_time_that_it_is_given(tmp_path: Path, writer: bool) -> None:
+    """To the microsecond, or a copy would be older than its source, and be made again for ever."""
+    storage = opened(tmp_path)
+    first = datetime(2026, 1, 31, 23, 59, 59, 7, tzinfo=UTC)
+    for modified in (first + timedelta(days=97 * n, microseconds=99_991 * n) for n in range(-9, 9)):
+        if writer:
+            file = storage.open_writer("file", modified=modified)
+            file.write(b"1")
+            file.commit()
+        else:
+            storage.write("file", b"1", modified=modified)
+        assert storage.stat("file").modified == modified

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -124,8 +125,38 @@ def test_what_is_no_file_cannot_be_read(tmp_path: Path, kind: str) -> None:
     assert not storage.is_file(path)
     with pytest.raises((FileNotFoundError, FileRefusedError)):
         storage.stat(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileRefusedError if kind == "too long" else FileNotFoundError):
         storage.read(path)
+
+
+@pytest.fixture
+def bottomless(tmp_path: Path) -> Iterator[Path]:
+    """An image, and beside it more folders than a path may name, with an image in each."""
+    folder, name = tmp_path / "in", "d" * 250
+    folder.mkdir()
+    (folder / "01.jpg").write_bytes(b"1")
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(19):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+        os.close(os.open("x.jpg", os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    yield folder
+    shutil.rmtree(folder)  # as few programs could
+
+
+def test_a_path_that_is_too_long_costs_only_what_is_below_it(bottomless: Path) -> None:
+    storage = source(bottomless)
+    found = list(storage.walk())
+    assert [info.path for info in found if info.size == 1] == ["01.jpg"]
+    [folder] = [info.path for info in found if info.path.endswith("/")]
+    assert len(str(bottomless / folder)) > 4096 - 252
+    assert all(info.path.endswith("d/x.jpg") for info in found if info.size == 0)
+    with pytest.raises(FileRefusedError, match="file name too long") as caught:
+        storage.read(folder)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_local_write_goes_through_a_temporary_file(
