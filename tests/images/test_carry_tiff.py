@@ -240,6 +240,23 @@ def test_the_range_of_samples_is_stated_anew() -> None:
     assert out.lost == ()
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_a_second_description_stays_too(big: bool) -> None:
+    """tifffile writes its own after that of the user."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, parts.DARK, photometric="rgb", description="well B07", bigtiff=big)
+    source = buffer.getvalue()
+    out = brightened(source)
+    with tifffile.TiffFile(io.BytesIO(out.data)) as file:
+        page = file.pages[0]
+        texts = [tag.value for tag in page.tags if tag.code == 270]  # type: ignore[union-attr]
+    assert texts == ["well B07", f'{{"shape": {[*parts.DARK.shape]}}}']
+    assert out.lost == ()
+    elsewhere = brightened(source, "png")
+    assert opened(elsewhere.data).getexif()[270] == "well B07"
+    assert elsewhere.lost == ("TIFF tag 270",)
+
+
 def test_primaries_become_a_profile() -> None:
     white = (318, 5, 2, (3127, 10_000, 329, 1000))
     primaries = (319, 5, 6, (68, 100, 32, 100, 265, 1000, 69, 100, 15, 100, 6, 100))
