@@ -82,18 +82,15 @@ def decode(data: bytes, layout: Layout) -> Pixels:
     """
     if layout.photometric == YCBCR and layout.compression != JPEG:
         return _ycbcr(data, layout)
-    planes = layout.samples if layout.planar else 1
-    across = -(-layout.width // layout.columns)
-    down = -(-layout.height // layout.rows)
-    if len(layout.segments) < across * down * planes:
+    if len(layout.segments) < layout.needed:
         raise DamagedError("strips or tiles are missing")
     if layout.compression == LZW and (_is_old_lzw(data, layout) or _is_usual(layout)):
         return _by_pillow(data, layout)
     whole_bytes = layout.bits >= 8 and layout.compression in _DECODERS
-    if whole_bytes and not layout.tiled and planes == 1:
+    if whole_bytes and not layout.tiled and layout.planes == 1:
         samples = _strips(data, layout)
     else:
-        samples = _blocks(data, layout, planes, across, down)
+        samples = _blocks(data, layout)
     if layout.predictor == HORIZONTAL and not layout.tiled and layout.compression != JPEG:
         native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
         samples = imagecodecs.delta_decode(native, axis=1, out=native)
@@ -139,12 +136,13 @@ def _dtype(layout: Layout) -> np.dtype[Any]:
     return np.dtype(layout.order + ("u2" if layout.bits == 16 else "u1"))
 
 
-def _blocks(data: bytes, layout: Layout, planes: int, across: int, down: int) -> Pixels:
+def _blocks(data: bytes, layout: Layout) -> Pixels:
     """Tiles, and strips of any kind, each put in its place."""
-    channels, dtype = layout.samples // planes, _dtype(layout)
-    out = np.empty((planes, layout.height, layout.width, channels), dtype)
-    for number in range(across * down * planes):
-        plane, place = divmod(number, across * down)
+    channels, dtype = layout.samples // layout.planes, _dtype(layout)
+    out = np.empty((layout.planes, layout.height, layout.width, channels), dtype)
+    across = -(-layout.width // layout.columns)
+    for number in range(layout.needed):
+        plane, place = divmod(number, layout.needed // layout.planes)
         top, left = place // across * layout.rows, place % across * layout.columns
         rows = layout.rows if layout.tiled else min(layout.rows, layout.height - top)
         block = _block(data, layout, number, (rows, layout.columns, channels), dtype)
