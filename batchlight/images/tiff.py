@@ -71,7 +71,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         layout.height,
         layout.mode,
         metadata,
-        orientation=layout.orientation if 1 <= layout.orientation <= 8 else 1,
+        orientation=layout.orientation,
         carried=Carried(carried, layout.extra, left_out),
     )
 

@@ -74,6 +74,7 @@ class Layout:
     extra: int | None
     """The kind of alpha; None if the file does not say."""
     orientation: int
+    """1..8, as in EXIF; 1 if the file states another."""
     jpeg_tables: bytes
     fax_options: int
     palette: tuple[int, ...]
@@ -159,7 +160,7 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         tags.one(PREDICTOR, 1) if compression in _PREDICTED else 1,
         tags.one(PLANAR, 1) == SEPARATE and samples > 1,
         tags.one(FILL_ORDER, 1), rows, columns, tiled, _segments(tags, tiled, structure),
-        next(iter(tags.all(EXTRA_SAMPLES)), None), tags.one(exif.ORIENTATION, 1),
+        next(iter(tags.all(EXTRA_SAMPLES)), None), _orientation(tags),
         b"" if tables is None else structure.raw(tables), tags.one(T4_OPTIONS, 0),
         tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
     )  # fmt: skip
@@ -186,6 +187,11 @@ def _refuse_overlap(layout: Layout, nbytes: int) -> None:
     pixels = (layout.width + layout.columns) * (layout.height + layout.rows)
     if used > _SHARED_MAX * nbytes + pixels * layout.samples * layout.bits // 8:
         raise StructureError("strips or tiles overlap")
+
+
+def _orientation(tags: _Tags) -> int:
+    stated = tags.one(exif.ORIENTATION, 1)
+    return stated if 1 <= stated <= 8 else 1
 
 
 def _samples(tags: _Tags) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 from batchlight.images import opencv, pillow
 from batchlight.images.effort import bounded_scans
 from batchlight.images.pixels import Pixels, turned_back
-from batchlight.images.segments import APP14, after_scan, segment, segments
+from batchlight.images.segments import APP0, APP14, after_scan, segment, segments
 from batchlight.images.thumbnails import jpeg_size
 from batchlight.images.tiff_layout import (
     DEFLATE,
@@ -52,6 +52,10 @@ _JPEG_BLOCK = 32
 """Pixels: the largest unit of a JPEG, up to which its sides may be rounded."""
 
 
+_BEYOND = 2**16
+"""Bytes that are decoded beyond twice those needed, to reach the checksum."""
+
+
 class DamagedError(ValueError):
     """A strip or tile that is truncated or damaged."""
 
@@ -62,6 +66,8 @@ def _inflated(raw: bytes, size: int) -> bytes:
     decoded = inflater.decompress(raw, size + 1)  # one more, so that the checksum is read
     if not inflater.eof and len(decoded) <= size:
         raise DamagedError("a strip or tile is cut short")
+    if not inflater.eof:  # rows below the image, or damage: the checksum tells
+        inflater.decompress(inflater.unconsumed_tail, size + _BEYOND)
     return decoded
 
 
@@ -80,10 +86,10 @@ def decode(data: bytes, layout: Layout) -> Pixels:
 
     Raises ``DamagedError``, and the decoders' own exceptions.
     """
-    if layout.photometric == YCBCR and layout.compression != JPEG:
-        return _ycbcr(data, layout)
     if len(layout.segments) < layout.needed:
         raise DamagedError("strips or tiles are missing")
+    if layout.photometric == YCBCR and layout.compression != JPEG:
+        return _ycbcr(data, layout)
     if layout.compression == LZW and (_is_old_lzw(data, layout) or _is_usual(layout)):
         return _by_pillow(data, layout)
     whole_bytes = layout.bits >= 8 and layout.compression in _DECODERS
@@ -127,7 +133,7 @@ def _raw(data: bytes, start: int, end: int, layout: Layout) -> bytes:
     raw = data[start:end]
     if not raw or (len(raw) < end - start and layout.compression != NONE):
         raise DamagedError("a strip or tile lies outside the file")
-    if layout.fill_order == _LSB_FIRST:
+    if layout.fill_order == _LSB_FIRST and layout.compression != JPEG:  # as in libtiff
         raw = bytes(imagecodecs.bitorder_decode(raw))
     return raw
 
@@ -199,7 +205,8 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     """The samples of a JPEG stream, with its tables first and its colours as TIFF states them."""
     transform = layout.photometric == YCBCR
     colours = segment(APP14, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
-    stream = b"\xff\xd8" + colours + layout.jpeg_tables[2:-2] + raw[2:]
+    stream = _without_colours(b"\xff\xd8" + layout.jpeg_tables[2:-2] + raw[2:])
+    stream = stream[:2] + colours + stream[2:]
     _refuse_effort(stream, layout)
     kind = "GRAY" if shape[2] == 1 else "RGB"
     block: Pixels
@@ -214,6 +221,16 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     if block.shape[0] < shape[0] or block.shape[1] < shape[1]:
         raise DamagedError("a strip or tile is cut short")
     return block[: shape[0], : shape[1]]
+
+
+def _without_colours(stream: bytes) -> bytes:
+    """Without the segments of JFIF and Adobe, whose colours would precede those of TIFF."""
+    kept, at = bytearray(), 0
+    for one in segments(stream):
+        if one.marker in (APP0, APP14):
+            kept += stream[at : one.start]
+            at = one.end
+    return bytes(kept) + stream[at:]
 
 
 def _refuse_effort(stream: bytes, layout: Layout) -> None:
@@ -255,11 +272,11 @@ def _by_pillow(data: bytes, layout: Layout) -> Pixels:
 
 def _ycbcr(data: bytes, layout: Layout) -> Pixels:
     """OpenCV's pixels, which it turns upright; all strips are checked first."""
-    at_most = 3 * (layout.rows + _JPEG_BLOCK) * (layout.columns + _JPEG_BLOCK)
-    for start, end in layout.segments:
-        if end > len(data) or start >= end:
-            raise DamagedError("a strip or tile lies outside the file")
-        _DECODERS[layout.compression](data[start:end], at_most)
+    for number in range(layout.needed):
+        size = layout.bytes_of(number)
+        raw = _raw(data, *layout.segments[number], layout)
+        if len(_DECODERS[layout.compression](raw, size)) < size:
+            raise DamagedError("a strip or tile is cut short")
     upright = opencv.decode(data)
     if upright is None:
         raise DamagedError("the pixels are damaged")
