@@ -165,9 +165,8 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
     )  # fmt: skip
     _refuse_layout(found)
-    found = _with_true_lengths(found)
     _refuse_overlap(found, len(structure.data))
-    return found
+    return _with_true_lengths(found)
 
 
 def _with_true_lengths(layout: Layout) -> Layout:
