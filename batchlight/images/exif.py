@@ -128,18 +128,21 @@ def relocated(
 ) -> bytes:
     """A directory to be placed at ``at``, with tags changed or, if None, left out.
 
-    The values of the others stay where they are.
+    The values of the others stay where they are. A tag that is changed is not repeated any more.
     """
-    size = structure.pointer_bytes
-    tags: dict[int, NewTag] = {}
-    for tag, entry in directory.entries.items():
-        field = structure.data[entry.at + 4 + size : entry.at + 4 + 2 * size]
-        tags[tag] = NewTag(entry.kind, entry.count, field)  # the value, or the pointer to it
+
+    def as_stored(entry: Entry) -> NewTag:
+        """With the value, or the pointer to it."""
+        at, size = entry.at + 4 + structure.pointer_bytes, structure.pointer_bytes
+        return NewTag(entry.kind, entry.count, structure.data[at : at + size])
+
+    tags = {tag: as_stored(entry) for tag, entry in directory.entries.items()}
+    repeated = [(e.tag, as_stored(e)) for e in directory.repeated if e.tag not in changed]
     for tag, new in changed.items():
         tags.pop(tag, None)
         if new is not None:
             tags[tag] = new
-    return ifd.table(structure, tags, at, next)
+    return ifd.table(structure, tags, at, next, repeated)
 
 
 def with_thumbnail(exif: bytes, picture: Picture) -> tuple[bytes, bool]:

@@ -7,7 +7,7 @@ and the value itself or, if it is too long, its offset from the start of the str
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlight.images.holed import Range
@@ -67,6 +67,9 @@ class Directory:
     end: int
     """End of the pointer to the next directory."""
     entries: Mapping[int, Entry]
+    """By tag; of a repeated tag the first, as in libtiff."""
+    repeated: tuple[Entry, ...]
+    """The further entries of repeated tags."""
     next_at: int
     """Offset of the pointer to the next directory."""
     next: int
@@ -119,12 +122,16 @@ class Structure:
         if count > ENTRIES_AT_MOST:
             raise StructureError(f"a directory of {count} tags")
         next_at = first + count * self.entry_bytes
-        found = (self._entry(first + n * self.entry_bytes) for n in range(count))
-        entries = {entry.tag: entry for entry in found}
+        found = [self._entry(first + n * self.entry_bytes) for n in range(count)]
+        entries: dict[int, Entry] = {}
+        for entry in found:
+            entries.setdefault(entry.tag, entry)
+        repeated = tuple(entry for entry in found if entries[entry.tag] is not entry)
         # Some writers end the file here.
         whole = next_at + self.pointer_bytes <= len(self.data)
         following = self.integer(next_at, self.pointer) if whole else 0
-        return Directory(at, next_at + self.pointer_bytes, entries, next_at, following)
+        end = next_at + self.pointer_bytes
+        return Directory(at, end, entries, repeated, next_at, following)
 
     def _entry(self, at: int) -> Entry:
         tag, kind = self.integer(at, "H"), self.integer(at + 2, "H")
@@ -157,7 +164,7 @@ class Structure:
     def used_by(self, directory: Directory) -> Iterator[Range]:
         """The ranges of the directory itself, and of its values stored elsewhere."""
         yield directory.at, directory.end
-        for entry in directory.entries.values():
+        for entry in (*directory.entries.values(), *directory.repeated):
             if not entry.inline:
                 yield entry.value_at, entry.value_at + entry.nbytes
 
@@ -172,17 +179,25 @@ class NewTag:
     """In the byte order of the structure."""
 
 
-def table(structure: Structure, tags: Mapping[int, NewTag], at: int, next: int = 0) -> bytes:
+def table(
+    structure: Structure,
+    tags: Mapping[int, NewTag],
+    at: int,
+    next: int = 0,
+    repeated: Sequence[tuple[int, NewTag]] = (),
+) -> bytes:
     """A directory to be placed at offset ``at``, followed by its values.
 
+    ``repeated``: further entries of tags, each to follow the first.
     Raises ``StructureError`` for offsets that a classic TIFF cannot express.
     """
     wide = structure.big
-    head = structure.pack("Q" if wide else "H", len(tags))
+    ordered = sorted([*tags.items(), *repeated], key=lambda item: item[0])
+    head = structure.pack("Q" if wide else "H", len(ordered))
     size = structure.pointer_bytes
-    behind = at + len(head) + len(tags) * structure.entry_bytes + size
+    behind = at + len(head) + len(ordered) * structure.entry_bytes + size
     entries, values = bytearray(), bytearray()
-    for tag, new in sorted(tags.items()):
+    for tag, new in ordered:
         entries += structure.pack("HH" + structure.pointer, tag, new.kind, new.count)
         if len(new.value) <= size:
             entries += new.value.ljust(size, b"\0")

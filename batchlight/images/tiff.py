@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import tiff_file, tiff_metadata, tiff_pixels
+from batchlight.images import tiff_file, tiff_metadata, tiff_pixels, tiff_texts
 from batchlight.images import tiff_layout as tags
 from batchlight.images.holed import Holed, Range, subtract
 from batchlight.images.ifd import Directory, Structure, StructureError
@@ -50,12 +50,15 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     structure = Structure(data)
     first = structure.directory(structure.first)
     derived = [*_further(structure, first), *_inner(structure, first)]
+    thumbnail = tags.JPEG_THUMBNAIL in first.entries
     if _subfile(structure, first) & _REDUCED and tags.SUB_DIRECTORIES in first.entries:
         raise _unsupported(
             "RAW, or a picture behind its own preview, which batchlight does not read"
         )
     layout = layout_of(structure, first, max_pixels)
-    left_out = ("overviews",) if derived else ()
+    if tiff_texts.pictures(structure, first, layout) > 1:
+        raise _unsupported("several pages cannot be kept; split the file first")
+    left_out = ("overviews",) if derived or thumbnail else ()
     metadata = tiff_metadata.read(structure, first, left_out)
     holes = list(layout.segments)
     for directory in derived:
@@ -68,7 +71,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         layout.height,
         layout.mode,
         metadata,
-        orientation=layout.orientation if 1 <= layout.orientation <= 8 else 1,
+        orientation=layout.orientation,
         carried=Carried(carried, layout.extra, left_out),
     )
 
@@ -180,8 +183,10 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
         first = structure.directory(structure.first)
         picture = Picture(decoded.pixels)
         changed, lost = tiff_metadata.renewed(structure, first, picture, carried.left_out)
+        texts, stale = tiff_texts.renewed(structure, first, decoded.pixels)
         extra = carried.extra if has_alpha else None
-        return Encoded.of(tiff_file.put(carried.file, decoded.samples, extra, changed), lost)
+        new = tiff_file.put(carried.file, decoded.samples, extra, {**texts, **changed})
+        return Encoded.of(new, (*lost, *stale))
     file, changed, names = tiff_metadata.converted(decoded.header.metadata)
     extra = tags.UNASSOCIATED if has_alpha else None
     return Encoded.of(tiff_file.put(file, decoded.samples, extra, changed), names)

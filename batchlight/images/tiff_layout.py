@@ -5,7 +5,7 @@ Layout: TIFF, revision 6.0, and its technical notes on JPEG and on Deflate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import exif
@@ -19,6 +19,7 @@ T4_OPTIONS, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_LENGTH = 292, 317, 320, 322, 
 TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES, EXTRA_SAMPLES = 324, 325, 330, 338
 SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION, CANON_RAW = 339, 347, 50706, 50648
 YCBCR_SUBSAMPLING, JPEG_THUMBNAIL, JPEG_THUMBNAIL_BYTES = 530, 513, 514
+IMAGE_DEPTH, TILE_DEPTH = 32997, 32998
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 _RAW = frozenset({32803, 34892})
@@ -73,6 +74,7 @@ class Layout:
     extra: int | None
     """The kind of alpha; None if the file does not say."""
     orientation: int
+    """1..8, as in EXIF; 1 if the file states another."""
     jpeg_tables: bytes
     fax_options: int
     palette: tuple[int, ...]
@@ -80,6 +82,32 @@ class Layout:
     """For YCbCr: how many pixels share a colour, across and down."""
     order: str
     """Byte order, as in ``struct``."""
+
+    @property
+    def planes(self) -> int:
+        """How many times the strips or tiles cover the image."""
+        return self.samples if self.planar else 1
+
+    @property
+    def needed(self) -> int:
+        """The number of strips or tiles that cover the image."""
+        across, down = -(-self.width // self.columns), -(-self.height // self.rows)
+        return across * down * self.planes
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Of the whole image."""
+        return sum(map(self.bytes_of, range(self.needed)))
+
+    def bytes_of(self, number: int) -> int:
+        """Of a strip or tile, without its compression."""
+        rows = self.rows
+        if not self.tiled:
+            rows = min(rows, self.height - number % -(-self.height // rows) * rows)
+        if self.photometric == YCBCR and not self.planar:
+            across, down = (max(1, side) for side in (*self.subsampling, 1)[:2])
+            return -(-self.columns // across) * -(-rows // down) * (across * down + 2)
+        return rows * ((self.columns * self.samples // self.planes * self.bits + 7) // 8)
 
     @property
     def mode(self) -> str:
@@ -115,6 +143,7 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         raise StructureError("an image without pixels")
     check_size(width, height, max_pixels)
     _refuse(tags, directory)
+    _refuse_volume(tags)
     tiled = TILE_WIDTH in directory.entries
     columns = tags.one(TILE_WIDTH, width) if tiled else width
     rows = tags.one(TILE_LENGTH, 0) if tiled else min(tags.one(ROWS, height), height)
@@ -131,13 +160,23 @@ def layout_of(structure: Structure, directory: Directory, max_pixels: int) -> La
         tags.one(PREDICTOR, 1) if compression in _PREDICTED else 1,
         tags.one(PLANAR, 1) == SEPARATE and samples > 1,
         tags.one(FILL_ORDER, 1), rows, columns, tiled, _segments(tags, tiled, structure),
-        next(iter(tags.all(EXTRA_SAMPLES)), None), tags.one(exif.ORIENTATION, 1),
+        next(iter(tags.all(EXTRA_SAMPLES)), None), _orientation(tags),
         b"" if tables is None else structure.raw(tables), tags.one(T4_OPTIONS, 0),
         tags.all(COLOR_MAP), tags.all(YCBCR_SUBSAMPLING) or (2, 2), structure.order,
     )  # fmt: skip
     _refuse_layout(found)
     _refuse_overlap(found, len(structure.data))
-    return found
+    return _with_true_lengths(found)
+
+
+def _with_true_lengths(layout: Layout) -> Layout:
+    """Without compression, lengths of zero and those that reach into what follows are put right."""
+    if layout.compression != NONE:
+        return layout
+    stated = enumerate(layout.segments)
+    lengths = ((start, end - start, layout.bytes_of(number)) for number, (start, end) in stated)
+    segments = tuple((start, start + (min(given, true) or true)) for start, given, true in lengths)
+    return replace(layout, segments=segments)
 
 
 def _refuse_overlap(layout: Layout, nbytes: int) -> None:
@@ -147,6 +186,11 @@ def _refuse_overlap(layout: Layout, nbytes: int) -> None:
     pixels = (layout.width + layout.columns) * (layout.height + layout.rows)
     if used > _SHARED_MAX * nbytes + pixels * layout.samples * layout.bits // 8:
         raise StructureError("strips or tiles overlap")
+
+
+def _orientation(tags: _Tags) -> int:
+    stated = tags.one(exif.ORIENTATION, 1)
+    return stated if 1 <= stated <= 8 else 1
 
 
 def _samples(tags: _Tags) -> int:
@@ -162,6 +206,8 @@ def _segments(tags: _Tags, tiled: bool, structure: Structure) -> tuple[Range, ..
         raise StructureError("no pixels")
     if len(starts) == 1 and not any(lengths):
         lengths = (max(0, len(structure.data) - starts[0]),)
+    if not lengths and tags.one(COMPRESSION, NONE) == NONE:
+        lengths = (0,) * len(starts)
     if len(lengths) < len(starts):
         raise StructureError("strips or tiles without lengths")
     return tuple((a, a + n) for a, n in zip(starts, lengths, strict=False))
@@ -191,6 +237,12 @@ def _refuse(tags: _Tags, directory: Directory) -> None:
         reason = f"TIFF of {max(bits)} bits per sample cannot be kept"
     if reason:
         raise ImageError(ErrorCode.UNSUPPORTED, reason)
+
+
+def _refuse_volume(tags: _Tags) -> None:
+    depth = max(tags.one(IMAGE_DEPTH, 1), tags.one(TILE_DEPTH, 1))
+    if depth > 1:
+        raise ImageError(ErrorCode.UNSUPPORTED, f"a volume of {depth} planes cannot be kept")
 
 
 def _refuse_layout(layout: Layout) -> None:

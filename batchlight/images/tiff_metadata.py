@@ -55,6 +55,7 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
 
     others = {*left_out}
     others |= {_NAMES.get(t, f"TIFF tag {t}") for t in directory.entries.keys() - _SHARED}
+    others |= {f"TIFF tag {e.tag}" for e in directory.repeated if e.tag not in _OF_PIXELS}
     resources = payload(PHOTOSHOP) or b""
     others |= {*photoshop.not_shared(resources)}
     block, whole = as_exif(structure, directory)
@@ -189,16 +190,17 @@ def renewed(
     if levels is not None and colours is not None and structure.integers(colours) == (layout.RGB,):
         # For RGB it holds for the new pixels too; elsewhere it describes YCbCr.
         changed[_BLACK_AND_WHITE] = NewTag(levels.kind, levels.count, structure.raw(levels))
-    return changed, lost
+    again = {f"TIFF tag {entry.tag}" for entry in directory.repeated if changed.get(entry.tag)}
+    return changed, [*lost, *sorted(again)]
 
 
 def _outside(structure: Structure, directory: Directory) -> Iterator[int]:
     """The tags whose values would lie outside the file; in a longer one they could be anything."""
-    for tag, entry in directory.entries.items():
+    for entry in (*directory.entries.values(), *directory.repeated):
         try:
             structure.raw(entry)
         except StructureError:
-            yield tag
+            yield entry.tag
 
 
 def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tuple[str, ...]]:

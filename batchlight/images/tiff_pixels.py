@@ -18,10 +18,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from batchlight.images import opencv, pillow
+from batchlight.images import fax, opencv, pillow
 from batchlight.images.effort import bounded_scans
 from batchlight.images.pixels import Pixels, turned_back
-from batchlight.images.segments import APP14, after_scan, segment, segments
+from batchlight.images.segments import APP0, APP14, after_scan, segment, segments
 from batchlight.images.thumbnails import jpeg_size
 from batchlight.images.tiff_layout import (
     DEFLATE,
@@ -52,6 +52,12 @@ _JPEG_BLOCK = 32
 """Pixels: the largest unit of a JPEG, up to which its sides may be rounded."""
 
 
+_FILL_BITS = 4
+"""Option of fax: there may be zeros before the end of a row."""
+_BEYOND = 2**16
+"""Bytes that are decoded beyond twice those needed, to reach the checksum."""
+
+
 class DamagedError(ValueError):
     """A strip or tile that is truncated or damaged."""
 
@@ -62,6 +68,8 @@ def _inflated(raw: bytes, size: int) -> bytes:
     decoded = inflater.decompress(raw, size + 1)  # one more, so that the checksum is read
     if not inflater.eof and len(decoded) <= size:
         raise DamagedError("a strip or tile is cut short")
+    if not inflater.eof:  # rows below the image, or damage: the checksum tells
+        inflater.decompress(inflater.unconsumed_tail, size + _BEYOND)
     return decoded
 
 
@@ -80,20 +88,17 @@ def decode(data: bytes, layout: Layout) -> Pixels:
 
     Raises ``DamagedError``, and the decoders' own exceptions.
     """
+    if len(layout.segments) < layout.needed:
+        raise DamagedError("strips or tiles are missing")
     if layout.photometric == YCBCR and layout.compression != JPEG:
         return _ycbcr(data, layout)
-    planes = layout.samples if layout.planar else 1
-    across = -(-layout.width // layout.columns)
-    down = -(-layout.height // layout.rows)
-    if len(layout.segments) < across * down * planes:
-        raise DamagedError("strips or tiles are missing")
     if layout.compression == LZW and (_is_old_lzw(data, layout) or _is_usual(layout)):
         return _by_pillow(data, layout)
     whole_bytes = layout.bits >= 8 and layout.compression in _DECODERS
-    if whole_bytes and not layout.tiled and planes == 1:
+    if whole_bytes and not layout.tiled and layout.planes == 1:
         samples = _strips(data, layout)
     else:
-        samples = _blocks(data, layout, planes, across, down)
+        samples = _blocks(data, layout)
     if layout.predictor == HORIZONTAL and not layout.tiled and layout.compression != JPEG:
         native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
         samples = imagecodecs.delta_decode(native, axis=1, out=native)
@@ -130,7 +135,7 @@ def _raw(data: bytes, start: int, end: int, layout: Layout) -> bytes:
     raw = data[start:end]
     if not raw or (len(raw) < end - start and layout.compression != NONE):
         raise DamagedError("a strip or tile lies outside the file")
-    if layout.fill_order == _LSB_FIRST:
+    if layout.fill_order == _LSB_FIRST and layout.compression != JPEG:  # as in libtiff
         raw = bytes(imagecodecs.bitorder_decode(raw))
     return raw
 
@@ -139,12 +144,13 @@ def _dtype(layout: Layout) -> np.dtype[Any]:
     return np.dtype(layout.order + ("u2" if layout.bits == 16 else "u1"))
 
 
-def _blocks(data: bytes, layout: Layout, planes: int, across: int, down: int) -> Pixels:
+def _blocks(data: bytes, layout: Layout) -> Pixels:
     """Tiles, and strips of any kind, each put in its place."""
-    channels, dtype = layout.samples // planes, _dtype(layout)
-    out = np.empty((planes, layout.height, layout.width, channels), dtype)
-    for number in range(across * down * planes):
-        plane, place = divmod(number, across * down)
+    channels, dtype = layout.samples // layout.planes, _dtype(layout)
+    out = np.empty((layout.planes, layout.height, layout.width, channels), dtype)
+    across = -(-layout.width // layout.columns)
+    for number in range(layout.needed):
+        plane, place = divmod(number, layout.needed // layout.planes)
         top, left = place // across * layout.rows, place % across * layout.columns
         rows = layout.rows if layout.tiled else min(layout.rows, layout.height - top)
         block = _block(data, layout, number, (rows, layout.columns, channels), dtype)
@@ -181,13 +187,18 @@ def _fax(raw: bytes, layout: Layout, rows: int, columns: int) -> Pixels:
     """1 bit; black and white as in gray, not as in fax."""
     options: dict[str, Any] = {"height": rows, "width": columns}
     if layout.compression == FAX3:
-        options["t4options"] = layout.fax_options
-    codec = {
-        FAX_RLE: imagecodecs.ccittrle_decode,
-        FAX3: imagecodecs.ccittfax3_decode,
-        FAX4: imagecodecs.ccittfax4_decode,
+        options["t4options"] = layout.fax_options | _FILL_BITS
+    codec, coding = {
+        FAX_RLE: (imagecodecs.ccittrle_decode, fax.RLE),
+        FAX3: (imagecodecs.ccittfax3_decode, fax.GROUP_3 + (layout.fax_options & 1)),
+        FAX4: (imagecodecs.ccittfax4_decode, fax.GROUP_4),
     }[layout.compression]
-    decoded = np.frombuffer(codec(raw, **options), np.uint8)
+    for sound in (raw, fax.MARK + raw):  # some encoders leave out the first mark
+        if fax.sound_rows(sound, columns, rows, coding) == rows:
+            break
+    else:
+        raise DamagedError("a strip or tile is damaged or cut short")
+    decoded = np.frombuffer(codec(sound, **options), np.uint8)
     if decoded.size < rows * columns:
         row_bytes = (columns + 7) // 8
         if decoded.size < rows * row_bytes:
@@ -201,7 +212,8 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     """The samples of a JPEG stream, with its tables first and its colours as TIFF states them."""
     transform = layout.photometric == YCBCR
     colours = segment(APP14, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
-    stream = b"\xff\xd8" + colours + layout.jpeg_tables[2:-2] + raw[2:]
+    stream = _without_colours(b"\xff\xd8" + layout.jpeg_tables[2:-2] + raw[2:])
+    stream = stream[:2] + colours + stream[2:]
     _refuse_effort(stream, layout)
     kind = "GRAY" if shape[2] == 1 else "RGB"
     block: Pixels
@@ -216,6 +228,16 @@ def _jpeg(raw: bytes, layout: Layout, shape: tuple[int, int, int]) -> Pixels:
     if block.shape[0] < shape[0] or block.shape[1] < shape[1]:
         raise DamagedError("a strip or tile is cut short")
     return block[: shape[0], : shape[1]]
+
+
+def _without_colours(stream: bytes) -> bytes:
+    """Without the segments of JFIF and Adobe, whose colours would precede those of TIFF."""
+    kept, at = bytearray(), 0
+    for one in segments(stream):
+        if one.marker in (APP0, APP14):
+            kept += stream[at : one.start]
+            at = one.end
+    return bytes(kept) + stream[at:]
 
 
 def _refuse_effort(stream: bytes, layout: Layout) -> None:
@@ -257,11 +279,11 @@ def _by_pillow(data: bytes, layout: Layout) -> Pixels:
 
 def _ycbcr(data: bytes, layout: Layout) -> Pixels:
     """OpenCV's pixels, which it turns upright; all strips are checked first."""
-    at_most = 3 * (layout.rows + _JPEG_BLOCK) * (layout.columns + _JPEG_BLOCK)
-    for start, end in layout.segments:
-        if end > len(data) or start >= end:
-            raise DamagedError("a strip or tile lies outside the file")
-        _DECODERS[layout.compression](data[start:end], at_most)
+    for number in range(layout.needed):
+        size = layout.bytes_of(number)
+        raw = _raw(data, *layout.segments[number], layout)
+        if len(_DECODERS[layout.compression](raw, size)) < size:
+            raise DamagedError("a strip or tile is cut short")
     upright = opencv.decode(data)
     if upright is None:
         raise DamagedError("the pixels are damaged")

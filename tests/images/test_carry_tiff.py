@@ -50,6 +50,14 @@ def tags(data: bytes) -> dict[int, Any]:
         return {t.code: (t.dtype, t.count, t.value) for t in found if t.code not in OF_PIXELS}
 
 
+def changed(data: bytes, tag: int, value: int) -> bytes:
+    """With another integer in a tag that holds one."""
+    structure = Structure(data)
+    entry = structure.directory(structure.first).entries[tag]
+    new = value.to_bytes(entry.nbytes, "little")
+    return data[: entry.value_at] + new + data[entry.value_at + entry.nbytes :]
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
@@ -238,6 +246,45 @@ def test_the_range_of_samples_is_stated_anew() -> None:
     assert {found[tag][2] for tag in (280, 281, 340, 341)} == {(parts.BRIGHT,) * 3}
     assert found[532][2] == (0, 1, 255, 1) * 3
     assert out.lost == ()
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_second_description_stays_too(big: bool) -> None:
+    """tifffile writes its own after that of the user."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, parts.DARK, photometric="rgb", description="well B07", bigtiff=big)
+    source = buffer.getvalue()
+    out = brightened(source)
+    with tifffile.TiffFile(io.BytesIO(out.data)) as file:
+        page = file.pages[0]
+        texts = [tag.value for tag in page.tags if tag.code == 270]  # type: ignore[union-attr]
+    assert texts == ["well B07", f'{{"shape": {[*parts.DARK.shape]}}}']
+    assert out.lost == ()
+    elsewhere = brightened(source, "png")
+    assert opened(elsewhere.data).getexif()[270] == "well B07"
+    assert elsewhere.lost == ("TIFF tag 270",)
+
+
+def test_a_thumbnail_in_the_first_directory_is_named() -> None:
+    small = parts.small_jpeg()
+    source = parts.tiff_with([(513, 4, 1, 0), (514, 4, 1, len(small))])
+    out = brightened(changed(source, 513, len(source)) + small)
+    assert out.lost == ("overviews",)
+    assert not {513, 514} & tags(out.data).keys()
+    assert brightened(changed(source, 513, len(source)) + small, "png").lost == ("overviews",)
+
+
+@pytest.mark.parametrize("stated", [0, 2**20])
+def test_what_lies_behind_the_pixels_stays(stated: int) -> None:
+    """Only a tag of its maker knows where it is."""
+    note = b"calibration of this microscope"
+    source = parts.tiff_with([(65000, 4, 1, 0)])
+    source = changed(changed(source, 65000, len(source)), 279, stated) + note
+    out = brightened(source).data
+    at = tags(out)[65000][2]
+    assert out[at : at + len(note)] == note
+    with tifffile.TiffFile(io.BytesIO(out)) as file:
+        assert set(np.unique(file.asarray())) == {parts.BRIGHT}
 
 
 def test_primaries_become_a_profile() -> None:
