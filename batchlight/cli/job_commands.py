@@ -116,7 +116,7 @@ def _costs(estimate: Estimate) -> dict[str, str]:
     costs = {"estimate from": f"{estimate.based_on}: {megapixels} of CPU each"}
     if estimate.seconds is not None:
         costs["time"] = _about(estimate.seconds)
-        costs["time"] += f" with {estimate.workers} workers" if estimate.workers else ""
+        costs["time"] += f" with {counted(estimate.workers, 'worker')}" if estimate.workers else ""
     costs["CPU time"] = _about(3600 * estimate.cpu_hours)
     if estimate.gpu_hours is None:
         costs["GPU time"] = "not known before some images are done"

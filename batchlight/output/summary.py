@@ -204,7 +204,7 @@ class Summary(Document):
         if self.failed:
             done = "all that is new is done" if self.pairs_now else "nothing to do"
             failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
-            return f"{done}; {failed} ({see}), and --retry-failed tries them again"
+            return f"{done}; {failed} ({see}), and --retry-failed tries again"
         done = f"all {'files' if self.others else 'images'} are done"
         return done if self.pairs_now else f"nothing to do, {done}"
 

@@ -9,7 +9,7 @@ from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 
 from batchlight.config import JobConfig
-from batchlight.errors import UsageError
+from batchlight.errors import UsageError, counted
 from batchlight.host.given_up import Pool
 from batchlight.images.container_names import (
     is_container_name,
@@ -241,7 +241,9 @@ class InputSet:
         entries, duplicates = self.data_set.entries()
         if duplicates:
             logger.warning(
-                "%s names %d images more than once; each is done once", self.given, duplicates
+                "%s names %s more than once; each is done once",
+                self.given,
+                counted(duplicates, "image"),
             )
         ordered = iter(entries)
         opened = self.opened

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from batchlight.errors import counted
 from batchlight.storage import Location
 
 SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
@@ -78,9 +79,9 @@ class PassedOver:
             )  # fmt: skip
         if outputs := self.outputs:
             logger.warning(
-                "folders in %s are left out, since they are outputs of runs: %d, such as %s; "
-                "delete the folder _batchlight in one that is not",
-                root, len(outputs), outputs[0],
+                "left out of %s, as outputs of runs: %s, such as %s; delete the folder _batchlight "
+                "in one that is no output",
+                root, counted(len(outputs), "folder"), outputs[0],
             )  # fmt: skip
 
     @property

@@ -44,7 +44,7 @@ def test_a_rerun_with_nothing_to_do_ends_well_and_says_what_failed_before(one_br
     again = run(one_broken)
     assert (again.exit_code, again.pairs_now, again.failed_now, again.failed) == (0, 0, 0, 1)
     assert again.reason.startswith("nothing to do; 1 image failed in earlier runs (see: batchlight")
-    assert again.reason.endswith("and --retry-failed tries them again")
+    assert again.reason.endswith("and --retry-failed tries again")
     assert run(one_broken, retry_failed=True).exit_code == 3
     assert run(one_broken).exit_code == 0
 

