@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.engine import Engine, call_patiently, window
+from batchlight.errors import counted
 from batchlight.images.container_names import is_container_name, may_be_container, stem_of
 from batchlight.images.names import is_image_name
 from batchlight.output.recordfiles import read_records
@@ -156,8 +157,8 @@ def _warn_of(refused: Sequence[Refused]) -> None:
         by_reason[item.reason, item.command].append(item.path)
     for (reason, command), paths in by_reason.items():
         logger.warning(
-            "not in the output: %d files beside containers, such as %s: %s%s",
-            len(paths),
+            "not in the output: %s beside containers, such as %s: %s%s",
+            counted(len(paths), "file"),
             min(paths),
             reason,
             f"; '{command}' makes them for the new ones" if command else "",

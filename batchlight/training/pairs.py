@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchlight.config import LARGEST_IMAGE
-from batchlight.errors import ImageError, UsageError
+from batchlight.errors import ImageError, UsageError, counted
 from batchlight.images import codec
 from batchlight.images.header import read_header
 from batchlight.images.names import is_image_name
@@ -62,8 +62,8 @@ def find_pairs(folder: str) -> list[TrainingPair]:
     low, high = sides[LOW], sides[HIGH]
     if alone := sorted(low.keys() ^ high.keys()):
         logger.warning(
-            "%d images in %s have no counterpart and are left out, such as %s",
-            len(alone), root, alone[0],
+            "left out of %s, since there is no counterpart: %s, such as %s",
+            root, counted(len(alone), "image"), alone[0],
         )  # fmt: skip
     native = sides[NATIVE]
     pairs = [

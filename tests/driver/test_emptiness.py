@@ -101,7 +101,7 @@ def test_folders_that_are_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert [dry_run(own).inputs, batchlight.run(own).inputs] == [1, 1]
     said = [record.message for record in caplog.records if "are left out" in record.message]
     assert len(said) == 2
-    assert all("outputs of runs: 1, such as night/;" in text for text in said)
+    assert all("outputs of runs: 1 folder, such as night/;" in text for text in said)
 
 
 def test_an_empty_folder_of_state_makes_no_output(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_those_without_a_counterpart_are_left_out_with_a_warning(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        f"3 images in {tmp_path} have no counterpart and are left out, such as c"
+        f"left out of {tmp_path}, since there is no counterpart: 3 images, such as c"
     )
 
 
