@@ -8,8 +8,7 @@ differs between formats is in one file for each, which has its codec and its ref
 jpeg.py          jpeg_carry.py, jpeg_metadata.py; mpf.py, files of several pictures
 png.py           png_carry.py, png_metadata.py; png_text.py, texts in it
 tiff.py          tiff_layout.py, refusals; tiff_pixels.py, tiff_file.py, decoding and writing;
-                 tiff_metadata.py; tiff_texts.py, what descriptions say about the pixels;
-                 fax.py, whether fax data are sound
+                 tiff_metadata.py; tiff_texts.py, what descriptions say about the pixels
 avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
                  its streams
 heif.py          the same for the extra of that name

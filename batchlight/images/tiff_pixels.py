@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from batchlight.images import fax, opencv, pillow
+from batchlight.images import opencv, pillow
 from batchlight.images.effort import bounded_scans
 from batchlight.images.pixels import Pixels, turned_back
 from batchlight.images.segments import APP0, APP14, after_scan, segment, segments
@@ -52,8 +52,6 @@ _JPEG_BLOCK = 32
 """Pixels: the largest unit of a JPEG, up to which its sides may be rounded."""
 
 
-_FILL_BITS = 4
-"""Option of fax: there may be zeros before the end of a row."""
 _BEYOND = 2**16
 """Bytes that are decoded beyond twice those needed, to reach the checksum."""
 
@@ -187,18 +185,13 @@ def _fax(raw: bytes, layout: Layout, rows: int, columns: int) -> Pixels:
     """1 bit; black and white as in gray, not as in fax."""
     options: dict[str, Any] = {"height": rows, "width": columns}
     if layout.compression == FAX3:
-        options["t4options"] = layout.fax_options | _FILL_BITS
-    codec, coding = {
-        FAX_RLE: (imagecodecs.ccittrle_decode, fax.RLE),
-        FAX3: (imagecodecs.ccittfax3_decode, fax.GROUP_3 + (layout.fax_options & 1)),
-        FAX4: (imagecodecs.ccittfax4_decode, fax.GROUP_4),
+        options["t4options"] = layout.fax_options
+    codec = {
+        FAX_RLE: imagecodecs.ccittrle_decode,
+        FAX3: imagecodecs.ccittfax3_decode,
+        FAX4: imagecodecs.ccittfax4_decode,
     }[layout.compression]
-    for sound in (raw, fax.MARK + raw):  # some encoders leave out the first mark
-        if fax.sound_rows(sound, columns, rows, coding) == rows:
-            break
-    else:
-        raise DamagedError("a strip or tile is damaged or cut short")
-    decoded = np.frombuffer(codec(sound, **options), np.uint8)
+    decoded = np.frombuffer(codec(raw, **options), np.uint8)
     if decoded.size < rows * columns:
         row_bytes = (columns + 7) // 8
         if decoded.size < rows * row_bytes:

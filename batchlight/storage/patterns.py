@@ -95,10 +95,8 @@ def hint(glob: str) -> str:
     if "{" in glob or "," in glob:
         return "; braces and commas have no special meaning: give the option once for each pattern"
     if glob.startswith(("/", "./")):
-        return (
-            "; patterns are matched against paths relative to the input, without './' or its folder"
-        )
-    return "; patterns are matched against paths relative to the input, and case matters"
+        return "; patterns match paths relative to the input, without './' or its folder"
+    return "; patterns match paths relative to the input, and case matters"
 
 
 def spec_of(option: str, globs: tuple[str, ...]) -> PathSpec[Any]:
