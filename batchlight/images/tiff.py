@@ -185,8 +185,8 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
         changed, lost = tiff_metadata.renewed(structure, first, picture, carried.left_out)
         texts, stale = tiff_texts.renewed(structure, first, decoded.pixels)
         extra = carried.extra if has_alpha else None
-        file = tiff_file.put(carried.file, decoded.samples, extra, {**texts, **changed})
-        return Encoded.of(file, (*lost, *stale))
+        data = tiff_file.put(carried.file, decoded.samples, extra, {**texts, **changed})
+        return Encoded.of(data, (*lost, *stale))
     file, changed, names = tiff_metadata.converted(decoded.header.metadata)
     extra = tags.UNASSOCIATED if has_alpha else None
     return Encoded.of(tiff_file.put(file, decoded.samples, extra, changed), names)

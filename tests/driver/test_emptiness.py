@@ -99,7 +99,7 @@ def test_folders_that_are_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     own = config(photos, photos / "enhanced")
     with caplog.at_level(logging.WARNING):
         assert [dry_run(own).inputs, batchlight.run(own).inputs] == [1, 1]
-    said = [record.message for record in caplog.records if "are left out" in record.message]
+    said = [record.message for record in caplog.records if "left out of" in record.message]
     assert len(said) == 2
     assert all("outputs of runs: 1 folder, such as night/;" in text for text in said)
 

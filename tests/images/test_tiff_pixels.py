@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
 import cv2
@@ -53,9 +54,8 @@ def jpeg_strip(photometric: int, own: bytes = b"") -> bytes:
     """With the samples as the photometric interpretation says, and further segments."""
     samples = SMOOTH if photometric == RGB else cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2YCrCb)
     samples = samples if photometric == RGB else samples[:, :, [0, 2, 1]]
-    plain: bytes = imagecodecs.jpeg8_encode(
-        np.ascontiguousarray(samples), 95, colorspace="rgb", outcolorspace="rgb", subsampling="444"
-    )
+    settings = {"colorspace": "rgb", "outcolorspace": "rgb", "subsampling": "444"}
+    plain = bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(samples), 95, **settings))
     tables = plain.index(b"\xff\xdb")
     return plain[:2] + own + plain[tables:]  # without those of the encoder
 
@@ -87,7 +87,7 @@ def test_short_strips_of_ycbcr_are_corrupt(encode: str, side: int) -> None:
         if whole:
             assert read(source).pixels.shape == (HEIGHT, WIDTH, 3)
         else:
-            assert refusal(lambda source=source: read(source)) == "corrupt"
+            assert refusal(partial(read, source)) == "corrupt"
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 100])
