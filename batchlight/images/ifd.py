@@ -112,8 +112,11 @@ class Structure:
         return value
 
     def pack(self, format: str, *values: int) -> bytes:
-        """Integers in the structure's byte order."""
-        return struct.pack(self.order + format, *values)
+        """Integers in the structure's byte order; raises for one that is out of range."""
+        try:
+            return struct.pack(self.order + format, *values)
+        except struct.error as error:
+            raise StructureError(f"a value that TIFF cannot hold: {error}") from error
 
     def directory(self, at: int) -> Directory:
         """The directory at an offset."""
@@ -212,7 +215,7 @@ def pointer(structure: Structure, offset: int) -> bytes:
     """An offset as it is stored."""
     try:
         return structure.pack(structure.pointer, offset)
-    except struct.error as error:
+    except StructureError as error:
         raise StructureError("the file would be larger than 4 GB, which TIFF cannot hold") from (
             error
         )

@@ -11,13 +11,16 @@ from batchlight.images import colour, exif, ifd, photoshop, xmp
 from batchlight.images import tiff_layout as layout
 from batchlight.images.holed import Holed, Range
 from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
-from batchlight.images.metadata import COMMENT, Metadata, density_tags
+from batchlight.images.metadata import COMMENT, Metadata, density_tags, ratio_within
 from batchlight.images.thumbnails import Picture
 
 XMP, IPTC, PHOTOSHOP, ICC, LAYERS, C2PA = 700, 33723, 34377, 34675, 37724, 52545
 _EXIF, _GPS, _INTEROPERABILITY, _MAKER_NOTE = 34665, 34853, 40965, 37500
 _TRANSFER, _WHITE, _PRIMARIES, _BLACK_AND_WHITE = 301, 318, 319, 532
 _COLOURED = frozenset({layout.RGB, layout.PALETTE, layout.YCBCR})
+_SCALES = (10**3, 10**6, 10**9, 10**13)
+"""By which fractions are multiplied to whole numbers; the last is enough for any."""
+_INTEGER_MAX = 2**32 - 1
 _GAMMA = 2.2
 """Of a file without a transfer function. Source: TIFF, revision 6.0, section 20."""
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
@@ -100,8 +103,12 @@ def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | Non
     values = [structure.rationals(entry) for entry in entries if entry is not None]
     if len(values) != 2 or not (values[0] and values[1]):
         return None
-    x, y = round(values[0][0] * 1000), round(values[1][0] * 1000)
-    return None if x == y or x <= 0 or y <= 0 else (x, y)
+    x, y = values[0][0], values[1][0]
+    if min(x, y) <= 0:
+        return None
+    scale = next(one for one in _SCALES if min(x, y) * one >= _SCALES[0])
+    aspect = round(x * scale), round(y * scale)
+    return None if aspect[0] == aspect[1] else ratio_within(aspect, _INTEGER_MAX)
 
 
 def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, bool]:
@@ -226,7 +233,9 @@ def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tupl
         if value:
             tags[tag] = NewTag(ifd.BYTE if tag == XMP else ifd.UNDEFINED, len(value), value)
     if metadata.density is not None:
-        tags |= density_tags(structure, metadata.density)
+        of_density = density_tags(structure, metadata.density)
+        tags |= of_density
+        held -= set() if of_density else {"resolution"}
     elif metadata.aspect is not None:
         tags |= _aspect_tags(structure, metadata.aspect)
     lost += _texts(metadata, first.entries, tags)
