@@ -16,18 +16,21 @@ from batchlight.images.thumbnails import GOOD, Picture
 PREFIX = b"Exif\x00\x00"
 """Precedes EXIF in a JPEG segment, and by mistake elsewhere."""
 
+MARK = PREFIX[:5]
+"""Precedes a byte that some writers of JPEG fill with something else, and some readers ignore."""
+
 ORIENTATION = 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _WIDTH, _HEIGHT, _COMPRESSION, _STRIPS, _STRIP_BYTES = 256, 257, 259, 273, 279
 _PHOTOMETRIC, _RGB, _UNCOMPRESSED = 262, 2, 1
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
-_METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
-"""By the value of ResolutionUnit: inches, centimetres."""
-
 _DIRECTORIES_AT_MOST = 5
 """Directories of a block; cameras write two or three."""
 _STRIPS_AT_MOST = 64
 """Strips of a thumbnail."""
+_METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
+"""By the value of ResolutionUnit: inches, centimetres."""
+
 BLOCK_MAX = 65533 - len(PREFIX)
 """Maximum size of a block in a JPEG segment."""
 

@@ -28,7 +28,7 @@ _METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
 _JFIF_DENSITY_MAX = 65535
 _SHARED = {
     APP0: (JFIF_PREFIX, JFXX_PREFIX),
-    APP1: (exif.PREFIX, xmp.PREFIX, xmp.EXTENSION_PREFIX),
+    APP1: (exif.MARK, xmp.PREFIX, xmp.EXTENSION_PREFIX),
     APP2: (ICC_PREFIX,),
     APP13: (photoshop.APP13_PREFIX,),
     APP14: (ADOBE_PREFIX,),
@@ -52,7 +52,7 @@ def read(carried: Carried) -> Metadata:
     comments = [one.payload for one in carried.segments if one.marker == COMMENT]
     others = [*carried.left_out, *_others(carried)]
     others += [] if whole else ["extended XMP"]
-    others += ["second EXIF"] if len(payloads(APP1, exif.PREFIX)) > len(parts) else []
+    others += ["second EXIF"] if len(payloads(APP1, exif.MARK)) > len(parts) else []
     others += ["second XMP"] if packets[1:] else []
     others += photoshop.not_shared(resources)
     if payloads(APP0, JFXX_PREFIX) or any(map(has_jfif_thumbnail, carried.segments)):

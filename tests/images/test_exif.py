@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from batchlight.config import Format
 from batchlight.errors import ErrorCode, ImageError
@@ -18,7 +19,7 @@ from batchlight.images.segments import segment
 from batchlight.images.thumbnails import Picture
 from tests.images.test_carry_jpeg import brightened, mean, of
 from tests.support import image_parts as parts
-from tests.support.image_files import MAX_PIXELS, again
+from tests.support.image_files import MAX_PIXELS, again, opened, read
 
 Tag = tuple[int, int, int, int]
 """Number, type, count, and the value or its offset."""
@@ -208,3 +209,25 @@ def test_directories_in_a_circle() -> None:
     struct.pack_into("<I", block, FIRST + size_of(3) - 4, 8)
     _, kept = exif.with_thumbnail(bytes(block), PICTURE)
     assert kept
+
+
+@pytest.mark.parametrize("fill", [b"\xff", b"\x01"])
+def test_a_prefix_that_ends_with_something_else(fill: bytes) -> None:
+    source = parts.jpeg(segment(0xE1, b"Exif\0" + fill + with_thumbnails(1)))
+    out = brightened(source)
+    [one] = of(out.data, 0xE1, b"Exif\0" + fill)
+    assert out.lost == ()
+    assert mean(found(one.payload[6:])[0]) == pytest.approx(parts.BRIGHT, abs=3)
+    assert read(source).header.metadata.orientation == 6
+    assert opened(again(source, "png")).getexif()[0x0112] == 6
+
+
+def test_the_usual_prefix_goes_before_another() -> None:
+    other = Image.Exif()
+    other[0x0112] = 3
+    both = segment(0xE1, b"Exif\0\xff" + with_thumbnails(1)) + segment(0xE1, other.tobytes())
+    out = brightened(parts.jpeg(both))
+    [one] = of(out.data, 0xE1, b"Exif\0\xff")
+    assert mean(found(one.payload[6:])[0]) == pytest.approx(parts.BRIGHT, abs=3)
+    metadata = read(parts.jpeg(both)).header.metadata
+    assert (metadata.orientation, metadata.others) == (3, ("second EXIF",))
