@@ -221,9 +221,12 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
 
 def _jfif(payload: bytes, picture: Picture) -> tuple[bytes, str | None]:
     """JFIF's own thumbnail: its width, its height, and red, green, blue."""
-    small = picture.small(payload[12], payload[13])
-    if small is None or len(payload) < _JFIF_HEAD + small.nbytes:
+    width, height = payload[_JFIF_HEAD - 2 : _JFIF_HEAD]
+    if not (width and height):
         return payload, None
+    small = picture.small(width, height)
+    if small is None or len(payload) < _JFIF_HEAD + small.nbytes:
+        return payload[: _JFIF_HEAD - 2] + bytes(2), "JFIF thumbnail"
     return payload[:_JFIF_HEAD] + small[:, :, ::-1].tobytes(), None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 
@@ -231,3 +232,27 @@ def test_the_usual_prefix_goes_before_another() -> None:
     assert mean(found(one.payload[6:])[0]) == pytest.approx(parts.BRIGHT, abs=3)
     metadata = read(parts.jpeg(both)).header.metadata
     assert (metadata.orientation, metadata.others) == (3, ("second EXIF",))
+
+
+def test_thumbnails_without_number_take_bounded_time() -> None:
+    """Each claims to be much larger than it is."""
+    large = bytearray(THUMB)
+    at = large.index(b"\xff\xc0") + 5
+    segments = b""
+    for side in range(2000, 1500, -1):
+        struct.pack_into(">HH", large, at, side, side)
+        segments += segment(0xE1, exif.PREFIX + with_thumbnails(1, old=bytes(large)))
+    jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\2\2" + bytes(12))
+    began = time.monotonic()
+    out = brightened(parts.jpeg(segments, jfif))
+    assert time.monotonic() - began < 10
+    assert out.lost == ("EXIF thumbnail", "JFIF thumbnail")
+    [one] = of(out.data, 0xE0, b"JFIF")
+    assert one.payload.endswith(bytes(2))
+
+
+def test_more_thumbnails_than_a_file_has() -> None:
+    counted = Picture(np.zeros((64, 96, 3), np.uint8))
+    made = [counted.small(side, side) for side in range(1, 1000)]
+    assert 50 < sum(one is not None for one in made) < 500
+    assert counted.small(1, 1) is None
