@@ -182,9 +182,11 @@ def _new_thumbnail(
 ) -> bytes | None:
     """The block with a new thumbnail in place of a directory's old one.
 
-    None if it does not fit, or if the old one is damaged.
+    None if it does not fit, or if the old one is damaged or ambiguous.
     """
     entries = directory.entries
+    if any(entry.tag in (_THUMBNAIL, _STRIPS) for entry in directory.repeated):
+        return None
     try:
         start, length = (structure.one(entries.get(t)) for t in (_THUMBNAIL, _THUMBNAIL_BYTES))
         if start and length:

@@ -199,6 +199,14 @@ def test_a_further_thumbnail_that_is_no_picture_is_left_out() -> None:
     assert out[at:] == bytes(len(block) - at)
 
 
+def test_two_thumbnails_of_one_directory_are_left_out() -> None:
+    """Readers differ in which of them they show."""
+    at = FIRST + size_of(6)
+    twice = [*thumbnail(at, len(THUMB)), *thumbnail(at + len(THUMB), len(THUMB))]
+    out, kept = exif.with_thumbnail(chain([ORIENTATION], twice, behind=THUMB * 2), PICTURE)
+    assert (kept, found(out)) == (False, [])
+
+
 def test_directories_without_end_are_cut() -> None:
     out, kept = exif.with_thumbnail(with_thumbnails(100), PICTURE)
     assert not kept
