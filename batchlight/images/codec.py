@@ -5,6 +5,7 @@ What a format cannot keep is refused as ``unsupported``, never silently lost.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import cv2
@@ -63,7 +64,8 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> En
                 enhanced = enhanced.upright()
             enhanced, lost = conversion.converted(enhanced, target)
         encoded = target.encode(enhanced, quality)
-    except (cv2.error, ValueError) as error:
+    except (cv2.error, ValueError, struct.error, OverflowError) as error:
+        # The last two: a value from a damaged file, or a size, exceeds a field of the output.
         _blame_memory(error, decoded.header)
         reason = f"cannot be written as {format.upper()}: {brief(error)}"
         raise ImageError(ErrorCode.UNSUPPORTED, reason) from error

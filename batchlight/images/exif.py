@@ -9,17 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchlight.images import ifd
+from batchlight.images.holed import Range, subtract
 from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
 from batchlight.images.thumbnails import GOOD, Picture
 
 PREFIX = b"Exif\x00\x00"
 """Precedes EXIF in a JPEG segment, and by mistake elsewhere."""
 
+MARK = PREFIX[:5]
+"""Precedes a byte that some writers of JPEG fill with something else, and some readers ignore."""
+
 ORIENTATION = 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _WIDTH, _HEIGHT, _COMPRESSION, _STRIPS, _STRIP_BYTES = 256, 257, 259, 273, 279
 _PHOTOMETRIC, _RGB, _UNCOMPRESSED = 262, 2, 1
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
+_DIRECTORIES_AT_MOST = 5
+"""Directories of a block; cameras write two or three."""
+_STRIPS_AT_MOST = 64
+"""Strips of a thumbnail."""
 _METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
 """By the value of ResolutionUnit: inches, centimetres."""
 
@@ -41,8 +49,8 @@ def orientation(exif: bytes | None) -> int:
     if found is None or exif is None:
         return 1
     structure, entry = found
-    values = structure.integers(entry)
-    return values[0] if values and 1 <= values[0] <= 8 else 1
+    value = structure.one(entry)
+    return value if value is not None and 1 <= value <= 8 else 1
 
 
 def upright(exif: bytes | None, turned_aside: bool = False) -> bytes | None:
@@ -78,7 +86,7 @@ def _orientation(exif: bytes | None) -> tuple[Structure, Entry] | None:
     try:
         structure = Structure(exif or b"")
         entry = structure.directory(structure.first).entries.get(ORIENTATION)
-        if entry is None or not structure.integers(entry):
+        if entry is None or structure.one(entry) is None:
             return None
     except StructureError:
         return None
@@ -99,8 +107,7 @@ def density_in(structure: Structure, directory: Directory) -> tuple[float, float
     found = [directory.entries.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
     values = [structure.rationals(entry) for entry in found if entry is not None]
     unit = directory.entries.get(RESOLUTION_UNIT)
-    units = (2,) if unit is None else structure.integers(unit)
-    metres = _METRES_PER_UNIT.get(units[0] if units else 0)
+    metres = _METRES_PER_UNIT.get(2 if unit is None else structure.one(unit) or 0)
     if metres is None or len(values) != 2 or not (values[0] and values[1]):
         return None
     x, y = values[0][0], values[1][0]
@@ -146,49 +153,84 @@ def relocated(
 
 
 def with_thumbnail(exif: bytes, picture: Picture) -> tuple[bytes, bool]:
-    """The block with a new thumbnail; False if the thumbnail had to be left out."""
+    """The block with new thumbnails; False if one had to be left out, with what follows it.
+
+    Each directory after the first may have one.
+    """
     try:
         structure = Structure(exif)
-        first = structure.directory(structure.first)
-        if not first.next:
-            return exif, True
-        second = structure.directory(first.next)
-        made = _new_thumbnail(exif, structure, second, picture)
-    except StructureError:
-        return exif, True
-    if made is not None:
-        return made, True
-    return _without_second(exif, structure, first, second), False
+        first = before = structure.directory(structure.first)
+        seen = {first.at}
+        while before.next and before.next not in seen:
+            seen.add(before.next)
+            found = structure.directory(before.next, partial=True)
+            made = None
+            if len(seen) <= _DIRECTORIES_AT_MOST:
+                made = _new_thumbnail(exif, structure, found, picture)
+            if made is None:
+                return _cut(exif, structure, first, before, found), False
+            if made is not exif:
+                exif, structure = made, Structure(made)
+            before = found
+    except StructureError:  # no reader finds one either
+        pass
+    return exif, True
 
 
 def _new_thumbnail(
-    exif: bytes, structure: Structure, second: Directory, picture: Picture
+    exif: bytes, structure: Structure, directory: Directory, picture: Picture
 ) -> bytes | None:
-    """The block with a new thumbnail in place of the old one; None if it does not fit."""
-    values = {tag: structure.integers(entry) for tag, entry in second.entries.items()}
+    """The block with a new thumbnail in place of a directory's old one.
+
+    None if it does not fit, or if the old one is damaged or ambiguous.
+    """
+    entries = directory.entries
+    if any(entry.tag in (_THUMBNAIL, _STRIPS) for entry in directory.repeated):
+        return None
+    try:
+        start, length = (structure.one(entries.get(t)) for t in (_THUMBNAIL, _THUMBNAIL_BYTES))
+        if start and length:
+            return _new_jpeg(exif, structure, directory, picture)
+        if _STRIPS in entries:
+            return _new_strip(exif, structure, directory, picture)
+        return None if start else exif
+    except StructureError:
+        return None
+
+
+def _new_strip(
+    exif: bytes, structure: Structure, directory: Directory, picture: Picture
+) -> bytes | None:
+    """The same for a thumbnail that is not compressed: red, green, blue in one strip."""
+    entries = directory.entries
+    strip, strip_bytes = entries[_STRIPS], entries.get(_STRIP_BYTES)
 
     def value(tag: int) -> int:
-        return next(iter(values.get(tag, ())), 0)
+        return structure.one(entries.get(tag)) or 0
 
-    if value(_THUMBNAIL) and value(_THUMBNAIL_BYTES):
-        entries = second.entries[_THUMBNAIL], second.entries[_THUMBNAIL_BYTES]
-        if any(entry.kind != ifd.LONG for entry in entries):
-            return None
-        return _new_jpeg(exif, structure, entries, picture)
-    start = value(_THUMBNAIL)
-    uncompressed = value(_COMPRESSION) == _UNCOMPRESSED and value(_PHOTOMETRIC) == _RGB
-    small = picture.small(value(_WIDTH), value(_HEIGHT)) if uncompressed else None
-    lengths = values.get(_STRIP_BYTES, ())
-    if small is None or len(lengths) != 1 or lengths[0] != small.nbytes:
-        return None if _STRIPS in values or start else exif
+    if value(_COMPRESSION) != _UNCOMPRESSED or value(_PHOTOMETRIC) != _RGB:
+        return None
+    width, height, nbytes = value(_WIDTH), value(_HEIGHT), value(_STRIP_BYTES)
+    if strip_bytes is None or (strip.count, strip_bytes.count) != (1, 1):
+        return None
+    if nbytes != 3 * width * height or value(_STRIPS) + nbytes > len(exif):
+        return None
+    small = picture.small(width, height)
+    if small is None:
+        return None
     return _with(exif, value(_STRIPS), small[:, :, ::-1].tobytes())
 
 
 def _new_jpeg(
-    exif: bytes, structure: Structure, entries: tuple[Entry, Entry], picture: Picture
+    exif: bytes, structure: Structure, directory: Directory, picture: Picture
 ) -> bytes | None:
     """The block with a new thumbnail in place of the old one or, if it does not fit, at the end."""
-    start, length = (structure.integers(entry)[0] for entry in entries)
+    entries = directory.entries[_THUMBNAIL], directory.entries[_THUMBNAIL_BYTES]
+    if any(entry.kind != ifd.LONG for entry in entries):
+        return None
+    start, length = (structure.one(entry) or 0 for entry in entries)
+    if start + length > len(exif):  # its length is wrong, so something else may be behind it
+        return None
     old = exif[start : start + length]
     new = picture.like(old, length, GOOD)
     if new is not None:
@@ -204,23 +246,30 @@ def _new_jpeg(
     return _with(out, entries[1].value_at, structure.pack("I", len(new)))
 
 
-def _without_second(
-    exif: bytes, structure: Structure, first: Directory, second: Directory
+def _cut(
+    exif: bytes, structure: Structure, first: Directory, before: Directory, gone: Directory
 ) -> bytes:
-    """The block without its second directory, and with zeros in place of the thumbnail."""
-    out = _with(exif, first.next_at, ifd.pointer(structure, 0))
-    for start_tag, length_tag in ((_THUMBNAIL, _THUMBNAIL_BYTES), (_STRIPS, _STRIP_BYTES)):
-        entries = second.entries.get(start_tag), second.entries.get(length_tag)
-        if entries[0] is None or entries[1] is None:
-            continue
-        starts, lengths = structure.integers(entries[0]), structure.integers(entries[1])
-        for start, length in zip(starts, lengths, strict=False):
-            if start + length <= len(out):
-                out = _with(out, start, bytes(length))
-    return out
+    """The block whose directories end before one, and with zeros in place of its thumbnail."""
+    out = bytearray(_with(exif, before.next_at, ifd.pointer(structure, 0)))
+    protected = [(0, structure.first_at + structure.pointer_bytes), *structure.used_by(first)]
+    for start, end in subtract(_thumbnails_of(structure, gone), protected, len(out)):
+        out[start:end] = bytes(end - start)
+    return bytes(out)
+
+
+def _thumbnails_of(structure: Structure, directory: Directory) -> list[Range]:
+    """Where a directory's thumbnail is, unless what it says of that is damaged."""
+    found: list[Range] = []
+    for tags in ((_THUMBNAIL, _THUMBNAIL_BYTES), (_STRIPS, _STRIP_BYTES)):
+        entries = [directory.entries[tag] for tag in tags if tag in directory.entries]
+        whole = all(structure.holds(e) and e.count <= _STRIPS_AT_MOST for e in entries)
+        if len(entries) == 2 and whole:
+            starts, lengths = map(structure.integers, entries)
+            found += ((a, a + n) for a, n in zip(starts, lengths, strict=False))
+    return [(start, end) for start, end in found if 0 <= start < end <= len(structure.data)]
 
 
 def _with(data: bytes, at: int, new: bytes) -> bytes:
-    if at + len(new) > len(data):
+    if at < 0 or at + len(new) > len(data):
         raise StructureError("a value lies outside the block")
     return data[:at] + new + data[at + len(new) :]

@@ -38,6 +38,9 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 1
 ENTRIES_AT_MOST = 4096
 """Limit for one directory; a damaged count must not make us read on."""
 
+INTEGERS_AT_MOST = 2**22
+"""Limit for the values of one tag, each of which takes many times its size in memory."""
+
 
 class StructureError(ValueError):
     """The bytes are not a TIFF structure, or are truncated."""
@@ -112,13 +115,24 @@ class Structure:
         return value
 
     def pack(self, format: str, *values: int) -> bytes:
-        """Integers in the structure's byte order."""
-        return struct.pack(self.order + format, *values)
+        """Integers in the structure's byte order; raises for one that is out of range."""
+        try:
+            return struct.pack(self.order + format, *values)
+        except struct.error as error:
+            raise StructureError(f"a value that TIFF cannot hold: {error}") from error
 
-    def directory(self, at: int) -> Directory:
-        """The directory at an offset."""
+    def directory(self, at: int, partial: bool = False) -> Directory:
+        """The directory at an offset.
+
+        ``partial``: if it is cut short or has too many tags, the first of its tags, and no next
+        directory.
+        """
         many = "Q" if self.big else "H"
         count, first = self.integer(at, many), at + struct.calcsize(many)
+        there = min(ENTRIES_AT_MOST, (len(self.data) - first) // self.entry_bytes)
+        is_cut = partial and count > there
+        if is_cut:
+            count = there
         if count > ENTRIES_AT_MOST:
             raise StructureError(f"a directory of {count} tags")
         next_at = first + count * self.entry_bytes
@@ -128,7 +142,7 @@ class Structure:
             entries.setdefault(entry.tag, entry)
         repeated = tuple(entry for entry in found if entries[entry.tag] is not entry)
         # Some writers end the file here.
-        whole = next_at + self.pointer_bytes <= len(self.data)
+        whole = next_at + self.pointer_bytes <= len(self.data) and not is_cut
         following = self.integer(next_at, self.pointer) if whole else 0
         end = next_at + self.pointer_bytes
         return Directory(at, end, entries, repeated, next_at, following)
@@ -141,23 +155,44 @@ class Structure:
         value_at = field if inline else self.integer(field, self.pointer)
         return Entry(tag, kind, count, at, value_at, nbytes, inline)
 
+    def holds(self, entry: Entry) -> bool:
+        """Whether the bytes of a value are complete."""
+        return entry.value_at + entry.nbytes <= len(self.data)
+
     def raw(self, entry: Entry) -> bytes:
         """The bytes of a value; raises if they are incomplete."""
-        if entry.value_at + entry.nbytes > len(self.data):
-            raise StructureError(f"the value of tag {entry.tag} lies outside the file")
+        self._require(entry)
         return self.data[entry.value_at : entry.value_at + entry.nbytes]
 
     def integers(self, entry: Entry) -> tuple[int, ...]:
-        """The values of a tag that are integers."""
+        """The values of a tag that are integers; raises for too many."""
         format = _INTEGERS.get(entry.kind)
         if format is None:
             return ()
+        self._require_few(entry)
         return struct.unpack(f"{self.order}{entry.count}{format}", self.raw(entry))
 
+    def one(self, entry: Entry | None) -> int | None:
+        """The first value of a tag of integers, however many it has; None if there is none."""
+        format = None if entry is None else _INTEGERS.get(entry.kind)
+        if entry is None or format is None or not entry.count:
+            return None
+        self._require(entry)
+        return self.integer(entry.value_at, format)
+
+    def _require(self, entry: Entry) -> None:
+        if not self.holds(entry):
+            raise StructureError(f"the value of tag {entry.tag} lies outside the file")
+
+    def _require_few(self, entry: Entry) -> None:
+        if entry.count > INTEGERS_AT_MOST:
+            raise StructureError(f"tag {entry.tag} has {entry.count} values")
+
     def rationals(self, entry: Entry) -> tuple[float, ...]:
-        """The values of a tag of unsigned fractions."""
+        """The values of a tag of unsigned fractions; raises for too many."""
         if entry.kind != RATIONAL:
             return ()
+        self._require_few(entry)
         parts = struct.unpack(f"{self.order}{2 * entry.count}I", self.raw(entry))
         return tuple(a / b if b else 0.0 for a, b in zip(parts[::2], parts[1::2], strict=True))
 
@@ -212,7 +247,7 @@ def pointer(structure: Structure, offset: int) -> bytes:
     """An offset as it is stored."""
     try:
         return structure.pack(structure.pointer, offset)
-    except struct.error as error:
+    except StructureError as error:
         raise StructureError("the file would be larger than 4 GB, which TIFF cannot hold") from (
             error
         )

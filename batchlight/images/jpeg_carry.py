@@ -126,9 +126,9 @@ def with_prefix(found: Iterable[Segment], marker: int, prefix: bytes) -> list[Se
     return [one for one in found if one.marker == marker and one.payload.startswith(prefix)]
 
 
-def exif_segments(found: Iterable[Segment]) -> list[Segment]:
+def exif_segments(found: Sequence[Segment]) -> list[Segment]:
     """The segments of the first EXIF block: its beginning, and those that go on with it."""
-    every = with_prefix(found, APP1, exif.PREFIX)
+    every = with_prefix(found, APP1, exif.PREFIX) or with_prefix(found, APP1, exif.MARK)
     return every[:1] + [one for one in every[1:] if not exif.begins(one.payload[_EXIF_HEAD:])]
 
 
@@ -155,7 +155,8 @@ def _exif_of_parts(found: Sequence[Segment], picture: Picture) -> _Group:
     new, kept = exif.with_thumbnail(joined, picture) if len(group) > 1 else (joined, True)
     if new == joined:
         return _NO_GROUP
-    return group, _split(new, exif.PREFIX), None if kept else "EXIF thumbnail"
+    parts = _split(new, group[0].payload[:_EXIF_HEAD])
+    return group, parts, None if kept else "EXIF thumbnail"
 
 
 def _extended_xmp(found: Sequence[Segment], picture: Picture) -> _Group:
@@ -202,9 +203,9 @@ def _cleaned(one: Segment, gain_map: bool, credentials: bool) -> Segment:
 def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None, str | None]:
     """A segment's content for the new image, None to leave it out; and the name of a loss."""
     payload = one.payload
-    if one.marker == APP1 and payload.startswith(exif.PREFIX):
-        block, kept = exif.with_thumbnail(payload[len(exif.PREFIX) :], picture)
-        return exif.PREFIX + block, None if kept else "EXIF thumbnail"
+    if one.marker == APP1 and payload.startswith(exif.MARK):
+        block, kept = exif.with_thumbnail(payload[_EXIF_HEAD:], picture)
+        return payload[:_EXIF_HEAD] + block, None if kept else "EXIF thumbnail"
     if _is_xmp(one):
         packet, kept = xmp.with_thumbnails(payload[len(xmp.PREFIX) :], picture)
         return xmp.PREFIX + packet, None if kept else "XMP thumbnail"
@@ -220,9 +221,12 @@ def _renewed(one: Segment, colours: int, picture: Picture) -> tuple[bytes | None
 
 def _jfif(payload: bytes, picture: Picture) -> tuple[bytes, str | None]:
     """JFIF's own thumbnail: its width, its height, and red, green, blue."""
-    small = picture.small(payload[12], payload[13])
-    if small is None or len(payload) < _JFIF_HEAD + small.nbytes:
+    width, height = payload[_JFIF_HEAD - 2 : _JFIF_HEAD]
+    if not (width and height):
         return payload, None
+    small = picture.small(width, height)
+    if small is None or len(payload) < _JFIF_HEAD + small.nbytes:
+        return payload[: _JFIF_HEAD - 2] + bytes(2), "JFIF thumbnail"
     return payload[:_JFIF_HEAD] + small[:, :, ::-1].tobytes(), None
 
 

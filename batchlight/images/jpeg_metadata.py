@@ -20,7 +20,7 @@ from batchlight.images.jpeg_carry import (
     with_prefix,
 )
 from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
-from batchlight.images.metadata import Metadata
+from batchlight.images.metadata import Metadata, ratio_within
 from batchlight.images.segments import APP0, APP1, APP2, APP13, APP14, COMMENT, SEGMENT_MAX, segment
 
 _METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
@@ -28,7 +28,7 @@ _METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
 _JFIF_DENSITY_MAX = 65535
 _SHARED = {
     APP0: (JFIF_PREFIX, JFXX_PREFIX),
-    APP1: (exif.PREFIX, xmp.PREFIX, xmp.EXTENSION_PREFIX),
+    APP1: (exif.MARK, xmp.PREFIX, xmp.EXTENSION_PREFIX),
     APP2: (ICC_PREFIX,),
     APP13: (photoshop.APP13_PREFIX,),
     APP14: (ADOBE_PREFIX,),
@@ -52,7 +52,7 @@ def read(carried: Carried) -> Metadata:
     comments = [one.payload for one in carried.segments if one.marker == COMMENT]
     others = [*carried.left_out, *_others(carried)]
     others += [] if whole else ["extended XMP"]
-    others += ["second EXIF"] if len(payloads(APP1, exif.PREFIX)) > len(parts) else []
+    others += ["second EXIF"] if len(payloads(APP1, exif.MARK)) > len(parts) else []
     others += ["second XMP"] if packets[1:] else []
     others += photoshop.not_shared(resources)
     if payloads(APP0, JFXX_PREFIX) or any(map(has_jfif_thumbnail, carried.segments)):
@@ -130,13 +130,13 @@ def converted(metadata: Metadata, jfif: bytes) -> tuple[bytes, tuple[str, ...]]:
     """
     held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
     density = metadata.resolution
-    if density is not None and max(density) * _METRES_PER_UNIT[1] > _JFIF_DENSITY_MAX:
+    x, y = (math.floor(value * _METRES_PER_UNIT[1] + 0.5) for value in density or (0, 0))
+    if density is not None and not 1 <= min(x, y) <= max(x, y) <= _JFIF_DENSITY_MAX:
         held.remove("resolution")
     elif density is not None:
-        x, y = (max(1, math.floor(value * _METRES_PER_UNIT[1] + 0.5)) for value in density)
         jfif = jfif[:11] + b"\1" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + jfif[16:]
-    elif metadata.aspect is not None and max(metadata.aspect) <= _JFIF_DENSITY_MAX:
-        x, y = metadata.aspect
+    elif metadata.aspect is not None:
+        x, y = ratio_within(metadata.aspect, _JFIF_DENSITY_MAX)
         jfif = jfif[:11] + b"\0" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + jfif[16:]
     return jfif + b"".join(_segments(metadata)), metadata.lost(held)
 

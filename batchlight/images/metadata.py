@@ -6,6 +6,7 @@ can hold; with the same format, the structures themselves are carried over (``ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,12 @@ from batchlight.images.ifd import NewTag
 COMMENT = "Comment"
 """The keyword given to a text that has none."""
 
-_RESOLUTION_SCALE = 1000
 _METRES_PER_INCH = 0.0254
+_SCALES = (1, 10, 100, 1000)
+"""Denominators of a fraction, from coarse to fine."""
+_FINE_SCALE, _LITTLE = 10**6, 1
+"""The denominator for values below a limit."""
+_INTEGER_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -116,25 +121,44 @@ class Metadata:
 def with_density_in_exif(metadata: Metadata) -> Metadata:
     """The same with the resolution in EXIF tags, for formats that have no other place for it.
 
-    Raises ``ifd.StructureError`` if the EXIF is damaged.
+    It stays where it is if no tag can hold it. Raises ``ifd.StructureError`` if the EXIF is
+    damaged.
     """
     if metadata.density is None:
         return metadata
     block = metadata.exif or exif.EMPTY
     tags = density_tags(ifd.Structure(block), metadata.density)
+    if not tags:
+        return metadata
     return replace(metadata, exif=exif.with_tags(block, tags), density=None)
 
 
 def density_tags(structure: ifd.Structure, density: tuple[float, float]) -> dict[int, NewTag]:
-    """The tags of a resolution, in pixels per inch."""
-    tags = {
-        tag: NewTag(
-            ifd.RATIONAL,
-            1,
-            structure.pack(
-                "II", round(value * _METRES_PER_INCH * _RESOLUTION_SCALE), _RESOLUTION_SCALE
-            ),
-        )
-        for tag, value in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), density, strict=True)
-    }
+    """The tags of a resolution, in pixels per inch; none if they cannot hold it."""
+    tags: dict[int, NewTag] = {}
+    for tag, value in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), density, strict=True):
+        parts = _fraction(value * _METRES_PER_INCH)
+        if parts is None:
+            return {}
+        tags[tag] = NewTag(ifd.RATIONAL, 1, structure.pack("II", *parts))
     return tags | {exif.RESOLUTION_UNIT: NewTag(ifd.SHORT, 1, structure.pack("H", 2))}
+
+
+def _fraction(value: float) -> tuple[int, int] | None:
+    """A number as a fraction of 32-bit integers; None if it is too large, or all but zero."""
+    fitting = [scale for scale in _SCALES if round(value * scale) <= _INTEGER_MAX]
+    scale = _FINE_SCALE if value < _LITTLE else max(fitting, default=0)
+    numerator = round(value * scale)
+    return (numerator, scale) if numerator else None
+
+
+def ratio_within(ratio: tuple[int, int], limit: int) -> tuple[int, int]:
+    """The same ratio of numbers up to a limit, as precisely as these can be."""
+    if max(ratio) <= limit:
+        return ratio
+    common = math.gcd(*ratio)
+    x, y = (value // common for value in ratio)
+    large = max(x, y)
+    if large <= limit:
+        return x, y
+    return max(1, round(x * limit / large)), max(1, round(y * limit / large))

@@ -12,7 +12,7 @@ from itertools import chain
 
 from batchlight.images import colour, exif, photoshop, png_text, xmp
 from batchlight.images.chunks import png_chunk
-from batchlight.images.metadata import Cicp, Metadata
+from batchlight.images.metadata import Cicp, Metadata, ratio_within
 from batchlight.images.png_carry import GRAY, GRAY_ALPHA, Carried
 
 _RAW = (png_text.RAW_EXIF, png_text.RAW_IPTC, png_text.RAW_APP1, png_text.RAW_XMP)
@@ -142,9 +142,14 @@ def _made_profile(carried: Carried) -> bytes | None:
 def converted(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
     """The chunks for an image of another format, and the names of what they cannot hold."""
     held = {"EXIF", "XMP", "colour profile", "IPTC", "comment", "text", "resolution"}
-    if metadata.density is not None and max(metadata.density) > _DENSITY_MAX:
+    if metadata.density is not None and not _holds(metadata.density):
         held.remove("resolution")
     return b"".join(chain(_described(metadata), _texts(metadata))), metadata.lost(held)
+
+
+def _holds(density: tuple[float, float]) -> bool:
+    """Whether pixels per metre can be stated: whole numbers, of which 0 means nothing."""
+    return all(1 <= round(value) <= _DENSITY_MAX for value in density)
 
 
 def _described(metadata: Metadata) -> Iterator[bytes]:
@@ -154,11 +159,12 @@ def _described(metadata: Metadata) -> Iterator[bytes]:
     if metadata.icc:
         yield png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     density = metadata.resolution
-    if density is not None and max(density) <= _DENSITY_MAX:
-        x, y = (max(1, round(value)) for value in density)
+    if density is not None and _holds(density):
+        x, y = (round(value) for value in density)
         yield png_chunk(b"pHYs", struct.pack(">IIB", x, y, _METRE))
     elif metadata.aspect is not None:
-        yield png_chunk(b"pHYs", struct.pack(">IIB", *metadata.aspect, 0))
+        x, y = ratio_within(metadata.aspect, _DENSITY_MAX)
+        yield png_chunk(b"pHYs", struct.pack(">IIB", x, y, 0))
     if metadata.exif:
         yield png_chunk(b"eXIf", metadata.exif)
 

@@ -25,6 +25,13 @@ _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType."""
 _OVERVIEWS_MAX = 64
+_PLACES = (
+    *(tags.STRIP_OFFSETS, tags.STRIP_BYTES, tags.TILE_OFFSETS, tags.TILE_BYTES),
+    *(tags.JPEG_THUMBNAIL, tags.JPEG_THUMBNAIL_BYTES),
+)
+"""Tags that say where pixels are."""
+_PLACES_BYTES = 2**25
+"""How many bytes these may have in all pages to be left out."""
 _POINTERS = (34665, 34853, 40965)
 _PIXELS_UNCHECKED = 2**62
 """The header was checked earlier."""
@@ -61,7 +68,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     left_out = ("overviews",) if derived or thumbnail else ()
     metadata = tiff_metadata.read(structure, first, left_out)
     holes = list(layout.segments)
-    for directory in derived:
+    for directory in _apart(structure, derived):
         holes += [*structure.used_by(directory), *_pixels_of(structure, directory)]
     protected = [*_used(structure, first), (0, 16 if structure.big else 8)]
     carried = Holed.of(data, subtract(holes, protected, len(data)))
@@ -141,13 +148,19 @@ def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
         raise _unsupported("several pages cannot be kept; split the file first")
 
 
+def _apart(structure: Structure, derived: list[Directory]) -> Iterator[Directory]:
+    """The pages to be left out; raises if they share the lists of where their pixels are."""
+    left = min(len(structure.data), _PLACES_BYTES)
+    for directory in derived:
+        left -= sum(directory.entries[t].nbytes for t in _PLACES if t in directory.entries)
+        if left < 0:
+            raise StructureError("overviews overlap")
+        yield directory
+
+
 def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
     """Where the pixels of a page to be left out are."""
-    for starts, lengths in (
-        (tags.STRIP_OFFSETS, tags.STRIP_BYTES),
-        (tags.TILE_OFFSETS, tags.TILE_BYTES),
-        (tags.JPEG_THUMBNAIL, tags.JPEG_THUMBNAIL_BYTES),
-    ):
+    for starts, lengths in zip(_PLACES[::2], _PLACES[1::2], strict=True):
         found = directory.entries.get(starts), directory.entries.get(lengths)
         if found[0] is not None and found[1] is not None:
             pairs = zip(structure.integers(found[0]), structure.integers(found[1]), strict=False)

@@ -11,13 +11,16 @@ from batchlight.images import colour, exif, ifd, photoshop, xmp
 from batchlight.images import tiff_layout as layout
 from batchlight.images.holed import Holed, Range
 from batchlight.images.ifd import Directory, Entry, NewTag, Structure, StructureError
-from batchlight.images.metadata import COMMENT, Metadata, density_tags
+from batchlight.images.metadata import COMMENT, Metadata, density_tags, ratio_within
 from batchlight.images.thumbnails import Picture
 
 XMP, IPTC, PHOTOSHOP, ICC, LAYERS, C2PA = 700, 33723, 34377, 34675, 37724, 52545
 _EXIF, _GPS, _INTEROPERABILITY, _MAKER_NOTE = 34665, 34853, 40965, 37500
 _TRANSFER, _WHITE, _PRIMARIES, _BLACK_AND_WHITE = 301, 318, 319, 532
 _COLOURED = frozenset({layout.RGB, layout.PALETTE, layout.YCBCR})
+_SCALES = (10**3, 10**6, 10**9, 10**13)
+"""By which fractions are multiplied to whole numbers; the last is enough for any."""
+_INTEGER_MAX = 2**32 - 1
 _GAMMA = 2.2
 """Of a file without a transfer function. Source: TIFF, revision 6.0, section 20."""
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
@@ -58,9 +61,8 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
     others |= {f"TIFF tag {e.tag}" for e in directory.repeated if e.tag not in _OF_PIXELS}
     resources = payload(PHOTOSHOP) or b""
     others |= {*photoshop.not_shared(resources)}
-    block, whole = as_exif(structure, directory)
-    if not whole:
-        others.add("MakerNote")
+    block, left_out_of_exif = as_exif(structure, directory)
+    others |= left_out_of_exif
     icc, inexpressible = payload(ICC), None
     if icc is None and _TRANSFER in directory.entries:
         inexpressible = "its transfer function"
@@ -81,7 +83,7 @@ def read(structure: Structure, directory: Directory, left_out: tuple[str, ...]) 
 def _made_profile(structure: Structure, directory: Directory) -> bytes | None:
     """A profile equivalent to the tags of white and primaries; None if that is not possible."""
     kind = directory.entries.get(layout.PHOTOMETRIC)
-    if not kind or structure.integers(kind)[0] not in _COLOURED:
+    if structure.one(kind) not in _COLOURED:
         return None
     entries = [directory.entries.get(tag) for tag in (_WHITE, _PRIMARIES)]
     white, primaries = (() if entry is None else structure.rationals(entry) for entry in entries)
@@ -94,67 +96,95 @@ def _made_profile(structure: Structure, directory: Directory) -> bytes | None:
 def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | None:
     """The aspect ratio of a pixel, if the resolution has no unit."""
     unit = directory.entries.get(exif.RESOLUTION_UNIT)
-    if unit is None or structure.integers(unit) != (1,):
+    if structure.one(unit) != 1:
         return None
     entries = [directory.entries.get(tag) for tag in (exif.X_RESOLUTION, exif.Y_RESOLUTION)]
     values = [structure.rationals(entry) for entry in entries if entry is not None]
     if len(values) != 2 or not (values[0] and values[1]):
         return None
-    x, y = round(values[0][0] * 1000), round(values[1][0] * 1000)
-    return None if x == y or x <= 0 or y <= 0 else (x, y)
+    x, y = values[0][0], values[1][0]
+    if min(x, y) <= 0:
+        return None
+    scale = next(one for one in _SCALES if min(x, y) * one >= _SCALES[0])
+    aspect = round(x * scale), round(y * scale)
+    return None if aspect[0] == aspect[1] else ratio_within(aspect, _INTEGER_MAX)
 
 
-def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, bool]:
-    """The descriptive tags and EXIF's own as a block; False if a MakerNote had to be left out.
+def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, set[str]]:
+    """The descriptive tags and EXIF's own as a block, and the names of what had to be left out.
 
-    Only its maker understands the offsets inside a MakerNote, and they would be wrong elsewhere.
+    That is a MakerNote, as only its maker understands the offsets in it, which would be wrong
+    elsewhere; and EXIF that is damaged.
     """
-    tags = _copied(structure, directory, _DESCRIPTIVE)
+    copier = _Copier(structure)
+    tags = copier.tags(directory, _DESCRIPTIVE)
     found = {t: e for t, e in directory.entries.items() if t in (_EXIF, _GPS)}
+    lost = set[str]()
     if not found and not tags:
-        return None, True
+        return None, lost
     block = bytearray(b"II*\0" if structure.order == "<" else b"MM\0*") + bytes(4)
     classic = Structure(bytes(block))
-    whole = True
     for tag, entry in found.items():
-        at, is_whole = _append(structure, entry, classic, block)
-        whole &= is_whole
+        at, names = _append(copier, entry, classic, block)
+        lost |= names
         if at:
             tags[tag] = NewTag(ifd.LONG, 1, classic.pack("I", at))
     block[4:8] = classic.pack("I", len(block))
     block += ifd.table(classic, tags, len(block))
-    return bytes(block), whole
+    return bytes(block), lost
 
 
 def _append(
-    structure: Structure, pointer: Entry, classic: Structure, block: bytearray
-) -> tuple[int, bool]:
-    """Copy a directory, and those it points to, to the end of a block; returns its offset there."""
+    copier: _Copier, pointer: Entry, classic: Structure, block: bytearray, is_inner: bool = False
+) -> tuple[int, set[str]]:
+    """Copy a directory, and one inside it, to the end of a block.
+
+    Returns its offset there, 0 if it is damaged, and the names of what is left out.
+    """
     try:
-        directory = structure.directory(structure.integers(pointer)[0])
-        tags = _copied(structure, directory, None)
-    except (StructureError, IndexError):
-        return 0, False
-    whole = _MAKER_NOTE not in directory.entries
+        at = copier.structure.one(pointer)
+        if at is None:
+            return 0, {"EXIF"}
+        directory = copier.structure.directory(at)
+        tags = copier.tags(directory, None)
+    except StructureError:
+        return 0, {"EXIF"}
+    lost = {"MakerNote"} if _MAKER_NOTE in directory.entries else set[str]()
     inner = directory.entries.get(_INTEROPERABILITY)
-    if inner is not None:
-        at, _ = _append(structure, inner, classic, block)
-        tags[_INTEROPERABILITY] = NewTag(ifd.LONG, 1, classic.pack("I", at))
+    if inner is not None and not is_inner:
+        at, names = _append(copier, inner, classic, block, is_inner=True)
+        lost |= names
+        if at:
+            tags[_INTEROPERABILITY] = NewTag(ifd.LONG, 1, classic.pack("I", at))
     block += bytes(len(block) & 1)
     at = len(block)
     block += ifd.table(classic, tags, at)
-    return at, whole
+    return at, lost
 
 
-def _copied(
-    structure: Structure, directory: Directory, wanted: frozenset[int] | None
-) -> dict[int, NewTag]:
-    return {
-        tag: NewTag(entry.kind, entry.count, structure.raw(entry))
-        for tag, entry in directory.entries.items()
-        if (wanted is None or tag in wanted) and tag not in (*_POINTERS, _MAKER_NOTE)
-        if entry.nbytes and entry.kind not in (13, 16, 17, 18)
-    }
+class _Copier:
+    """Copies tags, in all of no more bytes than the file has: tags may share the same value."""
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self._left = len(structure.data)
+
+    def tags(self, directory: Directory, wanted: frozenset[int] | None) -> dict[int, NewTag]:
+        """All or some; raises ``StructureError`` for values outside the file, or too many."""
+        entries = {
+            tag: entry
+            for tag, entry in directory.entries.items()
+            if (wanted is None or tag in wanted) and tag not in (*_POINTERS, _MAKER_NOTE)
+            if entry.nbytes and entry.kind not in (13, 16, 17, 18)
+        }
+        left = self._left - sum(entry.nbytes for entry in entries.values())
+        if left < 0:
+            raise StructureError("the values of its tags overlap")
+        self._left = left
+        return {
+            tag: NewTag(entry.kind, entry.count, self.structure.raw(entry))
+            for tag, entry in entries.items()
+        }
 
 
 def renewed(
@@ -187,7 +217,7 @@ def renewed(
     if palette is not None:
         lost.append("palette")
     levels, colours = (directory.entries.get(t) for t in (_BLACK_AND_WHITE, layout.PHOTOMETRIC))
-    if levels is not None and colours is not None and structure.integers(colours) == (layout.RGB,):
+    if levels is not None and structure.one(colours) == layout.RGB:
         # For RGB it holds for the new pixels too; elsewhere it describes YCbCr.
         changed[_BLACK_AND_WHITE] = NewTag(levels.kind, levels.count, structure.raw(levels))
     again = {f"TIFF tag {entry.tag}" for entry in directory.repeated if changed.get(entry.tag)}
@@ -196,11 +226,8 @@ def renewed(
 
 def _outside(structure: Structure, directory: Directory) -> Iterator[int]:
     """The tags whose values would lie outside the file; in a longer one they could be anything."""
-    for entry in (*directory.entries.values(), *directory.repeated):
-        try:
-            structure.raw(entry)
-        except StructureError:
-            yield entry.tag
+    every = (*directory.entries.values(), *directory.repeated)
+    return (entry.tag for entry in every if not structure.holds(entry))
 
 
 def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tuple[str, ...]]:
@@ -226,7 +253,9 @@ def converted(metadata: Metadata) -> tuple[Holed, dict[int, NewTag | None], tupl
         if value:
             tags[tag] = NewTag(ifd.BYTE if tag == XMP else ifd.UNDEFINED, len(value), value)
     if metadata.density is not None:
-        tags |= density_tags(structure, metadata.density)
+        of_density = density_tags(structure, metadata.density)
+        tags |= of_density
+        held -= set() if of_density else {"resolution"}
     elif metadata.aspect is not None:
         tags |= _aspect_tags(structure, metadata.aspect)
     lost += _texts(metadata, first.entries, tags)
@@ -259,7 +288,9 @@ def _second(structure: Structure, first: Directory) -> list[Range]:
     """Where the second directory of EXIF and its thumbnail are."""
     try:
         second = structure.directory(first.next)
-        values = [structure.integers(second.entries[tag])[0] for tag in (513, 514)]
-    except (StructureError, KeyError, IndexError):
+        start, length = (structure.one(second.entries.get(tag)) for tag in (513, 514))
+    except StructureError:
         return []
-    return [*structure.used_by(second), (values[0], values[0] + values[1])]
+    if start is None or length is None:
+        return []
+    return [*structure.used_by(second), (start, start + length)]

@@ -173,3 +173,26 @@ def chain(pages: int) -> bytes:
         body += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
         body += struct.pack("<I", len(body) + 4 if page < pages - 1 else 0)
     return bytes(body)
+
+
+def test_overviews_that_share_the_lists_of_their_strips() -> None:
+    places, pages = 20_000, 60
+    shared, body = 8 + 64, b"\x14" * 64 + struct.pack("<I", 8) * places
+    lists = [(tag, places, shared) for tag in (273, 279, 324, 325)]
+    at = 8 + len(body)
+    page = table([(254, 1, 1), *lists])
+    body += page * pages
+    body += struct.pack(f"<{pages}I", *(at + len(page) * number for number in range(pages)))
+    own = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8), (278, 8), (279, 64)]
+    first = table([*((tag, 1, value) for tag, value in own), (330, pages, at + len(page) * pages)])
+    began = time.monotonic()
+    with pytest.raises(ImageError, match="overlap") as caught:
+        read_header(b"II*\0" + struct.pack("<I", 8 + len(body)) + body + first, PIXELS)
+    assert caught.value.code is ErrorCode.CORRUPT
+    assert time.monotonic() - began < 1
+
+
+def table(tags: list[tuple[int, int, int]]) -> bytes:
+    """A directory of tags with a number, a count, and a value or its offset."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags)
+    return struct.pack("<H", len(tags)) + entries + bytes(4)
