@@ -54,7 +54,7 @@ def jpeg_strip(photometric: int, own: bytes = b"") -> bytes:
     """With the samples as the photometric interpretation says, and further segments."""
     samples = SMOOTH if photometric == RGB else cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2YCrCb)
     samples = samples if photometric == RGB else samples[:, :, [0, 2, 1]]
-    settings = {"colorspace": "rgb", "outcolorspace": "rgb", "subsampling": "444"}
+    settings: Any = {"colorspace": "rgb", "outcolorspace": "rgb", "subsampling": "444"}
     plain = bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(samples), 95, **settings))
     tables = plain.index(b"\xff\xdb")
     return plain[:2] + own + plain[tables:]  # without those of the encoder
