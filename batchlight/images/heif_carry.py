@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import exif
 from batchlight.images.boxes import UUID, Reader, box, boxes
-from batchlight.images.items import Items, read
+from batchlight.images.items import TIMES_THE_FILE, Items, read
 from batchlight.images.metadata import Cicp, Metadata
 
 _ALPHA = (
@@ -165,6 +165,8 @@ def take(data: bytes, points_of: Callable[[bytes], Cicp | None] = _no_points) ->
     tiles = items.targets(b"dimg", items.primary)
     coded = items.items[tiles[0] if tiles else items.primary].data or b""
     kept = _without(items, gone.keys())
+    if sum(len(item.data or b"") for item in kept.items.values()) > TIMES_THE_FILE * len(data):
+        raise ValueError("its items are larger than the file")
     names = tuple(sorted(left_out))
     return Carried(tuple(top), kept, alpha, names, data[end:], points_of(coded))
 
