@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,10 @@ from batchlight.images import avif
 from batchlight.images.boxes import box, boxes, full_box
 from batchlight.images.header import read_header
 from tests.images.test_carry_boxes import SMALL_AVIF, meta, with_items
+from tests.images.test_carry_png import PLAIN, with_chunks
 from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
-from tests.support.image_files import again
+from tests.support.image_files import again, read
 
 PIXELS = 10**7
 
@@ -117,3 +119,28 @@ def test_a_large_picture_inside_another_box() -> None:
     iloc = full_box(b"iloc", struct.pack(">HH", 0x4400, 2) + entries, 1)
     data = box(b"ftyp", b"avif") + full_box(b"meta", iloc + box(b"idat", stream))
     assert (500, 400) in avif.claimed_sizes(data)
+
+
+def test_texts_of_png_together() -> None:
+    text = (b"zTXt", b"Long\0\0" + zlib.compress(bytes(2**24 - 1), 1))
+    with little(megabytes=150):
+        assert (
+            refusal(lambda: read_header(with_chunks(PLAIN, [text] * 30), PIXELS)) == "unsupported"
+        )
+        damaged = (b"zTXt", text[1][:-9] + bytes(9))
+        found = refusal(lambda: read_header(with_chunks(PLAIN, [damaged] * 30), PIXELS))
+        assert found == "unsupported"
+
+
+def test_the_decoder_of_png_decompresses_no_texts(capfd: pytest.CaptureFixture[str]) -> None:
+    """Up to 8 MB of each, in vain, with a warning about each that is longer."""
+    text = (b"zTXt", b"Long\0\0" + zlib.compress(bytes(10**7), 1))
+    read(with_chunks(PLAIN, [text], [text]))
+    assert capfd.readouterr().err == ""
+
+
+def test_many_packets_in_one_png() -> None:
+    packet = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + parts.xmp())
+    data = with_chunks(PLAIN, [packet] * 15_000)
+    with little(seconds=3):
+        assert again(data).count(b"iTXt") == 15_000
