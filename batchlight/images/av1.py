@@ -28,17 +28,23 @@ class Sequence:
     points: tuple[int, int, int] = (2, 2, 2)
     """Primaries, transfer, matrix, as in ITU-T H.273."""
     full_range: bool = False
+    short: bool = False
+    """A still picture, whose frame headers leave most out."""
+    large_blocks: bool = False
+    """Superblocks of 128 pixels, not 64."""
+    may_scale: bool = False
+    """Frames say whether they are to be scaled (super-resolution)."""
 
 
 def sequence(data: bytes, at: int) -> Sequence | None:
     """The sequence header: the first unit of a stream, or after some short ones."""
-    for kind, start in _units(data, at, at + _LOOKED_AT):
+    for kind, start in units(data, at, at + _LOOKED_AT):
         if kind == _SEQUENCE_HEADER:
             return _sequence(Bits(data[start : start + _SEQUENCE_HEADER_BYTES]))
     return None
 
 
-def _units(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+def units(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
     """The type of each unit that begins before ``end``, and where its content is.
 
     A unit (OBU, AV1 5.3.2) begins with a byte that contains its type and two flags: a second byte
@@ -72,11 +78,11 @@ def _sequence(bits: Bits) -> Sequence | None:
     width, height = bits.take(width_bits) + 1, bits.take(height_bits) + 1
     if bits.spent:
         return None
-    _skip_tools(bits, bool(short))
+    large_blocks, may_scale = _tools(bits, bool(short))
     points, full_range = _colours(bits, profile)
     if bits.spent:
         return Sequence(width, height)
-    return Sequence(width, height, points, full_range)
+    return Sequence(width, height, points, full_range, bool(short), large_blocks, may_scale)
 
 
 def _skip_operating_points(bits: Bits) -> None:
@@ -99,11 +105,12 @@ def _skip_operating_points(bits: Bits) -> None:
             bits.skip(4)
 
 
-def _skip_tools(bits: Bits, short: bool) -> None:
-    """Skip the coding tools, between the size and the colours (AV1 5.5.1)."""
+def _tools(bits: Bits, short: bool) -> tuple[bool, bool]:
+    """Read the coding tools, between the size and the colours (AV1 5.5.1): two of them."""
     if not short and bits.take(1):  # numbers of frames
         bits.skip(7)
-    bits.skip(3)  # superblocks of 128, filters within a frame, smoothed edges
+    large_blocks = bool(bits.take(1))
+    bits.skip(2)  # filters within a frame, smoothed edges
     if not short:
         bits.skip(4)  # compounds, warped motion, dual filter
         if bits.take(1):  # order hints
@@ -116,7 +123,9 @@ def _skip_tools(bits: Bits, short: bool) -> None:
             bits.skip(1)
         if hints:
             bits.skip(3)
-    bits.skip(3)  # super-resolution, CDEF, restoration
+    may_scale = bool(bits.take(1))
+    bits.skip(2)  # CDEF, restoration
+    return large_blocks, may_scale
 
 
 def _colours(bits: Bits, profile: int) -> tuple[tuple[int, int, int], bool]:

@@ -19,9 +19,9 @@ import cv2
 import imagecodecs
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import av1, heif_carry, heif_file, heif_header, opencv
+from batchlight.images import av1, av1_frame, heif_carry, heif_file, heif_header, opencv
 from batchlight.images.boxes import boxes
-from batchlight.images.heif_carry import Carried
+from batchlight.images.heif_carry import Carried, Stream
 from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.items import ITEMS_MAX
@@ -45,7 +45,7 @@ _LOSSLESS = 100
 
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded picture."""
-    carried = heif_carry.take(data, _points)
+    carried = heif_carry.take(data, _stream)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
@@ -55,6 +55,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     mono = bool(flags & 0x10)
     matrix = _UNSPECIFIED if carried.cicp is None else carried.cicp.matrix
     lossless = sampling == (1, 1) and not mono and matrix == _IDENTITY
+    lossless |= mono and carried.stream.lossless
     found = heif_header.header("avif", carried, max_pixels, mono, sampling, lossless)
     if carried.items.property(carried.items.primary, b"clap") is None:
         return found
@@ -62,12 +63,13 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     return replace(found, metadata=replace(found.metadata, inexpressible="its cropping"))
 
 
-def _points(stream: bytes) -> Cicp | None:
-    """The code points that a stream states; None if there are none."""
-    found = av1.sequence(stream, 0)
+def _stream(coded: bytes) -> Stream:
+    """What a stream states."""
+    found = av1.sequence(coded, 0)
+    lossless = av1_frame.is_lossless(coded)
     if found is None or found.points == _NO_POINTS:
-        return None
-    return Cicp(*found.points, found.full_range)
+        return Stream(None, lossless)
+    return Stream(Cicp(*found.points, found.full_range), lossless)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
