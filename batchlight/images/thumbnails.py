@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -18,21 +18,29 @@ _SAME_SHAPE = 0.03
 """How far the aspect ratios of a picture and its thumbnail may differ without adding bars."""
 _SIDE_MAX = 4096
 """A thumbnail that claims to be larger is not one."""
+_ATTEMPTS_MAX, _PIXELS_MAX = 200, 2**26
+"""Limits for all thumbnails of a picture: files have a few, but could claim any number."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Picture:
-    """The enhanced picture, for use in thumbnails."""
+    """The enhanced picture, for use in the thumbnails of one file."""
 
     pixels: Pixels
     """Like ``Decoded.pixels``."""
+    _attempts: int = field(default=0, init=False)
+    _made: int = field(default=0, init=False)
+    """Pixels of all thumbnails so far."""
 
     def small(self, width: int, height: int) -> Pixels | None:
         """8-bit blue, green, red of exactly that size, with black bars if the aspect ratios differ.
 
-        None for a size that no thumbnail has.
+        None for a size that no thumbnail has, or if there are more than any file has.
         """
         if not (0 < width <= _SIDE_MAX and 0 < height <= _SIDE_MAX):
+            return None
+        self._attempts, self._made = self._attempts + 1, self._made + width * height
+        if self._attempts > _ATTEMPTS_MAX or self._made > _PIXELS_MAX:
             return None
         rows, columns = self.pixels.shape[:2]
         scale = min(width / columns, height / rows)

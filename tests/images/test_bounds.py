@@ -6,6 +6,7 @@ import resource
 import struct
 import time
 import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,9 @@ import pytest
 from batchlight.images import avif
 from batchlight.images.boxes import box, boxes, full_box
 from batchlight.images.header import read_header
+from batchlight.images.thumbnails import Picture
 from tests.images.test_carry_boxes import SMALL_AVIF, meta, with_items
+from tests.images.test_carry_jpeg import brightened
 from tests.images.test_carry_png import PLAIN, with_chunks
 from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
@@ -144,3 +147,16 @@ def test_many_packets_in_one_png() -> None:
     data = with_chunks(PLAIN, [packet] * 15_000)
     with little(seconds=3):
         assert again(data).count(b"iTXt") == 15_000
+
+
+def test_thumbnails_without_number() -> None:
+    """Each a JPEG of 21 bytes that claims to be large."""
+    start = b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 4000, 4000) + bytes(10)
+    one = b"<xmpGImg:image>" + b64encode(start) + b"</xmpGImg:image>"
+    packet = b"XML:com.adobe.xmp\0\0\0\0\0" + parts.xmp(inner=one * 100)
+    began = time.monotonic()
+    assert brightened(with_chunks(PLAIN, [(b"iTXt", packet)])).lost == ("XMP thumbnail",)
+    assert time.monotonic() - began < 5
+    picture = Picture(np.zeros((64, 96, 3), np.uint8))
+    made = [picture.small(1, 1) is not None for _ in range(1000)]
+    assert made.count(True) == made.index(False) < 1000
