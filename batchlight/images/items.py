@@ -41,12 +41,13 @@ class Item:
 
     @property
     def content_type(self) -> bytes:
-        """For metadata of type ``mime``."""
+        """For metadata of type ``mime``; empty if they are compressed."""
         reader = Reader(self.entry[8:])
         wide = reader.integer(1) == 3
         reader.take(3 + (4 if wide else 2) + 2 + 4)
-        reader.text()
-        return reader.text() if self.kind == b"mime" else b""
+        reader.text()  # the item's name
+        found, encoding = reader.text(), reader.text()
+        return found if self.kind == b"mime" and not encoding else b""
 
     def renamed(self, kind: bytes) -> Item:
         """The same item with another type."""
