@@ -9,9 +9,9 @@ jpeg.py          jpeg_carry.py, jpeg_metadata.py; mpf.py, files of several pictu
 png.py           png_carry.py, png_metadata.py; png_text.py, texts in it
 tiff.py          tiff_layout.py, refusals; tiff_pixels.py, tiff_file.py, decoding and writing;
                  tiff_metadata.py; tiff_texts.py, what descriptions say about the pixels
-avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py,
-                 its streams
-heif.py          the same for the extra of that name
+avif.py          heif_carry.py, heif_file.py and heif_header.py, for all files of items; av1.py
+                 and av1_frame.py, its streams
+heif.py          the same for the extra of that name; hevc.py, its streams
 bmp.py           bmp_layout.py, its header; bmp_carry.py; bmp_runs.py, its run lengths
 webp.py
 image_format.py  what each of them provides

@@ -5,6 +5,7 @@ Layouts: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _SEQUENCE_HEADER = 1
@@ -12,6 +13,10 @@ _SEQUENCE_HEADER_BYTES = 256
 """Upper limit for a sequence header, up to the size of the picture."""
 _LOOKED_AT = 64
 """Bytes at the start of a stream in which its sequence header must begin."""
+_LENGTH_BYTES = 8
+"""Upper limit for the length of a unit."""
+_HAS_EXTENSION, _HAS_LENGTH = 4, 2
+"""Flags in the first byte of a unit."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +28,42 @@ class Sequence:
     points: tuple[int, int, int] = (2, 2, 2)
     """Primaries, transfer, matrix, as in ITU-T H.273."""
     full_range: bool = False
+    short: bool = False
+    """A still picture, whose frame headers leave most out."""
+    large_blocks: bool = False
+    """Superblocks of 128 pixels, not 64."""
+    may_scale: bool = False
+    """Frames say whether they are to be scaled (super-resolution)."""
 
 
 def sequence(data: bytes, at: int) -> Sequence | None:
-    """The sequence header: the first unit of a stream, or after some short ones.
+    """The sequence header: the first unit of a stream, or after some short ones."""
+    for kind, start in units(data, at, at + _LOOKED_AT):
+        if kind == _SEQUENCE_HEADER:
+            return _sequence(Bits(data[start : start + _SEQUENCE_HEADER_BYTES]))
+    return None
 
-    A unit (OBU, AV1 5.3.2) begins with a byte that contains its type and two flags: 4, a second
-    byte follows; 2, its length follows, as LEB128.
+
+def units(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """The type of each unit that begins before ``end``, and where its content is.
+
+    A unit (OBU, AV1 5.3.2) begins with a byte that contains its type and two flags: a second byte
+    follows; its length follows, as LEB128.
     """
-    end = at + _LOOKED_AT
     while at < end and at + 2 <= len(data):
         header = data[at]
-        at += 2 if header & 4 else 1
-        length = shift = 0
-        if header & 2:
-            while at < len(data):
-                length |= (data[at] & 127) << shift
-                shift += 7
+        at += 2 if header & _HAS_EXTENSION else 1
+        length = 0
+        if header & _HAS_LENGTH:
+            for number, byte in enumerate(data[at : at + _LENGTH_BYTES]):
+                length |= (byte & 127) << 7 * number
                 at += 1
-                if data[at - 1] < 128:
+                if byte < 128:
                     break
-        if header >> 3 & 15 == _SEQUENCE_HEADER:
-            return _sequence(Bits(data[at : at + _SEQUENCE_HEADER_BYTES]))
-        if not header & 2:
-            return None
+        yield header >> 3 & 15, at
+        if not header & _HAS_LENGTH:
+            return
         at += length
-    return None
 
 
 def _sequence(bits: Bits) -> Sequence | None:
@@ -63,11 +78,11 @@ def _sequence(bits: Bits) -> Sequence | None:
     width, height = bits.take(width_bits) + 1, bits.take(height_bits) + 1
     if bits.spent:
         return None
-    _skip_tools(bits, bool(short))
+    large_blocks, may_scale = _tools(bits, bool(short))
     points, full_range = _colours(bits, profile)
     if bits.spent:
         return Sequence(width, height)
-    return Sequence(width, height, points, full_range)
+    return Sequence(width, height, points, full_range, bool(short), large_blocks, may_scale)
 
 
 def _skip_operating_points(bits: Bits) -> None:
@@ -90,11 +105,12 @@ def _skip_operating_points(bits: Bits) -> None:
             bits.skip(4)
 
 
-def _skip_tools(bits: Bits, short: bool) -> None:
-    """Skip the coding tools, between the size and the colours (AV1 5.5.1)."""
+def _tools(bits: Bits, short: bool) -> tuple[bool, bool]:
+    """Read the coding tools, between the size and the colours (AV1 5.5.1): two of them."""
     if not short and bits.take(1):  # numbers of frames
         bits.skip(7)
-    bits.skip(3)  # superblocks of 128, filters within a frame, smoothed edges
+    large_blocks = bool(bits.take(1))
+    bits.skip(2)  # filters within a frame, smoothed edges
     if not short:
         bits.skip(4)  # compounds, warped motion, dual filter
         if bits.take(1):  # order hints
@@ -107,7 +123,9 @@ def _skip_tools(bits: Bits, short: bool) -> None:
             bits.skip(1)
         if hints:
             bits.skip(3)
-    bits.skip(3)  # super-resolution, CDEF, restoration
+    may_scale = bool(bits.take(1))
+    bits.skip(2)  # CDEF, restoration
+    return large_blocks, may_scale
 
 
 def _colours(bits: Bits, profile: int) -> tuple[tuple[int, int, int], bool]:
@@ -127,9 +145,14 @@ def _colours(bits: Bits, profile: int) -> tuple[tuple[int, int, int], bool]:
 class Bits:
     """Reads integers of any number of bits; zeros beyond the end."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, at: int = 0) -> None:
         self._data = data
-        self._at = 0
+        self._at = at
+
+    @property
+    def at(self) -> int:
+        """The number of bits before the next one."""
+        return self._at
 
     @property
     def spent(self) -> bool:

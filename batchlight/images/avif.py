@@ -19,11 +19,12 @@ import cv2
 import imagecodecs
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import av1, heif_carry, heif_file, heif_header, opencv
+from batchlight.images import av1, av1_frame, heif_carry, heif_file, heif_header, opencv
 from batchlight.images.boxes import boxes
-from batchlight.images.heif_carry import Carried
+from batchlight.images.heif_carry import Carried, Stream
 from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
+from batchlight.images.items import ITEMS_MAX
 from batchlight.images.metadata import Cicp, with_density_in_exif
 from batchlight.images.pixels import Pixels
 from batchlight.images.thumbnails import Picture
@@ -31,6 +32,8 @@ from batchlight.images.thumbnails import Picture
 _BRANDS = frozenset({b"avif", b"avis"})
 _BOXES_OF_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 """Boxes that contain boxes, and after how many bytes; only those that are needed."""
+_DEPTH = 4
+"""Of ``av1C``, inside the three."""
 
 _IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
 _NO_POINTS = (_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
@@ -42,7 +45,7 @@ _LOSSLESS = 100
 
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded picture."""
-    carried = heif_carry.take(data, _points)
+    carried = heif_carry.take(data, _stream)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
@@ -52,6 +55,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     mono = bool(flags & 0x10)
     matrix = _UNSPECIFIED if carried.cicp is None else carried.cicp.matrix
     lossless = sampling == (1, 1) and not mono and matrix == _IDENTITY
+    lossless |= mono and carried.stream.lossless
     found = heif_header.header("avif", carried, max_pixels, mono, sampling, lossless)
     if carried.items.property(carried.items.primary, b"clap") is None:
         return found
@@ -59,12 +63,13 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     return replace(found, metadata=replace(found.metadata, inexpressible="its cropping"))
 
 
-def _points(stream: bytes) -> Cicp | None:
-    """The code points that a stream states; None if there are none."""
-    found = av1.sequence(stream, 0)
+def _stream(coded: bytes) -> Stream:
+    """What a stream states."""
+    found = av1.sequence(coded, 0)
+    lossless = av1_frame.is_lossless(coded)
     if found is None or found.points == _NO_POINTS:
-        return None
-    return Cicp(*found.points, found.full_range)
+        return Stream(None, lossless)
+    return Stream(Cicp(*found.points, found.full_range), lossless)
 
 
 def decode(data: bytes, header: Header) -> Pixels:
@@ -125,17 +130,21 @@ def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
     """(width, height) of each AV1 stream found; empty for other content."""
     if data[4:8] != b"ftyp":
         return []
-    sizes = []
-    for kind, start, end in _inner(data, 0, len(data)):
+    found = (av1.sequence(data, at) for at in _streams(data))
+    return [(one.width, one.height) for one in found if one is not None]
+
+
+def _streams(data: bytes) -> Iterator[int]:
+    """Where each AV1 stream, or its configuration, may start."""
+    inner = _inner(data, 0, len(data), _DEPTH)
+    found = [one for one in inner if one[0] in (b"av1C", b"iloc", b"idat")]
+    for kind, start, end in found:
         if kind == b"av1C":
-            streams = [start + 4]
+            yield start + 4
         elif kind == b"iloc":
-            streams = list(_item_offsets(data[start:end]))
-        else:
-            continue
-        found = [av1.sequence(data, at) for at in streams]
-        sizes += [(one.width, one.height) for one in found if one is not None]
-    return sizes
+            for in_file, offset in _item_offsets(data[start:end]):
+                bases = [0] if in_file else [at for kind, at, _ in found if kind == b"idat"]
+                yield from (base + offset for base in bases)
 
 
 AVIF = ImageFormat(
@@ -149,30 +158,32 @@ AVIF = ImageFormat(
 )
 
 
-def _inner(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _inner(data: bytes, at: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
     """(type, start, end of the content) of each box, and of those inside it."""
     for one in boxes(data, at, end):
         yield one.kind, one.content, one.end
-        if one.kind in _BOXES_OF_BOXES:
-            yield from _inner(data, one.content + _BOXES_OF_BOXES[one.kind], one.end)
+        if one.kind in _BOXES_OF_BOXES and depth > 1:
+            yield from _inner(data, one.content + _BOXES_OF_BOXES[one.kind], one.end, depth - 1)
 
 
-def _item_offsets(iloc: bytes) -> Iterator[int]:
-    """Where in the file each item starts, given the content of the box ``iloc``."""
+def _item_offsets(iloc: bytes) -> Iterator[tuple[bool, int]]:
+    """Where each item starts, given the content of the box ``iloc``: in the file, or in ``idat``.
+
+    Of no more items than a file may have.
+    """
     bits = av1.Bits(iloc)
     version = bits.take(8)
     bits.skip(24)
     offset_size, length_size, base_size, index_size = (8 * bits.take(4) for _ in range(4))
     index_size *= version > 0
-    for _ in range(bits.take(32 if version == 2 else 16)):
+    for _ in range(min(bits.take(32 if version == 2 else 16), ITEMS_MAX)):
         bits.skip(32 if version == 2 else 16)
         in_file = version == 0 or bits.take(16) & 15 == 0
         bits.skip(16)
         base, extents = bits.take(base_size), bits.take(16)
-        bits.skip(index_size)
-        offset = bits.take(offset_size)
-        bits.skip(length_size + (extents - 1) * (index_size + offset_size + length_size))
-        if extents == 0 or bits.spent:
+        start = av1.Bits(iloc, bits.at + index_size)
+        bits.skip(extents * (index_size + offset_size + length_size))
+        if bits.spent:
             return
-        if in_file:
-            yield base + offset
+        if extents:
+            yield in_file, base + start.take(offset_size)

@@ -153,7 +153,10 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     samples = decoded.samples
     layout = carried.layout
     gray, alpha = samples.ndim == 2, decoded.alpha is not None
-    bits = 8 if gray else 32 if alpha else 24
+    if carried.fourth:
+        fourth = np.frombuffer(carried.fourth, np.uint8).reshape(*samples.shape[:2], 1)
+        samples = np.concatenate([samples, fourth], axis=2)
+    bits = 8 if gray else 8 * samples.shape[2]
     palette = _gray_palette(layout.header) if gray else b""
     masks = struct.pack("<4I", *MASKS) if alpha and layout.header < ALPHA_MASK else b""
     before = carried.head[FILE_HEADER:], masks + palette, carried.gap
@@ -166,7 +169,8 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
         size = struct.pack("<I", end + len(carried.trailer))
         file_header = b"BM" + size + carried.head[6:10] + struct.pack("<I", start)
     out = b"".join((file_header, header, *before[1:], rows.data, carried.trailer))
-    return Encoded.of(out, ["palette"] if carried.has_palette else [])
+    named = {"palette": carried.has_palette, "unused bits": carried.unused and not carried.fourth}
+    return Encoded.of(out, [name for name, is_lost in named.items() if is_lost])
 
 
 def _gray_palette(header: int) -> bytes:

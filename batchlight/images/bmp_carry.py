@@ -18,6 +18,7 @@ from batchlight.images.bmp_layout import (
     BITFIELDS,
     CORE,
     FILE_HEADER,
+    FOURTH,
     MASKS,
     OS2,
     RGB,
@@ -26,6 +27,7 @@ from batchlight.images.bmp_layout import (
     Layout,
 )
 from batchlight.images.metadata import Metadata
+from batchlight.images.pixels import Pixels
 
 _CALIBRATED = 0
 """Colour space type of headers from version 4 on, whose endpoints and gamma hold."""
@@ -50,11 +52,15 @@ class Carried:
     has_palette: bool
     is_file: bool
     """Whether it has a file header."""
+    unused: bool = False
+    """Whether bits that no channel has differ between pixels."""
+    fourth: bytes = b""
+    """Those bits, if they are the fourth byte of each pixel; the top row first."""
 
     @property
     def nbytes(self) -> int:
         """Memory used, in bytes."""
-        return len(self.head) + len(self.gap) + len(self.trailer)
+        return len(self.head) + len(self.gap) + len(self.trailer) + len(self.fourth)
 
 
 def take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carried:
@@ -68,7 +74,7 @@ def take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carri
         stated = 0 if layout.header == CORE else int.from_bytes(data[46:50], "little")
         colours = stated or 2**layout.bits
     gap_at = entries_at + colours * (3 if layout.header == CORE else 4)
-    end = layout.end
+    end, (unused, fourth) = layout.end, _unused(data, layout)
     return Carried(
         layout,
         data[:head_end],
@@ -76,7 +82,27 @@ def take(data: bytes, layout: Layout, has_palette: bool, is_file: bool) -> Carri
         b"" if end is None else data[end:],
         has_palette,
         is_file,
+        unused,
+        fourth,
     )
+
+
+def _unused(data: bytes, layout: Layout) -> tuple[bool, bytes]:
+    """Whether unused bits differ; all of them, if they are the fourth byte of each pixel."""
+    size, height = layout.stride * abs(layout.height), abs(layout.height)
+    if not layout.unused or len(data) < layout.start + size:
+        return False, b""
+    stored = memoryview(data)[layout.start : layout.start + size]
+    is_byte = layout.unused == FOURTH
+    if is_byte:
+        bits: Pixels = np.frombuffer(stored, np.uint8).reshape(height, -1)[:, 3::4]
+    else:
+        words = np.frombuffer(stored, f"<u{layout.bits // 8}").reshape(height, -1)
+        bits = words[:, : layout.width] & layout.unused
+    if (bits == bits[0, 0]).all():
+        return False, b""
+    upward = bits if layout.height < 0 else bits[::-1]
+    return True, upward.tobytes() if is_byte else b""
 
 
 def metadata(carried: Carried, gray: bool) -> Metadata:
@@ -86,6 +112,7 @@ def metadata(carried: Carried, gray: bool) -> Metadata:
     icc, gap, behind = _profile(carried)
     others += ["data before the pixels"] if gap.strip(b"\0") else []
     others += ["data behind the image"] if behind.strip(b"\0") else []
+    others += ["unused bits"] if carried.unused else []
     if layout.header == CORE:
         return Metadata(others=tuple(others))
     x, y = struct.unpack_from("<ii", head, 38)
@@ -148,7 +175,8 @@ def adapted_header(carried: Carried, bits: int, alpha: bool, size: int, end: int
         compression = BITFIELDS if layout.header >= ALPHA_MASK else ALPHA_BITFIELDS
     struct.pack_into("<HII", header, 14, bits, compression, size)
     struct.pack_into("<II", header, 32, 256 if bits == 8 else 0, 0)
-    if layout.header > BASIC and layout.header != OS2:
+    as_before = (layout.bits, layout.compression) == (bits, compression)
+    if layout.header > BASIC and layout.header != OS2 and not as_before:
         masks = MASKS if alpha else (*MASKS[:3], 0)
         count = min(4, (layout.header - BASIC) // 4)
         struct.pack_into(f"<{count}I", header, BASIC, *masks[:count])

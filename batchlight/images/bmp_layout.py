@@ -17,6 +17,8 @@ RGB, RLE8, RLE4, BITFIELDS, ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 """Compressions."""
 MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
 _555 = (0x7C00, 0x03E0, 0x001F)
+FOURTH = 0xFF000000
+"""The bits that are unused if there are three bytes of colours in four."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,16 @@ class Layout:
     def stride(self) -> int:
         """Bytes of a row."""
         return (self.width * self.bits + 31) // 32 * 4
+
+    @property
+    def unused(self) -> int:
+        """The bits of a pixel of 16 or 32 bits that no channel has."""
+        if self.bits not in (16, 32) or self.compression not in (RGB, BITFIELDS, ALPHA_BITFIELDS):
+            return 0
+        unused: int = 2**self.bits - 1
+        for mask in self.masks or MASKS[:3]:
+            unused &= ~mask
+        return unused
 
     @property
     def end(self) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pillow_heif
 
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.images import heif_carry, heif_file, heif_header
+from batchlight.images import heif_carry, heif_file, heif_header, hevc
 from batchlight.images.heif_carry import Carried
 from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
@@ -28,6 +28,8 @@ _CHROMA, _LUMA_BITS = 16, 17
 """Bytes of hvcC that contain the chroma sampling, and the bits per sample less 8."""
 _SAMPLINGS = {0: (1, 1), 1: (2, 2), 2: (2, 1), 3: (1, 1)}
 _CHROMAS = {(2, 2): 420, (2, 1): 422, (1, 1): 444}
+_LOSSLESS, _IDENTITY = -1, 0
+"""A quality, and the matrix with which colours are lossless, too."""
 _PADDING = 1
 """Pixels that encoders add to an odd side, to be cropped again."""
 
@@ -39,8 +41,9 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     if configuration is None or len(configuration) <= _LUMA_BITS:
         raise ImageError(ErrorCode.UNSUPPORTED, "HEIF with a coding other than HEVC cannot be kept")
     heif_header.require_depth(8 + (configuration[_LUMA_BITS] & 7), "heif")
-    chroma = configuration[_CHROMA] & 3
-    header = heif_header.header("heif", carried, max_pixels, chroma == 0, _SAMPLINGS[chroma])
+    chroma, lossless = configuration[_CHROMA] & 3, hevc.is_lossless(configuration)
+    sampling = _SAMPLINGS[chroma]
+    header = heif_header.header("heif", carried, max_pixels, chroma == 0, sampling, lossless)
     return heif_header.cropped(header, carried, _PADDING)
 
 
@@ -55,7 +58,7 @@ def decode(data: bytes, header: Header) -> Pixels:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A HEIC with the same sampling; for another format, 4:2:0."""
+    """A HEIC with the same sampling, lossless if the image came from one; otherwise 4:2:0."""
     header = decoded.header
     carried = header.carried if header.format == "heif" else None
     sampling = header.sampling if carried is not None else (2, 2)
@@ -69,6 +72,10 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     buffer = io.BytesIO()
     image = pillow_heif.from_bytes(mode=mode, size=(width, height), data=samples.tobytes())
     options = {} if mode == "L" else {"chroma": _CHROMAS[sampling]}
+    if isinstance(carried, Carried) and header.lossless:
+        quality = _LOSSLESS
+        if mode != "L" and carried.cicp is not None and carried.cicp.matrix == _IDENTITY:
+            options["matrix_coefficients"] = _IDENTITY
     image.save(buffer, quality=quality, **options)
     coded = buffer.getvalue()
     if isinstance(carried, Carried):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import exif
 from batchlight.images.boxes import UUID, Reader, box, boxes
-from batchlight.images.items import Items, read
+from batchlight.images.items import TIMES_THE_FILE, Items, read
 from batchlight.images.metadata import Cicp, Metadata
 
 _ALPHA = (
@@ -34,6 +34,15 @@ EXIF_HEAD = 4
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What the coded data of a picture, or of its first tile, state."""
+
+    cicp: Cicp | None = None
+    """Code points, which hold if the boxes state none."""
+    lossless: bool = False
+
+
+@dataclass(frozen=True)
 class Carried:
     """A file without its coded picture."""
 
@@ -44,8 +53,7 @@ class Carried:
     alpha: int | None
     left_out: tuple[str, ...]
     trailer: bytes
-    in_stream: Cicp | None
-    """The code points in the coded data, which hold if the boxes state none."""
+    stream: Stream
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +68,7 @@ class Carried:
             if len(payload) >= 7:
                 a, b, c = (int.from_bytes(payload[n : n + 2], "big") for n in (0, 2, 4))
                 return Cicp(a, b, c, bool(payload[6] & 0x80))
-        return self.in_stream
+        return self.stream.cicp
 
     @property
     def icc(self) -> bytes | None:
@@ -126,15 +134,14 @@ class Carried:
         return None
 
 
-def _no_points(coded: bytes) -> Cicp | None:
-    return None
+def _unknown(coded: bytes) -> Stream:
+    return Stream()
 
 
-def take(data: bytes, points_of: Callable[[bytes], Cicp | None] = _no_points) -> Carried:
+def take(data: bytes, read_stream: Callable[[bytes], Stream] = _unknown) -> Carried:
     """Everything but the coded picture and what would be stale for the new one.
 
-    ``points_of``: returns the code points that the coded data of the picture, or of its first tile,
-    state.
+    ``read_stream`` is given the coded data of the picture, or of its first tile.
 
     Raises ``ImageError`` for several pictures, ``ValueError`` for a damaged file.
     """
@@ -165,8 +172,10 @@ def take(data: bytes, points_of: Callable[[bytes], Cicp | None] = _no_points) ->
     tiles = items.targets(b"dimg", items.primary)
     coded = items.items[tiles[0] if tiles else items.primary].data or b""
     kept = _without(items, gone.keys())
+    if sum(len(item.data or b"") for item in kept.items.values()) > TIMES_THE_FILE * len(data):
+        raise ValueError("its items are larger than the file")
     names = tuple(sorted(left_out))
-    return Carried(tuple(top), kept, alpha, names, data[end:], points_of(coded))
+    return Carried(tuple(top), kept, alpha, names, data[end:], read_stream(coded))
 
 
 def _unsupported(reason: str) -> ImageError:

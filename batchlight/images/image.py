@@ -56,7 +56,7 @@ class Header:
     sampling: tuple[int, int] = (1, 1)
     """JPEG and AVIF: horizontal and vertical sampling of luminance relative to chrominance."""
     lossless: bool = False
-    """WebP and AVIF: the pixels are stored losslessly."""
+    """WebP, AVIF and HEIC: the pixels are stored losslessly."""
     carried: Carried | None = None
     """The file without its coded image, for an output of the same format."""
 

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from batchlight.images.boxes import Reader, box, boxes, full_box
 
-_ITEMS_MAX = 10_000
+ITEMS_MAX = 10_000
+_EXTENTS_MAX = 100_000
+"""In all items together; files have one or two for each."""
+TIMES_THE_FILE = 4
+"""How many times as large as the file its items may be together: some share a few bytes."""
 _IN_FILE, _IN_META = 0, 1
 """Construction methods: where the bytes of an item are."""
 _NARROW = 2**16
@@ -36,12 +41,13 @@ class Item:
 
     @property
     def content_type(self) -> bytes:
-        """For metadata of type ``mime``."""
+        """For metadata of type ``mime``; empty if they are compressed."""
         reader = Reader(self.entry[8:])
         wide = reader.integer(1) == 3
         reader.take(3 + (4 if wide else 2) + 2 + 4)
-        reader.text()
-        return reader.text() if self.kind == b"mime" else b""
+        reader.text()  # the item's name
+        found, encoding = reader.text(), reader.text()
+        return found if self.kind == b"mime" and not encoding else b""
 
     def renamed(self, kind: bytes) -> Item:
         """The same item with another type."""
@@ -74,12 +80,22 @@ class Items:
 
     def targets(self, kind: bytes, source: int) -> list[int]:
         """The items that an item refers to."""
-        found = (one for one in self.references if (one.kind, one.source) == (kind, source))
-        return [number for one in found for number in one.targets]
+        return self._ends[0].get((kind, source), [])
 
     def sources(self, kind: bytes, target: int) -> list[int]:
         """The items that refer to an item."""
-        return [one.source for one in self.references if one.kind == kind and target in one.targets]
+        return self._ends[1].get((kind, target), [])
+
+    @cached_property
+    def _ends(self) -> tuple[dict[tuple[bytes, int], list[int]], ...]:
+        """The targets by type and source, the sources by type and target; in order, each once."""
+        targets: dict[tuple[bytes, int], dict[int, None]] = {}
+        sources: dict[tuple[bytes, int], dict[int, None]] = {}
+        for one in self.references:
+            for number in one.targets:
+                targets.setdefault((one.kind, one.source), {})[number] = None
+                sources.setdefault((one.kind, number), {})[one.source] = None
+        return tuple({end: list(some) for end, some in ends.items()} for ends in (targets, sources))
 
     def property(self, number: int, kind: bytes) -> bytes | None:
         """The content of an item's property; None if it has none of that type."""
@@ -116,7 +132,7 @@ def _entries(iinf: bytes) -> Iterator[tuple[int, Item]]:
     reader = Reader(iinf)
     version = reader.integer(4) >> 24
     count = reader.integer(4 if version else 2)
-    if count > _ITEMS_MAX:
+    if count > ITEMS_MAX:
         raise ValueError(f"{count} items")
     rest = reader.rest()
     for one in boxes(rest):
@@ -132,31 +148,67 @@ def _entries(iinf: bytes) -> Iterator[tuple[int, Item]]:
 
 
 def _place(items: dict[int, Item], iloc: bytes, data: bytes) -> None:
-    reader = Reader(iloc)
-    version = reader.integer(4) >> 24
-    sizes = reader.integer(2)
-    offset_size, length_size, base_size, index_size = (sizes >> n & 15 for n in (12, 8, 4, 0))
-    wide = 4 if version == 2 else 2
-    for _ in range(reader.integer(wide)):
-        number = reader.integer(wide)
-        method = reader.integer(2) & 15 if version else _IN_FILE
-        reader.integer(2)
-        base, extents = reader.integer(base_size), []
-        for _ in range(reader.integer(2)):
-            reader.integer(index_size if version else 0)
-            extents.append((base + reader.integer(offset_size), reader.integer(length_size)))
+    """Give each item its bytes, taken once if several items share them, as equal tiles do."""
+    taken: dict[tuple[tuple[int, int], ...], bytes] = {}
+    total = 0
+    for number, method, extents in _extents(iloc):
         if number not in items:
             continue
         if method == _IN_META:
             items[number] = replace(items[number], in_meta=tuple(extents))
-        elif method == _IN_FILE:
-            parts = [data[a : a + n] if n else data[a:] for a, n in extents]
-            if any(a + n > len(data) for a, n in extents):
-                raise ValueError("an item lies outside the file")
-            at = extents[0][0] if extents else 0
-            items[number] = replace(items[number], data=b"".join(parts), at=at)
-        else:
+            continue
+        if method != _IN_FILE:
             raise ValueError("an item made of other items")
+        within = _within(extents, len(data))
+        if within not in taken:
+            total += sum(n for _, n in within)
+            if total > TIMES_THE_FILE * len(data):
+                raise ValueError("its items are larger than the file")
+            taken[within] = b"".join(data[a : a + n] for a, n in within)
+        at = extents[0][0] if extents else 0
+        items[number] = replace(items[number], data=taken[within], at=at)
+
+
+def _extents(iloc: bytes) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Of each item its number, its construction method, and the offsets and lengths of its parts.
+
+    An extent may take no byte in the box, so that their number is limited.
+    """
+    reader = Reader(iloc)
+    version = reader.integer(4) >> 24
+    sizes = reader.integer(2)
+    offset_size, length_size, base_size, index_size = (sizes >> n & 15 for n in (12, 8, 4, 0))
+    wide, left = 4 if version == 2 else 2, _EXTENTS_MAX
+    for _ in range(_at_most(reader.integer(wide), ITEMS_MAX, "items")):
+        number = reader.integer(wide)
+        method = reader.integer(2) & 15 if version else _IN_FILE
+        reader.integer(2)
+        base, extents = reader.integer(base_size), []
+        count = _at_most(reader.integer(2), left, "more extents")
+        left -= count
+        for _ in range(count):
+            reader.integer(index_size if version else 0)
+            extents.append((base + reader.integer(offset_size), reader.integer(length_size)))
+        yield number, method, extents
+
+
+def _at_most(count: int, most: int, what: str) -> int:
+    if count > most:
+        raise ValueError(f"{count} {what}")
+    return count
+
+
+def _within(extents: list[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+    """Offsets and lengths within a file of ``size`` bytes; a length of 0 is for all that follows.
+
+    Raises ``ValueError`` for an item outside the file, or larger than it.
+    """
+    found = tuple((a, n or max(0, size - a)) for a, n in extents)
+    if any(a + n > size for a, n in found):
+        raise ValueError("an item lies outside the file")
+    if sum(n for _, n in found) > size:
+        raise ValueError("an item is larger than the file")
+    return found
 
 
 def _properties(items: dict[int, Item], iprp: bytes) -> tuple[bytes, ...]:

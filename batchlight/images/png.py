@@ -30,6 +30,8 @@ _DEPTHS = {
 }
 _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
 _OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_NOT_DECODED = _OF_ANIMATION | {b"zTXt", b"iTXt", b"iCCP"}
+"""Chunks that would be decoded, or decompressed, in vain."""
 _FRAMES_MAX = 2**31
 _UNDERSTOOD = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _CRITICAL = 0x20
@@ -38,13 +40,13 @@ _CRITICAL = 0x20
 
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded image."""
-    chunks = list(png_chunks(data))
-    if chunks and chunks[0].kind == b"CgBI":
+    first = next(png_chunks(data), None)
+    if first is not None and first.kind == b"CgBI":
         raise ImageError(
             ErrorCode.UNSUPPORTED,
             "the content is CgBI, Apple's kind of PNG, which batchlight does not read",
         )
-    if len(data) < 33 or chunks[0].kind != b"IHDR" or chunks[0].size != 13:
+    if len(data) < 33 or first is None or first.kind != b"IHDR" or first.size != 13:
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged or cut short")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
         raise ImageError(ErrorCode.CORRUPT, "the header is damaged: its checksum is wrong")
@@ -54,7 +56,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     check_size(width, height, max_pixels)
     if not is_whole(data):
         raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
-    for chunk in chunks:
+    for chunk in png_chunks(data):
         if not chunk.kind[0] & _CRITICAL and chunk.kind not in _UNDERSTOOD:
             name = chunk.kind.decode("latin-1")
             raise ImageError(ErrorCode.UNSUPPORTED, f"PNG with the chunk {name} cannot be read")
@@ -66,7 +68,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         "png",
         width,
         height,
-        _MODES[kind],
+        _MODES[kind] if _transparent_gray(carried) is None else "LA",
         metadata,
         orientation=metadata.orientation,
         transparent_colour=carried.get(b"tRNS") is not None,
@@ -75,6 +77,8 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 
 def _frames(carried: png_carry.Carried) -> int:
+    if any(kind == b"fdAT" for kind, _ in carried.chunks):  # whatever is stated
+        return 2
     controls = [payload for kind, payload in carried.before if kind == b"acTL"]
     count = int.from_bytes(controls[0][:4], "big") if len(controls) == 1 else 0
     if not 0 < count <= _FRAMES_MAX:  # readers ignore it
@@ -105,10 +109,39 @@ def is_whole(data: bytes) -> bool:
 def decode(data: bytes, header: Header) -> Pixels | None:
     """The samples of the picture that is not a frame, or the only one."""
     carried = header.carried
-    if isinstance(carried, png_carry.Carried) and carried.get(b"acTL") is not None:
-        kept = (c for c in png_chunks(data) if c.kind not in _OF_ANIMATION)
-        data = PNG_SIGNATURE + b"".join(data[c.start : c.end] for c in kept)
-    return opencv.decode(data)
+    if not isinstance(carried, png_carry.Carried):
+        return opencv.decode(data)
+    key = _transparent_gray(carried)
+    unread = _NOT_DECODED | ({b"tRNS"} if key is not None else frozenset())
+    if any(kind in unread for kind, _ in carried.chunks):
+        data = _without(data, unread)
+    samples = opencv.decode(data)
+    if key is None or samples is None or samples.ndim != 2:
+        return samples
+    alpha = np.where(samples == key, 0, np.iinfo(samples.dtype).max).astype(samples.dtype)
+    return np.stack([samples, samples, samples, alpha], axis=2)
+
+
+def _without(data: bytes, kinds: frozenset[bytes]) -> bytes:
+    """The file without chunks of some kinds, unless they interrupt the pixels: that is damage."""
+    chunks = list(png_chunks(data))
+    coded = [number for number, chunk in enumerate(chunks) if chunk.kind == b"IDAT"]
+    kept = (
+        chunk
+        for number, chunk in enumerate(chunks)
+        if chunk.kind not in kinds or coded[0] < number < coded[-1]
+    )
+    return PNG_SIGNATURE + b"".join(data[c.start : c.end] for c in kept)
+
+
+def _transparent_gray(carried: png_carry.Carried) -> int | None:
+    """The sample that is transparent in a picture of grays, in 8 or 16 bits; None without one."""
+    found = next((payload for kind, payload in carried.before if kind == b"tRNS"), b"")
+    if carried.kind != GRAY or len(found) != 2:
+        return None
+    top: int = 2**carried.depth - 1
+    value = int.from_bytes(found, "big") & top
+    return value if top > 255 else value * 255 // top
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
@@ -129,7 +162,7 @@ PNG = ImageFormat(
     inspect=inspect,
     encode=encode,
     decode=decode,
-    not_read=("a text or profile of more",),
+    not_read=("a text or profile of more", "texts and profiles of more"),
     keeps_gray_alpha=True,
     holds_16_bit=True,
     holds_orientation=True,

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from batchlight.images import exif, png_text, xmp
+from batchlight.images import exif, photoshop, png_text, xmp
 from batchlight.images.chunks import PNG_SIGNATURE, CarriedChunks, Part, png_chunk, png_chunks
+from batchlight.images.png_text import XMP_KEYWORD, Inflater
 from batchlight.images.thumbnails import Picture
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -58,13 +59,13 @@ def put(carried: Carried, coded: bytes, picture: Picture) -> tuple[bytes, list[s
     Thumbnails are replaced by new ones.
     """
     lost: list[str] = []
-    new_kind = coded[25]
+    new_kind, renewal = coded[25], _Renewal(carried, picture, lost)
 
     def written(parts: tuple[Part, ...]) -> Iterator[bytes]:
         for kind, payload in parts:
             fitted = _fitted(carried, kind, payload, new_kind, lost)
             if fitted is not None:
-                yield png_chunk(kind, _renewed(carried, kind, fitted, picture, lost))
+                yield png_chunk(kind, renewal.of(kind, fitted))
 
     middle = coded[_HEADER_END:-12]
     head, tail = b"".join(written(carried.before)), b"".join(written(carried.after))
@@ -85,7 +86,7 @@ def _fitted(
         return None
     if kind == b"bKGD":
         return _background(carried, payload)
-    if kind == b"sBIT" and new_kind == RGBA and len(payload) == 3:
+    if kind == b"sBIT" and len(payload) == {RGBA: 3, GRAY_ALPHA: 1}.get(new_kind):
         return payload + bytes([max(8, carried.depth)])
     return payload
 
@@ -100,33 +101,52 @@ def _background(carried: Carried, payload: bytes) -> bytes:
     return payload
 
 
-def _renewed(
-    carried: Carried, kind: bytes, payload: bytes, picture: Picture, lost: list[str]
-) -> bytes:
-    """A chunk with a new thumbnail, and without pointers to parts that are left out."""
-    if kind == b"eXIf":
-        prefix = exif.PREFIX if payload.startswith(exif.PREFIX) else b""
-        block, kept = exif.with_thumbnail(payload[len(prefix) :], picture)
-        lost += [] if kept else ["EXIF thumbnail"]
-        return prefix + block
-    raw = (png_text.RAW_EXIF, png_text.RAW_APP1)
-    if kind in (b"zTXt", b"tEXt") and payload.startswith(raw):
-        old = png_text.raw_profile(kind, payload)
-        if old is None or old.startswith(xmp.PREFIX):
+class _Renewal:
+    """Metadata with new thumbnails, and without pointers to parts that are left out."""
+
+    def __init__(self, carried: Carried, picture: Picture, lost: list[str]) -> None:
+        kinds = {kind for kind, _ in carried.chunks}
+        self._credentials, self._gain_map = b"caBX" in kinds, b"gdAT" in kinds
+        self._picture, self._lost = picture, lost
+        self._inflater = Inflater()
+
+    def of(self, kind: bytes, payload: bytes) -> bytes:
+        """A chunk's new content."""
+        if kind == b"eXIf":
+            return self._exif(payload)
+        if kind not in png_text.TEXTS or not payload.startswith((XMP_KEYWORD, *png_text.RAW)):
             return payload
-        prefix = exif.PREFIX if old.startswith(exif.PREFIX) else b""
-        block, kept = exif.with_thumbnail(old[len(prefix) :], picture)
-        lost += [] if kept else ["EXIF thumbnail"]
-        return png_text.with_raw_profile(kind, payload, prefix + block)
-    if kind == b"iTXt" and payload.startswith(png_text.XMP_KEYWORD + b"\0"):
-        old = png_text.international(payload)
+        is_raw = not payload.startswith(XMP_KEYWORD)
+        taken = self._inflater.raw_profile if is_raw else self._inflater.text
+        old = taken(kind, payload)
         if old is None:
             return payload
-        packet, kept = xmp.with_thumbnails(old, picture)
-        lost += [] if kept else ["XMP thumbnail"]
-        if carried.get(b"caBX") is not None:
-            packet = xmp.without_provenance(packet)
-        if carried.get(b"gdAT") is not None:
-            packet = xmp.without_gain_map(packet)
-        return payload if packet == old else png_text.with_international(payload, packet)
-    return payload
+        new = self._profile(payload, old)
+        if new == old:
+            return payload
+        written = png_text.with_raw_profile if is_raw else png_text.with_text
+        return written(kind, payload, new)
+
+    def _profile(self, payload: bytes, old: bytes) -> bytes:
+        """What a text contains; ``payload`` begins with its kind."""
+        if payload.startswith((XMP_KEYWORD, png_text.RAW_XMP)) or old.startswith(xmp.PREFIX):
+            prefix = xmp.PREFIX if old.startswith(xmp.PREFIX) else b""
+            return prefix + self._xmp(old[len(prefix) :])
+        if payload.startswith((png_text.RAW_IPTC, png_text.RAW_8BIM)):
+            prefix = photoshop.APP13_PREFIX if old.startswith(photoshop.APP13_PREFIX) else b""
+            new, kept = photoshop.with_thumbnail(old[len(prefix) :], self._picture)
+            self._lost += [] if kept else ["Photoshop thumbnail"]
+            return prefix + new
+        return self._exif(old)
+
+    def _exif(self, block: bytes) -> bytes:
+        prefix = exif.PREFIX if block.startswith(exif.PREFIX) else b""
+        new, kept = exif.with_thumbnail(block[len(prefix) :], self._picture)
+        self._lost += [] if kept else ["EXIF thumbnail"]
+        return prefix + new
+
+    def _xmp(self, packet: bytes) -> bytes:
+        packet, kept = xmp.with_thumbnails(packet, self._picture)
+        self._lost += [] if kept else ["XMP thumbnail"]
+        packet = xmp.without_provenance(packet) if self._credentials else packet
+        return xmp.without_gain_map(packet) if self._gain_map else packet

@@ -8,16 +8,16 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 
 from batchlight.images import colour, exif, photoshop, png_text, xmp
 from batchlight.images.chunks import png_chunk
 from batchlight.images.metadata import Cicp, Metadata, ratio_within
 from batchlight.images.png_carry import GRAY, GRAY_ALPHA, Carried
+from batchlight.images.png_text import Inflater
 
-_RAW = (png_text.RAW_EXIF, png_text.RAW_IPTC, png_text.RAW_APP1, png_text.RAW_XMP)
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_KNOWN = frozenset({*_TEXTS, b"eXIf", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs"})
+_KNOWN = png_text.TEXTS | {b"eXIf", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs"}
 _NAMES = {
     b"PLTE": "palette",
     b"sPLT": "suggested palette",
@@ -37,60 +37,75 @@ _DENSITY_MAX = 2**31 - 1
 def read(carried: Carried) -> Metadata:
     """The metadata of a file, from before and after the pixels."""
     block = carried.get(b"eXIf")
-    block = block.removeprefix(exif.PREFIX) if block else None
-    iptc, packets = None, list[bytes]()
-    texts: list[tuple[str, str]] = []
+    texts = _Texts(Inflater(), block.removeprefix(exif.PREFIX) if block else None)
+    icc, cicp = _colours(carried, texts.inflater)
     others = [
         _NAMES.get(k, f"{k.decode('latin-1')} chunk")
         for k, _ in carried.chunks
         if k not in _KNOWN and k != b"tRNS"
     ]
     for kind, payload in carried.chunks:
-        if kind not in _TEXTS:
-            continue
-        if payload.startswith(_RAW):
-            raw = png_text.raw_profile(kind, payload) or b""
-            if payload.startswith(png_text.RAW_IPTC):
-                iptc = photoshop.iptc_alone(raw) or None
-            elif payload.startswith(png_text.RAW_XMP) or raw.startswith(xmp.PREFIX):
-                packets.append(raw.removeprefix(xmp.PREFIX))
-            else:
-                block = block or raw.removeprefix(exif.PREFIX) or None
-        elif kind == b"iTXt" and payload.startswith(png_text.XMP_KEYWORD + b"\0"):
-            packets.append(png_text.international(payload) or b"")
-        elif (text := _text(kind, payload)) is not None:
-            texts.append(text)
-        else:
-            others.append("text")
-    density, aspect = _density(carried.get(b"pHYs"), block)
-    icc, cicp = _colours(carried)
+        if kind in png_text.TEXTS:
+            texts.add(kind, payload)
+    density, aspect = _density(carried.get(b"pHYs"), texts.exif)
     if carried.get(b"iCCP") is not None and icc is None and cicp is None:
         others.append("damaged colour profile")
     others += ["data behind the image"] if carried.trailer else []
-    others += ["second XMP"] if packets[1:] else []
+    others += ["second XMP"] if texts.packets[1:] else []
     narrow = (carried.get(b"cICP") or b"")[3:] == b"\0"
     return Metadata(
-        exif=block,
-        xmp=packets[0] or None if packets else None,
+        exif=texts.exif,
+        xmp=texts.packets[0] or None if texts.packets else None,
         icc=icc,
-        iptc=iptc,
-        texts=tuple(texts),
+        iptc=texts.iptc,
+        texts=tuple(texts.texts),
         density=density,
         aspect=aspect,
         cicp=cicp,
-        others=tuple(others),
+        others=(*others, *texts.others),
         inexpressible="its samples of narrow range" if narrow else None,
     )
 
 
-def _text(kind: bytes, payload: bytes) -> tuple[str, str] | None:
-    if kind == b"iTXt":
-        text = png_text.international(payload)
-        if text is None:
-            return None
-        return payload.split(b"\0", 1)[0].decode("latin-1"), text.decode(errors="replace")
-    found = png_text.plain(kind, payload)
-    return None if found is None else (found[0].decode("latin-1"), found[1].decode("latin-1"))
+@dataclass
+class _Texts:
+    """What the texts of a file contain."""
+
+    inflater: Inflater
+    exif: bytes | None
+    iptc: bytes | None = None
+    packets: list[bytes] = field(default_factory=list)
+    """Of XMP."""
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def add(self, kind: bytes, payload: bytes) -> None:
+        """One more chunk."""
+        if payload.startswith(png_text.RAW):
+            self._add_raw(payload, self.inflater.raw_profile(kind, payload) or b"")
+            return
+        text = self.inflater.text(kind, payload)
+        if payload.startswith(png_text.XMP_KEYWORD):
+            self.packets.append(text or b"")
+        elif text is None:
+            self.others.append("text")
+        else:
+            coding = "utf-8" if kind == b"iTXt" else "latin-1"
+            keyword = payload.split(b"\0", 1)[0].decode("latin-1")
+            self.texts.append((keyword, text.decode(coding, errors="replace")))
+
+    def _add_raw(self, payload: bytes, raw: bytes) -> None:
+        resources = raw.removeprefix(photoshop.APP13_PREFIX)
+        if payload.startswith(png_text.RAW_IPTC):
+            self.iptc = photoshop.iptc_alone(raw) or None
+            self.others += photoshop.not_shared(resources)
+        elif payload.startswith(png_text.RAW_8BIM):
+            self.iptc = self.iptc or photoshop.iptc(resources)
+            self.others += photoshop.not_shared(resources)
+        elif payload.startswith(png_text.RAW_XMP) or raw.startswith(xmp.PREFIX):
+            self.packets.append(raw.removeprefix(xmp.PREFIX))
+        else:
+            self.exif = self.exif or raw.removeprefix(exif.PREFIX) or None
 
 
 def _density(
@@ -107,7 +122,7 @@ def _density(
     return None, None if x == y else (x, y)
 
 
-def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
+def _colours(carried: Carried, inflater: Inflater) -> tuple[bytes | None, Cicp | None]:
     """A profile or code points, by the precedence of the chunks that define them."""
     cicp = carried.get(b"cICP")
     if cicp is not None and len(cicp) == 4:
@@ -119,7 +134,7 @@ def _colours(carried: Carried) -> tuple[bytes | None, Cicp | None]:
     iccp = carried.get(b"iCCP")
     if iccp is not None:
         _name, _, rest = iccp.partition(b"\0")
-        return png_text.inflated(rest[1:]) or None, None
+        return inflater.inflated(rest[1:]) or None, None
     if carried.get(b"sRGB") is not None:
         return None, None
     return _made_profile(carried), None
@@ -171,7 +186,7 @@ def _described(metadata: Metadata) -> Iterator[bytes]:
 
 def _texts(metadata: Metadata) -> Iterator[bytes]:
     if metadata.xmp:
-        yield png_chunk(b"iTXt", png_text.XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp)
+        yield png_chunk(b"iTXt", png_text.XMP_KEYWORD + b"\0\0\0\0" + metadata.xmp)
     if metadata.iptc:
         profile = png_text.new_raw_profile(png_text.RAW_IPTC, b"iptc", metadata.iptc)
         yield png_chunk(b"zTXt", profile)

@@ -20,30 +20,29 @@ _SIDE_MAX = 4096
 """A thumbnail that claims to be larger is not one."""
 _PIXELS_PER_BYTE = 64
 """The encoder takes at least four bytes for 16x16 pixels: a larger thumbnail has no room."""
-_PIXELS_AT_MOST, _PIXELS_AT_LEAST = 2**25, 2**17
-"""Of all thumbnails of a file, and what each counts for: a few bytes may claim to be a large one,
-and a small one takes time as well."""
+_ATTEMPTS_MAX, _PIXELS_MAX = 200, 2**26
+"""Limits for all thumbnails of a picture: files have a few, but could claim any number."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Picture:
-    """The enhanced picture, for use in thumbnails."""
+    """The enhanced picture, for use in the thumbnails of one file."""
 
     pixels: Pixels
     """Like ``Decoded.pixels``."""
-
-    _left: list[int] = field(default_factory=lambda: [_PIXELS_AT_MOST], repr=False, compare=False)
-    """How many pixels its thumbnails may still have."""
+    _attempts: int = field(default=0, init=False)
+    _made: int = field(default=0, init=False)
+    """Pixels of all thumbnails so far."""
 
     def small(self, width: int, height: int) -> Pixels | None:
         """8-bit blue, green, red of exactly that size, with black bars if the aspect ratios differ.
 
-        None for a size that no thumbnail has, or if there are too many thumbnails.
+        None for a size that no thumbnail has, or if there are more than any file has.
         """
         if not (0 < width <= _SIDE_MAX and 0 < height <= _SIDE_MAX):
             return None
-        self._left[0] -= max(width * height, _PIXELS_AT_LEAST)
-        if self._left[0] < 0:
+        self._attempts, self._made = self._attempts + 1, self._made + width * height
+        if self._attempts > _ATTEMPTS_MAX or self._made > _PIXELS_MAX:
             return None
         rows, columns = self.pixels.shape[:2]
         scale = min(width / columns, height / rows)

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from batchlight.images import avif
+from tests.images.test_carry_boxes import meta, with_items
+from tests.images.test_carry_jpeg import brightened
+from tests.support import image_parts as parts
 from tests.support.image_checks import assert_looks_like
-from tests.support.image_files import FORMATS, again, patches, saved
+from tests.support.image_files import FORMATS, XMP, again, patches, saved
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"speed": 10}, {"alpha": True}])
@@ -35,3 +38,15 @@ def test_avif_readers_ignore_the_exif_tag() -> None:
     source = plain.tobytes().replace(upright, turned)
     for target in FORMATS:
         assert_looks_like(again(source, target), saved(patches(), "PNG"))
+
+
+@pytest.mark.parametrize("encoding", [b"", b"\0", b"deflate\0"])
+def test_compressed_xmp_is_named(encoding: bytes) -> None:
+    kind = b"mime\0application/rdf+xml\0" + encoding
+    source = with_items(parts.avif(), (b"cdsc", kind, XMP, b""))
+    [item] = [item for item in meta(source).items.values() if item.kind == b"mime"]
+    assert item.data == XMP
+    out = brightened(source, "png")
+    assert (out.lost, XMP in out.data) == (
+        (("mime item",), False) if len(encoding) > 1 else ((), True)
+    )

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from batchlight.images.pixels import in_colour
+from tests.images.test_carry_jpeg import brightened
+from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
 from tests.support.image_files import again, opened, read, samples, saved
 from tests.support.mutants import bmp_file, bmp_header
@@ -61,3 +63,49 @@ def test_bmp_with_a_header_of_no_known_length(size: int) -> None:
     data = bmp_file(header, SHADES)
     data = data[:14] + struct.pack("<I", size) + data[18:]
     assert refusal(lambda: read(data)) in ("unsupported", "corrupt")
+
+
+def with_unused(top: int, *masks: int, size: int = 40, height: int = 6) -> bytes:
+    """32 bits, whose fourth bytes are counted from ``top`` downwards."""
+    words = np.arange(48, dtype=np.uint32) * 0x030507 & 0xFFFFFF
+    words |= np.arange(top, top - 48, -1).astype(np.uint32) << 24
+    header = bmp_header(8, height, 32, 3 if masks else 0, size)[:size]
+    return bmp_file(header + struct.pack(f"<{len(masks)}I", *masks), words.tobytes())
+
+
+@pytest.mark.parametrize("height", [6, -6])
+@pytest.mark.parametrize("size", [40, 56, 108, 124])
+def test_bytes_beside_the_colours_stay(size: int, height: int) -> None:
+    source = with_unused(200, size=size, height=height)
+    assert read(source).channels == 3
+    out = brightened(source)
+    assert out.lost == ()
+    [begin] = struct.unpack_from("<I", out.data, 10)
+    assert out.data[begin + 3 :: 4] == source[begin + 3 :: 4]
+    assert set(out.data[begin::4]) == {parts.BRIGHT}
+    assert out.data[:34] + out.data[38:begin] == source[:34] + source[38:begin]
+    assert brightened(source, "png").lost == ("unused bits",)
+
+
+def test_bytes_beside_masks_of_any_order() -> None:
+    source = with_unused(200, 0xFF, 0xFF00, 0xFF0000)
+    out = brightened(source)
+    assert out.lost == ()
+    np.testing.assert_array_equal(
+        np.frombuffer(out.data[54:], np.uint8)[3::4], np.frombuffer(source[66:], np.uint8)[3::4]
+    )
+
+
+def test_bits_beside_the_colours_are_named() -> None:
+    assert brightened(with_unused(200, 0x3FF00000, 0xFFC00, 0x3FF)).lost == ("unused bits",)
+    noise = samples(3).tobytes()[:96]
+    assert brightened(bmp_file(bmp_header(8, 6, 16, 0), noise)).lost == ("unused bits",)
+    assert brightened(BMPS["565"]).lost == ()
+    assert brightened(BMPS["version-5"]).lost == ()
+
+
+def test_bytes_that_are_all_the_same_take_no_room() -> None:
+    same = bmp_file(bmp_header(8, 6, 32, 0), (b"abc" + b"\xff") * 48)
+    out = brightened(same)
+    assert out.lost == ()
+    assert struct.unpack_from("<H", out.data, 28) == (24,)

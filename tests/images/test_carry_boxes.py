@@ -56,11 +56,6 @@ def test_avif_keeps_code_points_and_sampling(points: tuple[int, int, int], sampl
     assert_looks_like(out, source)
 
 
-def test_lossless_avif_stays_lossless() -> None:
-    source = parts.avif("yuv444", (1, 13, 0), lossless=True)
-    np.testing.assert_array_equal(np.asarray(opened(again(source))), parts.DARK)
-
-
 def test_avif_keeps_aspect_cropping_rotation_and_unknown_boxes() -> None:
     more = (parts.PASP, parts.CLAP, box(b"irot", b"\1"), box(b"imir", b"\0"))
     source = parts.avif("yuv420", (1, 13, 6), *more)

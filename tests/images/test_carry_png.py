@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zlib
+from base64 import b64decode, b64encode
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ from PIL import Image
 
 from batchlight.errors import ImageError
 from batchlight.images.chunks import png_chunk, png_chunks
+from batchlight.images.png_text import Inflater
 from tests.images.test_carry_jpeg import brightened, mean
 from tests.support import image_parts as parts
 from tests.support.image_checks import refusal
-from tests.support.image_files import ICC, again, opened, png, read, samples, saved
+from tests.support.image_files import ICC, again, opened, png, png_start, read, samples, saved
 
 PLAIN = saved(Image.fromarray(parts.DARK), "PNG")
 BEFORE = [
@@ -130,6 +134,84 @@ def test_the_thumbnail_of_exif_in_png(raw: bool) -> None:
     assert new is not None
     assert len(new) == len(block)
     assert mean(new[block.index(b"\xff\xd8") :]) == pytest.approx(parts.BRIGHT, abs=3)
+
+
+def raw(name: bytes, profile: bytes) -> bytes:
+    """A profile in text, as ImageMagick writes it."""
+    return b"\n" + name + b"\n%8d\n" % len(profile) + profile.hex().encode() + b"\n"
+
+
+PACKET = parts.xmp(inner=b"<xmpGImg:image>%s</xmpGImg:image>" % b64encode(parts.small_jpeg()))
+PICTURES_IN_TEXTS = {
+    "text": (b"tEXt", b"XML:com.adobe.xmp\0" + PACKET),
+    "compressed": (b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(PACKET)),
+    "international": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + PACKET),
+    "xmp": (b"tEXt", b"Raw profile type xmp\0" + raw(b"xmp", PACKET)),
+    "app1": (b"tEXt", b"Raw profile type APP1\0" + raw(b"generic", parts.XMP_PREFIX + PACKET)),
+    "8bim": (b"tEXt", b"Raw profile type 8bim\0" + raw(b"8bim", parts.photoshop_thumbnail())),
+    "iptc": (
+        b"zTXt",
+        b"Raw profile type iptc\0\0"
+        + zlib.compress(raw(b"iptc", parts.PHOTOSHOP + parts.photoshop_thumbnail())),
+    ),
+}
+
+
+def text(kind: bytes, payload: bytes) -> bytes:
+    """What a text says, or the profile in it."""
+    found = Inflater().text(kind, payload) or b""
+    return Inflater().raw_profile(kind, payload) or b"" if payload.startswith(b"Raw") else found
+
+
+@pytest.mark.parametrize("kind", PICTURES_IN_TEXTS)
+def test_pictures_in_texts_are_made_anew(kind: str) -> None:
+    source = PICTURES_IN_TEXTS[kind]
+    out = brightened(with_chunks(PLAIN, [source]))
+    assert out.lost == ()
+    [chunk] = chunks(out.data)
+    assert chunk[0] == source[0]
+    new, old = text(*chunk), text(*source)
+    assert new[:8] == old[:8]
+    packet = re.search(b"<xmpGImg:image>(.*)</xmpGImg:image>", new)
+    jpeg = b64decode(packet[1]) if packet else new[new.index(b"\xff\xd8") :]
+    assert mean(jpeg) == pytest.approx(parts.BRIGHT, abs=3)
+
+
+def test_what_photoshop_put_into_png_goes_along_or_is_named() -> None:
+    own = parts.photoshop_thumbnail() + parts.resource(0x0404, parts.IPTC)
+    source = with_chunks(PLAIN, [(b"tEXt", b"Raw profile type 8bim\0" + raw(b"8bim", own))])
+    out = brightened(source, "jpeg")
+    assert out.lost == ("Photoshop thumbnail",)
+    assert read(out.data).header.metadata.iptc == parts.IPTC
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_gray_that_is_transparent(depth: int) -> None:
+    rows = np.arange(256, dtype=np.uint8).reshape(16, 16).tobytes()
+    width, key = 128 // depth, 0x1213 if depth == 16 else 0x12 & 2**depth - 1
+    pixels = b"".join(b"\0" + rows[at : at + 16] for at in range(0, 256, 16))
+    own = png_chunk(b"sBIT", b"\1") + png_chunk(b"tRNS", struct.pack(">H", key))
+    coded = png_chunk(b"IDAT", zlib.compress(pixels)) + png_chunk(b"IEND", b"")
+    source = png_start(width, 16, depth, 0) + own + coded
+    out = again(source)
+    assert chunks(out) == [(b"sBIT", bytes([1, max(8, depth)]))]
+    before, after = read(source), read(out)
+    assert (after.header.mode, after.bit_depth) == ("LA", max(8, depth))
+    np.testing.assert_array_equal(before.pixels, after.pixels)
+    np.testing.assert_array_equal(before.alpha, after.alpha)
+    expected = key if depth == 16 else key * 255 // (2**depth - 1)
+    np.testing.assert_array_equal(np.asarray(after.alpha) == 0, before.pixels == expected)
+    assert (np.asarray(after.alpha) == 0).any()
+    if depth == 8:  # Pillow scales the samples of fewer bits, but not the one that is transparent
+        shown = opened(source).convert("LA")
+        np.testing.assert_array_equal(np.asarray(opened(out)), np.asarray(shown))
+
+
+@pytest.mark.parametrize("stated", [0, 1])
+def test_frames_that_nothing_states(stated: int) -> None:
+    control = [(b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", bytes(26))][: 2 * stated]
+    source = with_chunks(PLAIN, control, [(b"fdAT", bytes(9))])
+    assert refusal(lambda: read(source)) == "unsupported"
 
 
 def test_apples_own_png_is_named() -> None:

@@ -157,6 +157,5 @@ UNSUPPORTED: dict[str, bytes] = {
     "animated.avif": animation("AVIF"),
     "mpo.jpg": animation("MPO"),
     "ten-bit.avif": avif_10_bit(),
-    "gray-trns.png": saved(Image.fromarray(samples(1)), "PNG", transparency=3),
 }
 """By name: valid files of kinds that cannot be kept."""
