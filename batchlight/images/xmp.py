@@ -26,7 +26,15 @@ _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
 _OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
 _HAS_GAIN_MAP = re.compile(rb"hdrgm:|HDRGainMap:|hdrgainmap")
 _EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
-_THUMBNAIL = re.compile(rb"(<xmpGImg:image>|xmpGImg:image=\")([^<\"]*)")
+_THUMBNAIL = re.compile(
+    rb"(<([\w.-]+):image\s*>|\s([\w.-]+):image\s*=\s*[\"'])([^<\"']*)",
+)
+"""A picture as an element or an attribute: what is before it, its namespace's prefix, its text."""
+_IMAGE_NAMESPACE = re.compile(
+    rb"xmlns:([\w.-]+)\s*=\s*[\"']http://ns\.adobe\.com/xap/1\.0/g/img/[\"']"
+)
+_IMAGE_PREFIXES = frozenset({b"xmpGImg", b"xapGImg"})
+"""The usual ones, which an extension may use without declaring them; the latter until 2004."""
 _NAMESPACE = re.compile(rb"\sxmlns:([\w.-]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _RDF, _RDF_END = b"<rdf:RDF", b"</rdf:RDF>"
 
@@ -141,11 +149,16 @@ def with_thumbnails(packet: bytes, picture: Picture, room: int = 0) -> tuple[byt
 
     ``room``: bytes by which a new one may be longer than the old one.
     """
+    if b":image" not in packet:
+        return packet, True
     kept = True
+    prefixes = _IMAGE_PREFIXES | {found[1] for found in _IMAGE_NAMESPACE.finditer(packet)}
 
     def remade(found: re.Match[bytes]) -> bytes:
         nonlocal kept
-        text = found[2].replace(b"&#xA;", b"").replace(b"&#10;", b"")
+        if (found[2] or found[3]) not in prefixes:
+            return found[0]
+        text = found[4].replace(b"&#xA;", b"").replace(b"&#10;", b"")
         try:
             old = base64.b64decode(text)
         except ValueError:

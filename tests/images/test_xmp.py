@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from batchlight.images import xmp
+from batchlight.images.thumbnails import Picture
 from tests.support import image_parts as parts
+from tests.support.image_files import opened
 
 LENGTH = 500_000
 """Bytes: so long that anything that grows with their square takes a minute or more."""
@@ -34,6 +38,8 @@ HOSTILE = {
     "half entries": b"Semantic = ",
     "namespaces": b' xmlns:a="b"',
     "namespaces without an end": b" xmlns:a='",
+    "pictures": b" xmpGImg:image =",
+    "pictures without an end": b"<xmpGImg:image> xapGImg:image='",
     "orientations": b"tiff:Orientation ",
     "words": b"a.b-",
     "less than": b"<",
@@ -97,3 +103,34 @@ def test_properties_are_left_out_with_the_space_before_them() -> None:
         (b"<hdrgm:A", b"<hdrgm:A"),
     ):
         assert xmp.of_a_single_picture(b" a " + before + b" b ") == b" a " + after + b" b "
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b'<rdf:li xmpGImg:image="%s"/>',
+        b"<rdf:li xmpGImg:image='%s'/>",
+        b"<rdf:li xapGImg:image = '%s'/>",
+        b"<xmpGImg:image>%s</xmpGImg:image>",
+        b"<xapGImg:image>%s</xapGImg:image>",  # Adobe's before 2004
+        b"<a xmlns:p='http://ns.adobe.com/xap/1.0/g/img/'><p:image>%s</p:image></a>",
+    ],
+)
+def test_thumbnails_are_found_however_they_are_written(form: bytes) -> None:
+    old = base64.b64encode(parts.small_jpeg())
+    lines = b"&#xA;".join(old[at : at + 76] for at in range(0, len(old), 76))
+    before, after = form.split(b"%s")
+    packet, kept = xmp.with_thumbnails(
+        parts.xmp(b"", before + lines + after), Picture(np.full_like(parts.DARK, parts.BRIGHT))
+    )
+    assert kept
+    start = packet.index(before) + len(before)
+    new = base64.b64decode(packet[start : packet.index(after, start)], validate=True)
+    assert np.asarray(opened(new)).mean() == pytest.approx(parts.BRIGHT, abs=3)
+    assert packet[:start] + packet[start:].partition(after)[2] == parts.xmp(b"", before)
+
+
+def test_other_images_stay() -> None:
+    for other in (b"<b:image>QUJD</b:image>", b" image='QUJD'", b"<xmpGImg:imaged>A</xmpGImg:im>"):
+        packet = parts.xmp(b"", other)
+        assert xmp.with_thumbnails(packet, parts.PICTURE) == (packet, True)
