@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -18,6 +18,11 @@ _SAME_SHAPE = 0.03
 """How far the aspect ratios of a picture and its thumbnail may differ without adding bars."""
 _SIDE_MAX = 4096
 """A thumbnail that claims to be larger is not one."""
+_PIXELS_PER_BYTE = 64
+"""The encoder takes at least four bytes for 16x16 pixels: a larger thumbnail has no room."""
+_PIXELS_AT_MOST, _PIXELS_AT_LEAST = 2**25, 2**17
+"""Of all thumbnails of a file, and what each counts for: a few bytes may claim to be a large one,
+and a small one takes time as well."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,18 @@ class Picture:
     pixels: Pixels
     """Like ``Decoded.pixels``."""
 
+    _left: list[int] = field(default_factory=lambda: [_PIXELS_AT_MOST], repr=False, compare=False)
+    """How many pixels its thumbnails may still have."""
+
     def small(self, width: int, height: int) -> Pixels | None:
         """8-bit blue, green, red of exactly that size, with black bars if the aspect ratios differ.
 
-        None for a size that no thumbnail has.
+        None for a size that no thumbnail has, or if there are too many thumbnails.
         """
         if not (0 < width <= _SIDE_MAX and 0 < height <= _SIDE_MAX):
+            return None
+        self._left[0] -= max(width * height, _PIXELS_AT_LEAST)
+        if self._left[0] < 0:
             return None
         rows, columns = self.pixels.shape[:2]
         scale = min(width / columns, height / rows)
@@ -53,7 +64,7 @@ class Picture:
         ``quality``: the lowest that will do.
         """
         size = jpeg_size(old)
-        if size is None:
+        if size is None or size[0] * size[1] > _PIXELS_PER_BYTE * at_most:
             return None
         rows, columns = self.pixels.shape[:2]
         aside = (size[0] > size[1]) != (columns > rows) and size[0] != size[1]

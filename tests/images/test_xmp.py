@@ -134,3 +134,13 @@ def test_other_images_stay() -> None:
     for other in (b"<b:image>QUJD</b:image>", b" image='QUJD'", b"<xmpGImg:imaged>A</xmpGImg:im>"):
         packet = parts.xmp(b"", other)
         assert xmp.with_thumbnails(packet, parts.PICTURE) == (packet, True)
+
+
+def test_only_so_many_thumbnails_are_made() -> None:
+    """Each takes as long as its header claims it is large, and a few bytes may claim it."""
+    huge = base64.b64encode(b"\xff\xd8\xff\xc0\0\x11\x08\x10\0\x10\0\3" + bytes(2000))
+    packet = parts.xmp(b"", b"<xmpGImg:image>%s</xmpGImg:image>" % huge * 500)
+    began = time.monotonic()
+    changed, kept = xmp.with_thumbnails(packet, parts.PICTURE)
+    assert time.monotonic() - began < SECONDS
+    assert (huge in changed, kept) == (False, False)
