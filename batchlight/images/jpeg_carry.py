@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from batchlight.images import exif, mpf, photoshop, xmp
 from batchlight.images.holed import merge, subtract
+from batchlight.images.jpeg_previews import previews
 from batchlight.images.segments import (
     APP0,
     APP1,
@@ -90,8 +91,10 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
     """
     lost, out = list(carried.left_out), [b"\xff\xd8"]
     replaced: dict[int, list[bytes]] = {}
-    for join in (_resources, _exif_of_parts, _extended_xmp):
-        group, payloads, name = join(carried.segments, picture)
+    joined = [
+        join(carried.segments, picture) for join in (_resources, _exif_of_parts, _extended_xmp)
+    ]
+    for group, payloads, name in (*joined, *_previews(carried.segments, picture)):
         replaced |= {id(one): [] for one in group}
         for first in group[:1]:
             replaced[id(first)] = [segment(first.marker, payload) for payload in payloads]
@@ -174,6 +177,14 @@ def _extended_xmp(found: Sequence[Segment], picture: Picture) -> _Group:
     packet, kept_too = xmp.with_thumbnails(packet, picture)
     lost = None if kept and kept_too else "XMP thumbnail"
     return [*packets, *parts], [xmp.PREFIX + packet, *made], lost
+
+
+def _previews(found: Sequence[Segment], picture: Picture) -> Iterator[_Group]:
+    """Previews of cameras, each in one segment as a new one."""
+    for one in previews(found):
+        new = picture.like(one.jpeg, SEGMENT_MAX - len(one.prefix))
+        parts = [] if new is None else [one.prefix + new]
+        yield one.segments, parts, "preview" if new is None else None
 
 
 def _is_xmp(one: Segment) -> bool:

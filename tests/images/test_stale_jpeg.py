@@ -1,0 +1,59 @@
+"""Pictures in a JPEG file that belong to the old pixels: made anew, or left out and named."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchlight.images.segments import segment
+from tests.images.test_carry_jpeg import brightened, mean, metadata, of
+from tests.support import image_parts as parts
+from tests.support.image_files import opened
+
+APP2, APP3, APP4, APP5 = 0xE2, 0xE3, 0xE4, 0xE5
+PREVIEW = parts.small_jpeg()[:2] + parts.small_jpeg()[20:]
+"""As cameras write it: tables come first."""
+
+
+@pytest.mark.parametrize(
+    ("marker", "prefix"), [(APP2, b""), (APP2, b"QVGA\0"), (APP2, b"BGTH"), (APP3, b"")]
+)
+def test_previews_of_cameras_are_made_anew(marker: int, prefix: bytes) -> None:
+    others = [segment(APP2, b"own"), segment(APP4, b"own")]
+    source = parts.jpeg(others[0], segment(marker, prefix + PREVIEW), *others)
+    out = brightened(source)
+    assert out.lost == ()
+    [found] = of(out.data, marker, prefix + b"\xff\xd8\xff")
+    new = found.payload[len(prefix) :]
+    assert opened(new).size == parts.THUMBNAIL
+    assert mean(new) == pytest.approx(parts.BRIGHT, abs=3)
+    kept = [one for one in metadata(out.data) if one[1] != found.payload]
+    assert kept == [one for one in metadata(source) if one[1] != prefix + PREVIEW]
+
+
+@pytest.mark.parametrize("markers", [(APP2, APP2, APP2), (APP3, APP4, APP5)])
+def test_a_preview_of_several_segments_becomes_one_of_one(markers: tuple[int, ...]) -> None:
+    third = len(PREVIEW) // 3
+    pieces = (PREVIEW[:third], PREVIEW[third : 2 * third], PREVIEW[2 * third :])
+    own = [segment(m, piece) for m, piece in zip(markers, pieces, strict=True)]
+    last = segment(markers[2], b"own")
+    out = brightened(parts.jpeg(*own, last))
+    assert out.lost == ()
+    [(marker, new), behind] = metadata(out.data)
+    assert (marker, behind) == (markers[0], (markers[2], b"own"))
+    assert mean(new) == pytest.approx(parts.BRIGHT, abs=3)
+
+
+def test_a_preview_that_cannot_be_made_is_left_out_and_named() -> None:
+    at = PREVIEW.index(b"\xff\xc0") + 5
+    huge = PREVIEW[:at] + b"\x7f\xff\x7f\xff" + PREVIEW[at + 4 :]
+    out = brightened(parts.jpeg(segment(APP3, huge), segment(APP4, b"own")))
+    assert out.lost == ("preview",)
+    assert metadata(out.data) == [(APP4, b"own")]
+
+
+def test_what_only_begins_like_a_preview_stays() -> None:
+    own = [segment(APP3, b"\xff\xd8\xff\xdb"), segment(APP4, b"own"), segment(APP2, b"QVGA\0own")]
+    cut = [segment(APP3, PREVIEW[:-9]), segment(APP4, b"own")]
+    source = parts.jpeg(*own)
+    assert metadata(brightened(source).data) == metadata(source)
+    assert segment(APP4, b"own") in brightened(parts.jpeg(*cut)).data
