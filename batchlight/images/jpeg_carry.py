@@ -27,6 +27,8 @@ from batchlight.images.thumbnails import Picture, as_jpeg
 ICC_PREFIX = b"ICC_PROFILE\x00"
 JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX = b"JFIF\x00", b"JFXX\x00", b"Adobe"
 _JUMBF, _C2PA, _JUMBF_HEAD = b"JP", b"c2pa", 128
+_RATIO_IMAGE = b"HDR_RI"
+"""Of JPEG-HDR: like a gain map, from the pixels to those of a wider range."""
 _ADOBE_TRANSFORM = 11
 _EXIF_HEAD = len(exif.PREFIX)
 _JFIF_HEAD = 14
@@ -69,13 +71,16 @@ def take(
     gain_map = "gain map" in left_out
     if gain_map:
         gone |= {id(one) for one in kept if one.payload.startswith(mpf.GAIN_MAP_URN)}
+    ratios = {id(one) for one in with_prefix(kept, APP11, _RATIO_IMAGE)}
+    if ratios:
+        left_out.add("gain map")
     credentials = {id(one) for one in _credentials(kept)}
     if credentials:
         left_out.add("Content Credentials")
     kept = [
         _cleaned(one, gain_map, bool(credentials))
         for one in kept
-        if id(one) not in gone | credentials
+        if id(one) not in gone | ratios | credentials
     ]
     cut = merge(((one.start, one.end) for one in pictures), len(data))
     rest = subtract([(end, len(data))], cut, len(data))

@@ -24,7 +24,7 @@ _ROOM_IN_EXTENSION = 2**16
 _ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
 _OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
-_HAS_GAIN_MAP = re.compile(rb"hdrgm:|HDRGainMap:|hdrgainmap")
+_TRACES_OF_GAIN_MAP = (b"hdrgm:", b"HDRGainMap:", b"hdrgainmap")
 _EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
 _THUMBNAIL = re.compile(
     rb"(<([\w.-]+):image\s*>|\s([\w.-]+):image\s*=\s*[\"'])([^<\"']*)",
@@ -84,7 +84,7 @@ def upright(packet: bytes | None) -> bytes | None:
 
 def tells_of_gain_map(packet: bytes) -> bool:
     """Whether it describes a gain map: its parameters, or a gain map among the file's items."""
-    return bool(_HAS_GAIN_MAP.search(packet)) or lists_gain_map(packet)
+    return any(trace in packet for trace in _TRACES_OF_GAIN_MAP) or lists_gain_map(packet)
 
 
 def lists_gain_map(packet: bytes) -> bool:

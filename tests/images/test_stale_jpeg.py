@@ -57,3 +57,52 @@ def test_what_only_begins_like_a_preview_stays() -> None:
     source = parts.jpeg(*own)
     assert metadata(brightened(source).data) == metadata(source)
     assert segment(APP4, b"own") in brightened(parts.jpeg(*cut)).data
+
+
+URN = b"urn:iso:std:iso:ts:21496:-1\0"
+HDRGM = segment(0xE1, parts.XMP_PREFIX + parts.xmp(b'hdrgm:Version="1.0"'))
+ISO = segment(APP2, URN + bytes(4))
+VIDEO = b"\0\0\0\x18ftypmp42" + bytes(90)
+
+
+def gain_map(says: bytes) -> bytes:
+    small = parts.small_jpeg()
+    return small[:2] + says + small[2:]
+
+
+@pytest.mark.parametrize("says", [HDRGM, ISO])
+@pytest.mark.parametrize("before", [b"", VIDEO, parts.small_jpeg()])
+def test_a_gain_map_that_nothing_lists_is_found_by_what_it_says(says: bytes, before: bytes) -> None:
+    """As after a tool that has dropped the index and the list of the file's parts."""
+    gain = gain_map(says)
+    out = brightened(parts.jpeg(says, trailer=before + gain + VIDEO))
+    assert out.lost == ("gain map",)
+    assert out.data.endswith(b"\xff\xd9" + before + VIDEO)
+    assert b"hdrgm:" not in out.data
+    assert URN not in out.data
+
+
+@pytest.mark.parametrize("says", [HDRGM, ISO])
+def test_what_follows_a_picture_without_its_gain_map_stays(says: bytes) -> None:
+    for trailer in (VIDEO, parts.small_jpeg(), VIDEO + b"\xff\xd8\xff" + b"\xff\xda\0\2" * 200):
+        source = parts.jpeg(says, trailer=trailer)
+        out = brightened(source)
+        assert out.lost == ()
+        assert out.data.endswith(b"\xff\xd9" + trailer)
+        assert metadata(out.data) == metadata(source)
+
+
+def test_another_file_behind_the_image_may_have_a_gain_map() -> None:
+    trailer = gain_map(HDRGM)
+    out = brightened(parts.jpeg(trailer=trailer))
+    assert out.lost == ()
+    assert out.data.endswith(trailer)
+
+
+def test_ratio_images_of_jpeg_hdr_are_left_out() -> None:
+    ratio = segment(0xEB, b"HDR_RI ver=11 ln0=-4 ln1=3 s2n=1\n~\0" + parts.small_jpeg())
+    rest = segment(0xEB, b"HDR_RI ver=11\n~\0" + bytes(90))
+    boxes = parts.jumbf(b"another use of boxes")
+    out = brightened(parts.jpeg(boxes, ratio, rest, segment(0xEB, b"own")))
+    assert out.lost == ("gain map",)
+    assert metadata(out.data) == [(0xEB, boxes[4:]), (0xEB, b"own")]
