@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from batchlight.images.segments import segment
 from tests.images.test_carry_jpeg import brightened, mean, metadata, of
 from tests.support import image_parts as parts
-from tests.support.image_files import opened
+from tests.support.image_checks import refusal
+from tests.support.image_files import opened, read
 
 APP2, APP3, APP4, APP5 = 0xE2, 0xE3, 0xE4, 0xE5
 PREVIEW = parts.small_jpeg()[:2] + parts.small_jpeg()[20:]
@@ -106,3 +109,14 @@ def test_ratio_images_of_jpeg_hdr_are_left_out() -> None:
     out = brightened(parts.jpeg(boxes, ratio, rest, segment(0xEB, b"own")))
     assert out.lost == ("gain map",)
     assert metadata(out.data) == [(0xEB, boxes[4:]), (0xEB, b"own")]
+
+
+def test_an_index_of_thousands_of_pictures_is_refused_in_no_time() -> None:
+    small = parts.small_jpeg()
+    further = small[:2] + segment(APP4, b"") * 5_000 + small[2:]
+    size = len(parts.mpf([0], [0], [0])) + 16 * 3999
+    start = len(parts.jpeg()) + size + 4 - (2 + 4 + 4)
+    index = parts.mpf([start] * 4000, [len(further)] * 4000, [0] * 4000)
+    began = time.monotonic()
+    assert refusal(lambda: read(parts.jpeg(segment(APP2, index), trailer=further))) == "unsupported"
+    assert time.monotonic() - began < 5
