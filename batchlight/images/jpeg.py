@@ -64,7 +64,10 @@ _PICTURES_LOOKED_AT = 8
 """How many JPEG files after the image are searched for its gain map."""
 _START = b"\xff\xd8\xff"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-_OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
+_OTHER_CODING = re.compile(
+    r"Sorry|Unsupported|.*not implemented|.*Could not determine subsampling", re.IGNORECASE
+)
+"""What libjpeg reads and TurboJPEG does not: arithmetic coding, factors that could be halved."""
 
 
 @dataclass(frozen=True)
