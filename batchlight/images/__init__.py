@@ -5,7 +5,8 @@ differs between formats is in one file for each, which has its codec and its ref
 ``..._carry`` takes everything but the coded image out of a file and puts it into the output, and
 ``..._metadata`` converts it to the terms that all formats share (metadata.py), and back:
 
-jpeg.py          jpeg_carry.py, jpeg_metadata.py; mpf.py, files of several pictures
+jpeg.py          jpeg_carry.py, jpeg_metadata.py; jpeg_previews.py, previews in segments; mpf.py,
+                 files of several pictures
 png.py           png_carry.py, png_metadata.py; png_text.py, texts in it
 tiff.py          tiff_layout.py, refusals; tiff_pixels.py, tiff_file.py, decoding and writing;
                  tiff_metadata.py; tiff_texts.py, what descriptions say about the pixels

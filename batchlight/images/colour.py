@@ -53,6 +53,7 @@ _BRADFORD: Matrix = np.array(
 )
 _HEADER_BYTES, _VERSION = 128, 0x04400000
 _SPACE = slice(16, 20)
+_CURVE_TAGS = (b"rTRC", b"gTRC", b"bTRC")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,21 @@ def colour_profile_of_gray(gray: bytes) -> bytes | None:
     found = _tag(gray, b"kTRC")
     matrix = _to_d50(_SRGB)
     return None if found is None or matrix is None else _profile(matrix, found)
+
+
+def gray_profile_of_colours(icc: bytes) -> bytes | None:
+    """A profile of one channel that shows gray as the other one shows equal channels.
+
+    None for a profile without a curve that all channels share.
+    """
+    curves = {_tag(icc, name) for name in _CURVE_TAGS}
+    curve = curves.pop()
+    return None if curve is None or curves else _assembled(b"GRAY", {b"kTRC": curve})
+
+
+def is_usable(icc: bytes) -> bool:
+    """Whether a profile is for one channel, or for red, green and blue."""
+    return icc[_SPACE] in (b"GRAY", b"RGB ")
 
 
 def is_gray(icc: bytes) -> bool:
@@ -145,7 +161,7 @@ def _profile(matrix: Matrix, curve: bytes) -> bytes:
         {
             b"chad": b"sf32" + bytes(4) + _fixed(matrix[:, 3:]),
             **{name: b"XYZ " + bytes(4) + _fixed(matrix[:, n]) for n, name in columns},
-            **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+            **dict.fromkeys(_CURVE_TAGS, curve),
         },
     )
 

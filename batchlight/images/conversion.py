@@ -40,10 +40,14 @@ def _with_colours(metadata: Metadata, target: ImageFormat, gray: bool) -> Metada
             raise ValueError(f"colours of the transfer function {cicp.transfer}")
         icc = colour.gray_profile(colours.curve) if gray else colour.profile(colours)
         cicp = None
-    if icc is not None and colour.is_gray(icc) and not gray:
-        icc = colour.colour_profile_of_gray(icc)
+    if icc is not None and not colour.is_usable(icc):
+        others = (*metadata.others, "damaged colour profile")
+        return replace(metadata, icc=None, cicp=cicp, others=others)
+    if icc is not None and colour.is_gray(icc) != gray:
+        icc = colour.gray_profile_of_colours(icc) if gray else colour.colour_profile_of_gray(icc)
         if icc is None:
-            raise ValueError("its gray profile, in a picture of colours")
+            names = ("colour", "gray") if gray else ("gray", "colour")
+            raise ValueError("its {} profile, in a {} picture".format(*names))
     return replace(metadata, icc=icc, cicp=cicp)
 
 

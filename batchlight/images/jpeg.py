@@ -64,7 +64,10 @@ _PICTURES_LOOKED_AT = 8
 """How many JPEG files after the image are searched for its gain map."""
 _START = b"\xff\xd8\xff"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-_OTHER_CODING = re.compile(r"Sorry|Unsupported|.*not implemented", re.IGNORECASE)
+_OTHER_CODING = re.compile(
+    r"Sorry|Unsupported|.*not implemented|.*Could not determine subsampling", re.IGNORECASE
+)
+"""What libjpeg reads and TurboJPEG does not: arithmetic coding, factors that could be halved."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +167,21 @@ def _pictures(
             start = one.start + 4 + len(mpf.PREFIX)
             pictures = mpf.further(one.payload[len(mpf.PREFIX) :], start, data, size)
             break
-    packets = (one.payload for one in found if one.marker == APP1)
-    listed = any(xmp.lists_gain_map(packet) for packet in packets)
-    if listed and all(one.name != "gain map" for one in pictures):
-        pictures += _gain_map(data, end, pictures)
+    if all(one.name != "gain map" for one in pictures):
+        packets = [one.payload for one in found if one.marker == APP1]
+        listed = any(xmp.lists_gain_map(packet) for packet in packets)
+        iso = any(one.payload.startswith(mpf.GAIN_MAP_URN) for one in found if one.marker == APP2)
+        if listed or iso or any(xmp.tells_of_gain_map(packet) for packet in packets):
+            pictures += _gain_map(data, end, pictures, listed)
     return pictures
 
 
-def _gain_map(data: bytes, end: int, others: Sequence[mpf.Further]) -> Iterator[mpf.Further]:
-    """The gain map that XMP lists, among the JPEG files after the image: by its own metadata.
+def _gain_map(
+    data: bytes, end: int, others: Sequence[mpf.Further], listed: bool
+) -> Iterator[mpf.Further]:
+    """The gain map of which the metadata tell, among the JPEG files after the image: by its own.
 
-    Without such metadata, it is what follows the image, apart from padding.
+    If it is ``listed`` but has no such metadata, it is what follows the image, apart from padding.
     """
     at, plain = end, None
     for _ in range(_PICTURES_LOOKED_AT):
@@ -186,16 +193,23 @@ def _gain_map(data: bytes, end: int, others: Sequence[mpf.Further]) -> Iterator[
             at = within.end
             continue
         behind = data[at:]
-        _, length = _scans(behind, list(segments(behind)))
+        length = _length(behind)
         found = mpf.Further(at, at + length, "gain map")
         if mpf.is_gain_map(behind[:length]):
             yield found
             return
-        if not data[end:at].strip(b"\0"):
+        if listed and not data[end:at].strip(b"\0"):
             plain = found
         at += len(_START)
     if plain is not None:
         yield plain
+
+
+def _length(data: bytes) -> int:
+    """How long the JPEG file is with which the data begin."""
+    *_, last = (None, *segments(data))
+    *_, final = (None, *after_scan(data, last.end)) if last is not None else (None,)
+    return final.start + 2 if final is not None and final.marker == EOI else len(data)
 
 
 def decode(data: bytes, header: Header) -> Pixels | None:

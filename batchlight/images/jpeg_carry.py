@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from batchlight.images import exif, mpf, photoshop, xmp
 from batchlight.images.holed import merge, subtract
+from batchlight.images.jpeg_previews import previews
 from batchlight.images.segments import (
     APP0,
     APP1,
@@ -26,6 +27,8 @@ from batchlight.images.thumbnails import Picture, as_jpeg
 ICC_PREFIX = b"ICC_PROFILE\x00"
 JFIF_PREFIX, JFXX_PREFIX, ADOBE_PREFIX = b"JFIF\x00", b"JFXX\x00", b"Adobe"
 _JUMBF, _C2PA, _JUMBF_HEAD = b"JP", b"c2pa", 128
+_RATIO_IMAGE = b"HDR_RI"
+"""Of JPEG-HDR: like a gain map, from the pixels to those of a wider range."""
 _ADOBE_TRANSFORM = 11
 _EXIF_HEAD = len(exif.PREFIX)
 _JFIF_HEAD = 14
@@ -68,13 +71,16 @@ def take(
     gain_map = "gain map" in left_out
     if gain_map:
         gone |= {id(one) for one in kept if one.payload.startswith(mpf.GAIN_MAP_URN)}
+    ratios = {id(one) for one in with_prefix(kept, APP11, _RATIO_IMAGE)}
+    if ratios:
+        left_out.add("gain map")
     credentials = {id(one) for one in _credentials(kept)}
     if credentials:
         left_out.add("Content Credentials")
     kept = [
         _cleaned(one, gain_map, bool(credentials))
         for one in kept
-        if id(one) not in gone | credentials
+        if id(one) not in gone | ratios | credentials
     ]
     cut = merge(((one.start, one.end) for one in pictures), len(data))
     rest = subtract([(end, len(data))], cut, len(data))
@@ -90,8 +96,10 @@ def put(carried: Carried, coded: bytes, colours: int, picture: Picture) -> tuple
     """
     lost, out = list(carried.left_out), [b"\xff\xd8"]
     replaced: dict[int, list[bytes]] = {}
-    for join in (_resources, _exif_of_parts, _extended_xmp):
-        group, payloads, name = join(carried.segments, picture)
+    joined = [
+        join(carried.segments, picture) for join in (_resources, _exif_of_parts, _extended_xmp)
+    ]
+    for group, payloads, name in (*joined, *_previews(carried.segments, picture)):
         replaced |= {id(one): [] for one in group}
         for first in group[:1]:
             replaced[id(first)] = [segment(first.marker, payload) for payload in payloads]
@@ -175,6 +183,14 @@ def _extended_xmp(found: Sequence[Segment], picture: Picture) -> _Group:
     packet, kept_too = xmp.with_thumbnails(packet, picture)
     lost = None if kept and kept_too else "XMP thumbnail"
     return [*packets, *parts], [xmp.PREFIX + packet, *made], lost
+
+
+def _previews(found: Sequence[Segment], picture: Picture) -> Iterator[_Group]:
+    """Previews of cameras, each in one segment as a new one."""
+    for one in previews(found):
+        new = picture.like(one.jpeg, SEGMENT_MAX - len(one.prefix))
+        parts = [] if new is None else [one.prefix + new]
+        yield one.segments, parts, "preview" if new is None else None
 
 
 def _is_xmp(one: Segment) -> bool:

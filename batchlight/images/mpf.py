@@ -21,6 +21,8 @@ _UNDEFINED = 0
 _KIND_BITS, _CLASS_BITS = 0xFFFFFF, 0xFF0000
 _METADATA_BYTES = 2**17
 """How much of a picture's start is searched for the metadata that identify it."""
+_PICTURES_AT_MOST = 16
+"""Cameras derive a few from the first one. More are not searched, and count as independent."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def further(payload: bytes, base: int, data: bytes, size: tuple[int, int]) -> li
             found.append(Further(len(data), len(data), "picture index"))
             continue
         end = min(start + length, len(data))
-        found.append(Further(start, end, _name(kind, data, start, end, size)))
+        many = len(found) >= _PICTURES_AT_MOST
+        found.append(Further(start, end, None if many else _name(kind, data, start, end, size)))
     return found
 
 

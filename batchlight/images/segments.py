@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
-APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
+APP0, APP1, APP2, APP3, APP4, APP5 = range(0xE0, 0xE6)
+APP11, APP13, APP14, COMMENT = 0xEB, 0xED, 0xEE, 0xFE
 SEGMENT_MAX = 65533
 """Bytes of content; the length field counts itself."""
 

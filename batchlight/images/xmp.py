@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import dataclass
 
 from batchlight.images.thumbnails import Picture
 
@@ -23,12 +24,17 @@ _ROOM_IN_EXTENSION = 2**16
 _ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
 _OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
-_GAIN_MAP_NAMES = rb"(?:hdrgm|HDRGainMap):\w+"
-_PARTS = rb"(?:G?Camera:(?:MotionPhoto|MicroVideo)\w*|G?Container:Directory)"
-"""Names of a motion photo, and of the list of a file's parts."""
-_HAS_GAIN_MAP = re.compile(rb"hdrgm:|HDRGainMap:|hdrgainmap")
+_TRACES_OF_GAIN_MAP = (b"hdrgm:", b"HDRGainMap:", b"hdrgainmap")
 _EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
-_THUMBNAIL = re.compile(rb"(<xmpGImg:image>|xmpGImg:image=\")([^<\"]*)")
+_THUMBNAIL = re.compile(
+    rb"(<([\w.-]+):image\s*>|\s([\w.-]+):image\s*=\s*[\"'])([^<\"']*)",
+)
+"""A picture as an element or an attribute: what is before it, its namespace's prefix, its text."""
+_IMAGE_NAMESPACE = re.compile(
+    rb"xmlns:([\w.-]+)\s*=\s*[\"']http://ns\.adobe\.com/xap/1\.0/g/img/[\"']"
+)
+_IMAGE_PREFIXES = frozenset({b"xmpGImg", b"xapGImg"})
+"""The usual ones, which an extension may use without declaring them; the latter until 2004."""
 _NAMESPACE = re.compile(rb"\sxmlns:([\w.-]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _RDF, _RDF_END = b"<rdf:RDF", b"</rdf:RDF>"
 
@@ -40,6 +46,37 @@ _STUB = (
 )
 
 
+@dataclass(frozen=True)
+class _Properties:
+    """Properties by their names; all searches take time in proportion to a packet's length."""
+
+    marks: tuple[bytes, ...]
+    """One of them is part of each name. Most packets have none, which is known at once."""
+    attribute: re.Pattern[bytes]
+    """With all white space before it, a run of which is tried only from its start."""
+    opening: re.Pattern[bytes]
+    """The start of an opening tag, up to its name."""
+
+    @classmethod
+    def of(cls, name: bytes, *marks: bytes) -> _Properties:
+        """Those whose names match a pattern."""
+        return cls(
+            marks,
+            re.compile(rb"(?<!\s)\s++" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"),
+            re.compile(rb"<(" + name + rb")(?=[\s/>])"),
+        )
+
+
+_OF_GAIN_MAPS = _Properties.of(rb"(?:hdrgm|HDRGainMap):\w+", b"hdrgm:", b"HDRGainMap:")
+_OF_PARTS = _Properties.of(
+    rb"(?:G?Camera:(?:MotionPhoto|MicroVideo)\w*|G?Container:Directory)",
+    *(b"Camera:M", b"Container:Directory"),
+)
+"""Of a motion photo, and the list of a file's parts."""
+_PROVENANCE = _Properties.of(rb"dcterms:provenance", b"dcterms:provenance")
+_HAS_EXTENSION = _Properties.of(rb"xmpNote:HasExtendedXMP", b"xmpNote:HasExtendedXMP")
+
+
 def upright(packet: bytes | None) -> bytes | None:
     """The same with orientation 1, which some readers use if EXIF has none."""
     return None if packet is None else _ORIENTATION.sub(rb"\g<1>1", packet)
@@ -47,7 +84,7 @@ def upright(packet: bytes | None) -> bytes | None:
 
 def tells_of_gain_map(packet: bytes) -> bool:
     """Whether it describes a gain map: its parameters, or a gain map among the file's items."""
-    return bool(_HAS_GAIN_MAP.search(packet)) or lists_gain_map(packet)
+    return any(trace in packet for trace in _TRACES_OF_GAIN_MAP) or lists_gain_map(packet)
 
 
 def lists_gain_map(packet: bytes) -> bool:
@@ -57,27 +94,30 @@ def lists_gain_map(packet: bytes) -> bool:
 
 def without_gain_map(packet: bytes) -> bytes:
     """Without the parameters of a gain map, and without the entry that points to it."""
-    return _without_property(_without_items(packet), _GAIN_MAP_NAMES)
+    return _without(_OF_GAIN_MAPS, _without_items(packet))
 
 
 def without_provenance(packet: bytes) -> bytes:
     """Without the pointer to a C2PA manifest."""
-    return _without_property(packet, rb"dcterms:provenance")
+    return _without(_PROVENANCE, packet)
 
 
 def of_a_single_picture(packet: bytes) -> bytes:
     """Without pointers to parts that only the original file contains."""
-    return without_gain_map(without_provenance(_without_property(packet, _PARTS)))
+    return without_gain_map(without_provenance(_without(_OF_PARTS, packet)))
 
 
 def _without_items(packet: bytes) -> bytes:
     """Without gain maps in lists of the file's parts."""
+    if not lists_gain_map(packet):
+        return packet
     out, at = bytearray(), 0
     while (start := packet.find(_ITEM, at)) >= 0:
         out += packet[at:start]
-        tag_end, closing = packet.find(b">", start), packet.find(_ITEM_END, start)
+        tag_end = packet.find(b">", start)
         closed = packet[tag_end - 1 : tag_end] == b"/"
-        if tag_end < 0 or (closing < 0 and not closed):
+        closing = tag_end if closed else packet.find(_ITEM_END, start)
+        if tag_end < 0 or closing < 0:
             return bytes(out + packet[start:])
         end = tag_end + 1 if closed else closing + len(_ITEM_END)
         if not _OF_GAIN_MAP.search(packet, start, end):
@@ -86,17 +126,21 @@ def _without_items(packet: bytes) -> bytes:
     return bytes(out + packet[at:])
 
 
-def _without_property(packet: bytes, name: bytes) -> bytes:
-    """Without attributes and elements of a name, given as a pattern."""
-    packet = re.sub(rb"\s+" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
-    opening, out, at = re.compile(rb"<(" + name + rb")(?=[\s/>])[^>]*>"), bytearray(), 0
-    while found := opening.search(packet, at):
-        closing = b"</" + found[1] + b">"
-        end = found.end() if found[0].endswith(b"/>") else packet.find(closing, found.end())
-        if end < 0:
+def _without(names: _Properties, packet: bytes) -> bytes:
+    """Without attributes and elements of these names."""
+    if not any(mark in packet for mark in names.marks):
+        return packet
+    packet = names.attribute.sub(b"", packet)
+    out, at = bytearray(), 0
+    while found := names.opening.search(packet, at):
+        tag_end = packet.find(b">", found.end())
+        closed = packet[tag_end - 1 : tag_end] == b"/"
+        closing = b"" if closed else b"</" + found[1] + b">"
+        end = tag_end + 1 if closed else packet.find(closing, tag_end + 1)
+        if tag_end < 0 or end < 0:
             break
         out += packet[at : found.start()]
-        at = end if found[0].endswith(b"/>") else end + len(closing)
+        at = end + len(closing)
     return bytes(out + packet[at:])
 
 
@@ -105,11 +149,16 @@ def with_thumbnails(packet: bytes, picture: Picture, room: int = 0) -> tuple[byt
 
     ``room``: bytes by which a new one may be longer than the old one.
     """
+    if b":image" not in packet:
+        return packet, True
     kept = True
+    prefixes = _IMAGE_PREFIXES | {found[1] for found in _IMAGE_NAMESPACE.finditer(packet)}
 
     def remade(found: re.Match[bytes]) -> bytes:
         nonlocal kept
-        text = found[2].replace(b"&#xA;", b"").replace(b"&#10;", b"")
+        if (found[2] or found[3]) not in prefixes:
+            return found[0]
+        text = found[4].replace(b"&#xA;", b"").replace(b"&#10;", b"")
         try:
             old = base64.b64decode(text)
         except ValueError:
@@ -134,9 +183,9 @@ def joined(packet: bytes, parts: list[bytes]) -> tuple[bytes, bool]:
     ``parts``: what follows the prefix of each extension segment.
     """
     identifier = extension_of(packet)
-    plain = _without_property(packet, rb"xmpNote:HasExtendedXMP")
     if identifier is None:
         return packet, not parts
+    plain = _without(_HAS_EXTENSION, packet)
     extension = _assembled(parts, identifier)
     start = extension.find(b">", extension.find(_RDF)) + 1
     end, target = extension.rfind(_RDF_END), plain.rfind(_RDF_END)

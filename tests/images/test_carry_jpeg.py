@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -121,6 +122,16 @@ def test_photoshops_thumbnail_is_made_anew(number: int) -> None:
     assert new[2].payload == parts.IPTC
     assert mean(new[1].payload[28:]) == pytest.approx(parts.BRIGHT, abs=3)
     assert struct.unpack(">I", new[1].payload[20:24])[0] == len(new[1].payload) - 28
+
+
+def test_only_so_many_thumbnails_are_made() -> None:
+    """Each takes as long as it says it is large, and a few bytes may say so."""
+    huge = struct.pack(">IIIIIIHH", 1, 1700, 1700, 0, 0, 0, 24, 1)
+    blocks = parts.resource(0x040C, huge) * 1000
+    began = time.monotonic()
+    out = brightened(parts.jpeg(segment(0xED, parts.PHOTOSHOP + blocks)))
+    assert time.monotonic() - began < 5
+    assert out.lost == ("Photoshop thumbnail",)
 
 
 def test_jfifs_thumbnail_is_made_anew() -> None:

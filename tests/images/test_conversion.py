@@ -25,7 +25,8 @@ from tests.support.image_checks import assert_looks_like, refusal
 from tests.support.image_files import ICC, again, opened, patches, read, saved
 
 OTHERS: list[Format] = ["png", "webp", "tiff", "avif"]
-P3 = [struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)]
+P3_XY = (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+P3 = [struct.pack(">8I", 31270, 32900, *(round(100_000 * value) for value in P3_XY))]
 
 
 def shown(data: bytes) -> Image.Image:
@@ -188,6 +189,31 @@ def test_profiles_whose_parts_are_numbered_oddly() -> None:
     assert missing.lost == ("damaged colour profile",)
     damaged = with_chunks(PLAIN, [(b"iCCP", b"ICC\0\0" + zlib.compress(ICC)[:50])])
     assert brightened(damaged, "jpeg").lost == ("damaged colour profile",)
+
+
+def test_a_colour_profile_of_a_gray_picture_becomes_a_gray_one() -> None:
+    """As PNG demands; in gray, only the curve counts."""
+    gray = Image.fromarray(parts.DARK).convert("L")
+    linear = colour.profile(colour.Colours((0.31, 0.33, *P3_XY), (1.0,))) or b""
+    source = saved(gray, "JPEG", icc_profile=linear)
+    for target in ("png", "tiff", "avif"):
+        out = brightened(source, target)
+        assert out.lost == ()
+        assert opened(out.data).info["icc_profile"] == colour.gray_profile((1.0,))
+    assert opened(again(source, "webp")).info["icc_profile"] == linear
+    differing = linear.replace(b"bTRC", b"bXXX")
+    assert (
+        refusal(lambda: again(saved(gray, "JPEG", icc_profile=differing), "png")) == "unsupported"
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("target", OTHERS)
+def test_a_profile_of_other_channels_than_the_pixels_is_named(mode: str, target: Format) -> None:
+    cmyk = ICC.replace(b"RGB ", b"CMYK", 1)
+    out = brightened(saved(opened(parts.jpeg()).convert(mode), "JPEG", icc_profile=cmyk), target)
+    assert out.lost == ("damaged colour profile",)
+    assert "icc_profile" not in opened(out.data).info
 
 
 def test_a_gray_profile_becomes_one_of_colours() -> None:

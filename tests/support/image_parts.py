@@ -15,11 +15,13 @@ from PIL import Image
 
 from batchlight.images.boxes import box, boxes, full_box
 from batchlight.images.segments import segment
+from batchlight.images.thumbnails import Picture
 from tests.support.helpers import dark_image
 from tests.support.image_files import ICC, saved
 
 WIDTH, HEIGHT = 96, 64
 DARK = cv2.cvtColor(dark_image(7, HEIGHT, WIDTH), cv2.COLOR_BGR2RGB)
+PICTURE = Picture(DARK)
 THUMBNAIL = 48, 32
 BRIGHT = 200
 """The value that tests enhance every sample to."""
