@@ -299,8 +299,8 @@ def _failed(item: Input, failure: Failure) -> FailedImage:
 
 def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
     """Where the page goes, checked to be writable. Raises ``UsageError``."""
-    suffix = ".png" if png else ".html"
-    target = Location.parse(page or f"preview{suffix}")
+    suffixes = (".png",) if png else (".html", ".png")
+    target = Location.parse(page or f"preview{suffixes[0]}")
     if target.remote:
         open_storage(target.parent).check(writable=True)
     elif os.path.isdir(target.path):
@@ -313,9 +313,9 @@ def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:
         raise UsageError(f"no permission to write to {target.parent}; choose another --output")
     else:
         require_replaceable(target.path)
-    if not target.name.lower().endswith(suffix):
-        kind = "with --png" if png else "without --png"
-        raise UsageError(f"{kind}, --output must end in {suffix}, but is {target}")
+    if not target.name.lower().endswith(suffixes):
+        given = "with --png, " if png else ""
+        raise UsageError(f"{given}--output must end in {' or '.join(suffixes)}, but is {target}")
     return target
 
 

@@ -174,7 +174,7 @@ def test_if_all_fail_it_says_so(tmp_path: Path) -> None:
         (["--output", "nowhere/page.html"], "there is no folder"),
         (["--output", "in"], "is a folder; name a file in it"),
         (["--png", "--output", "page.html"], "--output must end in .png"),
-        (["--output", "photos.csv"], "without --png, --output must end in .html"),
+        (["--output", "photos.csv"], "--output must end in .html or .png"),
         (["--include", "nothing"], "leave none of "),
         (["--images", "0"], "--images is 0, but must be from 1 to 24"),
         (["--setting", "omega=2"], "--omega is '2'"),

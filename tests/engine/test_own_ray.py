@@ -253,7 +253,7 @@ def test_the_ray_client_is_refused_before_anything_is_written(
 ) -> None:
     write_images(tmp_path / "in", 1)
     for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1"):
-        words = ("--input", tmp_path / "in", "--address", address, "--workers", 0)
+        words = ("--input", tmp_path / "in", "--address", address)
         done = batchlight_here("run", *words)
         assert done.returncode == 2
         assert "must not hold credentials" in done.stderr
