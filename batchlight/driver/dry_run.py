@@ -90,7 +90,7 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     config = as_begun(config, state)
     fingerprints = fingerprints_of(config, model)
     left, rest_of = 0, None
-    stored = plan_to_finish(config, fingerprints, inputs, output, state)
+    stored = plan_to_finish(config, fingerprints, inputs, output, storage, state)
     if stored is not None:
         left = rows_left(storage, state)
         # So far, everything that was to be overwritten has been.

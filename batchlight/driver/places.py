@@ -12,9 +12,10 @@ from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.plan import Plan
 from batchlight.output.state import OutputState
+from batchlight.output.summary import require_own
 from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
-from batchlight.storage import Location
+from batchlight.storage import Location, Storage
 from batchlight.storage.folders import require_possible
 from batchlight.storage.pacing import paced
 
@@ -100,14 +101,17 @@ def plan_to_finish(
     fingerprints: Mapping[Method, Fingerprint],
     inputs: InputSet,
     output: Location,
+    storage: Storage,
     state: OutputState,
 ) -> Plan | None:
     """The stored plan that a run finishes before it lists anew, if there is one.
 
-    Raises ``UsageError`` if the run would mix its results with those of another job.
+    Raises ``UsageError`` if the run would mix its results with those of another job, or replace
+    files that are of none.
     """
     plan = state.plan
     if plan is None:
+        require_own(storage, output)
         return None
     root = str(inputs.root)
     if config.overwrite:

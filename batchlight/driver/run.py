@@ -120,8 +120,7 @@ class _Run:
         self.lock = lock
         self.display: ProgressDisplay = make_display(config.progress)
         self.started_at = datetime.now(UTC)
-        self.state: OutputState
-        """As last read, or as left by this run."""
+        self.state: OutputState  # as last read, or as left by this run
         self.counts = PlanCounts()
         self._unlisted = Tally()
         """Rows that this run has made and that do not count."""
@@ -177,7 +176,8 @@ class _Run:
         self.state = drop_orphaned_parts(self.storage, OutputState.load(self.storage))
         self.config = as_begun(self.config, self.state)
         self.fingerprints = fingerprints_of(self.config, self.model)
-        plan = plan_to_finish(self.config, self.fingerprints, self.inputs, self.output, self.state)
+        where = self.inputs, self.output, self.storage, self.state
+        plan = plan_to_finish(self.config, self.fingerprints, *where)
         if plan is None:
             return False
         self.counts = plan.counts

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchlight._version import __version__
 from batchlight.config import JobConfig
-from batchlight.errors import ExitCode, counted, in_bytes, shown
+from batchlight.errors import ExitCode, StorageError, UsageError, counted, in_bytes, shown
 from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.layout import REPORT, SUMMARY, state_trouble
@@ -239,6 +239,36 @@ def read_summary(storage: Storage) -> Summary | None:
     except FileNotFoundError:
         return None
     return parse(Summary, data, SUMMARY, advice="the next run writes it anew")
+
+
+def require_own(storage: Storage, output: Location) -> None:
+    """Raise ``UsageError`` if a first run would replace a summary or report that no run has made.
+
+    Those of an output whose plans were removed are its own.
+    """
+    for path, is_own in ((SUMMARY, _is_summary), (REPORT, _is_report)):
+        try:
+            with state_trouble(path):
+                data = storage.read(path)
+        except FileNotFoundError:
+            continue
+        if not is_own(data):
+            raise UsageError(
+                f"{output} holds a {path} that is not of batchlight and would be replaced; "
+                "move it, or choose another --output"
+            )
+
+
+def _is_summary(data: bytes) -> bool:
+    try:
+        parse(Summary, data, SUMMARY)
+    except StorageError:
+        return False
+    return True
+
+
+def _is_report(data: bytes) -> bool:
+    return b"batchlight" in data
 
 
 def package_versions() -> dict[str, str]:

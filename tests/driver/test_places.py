@@ -179,6 +179,27 @@ def test_a_file_in_place_of_a_folder_of_an_output(photos: Path) -> None:
     assert f"cannot write to {out}: not a directory; remove what is there in" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("summary.json", '{"a": 1}'), ("report.html", "<p>my report</p>")]
+)
+def test_what_is_of_somebody_else_is_not_replaced(photos: Path, name: str, content: str) -> None:
+    out = photos.parent / "out"
+    out.mkdir()
+    (out / name).write_text(content)
+    for command_ in ("plan", "run"):
+        done = batchlight_here(command_, "--input", photos, "--output", out)
+        assert done.returncode == 2
+        assert f"{out} holds a {name} that is not of batchlight" in done.stderr
+        assert tree(out) == {name: content.encode()}
+
+
+def test_an_output_without_its_plans_begins_anew(photos: Path) -> None:
+    out = photos.parent / "out"
+    assert run("--input", photos, "--output", out, "--workers", 0).returncode == 0
+    shutil.rmtree(out / "_batchlight")
+    assert run("--input", photos, "--output", out, "--workers", 0).returncode == 0
+
+
 def test_a_read_only_output(photos: Path) -> None:
     out = photos.parent / "closed"
     with mounted(out, "size=16m,ro") as mount:
