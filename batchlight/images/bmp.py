@@ -83,7 +83,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
             raise ImageError(
                 ErrorCode.CORRUPT, f"the header is damaged: masks of {layout.bits} bits"
             )
-        mode = "RGBA" if len(layout.masks) == 4 and layout.masks[3] else "RGB"
+        mode = "RGBA" if layout.has_alpha else "RGB"
     else:
         with Image.open(io.BytesIO(whole), formats=["BMP"]) as image:
             mode = image.mode

@@ -93,7 +93,7 @@ def _unused(data: bytes, layout: Layout) -> tuple[bool, bytes]:
     if not layout.unused or len(data) < layout.start + size:
         return False, b""
     stored = memoryview(data)[layout.start : layout.start + size]
-    is_byte = layout.unused == FOURTH
+    is_byte = layout.unused == FOURTH and not layout.has_alpha
     if is_byte:
         bits: Pixels = np.frombuffer(stored, np.uint8).reshape(height, -1)[:, 3::4]
     else:

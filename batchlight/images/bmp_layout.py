@@ -44,6 +44,11 @@ class Layout:
         return (self.width * self.bits + 31) // 32 * 4
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether it has a mask of alpha."""
+        return len(self.masks) == len(MASKS) and self.masks[-1] != 0
+
+    @property
     def unused(self) -> int:
         """The bits of a pixel of 16 or 32 bits that no channel has."""
         if self.bits not in (16, 32) or self.compression not in (RGB, BITFIELDS, ALPHA_BITFIELDS):

@@ -96,6 +96,16 @@ def test_bytes_beside_masks_of_any_order() -> None:
     )
 
 
+def test_bytes_beside_an_alpha_within_the_colours_are_named() -> None:
+    """A damaged mask; the pixels have four samples already."""
+    source = with_unused(200, 0xFF0000, 0xFF00, 0xFF, 0xFF00)
+    source = source[:30] + struct.pack("<I", 6) + source[34:]
+    assert read(source).alpha is not None
+    out = brightened(source)
+    assert out.lost == ("unused bits",)
+    assert read(out.data).alpha is not None
+
+
 def test_bits_beside_the_colours_are_named() -> None:
     assert brightened(with_unused(200, 0x3FF00000, 0xFFC00, 0x3FF)).lost == ("unused bits",)
     noise = samples(3).tobytes()[:96]
