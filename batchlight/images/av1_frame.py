@@ -17,10 +17,12 @@ _TILE_WIDTH, _TILE_AREA, _TILES_ACROSS = 4096, 4096 * 2304, 64
 """Upper limits for a tile, in pixels, and for the number of tiles in each direction."""
 
 
-def is_lossless(stream: bytes) -> bool:
-    """Whether the first frame is a still picture without quantization; False if in doubt."""
-    sequence = av1.sequence(stream, 0)
-    if sequence is None or not sequence.short:
+def is_lossless(stream: bytes, sequence: Sequence) -> bool:
+    """Whether the first frame is a still picture without quantization; False if in doubt.
+
+    ``sequence``: the stream's own.
+    """
+    if not sequence.short:
         return False
     for kind, start in av1.units(stream, 0, _LOOKED_AT):
         if kind in (_FRAME_HEADER, _FRAME):

@@ -66,10 +66,10 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 def _stream(coded: bytes) -> Stream:
     """What a stream states."""
     found = av1.sequence(coded, 0)
-    lossless = av1_frame.is_lossless(coded)
-    if found is None or found.points == _NO_POINTS:
-        return Stream(None, lossless)
-    return Stream(Cicp(*found.points, found.full_range), lossless)
+    if found is None:
+        return Stream()
+    points = None if found.points == _NO_POINTS else Cicp(*found.points, found.full_range)
+    return Stream(points, av1_frame.is_lossless(coded, found))
 
 
 def decode(data: bytes, header: Header) -> Pixels:

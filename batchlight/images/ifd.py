@@ -38,6 +38,8 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 1
 ENTRIES_AT_MOST = 4096
 """Limit for one directory; a damaged count must not make us read on."""
 
+LONG_MAX = 2**32 - 1
+
 INTEGERS_AT_MOST = 2**22
 """Limit for the values of one tag, each of which takes many times its size in memory."""
 

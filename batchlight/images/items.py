@@ -131,9 +131,7 @@ def read(data: bytes, start: int, end: int) -> Items:
 def _entries(iinf: bytes) -> Iterator[tuple[int, Item]]:
     reader = Reader(iinf)
     version = reader.integer(4) >> 24
-    count = reader.integer(4 if version else 2)
-    if count > ITEMS_MAX:
-        raise ValueError(f"{count} items")
+    _at_most(reader.integer(4 if version else 2), ITEMS_MAX, "items")
     rest = reader.rest()
     for one in boxes(rest):
         if one.kind != b"infe":

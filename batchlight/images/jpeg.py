@@ -169,9 +169,9 @@ def _pictures(
             break
     if all(one.name != "gain map" for one in pictures):
         packets = [one.payload for one in found if one.marker == APP1]
-        listed = any(xmp.lists_gain_map(packet) for packet in packets)
-        iso = any(one.payload.startswith(mpf.GAIN_MAP_URN) for one in found if one.marker == APP2)
-        if listed or iso or any(xmp.tells_of_gain_map(packet) for packet in packets):
+        iso = jpeg_carry.with_prefix(found, APP2, mpf.GAIN_MAP_URN)
+        if iso or any(map(xmp.tells_of_gain_map, packets)):
+            listed = any(map(xmp.lists_gain_map, packets))
             pictures += _gain_map(data, end, pictures, listed)
     return pictures
 

@@ -56,18 +56,20 @@ def _preview(found: Sequence[Segment]) -> Preview | None:
     prefix = _prefix(first)
     if prefix is None:
         return None
-    start = first.payload[len(prefix) :]
-    preview, data, marker = Preview(found[:1], prefix, start), start, first.marker
-    for count, further in enumerate(found[1:], 2):
-        if further.marker != _FOLLOWING.get(marker) or further.payload.startswith(_OTHERS):
-            break
-        if _prefix(further) is not None or _is_whole(data):
-            break
-        data, marker = data + further.payload, further.marker
-        if _is_whole(data):
-            # Otherwise, what follows is something else.
-            preview = Preview(found[:count], prefix, data)
-    return None if jpeg_size(preview.jpeg) is None else preview
+    data, count = first.payload[len(prefix) :], 1
+    is_whole = _is_whole(data)
+    while not is_whole and count < len(found) and _goes_on(found[count - 1], found[count]):
+        data, count = data + found[count].payload, count + 1
+        is_whole = _is_whole(data)
+    if not is_whole:  # what follows is something else
+        data, count = first.payload[len(prefix) :], 1
+    return None if jpeg_size(data) is None else Preview(found[:count], prefix, data)
+
+
+def _goes_on(before: Segment, one: Segment) -> bool:
+    """Whether a segment may go on with the preview in the one before it."""
+    is_next = one.marker == _FOLLOWING.get(before.marker)
+    return is_next and not one.payload.startswith(_OTHERS) and _prefix(one) is None
 
 
 def _prefix(one: Segment) -> bytes | None:

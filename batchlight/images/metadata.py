@@ -21,7 +21,6 @@ _SCALES = (1, 10, 100, 1000)
 """Denominators of a fraction, from coarse to fine."""
 _FINE_SCALE, _LITTLE = 10**6, 1
 """The denominator for values below a limit."""
-_INTEGER_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def density_tags(structure: ifd.Structure, density: tuple[float, float]) -> dict
 
 def _fraction(value: float) -> tuple[int, int] | None:
     """A number as a fraction of 32-bit integers; None if it is too large, or all but zero."""
-    fitting = [scale for scale in _SCALES if round(value * scale) <= _INTEGER_MAX]
+    fitting = [scale for scale in _SCALES if round(value * scale) <= ifd.LONG_MAX]
     scale = _FINE_SCALE if value < _LITTLE else max(fitting, default=0)
     numerator = round(value * scale)
     return (numerator, scale) if numerator else None

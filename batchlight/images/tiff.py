@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images import tiff_file, tiff_metadata, tiff_pixels, tiff_texts
@@ -26,10 +27,11 @@ _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType."""
 _OVERVIEWS_MAX = 64
 _PLACES = (
-    *(tags.STRIP_OFFSETS, tags.STRIP_BYTES, tags.TILE_OFFSETS, tags.TILE_BYTES),
-    *(tags.JPEG_THUMBNAIL, tags.JPEG_THUMBNAIL_BYTES),
+    (tags.STRIP_OFFSETS, tags.STRIP_BYTES),
+    (tags.TILE_OFFSETS, tags.TILE_BYTES),
+    (tags.JPEG_THUMBNAIL, tags.JPEG_THUMBNAIL_BYTES),
 )
-"""Tags that say where pixels are."""
+"""Pairs of tags that say where pixels are."""
 _PLACES_BYTES = 2**25
 """How many bytes these may have in all pages to be left out."""
 _POINTERS = (34665, 34853, 40965)
@@ -152,7 +154,7 @@ def _apart(structure: Structure, derived: list[Directory]) -> Iterator[Directory
     """The pages to be left out; raises if they share the lists of where their pixels are."""
     left = min(len(structure.data), _PLACES_BYTES)
     for directory in derived:
-        left -= sum(directory.entries[t].nbytes for t in _PLACES if t in directory.entries)
+        left -= sum(directory.entries[t].nbytes for t in chain(*_PLACES) if t in directory.entries)
         if left < 0:
             raise StructureError("overviews overlap")
         yield directory
@@ -160,7 +162,7 @@ def _apart(structure: Structure, derived: list[Directory]) -> Iterator[Directory
 
 def _pixels_of(structure: Structure, directory: Directory) -> Iterator[Range]:
     """Where the pixels of a page to be left out are."""
-    for starts, lengths in zip(_PLACES[::2], _PLACES[1::2], strict=True):
+    for starts, lengths in _PLACES:
         found = directory.entries.get(starts), directory.entries.get(lengths)
         if found[0] is not None and found[1] is not None:
             pairs = zip(structure.integers(found[0]), structure.integers(found[1]), strict=False)

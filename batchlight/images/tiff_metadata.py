@@ -20,7 +20,6 @@ _TRANSFER, _WHITE, _PRIMARIES, _BLACK_AND_WHITE = 301, 318, 319, 532
 _COLOURED = frozenset({layout.RGB, layout.PALETTE, layout.YCBCR})
 _SCALES = (10**3, 10**6, 10**9, 10**13)
 """By which fractions are multiplied to whole numbers; the last is enough for any."""
-_INTEGER_MAX = 2**32 - 1
 _GAMMA = 2.2
 """Of a file without a transfer function. Source: TIFF, revision 6.0, section 20."""
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
@@ -107,7 +106,7 @@ def _aspect(structure: Structure, directory: Directory) -> tuple[int, int] | Non
         return None
     scale = next(one for one in _SCALES if min(x, y) * one >= _SCALES[0])
     aspect = round(x * scale), round(y * scale)
-    return None if aspect[0] == aspect[1] else ratio_within(aspect, _INTEGER_MAX)
+    return None if aspect[0] == aspect[1] else ratio_within(aspect, ifd.LONG_MAX)
 
 
 def as_exif(structure: Structure, directory: Directory) -> tuple[bytes | None, set[str]]:

@@ -10,7 +10,7 @@ import re
 
 from batchlight.images import ifd
 from batchlight.images import tiff_layout as tags
-from batchlight.images.ifd import Directory, NewTag, Structure, StructureError
+from batchlight.images.ifd import Directory, NewTag, Structure
 from batchlight.images.pixels import Pixels
 from batchlight.images.tiff_layout import Layout
 
@@ -41,10 +41,7 @@ def pictures(structure: Structure, directory: Directory, layout: Layout) -> int:
 
 
 def _text(structure: Structure, entry: ifd.Entry) -> bytes:
-    try:
-        return structure.raw(entry)
-    except StructureError:
-        return b""
+    return structure.raw(entry) if structure.holds(entry) else b""
 
 
 def _claimed(text: bytes, samples: int) -> int:
