@@ -111,7 +111,8 @@ def plan_to_finish(
     """
     plan = state.plan
     if plan is None:
-        require_own(storage, output)
+        if not config.overwrite:
+            require_own(storage, output, config.method)
         return None
     root = str(inputs.root)
     if config.overwrite:

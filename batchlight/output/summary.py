@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchlight._version import __version__
-from batchlight.config import JobConfig
+from batchlight.config import JobConfig, Method
 from batchlight.errors import ExitCode, StorageError, UsageError, counted, in_bytes, shown
 from batchlight.images.names import passed_over_in_words
 from batchlight.output.documents import Document, parse, serialise
@@ -241,11 +241,12 @@ def read_summary(storage: Storage) -> Summary | None:
     return parse(Summary, data, SUMMARY, advice="the next run writes it anew")
 
 
-def require_own(storage: Storage, output: Location) -> None:
-    """Raise ``UsageError`` if a first run would replace a summary or report that no run has made.
+def require_own(storage: Storage, output: Location, methods: Sequence[Method]) -> None:
+    """Raise ``UsageError`` if a first run would replace files that no run has made.
 
-    Those of an output whose plans were removed are its own.
+    Those of an output whose plans were removed are its own, which its summary shows.
     """
+    finished = False
     for path, is_own in ((SUMMARY, _is_summary), (REPORT, _is_report)):
         try:
             with state_trouble(path):
@@ -253,10 +254,18 @@ def require_own(storage: Storage, output: Location) -> None:
         except FileNotFoundError:
             continue
         if not is_own(data):
-            raise UsageError(
-                f"{output} holds a {path} that is not of batchlight and would be replaced; "
-                "move it, or choose another --output"
-            )
+            raise _foreign(output, f"a {path}")
+        finished = True
+    for method in () if finished else methods:
+        if storage.names(method) or storage.folders(method):
+            raise _foreign(output, f"a folder {method}")
+
+
+def _foreign(output: Location, what: str) -> UsageError:
+    return UsageError(
+        f"{output} holds {what} that is not of batchlight and would be replaced; "
+        "move it, choose another --output, or replace it with --overwrite"
+    )
 
 
 def _is_summary(data: bytes) -> bool:

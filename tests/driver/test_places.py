@@ -180,17 +180,26 @@ def test_a_file_in_place_of_a_folder_of_an_output(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("summary.json", '{"a": 1}'), ("report.html", "<p>my report</p>")]
+    ("name", "what"),
+    [
+        ("summary.json", "a summary.json"),
+        ("report.html", "a report.html"),
+        ("classical/mine.jpg", "a folder classical"),
+        ("classical/a/0000.jpg", "a folder classical"),
+    ],
 )
-def test_what_is_of_somebody_else_is_not_replaced(photos: Path, name: str, content: str) -> None:
+def test_what_is_of_somebody_else_is_not_replaced(photos: Path, name: str, what: str) -> None:
     out = photos.parent / "out"
-    out.mkdir()
-    (out / name).write_text(content)
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    where = ("--input", photos, "--output", out)
     for command_ in ("plan", "run"):
-        done = batchlight_here(command_, "--input", photos, "--output", out)
+        done = batchlight_here(command_, *where)
         assert done.returncode == 2
-        assert f"{out} holds a {name} that is not of batchlight" in done.stderr
-        assert tree(out) == {name: content.encode()}
+        assert f"{out} holds {what} that is not of batchlight" in done.stderr
+        assert tree(out) == {name: b"mine"}
+    assert run(*where, "--workers", 0, "--overwrite").returncode == 0
+    assert len(outcomes(out)) == IMAGES
 
 
 def test_an_output_without_its_plans_begins_anew(photos: Path) -> None:
