@@ -7,7 +7,11 @@ A guided filter whose guide is the image itself (He, Sun and Tang, "Guided Image
 
 once for luminance and once for colour, which is smoothed more, since its noise is more visible than
 a loss of detail. Statistics are taken from cells of 4 x 4 pixels and their eight neighbours, and
-the coefficients are interpolated (He and Sun, "Fast Guided Filter", 2015).
+the coefficients are interpolated (He and Sun, "Fast Guided Filter", 2015). A neighbour counts less
+the more its luminance differs, so that a star or a lamp does not pass for texture in the sky around
+it. With the difference d of the cells' means:
+
+    weight = (s^2 / (s^2 + d^2))^2
 
 All arithmetic is float32 without fused operations, so that all CPUs give the same pixels. Loops are
 written to be vectorized: no branches, few arrays each.
@@ -25,14 +29,14 @@ from batchlight.images.pixels import LUMINANCE, Pixels
 CELL = 4
 """Side of a cell, in pixels. ``_spread`` is written for this size."""
 
-ROWS = (0, 3)
-"""Rows of a cell that statistics are taken from: all four separate noise no better."""
-
 LUMINANCE_NOISE = 1.5 / 255
 """n, standard deviation of the luminance noise, on 0..1."""
 
 COLOUR_NOISE = 8 / 255
 """n for colour: for the length of (blue, green, red) - luminance, on 0..1."""
+
+SIMILAR = 2 * LUMINANCE_NOISE
+"""s: a neighbouring cell whose mean luminance differs by this much has a weight of 1/4."""
 
 STATISTICS = 5
 """Per cell: means of blue, green, red, luminance squared, and colour's length squared."""
@@ -46,7 +50,7 @@ BLUE, GREEN, RED = (np.float32(weight) for weight in LUMINANCE)
 ZERO, ONE = np.float32(0), np.float32(1)
 _NEAR, _FAR = np.float32(1 / 8), np.float32(3 / 8)
 """Weights of a neighbouring cell for the pixels of a cell, by distance from its centre."""
-_OF_CELL, _OF_WINDOW = np.float32(1 / (len(ROWS) * CELL)), np.float32(1 / 9)
+_OF_CELL = np.float32(1 / CELL**2)
 
 
 def estimate_by_cells(rows: Pixels, width: int, rgb: bool) -> Float32:
@@ -59,8 +63,10 @@ def estimate_by_cells(rows: Pixels, width: int, rgb: bool) -> Float32:
     cells = (-(-rows.shape[0] // CELL), STATISTICS, -(-width // CELL) + 2)
     statistics, coefficients = np.empty(cells, np.float32), np.empty(cells, np.float32)
     _describe(rows, width, rgb, statistics)
-    noise, colour_noise = (LUMINANCE_NOISE * top) ** 2, (COLOUR_NOISE * top) ** 2
-    _fit(statistics, np.float32(noise), np.float32(colour_noise), coefficients)
+    noise, colour_noise, similar = (
+        np.float32((deviation * top) ** 2) for deviation in (LUMINANCE_NOISE, COLOUR_NOISE, SIMILAR)
+    )
+    _fit(statistics, noise, colour_noise, similar, coefficients)
     return coefficients
 
 
@@ -110,12 +116,12 @@ def _describe(rows: Pixels, width: int, rgb: bool, statistics: Float32) -> None:
     + 2), the cells at both ends twice. Cells that the border cuts repeat its pixels.
     """
     whole = CELL * (statistics.shape[2] - 2)
-    blue = np.empty((len(ROWS), whole), rows.dtype)
+    blue = np.empty((CELL, whole), rows.dtype)
     green, red = np.empty_like(blue), np.empty_like(blue)
     columns = np.empty((STATISTICS, whole), np.float32)
     for cell in range(statistics.shape[0]):
-        for i, below in enumerate(ROWS):
-            row = rows[min(CELL * cell + below, rows.shape[0] - 1)]
+        for i in range(CELL):
+            row = rows[min(CELL * cell + i, rows.shape[0] - 1)]
             split(row, (blue[i, :width], green[i, :width], red[i, :width]), rgb)
             for plane in (blue, green, red):
                 plane[i, width:] = plane[i, width - 1]
@@ -128,13 +134,18 @@ def _describe(rows: Pixels, width: int, rgb: bool, statistics: Float32) -> None:
 def _describe_columns(blue: Pixels, green: Pixels, red: Pixels, columns: Float32) -> None:
     """The sums of the statistics over the rows of a cell, for each column of pixels.
 
-    ``blue``, ``green``, ``red``: (``len(ROWS)``, width).
+    ``blue``, ``green``, ``red``: (``CELL``, width).
     """
-    pair = (blue[0], green[0], red[0]), (blue[1], green[1], red[1])
+    rows = (
+        (blue[0], green[0], red[0]),
+        (blue[1], green[1], red[1]),
+        (blue[2], green[2], red[2]),
+        (blue[3], green[3], red[3]),
+    )
     blues, greens, reds, greys, colours = columns[0], columns[1], columns[2], columns[3], columns[4]
     for x in range(blues.size):
         sum_blue, sum_green, sum_red, sum_grey, sum_colour = ZERO, ZERO, ZERO, ZERO, ZERO
-        for one, two, three in pair:
+        for one, two, three in rows:
             b, g, r = np.float32(one[x]), np.float32(two[x]), np.float32(three[x])
             y = BLUE * b + GREEN * g + RED * r
             sum_blue += b
@@ -163,17 +174,24 @@ def _mean_of_cells(columns: Float32, means: Float32) -> None:
 
 @kernel
 def _fit(
-    statistics: Float32, noise: np.float32, colour_noise: np.float32, coefficients: Float32
+    statistics: Float32,
+    noise: np.float32,
+    colour_noise: np.float32,
+    similar: np.float32,
+    coefficients: Float32,
 ) -> None:
-    """Fill in the coefficients of all cells; both noises are variances."""
+    """Fill in the coefficients of all cells; both noises are variances, ``similar`` is s^2."""
     cells, _, wide = statistics.shape
-    columns = np.empty((STATISTICS, wide), np.float32)
     means = np.empty((STATISTICS, wide - 2), np.float32)
+    total = np.empty(wide - 2, np.float32)
     for cell in range(cells):
-        above, below = statistics[max(cell - 1, 0)], statistics[min(cell + 1, cells - 1)]
+        means[:] = ZERO
+        total[:] = ZERO
+        for other in (max(cell - 1, 0), cell, min(cell + 1, cells - 1)):
+            for column in range(3):
+                _add_neighbours(statistics[cell], statistics[other], column, similar, means, total)
         for k in range(STATISTICS):
-            _add(above[k], statistics[cell, k], below[k], columns[k])
-            _mean_of_three(columns[k], means[k])
+            _divide(means[k], total)
         _fit_row(means, noise, colour_noise, coefficients[cell])
         for k in range(COEFFICIENTS):
             row = coefficients[cell, k]
@@ -181,17 +199,38 @@ def _fit(
 
 
 @kernel
-def _add(one: Float32, two: Float32, three: Float32, out: Float32) -> None:
-    for x in range(out.size):
-        out[x] = one[x] + two[x] + three[x]
+def _add_neighbours(
+    own: Float32,
+    other: Float32,
+    column: int,
+    similar: np.float32,
+    sums: Float32,
+    total: Float32,
+) -> None:
+    """Add the statistics of one neighbour of each cell of a row, with their weights.
+
+    ``own``, ``other``: two rows of cells. ``column``: 0 for the cells to the left, 2 to the right.
+    """
+    one, aside = np.uintp(1), np.uintp(column)
+    squared = similar * similar
+    for x in range(total.size):
+        here, there = np.uintp(x) + one, np.uintp(x) + aside
+        b, g, r = other[0, there], other[1, there], other[2, there]
+        d = BLUE * (b - own[0, here]) + GREEN * (g - own[1, here]) + RED * (r - own[2, here])
+        apart = similar + d * d
+        weight = squared / (apart * apart)
+        total[x] += weight
+        sums[0, x] += weight * b
+        sums[1, x] += weight * g
+        sums[2, x] += weight * r
+        sums[3, x] += weight * other[3, there]
+        sums[4, x] += weight * other[4, there]
 
 
 @kernel
-def _mean_of_three(columns: Float32, means: Float32) -> None:
-    one, two = np.uintp(1), np.uintp(2)
-    for x in range(means.size):
-        at = np.uintp(x)
-        means[x] = (columns[at] + columns[at + one] + columns[at + two]) * _OF_WINDOW
+def _divide(sums: Float32, total: Float32) -> None:
+    for x in range(total.size):
+        sums[x] /= total[x]
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.classical.cells import CELL, COLOUR_NOISE, LUMINANCE_NOISE, ROWS
+from batchlight.classical.cells import CELL, COLOUR_NOISE, LUMINANCE_NOISE, SIMILAR
 from batchlight.classical.denoise import SHADOW, Curve, enhance_calmly
 from batchlight.classical.exact import enhance_exactly
 from batchlight.images.pixels import LUMINANCE, Pixels
@@ -18,17 +20,29 @@ from tests.support.helpers import dark_image
 Float = npt.NDArray[np.float64]
 
 
-def of_cells(values: Float) -> Float:
-    """Means over the cells and their neighbours; (cells down, cells across, ...)."""
+def of_cells(values: Float, grey: Float, top: float) -> Float:
+    """Means over the cells and their neighbours, by similar ``grey``: (down, across, ...)."""
+    greys, means = neighbours(grey), neighbours(values)
+    limit = (SIMILAR * top) ** 2
+    weights = (limit / (limit + (greys - greys[CENTRE]) ** 2)) ** 2
+    weights /= weights.sum(axis=0)
+    return np.einsum("nyx,nyx...->yx...", weights, means)  # type: ignore[no-any-return]
+
+
+CENTRE = 4
+"""Index of a cell itself among its neighbours."""
+
+
+def neighbours(values: Float) -> Float:
+    """Means over cells, (9, down, across, ...): of the one above left, above, ... of each."""
     height, width = values.shape[:2]
     rest = [(0, -height % CELL), (0, -width % CELL), *[(0, 0)] * (values.ndim - 2)]
     padded = np.pad(values, rest, mode="edge")
     down, across = padded.shape[0] // CELL, padded.shape[1] // CELL
-    cells = padded.reshape(down, CELL, across, CELL, *values.shape[2:])
-    means = cells[:, list(ROWS)].mean(axis=(1, 3))
+    means = padded.reshape(down, CELL, across, CELL, *values.shape[2:]).mean(axis=(1, 3))
     wide = np.pad(means, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)], mode="edge")
     windows = [wide[y : y + down, x : x + across] for y in range(3) for x in range(3)]
-    return np.mean(windows, axis=0)  # type: ignore[no-any-return]
+    return np.stack(windows)
 
 
 def interpolated(cells: Float, height: int, width: int) -> Float:
@@ -50,13 +64,14 @@ def slow_estimate(image: Pixels, off: float = 0.0) -> Float:
     pixels = (image if image.ndim == 3 else np.dstack([image] * 3)).astype(np.float64)
     grey = pixels @ LUMINANCE
     colour = pixels - grey[..., np.newaxis]
-    mean = of_cells(pixels)
+    of = partial(of_cells, grey=grey, top=top)
+    mean = of(pixels)
     mean_grey = mean @ LUMINANCE
     mean_colour = mean - mean_grey[..., np.newaxis]
     square = mean_grey**2
-    variance = np.maximum(of_cells(grey**2) - square + off * square, 0)
+    variance = np.maximum(of(grey**2) - square + off * square, 0)
     square = (mean_colour**2).sum(axis=2)
-    colours = np.maximum(of_cells((colour**2).sum(axis=2)) - square + off * square, 0)
+    colours = np.maximum(of((colour**2).sum(axis=2)) - square + off * square, 0)
     keep = variance / (variance + (LUMINANCE_NOISE * top) ** 2)
     keep_colour = (colours / (colours + (COLOUR_NOISE * top) ** 2))[..., np.newaxis]
     offset = ((1 - keep) * mean_grey)[..., np.newaxis] + (1 - keep_colour) * mean_colour
@@ -186,3 +201,30 @@ def test_a_picture_has_no_steps_where_the_image_has_none() -> None:
     image = np.rint(ramp[..., np.newaxis] * (1, 0.8, 0.6)).astype(np.uint8)
     calm, _ = enhance_calmly(image, None, Curve(0.97, 0.05, 255.0))
     assert np.abs(np.diff(calm.astype(int), axis=1)).max() < 25
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_thin_line_looks_the_same_wherever_it_runs(transposed: bool) -> None:
+    contrasts = []
+    for at in range(40, 44):
+        image = np.full((96, 96, 3), 6, np.uint8)
+        image[at] = 16
+        image = np.ascontiguousarray(image.transpose(1, 0, 2)) if transposed else image
+        calm, _ = enhance_calmly(image, None, Curve(0.95, 0.05, 255.0))
+        rows = (calm.transpose(1, 0, 2) if transposed else calm).mean(axis=(1, 2))
+        contrasts.append(rows[at] - (rows[at - 8] + rows[at + 8]) / 2)
+    assert min(contrasts) > 0.9 * max(contrasts)
+
+
+def test_the_sky_around_a_star_is_as_calm_as_elsewhere() -> None:
+    noise = np.random.default_rng(0).normal(0, 1.5, (64, 64, 3))
+    noisy = np.clip(np.rint(8 + noise), 0, 255).astype(np.uint8)
+    starry = noisy.copy()
+    starry[32:34, 32:34] = 200
+    around = np.hypot(*(np.indices((64, 64)) - 32.5))
+    ring = (around > 5) & (around < 8)
+    found = []
+    for image in (noisy, starry):
+        calm, _ = enhance_calmly(image, None, Curve(0.95, 0.05, 255.0))
+        found.append((calm @ np.array(LUMINANCE))[ring].std())
+    assert found[1] < 1.3 * found[0]
