@@ -36,7 +36,7 @@ so that sixteen workers get two each. It depends only on the data, as otherwise 
 would depend on the machine."""
 
 # Incremented whenever a change alters the pixels for unchanged parameters.
-ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 2, "absgn": 1}
+ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 3, "absgn": 2}
 
 LARGEST_BATCH = 65_536
 
@@ -297,7 +297,7 @@ class JobConfig(Options):
         """What determines this method's pixels; ``network``: what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": self._algorithm(method),
+            "algorithm": ALGORITHM_VERSIONS[method],
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
@@ -322,15 +322,6 @@ class JobConfig(Options):
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
-
-    def _algorithm(self, method: Method) -> int:
-        """The version that last changed the pixels for these parameters.
-
-        Version 2 changed what is smoothed, and introduced ``LIGHT_WINDOW``.
-        """
-        if method == "classical" and self.denoise == "none" and self.window >= LIGHT_WINDOW:
-            return 1
-        return ALGORITHM_VERSIONS[method]
 
     @property
     def member_rules(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from batchlight.classical.dehaze import enhance as dehaze
 from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
 from batchlight.host.resources import local_gpus
 from batchlight.images.mixing import mix
+from batchlight.images.pixels import visible_in
 
 if TYPE_CHECKING:
     from batchlight.absgn.inference import Enhancer
@@ -71,7 +72,8 @@ def enhance(
     )
     rgb = channel_order == "rgb" and image.ndim == 3
     pixels = np.ascontiguousarray(image[..., :3] if image.ndim == 3 else image)
-    analysis = analyse(pixels, config.window, rgb)
+    visible = visible_in(image[..., 3]) if image.ndim == 3 and image.shape[2] == 4 else None
+    analysis = analyse(pixels, config.window, rgb, visible)
     if not config.is_dark(analysis.luminance):
         return image.copy()
     if method == "absgn":

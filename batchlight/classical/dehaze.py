@@ -32,7 +32,7 @@ from batchlight.classical.light import LIGHT_SCALE
 from batchlight.classical.omega import omega_for
 from batchlight.config import LIGHT_WINDOW, JobConfig
 from batchlight.images.measures import luminance
-from batchlight.images.pixels import Pixels
+from batchlight.images.pixels import Mask, Pixels, only
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Analysis:
     rgb: bool = False
     """Whether red comes first in the pixels."""
 
+    visible: Mask | None = None
+    """Which pixels count; None for all."""
+
 
 @dataclass(frozen=True)
 class Enhanced:
@@ -89,19 +92,25 @@ class Enhanced:
     """Mean of t over the image, before t0 bounds it."""
 
 
-def analyse(pixels: Pixels, window: int, rgb: bool = False) -> Analysis:
+def analyse(
+    pixels: Pixels, window: int, rgb: bool = False, visible: Mask | None = None
+) -> Analysis:
     """Find each pixel's dark channel, the atmospheric light and the luminance.
 
     The light: the highest mean of the three channels of I among the haziest pixels (``scan``), with
     a window of ``LIGHT_WINDOW`` or ``window``, whichever is larger. Ties between channels are
-    resolved as there. ``rgb``: red comes first.
+    resolved as there. ``rgb``: red comes first. ``visible``: which pixels count; the others are
+    taken for black, which no window shows as its brightest.
     """
     top = int(np.iinfo(pixels.dtype).max)
+    size = pixels.shape[0] * pixels.shape[1]
+    if visible is not None:
+        size = int(visible.sum())
+        pixels = np.where(visible if pixels.ndim == 2 else visible[..., np.newaxis], pixels, 0)
     found = scan(pixels, max(window, LIGHT_WINDOW), window >= LIGHT_WINDOW, rgb)
     own = scan(pixels, window, rgb=rgb).own if 1 < window < LIGHT_WINDOW else found.own
     light = (top - found.darkest / 3) * LIGHT_SCALE / top
-    size = pixels.shape[0] * pixels.shape[1]
-    return Analysis(own, light, luminance(found.sums, size, top), rgb)
+    return Analysis(own, light, luminance(found.sums, size, top), rgb, visible)
 
 
 def enhance(
@@ -119,7 +128,10 @@ def enhance(
     own, rgb, t0 = analysis.own, analysis.rgb, parameters.t0
     omega = parameters.omega
     if omega is None:
-        omega = omega_for(pixels, own, parameters.target, light, t0, rgb)
+        visible = analysis.visible
+        of_visible = None if own is None else only(own, visible)
+        seen = only(pixels, visible)
+        omega = omega_for(seen, of_visible, parameters.target, light, t0, rgb)
     if parameters.denoise:
         result, mean = enhance_calmly(pixels, own, Curve(omega, t0, light), rgb)
     else:

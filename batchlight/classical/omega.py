@@ -6,15 +6,20 @@ Brightness follows from the tone curve alone: a pixel with v in the dark channel
     Y + (1 / max(t(v), t0) - 1) (Y - (R - A))
 
 and the mean over the image follows, for any omega, from two sums for each v: the number of its
-pixels and their luminance. They are taken from a fixed grid of pixels, so an image always gets the
-same omega. Clipping is taken into account only for whole levels.
+pixels and their luminance. The same holds for the mean of the brightest channel, which is limited
+too: in light of one colour, luminance is low however bright it is. The sums are taken from fixed
+pixels, so an image always gets the same omega. Clipping is taken into account only for whole
+levels.
 
-Both conditions get harder to meet as omega grows, so bisection finds the largest that meets them.
+All conditions get harder to meet as omega grows, so bisection finds the largest that meets them.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
 from batchlight.images.kernels import kernel
 from batchlight.images.pixels import LUMINANCE, Pixels
@@ -23,21 +28,52 @@ OMEGA_AT_MOST = 0.98
 """Above this, everything lit turns one white, and the mean of an image with a black sky still does
 not reach a target; scores on real pairs fall, too."""
 
-BURNT = 0.98
-"""Share of the range from which a pixel counts as burnt out."""
+BURNT = (0.95, 1.0)
+"""Shares of the range: where a pixel begins to count as burnt out, and where it counts in full. A
+ramp, so that a scene whose lamps become a little brighter does not suddenly become darker."""
 
-COULD_BURN = 0.75
-"""Share of the range below which a pixel must not burn out: above it, there is little to lose."""
+COULD_BURN = (0.95, 0.55)
+"""The same for a pixel before: brighter ones have little to lose."""
 
 BURNT_AT_MOST = 0.01
 """Share of the pixels that may burn out: lamps in a night picture are brighter than the target
 allows for."""
 
+BRIGHTEST = 1.25
+"""Most that the mean of the brightest channel may be, as a multiple of the target."""
+
 SAMPLES = 65_536
 """Minimum number of pixels to look at, unless the image has fewer."""
 
+SCATTER = 2_654_435_761
+"""2^32 divided by the golden ratio: its multiples, modulo 2^32, are spread evenly (Knuth)."""
+
 HALVINGS = 24
 """As precise as float32."""
+
+
+Float64 = npt.NDArray[np.float64]
+
+
+class _Levels(NamedTuple):
+    """What is known of the pixels of each level v in the dark channel that occurs."""
+
+    values: Pixels
+    counts: Float64
+    """How many."""
+    luminances: Float64
+    """The sums of their luminances."""
+    brightest: Float64
+    """The sums of their brightest channels."""
+
+
+class _Aim(NamedTuple):
+    """What the result must keep to, and the curve, on the range of the pixels."""
+
+    target: float
+    light: float
+    t0: float
+    top: float
 
 
 def omega_for(
@@ -59,55 +95,53 @@ def omega_for(
     top = int(np.iinfo(pixels.dtype).max)
     step = max(1, int((height * width / SAMPLES) ** 0.5))
     given = np.empty((0, width), pixels.dtype) if own is None else own
-    counts, sums = np.zeros(top + 1, np.int64), np.zeros(top + 1)
+    sums = np.zeros((3, top + 1))
     weights = LUMINANCE[::-1] if rgb else LUMINANCE
-    _sum_by_level(pixels.reshape(height, -1), weights, given, step, counts, sums)
-    levels = np.flatnonzero(counts)
-    omega = _largest(levels, counts[levels], sums[levels], top, target, atmospheric_light, t0)
+    _sum_by_level(pixels.reshape(height, -1), weights, given, step, sums)
+    values = np.flatnonzero(sums[0])
+    levels = _Levels(values, sums[0, values], sums[1, values], sums[2, values])
+    omega = _largest(levels, _Aim(target * top, atmospheric_light, t0, float(top)))
     return float(np.float32(omega))
 
 
 @kernel
 def _sum_by_level(
-    rows: Pixels,
-    weights: tuple[float, float, float],
-    own: Pixels,
-    step: int,
-    counts: Pixels,
-    sums: Pixels,
+    rows: Pixels, weights: tuple[float, float, float], own: Pixels, step: int, sums: Float64
 ) -> None:
-    """By v in the dark channel: how many pixels of a grid, and the sum of their luminances.
+    """By v in the dark channel: count, luminances and brightest channels of a share of the pixels.
 
-    ``weights``: of the channels in the luminance, in the order of the pixels.
+    ``weights``: of the channels in the luminance, in the order of the pixels. One pixel is taken
+    of each ``step`` in a row, and one row of each ``step``, from places that differ from row to
+    row: those of a fixed grid would all fall between the lines of a screen, or on them.
     """
     width = own.shape[1]
     colour = rows.shape[1] == 3 * width
-    for y in range(0, rows.shape[0], step):
-        for x in range(0, width, step):
+    for number, start in enumerate(range(0, rows.shape[0], step)):
+        scattered = number * SCATTER % 2**32
+        y = min(start + (scattered >> 16) % step, rows.shape[0] - 1)
+        for x in range((scattered >> 8) % step, width, step):
             if colour:
                 first, green, last = rows[y, 3 * x], rows[y, 3 * x + 1], rows[y, 3 * x + 2]
                 luminance = weights[0] * first + weights[1] * green + weights[2] * last
-                level = first if first > green else green
-                level = level if level > last else last
+                brightest = first if first > green else green
+                brightest = brightest if brightest > last else last
             else:
-                level = rows[y, x]
-                luminance = float(level)
-            if own.shape[0]:
-                level = own[y, x]
-            counts[level] += 1
-            sums[level] += luminance
+                brightest = rows[y, x]
+                luminance = float(brightest)
+            level = own[y, x] if own.shape[0] else brightest
+            sums[0, level] += 1
+            sums[1, level] += luminance
+            sums[2, level] += brightest
 
 
 @kernel
-def _largest(
-    levels: Pixels, counts: Pixels, sums: Pixels, top: int, target: float, light: float, t0: float
-) -> float:
+def _largest(levels: _Levels, aim: _Aim) -> float:
     low, high = 0.0, OMEGA_AT_MOST
-    if _within(levels, counts, sums, top, target, light, t0, high):
+    if _within(levels, aim, high):
         return high
     for _ in range(HALVINGS):
         omega = (low + high) / 2
-        if _within(levels, counts, sums, top, target, light, t0, omega):
+        if _within(levels, aim, omega):
             low = omega
         else:
             high = omega
@@ -115,24 +149,28 @@ def _largest(
 
 
 @kernel
-def _within(
-    levels: Pixels,
-    counts: Pixels,
-    sums: Pixels,
-    top: int,
-    target: float,
-    light: float,
-    t0: float,
-    omega: float,
-) -> bool:
+def _within(levels: _Levels, aim: _Aim, omega: float) -> bool:
     """Whether the result is no brighter than the target, with no more burnt out than allowed."""
-    black = top - light
-    total, seen, burnt = 0.0, 0, 0
-    for i in range(levels.size):
-        level, count = levels[i], counts[i]
-        gain = 1.0 / max(1.0 - omega * (top - level) / light, t0)
-        total += max(sums[i] + (gain - 1.0) * (sums[i] - black * count), 0.0)
+    top, black = aim.top, aim.top - aim.light
+    total, brightest, seen, burnt = 0.0, 0.0, 0.0, 0.0
+    for i in range(levels.values.size):
+        level, count = levels.values[i], levels.counts[i]
+        added = 1.0 / max(1.0 - omega * (top - level) / aim.light, aim.t0) - 1.0
+        of_black = added * black * count
+        total += max((1.0 + added) * levels.luminances[i] - of_black, 0.0)
+        most = (1.0 + added) * levels.brightest[i] - of_black
+        brightest += min(max(most, 0.0), top * count)
         seen += count
-        if level < COULD_BURN * top and level + (gain - 1.0) * (level - black) >= BURNT * top:
-            burnt += count
-    return total <= target * top * seen and burnt <= BURNT_AT_MOST * seen
+        result = level + added * (level - black)
+        burnt += count * _ramp(level / top, COULD_BURN) * _ramp(result / top, BURNT)
+    return (
+        total <= aim.target * seen
+        and brightest <= BRIGHTEST * aim.target * seen
+        and burnt <= BURNT_AT_MOST * seen
+    )
+
+
+@kernel
+def _ramp(value: float, ends: tuple[float, float]) -> float:
+    """From 0 at the first end, and beyond it, to 1 at the second."""
+    return min(max((value - ends[0]) / (ends[1] - ends[0]), 0.0), 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import cv2
@@ -11,7 +12,7 @@ import cv2
 from batchlight.config import Format
 from batchlight.errors import ErrorCode, ImageError
 from batchlight.images.metadata import Metadata
-from batchlight.images.pixels import Pixels, in_colour, turned
+from batchlight.images.pixels import Mask, Pixels, in_colour, turned, visible_in
 
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
@@ -75,6 +76,11 @@ class Decoded:
     """(height, width) or (height, width, 3) in blue, green, red; uint8 or uint16; as stored."""
     alpha: Pixels | None
     """(height, width) of the same dtype; None for an opaque image."""
+
+    @cached_property
+    def visible(self) -> Mask | None:
+        """Which pixels are not wholly transparent; None if all count."""
+        return visible_in(self.alpha)
 
     @property
     def channels(self) -> int:

@@ -12,6 +12,9 @@ Pixels = npt.NDArray[Any]
 """uint8 or uint16; (height, width) for gray, or (height, width, 3) in OpenCV's order blue, green,
 red."""
 
+Mask = npt.NDArray[np.bool_]
+"""(height, width)."""
+
 Rgb = npt.NDArray[Any]
 """float32 in 0..1; (height, width, 3), red, green, blue: what the network is trained on."""
 
@@ -22,6 +25,19 @@ LUMINANCE = (0.114, 0.587, 0.299)
 def in_colour(pixels: Pixels) -> Pixels:
     """Gray as three equal channels; colour as it is."""
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+
+
+def visible_in(alpha: Pixels | None) -> Mask | None:
+    """Which pixels are not wholly transparent; None if all count: none is, or all are."""
+    if alpha is None:
+        return None
+    visible: Mask = alpha > 0
+    return visible if visible.any() and not visible.all() else None
+
+
+def only(pixels: Pixels, visible: Mask | None) -> Pixels:
+    """The visible pixels as an image of one row; the image itself if all count."""
+    return pixels if visible is None else pixels[visible][np.newaxis]
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:

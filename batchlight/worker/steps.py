@@ -24,7 +24,7 @@ from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
 from batchlight.images.measures import is_flat, measure
 from batchlight.images.mixing import mix
-from batchlight.images.pixels import Pixels
+from batchlight.images.pixels import Pixels, only
 from batchlight.output.inputs import Input, place_of, read_input
 from batchlight.output.records import Record
 from batchlight.shards.inventory import bytes_in
@@ -91,7 +91,9 @@ class ImageSteps:
             decoded = codec.decode(data, header)
         image.facts |= {"channels": decoded.channels, "bit_depth": decoded.bit_depth}
         with timed(image.facts, "enhance_ms"):
-            analysis = dehaze.analyse(decoded.pixels, self.parameters.window)
+            analysis = dehaze.analyse(
+                decoded.pixels, self.parameters.window, visible=decoded.visible
+            )
         image.facts |= {
             "atmospheric_light": analysis.atmospheric_light,
             "luminance_before": analysis.luminance,
@@ -120,7 +122,7 @@ class ImageSteps:
         columns = image.results[method].columns
         with timed(columns, "enhance_ms"):
             pixels = mix(decoded.pixels, pixels, self.config.strength)
-        brightness, clipped = measure(pixels)
+        brightness, clipped = measure(only(pixels, decoded.visible))
         columns |= {"luminance_after": brightness, "clipped_fraction": clipped}
         if brightness < image.facts["luminance_before"] - DARKER_BY:
             raise ImageError(ErrorCode.SUSPICIOUS_OUTPUT, "the result is darker than the input")
@@ -136,7 +138,7 @@ class ImageSteps:
         ``data``: the file, which is the output unless that has another format. Raises
         ``ImageError`` for what that format cannot hold.
         """
-        brightness, clipped = measure(decoded.pixels)
+        brightness, clipped = measure(only(decoded.pixels, decoded.visible))
         image.results[method].columns |= {
             "luminance_after": brightness,
             "clipped_fraction": clipped,

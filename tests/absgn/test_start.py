@@ -165,7 +165,7 @@ def test_a_new_classical_method_is_another_network(
     batchlight.run(config)
     before = tree(tmp_path / "out/absgn"), stable_rows(tmp_path / "out")
     assert batchlight.run(config).done_now == 0
-    monkeypatch.setattr(starts, "ALGORITHM_VERSIONS", {"classical": 99, "absgn": 1})
-    with pytest.raises(batchlight.UsageError, match="start-algorithm 2 -> 99"):
+    monkeypatch.setattr(starts, "ALGORITHM_VERSIONS", {"classical": 99, "absgn": 2})
+    with pytest.raises(batchlight.UsageError, match="start-algorithm 3 -> 99"):
         batchlight.run(config)
     assert (tree(tmp_path / "out/absgn"), stable_rows(tmp_path / "out")) == before

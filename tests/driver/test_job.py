@@ -93,6 +93,22 @@ def test_pixels_are_those_of_the_light_that_is_recorded(tmp_path: Path, chosen: 
         assert np.array_equal(read_image(tmp_path / "out" / row["output"]), expected)
 
 
+def test_a_dark_cut_out_on_hidden_white_is_enhanced(tmp_path: Path) -> None:
+    image = dark_image(1, 64, 64, 4) // (4, 4, 4, 1)
+    image[..., 3] = 255
+    image[:, 24:] = (255, 255, 255, 0)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), image.astype(np.uint8))
+    run(tmp_path / "in", atmospheric_light="image")
+    (row,) = rows(tmp_path / "out")
+    assert row["status"] == "ok"
+    assert row["luminance_before"] == pytest.approx(measure(image[:, :24, :3].astype(np.uint8))[0])
+    assert row["luminance_after"] > 3 * row["luminance_before"]
+    done = cv2.imread(str(tmp_path / "out" / row["output"]), cv2.IMREAD_UNCHANGED)
+    assert done is not None
+    assert np.array_equal(done, batchlight.enhance(image.astype(np.uint8), channel_order="bgr"))
+
+
 def test_memory_budget_changes_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(photos)
     calm = tree(photos.parent / "out/classical")

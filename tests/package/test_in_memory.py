@@ -75,6 +75,32 @@ def test_shape_dtype_and_alpha_are_kept(channels: int, dtype: type) -> None:
         assert np.array_equal(out[..., 3], image[..., 3])
 
 
+@pytest.mark.parametrize(
+    "options", [{"denoise": "none"}, {"window": 5, "denoise": "none"}, {}], ids=str
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_transparency_hides_does_not_matter(dtype: type, options: dict[str, Any]) -> None:
+    """Neither for whether an image is dark, nor for how visible pixels come out."""
+    image = dark_image(3, 60, 80, 4, dtype)
+    visible = np.hypot(*(np.indices((60, 80)) - 30)) < 25
+    image[..., 3] = np.where(visible, np.iinfo(dtype).max, 0)
+    inside = np.hypot(*(np.indices((60, 80)) - 30)) < 9  # noise is told by neighbours
+    outs = []
+    for hidden in (0, np.iinfo(dtype).max // 2, np.iinfo(dtype).max):
+        image[~visible, :3] = hidden
+        outs.append(batchlight.enhance(image, **options)[inside, :3])
+    assert outs[0].mean() > 1.5 * image[inside, :3].mean()
+    assert all(np.array_equal(out, outs[0]) for out in outs)
+
+
+def test_an_image_that_is_wholly_transparent_is_enhanced_as_if_it_were_not() -> None:
+    image = dark_image(4, channels=4)
+    image[..., 3] = 255
+    opaque = batchlight.enhance(image)
+    image[..., 3] = 0
+    assert np.array_equal(batchlight.enhance(image)[..., :3], opaque[..., :3])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_absgn_keeps_shape_dtype_and_alpha(channels: int, dtype: type) -> None:
