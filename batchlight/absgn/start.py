@@ -11,6 +11,7 @@ like those it was trained on, and too dark for many others.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,7 @@ from batchlight.absgn.exposure import Exposure
 from batchlight.classical.dehaze import DehazeParameters, analyse, enhance
 from batchlight.config import ALGORITHM_VERSIONS, JobConfig
 from batchlight.images.measures import measure
+from batchlight.images.mixing import mix
 from batchlight.images.pixels import Pixels
 
 EXPOSURE: Final = "exposure"
@@ -38,6 +40,13 @@ LEAST_OF_WAY = 0.75
 """Minimum share of the way from an image to the network's input for it, in stops, that a result
 goes. The ground truths of dark photographs lie beyond; if networks fall short of it, they darken
 what they take for well-lit, such as backlit people."""
+
+FADE = 1.0
+"""Stops below the target over which the network's share of a result grows from nothing to all. The
+networks know dark images, and make those that are nearly bright enough pale; without a fade, one
+image would come out so and the next, which is not dark, as it was."""
+BLACK = 1 / 255
+"""Share of the range up to which rows and columns at the border are black, as letterboxes are."""
 
 _OPTIONS = ("omega", "t0", "window", "denoise", "target_luminance")
 
@@ -61,16 +70,24 @@ class ClassicalStart:
         return enhance(image, analysis, analysis.atmospheric_light, self.parameters).pixels
 
     def after(self, result: Pixels, given: Pixels, image: Pixels) -> Pixels:
-        """The network's result, brightened if it is too dark; black and white stay.
+        """The network's result, faded out near the target and brightened if it is too dark.
 
-        ``given``: the network's input for ``image``. With their mean luminances R, G and I, and the
-        target T of the classical method, where each term counts only if it brightens:
+        ``given``: the network's input for ``image``; black borders of ``image`` stay. The network's
+        share is log2(T / I) / FADE, from 0 to 1. With the mean luminances R, G and I of that
+        result, ``given`` and ``image``, and the target T of the classical method, where each term
+        counts only if it brightens:
 
             missed   = R min((T / R)^share, (T / G)^MOST_OF_MISSED)
             way      = I (G / I)^LEAST_OF_WAY
             result   = max(missed, way, R)
         """
-        mean, begun, before = (measure(pixels)[0] for pixels in (result, given, image))
+        target, before = self.parameters.target, measure(image)[0]
+        if before:
+            result = mix(given, result, min(1.0, max(0.0, math.log2(target / before) / FADE)))
+        return _with_black_borders_of(image, self._bright_enough(result, given, before))
+
+    def _bright_enough(self, result: Pixels, given: Pixels, before: float) -> Pixels:
+        mean, begun = measure(result)[0], measure(given)[0]
         if not (mean and begun and before):
             return result
         target = self.parameters.target
@@ -102,6 +119,28 @@ class ClassicalStart:
         except (KeyError, TypeError, ValidationError) as error:
             raise ValueError(f"it names an unknown start: {text}") from error
         return cls(DehazeParameters.of(config), share)
+
+
+def _with_black_borders_of(image: Pixels, result: Pixels) -> Pixels:
+    limit = int(BLACK * np.iinfo(image.dtype).max)
+    height, width = image.shape[:2]
+    black_rows = [_leading_black(rows, limit) for rows in (image, image[::-1])]
+    columns = image.swapaxes(0, 1)
+    black_columns = [_leading_black(rows, limit) for rows in (columns, columns[::-1])]
+    if not any(black_rows + black_columns):
+        return result
+    inside = (
+        slice(black_rows[0], height - black_rows[1]),
+        slice(black_columns[0], width - black_columns[1]),
+    )
+    framed = image.copy()
+    framed[inside] = result[inside]
+    return framed
+
+
+def _leading_black(rows: Pixels, limit: int) -> int:
+    """How many of the first rows have no sample above ``limit``."""
+    return next((y for y, row in enumerate(rows) if row.max() > limit), len(rows))
 
 
 def _brightened(pixels: Pixels, mean: float, wanted: float) -> Pixels:
