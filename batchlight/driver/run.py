@@ -40,7 +40,7 @@ from batchlight.driver.places import (
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
 from batchlight.driver.surveying import ListingWay, listed_and_compared, ways_to_list
-from batchlight.engine import Engine, InProcessEngine, ray_address
+from batchlight.engine import Engine, InProcessEngine, ray_address, require_ray
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -91,7 +91,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     was done until then is kept, and the same call continues from there.
     """
     if config.workers != 0 or config.address is not None:
-        ray_address(config.address)  # before anything is written
+        require_ray(config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
     storage = open_storage(output, inputs.readers(output))

@@ -32,7 +32,7 @@ from batchlight.engine.calls import (
     window,
 )
 from batchlight.engine.choice import make_engine
-from batchlight.engine.tasks import RayEngine, ray_address
+from batchlight.engine.tasks import RayEngine, ray_address, require_ray
 from batchlight.engine.training import train_together
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "call_until_done",
     "make_engine",
     "ray_address",
+    "require_ray",
     "train_together",
     "window",
 ]

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchlight.errors import ClusterError, counted
+from batchlight.errors import ClusterError, UsageError, counted
 from batchlight.host.resources import free_memory, free_processes
 
 TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
@@ -50,6 +51,46 @@ RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_choosing = threading.Lock()
+_connected = False
+"""Whether a run has started Ray in this process or joined a cluster; Ray allows one at a time."""
+
+
+def is_running() -> bool:
+    """Whether this process is connected to a Ray."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def refuse_second_run() -> None:
+    """Raise ``UsageError`` if another run of this process is connected to a Ray."""
+    if _connected:
+        raise UsageError(
+            "another run of this process is using Ray, and would end it for this one; run them one "
+            "after another, in processes of their own, with workers=0, or on a Ray that your "
+            "program starts first with ray.init()"
+        )
+
+
+@contextmanager
+def connection() -> Iterator[bool]:
+    """Whether the caller is to connect to a Ray: not if the calling program already runs one.
+
+    If so, other runs are refused inside the block. Raises ``UsageError``.
+    """
+    global _connected
+    with _choosing:
+        refuse_second_run()
+        ours = _connected = not is_running()
+    try:
+        yield ours
+    finally:
+        if ours:
+            _connected = False
 
 
 @contextmanager

@@ -22,10 +22,12 @@ from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
 from batchlight.engine.own_ray import (
     LOOK_EVERY_S,
+    connection,
     job_of_this_path,
     private_folder,
     private_token,
     quick_start,
+    refuse_second_run,
 )
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
@@ -111,15 +113,13 @@ class RayEngine:
         self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
 
     def __enter__(self) -> Self:
+        self._started = self._settings.enter_context(connection())
         self._settings.enter_context(_variables(RAY_SETTINGS))
-        if self._address == "local":
-            self._settings.enter_context(private_token())  # Ray looks for it during import
-        import ray
-
-        self._started = not ray.is_initialized()  # the calling program may already run a Ray
         try:
             if self._started:
                 self._start()
+            import ray
+
             self._look_around()
             self._gcs_address: str = ray.get_runtime_context().gcs_address
             self._remote: Any = ray.remote(**TASK_OPTIONS)(on_worker)
@@ -133,6 +133,8 @@ class RayEngine:
 
     def _start(self) -> None:
         """Start a Ray of our own, or join a cluster."""
+        if self._address == "local":
+            self._settings.enter_context(private_token())  # Ray looks for it during import
         import ray
 
         if not logger.isEnabledFor(logging.DEBUG):
@@ -208,9 +210,9 @@ class RayEngine:
                 service.stop()
             except Exception as error:  # the cluster may be gone; another error says so better
                 logger.debug("an actor could not be stopped: %s", error)
-        if self._started:
-            ray.shutdown()
-        self._settings.close()
+        with self._settings:
+            if self._started:
+                ray.shutdown()
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         from ray.util.metrics import Counter
@@ -278,6 +280,12 @@ class RayEngine:
         self._services.append(service)
         await self._head.watch(service.ready())
         return service
+
+
+def require_ray(address: str | None) -> None:
+    """Raise ``UsageError`` if a run of this process cannot use Ray now, or not at this address."""
+    refuse_second_run()
+    ray_address(address)
 
 
 def ray_address(address: str | None) -> str:

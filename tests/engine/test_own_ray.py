@@ -170,6 +170,53 @@ def test_workers_import_from_where_the_calling_program_does(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
+IN_THREADS = """
+import sys, threading
+import batchlight
+
+folder, results, told = sys.argv[1], {}, []
+
+def run(name, workers=1, on_progress=None):
+    config = batchlight.JobConfig(input=folder + "/in", output=f"{folder}/{name}", workers=workers)
+    try:
+        results[name] = batchlight.run(config, on_progress).exit_code
+    except batchlight.UsageError as error:
+        results[name] = str(error)
+
+def at_once(*names):
+    threads = [threading.Thread(target=run, args=(name,)) for name in names]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return [results[name] for name in names]
+
+def nested(progress):
+    if not told:
+        told.append(progress)
+        run("nested")
+        run("nested here", workers=0)
+
+refused = "another run of this process is using Ray"
+first, second = sorted(at_once("a", "b"), key=str)
+assert first == 0 and second.startswith(refused), results
+run("outer", on_progress=nested)
+assert results["outer"] == results["nested here"] == 0, results
+assert results["nested"].startswith(refused), results
+import ray
+ray.init(num_cpus=2, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+assert at_once("c", "d") == [0, 0], results
+assert ray.is_initialized()
+"""
+
+
+def test_runs_of_one_process_do_not_end_each_others_ray(tmp_path: Path) -> None:
+    """One at a time starts a Ray; all of them may share one of the program."""
+    write_images(tmp_path / "in", 2)
+    done = python(
+        IN_THREADS, str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}", RAY_AUTH_MODE="disabled"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def folders_of(process: subprocess.Popen[str], before: set[Path]) -> list[Path]:
     """Where the Ray of a process lies; others may start one meanwhile."""
     words = [word for child in psutil.Process(process.pid).children() for word in child.cmdline()]
