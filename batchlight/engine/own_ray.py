@@ -131,6 +131,7 @@ def private_token() -> Iterator[None]:
         if "ray" not in sys.modules:
             # If already imported, Ray sets this itself, and re-reads what it has read once.
             os.environ[MODE] = "token"
+        _forget_token()
     try:
         yield
     finally:
@@ -139,11 +140,27 @@ def private_token() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if before[MODE] is None:
+            _forget_token()
+
+
+def _forget_token() -> None:
+    """Have Ray read its mode and token anew: it keeps what it has read once, for the whole process.
+
+    Otherwise the calling program could not start a Ray after ours, nor we one after its own.
+    """
+    if "ray" not in sys.modules:
+        return
+    import ray
+
+    inside = vars(ray._raylet)  # no public function does it
+    inside["Config"].initialize("")  # first: a thread that is just ending would miss the token
+    inside["AuthenticationTokenLoader"].instance().reset_cache()
 
 
 @cache
 def _token() -> str:
-    """One token for all Rays that this process starts, since Ray reads it only once."""
+    """One token for all Rays that this process starts."""
     return secrets.token_hex(32)
 
 

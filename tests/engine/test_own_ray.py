@@ -217,6 +217,29 @@ def test_runs_of_one_process_do_not_end_each_others_ray(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+BY_TURNS = """
+import asyncio, os
+from batchlight.engine import RayEngine
+
+def work():
+    with RayEngine(1, "local", 60) as engine:
+        assert asyncio.run(engine.call(os.getpid)) != os.getpid()
+
+work()
+import ray
+ray.init(num_cpus=1, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+ray.shutdown()
+work()
+"""
+
+
+def test_runs_and_the_program_start_a_ray_by_turns(tmp_path: Path) -> None:
+    """Though Ray keeps a token that it has read once."""
+    done = python(BY_TURNS, HOME=str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+
+
 def folders_of(process: subprocess.Popen[str], before: set[Path]) -> list[Path]:
     """Where the Ray of a process lies; others may start one meanwhile."""
     words = [word for child in psutil.Process(process.pid).children() for word in child.cmdline()]
