@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,10 +127,7 @@ def private_token() -> Iterator[None]:
     """Have Ray require a token, unless its own variables configure authentication."""
     before = {name: os.environ.get(name) for name in (TOKEN, MODE)}
     if before[MODE] is None:
-        os.environ[TOKEN] = _token()
-        if "ray" not in sys.modules:
-            # If already imported, Ray sets this itself, and re-reads what it has read once.
-            os.environ[MODE] = "token"
+        os.environ.update({TOKEN: secrets.token_hex(32), MODE: "token"})
         _forget_token()
     try:
         yield
@@ -156,12 +153,6 @@ def _forget_token() -> None:
     inside = vars(ray._raylet)  # no public function does it
     inside["Config"].initialize("")  # first: a thread that is just ending would miss the token
     inside["AuthenticationTokenLoader"].instance().reset_cache()
-
-
-@cache
-def _token() -> str:
-    """One token for all Rays that this process starts."""
-    return secrets.token_hex(32)
 
 
 @contextmanager
