@@ -34,11 +34,11 @@ TAKING_INPUT = ("run", "plan", "preview")
 
 
 MAY_BE_EMPTY = "setting"
-"""Its empty value is a setting, too: that of no option."""
+"""For this option an empty value is valid: no options are changed."""
 
 
 def _flags_take_no_value(params: list[Any]) -> list[Any]:
-    """As help should show them; newer versions of Click describe the value of a flag, too."""
+    """As help should show them; newer versions of Click also describe the value of a flag."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
@@ -68,7 +68,7 @@ class Command(TyperCommand):
                 raise UsageError(f"{name} is given {times} times; give it once")
         for param in given:
             value = values[param.name]
-            # As from an unset variable of a shell: it would mean the current folder, or nothing.
+            # E.g. from an unset shell variable: it would mean the current folder, or nothing.
             if param.name != MAY_BE_EMPTY and "" in (value if isinstance(value, list) else [value]):
                 what = param.opts[0] if param.param_type_name == "option" else param.metavar
                 raise UsageError(f"{what} is '', but must not be empty; correct it")

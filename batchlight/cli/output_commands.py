@@ -69,7 +69,7 @@ def verify(
 ) -> None:
     """Compare every output with its record.
 
-    Presence, size, sha256; --repair redoes what differs, to the same bytes.
+    Checks presence, size and sha256; --repair regenerates what differs, byte for byte.
     """
     from dataclasses import asdict
 
@@ -157,9 +157,9 @@ def report(
     follow_links: FollowLinks = False,
     debug: Debug = False,
 ) -> None:
-    """Make the report of an output again.
+    """Regenerate the report of an output.
 
-    A self-contained HTML page; every run makes it at its end.
+    A self-contained HTML page; every run creates one at its end.
     """
     from batchlight.driver.report import make_report
 

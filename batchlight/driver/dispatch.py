@@ -30,7 +30,8 @@ from batchlight.worker.batch_result import BatchResult
 AIM_S = 20.0
 """Target duration of a task: long compared with its overhead, short compared with a run."""
 TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
-"""Over all workers; with more workers, tasks take longer. The second applies near the end."""
+"""Limits on tasks per second over all workers, so that more workers get longer tasks; the second
+applies near the end of a run."""
 AT_FIRST = 8
 """Maximum batches per task until it is known how long they take."""
 SHARES = 2
@@ -218,7 +219,7 @@ class Dispatcher:
         return results
 
     async def _alone(self, chunk: BatchRange, number: int, death: WorkerDied) -> BatchResult:
-        """Run by itself the batch on which a worker has died."""
+        """Run the batch on which a worker has died, by itself."""
         just_this = BatchRange(number, number)
         [batch] = await asyncio.to_thread(self._plan.batches_of, self._storage, just_this)
         unnamed = await self._unnamed_of(chunk)

@@ -99,7 +99,7 @@ class Estimate:
     """At S3 list prices; None for other stores."""
     prices_as_of: str = PRICES_AS_OF
     warning: str | None = None
-    """How slow the network is, if it runs on CPUs."""
+    """A note on how slow the network is, if it runs on CPUs."""
 
 
 @dataclass(frozen=True)

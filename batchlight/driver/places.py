@@ -106,8 +106,8 @@ def plan_to_finish(
 ) -> Plan | None:
     """The stored plan that a run finishes before it lists anew, if there is one.
 
-    Raises ``UsageError`` if the run would mix its results with those of another job, or replace
-    files that are of none.
+    Raises ``UsageError`` if the run would mix its results with those of another job, or overwrite
+    files that batchlight did not write.
     """
     plan = state.plan
     if plan is None:

@@ -1,9 +1,9 @@
-"""Redoes what ``verify`` finds wrong: exactly that, to the same bytes.
+"""Redoes exactly what ``verify`` finds wrong, to the same bytes.
 
 An output depends on its input and on the light of its batch, and both are recorded. So a bad output
 is redone with the recorded light; if the records themselves are lost, the stored plan tells which
-images each batch had, and analysing them gives its light again; with one of them gone, it would be
-another light, so nothing is touched then. A file of records is replaced only when all of its rows
+images each batch had, and analysing them gives its light again; if one of them is missing, the
+light would differ, so nothing is changed. A file of records is replaced only when all of its rows
 exist, so a repair that dies has changed nothing but outputs, which the next repair finds correct.
 """
 
@@ -95,7 +95,7 @@ def repair(
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 
     ``on_problem`` is called with each problem, ``on_progress`` with what was compared so far, and
-    ``say`` with what is done and waited for.
+    ``say`` with what is being done or waited for.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
@@ -330,7 +330,7 @@ def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> I
 
 def _vanished_meanwhile(records: Iterable[Record]) -> str | None:
     """Why these rows are not those that were lost, if an image could be read only then."""
-    # One without a size could not be read when it was planned, either.
+    # One without a size could not be read when it was planned either.
     gone = (ErrorCode.MISSING, ErrorCode.UNREADABLE)
     of = (r for r in records if r.error_code in gone and r.input_bytes is not None)
     return next((f"{r.input}: {r.error}" for r in of), None)

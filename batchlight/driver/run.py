@@ -84,7 +84,7 @@ logger = logging.getLogger(__name__)
 def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     """Enhance a data set; the same as ``batchlight run``.
 
-    ``on_progress`` is called every second or so with the progress, image by image.
+    ``on_progress`` is called about once a second with the progress, counted per image.
 
     Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
@@ -214,12 +214,12 @@ class _Run:
         self.counts, self._unlisted = planner.counts, planner.findings.unlisted_since
 
     def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
-        """Say what was found so far, or in all, and make way for a plan of it."""
+        """Report what was found so far, or in total; close the last plan, to store a new one."""
         self.counts = counts
         self.display.say(in_words)
         if is_all and not self.config.allow_empty:
             refuse_nothing(self.inputs, counts)
-        if self.state.unfinished is not None:  # no sooner, since the new one might be refused
+        if self.state.unfinished is not None:  # not earlier, since the new one might be refused
             self.state = self._close()
 
     def _do(self, plan: Plan) -> None:

@@ -137,8 +137,8 @@ def _recorded(storage: Storage, paths: Collection[str]) -> set[str]:
     """Those of some inputs whose outputs have records, as containers or as copied files.
 
     Such an input has become a file beside containers since, as a Parquet file does when a tar of
-    its name appears. Its output stays as recorded, or verification and runs would contradict each
-    other for ever.
+    its name appears. Its output stays as recorded; otherwise verification and runs would keep
+    contradicting each other.
     """
     wanted, found = pa.array(sorted(paths), pa.string()), set[str]()
     for path in OutputState.load(storage).record_files:

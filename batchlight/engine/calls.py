@@ -1,4 +1,4 @@
-"""What to do about calls that fail or kill their worker, on any engine.
+"""How to handle calls that fail or kill their worker, on any engine.
 
 Only this module retries such calls. A call that was lost with its node, or before it began, has not
 failed: it is sent again where the loss is noticed (``tasks.py``, ``actors.py``).

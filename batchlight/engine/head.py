@@ -1,4 +1,4 @@
-"""Whether the head of a Ray cluster still answers.
+"""Checks whether the head of a Ray cluster still answers.
 
 When it does not, Ray kills this process after a minute, whatever it is doing. A run that notices
 earlier can still say what happened and write its summary.

@@ -42,7 +42,7 @@ RAY_BYTES, WORKER_BYTES = 450 * 2**20, 350 * 2**20
 """Memory of Ray's own processes, and of a worker that processes camera-sized images."""
 
 REGISTERS_WITHIN_S, LOOK_EVERY_S = 10.0, 0.02
-"""How long, and how often, to look whether something is up."""
+"""How long, and how often, to check whether something is up."""
 
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 """Processes and threads of a Ray without workers, and of one worker."""
@@ -108,9 +108,9 @@ def _token() -> str:
 
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """Have a Ray that is started in this block start in two thirds of its time.
+    """Make a Ray started in this block start in two thirds of the usual time.
 
-    It does not run the processes that we do not use, nor look for the packages of its dashboard,
+    It starts none of the processes that we do not use, does not look for its dashboard's packages,
     and notices within milliseconds that its node is up. No option of Ray does any of this.
     """
     from ray._private import services, utils
@@ -131,10 +131,10 @@ def quick_start() -> Iterator[None]:
 
 
 def job_of_this_path() -> Any:
-    """A configuration of Ray, for workers that import from no folder that this process does not.
+    """A Ray job configuration whose workers import only from folders on our own ``sys.path``.
 
-    Ray puts the current folder first on their path, whatever this process imports from; and that
-    may be anybody's data set, with a ``colorsys.py``. No option of Ray prevents it.
+    Ray puts the current folder first on their path, wherever this process imports from; that folder
+    may be a stranger's data set, with a ``colorsys.py``. No option of Ray prevents this.
     """
     from ray.job_config import JobConfig
 
@@ -158,7 +158,7 @@ def _no_dashboard(_: object) -> ImportError:
 
 def _node_once_registered(get_node: Callable[[str, str], T], gcs_address: str, node_id: str) -> T:
     """Ray's ``get_node``, which by itself asks once a second whether the node has registered."""
-    with suppress(Exception):  # it is only for speed; what is wrong, ``get_node`` says
+    with suppress(Exception):  # this is only for speed; ``get_node`` reports what is wrong
         import ray
 
         gcs = vars(ray._raylet)["GcsClient"](address=gcs_address)

@@ -55,7 +55,7 @@ RAY_SETTINGS = {
 """Environment variables read by Ray on import, and by its processes when they start."""
 
 CONNECT_TIMEOUT_S = 5.0
-"""Time limit of the first contact with a cluster."""
+"""Time limit for the first contact with a cluster."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """For a Ray of our own, which carries only small results unless it hosts objects."""
@@ -141,7 +141,7 @@ class RayEngine:
             ray._private.worker._worker_logs_enabled = False
         local: dict[str, Any] = {}
         if self._address == "local":
-            self._meanwhile.start()  # no sooner: it would slow down the import of Ray
+            self._meanwhile.start()  # not earlier: it would slow down the import of Ray
             workers = self._wanted or usable_cpus()
             local = {
                 "num_cpus": workers,

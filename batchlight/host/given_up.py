@@ -26,7 +26,7 @@ _given_up: list[Callable[[], bool]] = []
 
 
 class GivenUpError(BatchlightError):
-    """The call was abandoned: no one waits for it any more."""
+    """The call was abandoned: nobody is waiting for it any longer."""
 
 
 class TooLongError(Exception):

@@ -1,4 +1,4 @@
-"""The steps that change an output, each safe to repeat after a crash.
+"""The steps that change an output, each of which is safe to repeat after a crash.
 
     plan stored -> images written -> part created: the batch is done
                 -> stale outputs deleted -> old rows removed -> parts moved -> plan closed
@@ -215,7 +215,7 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
 
 
 def moved(storage: Storage, move: Move) -> None:
-    """Merge the parts of a chunk into one file; safe if that was begun before, or is done."""
+    """Merge the parts of a chunk into one file; safe if that was begun, or is done."""
     path = metadata_path(move.chunk)
     parts = [part_path(number) for number in move.parts]
     if not storage.is_file(path):

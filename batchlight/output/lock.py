@@ -303,7 +303,7 @@ def require_lock(storage: Storage, number: int, where: str) -> None:
 
 
 def holder_of(storage: Storage) -> Holder | None:
-    """Who works on an existing output; None if nobody does."""
+    """The run that is using an existing output, if any."""
     holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
     ended = holder.has_ended
     if ended is None:  # this machine's clock has to do: a look writes nothing

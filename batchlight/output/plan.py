@@ -92,7 +92,7 @@ class PlanCounts:
 
     @property
     def in_words(self) -> str:
-        """Such as ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        """For example ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
         others = f"; {counted(self.todo_others, 'other file')} to copy" if self.todo_others else ""
         return self._images_in_words + others
 

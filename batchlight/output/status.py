@@ -25,7 +25,7 @@ class Status:
     planned: int
     """(image, method) pairs of the last plan."""
     done: int
-    """In committed batches; for a running run, also in the others, as of some seconds ago."""
+    """In committed batches; during a run, also those in other batches, as of some seconds ago."""
     failed: int | None
     """Failures of the current run; None if there is none, or it has not reported yet."""
     holder: str | None
@@ -39,7 +39,7 @@ class Status:
 def open_output(place: str | os.PathLike[str]) -> Storage:
     """The storage of an output.
 
-    Raises ``UsageError`` if nothing was ever run there, or only by a later version.
+    Raises ``UsageError`` if nothing was ever run there, or if a later version wrote it.
     """
     location = Location.parse(place)
     path = location.path

@@ -81,7 +81,7 @@ class Summary(Document):
     done_now: int = 0
     """Pairs done by this run, whether they failed or not."""
     done_before: int = 0
-    """Pairs of the listing that this run did not have to touch."""
+    """Pairs of the listing that this run did not have to process."""
     input_bytes: int = 0
     """Of all recorded pairs: with two methods, an image counts twice."""
     output_bytes: int = 0
@@ -232,7 +232,7 @@ def counts_of(rows: Tally) -> dict[str, Any]:
 
 
 def read_summary(storage: Storage) -> Summary | None:
-    """The summary of the last run that ended in order; None if none did."""
+    """The summary of the last run that ended properly; None if none did."""
     try:
         with state_trouble(SUMMARY):
             data = storage.read(SUMMARY)

@@ -58,7 +58,7 @@ class InputSet:
     image_columns: tuple[str, ...] = ()
     """Columns of Parquet files with images; found in each file by default."""
     output: Location | None = None
-    """That of this job, which is left out without a word."""
+    """This job's own output, which is skipped silently."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """What the listing found besides images; complete once it has ended."""
 

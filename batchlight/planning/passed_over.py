@@ -38,7 +38,7 @@ class PassedOver:
     _suffixes: Counter[str] = field(default_factory=Counter)
     _beside: int = 0
     _folders: list[_Folder] = field(default_factory=list)
-    """The folders that the listing is in: files there may yet turn out to lie beside containers."""
+    """The folders that the listing is in: files there may still turn out beside containers."""
 
     def add(self, path: str, beside: bool = True) -> None:
         """Count a file, in the order of the listing.

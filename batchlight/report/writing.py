@@ -180,9 +180,9 @@ def _folders(found: Digest) -> Sequence[_Folder]:
 
 
 def _pace(run: RunDigest | None, summary: Summary | None) -> float:
-    """Images per second of the last run that did any: as its summary says, if there is that.
+    """Images per second of the last run that did any, as its summary says, if there is one.
 
-    Else from its first finished image to the last, which leaves out what came before the first.
+    Otherwise from its first finished image to the last, leaving out what came before the first.
     """
     if run and summary and run.run_id == summary.run_id:
         return summary.images_per_s

@@ -39,7 +39,7 @@ Move = tuple[int, int]
 
 
 def why_stale(path: str) -> tuple[str, str | None] | None:
-    """Why a file of this name is not true of the new containers, and what makes one that is.
+    """Why a file of this name is wrong for the new containers, and what makes a correct one.
 
     None unless the name alone tells.
     """

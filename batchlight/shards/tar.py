@@ -1,7 +1,7 @@
 """The members of a tar, found by their headers alone, without reading their data.
 
 USTAR, GNU, PAX (POSIX.1-2001) and v7, as read by GNU tar and Python's ``tarfile``. Concatenated
-archives count as one; anything behind the end that is not a header is ignored.
+archives count as one; anything after the end that is not a header is ignored.
 """
 
 from __future__ import annotations

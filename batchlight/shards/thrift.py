@@ -71,7 +71,7 @@ class Struct:
         return value.values
 
     def set(self, number: int, kind: int, value: Value) -> None:
-        """Set a field: in place if it exists, otherwise behind those with smaller numbers."""
+        """Set a field: in place if it exists, otherwise after those with smaller numbers."""
         self.fields[number] = kind, value
         self.fields = dict(sorted(self.fields.items()))
 
@@ -87,7 +87,7 @@ class Struct:
 
 
 def parsed(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
-    """The struct at an offset, and the offset behind it.
+    """The struct at an offset, and the offset after it.
 
     Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
@@ -237,7 +237,7 @@ def _put(out: bytearray, kind: int, value: Value) -> None:
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number, 7 bits per byte, and the offset behind it.
+    """An unsigned number, 7 bits per byte, and the offset after it.
 
     Raises ``ValueError`` if it is too long, ``IndexError`` if it is truncated.
     """

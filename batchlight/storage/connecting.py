@@ -95,7 +95,7 @@ def connect(
 def refuse_fork() -> None:
     """Raise ``StorageError`` in a process forked from one that has used a client.
 
-    The threads of the client do not survive the fork, so it would wait for ever.
+    The threads of the client do not survive the fork, so it would hang.
     """
     global _used_by
     if _used_by not in (None, os.getpid()):

@@ -145,7 +145,7 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
 
 
 def require_possible(path: str) -> None:
-    """Raise ``UsageError`` if a local output is no folder, and none can be made in its place."""
+    """Raise ``UsageError`` if a local output is not a folder and cannot be created as one."""
     there = path
     while not os.path.lexists(there):
         there = os.path.dirname(there)

@@ -196,7 +196,7 @@ class SortingTable:
             yield earlier
 
     def _is_input(self, path: str) -> bool:
-        """Whether a path is neither hidden nor somebody's output."""
+        """Whether a path is neither hidden nor part of an output."""
         if not path or "/." in f"/{path}":
             return False
         if not self._outputs:

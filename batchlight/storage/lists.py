@@ -3,7 +3,7 @@
 Other columns may state what a request for each object would also return. They may be named as in S3
 Inventory, whose ``bucket`` and ``key`` form a path.
 
-A list may come from anybody, and a few kilobytes of Parquet can hold the same long text a million
+A list may come from anyone, and a few kilobytes of Parquet can hold the same long text a million
 times. So no entry may be longer than a path can be; this is checked before entries are created.
 """
 
@@ -110,12 +110,12 @@ def _rows(data: bytes, name: str, shown: str) -> Iterator[Row]:
 
 
 def _neither(shown: str) -> str:
-    """What to say of a Parquet file, which is a list only if no images were found in it."""
+    """The error for a Parquet file that is neither a container nor a list."""
     return f"{shown} is neither a container of images, with the columns asked for, nor a list"
 
 
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
-    """The columns to read, by what they state."""
+    """The columns to read, by their meaning."""
     columns = Counter(there)
     names = columns.keys()
     found = {
@@ -136,7 +136,7 @@ def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
 
 
 def _named(columns: Iterable[str]) -> str:
-    """Names of columns for a message, which may be as long as somebody likes."""
+    """Names of columns for a message; they may be of any length."""
     text = ", ".join(map(escape_controls, columns)) or "none"
     return text if len(text) <= _NAMES_SHOWN else f"{text[:_NAMES_SHOWN]}..."
 

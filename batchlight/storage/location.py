@@ -11,7 +11,6 @@ from batchlight.storage.base import escape_controls
 
 SCHEMES = ("s3", "gs", "az")
 
-# A client puts the bucket into a URL, where any other character would name another bucket.
 _NO_TWO_SLASHES = re.compile(rf"(?:{'|'.join(SCHEMES)}):(?!//)")
 # Parameters of signed URLs; otherwise a question mark may be part of a key.
 _SIGNED = re.compile(
@@ -19,6 +18,7 @@ _SIGNED = re.compile(
     "|awsaccesskeyid|googleaccessid)=",
     re.IGNORECASE,
 )
+# A client puts the bucket into a URL, where any other character would name another bucket.
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=60)
-"""How long an operation is retried while the store has trouble."""
+"""How long a failing operation is retried."""
 LISTING_PATIENCE = timedelta(minutes=5)
 """The same for one page of a listing."""
 PROBE_PATIENCE = timedelta(seconds=2)
@@ -83,7 +83,7 @@ class ObjectStorage:
 
     def check(self, writable: bool) -> None:
         probe = self._connected(PROBE_RETRIES, STALL_TIMEOUT)
-        with suppress(OddNameError):  # which is an answer, too
+        with suppress(OddNameError):  # which is also an answer
             self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:

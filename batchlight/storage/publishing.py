@@ -121,7 +121,7 @@ class Draft:
 
 
 def require_replaceable(path: str) -> None:
-    """Raise ``UsageError`` if there is something that is no regular file, such as a device.
+    """Raise ``UsageError`` if something other than a regular file is there, such as a device.
 
     Nor is a link: neither is it clear that its target may be overwritten, nor that it may go.
     """

@@ -50,7 +50,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_slow_down(error: BaseException) -> bool:
-    """Whether the store has refused this request only since there are too many."""
+    """Whether the store has refused this request only because there are too many."""
     return bool(_TOO_MANY.search(str(error)))
 
 
@@ -111,7 +111,7 @@ def reason_of(error: BaseException, location: Location) -> str:
 
 
 def _region_of(location: Location) -> str | None:
-    """The region of an S3 bucket, which S3 tells anybody; the client does not pass it on."""
+    """The region of an S3 bucket, which S3 tells anyone; the client does not pass it on."""
     url = f"{endpoint_of(location) or 'https://s3.amazonaws.com'}/{location.bucket}"
     request = urllib.request.Request(url, method="HEAD")
     try:

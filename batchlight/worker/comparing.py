@@ -101,7 +101,7 @@ def compare(
 ) -> Iterator[Compared]:
     """Compare the outputs that rows describe, several at once.
 
-    ``require``: called before each; raises if nobody is waiting for the result any more.
+    ``require``: called before each; raises if nobody is waiting for the result any longer.
     """
 
     def container(written: Container) -> Compared:

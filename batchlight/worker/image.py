@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the driver needs no codec
 T = TypeVar("T")
 
 NO_SUCH_FILE = "there is no such file, or it vanished after the listing"
-"""Nobody knows which: a list or a link may name what never was there."""
+"""The two cannot be told apart: a list or a link may name a file that never existed."""
 
 _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",
@@ -55,7 +55,7 @@ class Failure:
     code: ErrorCode
     message: str
     deadly: bool = False
-    """Whether it has killed workers, and so was not tried again."""
+    """Whether it has killed workers, and was therefore not tried again."""
 
 
 @dataclass(frozen=True)

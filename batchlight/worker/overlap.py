@@ -80,13 +80,13 @@ def read_ahead(
                     group = next(groups, None)
                 yield from _popped(ahead.take())
         finally:
-            ahead.cancel()  # in case nobody waits for it any more
+            ahead.cancel()  # in case nobody is waiting for it any longer
 
 
 def read_in_turn(
     items: Iterable[Item], size: Callable[[Item], int], read: Callable[[Item], Data]
 ) -> Iterator[tuple[Item, Data]]:
-    """The same without threads, for what can be read faster than a thread can be woken."""
+    """The same without threads, for what is read faster than a thread is woken."""
     return ((item, read(item)) for item in items)
 
 

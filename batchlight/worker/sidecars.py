@@ -1,6 +1,6 @@
 """Files beside containers, which are copied to the output byte for byte.
 
-The exception are files that state where something is in a container, or its hash, since these are
+The exceptions are files that state where something is in a container, or its hash, since these are
 stale: an index is rewritten if all that it states is known, otherwise it is refused.
 """
 
