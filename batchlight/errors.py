@@ -92,7 +92,7 @@ class StorageError(BatchlightError):
         self.transient = transient
 
     def __str__(self) -> str:
-        advice = "; run the same command again to go on" if self.transient else ""
+        advice = "; run the same command again to continue" if self.transient else ""
         return self.message + advice
 
 
@@ -109,7 +109,7 @@ class Interrupted(BatchlightError):
 
     def __str__(self) -> str:
         name = signal.Signals(self.exit_code - 128).name
-        return f"interrupted by {name}; run the same command again to go on where it stopped"
+        return f"interrupted by {name}; run the same command again to continue where it stopped"
 
 
 def brief(error: BaseException, length: int = 160) -> str:

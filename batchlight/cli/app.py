@@ -71,7 +71,7 @@ class Command(TyperCommand):
             # E.g. from an unset shell variable: it would mean the current folder, or nothing.
             if param.name != MAY_BE_EMPTY and "" in (value if isinstance(value, list) else [value]):
                 what = param.opts[0] if param.param_type_name == "option" else param.metavar
-                raise UsageError(f"{what} is '', but must not be empty; correct it")
+                raise UsageError(f"{what} must not be empty")
         return super().parse_args(ctx, args)
 
 

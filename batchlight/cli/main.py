@@ -76,7 +76,7 @@ def _exit_code(debug: bool) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _failed("interrupted", INTERRUPTED, debug)
     except Exception as error:
-        text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
+        text = f"unexpected {type(error).__name__}: {brief(error)}; --debug shows more"
         return _failed(text, ExitCode.FATAL, debug)
     return ExitCode.OK
 
@@ -112,7 +112,7 @@ def _require_working_directory() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise UsageError("the working directory was deleted; change to one that is there") from (
+        raise UsageError("the working directory was deleted; change to one that exists") from (
             error
         )
 

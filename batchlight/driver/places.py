@@ -91,7 +91,7 @@ def require_options_of(plan: Plan, config: JobConfig, output: Location) -> None:
         left.append("--copy-others")
     if left:
         raise UsageError(
-            f"{output} holds an unfinished run that needs {left[0]} too; "
+            f"{output} contains an unfinished run that also needs {left[0]}; "
             "give the same options as before, or redo everything with --overwrite"
         )
 

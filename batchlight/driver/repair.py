@@ -339,4 +339,4 @@ def _vanished_meanwhile(records: Iterable[Record]) -> str | None:
 def _outcome(problem: Problem, reason: str | None) -> Problem:
     if reason is None:
         return replace(problem, repaired=True)
-    return replace(problem, detail=f"{problem.detail}, and cannot be made again: {reason}")
+    return replace(problem, detail=f"{problem.detail}, and cannot be regenerated: {reason}")

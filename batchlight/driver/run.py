@@ -309,7 +309,7 @@ class _Run:
             raise
         except Exception as error:  # none of the finished work is lost
             logger.warning(
-                "the report could not be made: %s; 'batchlight report %s' makes it",
+                "could not write the report: %s; run 'batchlight report %s' to create it",
                 brief(error),
                 self.output,
             )

@@ -42,8 +42,8 @@ WRITTEN = "container_output_sha256"
 """The column that is null for a container without an output."""
 
 IN_RECORDS = (
-    "results of earlier runs are in their place, have records and stay; to have these files, "
-    "choose another --output"
+    "recorded outputs of earlier runs are in their place and are kept; choose another --output to "
+    "get these files"
 )
 
 logger = logging.getLogger(__name__)

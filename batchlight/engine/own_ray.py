@@ -180,13 +180,13 @@ def workers_that_fit(wanted: int) -> int:
     fit = max(0, int(min(wanted, by_memory, by_processes, by_files)))
     if fit == wanted:
         return wanted
-    left = f"{memory // 2**20} MB of memory are free here"
+    left = f"only {memory // 2**20} MB of memory are free here"
     if by_files == fit:
-        left = f"a process may open {files:.0f} files here (ulimit -n), and Ray needs {FILES}"
+        left = f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}"
     elif by_processes < by_memory:
-        left = f"{processes:.0f} more processes and threads may be started here (ulimit -u, pids)"
+        left = f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)"
     logger.warning(
-        "%s, enough for %s, not for %d",
+        "%s: enough for %s, not for %d",
         left,
         counted(fit, "worker") if fit else "work in this process, as with --workers 0",
         wanted,

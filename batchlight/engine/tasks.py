@@ -285,7 +285,7 @@ def ray_address(address: str | None) -> str:
     found = address or os.environ.get("RAY_ADDRESS") or "local"
     if "@" in found:
         raise UsageError(
-            "--address (or RAY_ADDRESS) must not hold credentials; write only the host and the port"
+            "--address (or RAY_ADDRESS) must not contain credentials; give only the host and port"
         )
     if found.startswith("ray://"):
         raise UsageError(

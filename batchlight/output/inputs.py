@@ -19,7 +19,7 @@ from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import INTERNAL
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
 
-NOT_NAMED = "the input does not name it any more"
+NOT_NAMED = "the input no longer names it"
 NOT_COPIED = "it is not an image, and --copy-others is not given"
 NOT_AN_IMAGE = "the name does not end in an image suffix"
 """The defect of an entry of a list, which names only images."""

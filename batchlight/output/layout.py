@@ -80,7 +80,7 @@ def state_trouble(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(
-            f"cannot use {path} of the output: {brief(error)}; correct it, or choose another "
+            f"cannot use {path} of the output: {brief(error)}; fix this, or choose another "
             "--output",
             transient=False,
         ) from error

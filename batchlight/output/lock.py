@@ -188,7 +188,7 @@ class Lock:
             self._lost = StorageError(
                 f"the lock on {self._where} could not be renewed for {silence:.0f} s, so "
                 "another run may take over; check the storage, then run the same command "
-                "again to go on",
+                "again to continue",
                 transient=False,
             )
             raise self._lost
@@ -232,8 +232,8 @@ class Lock:
         if not ended:
             age = datetime.now(UTC) - holder.acquired_at
             raise LockedError(
-                f"another run works on {self._where}: {holder}, "
-                f"for {max(0, int(age.total_seconds()))} s; wait until it ends, or stop it"
+                f"another run is using {self._where}: {holder}, "
+                f"for {max(0, int(age.total_seconds()))} s; wait for it to finish, or stop it"
             )
 
     def _time_of_storage(self) -> datetime:
@@ -298,7 +298,7 @@ def require_lock(storage: Storage, number: int, where: str) -> None:
     if lock_numbers(storage)[-1:] != [number]:
         raise LockedError(
             f"another run has taken over {where}, or its lock was removed; "
-            "if no other run is at work, run the same command again"
+            "if no other run is active, run the same command again"
         )
 
 

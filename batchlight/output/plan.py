@@ -116,7 +116,7 @@ def _as_fingerprint(value: object) -> Fingerprint:
     if isinstance(value, Fingerprint):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError("it is no mapping of parameters")
+        raise ValueError("must be a mapping of parameters")
     return Fingerprint(value)
 
 
@@ -186,7 +186,7 @@ class Plan(Document):
         for chunk in self.chunks:
             if batch in chunk:
                 return chunk
-        raise StorageError(f"the plan of batch {batch} does not contain it", transient=False)
+        raise StorageError(f"batch {batch} is in no chunk of its plan", transient=False)
 
     def read_chunk(
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None

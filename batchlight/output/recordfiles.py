@@ -52,7 +52,7 @@ def write_part(
         return table
     if not read_records(storage, path, STABLE).equals(table.select(STABLE)):
         raise StorageError(
-            f"batch {batch} was committed with other content by another run; "
+            f"batch {batch} was committed with different content by another run; "
             "make sure that only one run works on this output, then run the command again",
             transient=False,
         )
@@ -66,7 +66,7 @@ class DamagedRecordsError(StorageError):
         advice = (
             "restore it, or choose another --output"
             if path.startswith(f"{PLANS}/")
-            else "'batchlight verify OUTPUT --repair --input INPUT' makes them again"
+            else "'batchlight verify OUTPUT --repair --input INPUT' regenerates them"
         )
         super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path

@@ -44,7 +44,9 @@ def open_output(place: str | os.PathLike[str]) -> Storage:
     location = Location.parse(place)
     path = location.path
     if not location.remote and os.path.lexists(path) and not os.path.isdir(path):
-        raise UsageError(f"{path} is not a folder, as the output of a run is; check the path")
+        raise UsageError(
+            f"{path} is not a folder, so it cannot be the output of a run; check the path"
+        )
     storage = open_storage(location)
     storage.check(writable=False)
     if not is_output(storage):

@@ -188,7 +188,7 @@ class Summary(Document):
         if stopped_after is not None:
             return (
                 f"stopped early: {self.in_pairs(stopped_after)} failed in this run, more than "
-                f"{allowed}; run the same command again to go on"
+                f"{allowed}; run the same command again to continue"
             )
         if self.missing:
             return (
@@ -202,7 +202,7 @@ class Summary(Document):
             more = f"more than {allowed}; {see}"
             return f"{failed}, {more if code else 'which --max-failures allows'}"
         if self.failed:
-            done = "all that is new is done" if self.pairs_now else "nothing to do"
+            done = "everything new is done" if self.pairs_now else "nothing to do"
             failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
             return f"{done}; {failed} ({see}), and --retry-failed tries again"
         done = f"all {'files' if self.others else 'images'} are done"
@@ -263,7 +263,7 @@ def require_own(storage: Storage, output: Location, methods: Sequence[Method]) -
 
 def _foreign(output: Location, what: str) -> UsageError:
     return UsageError(
-        f"{output} holds {what} that is not of batchlight and would be replaced; "
+        f"{output} contains {what}, which batchlight did not create and would overwrite; "
         "move it, choose another --output, or replace it with --overwrite"
     )
 

@@ -41,7 +41,7 @@ def unpacked(data: memoryview, at: int, width: int, count: int) -> tuple[Numbers
             done += run
             at += size
         if head < 2:
-            raise ValueError("a run of nothing")
+            raise ValueError("an empty run")
     return found, at
 
 

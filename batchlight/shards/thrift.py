@@ -53,21 +53,21 @@ class Struct:
         """The value of a field that must be an integer. Raises ``ValueError``."""
         value = self.get(number, default)
         if type(value) is not int:  # nor a bool
-            raise ValueError(f"field {number} is no number")
+            raise ValueError(f"field {number} is not a number")
         return value
 
     def struct(self, number: int) -> Struct:
         """The value of a field that must be a struct. Raises ``ValueError``."""
         value = self.get(number)
         if not isinstance(value, Struct):
-            raise ValueError(f"field {number} is no struct")
+            raise ValueError(f"field {number} is not a struct")
         return value
 
     def structs(self, number: int) -> list[Struct]:
         """The values of a field that is a list of structs; empty if it is missing."""
         value = self.get(number, Items(STRUCT, []))
         if not isinstance(value, Items) or not all(isinstance(v, Struct) for v in value.values):
-            raise ValueError(f"field {number} is no list of structs")
+            raise ValueError(f"field {number} is not a list of structs")
         return value.values
 
     def set(self, number: int, kind: int, value: Value) -> None:
@@ -143,7 +143,7 @@ class _Reader:
                 return self.struct(deeper - 1)
             case 13:
                 return self._bytes(16)
-        raise ValueError(f"{kind} is no type")
+        raise ValueError(f"{kind} is not a type")
 
     def _items(self, deeper: int) -> Items:
         head = self._byte()

@@ -14,11 +14,11 @@ from batchlight.storage.readers import EVERYONE
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that contains it is an output and cannot be an input."""
 
-BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
+BAD_NAME = "the name is not UTF-8 or contains control characters; rename it"
 
-LINKED_FOLDER = "it is a link to a folder, and none is followed"
+LINKED_FOLDER = "it is a link to a folder; such links are not followed"
 
-OUTPUT_FOLDER = "it is the output of a run, and never an input"
+OUTPUT_FOLDER = "it is the output of a run and cannot be an input"
 
 
 def escape_controls(name: str) -> str:

@@ -127,7 +127,7 @@ def _check_prefix(location: Location) -> None:
     if shown != location.path or any(part in ("", ".", "..") for part in parts):
         raise UsageError(
             f"cannot use {escape_controls(str(location))}: "
-            "a key must hold no control characters and no parts that are empty or dots"
+            "a key must not contain control characters, or parts that are empty or dots"
         )
 
 
@@ -137,7 +137,7 @@ def _check_variables(location: Location) -> None:
         value = os.environ.get(name, "")
         if escape_controls(value) != value:
             raise StorageError(
-                f"{name} holds a line break or another control character; set it without",
+                f"{name} contains a line break or another control character; remove it",
                 transient=False,
             )
 

@@ -181,7 +181,7 @@ def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
             if text and ("\n" in text or "\r" in text):
                 raise UsageError(
                     f"the list {shown} has a path that spans several lines and ends in line "
-                    f"{rows.line_num}, perhaps because a quote is not closed; correct it"
+                    f"{rows.line_num}, perhaps because a quote is not closed; close it"
                 )
             yield {what: row[name] for what, name in columns.items()}
     except csv.Error as error:
@@ -238,7 +238,7 @@ def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
 def _too_long(shown: str) -> UsageError:
     return UsageError(
         f"the list {shown} names a path of more than {LONGEST_ENTRY} characters, more than any "
-        "path has; correct it"
+        "path has; remove it"
     )
 
 
@@ -264,8 +264,7 @@ def _resolve(text: str, shown: str) -> ListEntry:
         )
     if not path:
         raise UsageError(
-            f"the list {shown} names {named}, which is the root of all folders and no image; take "
-            "it out"
+            f"the list {shown} names {named}, which is the root directory, not an image; remove it"
         )
     return ListEntry(path, source)
 

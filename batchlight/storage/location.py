@@ -66,13 +66,16 @@ class Location:
             )
         if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
             raise UsageError(
-                f"a {scheme}:// location must not hold credentials; "
+                f"a {scheme}:// location must not contain credentials; "
                 "set them in the environment and write only the bucket and the prefix"
             )
         if not bucket:
             raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
         if not _BUCKET.fullmatch(bucket):
-            raise UsageError(f"{bucket!r} cannot be the name of a bucket; correct it")
+            raise UsageError(
+                f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
+                "bucket in letters, digits, dots, hyphens and underscores"
+            )
         return cls(scheme, bucket, key.strip("/"))
 
     @property

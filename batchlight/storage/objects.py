@@ -141,7 +141,7 @@ class ObjectStorage:
         try:
             found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         except OddNameError as error:
-            logger.warning("%s is left out, with all that is below it: %s", folder, error)
+            logger.warning("skipping %s and everything below it: %s", folder, error)
             return
         yield [
             FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
@@ -200,7 +200,7 @@ class ObjectStorage:
             try:
                 return bytes(obstore.get(self._store, path, options=options).bytes())
             except PreconditionError as error:
-                raise ChangedError("the object changed while it was being worked on") from error
+                raise ChangedError("the object changed while it was being processed") from error
 
         def asked(start: int, end: int) -> bytes:
             return self._ask("read", path, lambda: fetch(start, end))

@@ -101,12 +101,12 @@ def reason_of(error: BaseException, location: Location) -> str:
     if _is_denied(error):
         return f"access denied ({code.group(1) if code else 'no reason given'}); {credentials}"
     if code:
-        return f"the store answers {code.group(1)}: {message.group(1) if message else ''}".rstrip(
+        return f"the store answered {code.group(1)}: {message.group(1) if message else ''}".rstrip(
             ": ."
         )
     status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
     if status:
-        return f"the store answers {status.group(1)}"
+        return f"the store answered {status.group(1)}"
     return _without_password(text.partition("\n")[0])[:_REASON_LENGTH]
 
 

@@ -282,7 +282,7 @@ class _Shard:
         try:
             result.columns["output_offset"] = rewriter.replace(member, data)
         except ValueError as error:
-            reason = f"the header of its member has no room for its size: {error}"
+            reason = f"its new size does not fit into the member's header: {error}"
             result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
 
     def _is_unwanted(self, member: Place, image: Image | None, method: Method) -> bool:

@@ -29,7 +29,7 @@ HEAD_BYTES = 2**16
 """How much of a file is examined to recognize an index."""
 LARGEST_INDEX = 64 * 2**20
 UNKNOWN_INDEX = (
-    "it is an index of an unknown format; if it is not about the containers, copy it yourself"
+    "it is an index of an unknown format; if it does not refer to the containers, copy it yourself"
 )
 
 
@@ -104,7 +104,7 @@ def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) 
     index = source.read_at(0, LARGEST_INDEX)
     container = sidecar.container
     command = indices.command_of(sidecar.path, index)
-    reason = "it holds offsets into a container" if command else UNKNOWN_INDEX
+    reason = "it contains offsets into a container" if command else UNKNOWN_INDEX
     refused = Refused(sidecar.path, reason, command)
     if container is None or kind_of(container) != "tar":
         return refused

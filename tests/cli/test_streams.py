@@ -89,7 +89,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.endswith(
-        "error: the working directory was deleted; change to one that is there\n"
+        "error: the working directory was deleted; change to one that exists\n"
     )
 
 

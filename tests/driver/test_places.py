@@ -196,7 +196,7 @@ def test_what_is_of_somebody_else_is_not_replaced(photos: Path, name: str, what:
     for command_ in ("plan", "run"):
         done = batchlight_here(command_, *where)
         assert done.returncode == 2
-        assert f"{out} holds {what} that is not of batchlight" in done.stderr
+        assert f"{out} contains {what}, which batchlight did not create" in done.stderr
         assert tree(out) == {name: b"mine"}
     assert run(*where, "--workers", 0, "--overwrite").returncode == 0
     assert len(outcomes(out)) == IMAGES
@@ -329,6 +329,6 @@ def test_an_input_that_changes_between_the_two_passes(
         patch.setattr(LocalStorage, "read", reading)
         assert batchlight.run(config).failed_by_code == {"unreadable": 1}
     [row] = [row for row in rows(out) if row["status"] == "failed"]
-    assert row["error"] == "the file changed while it was being worked on"
+    assert row["error"] == "the file changed while it was being processed"
     assert not (out / "classical/a/0003.jpg").exists()
     assert batchlight.run(config).ok == IMAGES

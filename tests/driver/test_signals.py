@@ -110,7 +110,7 @@ def test_a_run_stops_in_the_middle_of_its_batches(
         _, errors = process.communicate(timeout=STOPS_WITHIN_S)
     assert process.returncode == code, errors
     assert "stopping; a second signal stops at once" in errors
-    assert f"interrupted by {signum.name}; run the same command again to go on" in errors
+    assert f"interrupted by {signum.name}; run the same command again to continue" in errors
     assert "Traceback" not in errors
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["exit_code"], summary["ok"]) == (code, 0)  # no batch was ended

@@ -67,7 +67,7 @@ def test_a_failure_while_it_is_acquired_releases_it(
 def test_held_then_released(storage: Storage, tmp_path: Path) -> None:
     with Lock(storage, "out", "one"):
         assert [h["released"] for h in lock_files(tmp_path)] == [False]
-        with pytest.raises(LockedError, match=r"another run works on out: process \d+ on .*, for"):
+        with pytest.raises(LockedError, match=r"another run is using out: process \d+ on .*, for"):
             Lock(storage, "out", "two").__enter__()
     assert [h["released"] for h in lock_files(tmp_path)] == [True]
     with Lock(storage, "out", "three"):
@@ -130,7 +130,7 @@ def test_a_container_of_the_same_host_name_is_another_host(
         assert container.stdout.readline() == "held\n"
         [holder] = lock_files(tmp_path)
         assert holder["host"] == socket.gethostname()
-        with pytest.raises(LockedError, match="another run works on out"):
+        with pytest.raises(LockedError, match="another run is using out"):
             Lock(storage, "out", "mine").__enter__()
         assert container.stdin is not None
         container.stdin.close()

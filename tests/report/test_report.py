@@ -219,7 +219,7 @@ def test_trouble_with_it_does_not_change_how_the_run_ends(
         "run", "--input", tmp_path / "in", "--output", tmp_path / "out", "--workers", 0
     )
     assert done.returncode == 0
-    assert "the report could not be made" in caplog.text
+    assert "could not write the report" in caplog.text
     assert len(rows(tmp_path / "out")) == 2
 
 
@@ -247,7 +247,7 @@ def test_a_folder_in_its_place_is_told_of(tmp_path: Path) -> None:
     done = batchlight_here("report", tmp_path / "in-enhanced")
     message = (
         f"error: cannot use report.html of the output: cannot write {page}: is a directory; "
-        "correct it, or choose another --output"
+        "fix this, or choose another --output"
     )
     assert (done.returncode, done.stderr.strip()) == (1, message)
 
