@@ -200,7 +200,7 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:
-        """Cancel everything and wait for its end; may be called again."""
+        """Cancel everything and wait for its end; may be called again, even meanwhile."""
         with self._closing:
             if self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._loop.stop)

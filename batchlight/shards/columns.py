@@ -79,7 +79,7 @@ def candidates(footer: Footer) -> list[ImageColumn]:
 
 
 class _Names:
-    """Names that no two columns share, and that no two images get.
+    """Names that no two columns share, and that give no two images the same name.
 
     Different fields may have the same name in dots: ``a.b``, and ``b`` in the struct ``a``. The
     images of a list ``a`` are ``a/0``, ``a/1``, which are also possible names of columns.
