@@ -49,6 +49,7 @@ def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
     """Complete a plan whose chunks are written: from now on, it defines what there is to do."""
     storage.sync()
     storage.write(plan_path(plan.first), end_mark(plan))
+    storage.sync()  # images without a plan would be somebody else's, after a power cut
     return replace(state, plans=(*state.plans, plan.first), plan=plan, closed=False)
 
 
