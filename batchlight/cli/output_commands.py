@@ -124,8 +124,7 @@ def verify(
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
     from batchlight.output.lock import holder_of
-    from batchlight.output.recordfiles import failed_rows
-    from batchlight.output.state import OutputState
+    from batchlight.output.moving import failed_rows
     from batchlight.output.status import open_output
 
     end_with_the_reader()
@@ -137,7 +136,7 @@ def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> N
             file=sys.stderr,
             flush=True,
         )
-    rows = failed_rows(storage, OutputState.load(storage).record_files)
+    rows = failed_rows(storage)
     columns = ("input", "method", "error_code", "error")
     if as_json:
         print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))

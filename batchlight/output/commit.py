@@ -34,11 +34,11 @@ from batchlight.output.layout import (
 )
 from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, end_mark
-from batchlight.output.recordfiles import read_records, tally, to_parquet
+from batchlight.output.recordfiles import read_records, readers_of_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
 from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
 from batchlight.output.state import OutputState
-from batchlight.storage import EVERYONE, Storage
+from batchlight.storage import Storage
 
 REQUESTS_AT_ONCE = 16
 
@@ -222,9 +222,7 @@ def moved(storage: Storage, move: Move) -> None:
     if not storage.is_file(path):
         with Pool(REQUESTS_AT_ONCE) as pool:  # each request takes a while
             tables = list(pool.map(partial(read_records, storage), parts))
-        readers = EVERYONE
-        for part in parts:
-            readers &= storage.readers(part)
+        readers = readers_of_records(storage, parts)
         storage.write(path, to_parquet(joined(tables), path), readers)
         storage.sync()
     _delete_all(storage, parts)

@@ -195,13 +195,13 @@ def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
 
 THREADS = """
 import os, sys
-from batchlight.output.recordfiles import failed_rows
+from batchlight.output.moving import failed_rows
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 storage = open_output(sys.argv[1])
 before = len(os.listdir("/proc/self/task"))
 state = OutputState.load(storage)
-assert list(failed_rows(storage, state.record_files))
+assert list(failed_rows(storage))
 assert state.plan.batches_of(storage, state.plan.chunks[0])
 print(len(os.listdir("/proc/self/task")) - before)
 """
