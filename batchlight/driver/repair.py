@@ -22,7 +22,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -103,9 +103,9 @@ def repair(
     storage = open_output(output)
     interrupt = Interrupt(say)
     result = Verification(output)
-    with Lock(storage, output, new_run_id()) as lock, interrupt.caught(), ExitStack() as exits:
+    with Lock(storage, output, new_run_id()) as lock, interrupt.caught():
         fenced = FencedStorage(storage, lock.require)
-        repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt, exits)
+        repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt)
         checker = Checker(fenced, result, on_progress)
 
         async def repair_all() -> None:
@@ -152,14 +152,12 @@ class _Repairer:
         lock: Lock,
         options: RepairOptions,
         interrupt: Interrupt,
-        exits: ExitStack,
     ) -> None:
         self._storage = storage
         self._output = output
         self._lock = lock
         self._options = options
         self._interrupt = interrupt
-        self._exits = exits
         self._inputs: InputSet | None = None
         self._engine: Engine | None = None
         self._service: Service | None = None
@@ -294,8 +292,7 @@ class _Repairer:
     def _started(self, config: JobConfig) -> Engine:
         if self._engine is None:
             engine = engine_of(config)
-            with self._interrupt.held():
-                self._engine = self._exits.enter_context(engine)
+            self._engine = self._interrupt.entered(engine)
         return self._engine
 
     def _replace(self, path: str, table: pa.Table, readers: int) -> None:

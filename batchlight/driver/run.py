@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -131,12 +131,11 @@ class _Run:
         self._engine: Engine | None = None
         self._service: Service | None = None
         self._interrupt = Interrupt(self.display.say)
-        self._exits = ExitStack()
 
     def to_the_end(self) -> Summary:
         """Do all there is to do; leave a ``summary.json`` whatever happens."""
         try:
-            with self._interrupt.caught(), self._exits:
+            with self._interrupt.caught():
                 self.model = model_of(self.config, self.weights, self._started_engine)
                 self._do_all()
                 if not self.stopped_early:
@@ -251,8 +250,7 @@ class _Run:
             engine = engine_of(self.config, partial(compile_for_workers, self.config))
             if self.config.workers != 0 and ray_address(self.config.address) == "local":
                 self.display.say("starting Ray on this machine")
-            with self._interrupt.held():
-                self._engine = self._exits.enter_context(engine)
+            self._engine = self._interrupt.entered(engine)
             require_pace(self.config, engine)
             self.display.say(f"working in {engine.place}")
             if engine.preparing:

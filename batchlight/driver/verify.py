@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from typing import Any
@@ -115,9 +114,8 @@ def verify(
             tell(file.problems)
         return result
     interrupt = Interrupt(say)
-    with interrupt.caught(), ExitStack() as exits:
-        with interrupt.held():
-            engine = exits.enter_context(make_engine(workers, address, TIMEOUT_S))
+    with interrupt.caught():
+        engine = interrupt.entered(make_engine(workers, address, TIMEOUT_S))
         interrupt.run(checker.compare_on(engine, Location.parse(output), tell))
     return result
 
