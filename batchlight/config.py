@@ -265,7 +265,7 @@ class JobConfig(Options):
     )
     # A bare ``off`` is false in YAML.
     progress: Annotated[
-        Literal["auto", "json", "off"], BeforeValidator(lambda value: value or "off")
+        Literal["auto", "json", "off"], BeforeValidator(lambda v: "off" if v is False else v)
     ] = Field(
         default="auto",
         description="auto: a bar on a terminal, else a line every 30 s; json: one object a second.",

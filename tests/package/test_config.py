@@ -100,6 +100,13 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["", '""', "0"])
+def test_only_false_is_off(tmp_path: Path, value: str) -> None:
+    (tmp_path / "job.yaml").write_text(f"input: x\nprogress: {value}")
+    with pytest.raises(UsageError, match=r"--progress is (None|''|0), but must be 'auto', 'json'"):
+        make_config(JobConfig, {}, str(tmp_path / "job.yaml"))
+
+
 def test_yaml_takes_off_for_false(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("input: x\nprogress: off")
     assert make_config(JobConfig, {}, str(tmp_path / "job.yaml")).progress == "off"
