@@ -154,8 +154,8 @@ def _is_there(row: Row) -> bool:
 
 def _facts(row: Row) -> dict[str, Any]:
     """Size, etag and age, if the row has enough of them to notice a change."""
-    size, etag, modified = row.get("size"), row.get("etag"), row.get("modified")
-    if not etag or size is None or not str(size).isascii() or not str(size).isdigit():
+    size, etag, modified = str(row.get("size")), row.get("etag"), row.get("modified")
+    if not isinstance(etag, str) or not etag or not size.isascii() or not size.isdigit():
         return {}
     if isinstance(modified, str):
         try:
