@@ -118,7 +118,7 @@ def _validated(**options: Any) -> JobConfig:
     return _config(**options)
 
 
-@lru_cache(maxsize=CONFIGS)
+@lru_cache(maxsize=CONFIGS, typed=True)  # since True is equal to 1
 def _config(**options: Any) -> JobConfig:
     """The validated options; accepts NumPy's numbers too. Raises ``ValueError``."""
     if options["atmospheric_light"] == "batch":

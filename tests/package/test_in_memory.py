@@ -192,3 +192,10 @@ def test_what_cannot_be_enhanced(
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         batchlight.nothing  # noqa: B018
+
+
+def test_true_is_no_number_after_one_was_given() -> None:
+    image = dark_image(1)
+    batchlight.enhance(image, strength=1)
+    with pytest.raises(ValueError, match="strength is True, but must be a number"):
+        batchlight.enhance(image, strength=True)
