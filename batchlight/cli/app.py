@@ -19,14 +19,8 @@ NARROW = 70
 """A terminal with fewer columns gets help without boxes."""
 
 
-GIVEN_ONCE = frozenset(
-    f"--{name}"
-    for name in (
-        *("input", "output", "config", "address", "weights"),
-        *("data", "out", "reference"),
-    )
-)
-"""Options that name a place: giving two means both. For other options, the last one wins."""
+PLACES = ("URI", "FILE", "DIR")
+"""What help calls values that are places; giving two of an option that takes one means both."""
 
 
 TAKING_INPUT = ("run", "plan", "preview")
@@ -63,9 +57,9 @@ class Command(TyperCommand):
         if rest and ctx.info_name in TAKING_INPUT:
             raise UsageError(hint_at_input(rest[0], ctx.info_name))
         for option, times in Counter(given).items():
-            name = option.opts[0]
-            if times > 1 and name in GIVEN_ONCE:
-                raise UsageError(f"{name} is given {times} times; give it once")
+            is_place = option.metavar in PLACES or option.name == "address"
+            if times > 1 and is_place and not option.multiple:
+                raise UsageError(f"{option.opts[0]} is given {times} times; give it once")
         for param in given:
             value = values[param.name]
             # E.g. from an unset shell variable: it would mean the current folder, or nothing.

@@ -145,6 +145,9 @@ def test_an_option_that_is_given_twice(photos: Path) -> None:
         ("verify", photos, "--weights", 1, "--weights", 2),
         ("evaluate", "--enhanced", photos, "--reference", photos, "--reference", "x"),
         ("train", "--data", photos, "--out", "x", "--out", "y"),
+        ("train", "--data", "x", "--out", "y", "--validation-data", "a", "--validation-data", "b"),
+        ("run", "--input", photos, "--config", "a.yaml", "--config", "b.yaml"),
+        ("run", "--input", photos, "--address", "local", "--address", "a:6379"),
     ):
         done = batchlight_here(*words)
         assert done.returncode == 2, words
