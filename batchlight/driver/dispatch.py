@@ -73,6 +73,8 @@ class Dispatcher:
         self._resends: defaultdict[int, Resends] = defaultdict(Resends)
         self._tries: defaultdict[int, Tries] = defaultdict(Tries)
         self._unnamed = lru_cache(maxsize=2)(self._find_unnamed)
+        self._asking = asyncio.Lock()
+        """Or several threads would read the whole list at once, each for itself."""
 
     async def run(self) -> None:
         """Run and commit all batches. Raises ``BatchlightError``, or as ``on_progress`` does."""
@@ -228,7 +230,8 @@ class Dispatcher:
     async def _unnamed_of(self, chunk: BatchRange) -> frozenset[str] | None:
         if not self._data_set.is_list:
             return None
-        return await asyncio.to_thread(self._unnamed, chunk)
+        async with self._asking:
+            return await asyncio.to_thread(self._unnamed, chunk)
 
     def _find_unnamed(self, chunk: BatchRange) -> frozenset[str] | None:
         rows = self._plan.read_chunk(self._storage, chunk, ["input", "source"])

@@ -154,8 +154,8 @@ class InputSet:
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(listed, STAT_AHEAD)):
                 unknown = [f for f in ahead if is_parquet_name(f.path) and not f.defect]
-                for _ in pool.map(self.is_container, unknown):
-                    pass
+                for _ in pool.map(self._may_be_of_images, unknown):
+                    pass  # asked for here, since each thread might make a cache of its own
                 yield from (_as_input(info, self.is_container(info)) for info in ahead)
 
     def is_container(self, file: FileInfo) -> bool:

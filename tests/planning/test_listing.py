@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -84,6 +86,23 @@ def test_a_parquet_file_that_may_not_be_looked_into_is_accounted_for(tmp_path: P
     assert {item.path for item in followed if item.size is not None and item.defect is None} == {
         *("a.parquet", "x/00000.tar", "y/b.parquet"),
     }
+
+
+def test_threads_look_into_parquet_files_with_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def noted(function: Any) -> Any:
+        made.append(threading.current_thread())
+        return cache(function)
+
+    monkeypatch.setattr("batchlight.planning.listing.cache", noted)
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        pq.write_table(pa.table({"image": [b"\xff\xd8\xff"]}), tmp_path / f"in/{number}.parquet")
+    assert len(list(listed(tmp_path / "in"))) == 8
+    assert made == [threading.main_thread()]
 
 
 def test_a_directory_named_like_an_image_or_a_list(photos: Path) -> None:
