@@ -91,7 +91,10 @@ def read_in_turn(
 
 
 class WriteBehind:
-    """Runs writes in threads."""
+    """Runs writes in threads.
+
+    If its block fails, what has not begun is dropped: nothing can be committed without ``flush``.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WRITE_THREADS)
@@ -102,8 +105,8 @@ class WriteBehind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
 
     def put(self, write: Callable[[], object], size: int) -> None:
         """Schedule ``write``, which holds ``size`` bytes. Raises errors of earlier writes."""
