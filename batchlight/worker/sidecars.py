@@ -7,7 +7,7 @@ stale: an index is rewritten if all that it states is known, otherwise it is ref
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,20 +84,25 @@ def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
             return Refused(sidecar.path, "it describes the containers as they were", command)
         is_remote = steps.context.output.remote
         modified = None if is_remote else steps.input.stat(sidecar.path).modified
-        for method in sidecar.methods:
-            writer = steps.output.open_writer(f"{method}/{sidecar.path}", readers, modified)
-            _copy(source, writer)
+        with ExitStack() as exits:
+            writers = []
+            for method in sidecar.methods:
+                path = f"{method}/{sidecar.path}"
+                writers.append(steps.output.open_writer(path, readers, modified))
+                exits.callback(writers[-1].abort)
+            _copy(source, writers)
     return None
 
 
-def _copy(source: Reader, writer: Writer) -> None:
-    try:
-        for start in range(0, source.size, PIECE_BYTES):
-            writer.write(source.read_at(start, PIECE_BYTES))
-        source.require_unchanged()
+def _copy(source: Reader, writers: Sequence[Writer]) -> None:
+    """Read once, for all of them."""
+    for start in range(0, source.size, PIECE_BYTES):
+        piece = source.read_at(start, PIECE_BYTES)
+        for writer in writers:
+            writer.write(piece)
+    source.require_unchanged()
+    for writer in writers:
         writer.commit()
-    finally:
-        writer.abort()
 
 
 def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) -> Refused | None:

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
+from batchlight.config import METHODS
 from batchlight.driver.repair import RepairOptions, repair
+from batchlight.storage import Location, open_storage
+from batchlight.storage.streams import LocalReader
+from batchlight.worker import sidecars
 from batchlight.worker.comparing import Problem
 from tests.driver.test_shards import problems
 from tests.support.helpers import rows, tree
@@ -271,3 +276,26 @@ def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
         "such as a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
     )
     assert problems(out) == []
+
+
+def test_a_file_is_read_once_for_all_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 3
+    (tmp_path / "labels").write_bytes(data)
+    storage = open_storage(Location.parse(tmp_path))
+    storage.check(writable=True)
+    monkeypatch.setattr(sidecars, "PIECE_BYTES", 256)
+    read_at, reads = LocalReader.read_at, list[int]()
+
+    def noted(self: LocalReader, start: int, length: int) -> bytes:
+        reads.append(start)
+        return read_at(self, start, length)
+
+    monkeypatch.setattr(LocalReader, "read_at", noted)
+    writers = [storage.open_writer(f"{method}/labels") for method in METHODS]
+    with closing(storage.open_reader("labels")) as source:
+        sidecars._copy(source, writers)
+    assert reads == [0, 256, 512]
+    for method in METHODS:
+        assert (tmp_path / method / "labels").read_bytes() == data
