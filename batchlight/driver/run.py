@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
@@ -307,9 +308,9 @@ class _Run:
             raise
         except Exception as error:  # none of the finished work is lost
             logger.warning(
-                "could not write the report: %s; run 'batchlight report %s' to create it",
+                "could not write the report: %s; this creates it: batchlight report %s",
                 brief(error),
-                self.output,
+                shlex.quote(str(self.output)),
             )
         self.stats.report_s = took = round(time.monotonic() - began, 3)
         return summary.model_copy(update={"report_s": took, "finished_at": _now()})
