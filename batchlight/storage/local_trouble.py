@@ -60,8 +60,8 @@ def storage_trouble(
             errno.EPERM: "; give this user the permission and run the same command again",
             errno.ENOTDIR: "; remove what is there in place of a folder",
             errno.ENAMETOOLONG: "; choose a shorter path",
-            errno.EROFS: "; choose an --output that can be written to",
-            errno.EFBIG: "; choose an --output that may have larger files, or raise 'ulimit -f'",
+            errno.EROFS: "; choose a place that can be written to",
+            errno.EFBIG: "; choose a place that may have larger files, or raise 'ulimit -f'",
         }.get(error.errno or 0, "")
         if error.errno == errno.EFBIG:
             raise FileTooLargeError(f"{what}: {reason}{advice}", transient=False) from error

@@ -39,7 +39,7 @@ IMAGES = 40
 STARTS_WITHIN_S = 120.0
 LIMIT = 2**20
 """Bytes that a file may have in a place that does not allow large ones."""
-TOO_LARGE = "file too large; choose an --output that may have larger files, or raise 'ulimit -f'"
+TOO_LARGE = "file too large; choose a place that may have larger files, or raise 'ulimit -f'"
 UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 """Takes from root what lets it read and write whatever it likes."""
 
@@ -214,7 +214,7 @@ def test_a_read_only_output(photos: Path) -> None:
     with mounted(out, "size=16m,ro") as mount:
         done = run("--input", photos, "--output", out, "--workers", 0)
         assert done.returncode == 1
-        assert "read-only file system; choose an --output that can be written to" in done.stderr
+        assert "read-only file system; choose a place that can be written to" in done.stderr
         mount("rw")
         assert run("--input", photos, "--output", out, "--workers", 0).returncode == 0
 
