@@ -58,8 +58,8 @@ def open_output(place: str | os.PathLike[str]) -> Storage:
 def read_status(output: str | os.PathLike[str]) -> Status:
     """Look at an output without changing it."""
     storage = open_output(output)
+    holder = holder_of(storage)  # first, or a run that ends now would seem interrupted
     state = OutputState.load(storage)
-    holder = holder_of(storage)
     planned = state.plan.rows if state.plan else 0
     told = _told_of(state, holder)
     summary = read_summary(storage)

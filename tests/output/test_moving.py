@@ -5,13 +5,16 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from batchlight.output import moving
+import batchlight
+from batchlight.output import moving, status
 from batchlight.output.commit import Move, moved
 from batchlight.output.layout import METADATA, PARTS, BatchRange, part_path, range_of
+from batchlight.output.lock import Lock, holder_of, new_run_id
 from batchlight.output.moving import failed_rows, read_whole
 from batchlight.output.recordfiles import (
     DamagedRecordsError,
@@ -24,6 +27,7 @@ from batchlight.output.state import OutputState
 from batchlight.report import write_report
 from batchlight.storage import Location, Storage, open_storage
 from batchlight.storage.local import LocalStorage
+from tests.support.helpers import write_images
 
 BATCHES = (0, 1, 2)
 
@@ -146,3 +150,32 @@ def test_a_damaged_file_is_read_once(storage: Storage, tmp_path: Path) -> None:
     assert looks == 1
     with pytest.raises(DamagedRecordsError, match="; 'batchlight verify OUTPUT --repair"):
         list(failed_rows(storage))
+
+
+def test_a_run_that_ends_between_two_looks_was_not_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for its end would start it again."""
+    write_images(tmp_path / "in", 1)
+    out = str(tmp_path / "out")
+    config = batchlight.JobConfig(input=str(tmp_path / "in"), output=out, workers=0, progress="off")
+    batchlight.run(config)
+    [closed] = (tmp_path / "out").glob("_batchlight/plan/*.closed")
+    at_its_end = closed.read_bytes()
+    closed.unlink()
+    lock = Lock(open_storage(Location.parse(out)), out, new_run_id()).__enter__()
+
+    def ends_after(look: Callable[[Storage], Any]) -> Callable[[Storage], Any]:
+        def looked(storage: Storage) -> Any:
+            found = look(storage)
+            if not closed.exists():
+                closed.write_bytes(at_its_end)
+                lock.__exit__()
+            return found
+
+        return looked
+
+    monkeypatch.setattr(status, "holder_of", ends_after(holder_of))
+    monkeypatch.setattr(OutputState, "load", ends_after(OutputState.load))
+    assert status.read_status(out).state == "running"
+    assert status.read_status(out).state == "finished"
