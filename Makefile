@@ -1,5 +1,5 @@
-# Two commands do all the set-up: make demo, make test. Both install into .venv first: the one what
-# users need, the other what developers need as well.
+# Two commands do all the setup: make demo and make test. Both install into .venv first: make demo
+# what users need, make test what developers need as well.
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +29,7 @@ demo: $(VENV)/.usable
 	@echo "to look at:           demo/enhanced/report.html"
 	@echo "now your own:         $(BIN)/batchlight run --input FOLDER"
 
-# Both at once, since half of the suite is waiting; it fails if either does.
+# Both at once, since the suite spends half of its time waiting; fails if either fails.
 test: install
 	@$(MAKE) --no-print-directory -j2 lint suite
 
@@ -38,14 +38,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# In their order, not by their number of tests: files of few tests take the longest, and would be last.
+# Files in the given order, not by number of tests: those with few tests take longest, and would run last.
 SUITE := -n 4 --dist loadfile --no-loadscope-reorder
 
 suite: install
 	$(BIN)/python -m tests.support.kernels
 	$(BIN)/pytest $(SUITE)
 
-# Chromium is no Python package, so nothing but this target and `make pictures` installs it. Without
+# Chromium is not a Python package, so nothing but this target and `make pictures` installs it. Without
 # it, the tests of the report's page are skipped.
 browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null \
@@ -65,8 +65,8 @@ nightly: install
 
 # The lowest versions that pyproject.toml declares, on the lowest Python. Without the network, since
 # there is no such version of PyTorch for CPUs alone. With a numba cache of its own: numba writes its
-# index before its data, so a process may find data of another version behind a new index. What old
-# versions warn about is for them to mend; on its import, one of them changes the process's settings.
+# index before its data, so a process may find data of another version behind a new index. Warnings of
+# old versions are ignored; one of them changes the process's settings when it is imported.
 LOWEST_PYTHON ?= python3.11
 LOWEST := $(VENV)/lowest
 LOWEST_TESTS := $(addprefix tests/,cli classical engine host images output planning storage worker \

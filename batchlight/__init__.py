@@ -4,8 +4,8 @@
 >>> summary = batchlight.run(batchlight.JobConfig(input="photos", workers=4))
 >>> brighter = batchlight.enhance(image)
 
-The commands of the command line are functions, which return what the command shows. Importing this
-package imports neither Ray, nor PyTorch, nor OpenCV; using it does.
+Each command is also a function, which returns what the command prints. Importing this package
+imports neither Ray, nor PyTorch, nor OpenCV; using it does.
 """
 
 from __future__ import annotations

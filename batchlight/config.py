@@ -1,7 +1,6 @@
 """``JobConfig``: every option of ``run``, validated, frozen.
 
-The command line, the YAML file and the Python API are three ways to fill it, so each option is
-described once, here.
+The command line, YAML files and the Python API all fill it, so each option is described here only.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ TIMEOUT_S = 600
 LONGEST_TIMEOUT_S = 7 * 24 * 3600
 
 BATCH_SIZE, SMALLEST_BATCH, BATCHES_OF_A_SMALL_PLAN = 64, 2, 32
-"""``--batch-size auto``: a plan has this many batches before any is larger than the smallest size,
-so that sixteen workers get two each. It depends only on the data, as otherwise the light of a batch
-would depend on the machine."""
+"""``--batch-size auto``: how many batches a plan has before any exceeds the smallest size: two for
+each of 16 workers. Depends only on the data; otherwise, light would depend on the machine."""
 
 # Incremented whenever a change alters the pixels for unchanged parameters.
 ALGORITHM_VERSIONS: Mapping[Method, int] = {"classical": 3, "absgn": 2}
@@ -113,47 +111,44 @@ class JobConfig(Options):
 
     input: Place = Field(
         min_length=1,
-        description="Directory, image, s3:// gs:// az:// prefix, or a list: .txt .csv .parquet.",
+        description="Directory, image, s3://, gs:// or az:// prefix, or .txt, .csv, .parquet list.",
     )
     output: Place | None = Field(
         default=None,
         min_length=1,
         description="Where to write.",
-        json_schema_extra={"default": "INPUT-enhanced; for a list, there is none"},
+        json_schema_extra={"default": "INPUT-enhanced; required for a list"},
     )
     include: Names = Field(
-        default=(), description="Only relative paths that match this glob; repeatable."
+        default=(), description="Process only relative paths that match this glob; repeatable."
     )
     exclude: Names = Field(
-        default=(), description="No relative paths that match this glob; repeatable."
+        default=(), description="Skip relative paths that match this glob; repeatable."
     )
     follow_links: bool = Field(
         default=False,
-        description="Also read links that lead out of the input; never links to folders.",
+        description="Also follow symbolic links to files outside the input, but never to folders.",
     )
     limit: int | None = Field(
         default=None,
         ge=1,
-        description="Only the first N images of the listing; a tar or Parquet file counts as one.",
+        description="Process only the first N images listed; a tar or Parquet file counts as one.",
     )
     copy_others: bool = Field(
         default=False, description="Also copy files that are not images, such as labels."
     )
     method: Annotated[tuple[Method, ...], BeforeValidator(_as_methods)] = Field(
-        default=("classical",), description="How to enhance; repeatable."
+        default=("classical",), description="Enhancement method; repeatable."
     )
     target_luminance: float = Field(
-        default=0.45,
-        gt=0,
-        lt=1,
-        description="Target mean luminance of dark images, 0 to 1.",
+        default=0.45, gt=0, lt=1, description="Target mean luminance of dark images, 0 to 1."
     )
     not_dark: Literal["copy", "leave-out", "enhance"] = Field(
         default="copy",
-        description="Images that are not dark: copy the file, write no output, or enhance.",
+        description="For images that are not dark: copy the file, write nothing, or enhance them.",
     )
     strength: float = Field(
-        default=1, ge=0, le=1, description="Blend of the input (0) and the method's result (1)."
+        default=1, ge=0, le=1, description="Strength: 0 is the input, 1 is the method's result."
     )
     workers: int | None = Field(
         default=None,
@@ -164,61 +159,64 @@ class JobConfig(Options):
     gpu_workers: int | None = Field(
         default=None,
         ge=1,
-        description="ABSGN actors, each with one GPU, or on CPUs.",
+        description="Number of ABSGN actors, each with a GPU of its own, or on CPUs.",
         json_schema_extra={"default": "one per GPU of the cluster, or per 8 CPUs"},
     )
     address: str | None = Field(
         default=None,
         min_length=1,
         description="Address of a Ray cluster.",
-        json_schema_extra={"default": "RAY_ADDRESS, else its own Ray"},
+        json_schema_extra={"default": "RAY_ADDRESS, otherwise a Ray of its own"},
     )
     requests_per_second: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Limit on requests to object stores, of all workers together.",
+        description="Maximum requests per second to object stores, over all workers.",
         json_schema_extra={"default": "as fast as the store accepts"},
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_as_batch_size)] = Field(
         default="auto",
-        description="Images per batch; auto: 64, or fewer if there are fewer than 2048 to do.",
+        description="Images per batch; auto: 64, fewer if there are under 2048 images to process.",
     )
     atmospheric_light: Annotated[
         Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
-    ] = Field(default="batch", description="'batch', 'image', or a number up to 255.")
+    ] = Field(
+        default="batch",
+        description="'batch' (the mean), 'image' (each image's own), or a number up to 255.",
+    )
     omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
         default="auto",
-        description="Share of the haze to remove; auto: what brings an image to the target.",
+        description="Share of the haze to remove; auto: per image, to reach --target-luminance.",
     )
     t0: float = Field(default=0.05, gt=0, le=1, description="Lower bound of the transmission.")
     window: int = Field(
-        default=1, ge=1, le=255, description="Side of the dark channel's window, pixels."
+        default=1, ge=1, le=255, description="Side of the dark channel's window, in pixels."
     )
     denoise: Literal["none", "guided"] = Field(
         default="guided", description="How to reduce the noise that the gain amplifies."
     )
     model: ModelName | None = Field(
         default=None,
-        description="The network; absgn-small has a quarter of its channels.",
+        description="Network to use; absgn-small has a quarter of the channels of absgn.",
         json_schema_extra={"default": "absgn on GPUs, absgn-small on CPUs"},
     )
     weights: Place | None = Field(
         default=None,
         min_length=1,
         description="A safetensors file of ABSGN weights.",
-        json_schema_extra={"default": "the packaged ones"},
+        json_schema_extra={"default": "the packaged weights"},
     )
     device: Device = Field(
         default="auto", description="Where to run ABSGN; auto: GPUs if the cluster has any."
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        default="auto", description="ABSGN's arithmetic; auto: fp16 on GPUs, fp32 on CPUs."
+        default="auto", description="Numeric precision of ABSGN; auto: fp16 on GPUs, fp32 on CPUs."
     )
     tile: int | None = Field(
         default=None,
         ge=64,
-        description="Side of ABSGN's tiles, pixels.",
+        description="Side of ABSGN's tiles, in pixels.",
         json_schema_extra={"default": "whole images, unless they need too much memory"},
     )
     format: Literal["same", "jpeg", "png", "webp", "tiff", "avif"] = Field(
@@ -227,15 +225,14 @@ class JobConfig(Options):
     quality: int = Field(default=95, ge=1, le=100, description="Quality of lossy formats.")
     metadata: Literal["keep", "strict"] = Field(
         default="keep",
-        description="keep: what cannot be carried over is named; strict: such images fail.",
+        description="keep: record what cannot be carried over; strict: fail such images.",
     )
     failed_images: Literal["keep", "drop", "drop-sample"] = Field(
         default="keep",
-        description="In containers: keep the original, drop it, or drop all members of its key.",
+        description="Failed images in containers: keep the original, drop it, or drop its sample.",
     )
     image_column: Names = Field(
-        default=(),
-        description="In Parquet: take images from this column only; repeatable.",
+        default=(), description="In Parquet files, use images only of this column; repeatable."
     )
     max_pixels: int = Field(
         default=LARGEST_IMAGE,
@@ -247,18 +244,18 @@ class JobConfig(Options):
         default=TIMEOUT_S,
         gt=0,
         le=LONGEST_TIMEOUT_S,
-        description="Seconds after which a batch counts as hung, at most a week.",
+        description="Seconds after which a batch is considered hung (at most a week).",
     )
     max_failures: Annotated[str, BeforeValidator(_as_max_failures)] = Field(
         default="0",
-        description="Failures in this run that still give exit code 0: a number or P%.",
+        description="Failed images tolerated before the exit code is 3: a number or P%.",
     )
     fail_fast: bool = Field(
         default=False,
         description="Stop as soon as more than --max-failures images have failed in this run.",
     )
     allow_empty: bool = Field(
-        default=False, description="Accept an input without images, or with none any more."
+        default=False, description="Accept an input that has no images, or no longer has any."
     )
     retry_failed: bool = Field(
         default=False, description="Also retry images that failed permanently."
@@ -268,8 +265,11 @@ class JobConfig(Options):
     )
     # A bare ``off`` is false in YAML.
     progress: Annotated[
-        Literal["auto", "json", "off"], BeforeValidator(lambda value: value or "off")
-    ] = Field(default="auto", description="A bar on a terminal, else a line every 30 s; json; off.")
+        Literal["auto", "json", "off"], BeforeValidator(lambda v: "off" if v is False else v)
+    ] = Field(
+        default="auto",
+        description="auto: a bar on a terminal, else a line every 30 s; json: one object a second.",
+    )
 
     def allows_failures(self, failed: int, total: int) -> bool:
         """Whether a run with ``failed`` of ``total`` (input, method) pairs still succeeds."""

@@ -1,11 +1,11 @@
 """What can go wrong, in two closed sets.
 
-A failed image is a row in the records (``ErrorCode``). A failed run is an exception that ends in
-one sentence and an exit code:
+A failed image is a row in the records (``ErrorCode``). A run that cannot finish raises an
+exception, reported as one sentence with an exit code:
 
     BatchlightError          1   fatal
     ├── UsageError           2   a wrong option, config or input; nothing was written
-    ├── LockedError          4   another run holds the output
+    ├── LockedError          4   another run is using the output
     ├── StorageError         1   storage trouble that is not the fault of an image
     ├── ClusterError         1   Ray could not be started, reached or kept
     └── Interrupted    128 + n   SIGINT (130), SIGTERM (143) or SIGHUP (129)
@@ -74,7 +74,7 @@ class UsageError(BatchlightError):
 
 
 class LockedError(BatchlightError):
-    """Another run works on this output."""
+    """Another run is using this output."""
 
     exit_code = ExitCode.LOCKED
 
@@ -92,7 +92,7 @@ class StorageError(BatchlightError):
         self.transient = transient
 
     def __str__(self) -> str:
-        advice = "; run the same command again to go on" if self.transient else ""
+        advice = "; run the same command again to continue" if self.transient else ""
         return self.message + advice
 
 
@@ -109,7 +109,7 @@ class Interrupted(BatchlightError):
 
     def __str__(self) -> str:
         name = signal.Signals(self.exit_code - 128).name
-        return f"interrupted by {name}; run the same command again to go on where it stopped"
+        return f"interrupted by {name}; run the same command again to continue where it stopped"
 
 
 def brief(error: BaseException, length: int = 160) -> str:
@@ -124,10 +124,10 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 def shown(text: str) -> str:
     """Text from anywhere, safe to display: what controls a terminal or reorders text is escaped.
 
-    These are control characters, line ends, lone surrogates, and those of ``_BIDI``, which show a
-    name in another order than it has.
+    These are control characters, line ends, lone surrogates, and those of ``_BIDI``, which display
+    a name in another order than it is stored.
     """
-    if text.isascii() and text.isprintable():  # fast path, for example for a picture as text
+    if text.isascii() and text.isprintable():  # fast path, e.g. for a base64 data URI
         return text
     return "".join(
         c if c not in _BIDI and unicodedata.category(c) not in _STEERING else _escaped(c)
@@ -146,12 +146,12 @@ def _escaped(character: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Such as ``1 image``, ``5 images``."""
+    """For example ``1 image``, ``5 images``."""
     return f"{number} {thing}" + "s" * (number != 1)
 
 
 def in_bytes(number: int) -> str:
-    """Such as ``3.2 kB``."""
+    """For example ``3.2 kB``."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
-"""Values that a fingerprint omits: outputs from before the option existed have them too."""
+"""Defaults that a fingerprint leaves out, so that outputs made before the option existed keep their
+fingerprint."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 CONFIGS = 16
 """How many sets of parameters to cache; validating one takes as long as a small image."""
+
+_loading = threading.Lock()
+"""Or several threads would load the network, each its own."""
 
 
 def enhance(
@@ -78,7 +82,9 @@ def enhance(
         return image.copy()
     if method == "absgn":
         in_order = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if rgb else pixels
-        result = _enhancer(model, weights, device).enhance([in_order])[0].get()
+        with _loading:
+            enhancer = _enhancer(model, weights, device)
+        result = enhancer.enhance([in_order])[0].get()
         result = cv2.cvtColor(result, cv2.COLOR_BGR2RGB) if rgb else result
     else:
         chosen, own = config.atmospheric_light, analysis.atmospheric_light
@@ -118,7 +124,7 @@ def _validated(**options: Any) -> JobConfig:
     return _config(**options)
 
 
-@lru_cache(maxsize=CONFIGS)
+@lru_cache(maxsize=CONFIGS, typed=True)  # since True is equal to 1
 def _config(**options: Any) -> JobConfig:
     """The validated options; accepts NumPy's numbers too. Raises ``ValueError``."""
     if options["atmospheric_light"] == "batch":

@@ -48,9 +48,9 @@ _REASONS = {
     "multiple_of": "must be a multiple of {multiple_of}",
     "literal_error": "must be {expected}",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-    "string_type": "must be text",
+    "string_type": "must be a string",
     "string_too_short": "must not be empty",
-    "tuple_type": "must be text, or a list of texts",
+    "tuple_type": "must be a string or a list of strings",
 }
 """What is wrong with a value, by pydantic's name for it."""
 
@@ -65,7 +65,7 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
         # Only YAML can write it, and no path may hold it.
         if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
             raise UsageError(
-                f"{_option(name)} is {value!r}, which holds a NUL character; correct it"
+                f"{_option(name)} is {value!r}, which contains a NUL character; remove it"
             )
     try:
         return kind(**values)
@@ -89,7 +89,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UsageError(f"the config file {path} must hold option names and values, one per line")
+        raise UsageError(f"the config file {path} must be a mapping of option names to values")
     keys = [str(key.value).replace("-", "_") for key, _ in node.value]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UsageError(f"the config file {path} gives {twice[0]} more than once; give it once")
@@ -109,6 +109,6 @@ def _one_sentence(error: ValidationError, command: str) -> str:
         return f"{option} is required"
     if first["type"] == "extra_forbidden":
         return f"unknown option {option.removeprefix('--')}; see 'batchlight {command} --help'"
-    words = _REASONS.get(first["type"], "must not be that: {msg}")
+    words = _REASONS.get(first["type"], "that is not valid: {msg}")
     reason = words.format(msg=first["msg"], **first.get("ctx", {}))
-    return f"{option} is {first['input']!r}, but {reason}; correct it"
+    return f"{option} is {first['input']!r}, but {reason}"

@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 HERE = Path(__file__).resolve().parent
 
-OK, PASSING_TROUBLE, LOCKED = 0, 1, 4
+OK, TRANSIENT_ERROR, LOCKED = 0, 1, 4
 """Exit codes of a run; any other would be the same on a retry."""
 
 
@@ -47,10 +47,10 @@ class Batchlight(BaseOperator):
 
     def execute(self, context: Context) -> None:
         code = self.hook.run_command(self.command).exit_code
-        if code == PASSING_TROUBLE:  # of the storage or the cluster
-            raise AirflowException("the run ended with exit code 1; the next try goes on")
+        if code == TRANSIENT_ERROR:  # of the storage or the cluster
+            raise AirflowException("the run ended with exit code 1; the next try continues it")
         if code == LOCKED:
-            raise AirflowSkipException("another run works on this output")
+            raise AirflowSkipException("another run is using this output")
         if code != OK:
             raise AirflowFailException(f"the run ended with exit code {code}; the log says why")
 

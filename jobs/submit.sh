@@ -7,19 +7,19 @@
 # SIGTERM stop the run. Needs ray[default] here, in the cluster's version, and batchlight there.
 set -eu
 
-POLL_S=${POLL_S:-10}    # between two questions whether the run has ended
-PATIENCE=${PATIENCE:-30} # how many of them in a row may stay without an answer
+POLL_S=${POLL_S:-10}    # between two checks whether the run has ended
+PATIENCE=${PATIENCE:-30} # how many checks in a row may go unanswered
 
 die() {
     echo "submit.sh: $2" >&2
     exit "$1"
 }
 
-[ $# -ge 1 ] || die 2 "which CONFIG? such as: submit.sh nightly.yaml"
+[ $# -ge 1 ] || die 2 "usage: submit.sh CONFIG [OPTION...], e.g. submit.sh nightly.yaml"
 [ -r "$1" ] || die 2 "cannot read $1"
 # Without an address "ray job submit" would start a cluster of its own.
 address=${RAY_API_SERVER_ADDRESS:-}
-[ -n "$address" ] || die 2 "set RAY_API_SERVER_ADDRESS, such as http://HEAD:8265"
+[ -n "$address" ] || die 2 "set RAY_API_SERVER_ADDRESS, e.g. to http://HEAD:8265"
 config=$1
 shift
 
@@ -33,7 +33,7 @@ stop() {
     trap '' INT TERM
     [ -z "$following" ] || kill "$following" 2>/dev/null || true
     ray job stop --address "$address" "$id" >&2 || true
-    die "$1" "stopped $id; run the same command again to go on"
+    die "$1" "stopped $id; run the same command again to continue"
 }
 trap 'stop 130' INT
 trap 'stop 143' TERM
@@ -73,7 +73,7 @@ while :; do
         silent=$((silent + 1))
         if [ "$silent" -ge "$PATIENCE" ]; then
             tail -n 1 "$folder/errors" >&2
-            die 1 "the cluster at $address does not answer any more; run the same command again"
+            die 1 "the cluster at $address no longer answers; run the same command again"
         fi
     fi
     sleep "$POLL_S" &
@@ -82,10 +82,10 @@ done
 
 code=$(field driver_exit_code)
 case $(field status):$code in
-STOPPED:*) die 143 "$id was stopped; run the same command again to go on" ;;
+STOPPED:*) die 143 "$id was stopped; run the same command again to continue" ;;
 SUCCEEDED:*) code=0 ;;
 FAILED:[0-9]*) ;; # the run's own
-*) die 1 "the run was killed, or the cluster lost it; run the same command again to go on" ;;
+*) die 1 "the run was killed, or the cluster lost it; run the same command again to continue" ;;
 esac
 echo "submit.sh: $id ended with exit code $code" >&2
 exit "$code"

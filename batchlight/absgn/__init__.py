@@ -10,7 +10,7 @@ conversion.py  images to tensors and back
 tiles.py       an image in tiles, with the result of the whole image
 transfers.py   images to a GPU and back while it computes
 result.py      the network's result for one image; needs no PyTorch
-training.py    the steps of a training, on one device or several
+training.py    the steps of training, on one device or several
 recipe.py      what determines the weights; the schedule
 losses.py      how far a result is from its ground truth
 samples.py     the samples of a step, made on the device from pairs and well-lit pictures

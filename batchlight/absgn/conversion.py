@@ -27,7 +27,7 @@ def each(work: Callable[..., Pixels], *images: Tensor) -> Tensor:
 
 
 def given_for(images: Tensor, start: Start | None) -> Tensor:
-    """The network's input for a training's whole images, in the form that ``each`` takes."""
+    """The network's input for whole images in training, in the form that ``each`` takes."""
     if isinstance(start, ClassicalStart):
         return each(start.before, images)
     return images if start is None else start.of(images)

@@ -6,6 +6,7 @@ behind it and earlier ones are downloaded, so that it always has something to do
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,9 @@ GPU_SHARE = 0.6
 SMALLEST_TILE = 256
 MEASURED_SIDE = 256
 """Side in pixels of the image for measuring the speed."""
+
+_settings = threading.Lock()
+"""Of PyTorch, while they are ours."""
 
 
 class Enhancer:
@@ -251,7 +255,14 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Make PyTorch compute the same bytes each time; its settings are restored afterwards.
 
     They apply to the whole process (some to the calling thread), where others may use PyTorch too.
+    One thread at a time, or the second would restore what the first has set.
     """
+    with _settings, _set_for(device):
+        yield
+
+
+@contextmanager
+def _set_for(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         threads = torch.get_num_threads()
         torch.set_num_threads(CPU_THREADS)

@@ -20,7 +20,7 @@ def loss_of(restored: Tensor, high: Tensor) -> Tensor:
 
     The second is the GT-mean loss of Liao et al. (ICCV 2025). ``restored`` is not clipped, which
     would zero the gradient of every pixel that is out of range. A smaller target shows the same
-    picture, shrunk; the result is then shrunk, too.
+    picture, shrunk; the result is then shrunk as well.
     """
     restored = resized(restored, (high.shape[2], high.shape[3]))
     factor = _brightness(high) / _brightness(restored.detach())

@@ -1,4 +1,4 @@
-"""What determines the weights of a training, apart from the pictures: as plain, frozen values.
+"""What determines the weights of a training run, apart from the pictures: plain, frozen values.
 
 Learning rate and samples follow the completed share of the training (Li et al., "Budgeted
 Training", ICLR 2020), measured in passes over the pairs or in time. Small samples come first, since
@@ -81,7 +81,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Extent:
-    """How long a training takes: a number of passes over the pairs or, if given, a time."""
+    """How long training takes: a number of passes over the pairs or, if given, a time."""
 
     epochs: int = 300
     seconds: float | None = None

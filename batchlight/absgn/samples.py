@@ -1,6 +1,6 @@
 """The samples of a training step: made on the device, which also holds the pictures.
 
-All randomness follows from the seed, the step and the process, so a training resumed from a
+All randomness follows from the seed, the step and the process, so a training run resumed from a
 checkpoint equals one that was never interrupted.
 """
 

@@ -27,7 +27,7 @@ LARGEST_GRADIENT = 1.0
 STEPS_AHEAD = 8
 """How many steps a GPU's queue may be ahead of the clock that the schedule follows."""
 SAVE_EVERY_S = 240.0
-"""Upper limit of what is lost when a training is killed in the middle of a round."""
+"""Upper limit of what is lost when training is killed in the middle of a round."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class Stop:
-    """A point to look at a training: the end of a round, or a chance to save its state."""
+    """A point at which training pauses: the end of a round, or a chance to save its state."""
 
     round: int
     """From 1."""
@@ -111,7 +111,7 @@ class Trainer:
     def train(self, extent: Extent, clock: Callable[[], float] = time.monotonic) -> Iterator[Stop]:
         """Continue the training; stops after each round, and every few minutes within one.
 
-        ``clock`` returns seconds. The caller's time at a stop counts, too.
+        ``clock`` returns seconds. The caller's time at a stop counts as well.
         """
         if self.device.type == "cuda":
             self._rehearse()

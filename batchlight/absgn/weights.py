@@ -80,7 +80,7 @@ def load_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         TypeError,
         AttributeError,
     ) as error:
-        raise ValueError("it is no safetensors file, or is cut short") from error
+        raise ValueError("it is not a safetensors file, or is truncated") from error
     if not all(tensor.dtype in FLOATS for tensor in tensors.values()):
         raise ValueError("it holds numbers other than 16- or 32-bit floats")
     return tensors, about

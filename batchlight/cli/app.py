@@ -19,14 +19,8 @@ NARROW = 70
 """A terminal with fewer columns gets help without boxes."""
 
 
-GIVEN_ONCE = frozenset(
-    f"--{name}"
-    for name in (
-        *("input", "output", "config", "address", "weights"),
-        *("data", "out", "reference"),
-    )
-)
-"""Options that name a place: giving two means both. For other options, the last one wins."""
+PLACES = ("URI", "FILE", "DIR")
+"""What help calls values that are places; giving two of an option that takes one means both."""
 
 
 TAKING_INPUT = ("run", "plan", "preview")
@@ -34,11 +28,11 @@ TAKING_INPUT = ("run", "plan", "preview")
 
 
 MAY_BE_EMPTY = "setting"
-"""Its empty value is a setting, too: that of no option."""
+"""For this option an empty value is valid: no options are changed."""
 
 
 def _flags_take_no_value(params: list[Any]) -> list[Any]:
-    """As help should show them; newer versions of Click describe the value of a flag, too."""
+    """As help should show them; newer versions of Click also describe the value of a flag."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
@@ -63,15 +57,15 @@ class Command(TyperCommand):
         if rest and ctx.info_name in TAKING_INPUT:
             raise UsageError(hint_at_input(rest[0], ctx.info_name))
         for option, times in Counter(given).items():
-            name = option.opts[0]
-            if times > 1 and name in GIVEN_ONCE:
-                raise UsageError(f"{name} is given {times} times; give it once")
+            is_place = option.metavar in PLACES or option.name == "address"
+            if times > 1 and is_place and not option.multiple:
+                raise UsageError(f"{option.opts[0]} is given {times} times; give it once")
         for param in given:
             value = values[param.name]
-            # As from an unset variable of a shell: it would mean the current folder, or nothing.
+            # E.g. from an unset shell variable: it would mean the current folder, or nothing.
             if param.name != MAY_BE_EMPTY and "" in (value if isinstance(value, list) else [value]):
                 what = param.opts[0] if param.param_type_name == "option" else param.metavar
-                raise UsageError(f"{what} is '', but must not be empty; correct it")
+                raise UsageError(f"{what} must not be empty")
         return super().parse_args(ctx, args)
 
 

@@ -94,7 +94,7 @@ def print_trouble(path: str, *words: str) -> None:
         print("\t".join(word for word in (path, *words) if word), flush=True)
         return
     console = plain_console()
-    # The path is on a line of its own, so that it can be copied from a narrow terminal, too.
+    # The path is on a line of its own, so that it can be copied even from a narrow terminal.
     console.print(escape(path), soft_wrap=True)
     console.print(Padding(f"[dim]{escape('  '.join(filter(None, words)))}[/]", (0, 0, 0, 4)))
 

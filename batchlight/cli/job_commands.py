@@ -62,9 +62,9 @@ def plan(config: JobConfig, *, as_json: AsJson = False, debug: Debug = False) ->
         "  changed": found.changed,
         "  to redo": found.retried,
         "done before": found.unchanged,
-        "records of images gone since": found.gone,
+        "records of images that no longer exist": found.gone,
         "records not selected": found.not_selected,
-        "pairs left of a stored plan": found.left_of_stored_plan,
+        "pairs left from an interrupted run": found.left_of_stored_plan,
     }
     others = ""
     if found.others:
@@ -92,7 +92,7 @@ def _of_containers(found: DryRun) -> dict[str, str]:
         return {}
     inside = found.in_containers
     looked = "" if inside.exact else f", about, from {counted(inside.looked_at, 'container')}"
-    met = {"in them": inside.suffixes, "beside images": inside.others}
+    met = {"images": inside.suffixes, "other members": inside.others}
     odd = {"named twice": inside.named_twice, "would fail": len(inside.unreadable)}
     reasons = (f"{path}: {reason}" for path, reason in inside.unreadable.items())
     return {
@@ -107,7 +107,11 @@ def _of_containers(found: DryRun) -> dict[str, str]:
         },
         **{f"  {name}": f"{number:,}" for name, number in odd.items() if number},
         **({"  first of them": next(reasons)} if inside.unreadable else {}),
-        **({"beside containers": f"{found.beside:,}, which go along"} if found.beside else {}),
+        **(
+            {"beside containers": f"{found.beside:,}, which are copied along"}
+            if found.beside
+            else {}
+        ),
     }
 
 

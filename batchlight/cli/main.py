@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _take_names_as_utf8() -> None:
-    """Begin anew in Python's UTF-8 mode if file names were decoded by a locale without UTF-8.
+    """Restart in Python's UTF-8 mode if the locale decoded file names as something else.
 
     Names are bytes, the same ones under every locale, and records hold them as UTF-8. Workers take
     the mode from the environment.
@@ -76,13 +76,13 @@ def _exit_code(debug: bool) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _failed("interrupted", INTERRUPTED, debug)
     except Exception as error:
-        text = f"unexpected {type(error).__name__}: {brief(error)}; --debug tells more"
+        text = f"unexpected {type(error).__name__}: {brief(error)}; --debug shows more"
         return _failed(text, ExitCode.FATAL, debug)
     return ExitCode.OK
 
 
 def _hint() -> str | None:
-    """What to type instead of a path as the command."""
+    """What to type instead of a path in place of the command."""
     word = next(iter(sys.argv[1:]), "")
     names = {command.__name__ for commands in COMMANDS.values() for command in commands}
     is_path = "://" in word or (not word.startswith("-") and os.path.exists(word))
@@ -112,7 +112,7 @@ def _require_working_directory() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise UsageError("the working directory was deleted; change to one that is there") from (
+        raise UsageError("the working directory was deleted; change to one that exists") from (
             error
         )
 

@@ -37,21 +37,23 @@ def train(config: TrainConfig, *, debug: Debug = False) -> None:
 def evaluate(
     enhanced: Annotated[
         list[str],
-        typer.Option("--enhanced", metavar="DIR", help="Enhanced images; can be repeated."),
+        typer.Option("--enhanced", metavar="DIR", help="Folder of enhanced images; repeatable."),
     ],
     reference: Annotated[
         str | None,
-        typer.Option("--reference", metavar="DIR", help="What they should look like."),
+        typer.Option("--reference", metavar="DIR", help="Reference images to compare with."),
     ] = None,
     inputs: Annotated[
         str | None,
         typer.Option(
-            "--input", metavar="DIR", help="What they were made from, without --reference."
+            "--input", metavar="DIR", help="The input images, if there is no --reference."
         ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", metavar="N", help="Compare all of them at N x N pixels, 7 to 4096."),
+        typer.Option(
+            "--size", metavar="N", help="Resize both to N x N pixels before comparing, 7 to 4096."
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -61,7 +61,7 @@ METAVARS = {
     "max_failures": "N|P%",
     "omega": "auto|X",
 }
-"""For values whose type does not say what they are."""
+"""For values whose type does not show what they are."""
 
 
 def takes_options_of(

@@ -12,7 +12,7 @@ from batchlight.cli.app import AsJson, Debug, Output, end_with_the_reader
 from batchlight.cli.console import plain_console, print_facts, print_trouble, telling
 from batchlight.errors import ExitCode, in_bytes, shown
 
-FollowLinks = Annotated[bool, typer.Option("--follow-links", help="If given to the run.")]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Same as for the run.")]
 
 
 def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -33,7 +33,7 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
         {
             "of the last plan": f"{found.done:,} of {found.planned:,} {unit} done{more}",
             **({"failed": f"{found.failed:,}"} if found.failed else {}),
-            "held by": found.holder or "nobody",
+            "lock": f"held by {found.holder}" if found.holder else "not held",
             "last run ended": found.ended or "no run has ended yet",
         },
     )
@@ -42,34 +42,36 @@ def status(output: Output, as_json: AsJson = False, debug: Debug = False) -> Non
 def verify(
     output: Output,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Redo what is missing or differs.")
+        bool, typer.Option("--repair", help="Regenerate outputs that are missing or differ.")
     ] = False,
     input_uri: Annotated[
         str | None,
-        typer.Option("--input", metavar="URI", help="The run's input, to repair from."),
+        typer.Option("--input", metavar="URI", help="Input of the run; needed for --repair."),
     ] = None,
     follow_links: FollowLinks = False,
     copy_others: Annotated[
-        bool, typer.Option("--copy-others", help="If given to the run.")
+        bool, typer.Option("--copy-others", help="Same as for the run.")
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=0, help="Compare on workers, as in a run."),
+        typer.Option(
+            "--workers", metavar="N", min=0, help="Compare on N workers. (default: in this process)"
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="TEXT", help="Ray cluster to work on."),
+        typer.Option("--address", metavar="TEXT", help="Address of the Ray cluster."),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="FILE", help="ABSGN weights, if given to the run."),
+        typer.Option("--weights", metavar="FILE", help="ABSGN weights, as given to the run."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Compare every output with its record.
 
-    Presence, size, sha256; --repair redoes what differs, to the same bytes.
+    Checks presence, size and sha256; --repair regenerates what differs, byte for byte.
     """
     from dataclasses import asdict
 
@@ -122,20 +124,19 @@ def verify(
 def failures(output: Output, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the images that failed, with code and reason."""
     from batchlight.output.lock import holder_of
-    from batchlight.output.recordfiles import failed_rows
-    from batchlight.output.state import OutputState
+    from batchlight.output.moving import failed_rows
     from batchlight.output.status import open_output
 
     end_with_the_reader()
     storage = open_output(output)
     if holder := holder_of(storage):
         print(
-            f"{shown(str(holder))} is at work on this output; "
-            "these are the failures of what is committed so far",
+            f"{shown(str(holder))} is running on this output; "
+            "listing the failures committed so far",
             file=sys.stderr,
             flush=True,
         )
-    rows = failed_rows(storage, OutputState.load(storage).record_files)
+    rows = failed_rows(storage)
     columns = ("input", "method", "error_code", "error")
     if as_json:
         print(json.dumps([{name: row[name] for name in columns} for row in rows], indent=2))
@@ -152,14 +153,16 @@ def report(
     output: Output,
     input_uri: Annotated[
         str | None,
-        typer.Option("--input", metavar="URI", help="The run's input, to show its images too."),
+        typer.Option(
+            "--input", metavar="URI", help="Input of the run, to show the originals as well."
+        ),
     ] = None,
     follow_links: FollowLinks = False,
     debug: Debug = False,
 ) -> None:
-    """Make the report of an output again.
+    """Regenerate the report of an output.
 
-    A self-contained HTML page; every run makes it at its end.
+    A self-contained HTML page; every run creates one at its end.
     """
     from batchlight.driver.report import make_report
 

@@ -30,7 +30,7 @@ class _Stream(io.TextIOWrapper):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Discard what is still buffered, so that the exit of the process does not fail, too."""
+        """Discard what is still buffered, so that the exit of the process does not fail as well."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

@@ -1,10 +1,10 @@
-"""One batch, even if workers die on it: finds the images that kill them.
+"""Runs one batch to completion even if it kills workers, and finds the images responsible.
 
 Most batches are done many at a time (``dispatch.py``); one whose worker has died comes here.
 Only the regular run of a batch ever writes or commits. When a batch has killed two workers, its
-images are rehearsed, without writing, to find the culprits; then the batch runs as usual, with a
-failed row for each of them. So the other images, their mean light and their rows come out exactly
-as if the killers were not there.
+images are processed without writing, to find those responsible; then the batch runs as usual, with
+a failed row for each of them. So the other images, their mean light and their rows come out exactly
+as if those images were absent.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class BatchRunner:
     async def run(self, batch: Batch, death: WorkerDied | None = None) -> BatchResult:
         """Run and commit one batch, surviving worker deaths. Raises ``BatchlightError``.
 
-        ``death``: that of a worker that was processing it.
+        ``death``: the death of a worker that was processing it.
         """
         with self.logging():
             result = await self._outlast(batch, run_batch, death=death)
@@ -145,8 +145,8 @@ class BatchRunner:
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
         """Rehearse a batch that has killed workers and find what kills: code by image and method.
 
-        The method is None if reading, decoding or analysing the image kills. Suspects that there is
-        no time left to try get ``error``, so that the next run tries them. Writes nothing.
+        The method is None if reading, decoding or analysing the image kills. Suspects for which no
+        time is left get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(killers=known)
         kind = kind_of(batch)

@@ -126,7 +126,9 @@ class _Counter:
                     if kind_of(container.path) == "tar":
                         self._on_image(item)
                     self.suffixes[shown] += 1
-                    self.named_twice += not is_image_name(item.path)  # the path has a number added
+                    self.named_twice += not is_image_name(
+                        item.path
+                    )  # the path has a number appended
                 if self._head is not None and member.end > self._head:
                     self.all_seen = False
                     self.bytes += member.end

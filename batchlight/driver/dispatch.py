@@ -30,7 +30,8 @@ from batchlight.worker.batch_result import BatchResult
 AIM_S = 20.0
 """Target duration of a task: long compared with its overhead, short compared with a run."""
 TASKS_PER_S, TASKS_PER_S_AT_MOST = 20.0, 100.0
-"""Over all workers; with more workers, tasks take longer. The second applies near the end."""
+"""Limits on tasks per second over all workers, so that more workers get longer tasks; the second
+applies near the end of a run."""
 AT_FIRST = 8
 """Maximum batches per task until it is known how long they take."""
 SHARES = 2
@@ -72,6 +73,8 @@ class Dispatcher:
         self._resends: defaultdict[int, Resends] = defaultdict(Resends)
         self._tries: defaultdict[int, Tries] = defaultdict(Tries)
         self._unnamed = lru_cache(maxsize=2)(self._find_unnamed)
+        self._asking = asyncio.Lock()
+        """Or several threads would read the whole list at once, each for itself."""
 
     async def run(self) -> None:
         """Run and commit all batches. Raises ``BatchlightError``, or as ``on_progress`` does."""
@@ -218,7 +221,7 @@ class Dispatcher:
         return results
 
     async def _alone(self, chunk: BatchRange, number: int, death: WorkerDied) -> BatchResult:
-        """Run by itself the batch on which a worker has died."""
+        """Run the batch on which a worker has died, by itself."""
         just_this = BatchRange(number, number)
         [batch] = await asyncio.to_thread(self._plan.batches_of, self._storage, just_this)
         unnamed = await self._unnamed_of(chunk)
@@ -227,7 +230,8 @@ class Dispatcher:
     async def _unnamed_of(self, chunk: BatchRange) -> frozenset[str] | None:
         if not self._data_set.is_list:
             return None
-        return await asyncio.to_thread(self._unnamed, chunk)
+        async with self._asking:
+            return await asyncio.to_thread(self._unnamed, chunk)
 
     def _find_unnamed(self, chunk: BatchRange) -> frozenset[str] | None:
         rows = self._plan.read_chunk(self._storage, chunk, ["input", "source"])

@@ -29,8 +29,8 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
     if images and not inputs.passed_over.not_matching:
         raise BatchlightError(
             f"{inputs.given} no longer holds any of the {images} images that earlier runs "
-            "recorded; check that it is mounted and the path right, or give --allow-empty if they "
-            "are gone for good"
+            "recorded; check that it is mounted and that the path is right, or give --allow-empty "
+            "if they are gone for good"
         )
     raise UsageError(f"{without_images(inputs, counts.others)}, or give --allow-empty")
 
@@ -54,15 +54,15 @@ def without_images(inputs: InputSet, others: int = 0) -> str:
 def _nearest(inputs: InputSet, others: int) -> Iterator[str]:
     met, given = inputs.passed_over, inputs.given
     if inputs.data_set.is_list:
-        yield "the list names none"
+        yield "the list is empty"
         return
     if met.linked_folders:
         first = met.linked_folders[0]
-        yield f"its link to a folder, {first}, is not followed: give its target"
+        yield f"the link {first} points to a folder and is not followed: pass its target instead"
     if met.outputs:
-        yield f"its folder {met.outputs[0]} is the output of a run, and never an input"
+        yield f"its folder {met.outputs[0]} is the output of a run and cannot be an input"
     if others:
-        yield f"it holds {counted(others, 'file')} that --copy-others copies, and nothing else"
+        yield f"it contains only {counted(others, 'file')} that --copy-others copies"
         return
     if met.suffixes:
         kinds = ", ".join(

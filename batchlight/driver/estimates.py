@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,7 +74,7 @@ class _Sample:
     """The rest, on a CPU, without the network."""
     network_ms: float | None = 0.0
     """None if it cannot be determined."""
-    output_bytes: int = 0
+    output_bytes: float = 0
     """Total over all methods."""
 
 
@@ -99,7 +99,7 @@ class Estimate:
     """At S3 list prices; None for other stores."""
     prices_as_of: str = PRICES_AS_OF
     warning: str | None = None
-    """How slow the network is, if it runs on CPUs."""
+    """A note on how slow the network is, if it runs on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -282,35 +282,45 @@ def _recorded(
     storage: Storage, state: OutputState, digests: Mapping[Method, Collection[str]]
 ) -> _Sample | None:
     """Totals of the newest records with these parameters; None unless every method has some."""
-    found = _Sample(own_ms=dict.fromkeys(digests, 0.0))
-    there = set()
+    found: dict[Method, list[pa.Table]] = {method: [] for method in digests}
     columns = ("input", "method", "status", "fingerprint", "width", "height")
     sizes = ("input_bytes", "output_bytes")
     for path in reversed(state.record_files[-RECORD_FILES:]):
         table = read_records(storage, path, (*columns, *sizes, *STAGES, "network_ms"))
         done = pc.is_in(table["status"], pa.array(["ok", "skipped"]))
-        for number, (method, of_method) in enumerate(digests.items()):
+        for method, of_method in digests.items():
             same = pc.and_(
                 pc.equal(table["method"], method),
                 pc.is_in(table["fingerprint"], pa.array(of_method, pa.string())),
             )
             rows = table.filter(pc.fill_null(pc.and_(done, same), False))
-            if rows.num_rows:
-                there.add(method)
-                _add(found, rows, method, first=number == 0)
-    return found if there == set(digests) else None
+            found[method] += [rows] if rows.num_rows else []
+    if not all(found.values()):
+        return None
+    return _sample_of({method: pa.concat_tables(rows) for method, rows in found.items()})
 
 
-def _add(found: _Sample, rows: pa.Table, method: Method, first: bool) -> None:
-    """Add the rows of one method; the first method's rows also count what all methods share."""
-    ms = {stage: pc.sum(rows[stage]).as_py() or 0.0 for stage in STAGES}
-    of_network = pc.sum(rows["network_ms"]).as_py() or 0.0
-    found.own_ms[method] += ms["enhance_ms"] - of_network + ms["encode_ms"] + ms["write_ms"]
-    found.network_ms = (found.network_ms or 0.0) + of_network
-    found.output_bytes += pc.sum(rows["output_bytes"]).as_py() or 0
-    if first:
-        found.images += rows.num_rows
-        found.input_bytes += pc.sum(rows["input_bytes"]).as_py() or 0
-        found.shared_ms += sum(ms[stage] for stage in SHARED_STAGES)
-        pixels = pc.multiply(rows["width"].cast(pa.int64()), rows["height"].cast(pa.int64()))
-        found.megapixels += (pc.sum(pixels).as_py() or 0) / 1e6
+def _sample_of(rows: Mapping[Method, pa.Table]) -> _Sample:
+    """The images of the first method, with what the others take for as many bytes of their own."""
+    first = next(iter(rows.values()))
+    pixels = pc.multiply(first["width"].cast(pa.int64()), first["height"].cast(pa.int64()))
+    found = _Sample(
+        images=first.num_rows,
+        megapixels=(pc.sum(pixels).as_py() or 0) / 1e6,
+        input_bytes=_sum(first, "input_bytes"),
+        shared_ms=_sum(first, *SHARED_STAGES),
+    )
+    network_ms = 0.0
+    for method, own in rows.items():
+        share = found.input_bytes / max(1, _sum(own, "input_bytes"))
+        of_network = _sum(own, "network_ms")
+        rest = _sum(own, "enhance_ms", "encode_ms", "write_ms") - of_network
+        found.own_ms[method] = share * rest
+        network_ms += share * of_network
+        found.output_bytes += share * _sum(own, "output_bytes")
+    found.network_ms = network_ms
+    return found
+
+
+def _sum(rows: pa.Table, *columns: str) -> Any:
+    return sum(pc.sum(rows[column]).as_py() or 0 for column in columns)

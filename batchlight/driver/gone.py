@@ -18,7 +18,7 @@ LOOKS_AT_ONCE = 16
 
 
 def first_gone(inputs: InputSet, batches: Iterable[Batch]) -> str | None:
-    """Which image of some batches cannot be read any more, and why; None if all can.
+    """Which image of some batches can no longer be read, and why; None if all can.
 
     Those that could not be read when they were planned do not count. Raises ``StorageError``.
     """

@@ -1,4 +1,4 @@
-"""The network on its actors: how many there are, on what devices, and how slow that will be."""
+"""The network on its actors: how many, on which devices, and how slow that will be."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def in_numbers(
 ) -> dict[str, Any]:
     """Fields of a ``Summary``.
 
-    ``held``: the rows that the output holds; None if there was no time to count them.
+    ``held``: the rows that the output holds; None if there was no time to count.
     ``unlisted``: rows made by this run whose inputs are gone or not selected, and so do not count.
     """
     # Failed rows of inputs that are not listed do not matter.

@@ -91,7 +91,7 @@ def require_options_of(plan: Plan, config: JobConfig, output: Location) -> None:
         left.append("--copy-others")
     if left:
         raise UsageError(
-            f"{output} holds an unfinished run that needs {left[0]} too; "
+            f"{output} contains an unfinished run that also needs {left[0]}; "
             "give the same options as before, or redo everything with --overwrite"
         )
 
@@ -106,8 +106,8 @@ def plan_to_finish(
 ) -> Plan | None:
     """The stored plan that a run finishes before it lists anew, if there is one.
 
-    Raises ``UsageError`` if the run would mix its results with those of another job, or replace
-    files that are of none.
+    Raises ``UsageError`` if the run would mix its results with those of another job, or overwrite
+    files that batchlight did not write.
     """
     plan = state.plan
     if plan is None:

@@ -1,6 +1,6 @@
 """A few images enhanced with a few settings, on one page, before a run on all of them.
 
-Bounded for any data set: only so many files are listed, and only so many images decoded.
+Bounded for any data set: only a limited number of files is listed, and of images decoded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILES_AT_MOST = 10_000
 CONTAINERS_AT_MOST, IMAGES_OF_A_CONTAINER = 8, 64
 """Containers, and images of each, from which images are chosen too."""
 LOOKED_AT = 4
-"""Images decoded per image shown, so as to find the darkest and the brightest among them."""
+"""Images decoded per image shown, to find the darkest and the brightest among them."""
 SEED = 0
 
 OnStep = Callable[[str], None]
@@ -76,7 +76,7 @@ def preview(
 
     ``settings``: such as ``omega=0.8 t0=0.05``, each applied on top of the config; if none, a
     default set. ``page``: the file to write, by default ``preview.html`` (or ``.png``) in the
-    current folder. ``on_step`` is told of each step. Raises ``UsageError`` and ``StorageError``.
+    current folder. ``on_step`` is called at each step. Raises ``UsageError`` and ``StorageError``.
     """
     target = _target(page, png)
     inputs = open_inputs(config.model_copy(update={"copy_others": False}))

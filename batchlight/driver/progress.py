@@ -112,7 +112,7 @@ class LineDisplay:
 
 
 class JsonDisplay:
-    """One JSON object a line, at most one a second, for programs."""
+    """One JSON object per line, at most one per second, for programs."""
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream

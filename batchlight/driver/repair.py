@@ -1,9 +1,9 @@
-"""Redoes what ``verify`` finds wrong: exactly that, to the same bytes.
+"""Redoes exactly what ``verify`` finds wrong, to the same bytes.
 
 An output depends on its input and on the light of its batch, and both are recorded. So a bad output
 is redone with the recorded light; if the records themselves are lost, the stored plan tells which
-images each batch had, and analysing them gives its light again; with one of them gone, it would be
-another light, so nothing is touched then. A file of records is replaced only when all of its rows
+images each batch had, and analysing them gives its light again; if one of them is missing, the
+light would differ, so nothing is changed. A file of records is replaced only when all of its rows
 exist, so a repair that dies has changed nothing but outputs, which the next repair finds correct.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -95,7 +95,7 @@ def repair(
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 
     ``on_problem`` is called with each problem, ``on_progress`` with what was compared so far, and
-    ``say`` with what is done and waited for.
+    ``say`` with what is being done or waited for.
 
     Raises ``LockedError`` while a run works on it, and whatever a run raises.
     """
@@ -103,9 +103,9 @@ def repair(
     storage = open_output(output)
     interrupt = Interrupt(say)
     result = Verification(output)
-    with Lock(storage, output, new_run_id()) as lock, interrupt.caught(), ExitStack() as exits:
+    with Lock(storage, output, new_run_id()) as lock, interrupt.caught():
         fenced = FencedStorage(storage, lock.require)
-        repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt, exits)
+        repairer = _Repairer(fenced, Location.parse(output), lock, options, interrupt)
         checker = Checker(fenced, result, on_progress)
 
         async def repair_all() -> None:
@@ -152,14 +152,12 @@ class _Repairer:
         lock: Lock,
         options: RepairOptions,
         interrupt: Interrupt,
-        exits: ExitStack,
     ) -> None:
         self._storage = storage
         self._output = output
         self._lock = lock
         self._options = options
         self._interrupt = interrupt
-        self._exits = exits
         self._inputs: InputSet | None = None
         self._engine: Engine | None = None
         self._service: Service | None = None
@@ -294,8 +292,7 @@ class _Repairer:
     def _started(self, config: JobConfig) -> Engine:
         if self._engine is None:
             engine = engine_of(config)
-            with self._interrupt.held():
-                self._engine = self._exits.enter_context(engine)
+            self._engine = self._interrupt.entered(engine)
         return self._engine
 
     def _replace(self, path: str, table: pa.Table, readers: int) -> None:
@@ -330,7 +327,7 @@ def _lost_outputs(batches: Iterable[Batch], table: pa.Table, bad: set[Key]) -> I
 
 def _vanished_meanwhile(records: Iterable[Record]) -> str | None:
     """Why these rows are not those that were lost, if an image could be read only then."""
-    # One without a size could not be read when it was planned, either.
+    # One without a size could not be read when it was planned either.
     gone = (ErrorCode.MISSING, ErrorCode.UNREADABLE)
     of = (r for r in records if r.error_code in gone and r.input_bytes is not None)
     return next((f"{r.input}: {r.error}" for r in of), None)
@@ -339,4 +336,4 @@ def _vanished_meanwhile(records: Iterable[Record]) -> str | None:
 def _outcome(problem: Problem, reason: str | None) -> Problem:
     if reason is None:
         return replace(problem, repaired=True)
-    return replace(problem, detail=f"{problem.detail}, and cannot be made again: {reason}")
+    return replace(problem, detail=f"{problem.detail}, and cannot be regenerated: {reason}")

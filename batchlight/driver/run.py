@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -84,7 +85,7 @@ logger = logging.getLogger(__name__)
 def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     """Enhance a data set; the same as ``batchlight run``.
 
-    ``on_progress`` is called every second or so with the progress, image by image.
+    ``on_progress`` is called about once a second with the progress, counted per image.
 
     Returns the summary, whose ``exit_code`` is 0, or 3 if more images failed than allowed. Raises
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
@@ -131,12 +132,11 @@ class _Run:
         self._engine: Engine | None = None
         self._service: Service | None = None
         self._interrupt = Interrupt(self.display.say)
-        self._exits = ExitStack()
 
     def to_the_end(self) -> Summary:
         """Do all there is to do; leave a ``summary.json`` whatever happens."""
         try:
-            with self._interrupt.caught(), self._exits:
+            with self._interrupt.caught():
                 self.model = model_of(self.config, self.weights, self._started_engine)
                 self._do_all()
                 if not self.stopped_early:
@@ -214,12 +214,12 @@ class _Run:
         self.counts, self._unlisted = planner.counts, planner.findings.unlisted_since
 
     def _found(self, counts: PlanCounts, in_words: str, is_all: bool) -> None:
-        """Say what was found so far, or in all, and make way for a plan of it."""
+        """Report what was found so far, or in total; close the last plan, to store a new one."""
         self.counts = counts
         self.display.say(in_words)
         if is_all and not self.config.allow_empty:
             refuse_nothing(self.inputs, counts)
-        if self.state.unfinished is not None:  # no sooner, since the new one might be refused
+        if self.state.unfinished is not None:  # not earlier, since the new one might be refused
             self.state = self._close()
 
     def _do(self, plan: Plan) -> None:
@@ -251,8 +251,7 @@ class _Run:
             engine = engine_of(self.config, partial(compile_for_workers, self.config))
             if self.config.workers != 0 and ray_address(self.config.address) == "local":
                 self.display.say("starting Ray on this machine")
-            with self._interrupt.held():
-                self._engine = self._exits.enter_context(engine)
+            self._engine = self._interrupt.entered(engine)
             require_pace(self.config, engine)
             self.display.say(f"working in {engine.place}")
             if engine.preparing:
@@ -309,9 +308,9 @@ class _Run:
             raise
         except Exception as error:  # none of the finished work is lost
             logger.warning(
-                "the report could not be made: %s; 'batchlight report %s' makes it",
+                "could not write the report: %s; this creates it: batchlight report %s",
                 brief(error),
-                self.output,
+                shlex.quote(str(self.output)),
             )
         self.stats.report_s = took = round(time.monotonic() - began, 3)
         return summary.model_copy(update={"report_s": took, "finished_at": _now()})

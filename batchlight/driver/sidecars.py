@@ -42,8 +42,8 @@ WRITTEN = "container_output_sha256"
 """The column that is null for a container without an output."""
 
 IN_RECORDS = (
-    "results of earlier runs are in their place, have records and stay; to have these files, "
-    "choose another --output"
+    "recorded outputs of earlier runs are in their place and are kept; choose another --output to "
+    "get these files"
 )
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,8 @@ def _recorded(storage: Storage, paths: Collection[str]) -> set[str]:
     """Those of some inputs whose outputs have records, as containers or as copied files.
 
     Such an input has become a file beside containers since, as a Parquet file does when a tar of
-    its name appears. Its output stays as recorded, or verification and runs would contradict each
-    other for ever.
+    its name appears. Its output stays as recorded; otherwise verification and runs would keep
+    contradicting each other.
     """
     wanted, found = pa.array(sorted(paths), pa.string()), set[str]()
     for path in OutputState.load(storage).record_files:

@@ -34,7 +34,7 @@ from batchlight.storage.base import ListedLateError
 T = TypeVar("T")
 
 KEYS_IN_THE_DRIVER, KEYS_AT_ONCE = 65_536, 8192
-"""Keys surveyed before any worker is asked, which may have to be started first; and per part."""
+"""Keys that the driver surveys before it starts any workers, and keys per part of those."""
 KEYS_PER_PART, KEYS_AT_MOST = 65_536, 98_304
 """Keys surveyed by a worker in one call: about, and at most."""
 PARTS_AT_ONCE = 16
@@ -70,7 +70,7 @@ def ways_to_list(inputs: InputSet, config: JobConfig) -> list[ListingWay]:
 
 @dataclass(frozen=True)
 class Listing:
-    """What there is to do, as it is found; to be closed by whoever wants no more of it.
+    """What there is to do, as it is found; to be closed by whoever needs no more of it.
 
     ``runs`` raises as ``Comparison.runs`` does, and ``ListedLateError`` if the data set cannot be
     listed this way.
@@ -78,7 +78,7 @@ class Listing:
 
     runs: Iterator[Run]
     close: Callable[[], object] = lambda: None
-    """Ends all work on it, in whatever thread that is; fine if it has ended."""
+    """Ends all work on it, in whichever thread; does nothing if it has ended."""
 
 
 def listed_and_compared(
@@ -124,7 +124,7 @@ class _Part:
 
 
 class _Parts:
-    """The parts of a listing: the first ones looked at here, the others by workers."""
+    """The parts of a listing: the first ones surveyed here, the others by workers."""
 
     def __init__(
         self, survey: Survey, earlier: EarlierFiles, started: Callable[[], Engine]
@@ -153,7 +153,7 @@ class _Parts:
         yield found
 
     def close(self) -> None:
-        """Have nothing more looked at; whoever waits for an answer gets ``CancelledError``."""
+        """Stop looking at further parts; whoever waits for an answer gets ``CancelledError``."""
         if self._loop is not None:
             self._loop.close()
 
@@ -200,7 +200,7 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:
-        """Cancel everything and wait for its end; fine if that is done, or being done."""
+        """Cancel everything and wait for its end; may be called again, even meanwhile."""
         with self._closing:
             if self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._loop.stop)

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from typing import Any
@@ -90,10 +89,10 @@ def verify(
     workers: int | None = None,
     address: str | None = None,
 ) -> Verification:
-    """Compare all that an output holds with its records; the same as ``batchlight verify``.
+    """Compare everything in an output with its records; the same as ``batchlight verify``.
 
     ``on_problem`` is called with each problem, ``on_progress`` with what was compared so far, and
-    ``say`` with what to tell a user who interrupts.
+    ``say`` with messages for the user, e.g. about an interrupt.
     ``workers`` and ``address``: as in a run; if either is given, workers compare the outputs of one
     file of records each; otherwise this process does.
 
@@ -115,9 +114,8 @@ def verify(
             tell(file.problems)
         return result
     interrupt = Interrupt(say)
-    with interrupt.caught(), ExitStack() as exits:
-        with interrupt.held():
-            engine = exits.enter_context(make_engine(workers, address, TIMEOUT_S))
+    with interrupt.caught():
+        engine = interrupt.entered(make_engine(workers, address, TIMEOUT_S))
         interrupt.run(checker.compare_on(engine, Location.parse(output), tell))
     return result
 
@@ -144,7 +142,7 @@ class Checker:
         self._stopped.set()
 
     def files(self) -> Iterator[RecordFile]:
-        """Every file of records that exists or should exist, with all that is wrong with it.
+        """Every file of records that exists or should exist, with everything that is wrong with it.
 
         Newest first: what is in a newer file is not missing from an older one.
         """

@@ -1,8 +1,8 @@
 """Running calls in other processes, and handling their deaths: the only package that knows Ray.
 
 An engine knows nothing about images. It runs functions on workers, one CPU each, and hosts objects
-that need a process or a GPU of their own; it tells the death of a process from a failure of the
-work.
+that need a process or a GPU of their own; it distinguishes the death of a process from a failure of
+the work.
 
 base.py      the engine protocol, and the engine that is this process
 calls.py     retries, bisection and the window, for any engine

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     """The factory of the object; in a list, so that Ray passes a reference to it until needed."""
 
 CALLS_INSIDE = 3
-"""One arriving, one computing, one leaving."""
+"""One call arriving, one computing, one leaving."""
 
 TIME_TO_TELL_S = 0.005
 """Pause between the start of a call that runs alone and anything in it that could kill the process:
@@ -256,7 +256,7 @@ class Host:
             except (BatchlightError, MemoryError):
                 raise
             except Exception:
-                # After a GPU error nothing works in this process any more, so treat anything
+                # After a GPU error, nothing works in this process any longer, so treat anything
                 # unexpected as a death: Ray starts another process.
                 traceback.print_exc()
                 os._exit(1)

@@ -211,10 +211,10 @@ class _RayAnswer:
     def _result_alone(self) -> Any:
         import ray
 
-        ray.get(next(self._coming))
+        ray.get(self._next())
         begun = time.monotonic()
         try:
-            return ray.get(next(self._coming))
+            return ray.get(self._next())
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError as error:
@@ -223,6 +223,12 @@ class _RayAnswer:
             fate = self._fate()
             hung = fate.hung if fate else time.monotonic() - begun >= self._service.timeout
             raise classify(error, begun=True, hung=hung) from error
+
+    def _next(self) -> Any:
+        """The next of the stream; its end must not end the generator that waits for it."""
+        for reference in self._coming:
+            return reference
+        raise ClusterError("the network ended a call without a result; run the same command again")
 
     def _judge(self, error: Exception) -> None:
         """Return if the call has to be sent again; raise the failure that it is to blame for."""

@@ -226,6 +226,6 @@ def refuse_other_version(version: str) -> None:
     """Raise ``ClusterError`` on a worker whose batchlight is not the driver's."""
     if version != __version__:
         raise ClusterError(
-            f"a worker has batchlight {__version__} and this is {version}; "
+            f"a worker has batchlight {__version__}, but this is {version}; "
             "install the same version on every node"
         )

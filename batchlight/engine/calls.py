@@ -1,4 +1,4 @@
-"""What to do about calls that fail or kill their worker, on any engine.
+"""How to handle calls that fail or kill their worker, on any engine.
 
 Only this module retries such calls. A call that was lost with its node, or before it began, has not
 failed: it is sent again where the loss is noticed (``tasks.py``, ``actors.py``).
@@ -109,7 +109,7 @@ async def call_until_done(
         except WorkerDied as error:
             death = error
     raise ClusterError(
-        f"{what} has killed {DEATHS_ALONE} workers, the last by {death.code}; "
+        f"{what} killed {DEATHS_ALONE} workers (last cause: {death.code}); "
         f"{_ADVICE.get(death.code, 'check their memory')}, then run the same command again"
     ) from death
 
@@ -198,7 +198,7 @@ class Trials(Generic[Item]):
         self.hung += timeouts if death.code is ErrorCode.TIMEOUT else 0
         if self.total > DEATHS_AT_MOST:
             raise ClusterError(
-                f"{self._name} has killed {self.total} workers, the last by {death.code}, "
+                f"{self._name} killed {self.total} workers (last cause: {death.code}), "
                 "more than a few bad images would explain; "
                 f"{_ADVICE[death.code]}, then run the same command again"
             ) from death

@@ -1,4 +1,4 @@
-"""Whether the head of a Ray cluster still answers.
+"""Checks whether the head of a Ray cluster still answers.
 
 When it does not, Ray kills this process after a minute, whatever it is doing. A run that notices
 earlier can still say what happened and write its summary.
@@ -42,6 +42,9 @@ class Head:
 
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work``. Raises what it raises, and ``ClusterError`` if the head is lost."""
+        if self._lost is not None:
+            work.close()
+            raise self._lost
         waiting = asyncio.ensure_future(work)
         self._awaited.add(waiting)
         if self._asking is None or self._asking.done():

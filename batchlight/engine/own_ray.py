@@ -43,7 +43,7 @@ RAY_BYTES, WORKER_BYTES = 450 * 2**20, 350 * 2**20
 """Memory of Ray's own processes, and of a worker that processes camera-sized images."""
 
 REGISTERS_WITHIN_S, LOOK_EVERY_S = 10.0, 0.02
-"""How long, and how often, to look whether something is up."""
+"""How long, and how often, to check whether something is up."""
 
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 """Processes and threads of a Ray without workers, and of one worker."""
@@ -157,9 +157,9 @@ def _forget_token() -> None:
 
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """Have a Ray that is started in this block start in two thirds of its time.
+    """Make a Ray started in this block start in two thirds of the usual time.
 
-    It does not run the processes that we do not use, nor look for the packages of its dashboard,
+    It starts none of the processes that we do not use, does not look for its dashboard's packages,
     and notices within milliseconds that its node is up. No option of Ray does any of this.
     """
     from ray._private import services, utils
@@ -180,10 +180,10 @@ def quick_start() -> Iterator[None]:
 
 
 def job_of_this_path() -> Any:
-    """A configuration of Ray, for workers that import from no folder that this process does not.
+    """A Ray job configuration whose workers import only from folders on our own ``sys.path``.
 
-    Ray puts the current folder first on their path, whatever this process imports from; and that
-    may be anybody's data set, with a ``colorsys.py``. No option of Ray prevents it.
+    Ray puts the current folder first on their path, wherever this process imports from; that folder
+    may be a stranger's data set, with a ``colorsys.py``. No option of Ray prevents this.
     """
     from ray.job_config import JobConfig
 
@@ -207,7 +207,7 @@ def _no_dashboard(_: object) -> ImportError:
 
 def _node_once_registered(get_node: Callable[[str, str], T], gcs_address: str, node_id: str) -> T:
     """Ray's ``get_node``, which by itself asks once a second whether the node has registered."""
-    with suppress(Exception):  # it is only for speed; what is wrong, ``get_node`` says
+    with suppress(Exception):  # this is only for speed; ``get_node`` reports what is wrong
         import ray
 
         gcs = vars(ray._raylet)["GcsClient"](address=gcs_address)
@@ -229,13 +229,13 @@ def workers_that_fit(wanted: int) -> int:
     fit = max(0, int(min(wanted, by_memory, by_processes, by_files)))
     if fit == wanted:
         return wanted
-    left = f"{memory // 2**20} MB of memory are free here"
+    left = f"only {memory // 2**20} MB of memory are free here"
     if by_files == fit:
-        left = f"a process may open {files:.0f} files here (ulimit -n), and Ray needs {FILES}"
+        left = f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}"
     elif by_processes < by_memory:
-        left = f"{processes:.0f} more processes and threads may be started here (ulimit -u, pids)"
+        left = f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)"
     logger.warning(
-        "%s, enough for %s, not for %d",
+        "%s: enough for %s, not for %d",
         left,
         counted(fit, "worker") if fit else "work in this process, as with --workers 0",
         wanted,

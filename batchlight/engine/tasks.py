@@ -57,7 +57,7 @@ RAY_SETTINGS = {
 """Environment variables read by Ray on import, and by its processes when they start."""
 
 CONNECT_TIMEOUT_S = 5.0
-"""Time limit of the first contact with a cluster."""
+"""Time limit for the first contact with a cluster."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """For a Ray of our own, which carries only small results unless it hosts objects."""
@@ -143,7 +143,7 @@ class RayEngine:
             ray._private.worker._worker_logs_enabled = False
         local: dict[str, Any] = {}
         if self._address == "local":
-            self._meanwhile.start()  # no sooner: it would slow down the import of Ray
+            self._meanwhile.start()  # not earlier: it would slow down the import of Ray
             workers = self._wanted or usable_cpus()
             local = {
                 "num_cpus": workers,
@@ -293,7 +293,7 @@ def ray_address(address: str | None) -> str:
     found = address or os.environ.get("RAY_ADDRESS") or "local"
     if "@" in found:
         raise UsageError(
-            "--address (or RAY_ADDRESS) must not hold credentials; write only the host and the port"
+            "--address (or RAY_ADDRESS) must not contain credentials; give only the host and port"
         )
     if found.startswith("ray://"):
         raise UsageError(

@@ -1,7 +1,7 @@
 """Limits from the control groups of this process, where containers and services set them.
 
-A container sees all CPUs and all memory of its host, so nothing else shows how little of them it
-may use. Both versions of the kernel interface are in use; limits of parent groups apply as well.
+A container sees all CPUs and all memory of its host, so nothing else shows how little it may
+use. Both versions of the kernel interface are in use; limits of parent groups apply as well.
 """
 
 from __future__ import annotations

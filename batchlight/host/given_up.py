@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -22,11 +22,13 @@ T = TypeVar("T")
 
 _local = threading.local()
 _given_up: list[Callable[[], bool]] = []
-"""For each abandoned call, a function that tells whether it has ended."""
+"""For each abandoned call that may not have ended, a function that tells whether it has."""
+_lock = threading.Lock()
+"""Of that list."""
 
 
 class GivenUpError(BatchlightError):
-    """The call was abandoned: no one waits for it any more."""
+    """The call was abandoned: nobody is waiting for it any longer."""
 
 
 class TooLongError(Exception):
@@ -67,7 +69,7 @@ class Call(Generic[T]):
     def give_up(self) -> None:
         """Stop waiting: from now on, the call must not write anything."""
         self._given_up = True
-        _given_up.append(self._ended.is_set)
+        _note([self._ended.is_set])
 
     def _patience(self, end: float, every_s: float | None) -> float | None:
         """Seconds until the waiting thread has something to do; None if it never has."""
@@ -133,12 +135,17 @@ class Pool(ThreadPoolExecutor):
             self.shutdown()
             return
         self.shutdown(wait=False, cancel_futures=True)
-        _given_up.extend(future.done for future in self._futures if not future.done())
+        _note(future.done for future in self._futures)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = super().submit(fn, *args, **kwargs)
         self._futures.add(future)
         return future
+
+
+def _note(calls: Iterable[Callable[[], bool]]) -> None:
+    with _lock:
+        _given_up[:] = [has_ended for has_ended in (*_given_up, *calls) if not has_ended()]
 
 
 def this_call() -> Callable[[], None]:

@@ -15,7 +15,7 @@ MMAP_THRESHOLD = 32 * 2**20
 TRIM_THRESHOLD = 128 * 2**20
 
 NEW_OBJECTS = 100_000
-"""Allocations between two garbage collections, instead of Python's hundreds."""
+"""Allocations between two garbage collections; Python's default is some hundreds."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
 

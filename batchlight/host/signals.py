@@ -7,11 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from batchlight.errors import Interrupted
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,22 +53,34 @@ class Interrupt:
         self._say = say
         self._signum: int | None = None
         self._held = False
+        self._exits = ExitStack()
         self._elsewhere = False
         """Whether the loop runs in another thread, which signals do not reach."""
         self._cancel: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle signals inside the block; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = self._catch()
+        """Handle signals inside the block; only the main thread can.
+
+        Afterwards, all that was ``entered`` is left. A signal that arrives then is too late.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = self._catch() if in_main_thread else {}
         try:
-            yield
+            with self._exits:
+                try:
+                    yield
+                finally:
+                    self._held = True
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+            self._held = False
+
+    def entered(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context; neither this nor leaving it is interrupted."""
+        with self.held():
+            return self._exits.enter_context(context)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -114,11 +128,16 @@ class Interrupt:
             pool.submit(asyncio.run, cancellable()).result()
 
     def _catch(self) -> dict[signal.Signals, Any]:
-        """Start handling the signals; returns the previous handlers."""
-        # Under nohup, a lost connection is to be ignored.
-        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        caught = (s for s in SIGNALS if s != signal.SIGHUP or not nohup)
-        return {s: signal.signal(s, self._on_signal) for s in caught}
+        """Start handling the signals; returns the previous handlers.
+
+        Except those that are ignored, as in the background of a shell script or after nohup, and
+        those that other code than Python's handles, which could not be restored.
+        """
+        found = {s: signal.getsignal(s) for s in SIGNALS}
+        before = {s: h for s, h in found.items() if h not in (signal.SIG_IGN, None)}
+        for signum in before:
+            signal.signal(signum, self._on_signal)
+        return before
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum

@@ -1,4 +1,4 @@
-"""Work on a processor shared by several calls: one has its turn while the others continue."""
+"""Taking turns on a shared device: one call computes while the others transfer data."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def is_lossless(stream: bytes, sequence: Sequence) -> bool:
 
 
 def _quantizer(bits: Bits, sequence: Sequence) -> int | None:
-    """The base of the quantizer, with the sign of a further one; None if it is not to be found."""
+    """``base_q_idx`` and, as the last bit, whether a delta follows; None if unknown."""
     bits.skip(1)  # probabilities that change
     screen = bits.take(1)
     bits.skip(screen)  # motion in whole pixels

@@ -39,7 +39,7 @@ _IDENTITY, _UNSPECIFIED, _BT601, _BT2020 = 0, 2, 6, 9
 _NO_POINTS = (_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
 _FORMATS = {(1, 1): "yuv444", (2, 1): "yuv422", (2, 2): "yuv420"}
 _SPEED = 9
-"""OpenCV's default, too."""
+"""Also OpenCV's default."""
 _LOSSLESS = 100
 
 

@@ -135,7 +135,7 @@ def relocated(
 ) -> bytes:
     """A directory to be placed at ``at``, with tags changed or, if None, left out.
 
-    The values of the others stay where they are. A tag that is changed is not repeated any more.
+    The values of the others stay where they are. A tag that is changed is no longer repeated.
     """
 
     def as_stored(entry: Entry) -> NewTag:

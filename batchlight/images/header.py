@@ -55,6 +55,6 @@ def _identify(data: bytes, max_pixels: int) -> Header:
     if name is not None:
         reads = "which batchlight does not read"
         if name == "HEIC" and not HAS_HEIF:
-            reads = "which takes the extra batchlight[heif] to read"
+            reads = "which needs the extra batchlight[heif]"
         raise ImageError(ErrorCode.UNSUPPORTED, f"the content is {name}, {reads}")
     raise ImageError(ErrorCode.CORRUPT, "the content is not an image of a known format")

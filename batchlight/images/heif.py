@@ -29,7 +29,7 @@ _CHROMA, _LUMA_BITS = 16, 17
 _SAMPLINGS = {0: (1, 1), 1: (2, 2), 2: (2, 1), 3: (1, 1)}
 _CHROMAS = {(2, 2): 420, (2, 1): 422, (1, 1): 444}
 _LOSSLESS, _IDENTITY = -1, 0
-"""A quality, and the matrix with which colours are lossless, too."""
+"""A quality, and the matrix with which colours are lossless as well."""
 _PADDING = 1
 """Pixels that encoders add to an odd side, to be cropped again."""
 

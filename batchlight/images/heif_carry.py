@@ -25,7 +25,7 @@ CODED = frozenset({b"av1C", b"hvcC", b"pixi", b"a1op", b"a1lx", b"lsel"})
 """Properties that describe the coded picture."""
 _KNOWN = CODED | {b"ispe", b"colr", b"pasp", b"clap", b"irot", b"imir", b"auxC"}
 _LIGHT_LEVEL = b"clli"
-"""The one descriptive property that decoders take even where a file says that it is needed."""
+"""The only descriptive property that decoders accept even where a file marks it as essential."""
 _PICTURES = frozenset({b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"tmap", b"jpeg", b"avc1"})
 NCLX, PROFILES = b"nclx", (b"prof", b"rICC")
 XMP_TYPE = b"application/rdf+xml"

@@ -25,7 +25,7 @@ from batchlight.images.metadata import Cicp, Metadata
 from batchlight.images.thumbnails import Picture
 
 SAME_AS_BT601 = frozenset({2, 5, 6})
-"""Matrices with the coefficients of BT.601; unspecified (2) implies them, too."""
+"""Matrices with the coefficients of BT.601; unspecified (2) also implies them."""
 _SIZE = frozenset({b"ispe", b"clap"})
 
 

@@ -135,7 +135,7 @@ def with_prefix(found: Iterable[Segment], marker: int, prefix: bytes) -> list[Se
 
 
 def exif_segments(found: Sequence[Segment]) -> list[Segment]:
-    """The segments of the first EXIF block: its beginning, and those that go on with it."""
+    """The segments of the first EXIF block: its beginning, and those that continue it."""
     every = with_prefix(found, APP1, exif.PREFIX) or with_prefix(found, APP1, exif.MARK)
     return every[:1] + [one for one in every[1:] if not exif.begins(one.payload[_EXIF_HEAD:])]
 

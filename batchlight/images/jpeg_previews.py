@@ -26,7 +26,7 @@ _STARTS = (b"\xff\xd8\xff\xdb", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1")
 _FOLLOWING = {APP2: APP2, APP3: APP4, APP4: APP5}
 """The marker of the segment in which a preview goes on, by that of the one before."""
 _OTHERS = (b"ICC_PROFILE\0", b"MPF\0", b"FPXR\0", b"urn:")
-"""How segments of those markers begin that do not go on with a preview."""
+"""How segments of those markers begin that do not continue a preview."""
 _SEGMENTS_AT_MOST = 16
 
 
@@ -67,7 +67,7 @@ def _preview(found: Sequence[Segment]) -> Preview | None:
 
 
 def _goes_on(before: Segment, one: Segment) -> bool:
-    """Whether a segment may go on with the preview in the one before it."""
+    """Whether a segment may continue the preview in the one before it."""
     is_next = one.marker == _FOLLOWING.get(before.marker)
     return is_next and not one.payload.startswith(_OTHERS) and _prefix(one) is None
 

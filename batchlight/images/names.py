@@ -47,7 +47,7 @@ def output_path(method: Method, path: str, format: Format | Literal["same"]) -> 
 
 
 def passed_over_in_words(counts: Iterable[tuple[str, int]]) -> str:
-    """Such as ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
+    """For example ``17 .heic (which batchlight[heif] reads), 3 .txt``, the most frequent first."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
     return ", ".join(
         f"{number:,} {suffix or 'without a suffix'}"

@@ -58,5 +58,5 @@ def encode(suffix: str, samples: Pixels, parameters: Sequence[int] = ()) -> byte
 
 def _file(done: bool, buffer: Any) -> bytes:
     if not done:
-        raise ValueError("the encoder refuses it, most likely for its size")
+        raise ValueError("the encoder rejected it, most likely because of its size")
     return bytes(buffer)

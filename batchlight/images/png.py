@@ -31,7 +31,7 @@ _DEPTHS = {
 _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
 _OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _NOT_DECODED = _OF_ANIMATION | {b"zTXt", b"iTXt", b"iCCP"}
-"""Chunks that would be decoded, or decompressed, in vain."""
+"""Chunks that would be decoded or decompressed for nothing."""
 _FRAMES_MAX = 2**31
 _UNDERSTOOD = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _CRITICAL = 0x20

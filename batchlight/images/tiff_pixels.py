@@ -104,7 +104,7 @@ def decode(data: bytes, layout: Layout) -> Pixels:
 
 
 def _strips(data: bytes, layout: Layout) -> Pixels:
-    """Strips of all channels together, which are contiguous in memory, too."""
+    """Strips of all channels together, which are also contiguous in memory."""
     dtype = _dtype(layout)
     row_bytes = layout.width * layout.samples * dtype.itemsize
     out: Any = np.empty(layout.height * row_bytes, np.uint8)

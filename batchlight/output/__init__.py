@@ -9,6 +9,7 @@ numbers.py      sets of batch numbers
 plan.py         what there is to do, stored before work starts
 chunks.py       the rows of a plan
 state.py        what an output holds at one moment
+moving.py       reading its records while a run may be moving them
 commit.py       the steps that change it
 replaced.py     old rows that a plan replaces
 earlier.py      what earlier runs recorded, for a new plan

@@ -1,4 +1,4 @@
-"""The steps that change an output, each safe to repeat after a crash.
+"""The steps that change an output, each of which is safe to repeat after a crash.
 
     plan stored -> images written -> part created: the batch is done
                 -> stale outputs deleted -> old rows removed -> parts moved -> plan closed
@@ -34,11 +34,11 @@ from batchlight.output.layout import (
 )
 from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, end_mark
-from batchlight.output.recordfiles import read_records, tally, to_parquet
+from batchlight.output.recordfiles import read_records, readers_of_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
 from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
 from batchlight.output.state import OutputState
-from batchlight.storage import EVERYONE, Storage
+from batchlight.storage import Storage
 
 REQUESTS_AT_ONCE = 16
 
@@ -49,6 +49,7 @@ def store_plan(storage: Storage, state: OutputState, plan: Plan) -> OutputState:
     """Complete a plan whose chunks are written: from now on, it defines what there is to do."""
     storage.sync()
     storage.write(plan_path(plan.first), end_mark(plan))
+    storage.sync()  # images without a plan would be somebody else's, after a power cut
     return replace(state, plans=(*state.plans, plan.first), plan=plan, closed=False)
 
 
@@ -215,15 +216,13 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
 
 
 def moved(storage: Storage, move: Move) -> None:
-    """Merge the parts of a chunk into one file; safe if that was begun before, or is done."""
+    """Merge the parts of a chunk into one file; safe if that was begun, or is done."""
     path = metadata_path(move.chunk)
     parts = [part_path(number) for number in move.parts]
     if not storage.is_file(path):
         with Pool(REQUESTS_AT_ONCE) as pool:  # each request takes a while
             tables = list(pool.map(partial(read_records, storage), parts))
-        readers = EVERYONE
-        for part in parts:
-            readers &= storage.readers(part)
+        readers = readers_of_records(storage, parts)
         storage.write(path, to_parquet(joined(tables), path), readers)
         storage.sync()
     _delete_all(storage, parts)

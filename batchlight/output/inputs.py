@@ -19,7 +19,7 @@ from batchlight.storage import Location, Storage, open_source
 from batchlight.storage.base import INTERNAL
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry, read_list
 
-NOT_NAMED = "the input does not name it any more"
+NOT_NAMED = "the input no longer names it"
 NOT_COPIED = "it is not an image, and --copy-others is not given"
 NOT_AN_IMAGE = "the name does not end in an image suffix"
 """The defect of an entry of a list, which names only images."""
@@ -124,7 +124,7 @@ class Batch:
 class DataSet:
     """What ``--input`` names, and so everything that may be read.
 
-    Plans are stored in the output, which may come from anybody: what they name is read only if the
+    Plans are stored in the output, which may come from anyone: what they name is read only if the
     data set names it too.
     """
 
@@ -133,7 +133,7 @@ class DataSet:
     given: Location
     """What the user passed: the root itself, an image in it, or a list in it."""
     follow_links: bool = False
-    """Whether to follow links that leave the root, too."""
+    """Whether to follow links that leave the root as well."""
     copies_others: bool = False
     """Whether files that are not images are included, to be copied."""
     is_container: bool = False

@@ -49,7 +49,7 @@ class BatchRange:
 
     @classmethod
     def parse(cls, file_name: str) -> BatchRange | None:
-        """None for any other name, for example of files that somebody else has put there."""
+        """None for any other name, for example of files that someone else has put there."""
         numbers = [
             part for part in file_name.removesuffix(".parquet").split("-") if is_number(part)
         ]
@@ -60,7 +60,7 @@ class BatchRange:
 
     @property
     def is_sound(self) -> bool:
-        """Whether such a range can exist; a forged one must not fill the memory."""
+        """Whether such a range is possible; a forged one must not exhaust memory."""
         return 0 <= self.first <= self.last < self.first + BATCHES_AT_MOST
 
     def numbers(self) -> range:
@@ -80,14 +80,14 @@ def state_trouble(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(
-            f"cannot use {path} of the output: {brief(error)}; correct it, or choose another "
+            f"cannot use {path} of the output: {brief(error)}; fix this, or choose another "
             "--output",
             transient=False,
         ) from error
 
 
 def is_output_path(path: str) -> bool:
-    """Whether an enhanced image may be at this path; the records are not trusted on that."""
+    """Whether an enhanced image may be at this path; the records are not trusted in this."""
     top, *below = path.split("/")
     return top in METHODS and bool(below) and ".." not in below
 

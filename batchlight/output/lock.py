@@ -27,6 +27,7 @@ import psutil
 
 from batchlight.errors import BatchlightError, LockedError, StorageError
 from batchlight.host.given_up import TooLongError, call_in_thread
+from batchlight.host.identity import pid_scope, ticks_at_start
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.layout import (
     LOCKS,
@@ -98,9 +99,9 @@ class Holder(Document):
             host=socket.gethostname(),
             pid=os.getpid(),
             process_started=psutil.Process().create_time(),
-            process_ticks=_process_ticks(os.getpid()),
+            process_ticks=ticks_at_start(os.getpid()),
             acquired_at=datetime.now(UTC).replace(microsecond=0),
-            pid_scope=_pid_scope(),
+            pid_scope=pid_scope(),
         )
 
     def __str__(self) -> str:
@@ -111,9 +112,9 @@ class Holder(Document):
         """Whether the run is over; None if only its heartbeat can tell."""
         if self.released:
             return True
-        if (self.host, self.pid_scope) != (socket.gethostname(), _pid_scope()):
+        if (self.host, self.pid_scope) != (socket.gethostname(), pid_scope()):
             return None
-        if self.process_ticks is not None and (ticks := _process_ticks(self.pid)) is not None:
+        if self.process_ticks is not None and (ticks := ticks_at_start(self.pid)) is not None:
             return ticks != self.process_ticks
         with suppress(psutil.NoSuchProcess):
             return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
@@ -188,7 +189,7 @@ class Lock:
             self._lost = StorageError(
                 f"the lock on {self._where} could not be renewed for {silence:.0f} s, so "
                 "another run may take over; check the storage, then run the same command "
-                "again to go on",
+                "again to continue",
                 transient=False,
             )
             raise self._lost
@@ -215,7 +216,7 @@ class Lock:
                 created = self._storage.create(lock_path(self.number), serialise(self._holder))
             if not created:
                 continue
-            if lock_numbers(self._storage)[-1] != self.number:
+            if lock_numbers(self._storage)[-1:] != [self.number]:
                 # Others have come and gone since we looked, and a later one holds it now.
                 self._storage.delete(lock_path(self.number))
                 continue
@@ -232,8 +233,8 @@ class Lock:
         if not ended:
             age = datetime.now(UTC) - holder.acquired_at
             raise LockedError(
-                f"another run works on {self._where}: {holder}, "
-                f"for {max(0, int(age.total_seconds()))} s; wait until it ends, or stop it"
+                f"another run is using {self._where}: {holder}, "
+                f"for {max(0, int(age.total_seconds()))} s; wait for it to finish, or stop it"
             )
 
     def _time_of_storage(self) -> datetime:
@@ -298,13 +299,21 @@ def require_lock(storage: Storage, number: int, where: str) -> None:
     if lock_numbers(storage)[-1:] != [number]:
         raise LockedError(
             f"another run has taken over {where}, or its lock was removed; "
-            "if no other run is at work, run the same command again"
+            "if no other run is active, run the same command again"
         )
 
 
 def holder_of(storage: Storage) -> Holder | None:
-    """Who works on an existing output; None if nobody does."""
-    holder, last_sign = read_lock(storage, lock_numbers(storage)[-1])
+    """The run that is using an existing output, if any."""
+    for _ in range(ACQUIRE_TRIES):
+        numbers = lock_numbers(storage)
+        if not numbers:  # withdrawn
+            return None
+        with suppress(FileNotFoundError):  # replaced while we looked
+            holder, last_sign = read_lock(storage, numbers[-1])
+            break
+    else:
+        raise LockedError("other runs are starting on this output; look again in a minute")
     ended = holder.has_ended
     if ended is None:  # this machine's clock has to do: a look writes nothing
         ended = datetime.now(UTC) - last_sign > STALE_AFTER
@@ -326,25 +335,3 @@ def read_lock(storage: Storage, number: int) -> tuple[Holder, datetime]:
 def _read_lock(storage: Storage, path: str) -> tuple[Holder, datetime]:
     holder = parse(Holder, storage.read(path), path)
     return holder, storage.stat(path).modified or holder.acquired_at
-
-
-def _process_ticks(pid: int) -> int | None:
-    """When a process of this machine started, in clock ticks since the boot."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The program's name comes second, in brackets, and may contain anything.
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except OSError:  # not Linux, hidden, or gone
-        return None
-
-
-def _pid_scope() -> str:
-    """The boot of the machine and the PID namespace of this process.
-
-    Host names are not enough: machines may share one, as may containers on their host's network.
-    """
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()}:{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # not Linux
-        return ""

@@ -92,7 +92,7 @@ class PlanCounts:
 
     @property
     def in_words(self) -> str:
-        """Such as ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
+        """For example ``64 images, of which 10 are to do (8 new, 2 changed) in 1 batch``."""
         others = f"; {counted(self.todo_others, 'other file')} to copy" if self.todo_others else ""
         return self._images_in_words + others
 
@@ -116,7 +116,7 @@ def _as_fingerprint(value: object) -> Fingerprint:
     if isinstance(value, Fingerprint):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError("it is no mapping of parameters")
+        raise ValueError("must be a mapping of parameters")
     return Fingerprint(value)
 
 
@@ -186,7 +186,7 @@ class Plan(Document):
         for chunk in self.chunks:
             if batch in chunk:
                 return chunk
-        raise StorageError(f"the plan of batch {batch} does not contain it", transient=False)
+        raise StorageError(f"batch {batch} is in no chunk of its plan", transient=False)
 
     def read_chunk(
         self, storage: Storage, chunk: BatchRange, columns: Sequence[str] | None = None

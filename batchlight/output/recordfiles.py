@@ -52,7 +52,7 @@ def write_part(
         return table
     if not read_records(storage, path, STABLE).equals(table.select(STABLE)):
         raise StorageError(
-            f"batch {batch} was committed with other content by another run; "
+            f"batch {batch} was committed with different content by another run; "
             "make sure that only one run works on this output, then run the command again",
             transient=False,
         )
@@ -66,14 +66,24 @@ class DamagedRecordsError(StorageError):
         advice = (
             "restore it, or choose another --output"
             if path.startswith(f"{PLANS}/")
-            else "'batchlight verify OUTPUT --repair --input INPUT' makes them again"
+            else "'batchlight verify OUTPUT --repair --input INPUT' regenerates them"
         )
+        advice = self.first_advice + advice
         super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path
         self.reason = reason
 
+    first_advice = ""
+    """What to try before that."""
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return DamagedRecordsError, (self.path, self.reason)
+        return type(self), (self.path, self.reason)
+
+
+class VanishedRecordsError(DamagedRecordsError):
+    """A file of records is missing; to a reader, a run may have moved its rows meanwhile."""
+
+    first_advice = "if a run is at work on this output, run the same command again; if not, "
 
 
 def read_records(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -171,18 +181,19 @@ def to_parquet(table: pa.Table, path: str) -> bytes:
     return buffer.getvalue()
 
 
+def readers_of_records(storage: Storage, paths: Iterable[str]) -> int:
+    """The permission bits for what is made from all of these files. Raises as ``read_records``."""
+    readers = EVERYONE
+    for path in paths:
+        with _damage(path):
+            readers &= storage.readers(path)
+    return readers
+
+
 def tally(storage: Storage, path: str, methods: Iterable[Method]) -> Tally:
     """Count the rows of one file that belong to these methods."""
     table = read_records(storage, path, ("method", *TALLY_COLUMNS))
     return Tally.of(of_methods(table, methods))
-
-
-def failed_rows(storage: Storage, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The rows of failed images, file by file."""
-    columns = ("input", "method", "status", "error_code", "error")
-    for path in paths:
-        table = read_records(storage, path, columns)
-        yield from table.filter(pc.equal(table["status"], "failed")).to_pylist()
 
 
 def _read(data: bytes, columns: Sequence[str] | None) -> pa.Table:
@@ -206,6 +217,8 @@ def _damage(path: str) -> Iterator[None]:
             "command again",
             transient=False,
         ) from error
+    except FileNotFoundError as error:
+        raise VanishedRecordsError(path, brief(error)) from error
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DamagedRecordsError(path, brief(error)) from error
 

@@ -43,12 +43,14 @@ class OutputState:
         """Look at an output. Raises ``StorageError`` for a damaged plan."""
         names = storage.names(PLANS)
         plans = tuple(numbered(names, ".json"))
-        found = (BatchRange.parse(name) for name in storage.names(METADATA))
+        # In this order: rows that a run moves meanwhile are then in both, not in neither.
+        parts = NumberSet.of(numbers_in(storage.each_name(PARTS), ".parquet"))
+        found = map(BatchRange.parse, storage.names(METADATA))
         return cls(
             plans=plans,
             plan=read_plan(storage, plans[-1]) if plans else None,
             closed=bool(plans) and plans[-1] in numbered(names, ".closed"),
-            parts=NumberSet.of(numbers_in(storage.each_name(PARTS), ".parquet")),
+            parts=parts,
             metadata=tuple(sorted(chunk for chunk in found if chunk is not None)),
         )
 

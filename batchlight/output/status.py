@@ -25,7 +25,7 @@ class Status:
     planned: int
     """(image, method) pairs of the last plan."""
     done: int
-    """In committed batches; for a running run, also in the others, as of some seconds ago."""
+    """In committed batches; during a run, also those in other batches, as of some seconds ago."""
     failed: int | None
     """Failures of the current run; None if there is none, or it has not reported yet."""
     holder: str | None
@@ -39,12 +39,14 @@ class Status:
 def open_output(place: str | os.PathLike[str]) -> Storage:
     """The storage of an output.
 
-    Raises ``UsageError`` if nothing was ever run there, or only by a later version.
+    Raises ``UsageError`` if nothing was ever run there, or if a later version wrote it.
     """
     location = Location.parse(place)
     path = location.path
     if not location.remote and os.path.lexists(path) and not os.path.isdir(path):
-        raise UsageError(f"{path} is not a folder, as the output of a run is; check the path")
+        raise UsageError(
+            f"{path} is not a folder, so it cannot be the output of a run; check the path"
+        )
     storage = open_storage(location)
     storage.check(writable=False)
     if not is_output(storage):
@@ -56,8 +58,8 @@ def open_output(place: str | os.PathLike[str]) -> Storage:
 def read_status(output: str | os.PathLike[str]) -> Status:
     """Look at an output without changing it."""
     storage = open_output(output)
+    holder = holder_of(storage)  # first, or a run that ends now would seem interrupted
     state = OutputState.load(storage)
-    holder = holder_of(storage)
     planned = state.plan.rows if state.plan else 0
     told = _told_of(state, holder)
     summary = read_summary(storage)

@@ -81,7 +81,7 @@ class Summary(Document):
     done_now: int = 0
     """Pairs done by this run, whether they failed or not."""
     done_before: int = 0
-    """Pairs of the listing that this run did not have to touch."""
+    """Pairs of the listing that this run did not have to process."""
     input_bytes: int = 0
     """Of all recorded pairs: with two methods, an image counts twice."""
     output_bytes: int = 0
@@ -188,7 +188,7 @@ class Summary(Document):
         if stopped_after is not None:
             return (
                 f"stopped early: {self.in_pairs(stopped_after)} failed in this run, more than "
-                f"{allowed}; run the same command again to go on"
+                f"{allowed}; run the same command again to continue"
             )
         if self.missing:
             return (
@@ -202,7 +202,7 @@ class Summary(Document):
             more = f"more than {allowed}; {see}"
             return f"{failed}, {more if code else 'which --max-failures allows'}"
         if self.failed:
-            done = "all that is new is done" if self.pairs_now else "nothing to do"
+            done = "everything new is done" if self.pairs_now else "nothing to do"
             failed = f"{self.in_pairs(self.failed)} failed in earlier runs"
             return f"{done}; {failed} ({see}), and --retry-failed tries again"
         done = f"all {'files' if self.others else 'images'} are done"
@@ -232,7 +232,7 @@ def counts_of(rows: Tally) -> dict[str, Any]:
 
 
 def read_summary(storage: Storage) -> Summary | None:
-    """The summary of the last run that ended in order; None if none did."""
+    """The summary of the last run that ended properly; None if none did."""
     try:
         with state_trouble(SUMMARY):
             data = storage.read(SUMMARY)
@@ -263,7 +263,7 @@ def require_own(storage: Storage, output: Location, methods: Sequence[Method]) -
 
 def _foreign(output: Location, what: str) -> UsageError:
     return UsageError(
-        f"{output} holds {what} that is not of batchlight and would be replaced; "
+        f"{output} contains {what}, which batchlight did not create and would overwrite; "
         "move it, choose another --output, or replace it with --overwrite"
     )
 

@@ -17,8 +17,8 @@ def can_withdraw(storage: Storage, lock: int) -> bool:
 def withdraw(storage: Storage) -> None:
     """Remove what the first run on an output has left there before it stored a plan.
 
-    Else a folder that nothing was written to would be somebody's output, and never an input. The
-    lock goes last: until then, no other run begins.
+    Otherwise an untouched folder would count as an output and be refused as an input. The lock goes
+    last: until then, no other run begins.
     """
     drop_drafts(storage, FIRST_BATCH)
     storage.delete(FORMAT)

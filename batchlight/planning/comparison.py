@@ -88,7 +88,7 @@ class Comparison:
         self._container_digests = {m: config.container_digest(f) for m, f in fingerprints.items()}
         self._since = since
         self._after = after
-        # Of its own: what is not listed does not show that a pattern matches anything.
+        # Separate: what is not listed does not show that a pattern matches anything.
         self._patterns = Patterns.of(config.include, config.exclude)
 
     def runs(

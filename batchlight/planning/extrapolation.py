@@ -1,6 +1,6 @@
 """Where to cut the rest of a listing so that its parts have about the same number of keys.
 
-A store does not tell which keys follow. But names mostly continue as they began: numbers count up,
+A store does not say which keys follow. But names mostly continue as they began: numbers count up,
 and hashes are spread evenly. Where they do not, some parts are long and others empty, which costs
 time but changes nothing else.
 """

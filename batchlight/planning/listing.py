@@ -58,7 +58,7 @@ class InputSet:
     image_columns: tuple[str, ...] = ()
     """Columns of Parquet files with images; found in each file by default."""
     output: Location | None = None
-    """That of this job, which is left out without a word."""
+    """This job's own output, which is skipped silently."""
     passed_over: PassedOver = field(default_factory=PassedOver, compare=False)
     """What the listing found besides images; complete once it has ended."""
 
@@ -154,8 +154,8 @@ class InputSet:
         with Pool(STAT_THREADS) as pool:
             while ahead := list(islice(listed, STAT_AHEAD)):
                 unknown = [f for f in ahead if is_parquet_name(f.path) and not f.defect]
-                for _ in pool.map(self.is_container, unknown):
-                    pass
+                for _ in pool.map(self._may_be_of_images, unknown):
+                    pass  # asked for here, since each thread might make a cache of its own
                 yield from (_as_input(info, self.is_container(info)) for info in ahead)
 
     def is_container(self, file: FileInfo) -> bool:
@@ -241,7 +241,7 @@ class InputSet:
         entries, duplicates = self.data_set.entries()
         if duplicates:
             logger.warning(
-                "%s names %s more than once; each is done once",
+                "%s names %s more than once; each is processed once",
                 self.given,
                 counted(duplicates, "image"),
             )
@@ -277,12 +277,12 @@ def open_inputs(config: JobConfig) -> InputSet:
     patterns = Patterns.of(config.include, config.exclude)
     if root == given and is_output(storage):
         raise UsageError(
-            f"{given} is the output of a run and never an input; "
+            f"{given} is the output of a run and cannot be an input; "
             f"to enhance its images again, give one of its folders, such as {given}/classical"
         )
     if given.remote and root == given and _seems_a_file(given) and not any(storage.walk()):
         # Not to be mistaken for an empty prefix: a missing list is not an empty data set.
-        raise UsageError(f"there is no {given}; check --input")
+        raise UsageError(f"{given} does not exist; check --input")
     columns = config.image_column
     of_images = (
         root != given and is_parquet_name(given.name) and holds_images(given.name, storage, columns)

@@ -38,7 +38,7 @@ class PassedOver:
     _suffixes: Counter[str] = field(default_factory=Counter)
     _beside: int = 0
     _folders: list[_Folder] = field(default_factory=list)
-    """The folders that the listing is in: files there may yet turn out to lie beside containers."""
+    """The folders that the listing is in: files there may still turn out beside containers."""
 
     def add(self, path: str, beside: bool = True) -> None:
         """Count a file, in the order of the listing.
@@ -73,14 +73,14 @@ class PassedOver:
         """Warn of folders below ``root`` that the listing has not entered."""
         if linked := self.linked_folders:
             logger.warning(
-                "links to folders in %s are not followed: %d, such as %s; give their targets as "
-                "inputs of their own",
+                "links to folders in %s are not followed (%d, such as %s); process their targets "
+                "as separate inputs",
                 root, len(linked), linked[0],
             )  # fmt: skip
         if outputs := self.outputs:
             logger.warning(
-                "left out of %s, as outputs of runs: %s, such as %s; delete the folder _batchlight "
-                "in one that is no output",
+                "skipped in %s, as outputs of runs: %s, such as %s; if one of them is not an "
+                "output, delete its _batchlight folder",
                 root, counted(len(outputs), "folder"), outputs[0],
             )  # fmt: skip
 

@@ -40,7 +40,7 @@ class Found:
     passed_over: PassedOver
     patterns_used: tuple[bool, ...]
     first_key: str
-    """First of all keys listed; empty if there are none."""
+    """The first key listed; empty if there is none."""
     last_key: str
     keys: int
     """Number of keys listed."""

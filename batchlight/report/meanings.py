@@ -12,7 +12,8 @@ _MEANINGS: Mapping[str, str] = {
     "if other programs open it all the same, they fill in the missing part.",
     ErrorCode.UNSUPPORTED: "The file is valid, but something in it could not be kept, such as "
     "several pages, CMYK, or transparency in a JPEG: convert it, or choose another --format. Or "
-    "its name cannot be that of an output, or it is a link that leads out: rename it, or copy.",
+    "its name cannot be that of an output, or it is a link to a file outside the input: rename it, "
+    "or put a copy in its place.",
     ErrorCode.TOO_LARGE: "It has more pixels than --max-pixels allows. Raise that if the "
     "image really is that large: it takes about 20 bytes of memory per pixel.",
     ErrorCode.SUSPICIOUS_OUTPUT: "The method made it darker or blank, so the result was not "
@@ -25,10 +26,10 @@ _MEANINGS: Mapping[str, str] = {
     "--retry-failed.",
     ErrorCode.MISSING: "There is no such file: it vanished after the listing, or a list or a link "
     "names one that does not exist.",
-    ErrorCode.UNREADABLE: "The workers cannot read the file, or it changed meanwhile. Check its "
-    "permissions.",
+    ErrorCode.UNREADABLE: "The workers cannot read the file, or it changed during the run. Check "
+    "its permissions.",
     ErrorCode.WRITE_FAILED: "The result could not be written under its name, or is larger than the "
-    "output may have. The error says which.",
+    "output's file system allows. The error says which.",
     ErrorCode.ERROR: "Something unexpected: a bug, or a broken installation. The log of the run "
     "has the traceback; please report it.",
 }

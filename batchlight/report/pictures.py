@@ -57,7 +57,7 @@ class Room:
         return max(BYTES_AT_LEAST, min(BYTES_AT_MOST, each))
 
     def used(self, picture: Picture) -> None:
-        """Note that a picture was made, or the reason why not."""
+        """Note that a picture was made, or why not."""
         self._pictures -= 1
         self._left -= len(picture.uri) * 3 // 4
 

@@ -14,6 +14,8 @@ from batchlight.images.names import passed_over_in_words
 from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT, state_trouble
+from batchlight.output.moving import read_whole
+from batchlight.output.recordfiles import readers_of_records
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
@@ -25,7 +27,7 @@ from batchlight.report.folders import FolderCounts
 from batchlight.report.pictures import Album, Room
 from batchlight.report.rendering import render
 from batchlight.report.selections import REASONS, rows_of
-from batchlight.storage import EVERYONE, Location, Storage, open_storage
+from batchlight.storage import Location, Storage, open_storage
 
 RUNS_SHOWN = 10
 FOLDERS_SHOWN = 200
@@ -87,12 +89,14 @@ def write_report(
     storage = open_storage(output)
     if lock is not None:
         storage = fenced_for_worker(storage, lock, str(output))
-    state = OutputState.load(storage)
-    readers = EVERYONE
-    for path in state.record_files:
-        readers &= storage.readers(path)
     summary = summary or read_summary(storage)
-    page = _page(storage, output, state, data_set, Ending(summary) if summary else None)
+    ending = Ending(summary) if summary else None
+
+    def read(state: OutputState) -> tuple[str, int]:
+        readers = readers_of_records(storage, state.record_files)
+        return _page(storage, output, state, data_set, ending), readers
+
+    page, readers = read_whole(storage, read)
     with state_trouble(REPORT):
         storage.write(REPORT, page.encode(), readers)
     return str(output.joined(REPORT))
@@ -180,9 +184,9 @@ def _folders(found: Digest) -> Sequence[_Folder]:
 
 
 def _pace(run: RunDigest | None, summary: Summary | None) -> float:
-    """Images per second of the last run that did any: as its summary says, if there is that.
+    """Images per second of the last run that did any, as its summary says, if there is one.
 
-    Else from its first finished image to the last, which leaves out what came before the first.
+    Otherwise from its first finished image to the last, leaving out what came before the first.
     """
     if run and summary and run.run_id == summary.run_id:
         return summary.images_per_s

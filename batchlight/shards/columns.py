@@ -70,7 +70,7 @@ def candidates(footer: Footer) -> list[ImageColumn]:
     for leaf in footer.leaves:
         if leaf.is_binary:
             paths = None
-            if leaf.names[-1] == BYTES and leaf.parent:  # not at the root, which is no image
+            if leaf.names[-1] == BYTES and leaf.parent:  # not at the root, which is not an image
                 paths = all_paths.get((leaf.parent, leaf.max_repetition))
             names = leaf.names if paths is None else leaf.names[:-1]
             name = taken.free(escape_controls(".".join(names)), leaf.max_repetition > 0)
@@ -79,7 +79,7 @@ def candidates(footer: Footer) -> list[ImageColumn]:
 
 
 class _Names:
-    """Names that no two columns share, and with which no two images share one.
+    """Names that no two columns share, and that give no two images the same name.
 
     Different fields may have the same name in dots: ``a.b``, and ``b`` in the struct ``a``. The
     images of a list ``a`` are ``a/0``, ``a/1``, which are also possible names of columns.

@@ -232,7 +232,7 @@ def damaged(reason: str) -> ImageError:
 
 def unsupported(reason: str) -> ImageError:
     """The error for a file that cannot be processed."""
-    return ImageError(ErrorCode.UNSUPPORTED, f"the Parquet file is not read: {reason}")
+    return ImageError(ErrorCode.UNSUPPORTED, f"the Parquet file is not supported: {reason}")
 
 
 def _leaves(elements: list[Struct]) -> Iterator[Leaf]:

@@ -25,7 +25,7 @@ def number(field: bytes) -> int:
         return int.from_bytes(bytes([field[0] & 0x3F]) + field[1:], "big")
     found = _OCTAL.fullmatch(field)
     if found is None:
-        raise ValueError(f"{field!r} is no number")
+        raise ValueError(f"{field!r} is not a number")
     return int(found[2] or b"0", 8)
 
 

@@ -39,18 +39,18 @@ Move = tuple[int, int]
 
 
 def why_stale(path: str) -> tuple[str, str | None] | None:
-    """Why a file of this name is not true of the new containers, and what makes one that is.
+    """Why a file of this name is wrong for the new containers, and what makes a correct one.
 
     None unless the name alone tells.
     """
     name = path.rpartition("/")[2].lower()
     if found := _CHECKSUMS.search(name):
         algorithm = found[1]
-        return "it holds checksums of the old files", algorithm and f"{algorithm}sum FILES"
+        return "it contains checksums of the old files", algorithm and f"{algorithm}sum FILES"
     if name == "_metadata":
-        return "it holds offsets into the old Parquet files", MAKES_METADATA
+        return "it contains offsets into the old Parquet files", MAKES_METADATA
     if name.endswith(".index.sqlite"):
-        return "it holds offsets into an old tar", MAKES_RATARMOUNT
+        return "it contains offsets into an old tar", MAKES_RATARMOUNT
     return None
 
 

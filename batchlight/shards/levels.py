@@ -18,7 +18,7 @@ _WIDEST = 64
 
 
 def unpacked(data: memoryview, at: int, width: int, count: int) -> tuple[Numbers, int]:
-    """``count`` numbers of ``width`` bits in the hybrid encoding, and the offset behind them.
+    """``count`` numbers of ``width`` bits in the hybrid encoding, and the offset after them.
 
     Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
@@ -41,7 +41,7 @@ def unpacked(data: memoryview, at: int, width: int, count: int) -> tuple[Numbers
             done += run
             at += size
         if head < 2:
-            raise ValueError("a run of nothing")
+            raise ValueError("an empty run")
     return found, at
 
 
@@ -58,7 +58,7 @@ def packed(numbers: Numbers, width: int) -> bytes:
 
 
 def deltas(data: memoryview, at: int, expected: int) -> tuple[Numbers, int]:
-    """``expected`` numbers in DELTA_BINARY_PACKED, and the offset behind them.
+    """``expected`` numbers in DELTA_BINARY_PACKED, and the offset after them.
 
     Raises as ``unpacked``, and ``OverflowError`` for numbers of more than 64 bits.
     """

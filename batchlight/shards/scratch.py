@@ -11,7 +11,7 @@ from batchlight.errors import StorageError, brief
 
 
 def scratch_file() -> IO[bytes]:
-    """A file that is gone once it is closed. Raises ``StorageError`` if there can be none."""
+    """A file that is deleted when closed. Raises ``StorageError`` if it cannot be created."""
     with scratch_trouble():
         return tempfile.TemporaryFile()
 

@@ -46,7 +46,7 @@ class Sink:
         while start < end:
             data = source.read_at(start, min(PIECE_BYTES, end - start))
             if not data:
-                raise ChangedError("the file became shorter while it was being worked on")
+                raise ChangedError("the file became shorter while it was being processed")
             self.put(data)
             start += len(data)
 

@@ -1,7 +1,7 @@
 """The members of a tar, found by their headers alone, without reading their data.
 
 USTAR, GNU, PAX (POSIX.1-2001) and v7, as read by GNU tar and Python's ``tarfile``. Concatenated
-archives count as one; anything behind the end that is not a header is ignored.
+archives count as one; anything after the end that is not a header is ignored.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class _Headers:
             if recorded is not None:
                 size = int(recorded)
         except ValueError:
-            raise _damaged(self._at - BLOCK, "its size is no number") from None
+            raise _damaged(self._at - BLOCK, "its size is not a number") from None
         if size < 0:
             raise _damaged(self._at - BLOCK, "its size is negative")
         if kind in _LINKS:
@@ -197,9 +197,9 @@ class _Headers:
         try:
             size = number(header[SIZE])
         except ValueError:
-            raise _damaged(at, "its size is no number") from None
+            raise _damaged(at, "its size is not a number") from None
         if size > LONG_HEADER_BYTES:
-            raise _damaged(at, f"a header of {size} bytes is none that a writer makes")
+            raise _damaged(at, f"an implausible header of {size} bytes")
         text = self._source.read_at(self._at, size)
         self._at += _padded(size)
         if self._at > self._source.size:

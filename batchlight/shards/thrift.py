@@ -53,25 +53,25 @@ class Struct:
         """The value of a field that must be an integer. Raises ``ValueError``."""
         value = self.get(number, default)
         if type(value) is not int:  # nor a bool
-            raise ValueError(f"field {number} is no number")
+            raise ValueError(f"field {number} is not a number")
         return value
 
     def struct(self, number: int) -> Struct:
         """The value of a field that must be a struct. Raises ``ValueError``."""
         value = self.get(number)
         if not isinstance(value, Struct):
-            raise ValueError(f"field {number} is no struct")
+            raise ValueError(f"field {number} is not a struct")
         return value
 
     def structs(self, number: int) -> list[Struct]:
         """The values of a field that is a list of structs; empty if it is missing."""
         value = self.get(number, Items(STRUCT, []))
         if not isinstance(value, Items) or not all(isinstance(v, Struct) for v in value.values):
-            raise ValueError(f"field {number} is no list of structs")
+            raise ValueError(f"field {number} is not a list of structs")
         return value.values
 
     def set(self, number: int, kind: int, value: Value) -> None:
-        """Set a field: in place if it exists, otherwise behind those with smaller numbers."""
+        """Set a field: in place if it exists, otherwise after those with smaller numbers."""
         self.fields[number] = kind, value
         self.fields = dict(sorted(self.fields.items()))
 
@@ -87,7 +87,7 @@ class Struct:
 
 
 def parsed(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
-    """The struct at an offset, and the offset behind it.
+    """The struct at an offset, and the offset after it.
 
     Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
@@ -143,7 +143,7 @@ class _Reader:
                 return self.struct(deeper - 1)
             case 13:
                 return self._bytes(16)
-        raise ValueError(f"{kind} is no type")
+        raise ValueError(f"{kind} is not a type")
 
     def _items(self, deeper: int) -> Items:
         head = self._byte()
@@ -237,7 +237,7 @@ def _put(out: bytearray, kind: int, value: Value) -> None:
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number, 7 bits per byte, and the offset behind it.
+    """An unsigned number, 7 bits per byte, and the offset after it.
 
     Raises ``ValueError`` if it is too long, ``IndexError`` if it is truncated.
     """

@@ -12,13 +12,13 @@ from batchlight.errors import StorageError
 from batchlight.storage.readers import EVERYONE
 
 INTERNAL = "_batchlight"
-"""Folder of a job's own state; the folder that holds it is an output and never an input."""
+"""Folder of a job's own state; the folder that contains it is an output and cannot be an input."""
 
-BAD_NAME = "the name is not UTF-8 or holds control characters; rename it"
+BAD_NAME = "the name is not UTF-8 or contains control characters; rename it"
 
-LINKED_FOLDER = "it is a link to a folder, and none is followed"
+LINKED_FOLDER = "it is a link to a folder; such links are not followed"
 
-OUTPUT_FOLDER = "it is the output of a run, and never an input"
+OUTPUT_FOLDER = "it is the output of a run and cannot be an input"
 
 
 def escape_controls(name: str) -> str:
@@ -34,7 +34,7 @@ def escape_controls(name: str) -> str:
 
 
 class ListedLateError(Exception):
-    """A listing that yields files early met one that sorts before what it has already yielded.
+    """A streaming listing met a key that sorts before one already yielded.
 
     Names with control characters are escaped, and so may sort elsewhere.
     """
@@ -49,7 +49,7 @@ class FileRefusedError(OSError):
 
 
 class NoFileError(FileNotFoundError):
-    """There is no such file, since something that is none is in its place, such as a folder."""
+    """The path exists but is not a regular file, e.g. a folder."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class FileInfo:
     path: str
     """Relative to the storage's root, separated by ``/``; always valid, printable text.
 
-    A folder that is not entered, since it cannot be listed, is a link or an output, ends in a
-    slash.
+    A folder that is not entered (it cannot be listed, or is a link or an output) ends in a slash.
     """
 
     size: int | None = None
@@ -102,7 +101,7 @@ class Reader(Protocol):
         """Raise ``ChangedError`` if it is known that the file changed while it was open."""
 
     def close(self) -> None:
-        """Read no more of it."""
+        """Close the file."""
 
 
 class Writer(Protocol):
@@ -136,7 +135,7 @@ class Storage(Protocol):
         """Every file that may be an input, in the order of the UTF-8 bytes of its path.
 
         Left out: hidden names (any part starting with a dot), and what is in folders that hold
-        ``_batchlight`` with files in it, which are somebody's output. ``at_most``: this many files
+        ``_batchlight`` with files in it, which are outputs of runs. ``at_most``: this many files
         are enough, so a store need not list more. ``soon``: yield files before the listing has
         ended, where the store lists in order; this raises ``ListedLateError``, very rarely.
         """
@@ -195,12 +194,12 @@ class Storage(Protocol):
     def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
         """Like ``write``, but only if there is no such file yet; returns whether it was created.
 
-        A file that is there already with this very content may count as created: the answer to an
+        An existing file with exactly this content may count as created: the answer to an
         earlier try may have been lost.
         """
 
     def delete(self, path: str) -> None:
-        """Remove a file; fine if it is gone already."""
+        """Remove a file; does nothing if it is already gone."""
 
     def sync(self) -> None:
         """Make all writes through this object so far durable (fsync)."""

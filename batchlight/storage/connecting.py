@@ -95,7 +95,7 @@ def connect(
 def refuse_fork() -> None:
     """Raise ``StorageError`` in a process forked from one that has used a client.
 
-    The threads of the client do not survive the fork, so it would wait for ever.
+    The threads of the client do not survive the fork, so it would hang.
     """
     global _used_by
     if _used_by not in (None, os.getpid()):
@@ -127,7 +127,7 @@ def _check_prefix(location: Location) -> None:
     if shown != location.path or any(part in ("", ".", "..") for part in parts):
         raise UsageError(
             f"cannot use {escape_controls(str(location))}: "
-            "a key must hold no control characters and no parts that are empty or dots"
+            "a key must not contain control characters, or parts that are empty or dots"
         )
 
 
@@ -137,7 +137,7 @@ def _check_variables(location: Location) -> None:
         value = os.environ.get(name, "")
         if escape_controls(value) != value:
             raise StorageError(
-                f"{name} holds a line break or another control character; set it without",
+                f"{name} contains a line break or another control character; remove it",
                 transient=False,
             )
 

@@ -23,7 +23,7 @@ from batchlight.storage.local_trouble import abridged
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
 """O_PATH needs no permission to list the folder; macOS lacks it."""
-LEAVES = "it is a link that leaves the input, which only --follow-links reads"
+LEAVES = "it is a link that points outside the input; --follow-links reads it"
 _OWN_PATH = "_" * 64
 """At least as long as the path of any folder that batchlight makes in an output."""
 _MAY_BE_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
@@ -138,14 +138,14 @@ def refuse_link(absolute: str, name: str, folder: int) -> None:
     with suppress(OSError):
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             raise LinkRefusedError(
-                f"{absolute} is a symbolic link, and none is followed inside an output; "
-                "put what it points to in its place, or choose another --output",
+                f"{absolute} is a symbolic link, which is not followed inside an output; "
+                "replace it with its target, or choose another --output",
                 transient=False,
             )
 
 
 def require_possible(path: str) -> None:
-    """Raise ``UsageError`` if a local output is no folder, and none can be made in its place."""
+    """Raise ``UsageError`` if a local output is not a folder and cannot be created as one."""
     there = path
     while not os.path.lexists(there):
         there = os.path.dirname(there)

@@ -155,7 +155,7 @@ class SortingTable:
         if self._last.startswith(below) and self._last and folder not in self._outputs:
             logger.warning(
                 "%s turned out to be the output of a run only after some of its files were listed: "
-                "images among them are taken as inputs; move them or leave them out with --exclude",
+                "images among them are treated as inputs; move or --exclude them",
                 folder,
             )
         if folder and folder not in self._outputs:  # the folder itself, to be told of
@@ -196,7 +196,7 @@ class SortingTable:
             yield earlier
 
     def _is_input(self, path: str) -> bool:
-        """Whether a path is neither hidden nor somebody's output."""
+        """Whether a path is neither hidden nor part of an output."""
         if not path or "/." in f"/{path}":
             return False
         if not self._outputs:

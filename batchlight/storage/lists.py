@@ -3,7 +3,7 @@
 Other columns may state what a request for each object would also return. They may be named as in S3
 Inventory, whose ``bucket`` and ``key`` form a path.
 
-A list may come from anybody, and a few kilobytes of Parquet can hold the same long text a million
+A list may come from anyone, and a few kilobytes of Parquet can hold the same long text a million
 times. So no entry may be longer than a path can be; this is checked before entries are created.
 """
 
@@ -110,12 +110,12 @@ def _rows(data: bytes, name: str, shown: str) -> Iterator[Row]:
 
 
 def _neither(shown: str) -> str:
-    """What to say of a Parquet file, which is a list only if no images were found in it."""
+    """The error for a Parquet file that is neither a container nor a list."""
     return f"{shown} is neither a container of images, with the columns asked for, nor a list"
 
 
 def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
-    """The columns to read, by what they state."""
+    """The columns to read, by their meaning."""
     columns = Counter(there)
     names = columns.keys()
     found = {
@@ -136,7 +136,7 @@ def _columns(there: Iterable[str], shown: str) -> dict[str, str]:
 
 
 def _named(columns: Iterable[str]) -> str:
-    """Names of columns for a message, which may be as long as somebody likes."""
+    """Names of columns for a message; they may be of any length."""
     text = ", ".join(map(escape_controls, columns)) or "none"
     return text if len(text) <= _NAMES_SHOWN else f"{text[:_NAMES_SHOWN]}..."
 
@@ -154,8 +154,8 @@ def _is_there(row: Row) -> bool:
 
 def _facts(row: Row) -> dict[str, Any]:
     """Size, etag and age, if the row has enough of them to notice a change."""
-    size, etag, modified = row.get("size"), row.get("etag"), row.get("modified")
-    if not etag or size is None or not str(size).isascii() or not str(size).isdigit():
+    size, etag, modified = str(row.get("size")), row.get("etag"), row.get("modified")
+    if not isinstance(etag, str) or not etag or not size.isascii() or not size.isdigit():
         return {}
     if isinstance(modified, str):
         try:
@@ -181,7 +181,7 @@ def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
             if text and ("\n" in text or "\r" in text):
                 raise UsageError(
                     f"the list {shown} has a path that spans several lines and ends in line "
-                    f"{rows.line_num}, perhaps because a quote is not closed; correct it"
+                    f"{rows.line_num}, perhaps because a quote is not closed; close it"
                 )
             yield {what: row[name] for what, name in columns.items()}
     except csv.Error as error:
@@ -238,7 +238,7 @@ def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
 def _too_long(shown: str) -> UsageError:
     return UsageError(
         f"the list {shown} names a path of more than {LONGEST_ENTRY} characters, more than any "
-        "path has; correct it"
+        "path has; remove it"
     )
 
 
@@ -264,8 +264,7 @@ def _resolve(text: str, shown: str) -> ListEntry:
         )
     if not path:
         raise UsageError(
-            f"the list {shown} names {named}, which is the root of all folders and no image; take "
-            "it out"
+            f"the list {shown} names {named}, which is the root directory, not an image; remove it"
         )
     return ListEntry(path, source)
 

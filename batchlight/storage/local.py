@@ -93,7 +93,7 @@ class LocalStorage:
             raise folder_denied(self.root) from error
         except OSError as error:
             if not os.path.lexists(self.root):
-                raise UsageError(f"there is no {self.root}; check the path") from error
+                raise UsageError(f"{self.root} does not exist; check the path") from error
             raise UsageError(
                 f"{self.root} is neither a directory, nor an image, nor a list; check the path"
             ) from error

@@ -1,4 +1,4 @@
-"""What an ``OSError`` of a local directory means: one file's trouble, or that of the storage."""
+"""What an ``OSError`` of a local directory means: an error of one file, or of the whole storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME_TROUBLE = frozenset(
 )
 """Trouble of one name; any other error on writing is trouble of the whole storage."""
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""Nothing exists there any more."""
+"""Nothing exists there any longer."""
 NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 """Something exists there, but it is not a readable file."""
 TOO_LONG = frozenset({errno.ENAMETOOLONG})
@@ -25,7 +25,7 @@ DENIED = frozenset({errno.EACCES, errno.EPERM})
 _SHOWN_AT_MOST = 400
 """Characters of a message before its reason; a path may have ten times as many."""
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
-"""Errors of troubled network disks, which may be gone on a second try."""
+"""Errors of unreliable network disks, which may be gone on a second try."""
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOENT})
 """Folders whose file system has no fsync, that this user cannot read, or that are gone."""
 
@@ -60,8 +60,8 @@ def storage_trouble(
             errno.EPERM: "; give this user the permission and run the same command again",
             errno.ENOTDIR: "; remove what is there in place of a folder",
             errno.ENAMETOOLONG: "; choose a shorter path",
-            errno.EROFS: "; choose an --output that can be written to",
-            errno.EFBIG: "; choose an --output that may have larger files, or raise 'ulimit -f'",
+            errno.EROFS: "; choose a place that can be written to",
+            errno.EFBIG: "; choose a place that may have larger files, or raise 'ulimit -f'",
         }.get(error.errno or 0, "")
         if error.errno == errno.EFBIG:
             raise FileTooLargeError(f"{what}: {reason}{advice}", transient=False) from error

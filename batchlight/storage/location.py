@@ -11,7 +11,6 @@ from batchlight.storage.base import escape_controls
 
 SCHEMES = ("s3", "gs", "az")
 
-# A client puts the bucket into a URL, where any other character would name another bucket.
 _NO_TWO_SLASHES = re.compile(rf"(?:{'|'.join(SCHEMES)}):(?!//)")
 # Parameters of signed URLs; otherwise a question mark may be part of a key.
 _SIGNED = re.compile(
@@ -19,6 +18,7 @@ _SIGNED = re.compile(
     "|awsaccesskeyid|googleaccessid)=",
     re.IGNORECASE,
 )
+# A client puts the bucket into a URL, where any other character would name another bucket.
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 
@@ -66,13 +66,16 @@ class Location:
             )
         if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
             raise UsageError(
-                f"a {scheme}:// location must not hold credentials; "
+                f"a {scheme}:// location must not contain credentials; "
                 "set them in the environment and write only the bucket and the prefix"
             )
         if not bucket:
             raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
         if not _BUCKET.fullmatch(bucket):
-            raise UsageError(f"{bucket!r} cannot be the name of a bucket; correct it")
+            raise UsageError(
+                f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
+                "bucket in letters, digits, dots, hyphens and underscores"
+            )
         return cls(scheme, bucket, key.strip("/"))
 
     @property

@@ -40,7 +40,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=60)
-"""How long an operation is retried while the store has trouble."""
+"""How long a failing operation is retried."""
 LISTING_PATIENCE = timedelta(minutes=5)
 """The same for one page of a listing."""
 PROBE_PATIENCE = timedelta(seconds=2)
@@ -83,7 +83,7 @@ class ObjectStorage:
 
     def check(self, writable: bool) -> None:
         probe = self._connected(PROBE_RETRIES, STALL_TIMEOUT)
-        with suppress(OddNameError):  # which is an answer, too
+        with suppress(OddNameError):  # which is also an answer
             self._ask("list", "", lambda: next(obstore.list(probe), None), PROBE_PATIENCE)
 
     def walk(self, at_most: int | None = None, soon: bool = False) -> Iterator[FileInfo]:
@@ -141,7 +141,7 @@ class ObjectStorage:
         try:
             found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
         except OddNameError as error:
-            logger.warning("%s is left out, with all that is below it: %s", folder, error)
+            logger.warning("skipping %s and everything below it: %s", folder, error)
             return
         yield [
             FileInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
@@ -200,7 +200,7 @@ class ObjectStorage:
             try:
                 return bytes(obstore.get(self._store, path, options=options).bytes())
             except PreconditionError as error:
-                raise ChangedError("the object changed while it was being worked on") from error
+                raise ChangedError("the object changed while it was being processed") from error
 
         def asked(start: int, end: int) -> bytes:
             return self._ask("read", path, lambda: fetch(start, end))

@@ -72,7 +72,7 @@ class Pace:
             self._sleep(begins - now)
 
     def slow_down(self) -> None:
-        """Lower the rate, since the store has refused a request as one too many."""
+        """Lower the rate, since the store has throttled a request (SlowDown)."""
         with self._lock:
             now, per_s = self._clock(), self.per_s
             if now - self._slowed_at < SLOWED_EVERY_S:
@@ -96,7 +96,7 @@ PACE = Pace()
 
 @contextmanager
 def exempt() -> Iterator[None]:
-    """Let this thread's requests go ahead of all others, within the block."""
+    """Let this thread's requests go ahead of all others inside the block."""
     before, _this_thread.exempt = _this_thread.exempt, True
     try:
         yield

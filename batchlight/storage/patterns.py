@@ -62,7 +62,7 @@ class Patterns:
         return self._excluded is not None and self._excluded.match_file(path)
 
     def note(self, path: str) -> None:
-        """Mark the patterns that a path matches as used, whether or not it is an image's."""
+        """Mark the patterns that match a path as used, whether or not it is an image."""
         for pattern in self._each:
             pattern.note(path)
 

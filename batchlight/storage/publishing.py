@@ -21,8 +21,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from batchlight.errors import StorageError, UsageError
+from batchlight.errors import UsageError
 from batchlight.storage.folders import open_file
+from batchlight.storage.local_trouble import storage_trouble
 from batchlight.storage.readers import EVERYONE
 
 _OWN_NAME = re.compile("[0-9a-f]{32}")
@@ -121,7 +122,7 @@ class Draft:
 
 
 def require_replaceable(path: str) -> None:
-    """Raise ``UsageError`` if there is something that is no regular file, such as a device.
+    """Raise ``UsageError`` if something other than a regular file is there, such as a device.
 
     Nor is a link: neither is it clear that its target may be overwritten, nor that it may go.
     """
@@ -137,15 +138,13 @@ def write_file(path: str, data: bytes) -> None:
     """
     require_replaceable(path)
     folder, name = os.path.split(path)
-    try:
+    with storage_trouble(f"cannot write {path}"):
         descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             with temporary_file(descriptor, data, EVERYONE) as temporary:
                 os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         finally:
             os.close(descriptor)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class LocalReader:
     def require_unchanged(self) -> None:
         now, then = os.fstat(self._descriptor), self._found
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-            raise ChangedError("the file changed while it was being worked on")
+            raise ChangedError("the file changed while it was being processed")
 
     def close(self) -> None:
         os.close(self._descriptor)

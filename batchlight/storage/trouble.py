@@ -50,7 +50,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_slow_down(error: BaseException) -> bool:
-    """Whether the store has refused this request only since there are too many."""
+    """Whether the store has refused this request only because there are too many."""
     return bool(_TOO_MANY.search(str(error)))
 
 
@@ -101,17 +101,17 @@ def reason_of(error: BaseException, location: Location) -> str:
     if _is_denied(error):
         return f"access denied ({code.group(1) if code else 'no reason given'}); {credentials}"
     if code:
-        return f"the store answers {code.group(1)}: {message.group(1) if message else ''}".rstrip(
+        return f"the store answered {code.group(1)}: {message.group(1) if message else ''}".rstrip(
             ": ."
         )
     status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
     if status:
-        return f"the store answers {status.group(1)}"
+        return f"the store answered {status.group(1)}"
     return _without_password(text.partition("\n")[0])[:_REASON_LENGTH]
 
 
 def _region_of(location: Location) -> str | None:
-    """The region of an S3 bucket, which S3 tells anybody; the client does not pass it on."""
+    """The region of an S3 bucket, which S3 tells anyone; the client does not pass it on."""
     url = f"{endpoint_of(location) or 'https://s3.amazonaws.com'}/{location.bucket}"
     request = urllib.request.Request(url, method="HEAD")
     try:

@@ -112,7 +112,7 @@ def _described(root: str, path: str, links: Links) -> FileInfo | None:
     except OSError as error:
         if error.errno in unusable:  # such as a loop of links
             defect = defect or f"cannot be accessed: {(error.strerror or '').lower()}"
-        # Else gone since, or a link to nothing or to what may not be read: the batch will say so.
+        # Otherwise it has vanished, or is a dangling or forbidden link: the batch will report it.
         return FileInfo(shown, defect=defect)
     if not stat.S_ISREG(found.st_mode):
         return None

@@ -1,6 +1,6 @@
 """References: measuring against them, training on them.
 
-config.py    the options of a training
+config.py    the options of a training run
 pairs.py     pairs of a dark and a well-lit image
 pictures.py  the training pictures, in memory
 quality.py   PSNR and SSIM of one image

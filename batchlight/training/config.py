@@ -27,7 +27,7 @@ def _as_seconds(value: object) -> object:
 
 
 class TrainConfig(Options):
-    """One training. ``TrainConfig(data="pairs", out="mine.safetensors")``.
+    """Options of one training run. ``TrainConfig(data="pairs", out="mine.safetensors")``.
 
     Raises ``pydantic.ValidationError`` for a value out of range or an unknown name.
     """
@@ -35,32 +35,37 @@ class TrainConfig(Options):
     command: ClassVar[str] = "train"
 
     data: str = Field(
-        min_length=1, description="Where the pairs are: dark ones in low/, bright ones in high/."
+        min_length=1,
+        description="Folder of image pairs: dark images in low/, their references in high/.",
     )
     clean: Names = Field(
         default=(),
-        description="Folder of well-lit pictures to make dark ones from; repeatable.",
+        description="Folder of well-lit photographs from which dark ones are synthesized; "
+        "repeatable.",
     )
     validation_data: str | None = Field(
         default=None,
         min_length=1,
-        description="Pairs used only for validation, such as from another camera.",
+        description="Pairs used only for validation, for example from another camera.",
     )
-    out: str = Field(min_length=1, description="The weights to write, a local file.")
-    model: ModelName = Field(default="absgn", description="The network: 32 or 8 channels wide.")
+    out: str = Field(min_length=1, description="Local file to write the weights to.")
+    model: ModelName = Field(
+        default="absgn",
+        description="Network to train: absgn (32 channels) or absgn-small (8).",
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
         description="Weights to start from.",
-        json_schema_extra={"default": "random ones"},
+        json_schema_extra={"default": "random initialization"},
     )
-    epochs: int = Field(default=300, ge=1, description="How often each pair is seen.")
+    epochs: int = Field(default=300, ge=1, description="Number of passes over the pairs.")
     time_limit: Annotated[float, BeforeValidator(_as_seconds)] | None = Field(
         default=None,
         description="Time to train for, such as 9m or 1.5h, instead of --epochs; "
         "the learning rate follows the time left.",
     )
-    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, pixels.")
+    size: int = Field(default=256, ge=16, multiple_of=8, description="Side of a sample, in pixels.")
     batch_size: int = Field(default=5, ge=1, description="Samples per step and process.")
     learning_rate: float = Field(
         default=4e-4, gt=0, le=1, description="Peak learning rate, on a cosine schedule."
@@ -72,7 +77,10 @@ class TrainConfig(Options):
         description="Share of samples that show whole images; in the last third, all do.",
     )
     validation: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the pairs, in whole scenes, to validate on."
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the pairs held out for validation, by whole scenes.",
     )
     seed: int = Field(default=0, ge=0, description="Random seed.")
     device: Device = Field(
@@ -88,5 +96,5 @@ class TrainConfig(Options):
         default=None,
         min_length=1,
         description="Address of a Ray cluster.",
-        json_schema_extra={"default": "RAY_ADDRESS, else this machine"},
+        json_schema_extra={"default": "RAY_ADDRESS, otherwise this machine"},
     )

@@ -115,8 +115,8 @@ def evaluate(
     pairs = pairs_of(ours.files, theirs.files)
     if not pairs:
         raise UsageError(
-            f"none of the images in {ours.location}, such as {next(iter(ours.files))}, has one of "
-            f"the same relative path in {theirs.location}; correct --enhanced or --reference"
+            f"none of the images in {ours.location}, such as {next(iter(ours.files))}, has one "
+            f"with the same relative path in {theirs.location}; check --enhanced or --reference"
         )
     scores = []
     with closing(_scores(ours, theirs, list(pairs.items()), size)) as found:

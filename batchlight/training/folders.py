@@ -82,7 +82,7 @@ class Side:
                     if item.inside is not None:
                         members[item.path] = item
         if not files:
-            raise UsageError(f"there are no images in {location}; correct {option}")
+            raise UsageError(f"{location} contains no images; check {option}")
         return cls(noun, location, storage, files, members)
 
     def read(self, path: str) -> tuple[bytes, Header]:
@@ -99,7 +99,9 @@ class Side:
         except OSError as error:
             raise self.refusal(f"cannot be read: {brief(error)}") from error
         except ImageError as error:
-            if error.code == ErrorCode.TOO_LARGE:  # its text names an option that we do not have
+            if (
+                error.code == ErrorCode.TOO_LARGE
+            ):  # its text names an option that does not exist here
                 raise self.refusal(f"more than {LARGEST_IMAGE:,} pixels") from error
             raise self.refusal(error.message) from error
 

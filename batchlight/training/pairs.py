@@ -62,7 +62,7 @@ def find_pairs(folder: str) -> list[TrainingPair]:
     low, high = sides[LOW], sides[HIGH]
     if alone := sorted(low.keys() ^ high.keys()):
         logger.warning(
-            "left out of %s, since there is no counterpart: %s, such as %s",
+            "skipped in %s, for lack of a counterpart: %s, such as %s",
             root, counted(len(alone), "image"), alone[0],
         )  # fmt: skip
     native = sides[NATIVE]
@@ -85,7 +85,7 @@ def find_images(folder: str) -> list[tuple[str, str]]:
     storage.check(writable=False)
     found = [(str(root), info.path) for info in storage.walk() if is_image_name(info.path)]
     if not found:
-        raise UsageError(f"there are no images in {root}; correct --clean")
+        raise UsageError(f"{root} contains no images; check --clean")
     return found
 
 

@@ -30,7 +30,7 @@ def load_pictures(
     size: int,
     device: torch.device,
 ) -> Pictures:
-    """All pictures of a training with samples of ``size``. Raises ``UsageError``.
+    """All pictures of a training run with samples of ``size``. Raises ``UsageError``.
 
     ``clean``: folder and path of each well-lit picture. Each picture takes at most 12 size^2 bytes.
     """

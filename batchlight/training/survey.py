@@ -96,7 +96,7 @@ def survey(
         except NoScoreError as reason:
             return Sight(path, problem=str(reason))
         except MemoryError:
-            return Sight(path, problem="there is not enough memory to look at it")
+            return Sight(path, problem="there is not enough memory to examine it")
 
     sights = []
     with closing(in_order(list(ours.files), look)) as found:

@@ -1,7 +1,7 @@
-"""``batchlight train``: pairs of images in, weights out, resuming where a killed training stopped.
+"""``batchlight train``: pairs of images in, weights out, resuming where a killed run stopped.
 
-    FILE.safetensors               the weights, when the training is done
-    FILE.checkpoint.safetensors    the state for resuming a killed training; deleted when done
+    FILE.safetensors               the weights, when training is done
+    FILE.checkpoint.safetensors    the state for resuming a killed run; deleted when done
     FILE.log.jsonl                 loss, PSNR and SSIM of each round: an epoch, or some minutes
 
 The training processes get all they need as arguments and return what has to be stored, so that only
@@ -54,12 +54,12 @@ if TYPE_CHECKING:
 
 SHORTEST_ROUND_S, LONGEST_ROUND_S = 20.0, 600.0
 ROUNDS = 10
-"""Rounds of a training of limited time, unless they would be too short or too long."""
+"""Rounds of a training run of limited time, unless they would be too short or too long."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The state of a training when it pauses."""
+    """A snapshot of a training run when it pauses."""
 
     stop: Stop
     elapsed_s: float
@@ -145,7 +145,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
         require_replaceable(path)
     training = _going_on(_prepare(config), checkpoint_file, say)
     if training.checkpoint is None:
-        if os.path.lexists(config.out):  # hours of an earlier training
+        if os.path.lexists(config.out):  # hours of an earlier training run
             raise UsageError(f"--out {config.out} already exists; name another file, or remove it")
         try:
             write_file(log_file, b"")
@@ -208,7 +208,7 @@ def _looks(training: Training, processes: int, address: str | None) -> Iterator[
 
 
 def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], None]) -> Training:
-    """Resume what an earlier training with the same options has left, if anything."""
+    """Resume what an earlier training run with the same options has left, if anything."""
     from batchlight.absgn.weights import load_tensors
 
     stored = _read(checkpoint_file)

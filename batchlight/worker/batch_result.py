@@ -51,7 +51,7 @@ class BatchResult:
     ) -> BatchResult:
         """Count the rows of a batch.
 
-        Without ``read_bytes``, as if each image that has been read had been read once.
+        Without ``read_bytes``, each image that was read counts as read once.
         """
         names = pc.unique(rows["method"]).to_pylist()
         methods = {name: rows.filter(pc.equal(rows["method"], name)) for name in names}

@@ -101,7 +101,7 @@ def compare(
 ) -> Iterator[Compared]:
     """Compare the outputs that rows describe, several at once.
 
-    ``require``: called before each; raises if nobody is waiting for the result any more.
+    ``require``: called before each; raises if nobody is waiting for the result any longer.
     """
 
     def container(written: Container) -> Compared:
@@ -132,7 +132,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
     if size < (row["output_bytes"] or 0):
         return problem("truncated", f"{size} bytes instead of {row['output_bytes']}")
     if sha256 != row["output_sha256"]:
-        return problem("altered", "its sha256 is not the recorded one")
+        return problem("altered", "its sha256 differs from the recorded one")
     return None
 
 
@@ -140,7 +140,7 @@ def _why_unread(error: OSError) -> tuple[Trouble, str]:
     """What is wrong with an output that cannot be read. Re-raises any other error."""
     match error:
         case NoFileError():
-            return "missing", "in its place is something that is no file"
+            return "missing", "something other than a file is in its place"
         case FileNotFoundError():
             return "missing", "there is no such file"
         case PermissionError():
@@ -183,7 +183,7 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
 
 
 def _what_differs(reader: Reader, container: Container) -> str:
-    words = "its sha256 is not the recorded one"
+    words = "its sha256 differs from the recorded one"
     kind = kind_of(container.path)
     if kind == "tar.gz":  # the images are inside the compressed stream
         return words

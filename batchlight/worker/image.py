@@ -27,14 +27,14 @@ if TYPE_CHECKING:  # the driver needs no codec
 T = TypeVar("T")
 
 NO_SUCH_FILE = "there is no such file, or it vanished after the listing"
-"""Nobody knows which: a list or a link may name what never was there."""
+"""The two cannot be told apart: a list or a link may name a file that never existed."""
 
 _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",
     ErrorCode.OUT_OF_MEMORY: "it needs more memory than a worker has",
     ErrorCode.TIMEOUT: "it did not end within --timeout when tried alone",
-    ErrorCode.ERROR: "it may be one of those that do not end within --timeout; there was no time "
-    "left to try it alone, which a later run does",
+    ErrorCode.ERROR: "it may be one of the images that exceed --timeout; there was no time left "
+    "to try it alone, so the next run will",
 }
 
 
@@ -55,7 +55,7 @@ class Failure:
     code: ErrorCode
     message: str
     deadly: bool = False
-    """Whether it has killed workers, and so was not tried again."""
+    """Whether it has killed workers, and was therefore not tried again."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,8 @@ class BrokenBatchError(BatchlightError):
     def __str__(self) -> str:
         return (
             f"every image of batch {self.batch} failed with {self.unexpected[0].message}, which is "
-            "no fault of the images; check disk, memory and installation of the workers and run "
-            "the same command again, or report the traceback that was logged"
+            "not the images' fault; check the workers' disk, memory and installation and run the "
+            "same command again, or report the traceback that was logged"
         )
 
 

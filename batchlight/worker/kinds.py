@@ -46,7 +46,7 @@ class Kind:
 
 def kind_of(batch: Batch) -> Kind:
     """The kind of a batch."""
-    # Not at the top: a driver, which has no images to process, does without codecs and kernels.
+    # Not at the top: a driver has no images to process, and needs no codecs or kernels.
     from batchlight.worker import copying, pipeline, shard
 
     if batch.container is not None:

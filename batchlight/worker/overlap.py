@@ -80,18 +80,21 @@ def read_ahead(
                     group = next(groups, None)
                 yield from _popped(ahead.take())
         finally:
-            ahead.cancel()  # in case nobody waits for it any more
+            ahead.cancel()  # in case nobody is waiting for it any longer
 
 
 def read_in_turn(
     items: Iterable[Item], size: Callable[[Item], int], read: Callable[[Item], Data]
 ) -> Iterator[tuple[Item, Data]]:
-    """The same without threads, for what can be read faster than a thread can be woken."""
+    """The same without threads, for what is read faster than a thread is woken."""
     return ((item, read(item)) for item in items)
 
 
 class WriteBehind:
-    """Runs writes in threads."""
+    """Runs writes in threads.
+
+    If its block fails, what has not begun is dropped: nothing can be committed without ``flush``.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WRITE_THREADS)
@@ -102,8 +105,8 @@ class WriteBehind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
 
     def put(self, write: Callable[[], object], size: int) -> None:
         """Schedule ``write``, which holds ``size`` bytes. Raises errors of earlier writes."""

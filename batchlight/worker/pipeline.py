@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from batchlight.classical.light import MeanLight, batch_light
 from batchlight.config import Method
@@ -145,8 +145,8 @@ class Pipeline:
         self._exits.enter_context(self._behind)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._exits.close()
+    def __exit__(self, *error: Any) -> None:
+        self._exits.__exit__(*error)
 
     def work(
         self, images: Sequence[Image], light: float | None, wait: bool

@@ -162,10 +162,10 @@ class _Shard:
     _before: Tally = field(default_factory=Tally)
     """Tally of the groups that are done."""
     _too_late: bool = False
-    """A sample had to be left out after part of it was written, or a link's target stay."""
+    """A sample had to be dropped after part of it was written, or a link's target to be kept."""
 
     def written(self, contents: AnyContents) -> Generator[None, None, bool]:
-        """Write the whole container; returns whether to keep it, or else it has to be redone."""
+        """Write the whole container; returns whether to keep it; otherwise it has to be redone."""
         with ExitStack() as exits, self.steps.reading(contents):
             self.steps.spool = Spool()
             exits.callback(self.steps.spool.close)
@@ -282,7 +282,7 @@ class _Shard:
         try:
             result.columns["output_offset"] = rewriter.replace(member, data)
         except ValueError as error:
-            reason = f"the header of its member has no room for its size: {error}"
+            reason = f"its new size does not fit into the member's header: {error}"
             result.failure = Failure(ErrorCode.UNSUPPORTED, reason)
 
     def _is_unwanted(self, member: Place, image: Image | None, method: Method) -> bool:

@@ -1,13 +1,13 @@
 """Files beside containers, which are copied to the output byte for byte.
 
-The exception are files that state where something is in a container, or its hash, since these are
+The exceptions are files that state where something is in a container, or its hash, since these are
 stale: an index is rewritten if all that it states is known, otherwise it is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ HEAD_BYTES = 2**16
 """How much of a file is examined to recognize an index."""
 LARGEST_INDEX = 64 * 2**20
 UNKNOWN_INDEX = (
-    "it is an index of an unknown format; if it is not about the containers, copy it yourself"
+    "it is an index of an unknown format; if it does not refer to the containers, copy it yourself"
 )
 
 
@@ -84,27 +84,32 @@ def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
             return Refused(sidecar.path, "it describes the containers as they were", command)
         is_remote = steps.context.output.remote
         modified = None if is_remote else steps.input.stat(sidecar.path).modified
-        for method in sidecar.methods:
-            writer = steps.output.open_writer(f"{method}/{sidecar.path}", readers, modified)
-            _copy(source, writer)
+        with ExitStack() as exits:
+            writers = []
+            for method in sidecar.methods:
+                path = f"{method}/{sidecar.path}"
+                writers.append(steps.output.open_writer(path, readers, modified))
+                exits.callback(writers[-1].abort)
+            _copy(source, writers)
     return None
 
 
-def _copy(source: Reader, writer: Writer) -> None:
-    try:
-        for start in range(0, source.size, PIECE_BYTES):
-            writer.write(source.read_at(start, PIECE_BYTES))
-        source.require_unchanged()
+def _copy(source: Reader, writers: Sequence[Writer]) -> None:
+    """Read once, for all of them."""
+    for start in range(0, source.size, PIECE_BYTES):
+        piece = source.read_at(start, PIECE_BYTES)
+        for writer in writers:
+            writer.write(piece)
+    source.require_unchanged()
+    for writer in writers:
         writer.commit()
-    finally:
-        writer.abort()
 
 
 def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) -> Refused | None:
     index = source.read_at(0, LARGEST_INDEX)
     container = sidecar.container
     command = indices.command_of(sidecar.path, index)
-    reason = "it holds offsets into a container" if command else UNKNOWN_INDEX
+    reason = "it contains offsets into a container" if command else UNKNOWN_INDEX
     refused = Refused(sidecar.path, reason, command)
     if container is None or kind_of(container) != "tar":
         return refused

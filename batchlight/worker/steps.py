@@ -70,7 +70,7 @@ class ImageSteps:
         # Here and in ``write``, since both run in threads, beside the computation on other images.
         digest = hashlib.sha256(data).hexdigest()
         if image.facts.setdefault("input_sha256", digest) != digest:
-            raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being worked on")
+            raise ImageError(ErrorCode.UNREADABLE, "the file changed while it was being processed")
         return data
 
     def bytes_of(self, item: Input) -> bytes:

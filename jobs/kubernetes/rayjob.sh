@@ -6,12 +6,12 @@ set -eu
 manifest=${1:-/jobs/rayjob.yaml}
 POLL_S=${POLL_S:-15}
 
-status() { # one field of it; empty if it is not there, or has not been looked at yet
+status() { # one field of it; empty if it does not exist or has no status yet
     kubectl get -f "$manifest" --ignore-not-found -o "jsonpath={.status.$1}"
 }
 
-# What has ended belongs to an earlier night. What has not is the run that an earlier pod of this
-# night has started, or a night that takes longer: it is waited for, and none is started beside it.
+# A RayJob that has ended belongs to an earlier night. One that has not was started by an earlier pod
+# of this night, or is a long run of the night before: wait for it, and start none beside it.
 case $(status jobDeploymentStatus) in
 Complete | Failed | ValidationFailed) kubectl delete -f "$manifest" ;;
 esac
@@ -28,14 +28,14 @@ while :; do
             exit 1
             ;;
         esac
-    fi # else Kubernetes does not answer, which may pass
+    fi # else Kubernetes does not answer, which may be transient
     sleep "$POLL_S"
 done
 
 message=$(status message)
 printf '%s\n' "$seen: $message"
 [ "$(status jobStatus)" != SUCCEEDED ] || exit 0
-# The message begins with Ray's words and goes on with the end of the run's log.
+# The message begins with Ray's words and continues with the end of the run's log.
 code=$(printf '%s\n' "$message" |
     sed -n '1s/^Job entrypoint command failed with exit code \([0-9]\{1,\}\).*/\1/p')
 exit "${code:-1}"

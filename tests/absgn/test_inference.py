@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -13,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchlight.absgn import inference
+from batchlight.absgn import CPU_THREADS, inference
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import VALUES_PER_PIXEL, Enhancer
 from batchlight.absgn.network import ABSGN
+from batchlight.absgn.result import Restored
 from batchlight.absgn.weights import dump_tensors, parse_weights
 from batchlight.errors import ErrorCode
 from batchlight.images.pixels import LUMINANCE, Pixels
@@ -496,3 +500,30 @@ def test_an_exposure_that_is_not_known_is_refused(text: str) -> None:
     parsed = parse_weights(WEIGHTS)
     with pytest.raises(ValueError):
         parse_weights(dump_tensors(parsed.tensors, {"exposure": text}))
+
+
+def test_threads_share_the_settings_of_pytorch_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process has its own again afterwards, whichever thread ends first."""
+    now, inside, together = Enhancer._now, threading.Semaphore(), []
+
+    def slowly(self: Enhancer, images: Pixels) -> list[Restored]:
+        together.append(not inside.acquire(blocking=False))
+        time.sleep(0.05)
+        inside.release()
+        return now(self, images)
+
+    monkeypatch.setattr(Enhancer, "_now", slowly)
+    image = dark_image(1, 32, 32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(CPU_THREADS + 1)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            enhancers = [Enhancer(WEIGHTS, "cpu", "fp32") for _ in range(2)]
+            first, second = pool.map(lambda enhancer: one(enhancer, image), enhancers)
+        assert together == [False, False]
+        assert torch.get_num_threads() == CPU_THREADS + 1
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(first, second)

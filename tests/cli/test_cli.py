@@ -28,9 +28,9 @@ from tests.support.terminal import on_a_terminal
     ("arguments", "sentence"),
     [
         (["run"], "--input is required"),
-        (["run", "--input", "nowhere"], "there is no "),
+        (["run", "--input", "nowhere"], "nowhere does not exist; check"),
         (["run", "--input", "ftp://host/x"], "cannot use ftp:// locations; give a local path"),
-        (["run", "--input", "s3://key:secret@b/x"], "must not hold credentials"),
+        (["run", "--input", "s3://key:secret@b/x"], "must not contain credentials"),
         (["run", "--input", "in", "--omega", "7"], "--omega is '7'"),
         (["run", "--input", "in", "--workers", "-1"], "--workers is '-1'"),
         (["run", "--input", "in", "--bogus", "1"], "No such option"),
@@ -41,22 +41,25 @@ from tests.support.terminal import on_a_terminal
         ),
         (["plan", "--input", "in", "--model", "absgn"], "add that, or leave --model out"),
         (["run", "--input", "in", "--config", "nowhere.yaml"], "cannot read the config file"),
-        (["plan", "--input", "nowhere"], "there is no "),
-        (["status", "nowhere"], "there is no "),
+        (["plan", "--input", "nowhere"], "nowhere does not exist; check"),
+        (["status", "nowhere"], "nowhere does not exist; check the path"),
         (["status", "."], "is not the output of a run"),
-        (["failures", "nowhere"], "there is no "),
+        (["failures", "nowhere"], "nowhere does not exist; check the path"),
         (["samples", "/proc/nowhere"], "cannot write /proc/nowhere"),
         (["enhance"], "No such command"),
-        (["run", "--input", "in", "--config", ""], "--config is '', but must not be empty"),
-        (["run", "--input", "in", "--include", "a", "--include", ""], "--include is ''"),
-        (["preview", "--input", "in", "--output", ""], "--output is ''"),
-        (["status", ""], "OUTPUT is ''"),
-        (["verify", ""], "OUTPUT is ''"),
-        (["verify", ".", "--address", ""], "--address is ''"),
-        (["report", ".", "--input", ""], "--input is ''"),
-        (["evaluate", "--enhanced", ".", "--reference", ""], "--reference is ''"),
-        (["evaluate", "--enhanced", "a", "--enhanced", ""], "--enhanced is ''"),
-        (["samples", ""], "DIR is ''"),
+        (["run", "--input", "in", "--config", ""], "--config must not be empty"),
+        (
+            ["run", "--input", "in", "--include", "a", "--include", ""],
+            "--include must not be empty",
+        ),
+        (["preview", "--input", "in", "--output", ""], "--output must not be empty"),
+        (["status", ""], "OUTPUT must not be empty"),
+        (["verify", ""], "OUTPUT must not be empty"),
+        (["verify", ".", "--address", ""], "--address must not be empty"),
+        (["report", ".", "--input", ""], "--input must not be empty"),
+        (["evaluate", "--enhanced", ".", "--reference", ""], "--reference must not be empty"),
+        (["evaluate", "--enhanced", "a", "--enhanced", ""], "--enhanced must not be empty"),
+        (["samples", ""], "DIR must not be empty"),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_exit_2(arguments: list[str], sentence: str) -> None:
@@ -74,7 +77,7 @@ def test_a_file_is_no_output(tmp_path: Path, command: str) -> None:
     (tmp_path / "file.jpg").write_bytes(b"1")
     done = batchlight_here(command, tmp_path / "file.jpg")
     assert done.returncode == 2
-    says = "is not a folder, as the output of a run is; check the path"
+    says = "is not a folder, so it cannot be the output of a run; check the path"
     assert done.stderr == f"error: {tmp_path}/file.jpg {says}\n"
 
 
@@ -92,7 +95,7 @@ def test_debug_adds_the_traceback(tmp_path: Path) -> None:
     done = batchlight_here("run", "--input", tmp_path / "nowhere", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
-    assert "error: there is no" in done.stderr
+    assert "does not exist; check" in done.stderr
 
 
 def test_version() -> None:
@@ -179,8 +182,8 @@ def test_failures_of_a_run_under_way_are_those_so_far(finished: Path) -> None:
         found = batchlight_here("failures", finished / "out")
     assert (found.returncode, found.stdout) == (0, calm.stdout)
     assert found.stderr == (
-        f"process {os.getpid()} on {socket.gethostname()} is at work on this output; "
-        "these are the failures of what is committed so far\n"
+        f"process {os.getpid()} on {socket.gethostname()} is running on this output; "
+        "listing the failures committed so far\n"
     )
 
 
@@ -192,13 +195,13 @@ def test_quick_commands_end_cleanly_every_time(finished: Path) -> None:
 
 THREADS = """
 import os, sys
-from batchlight.output.recordfiles import failed_rows
+from batchlight.output.moving import failed_rows
 from batchlight.output.state import OutputState
 from batchlight.output.status import open_output
 storage = open_output(sys.argv[1])
 before = len(os.listdir("/proc/self/task"))
 state = OutputState.load(storage)
-assert list(failed_rows(storage, state.record_files))
+assert list(failed_rows(storage))
 assert state.plan.batches_of(storage, state.plan.chunks[0])
 print(len(os.listdir("/proc/self/task")) - before)
 """

@@ -89,7 +89,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.endswith(
-        "error: the working directory was deleted; change to one that is there\n"
+        "error: the working directory was deleted; change to one that exists\n"
     )
 
 
@@ -145,6 +145,9 @@ def test_an_option_that_is_given_twice(photos: Path) -> None:
         ("verify", photos, "--weights", 1, "--weights", 2),
         ("evaluate", "--enhanced", photos, "--reference", photos, "--reference", "x"),
         ("train", "--data", photos, "--out", "x", "--out", "y"),
+        ("train", "--data", "x", "--out", "y", "--validation-data", "a", "--validation-data", "b"),
+        ("run", "--input", photos, "--config", "a.yaml", "--config", "b.yaml"),
+        ("run", "--input", photos, "--address", "local", "--address", "a:6379"),
     ):
         done = batchlight_here(*words)
         assert done.returncode == 2, words

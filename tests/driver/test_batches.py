@@ -169,7 +169,7 @@ def test_where_every_image_kills_the_run_ends(job: Job, monkeypatch: pytest.Monk
     """The environment is to blame then, and no image gets a row that later runs would skip."""
     monkeypatch.setattr("batchlight.engine.calls.DEATHS_AT_MOST", 20)
     engine = PoisonedEngine({item.path for item in job.inputs}, True, ErrorCode.OUT_OF_MEMORY)
-    with pytest.raises(ClusterError, match=r"^batch 0 has killed 21 workers") as caught:
+    with pytest.raises(ClusterError, match=r"^batch 0 killed 21 workers") as caught:
         job.run(engine)
     assert engine.calls == 21
     assert caught.value.exit_code == 1

@@ -172,7 +172,7 @@ def test_a_repair_reads_no_labels_unless_told(yolo: Path) -> None:
     options = RepairOptions(str(yolo), workers=0)
     assert not repair(str(out), found.append, print, options).sound
     assert (
-        "cannot be made again: it is not an image, and --copy-others is not given"
+        "cannot be regenerated: it is not an image, and --copy-others is not given"
         in found[0].detail
     )
     [records] = (out / "metadata").iterdir()
@@ -322,7 +322,7 @@ def test_on_an_object_store(
 def test_an_unfinished_run_needs_the_option_too(yolo: Path) -> None:
     (yolo / "images/0.jpg").write_bytes(b"")
     run(yolo, batch_size=1, fail_fast=True)
-    with pytest.raises(UsageError, match="an unfinished run that needs --copy-others too"):
+    with pytest.raises(UsageError, match="an unfinished run that also needs --copy-others"):
         run(yolo, batch_size=1, copy_others=False)
     assert run(yolo, batch_size=1, max_failures=1).exit_code == 0
 
@@ -336,7 +336,7 @@ def test_a_list_has_no_other_files(yolo: Path) -> None:
 def test_other_files_alone_are_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("a")
-    with pytest.raises(BatchlightError, match="holds 1 file that --copy-others copies"):
+    with pytest.raises(BatchlightError, match="contains only 1 file that --copy-others copies"):
         run(tmp_path / "in")
     assert run(tmp_path / "in", allow_empty=True).copied == 1
 

@@ -54,7 +54,7 @@ def test_new_images_are_judged_without_the_old_ones(one_broken: Path) -> None:
     (one_broken / "new.jpg").write_bytes((one_broken / "a/0000.jpg").read_bytes())
     summary = run(one_broken)
     assert (summary.exit_code, summary.pairs_now, summary.failed) == (0, 1, 1)
-    assert summary.reason.startswith("all that is new is done; 1 image failed in earlier runs")
+    assert summary.reason.startswith("everything new is done; 1 image failed in earlier runs")
     (one_broken / "newer.jpg").write_bytes(b"")
     summary = run(one_broken, max_failures="99%")
     assert (summary.exit_code, summary.pairs_now, summary.failed_now) == (3, 1, 1)

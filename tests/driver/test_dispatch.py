@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
 import pytest
 
 import batchlight
@@ -22,6 +24,7 @@ from batchlight.engine import InProcessEngine, Lost, Work, WorkerDied, calls
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 from batchlight.output.commit import close_plan, store_plan
 from batchlight.output.earlier import earlier_rows
+from batchlight.output.inputs import DataSet
 from batchlight.output.layout import part_path
 from batchlight.output.records import Tally
 from batchlight.output.state import OutputState
@@ -98,7 +101,16 @@ class Job:
         self.hear: OnProgress = lambda *told: self.heard.append(told)
 
     def run(self, engine: InProcessEngine, done: frozenset[int] = frozenset()) -> None:
-        context = BatchContext(
+        async def dispatched() -> None:
+            runner = BatchRunner(engine, self.context, None)
+            data_set = self.inputs.data_set
+            await Dispatcher(runner, data_set, self.storage, self.plan, done, self.hear).run()
+
+        asyncio.run(dispatched())
+
+    @property
+    def context(self) -> BatchContext:
+        return BatchContext(
             self.config,
             self.inputs.root,
             Location.parse(str(self.out)),
@@ -106,13 +118,6 @@ class Job:
             {m: f.digest for m, f in self.fingerprints.items()},
             self.lock,
         )
-
-        async def dispatched() -> None:
-            runner = BatchRunner(engine, context, None)
-            data_set = self.inputs.data_set
-            await Dispatcher(runner, data_set, self.storage, self.plan, done, self.hear).run()
-
-        asyncio.run(dispatched())
 
     def ended(self) -> tuple[dict[str, bytes], list[dict[str, object]]]:
         close_plan(self.storage, OutputState.load(self.storage))
@@ -270,3 +275,29 @@ def test_whoever_hears_of_progress_may_end_it(job: Job, monkeypatch: pytest.Monk
     with pytest.raises(EnoughError):
         job.run(engine)
     assert len(engine.done) <= engine.window
+
+
+def test_a_list_is_asked_once_for_a_chunk(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if several batches ask for it at once; it may have a hundred million entries."""
+    (tmp_path / "in/list.txt").write_text("a/0000.jpg\n")
+    unnamed_in, looks = DataSet.unnamed_in, list[str]()
+
+    def slowly(self: DataSet, rows: pa.Table) -> frozenset[str] | None:
+        looks.append(str(self.given))
+        time.sleep(0.2)
+        return unnamed_in(self, rows)
+
+    monkeypatch.setattr(DataSet, "unnamed_in", slowly)
+    listed = DataSet(job.inputs.root, Location.parse(tmp_path / "in/list.txt"))
+
+    async def asked() -> list[frozenset[str] | None]:
+        engine = Workers()
+        runner = BatchRunner(engine, job.context, None)
+        dispatcher = Dispatcher(runner, listed, job.storage, job.plan, (), job.hear)
+        return await asyncio.gather(*(dispatcher._unnamed_of(job.plan.chunks[0]) for _ in range(4)))
+
+    found = asyncio.run(asked())
+    assert len(looks) == 1
+    assert [len(unnamed or ()) for unnamed in found] == [IMAGES - 1] * 4

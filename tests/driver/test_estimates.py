@@ -85,6 +85,23 @@ def test_two_methods_share_their_reading_and_the_network_is_apart(
     assert found.network_ms_per_megapixel == pytest.approx(network / (3 * MEGAPIXELS))
 
 
+def test_methods_with_records_of_different_images_count_alike(photos: Path) -> None:
+    """As when the network was added later, or has done no more than a trial."""
+    batchlight.run(config(photos, limit=15))
+    batchlight.run(config(photos, limit=3, method=BOTH))
+    found = estimated(config(photos, method=BOTH))
+    made = rows(photos.parent / "out")
+    each = [[row for row in made if row["method"] == method] for method in BOTH]
+    assert [len(of_one) for of_one in each] == [15, 3]
+    read = [sum(row["input_bytes"] for row in of_one) for of_one in each]
+    written = [sum(row["output_bytes"] for row in of_one) for of_one in each]
+    todo = sum(path.stat().st_size for path in photos.rglob("*.jpg")) - read[1]
+    expected = sum(out * todo / size for out, size in zip(written, read, strict=True))
+    assert found.output_bytes == pytest.approx(expected, abs=1)
+    network = sum(row["network_ms"] for row in each[1])
+    assert found.network_ms_per_megapixel == pytest.approx(network / (3 * MEGAPIXELS), rel=0.2)
+
+
 def test_a_network_on_cpus_is_warned_of_before_anything_starts(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

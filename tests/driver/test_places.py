@@ -39,7 +39,7 @@ IMAGES = 40
 STARTS_WITHIN_S = 120.0
 LIMIT = 2**20
 """Bytes that a file may have in a place that does not allow large ones."""
-TOO_LARGE = "file too large; choose an --output that may have larger files, or raise 'ulimit -f'"
+TOO_LARGE = "file too large; choose a place that may have larger files, or raise 'ulimit -f'"
 UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 """Takes from root what lets it read and write whatever it likes."""
 
@@ -196,7 +196,7 @@ def test_what_is_of_somebody_else_is_not_replaced(photos: Path, name: str, what:
     for command_ in ("plan", "run"):
         done = batchlight_here(command_, *where)
         assert done.returncode == 2
-        assert f"{out} holds {what} that is not of batchlight" in done.stderr
+        assert f"{out} contains {what}, which batchlight did not create" in done.stderr
         assert tree(out) == {name: b"mine"}
     assert run(*where, "--workers", 0, "--overwrite").returncode == 0
     assert len(outcomes(out)) == IMAGES
@@ -214,7 +214,7 @@ def test_a_read_only_output(photos: Path) -> None:
     with mounted(out, "size=16m,ro") as mount:
         done = run("--input", photos, "--output", out, "--workers", 0)
         assert done.returncode == 1
-        assert "read-only file system; choose an --output that can be written to" in done.stderr
+        assert "read-only file system; choose a place that can be written to" in done.stderr
         mount("rw")
         assert run("--input", photos, "--output", out, "--workers", 0).returncode == 0
 
@@ -329,6 +329,6 @@ def test_an_input_that_changes_between_the_two_passes(
         patch.setattr(LocalStorage, "read", reading)
         assert batchlight.run(config).failed_by_code == {"unreadable": 1}
     [row] = [row for row in rows(out) if row["status"] == "failed"]
-    assert row["error"] == "the file changed while it was being worked on"
+    assert row["error"] == "the file changed while it was being processed"
     assert not (out / "classical/a/0003.jpg").exists()
     assert batchlight.run(config).ok == IMAGES

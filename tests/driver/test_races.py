@@ -77,7 +77,7 @@ def test_on_an_object_store_the_second_run_is_told_of_the_first(
         first.kill()
     assert second.returncode == 4
     assert (
-        f"another run works on {out}: process {first.pid} on {socket.gethostname()}, for "
+        f"another run is using {out}: process {first.pid} on {socket.gethostname()}, for "
         in second.stderr
     )
     # The first was killed, and so the third replaces it at once.

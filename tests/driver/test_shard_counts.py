@@ -197,7 +197,7 @@ def test_requests_of_shards_are_foreseen(shards: Path, s3: S3Server) -> None:
 def test_a_plan_in_words(shards: Path) -> None:
     said = batchlight_here("plan", "--input", shards, "--workers", 0).stdout
     assert "in 1 batch of 2 and 2 containers" in said
-    assert "4, which go along" in said
+    assert "4, which are copied along" in said
     assert "1 .txt" in said
 
 

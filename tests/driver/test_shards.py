@@ -386,7 +386,7 @@ def test_a_compressed_tar_that_changes_meanwhile_fails_alone(
 
     def changed(reader: LocalReader, offset: int, size: int) -> bytes:
         if reader.size == its_size:
-            raise ChangedError("the file changed while it was being worked on")
+            raise ChangedError("the file changed while it was being processed")
         return read_at(reader, offset, size)
 
     monkeypatch.setattr(LocalReader, "read_at", changed)

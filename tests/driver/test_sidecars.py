@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchlight
+from batchlight.config import METHODS
 from batchlight.driver.repair import RepairOptions, repair
+from batchlight.storage import Location, open_storage
+from batchlight.storage.streams import LocalReader
+from batchlight.worker import sidecars
 from batchlight.worker.comparing import Problem
 from tests.driver.test_shards import problems
 from tests.support.helpers import rows, tree
@@ -109,16 +114,19 @@ def test_what_cannot_be_true_is_refused(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("00000.tar.md5", "it holds checksums of the old files; 'md5sum FILES'"),
+        ("00000.tar.md5", "it contains checksums of the old files; 'md5sum FILES'"),
         ("SHA256SUMS", "'sha256sum FILES'"),
         ("sha512sums.txt", "'sha512sum FILES'"),
         ("set.sha1", "'sha1sum FILES'"),
-        ("CHECKSUMS.txt", "it holds checksums of the old files"),
+        ("CHECKSUMS.txt", "it contains checksums of the old files"),
         ("set-checksums.md5", "'md5sum FILES'"),
-        ("all.sfv", "it holds checksums"),
+        ("all.sfv", "it contains checksums"),
         ("_metadata", "'pyarrow.parquet.write_metadata'"),
         ("00000.tar.index.sqlite", "'ratarmount SHARD'"),
-        ("train-labels.idx", "unknown format; if it is not about the containers, copy it yourself"),
+        (
+            "train-labels.idx",
+            "unknown format; if it does not refer to the containers, copy it yourself",
+        ),
         ("00000.tar.idx", "unknown format"),
     ],
 )
@@ -240,7 +248,9 @@ def test_a_container_that_is_one_no_longer_keeps_its_output(
         caplog.clear()
         run(source, out)
         assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
-        assert "such as a.parquet: results of earlier runs are in their place" in caplog.text
+        assert (
+            "such as a.parquet: recorded outputs of earlier runs are in their place" in caplog.text
+        )
         assert problems(out) == []
     if becomes == "captions":
         (out / "classical/a.parquet").write_bytes(b"damaged")
@@ -262,5 +272,30 @@ def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
     (source / "a/labels.txt").write_text("cat and dog")
     run(source, out, copy_others=True)
     assert (out / "classical/a/labels.txt").read_text() == "cat"
-    assert "such as a/labels.txt: results of earlier runs are in their place" in caplog.text
+    assert (
+        "such as a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
+    )
     assert problems(out) == []
+
+
+def test_a_file_is_read_once_for_all_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 3
+    (tmp_path / "labels").write_bytes(data)
+    storage = open_storage(Location.parse(tmp_path))
+    storage.check(writable=True)
+    monkeypatch.setattr(sidecars, "PIECE_BYTES", 256)
+    read_at, reads = LocalReader.read_at, list[int]()
+
+    def noted(self: LocalReader, start: int, length: int) -> bytes:
+        reads.append(start)
+        return read_at(self, start, length)
+
+    monkeypatch.setattr(LocalReader, "read_at", noted)
+    writers = [storage.open_writer(f"{method}/labels") for method in METHODS]
+    with closing(storage.open_reader("labels")) as source:
+        sidecars._copy(source, writers)
+    assert reads == [0, 256, 512]
+    for method in METHODS:
+        assert (tmp_path / method / "labels").read_bytes() == data

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+import batchlight
+from batchlight.engine import InProcessEngine
 from tests.support.helpers import (
     COMMAND,
     batchlight_here,
@@ -118,7 +120,7 @@ def test_a_run_stops_in_the_middle_of_its_batches(
         _, errors = process.communicate(timeout=STOPS_WITHIN_S)
     assert process.returncode == code, errors
     assert "stopping; a second signal stops at once" in errors
-    assert f"interrupted by {signum.name}; run the same command again to go on" in errors
+    assert f"interrupted by {signum.name}; run the same command again to continue" in errors
     assert "Traceback" not in errors
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["exit_code"], summary["ok"]) == (code, 0)  # no batch was ended
@@ -197,3 +199,27 @@ def test_a_signal_is_answered_at_once_while_a_run_starts(
     assert code == 130
     assert "interrupted" in said
     assert "Traceback" not in said
+
+
+class InterruptedAtItsEnd(InProcessEngine):
+    """Gets a Ctrl-C while it stops."""
+
+    stopped = False
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.stopped = True
+
+
+def test_a_signal_after_all_is_done_changes_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ray would be stopped half-way, and a complete run would be called interrupted."""
+    engine = InterruptedAtItsEnd(600)
+    monkeypatch.setattr("batchlight.driver.run.engine_of", lambda *_: engine)
+    out = str(tmp_path / "out")
+    config = batchlight.JobConfig(input=str(photos), output=out, workers=0, progress="off")
+    summary = batchlight.run(config)
+    assert engine.stopped
+    assert (summary.exit_code, summary.ok) == (0, IMAGES)
+    assert json.loads((tmp_path / "out/summary.json").read_text())["exit_code"] == 0

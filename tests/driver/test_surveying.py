@@ -130,17 +130,23 @@ def test_a_run_that_ends_early_leaves_nobody_listing(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = set(threading.enumerate())
+    meanwhile: list[threading.Thread] = []
+
+    def listing() -> list[threading.Thread]:
+        return [t for t in set(threading.enumerate()) - before if t.name == surveying.LOOP]
 
     def refused(*_: object) -> None:
         time.sleep(1)  # while the next plan is drafted
+        meanwhile.extend(listing())
         raise StorageError("the disk is full", transient=False)
 
     monkeypatch.setattr("batchlight.driver.run._Run._do", refused)
     photos.server.put({f"n/{number:05d}.jpg": b"none" for number in range(300)}, photos.prefix)
     with pytest.raises(StorageError, match="the disk is full"):
         photos.run(tmp_path / "out", workers=2)
+    assert meanwhile
     assert not ray.is_initialized()
-    assert not [t for t in set(threading.enumerate()) - before if t.name == surveying.LOOP]
+    assert not listing()
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.nightly)])

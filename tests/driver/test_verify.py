@@ -184,7 +184,7 @@ def test_damaged_records_are_made_again(
             "run", "--input", out.parent / "in", "--output", out, "--batch-size", 4
         )
         assert again.returncode == 1
-        assert "'batchlight verify OUTPUT --repair --input INPUT' makes them again" in again.stderr
+        assert "'batchlight verify OUTPUT --repair --input INPUT' regenerates them" in again.stderr
     assert check(out, mend=True)[0]
     assert state(out)[0] == calm[0]
     assert state(out)[1].keys() == calm[1].keys()
@@ -256,7 +256,7 @@ def test_what_cannot_be_made_again_is_told_and_kept(out: Path) -> None:
     sound, [problem] = check(out, mend=True)
     assert (sound, problem.repaired) == (False, False)
     assert (
-        "cannot be made again: there is no such file, or it vanished after the listing"
+        "cannot be regenerated: there is no such file, or it vanished after the listing"
         in problem.detail
     )
     assert (tree(out / "classical"), rows(out)) == (left, records)
@@ -312,7 +312,7 @@ def test_lost_records_of_a_batch_of_which_an_image_is_gone(photos: Path, unnamed
     assert not repair(str(out), found.append, print, options).sound
     [problem] = found
     assert (problem.path, problem.repaired) == (f"metadata/{records}", False)
-    assert "cannot be made again: " in problem.detail
+    assert "cannot be regenerated: " in problem.detail
     assert "a/0000.jpg: " in problem.detail
     assert state(out) == left
 
@@ -349,7 +349,7 @@ def test_the_command(out: Path) -> None:
     done = batchlight_here("verify", out)
     assert done.returncode == 3
     assert done.stdout.startswith(
-        "classical/new.jpg\taltered\tits sha256 is not the recorded one\n"
+        "classical/new.jpg\taltered\tits sha256 differs from the recorded one\n"
         "classical/a/0000.jpg\tmissing\tthere is no such file\n"
     )
     assert f"{out}: not as recorded" in done.stdout
@@ -367,7 +367,9 @@ def test_the_command(out: Path) -> None:
     (out.parent / "in/a/0000.jpg").unlink()
     done = batchlight_here(*repairing)
     assert done.returncode == 3
-    assert "made again: there is no such file, or it vanished after the listing\tnot" in done.stdout
+    assert (
+        "regenerated: there is no such file, or it vanished after the listing\tnot" in done.stdout
+    )
 
 
 def test_a_folder_in_place_of_an_output(out: Path) -> None:
@@ -377,7 +379,7 @@ def test_a_folder_in_place_of_an_output(out: Path) -> None:
     path.mkdir()
     done = batchlight_here("verify", out)
     assert done.returncode == 3
-    told = "classical/a/0000.jpg\tmissing\tin its place is something that is no file"
+    told = "classical/a/0000.jpg\tmissing\tsomething other than a file is in its place"
     assert done.stdout.startswith(f"{told}\n")
     sound, [problem] = check(out, mend=True)
     assert (sound, problem.repaired) == (False, False)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pytest
+import ray
 
 from batchlight.engine import InProcessEngine, RayEngine, WorkerDied, actors
 from batchlight.engine.base import Service
@@ -393,3 +394,15 @@ def test_in_process_the_object_is_here(tmp_path: Path) -> None:
         assert death.value.code == ErrorCode.OUT_OF_MEMORY
         with pytest.raises(UsageError, match="no GPU"):
             wait(engine.host(without_gpu, 1, on_gpus=False))
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_stream_that_ends_too_soon_is_the_clusters_trouble(
+    told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare end of iteration would end, or break, the generator that waits for the result."""
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    answer = object.__new__(actors._RayAnswer)
+    answer._alone, answer._coming = True, iter([None] * told)
+    with pytest.raises(ClusterError, match="ended a call without a result"):
+        answer.result()

@@ -124,7 +124,7 @@ class DeadlyEngine(InProcessEngine):
 
 def test_where_everything_dies_the_search_ends_at_its_budget() -> None:
     trials = Trials[int](DeadlyEngine(), "batch 7")
-    with pytest.raises(ClusterError, match=r"^batch 7 has killed 65 workers.*memory") as caught:
+    with pytest.raises(ClusterError, match=r"^batch 7 killed 65 workers.*memory") as caught:
         wait(killers_among(trials, len, range(64)))
     assert "run the same command again" in str(caught.value)
     assert trials.total == calls.DEATHS_AT_MOST + 1
@@ -271,7 +271,7 @@ def test_a_call_that_no_image_is_to_blame_for_survives_deaths() -> None:
         return asyncio.run(call_until_done(engine, "listing the keys after 'a'", lambda: "done"))
 
     assert [called(deaths) for deaths in (0, 1, calls.DEATHS_ALONE - 1)] == ["done"] * 3
-    with pytest.raises(ClusterError, match=r"^listing the keys .* has killed 3 workers, .* memory"):
+    with pytest.raises(ClusterError, match=r"^listing the keys .* killed 3 workers .*memory"):
         called(calls.DEATHS_ALONE)
 
 

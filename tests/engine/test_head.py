@@ -89,3 +89,18 @@ def test_what_is_awaited_fails_as_ever_and_is_ended_with_the_one_who_waits() -> 
 
     asyncio.run(run())
     assert ended == [None]
+
+
+def test_nothing_more_is_awaited_from_a_head_that_is_lost() -> None:
+    async def work() -> None:
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        server, its_head = await _listening([])
+        server.close()
+        await server.wait_closed()
+        for _ in range(2):
+            with pytest.raises(ClusterError, match="is gone"):
+                await asyncio.wait_for(its_head.watch(work()), 5)
+
+    asyncio.run(run())

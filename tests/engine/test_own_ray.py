@@ -282,11 +282,11 @@ def test_a_long_path_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ("memory_mb", "processes", "wanted", "fit", "says"),
     [
         (100_000, 10**6, 4, 4, ""),
-        (1000, 10**6, 4, 1, "1000 MB of memory are free here, enough for 1 worker, not for 4"),
+        (1000, 10**6, 4, 1, "only 1000 MB of memory are free here: enough for 1 worker, not for 4"),
         (2000, 10**6, 8, 4, "enough for 4 workers, not for 8"),
         (750, 10**6, 2, 0, "enough for work in this process, as with --workers 0, not for 2"),
-        (100_000, 250, 8, 2, "250 more processes and threads may be started here"),
-        (100_000, 100, 1, 0, "100 more processes and threads may be started here"),
+        (100_000, 250, 8, 2, "only 250 more processes and threads may start here"),
+        (100_000, 100, 1, 0, "only 100 more processes and threads may start here"),
     ],
 )
 def test_as_many_workers_as_fit(
@@ -315,7 +315,7 @@ def test_few_open_files(tmp_path: Path) -> None:
         ["sh", "-c", line], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0
-    assert "a process may open 200 files here (ulimit -n), and Ray needs 1024" in done.stderr
+    assert "a process may only open 200 files here (ulimit -n); Ray needs 1024" in done.stderr
 
 
 def test_the_ray_client_is_refused_before_anything_is_written(
@@ -326,7 +326,7 @@ def test_the_ray_client_is_refused_before_anything_is_written(
         words = ("--input", tmp_path / "in", "--address", address)
         done = batchlight_here("run", *words)
         assert done.returncode == 2
-        assert "must not hold credentials" in done.stderr
+        assert "must not contain credentials" in done.stderr
         assert "SECRET" not in done.stderr
         assert "in-enhanced" not in [path.name for path in tmp_path.iterdir()]
     done = batchlight_here("run", "--input", tmp_path / "in", "--address", "ray://here:10001")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import batchlight
+from batchlight.host import given_up
 from batchlight.host.given_up import GivenUpError, Pool, TooLongError, call_in_thread, this_call
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import deadly, rows, write_images
@@ -159,3 +160,23 @@ def test_a_run_that_has_given_up_ends_in_time(tmp_path: Path) -> None:
     )
     assert done.returncode == 3, done.stderr
     assert time.monotonic() - began < 40
+
+
+def test_calls_that_have_ended_are_forgotten() -> None:
+    """A program may run jobs, and give up calls, for months."""
+    go_on = threading.Event()
+    for _ in range(3):
+        with pytest.raises(TooLongError):
+            call_in_thread(go_on.wait, 0.01)
+    waiting = len(given_up._given_up)
+    assert waiting >= 3
+    assert given_up.any_given_up()
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while given_up.any_given_up() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stay = threading.Event()
+    with pytest.raises(TooLongError):
+        call_in_thread(stay.wait, 0.01)
+    stay.set()
+    assert len(given_up._given_up) == 1

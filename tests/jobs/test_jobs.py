@@ -531,7 +531,7 @@ def test_airflow_retries_what_may_pass_and_lets_no_runs_overlap() -> None:
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
     constants = {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in assigned}
     codes = f"({ExitCode.OK}, {ExitCode.FATAL}, {ExitCode.LOCKED})"
-    assert constants["(OK, PASSING_TROUBLE, LOCKED)"] == codes
+    assert constants["(OK, TRANSIENT_ERROR, LOCKED)"] == codes
 
     [execute] = [
         n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "execute"
@@ -544,7 +544,7 @@ def test_airflow_retries_what_may_pass_and_lets_no_runs_overlap() -> None:
         if isinstance(statement, ast.Raise) and isinstance(statement.exc, ast.Call)
     }
     assert raised == {
-        "code == PASSING_TROUBLE": "AirflowException",  # tried again
+        "code == TRANSIENT_ERROR": "AirflowException",  # tried again
         "code == LOCKED": "AirflowSkipException",
         "code != OK": "AirflowFailException",  # not tried again
     }

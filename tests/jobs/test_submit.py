@@ -126,7 +126,7 @@ def test_submit_ends_as_the_runs_end(job_server: str, tmp_path: Path) -> None:
         assert "working in the Ray cluster at" in printed
         _, errors = to_stop.communicate(timeout=WITHIN_S)
     assert to_stop.returncode == 128 + signal.SIGTERM, errors
-    assert errors.endswith("run the same command again to go on\n")
+    assert errors.endswith("run the same command again to continue\n")
     assert not [p for p in psutil.process_iter() if str(stopped.folder) in " ".join(cmdline(p))]
 
 
@@ -141,7 +141,7 @@ def test_submit_says_what_it_lacks(tmp_path: Path) -> None:
     """Before it would start anything."""
     config = tmp_path / "nightly.yaml"
     for arguments, address, words in (
-        ((), "http://127.0.0.1:1", "which CONFIG?"),
+        ((), "http://127.0.0.1:1", "usage: submit.sh CONFIG"),
         ((config,), "http://127.0.0.1:1", "cannot read"),
         ((SUBMIT,), "", "set RAY_API_SERVER_ADDRESS"),
     ):

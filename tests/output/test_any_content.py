@@ -21,8 +21,7 @@ from batchlight.driver.dry_run import dry_run
 from batchlight.driver.repair import RepairOptions, repair
 from batchlight.driver.verify import verify
 from batchlight.errors import BatchlightError
-from batchlight.output.recordfiles import failed_rows
-from batchlight.output.state import OutputState
+from batchlight.output.moving import failed_rows
 from batchlight.output.status import open_output, read_status
 from batchlight.report import write_report
 from batchlight.storage import Location
@@ -155,8 +154,7 @@ def look(out: Path, photos: Path) -> dict[str, Callable[[], object]]:
     )
 
     def failures() -> object:
-        storage = open_output(str(out))
-        return list(failed_rows(storage, OutputState.load(storage).record_files))
+        return list(failed_rows(open_output(str(out))))
 
     def report() -> object:
         open_output(str(out))

@@ -18,8 +18,9 @@ import pytest
 
 from batchlight.errors import LockedError, StorageError
 from batchlight.output import lock as lock_module
-from batchlight.output.lock import Holder, Lock, read_lock
+from batchlight.output.lock import Holder, Lock, holder_of, lock_numbers, new_run_id, read_lock
 from batchlight.storage import Location, Storage, open_storage
+from batchlight.storage.local import LocalStorage
 from tests.support.helpers import under_way
 
 
@@ -67,11 +68,79 @@ def test_a_failure_while_it_is_acquired_releases_it(
 def test_held_then_released(storage: Storage, tmp_path: Path) -> None:
     with Lock(storage, "out", "one"):
         assert [h["released"] for h in lock_files(tmp_path)] == [False]
-        with pytest.raises(LockedError, match=r"another run works on out: process \d+ on .*, for"):
+        with pytest.raises(LockedError, match=r"another run is using out: process \d+ on .*, for"):
             Lock(storage, "out", "two").__enter__()
     assert [h["released"] for h in lock_files(tmp_path)] == [True]
     with Lock(storage, "out", "three"):
         assert [h["run_id"] for h in lock_files(tmp_path)] == ["three"]
+
+
+def replacing(storage: Storage, monkeypatch: pytest.MonkeyPatch, times: int) -> list[Lock]:
+    """Have another run start, and the one before end, after each of the next few looks."""
+    started: list[Lock] = []
+
+    def racing(looked_at: Storage) -> list[int]:
+        found = lock_numbers(looked_at)
+        if len(started) < times:
+            with monkeypatch.context() as patch:
+                patch.setattr(lock_module, "lock_numbers", lock_numbers)
+                for lock in started[-1:]:
+                    lock.__exit__()
+                started.append(Lock(storage, "out", new_run_id()).__enter__())
+        return found
+
+    monkeypatch.setattr(lock_module, "lock_numbers", racing)
+    return started
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_look_at_a_lock_that_is_just_replaced_finds_the_next(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    with Lock(storage, "out", "before"):
+        pass
+    started = replacing(storage, monkeypatch, times)
+    holder = holder_of(storage)
+    assert len(started) == times
+    assert holder is not None
+    assert holder.run_id == started[-1].run_id
+    started[-1].__exit__()
+
+
+def test_a_look_at_locks_that_are_always_replaced_ends(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lock(storage, "out", "before"):
+        pass
+    started = replacing(storage, monkeypatch, 100)
+    with pytest.raises(LockedError, match="are starting on this output; look again in a minute"):
+        holder_of(storage)
+    started[-1].__exit__()
+
+
+def test_nobody_holds_an_output_that_is_withdrawn(storage: Storage) -> None:
+    with Lock(storage, "out", "refused") as lock:
+        lock.refused = True
+    assert holder_of(storage) is None
+
+
+def test_a_lock_that_is_removed_as_it_is_made_is_made_again(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a run whose lock of the same number somebody has removed, and that withdraws."""
+    create, removed = LocalStorage.create, list[str]()
+
+    def removing(self: LocalStorage, path: str, *more: Any) -> bool:
+        created = create(self, path, *more)
+        if "/locks/" in path and not removed:
+            removed.append(path)
+            self.delete(path)
+        return created
+
+    monkeypatch.setattr(LocalStorage, "create", removing)
+    with Lock(storage, "out", "mine"):
+        assert removed
+        assert [h["run_id"] for h in lock_files(tmp_path)] == ["mine"]
 
 
 def test_a_dead_process_of_this_host_is_replaced_at_once(storage: Storage, tmp_path: Path) -> None:
@@ -130,7 +199,7 @@ def test_a_container_of_the_same_host_name_is_another_host(
         assert container.stdout.readline() == "held\n"
         [holder] = lock_files(tmp_path)
         assert holder["host"] == socket.gethostname()
-        with pytest.raises(LockedError, match="another run works on out"):
+        with pytest.raises(LockedError, match="another run is using out"):
             Lock(storage, "out", "mine").__enter__()
         assert container.stdin is not None
         container.stdin.close()

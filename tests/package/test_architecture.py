@@ -16,7 +16,18 @@ PACKAGE = ROOT / "batchlight"
 MODULES_AT_THE_TOP = 8
 LINES_OF_A_FILE = 350
 LINES_OF_A_FUNCTION = 40
-LONG_FUNCTIONS_AT_MOST = 10
+LONG_FUNCTIONS = {
+    "absgn/training.py: __init__",
+    "classical/darkchannel.py: _scan",
+    "cli/job_commands.py: preview",
+    "cli/output_commands.py: verify",
+    "driver/drafting.py: draft_plans",
+    "driver/dry_run.py: dry_run",
+    "in_memory.py: enhance",
+    "training/evaluate.py: evaluate",
+    "training/train.py: train",
+}
+"""Those that are longer, by name: a new one is cut into several instead."""
 
 
 def order() -> list[str]:
@@ -142,7 +153,7 @@ def test_a_driver_loads_no_codec_and_no_compiler() -> None:
 
 
 def test_files_and_functions_fit_a_reader() -> None:
-    long = []
+    long = set()
     for path in sources():
         text = path.read_text()
         assert len(text.splitlines()) <= LINES_OF_A_FILE, path
@@ -150,5 +161,5 @@ def test_files_and_functions_fit_a_reader() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > LINES_OF_A_FUNCTION:
-                    long.append(f"{path.relative_to(PACKAGE)}: {node.name}, {lines} lines")
-    assert len(long) <= LONG_FUNCTIONS_AT_MOST, long
+                    long.add(f"{path.relative_to(PACKAGE)}: {node.name}")
+    assert long == LONG_FUNCTIONS

@@ -40,12 +40,12 @@ from batchlight.options import make_config
         ),
         ({"timeout": "inf"}, "--timeout is 'inf', but must be"),
         ({"timeout": "nan"}, "--timeout is 'nan', but must be"),
-        ({"workers": "two"}, "--workers is 'two', but must be a whole number; correct it"),
+        ({"workers": "two"}, "--workers is 'two', but must be a whole number"),
         ({"workers": 1.5}, "--workers is 1.5, but must be a whole number"),
         ({"t0": "low"}, "--t0 is 'low', but must be a number"),
         ({"batch_size": True}, "--batch-size is True, but must be a number"),
-        ({"exclude": 7}, "--exclude is 7, but must be text, or a list of texts"),
-        ({"exclude": [7]}, "--exclude is 7, but must be text"),
+        ({"exclude": 7}, "--exclude is 7, but must be a string or a list of strings"),
+        ({"exclude": [7]}, "--exclude is 7, but must be a string"),
         ({"overwrite": "maybe"}, "--overwrite is 'maybe', but must be true or false"),
         *(
             ({name: truth}, f"--{name} is {truth}, but must be")
@@ -85,11 +85,11 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("input: [", "is not valid YAML"),
-        ("- a list", "must hold option names and values"),
+        ("- a list", "must be a mapping of option names to values"),
         ("input: x\ncolour: red", "unknown option colour"),
         ("input: x\nworkers: many", "--workers is 'many'"),
-        ('input: x\noutput: "a\\0b"', r"--output is 'a\\x00b', which holds a NUL character"),
-        ('input: x\ninclude: ["a", "\\0"]', "--include is .*, which holds a NUL character"),
+        ('input: x\noutput: "a\\0b"', r"--output is 'a\\x00b', which contains a NUL character"),
+        ('input: x\ninclude: ["a", "\\0"]', "--include is .*, which contains a NUL character"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -98,6 +98,13 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) 
     with pytest.raises(UsageError, match=sentence) as caught:
         make_config(JobConfig, {}, str(file))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", '""', "0"])
+def test_only_false_is_off(tmp_path: Path, value: str) -> None:
+    (tmp_path / "job.yaml").write_text(f"input: x\nprogress: {value}")
+    with pytest.raises(UsageError, match=r"--progress is (None|''|0), but must be 'auto', 'json'"):
+        make_config(JobConfig, {}, str(tmp_path / "job.yaml"))
 
 
 def test_yaml_takes_off_for_false(tmp_path: Path) -> None:

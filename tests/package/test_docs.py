@@ -82,3 +82,26 @@ def test_documents_name_only_tests_and_files_that_exist(document: str) -> None:
         assert f"def {name}" in (ROOT / path).read_text()
     for path in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / document).parent.joinpath(path).exists(), path
+
+
+WITH_LINKS = sorted(
+    path.relative_to(ROOT)
+    for folder in (".", "docs", "benchmarks", "batchlight/absgn/models")
+    for path in (ROOT / folder).glob("*.md")
+)
+
+
+def anchors_in(path: Path) -> set[str]:
+    """Those of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    texts = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.lower()) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("document", WITH_LINKS, ids=str)
+def test_links_lead_to_a_heading_that_exists(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+        path, _, anchor = link.partition("#")
+        if ":" not in path and anchor:
+            target = (ROOT / document).parent / path if path else ROOT / document
+            assert anchor in anchors_in(target), link

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 import batchlight
+from batchlight import in_memory
+from batchlight.absgn.loading import choose_model
 from tests.support.helpers import bright_image, dark_image, read_image
 
 
@@ -192,3 +195,28 @@ def test_what_cannot_be_enhanced(
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         batchlight.nothing  # noqa: B018
+
+
+def test_true_is_no_number_after_one_was_given() -> None:
+    image = dark_image(1)
+    batchlight.enhance(image, strength=1)
+    with pytest.raises(ValueError, match="strength is True, but must be a number"):
+        batchlight.enhance(image, strength=True)
+
+
+def test_threads_load_the_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = list[str]()
+
+    def slowly(*arguments: Any) -> Any:
+        chosen.append("once more")
+        time.sleep(0.2)
+        return choose_model(*arguments)
+
+    monkeypatch.setattr(in_memory, "choose_model", slowly)
+    in_memory._enhancer.cache_clear()
+    image = dark_image(1, 32, 32)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(batchlight.enhance, image, method="absgn") for _ in range(2)]
+        one, other = (call.result() for call in calls)
+    assert np.array_equal(one, other)
+    assert len(chosen) == 1

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -39,9 +40,19 @@ def test_every_document_is_a_page(site: Path) -> None:
 def test_all_links_lead_somewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         for link in re.findall(r'(?:href|src)="?([^"\s>]+)', page.read_text()):
-            path = unquote(link.partition("#")[0].partition("?")[0])
-            if path and not re.match(r"https?:|data:|mailto:|/", path):
-                assert page.parent.joinpath(path).exists(), f"{page.name}: {link}"
+            place, _, anchor = link.partition("#")
+            path = unquote(place.partition("?")[0])
+            if re.match(r"https?:|data:|mailto:|/", path):
+                continue
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor and target.suffix == ".html":
+                assert unquote(anchor) in ids_in(target), f"{page.name}: {link}"
+
+
+@cache
+def ids_in(page: Path) -> set[str]:
+    return set(re.findall(r'\bid="?([^"\s>]+)', page.read_text()))
 
 
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,6 +88,23 @@ def test_a_parquet_file_that_may_not_be_looked_into_is_accounted_for(tmp_path: P
     }
 
 
+def test_threads_look_into_parquet_files_with_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def noted(function: Any) -> Any:
+        made.append(threading.current_thread())
+        return cache(function)
+
+    monkeypatch.setattr("batchlight.planning.listing.cache", noted)
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        pq.write_table(pa.table({"image": [b"\xff\xd8\xff"]}), tmp_path / f"in/{number}.parquet")
+    assert len(list(listed(tmp_path / "in"))) == 8
+    assert made == [threading.main_thread()]
+
+
 def test_a_directory_named_like_an_image_or_a_list(photos: Path) -> None:
     for name in ("in.jpg", "in.txt"):
         renamed = photos.rename(photos.with_name(name))
@@ -144,11 +163,11 @@ def test_an_odd_entry_fails_alone(photos: Path, kind: str) -> None:
         (["../x.jpg"], r"names \.\./x\.jpg, whose output would lie outside"),
         (["a/../../x.jpg"], "outside the output"),
         (["s3://b/a/../../x.jpg"], "outside the output"),
-        (["/"], "names /, which is the root of all folders"),
+        (["/"], "names /, which is the root directory, not an image"),
         (["//"], "names //, which is the root"),
         (["file:///"], "names file:///, which is the root"),
         (["ftp://host/x.jpg"], r"in the list .*list\.txt: cannot use ftp://"),
-        (["s3://me:pw@b/x.jpg"], "must not hold credentials"),
+        (["s3://me:pw@b/x.jpg"], "must not contain credentials"),
         (["tmp/x.jpg", "/tmp/x.jpg"], "names tmp/x.jpg and /tmp/x.jpg, which would be written to"),
     ],
 )
@@ -219,7 +238,7 @@ def test_a_glob_that_is_none(photos: Path, option: str, glob: str) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.txt", "nothing/x.jpg"])
 def test_what_is_not_there(photos: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"there is no .*nothing.*; check "):
+    with pytest.raises(UsageError, match=r"nothing.* does not exist; check "):
         opened(photos / name)
 
 
@@ -228,7 +247,7 @@ def test_what_is_no_input(photos: Path) -> None:
         opened(photos / "jpg")
     (photos / "_batchlight/locks").mkdir(parents=True)
     (photos / "_batchlight/locks/0000000001.json").write_bytes(b"{}")
-    with pytest.raises(UsageError, match=r"output of a run and never an input.*/in/classical"):
+    with pytest.raises(UsageError, match=r"output of a run and cannot be an input.*/in/classical"):
         opened(photos)
 
 
@@ -262,7 +281,7 @@ def test_object_stores(s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFi
 
     assert listed(f"{base}/a b/x #%20+?.jpg")[0].path == "x #%20+?.jpg"
     for missing in ("gone.jpg", "gone.txt"):
-        with pytest.raises(UsageError, match=r"there is no s3://.*/gone"):
+        with pytest.raises(UsageError, match=r"s3://.*/gone\..* does not exist"):
             opened(f"{base}/{missing}")
 
     entries = ["a.jpg", f"{base}/a b/x #%20+?.jpg", f"{base}/a.jpg", f"{base}/gone.jpg"]

@@ -212,15 +212,15 @@ def test_a_run_makes_it_and_an_idle_rerun_leaves_it(tmp_path: Path) -> None:
 def test_trouble_with_it_does_not_change_how_the_run_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    out = tmp_path / "the output"
     write_images(tmp_path / "in", 2)
-    (tmp_path / "out/report.html").mkdir(parents=True)
-    (tmp_path / "out/report.html/not a report").touch()
-    done = batchlight_here(
-        "run", "--input", tmp_path / "in", "--output", tmp_path / "out", "--workers", 0
-    )
+    (out / "report.html").mkdir(parents=True)
+    (out / "report.html/not a report").touch()
+    done = batchlight_here("run", "--input", tmp_path / "in", "--output", out, "--workers", 0)
     assert done.returncode == 0
-    assert "the report could not be made" in caplog.text
-    assert len(rows(tmp_path / "out")) == 2
+    assert "could not write the report" in caplog.text
+    assert f"; this creates it: batchlight report '{out}'" in caplog.text
+    assert len(rows(out)) == 2
 
 
 def test_the_command_makes_it_again(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_folder_in_its_place_is_told_of(tmp_path: Path) -> None:
     done = batchlight_here("report", tmp_path / "in-enhanced")
     message = (
         f"error: cannot use report.html of the output: cannot write {page}: is a directory; "
-        "correct it, or choose another --output"
+        "fix this, or choose another --output"
     )
     assert (done.returncode, done.stderr.strip()) == (1, message)
 

@@ -190,7 +190,7 @@ DAMAGES = [
     ("cut in data", "ends within a member"),
     ("cut in a header", "ends within a header"),
     ("header", "there is no header"),
-    ("size", "is no number"),
+    ("size", "is not a number"),
     ("pax", "PAX records are damaged"),
 ]
 

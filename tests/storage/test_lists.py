@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,6 +113,13 @@ def test_an_inventory_is_a_list(tmp_path: Path, name: str) -> None:
         ListEntry("b/x/c.jpg", "s3://b/x/c.jpg", 2, '"bb"', second),
         ListEntry("b/x/e.jpg", "s3://b/x/e.jpg"),  # without an etag, only a look tells
     ]
+
+
+@pytest.mark.parametrize("etag", [5, 5.5, True, ["x"], {"x": "y"}, datetime(2026, 1, 1), None])
+def test_an_etag_that_is_no_text_is_not_believed(etag: object) -> None:
+    data = io.BytesIO()
+    pq.write_table(pa.table({"path": ["a.jpg"], "size": [3], "etag": pa.array([etag])}), data)
+    assert read_list(data.getvalue(), "l.parquet", "l") == ([ListEntry("a.jpg", None)], 0)
 
 
 @pytest.mark.parametrize("size", ["", "640x480", "-1", "1.5"])

@@ -183,6 +183,29 @@ def test_a_file_of_no_storage_is_replaced(tmp_path: Path) -> None:
         write_file(str(tmp_path / "nowhere/weights"), b"new")
 
 
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [
+        (errno.ENOSPC, "no space left on device; free some space and run the same command again"),
+        (errno.EROFS, "read-only file system; choose a place that can be written to"),
+        (errno.EACCES, "denied; give this user the permission and run the same command again"),
+        (errno.EIO, "input/output error; run the same command again to go on"),
+    ],
+)
+def test_trouble_with_a_file_of_no_storage_says_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, ends: str
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(StorageError) as caught:
+        write_file(str(tmp_path / "weights"), b"new")
+    assert str(caught.value).startswith(f"cannot write {tmp_path}/weights: ")
+    assert str(caught.value).endswith(ends)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
 def test_only_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
     """Never a device, as which /dev/null is taken for a place that takes anything."""

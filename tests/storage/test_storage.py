@@ -232,7 +232,7 @@ def test_a_full_or_read_only_disk_is_no_images_fault(small_disk: Path) -> None:
     assert not caught.value.transient
     assert tree(small_disk) == {"a": b"1"}
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(StorageError, match="choose an --output that can be written to") as caught:
+    with pytest.raises(StorageError, match="choose a place that can be written to") as caught:
         storage.write("a", b"2")
     assert not caught.value.transient
     with pytest.raises(StorageError, match="cannot write"):

@@ -167,7 +167,7 @@ def test_an_outage_is_waited_out_once(
 
     def tries() -> int:
         plan.outage, before = Fault.SLOW_DOWN, plan.requests["GET"]
-        with pytest.raises(StorageError, match="the store answers SlowDown"):
+        with pytest.raises(StorageError, match="the store answered SlowDown"):
             storage.read("in")
         return plan.requests["GET"] - before
 
@@ -251,7 +251,7 @@ def test_a_lock_is_ours_though_the_answer_was_lost(
 ) -> None:
     plan.next("PUT", LOCKS, fault, fault)
     with Lock(storage, "out", "one"):
-        with pytest.raises(LockedError, match="another run works on out"):
+        with pytest.raises(LockedError, match="another run is using out"):
             Lock(storage, "out", "two").__enter__()
         assert storage.names(LOCKS) == ["0000000001.json"]
     plan.next("PUT", LOCKS, fault)

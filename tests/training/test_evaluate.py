@@ -518,15 +518,15 @@ def test_the_output_of_a_run(tmp_path: Path) -> None:
 
 def test_nothing_to_compare(folders: Folders) -> None:
     enhanced, reference = str(folders.enhanced), str(folders.reference)
-    with pytest.raises(UsageError, match=r"there are no images in .*; correct --enhanced"):
+    with pytest.raises(UsageError, match=r" contains no images; check --enhanced"):
         evaluate(enhanced, reference)
     folders.put_alone(folders.enhanced, "a.png")
-    with pytest.raises(UsageError, match=r"there are no images in .*; correct --reference"):
+    with pytest.raises(UsageError, match=r" contains no images; check --reference"):
         evaluate(enhanced, reference)
     folders.put_alone(folders.reference, "b.png")
     with pytest.raises(UsageError, match=r"none of the images in .*, such as a\.png, has one"):
         evaluate(enhanced, reference)
-    with pytest.raises(UsageError, match=r"there is no .*/gone; check the path"):
+    with pytest.raises(UsageError, match=r"/gone does not exist; check the path"):
         evaluate(enhanced, f"{reference}/gone")
     with pytest.raises(UsageError, match=r"a\.png is a file; give the folder .* as --enhanced"):
         evaluate(f"{enhanced}/a.png", reference)
@@ -546,7 +546,7 @@ def test_object_stores(s3: S3Server, folders: Folders) -> None:
     assert (mixed.enhanced, mixed.reference) == (place, str(folders.reference))
     assert mixed.scores == local.scores
     assert mixed.without_reference == Unmatched(1, ("alone.png",))
-    with pytest.raises(UsageError, match=r"there are no images in s3://.*; correct --reference"):
+    with pytest.raises(UsageError, match=r"^s3://.* contains no images; check --reference"):
         evaluate(place, f"s3://{BUCKET}/evaluate/gone")
     s3.put({"_batchlight/locks/0": b"", "classical/a.png": b""}, "evaluate/run")
     with pytest.raises(UsageError, match="is the output of a run"):

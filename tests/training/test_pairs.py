@@ -96,7 +96,7 @@ def test_those_without_a_counterpart_are_left_out_with_a_warning(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        f"left out of {tmp_path}, since there is no counterpart: 3 images, such as c"
+        f"skipped in {tmp_path}, for lack of a counterpart: 3 images, such as c"
     )
 
 
@@ -118,7 +118,7 @@ def test_no_pairs(tmp_path: Path, present: list[str]) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no"):
+    with pytest.raises(UsageError, match="nowhere does not exist"):
         find_pairs(str(tmp_path / "nowhere"))
 
 

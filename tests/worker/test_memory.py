@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 
 from batchlight.worker.overlap import (
+    GROUP_BYTES,
     READ_AHEAD_BYTES,
     WRITE_BEHIND_BYTES,
+    WRITE_THREADS,
     WriteBehind,
     read_ahead,
 )
@@ -101,6 +104,25 @@ def test_writes_wait_within_the_budget() -> None:
         behind.flush()
     assert held == 0
     assert size < most <= WRITE_BEHIND_BYTES + size
+
+
+def test_writes_that_have_not_begun_are_dropped_after_a_failure() -> None:
+    begun, release = [], threading.Event()
+
+    def write(number: int) -> None:
+        begun.append(number)
+        release.wait()
+
+    def fail() -> None:
+        with WriteBehind() as behind:
+            for number in range(WRITE_THREADS + 3):
+                behind.put(partial(write, number), GROUP_BYTES)
+            threading.Timer(0.2, release.set).start()
+            raise ValueError("of the batch")
+
+    with pytest.raises(ValueError, match="of the batch"):
+        fail()
+    assert sorted(begun) == list(range(WRITE_THREADS))
 
 
 def test_a_large_batch_needs_no_more_than_a_small_one(tmp_path: Path) -> None:
