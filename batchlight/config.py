@@ -48,9 +48,13 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
-    """A number above 0, possibly as text from the command line, or one of some words."""
+def _number_or(words: tuple[str, ...], least: int, most: int) -> BeforeValidator:
+    """A number, possibly as text from the command line, or one of some words.
+
+    ``least``: 0 is not allowed itself.
+    """
     choices = ", ".join(f"'{word}'" for word in words)
+    allowed = f"from {least} to {most}" if least else f"above 0 and up to {most}"
 
     def validate(value: object) -> object:
         if value in words:
@@ -59,8 +63,8 @@ def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
             number = float(str(value))
         except ValueError:
             number = math.nan
-        if not 0 < number <= most:
-            raise ValueError(f"must be {choices} or a number above 0 and up to {most}")
+        if not (least <= number <= most and number):
+            raise ValueError(f"must be {choices} or a number {allowed}")
         return number
 
     return BeforeValidator(validate)
@@ -93,7 +97,8 @@ def _as_methods(value: object) -> object:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError("must name at least one method")
-        return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
+        if all(isinstance(name, str) for name in value):
+            return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
     return value
 
 
@@ -180,12 +185,12 @@ class JobConfig(Options):
         description="Images per batch; auto: 64, fewer if there are under 2048 images to process.",
     )
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
+        Literal["batch", "image"] | float, _number_or(("batch", "image"), least=1, most=255)
     ] = Field(
         default="batch",
-        description="'batch' (the mean), 'image' (each image's own), or a number up to 255.",
+        description="'batch' (the mean), 'image' (each image's own), or a number from 1 to 255.",
     )
-    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
+    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), least=0, most=1)] = Field(
         default="auto",
         description="Share of the haze to remove; auto: per image, to reach --target-luminance.",
     )

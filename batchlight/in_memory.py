@@ -51,9 +51,9 @@ def enhance(
 
     ``image``: uint8 or uint16 of shape (height, width), (height, width, 3), or (height, width, 4)
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
-    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth. The
-    other parameters, and their defaults, are the options of a run. The network stays loaded for the
-    next call, until a local file of weights changes.
+    ``atmospheric_light``: the image's own estimate, or a number from 1 to 255 whatever the depth.
+    The other parameters, and their defaults, are the options of a run. The network stays loaded for
+    the next call, until a local file of weights changes.
 
     Raises ``TypeError`` for any other array type, ``ValueError`` for another shape or a parameter
     out of range, ``UsageError`` for an unavailable network, and ``ImageError`` for an image that
@@ -129,7 +129,7 @@ def _validated(**options: Any) -> JobConfig:
 def _config(**options: Any) -> JobConfig:
     """The validated options; accepts NumPy's numbers too. Raises ``ValueError``."""
     if options["atmospheric_light"] == "batch":
-        raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
+        raise ValueError("atmospheric_light must be 'image' or a number from 1 to 255")
     if options["not_dark"] == "leave-out":
         raise ValueError("not_dark must be 'copy' or 'enhance'")
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}

@@ -171,6 +171,7 @@ def test_it_takes_numbers_of_numpy() -> None:
         (np.zeros((0, 4), np.uint8), {}, ValueError, "no pixels"),
         (np.zeros((4, 4), np.uint8), {"omega": 7}, ValueError, "omega"),
         (np.zeros((4, 4), np.uint8), {"atmospheric_light": 0}, ValueError, "atmospheric_light"),
+        (np.zeros((4, 4), np.uint8), {"atmospheric_light": 1e-300}, ValueError, "1 to 255"),
         (np.zeros((4, 4), np.uint8), {"atmospheric_light": "batch"}, ValueError, "atmospheric_l"),
         (np.zeros((4, 4), np.uint8), {"denoise": "gided"}, ValueError, "denoise"),
         (np.zeros((4, 4), np.uint8), {"strength": 1.1}, ValueError, "strength"),
