@@ -94,6 +94,21 @@ def test_the_command_compares_several_folders_at_one_size(places: Path) -> None:
     assert found[0]["identical"] == 3
 
 
+@pytest.mark.parametrize("options", [("--reference",), ("--input",), ()])
+def test_the_command_fails_if_nothing_of_a_folder_could_be_measured(
+    places: Path, options: tuple[str, ...]
+) -> None:
+    (places / "broken").mkdir()
+    (places / "broken" / "0.png").write_bytes(b"")
+    against = (word for option in options for word in (option, places / "in"))
+    folders = [word for name in ("good", "broken") for word in ("--enhanced", places / name)]
+    arguments = ["evaluate", *folders, *against]
+    assert batchlight_here(*arguments).returncode == 3
+    done = batchlight_here(*arguments, "--json")
+    assert (done.returncode, len(json.loads(done.stdout))) == (3, 2)
+    assert batchlight_here("evaluate", "--enhanced", places / "bad").returncode == 0
+
+
 @pytest.mark.parametrize("wrong", [("--reference", "x", "--input", "y"), ("--size", 32)])
 def test_options_that_do_not_go_together(places: Path, wrong: tuple[str | int, ...]) -> None:
     done = batchlight_here("evaluate", "--enhanced", places / "good", *wrong)
