@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchlight.errors import ClusterError, UsageError, counted
-from batchlight.host.resources import free_memory, free_processes
+from batchlight.host.resources import address_space, free_memory, free_processes
 
 TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
 
@@ -47,6 +47,10 @@ REGISTERS_WITHIN_S, LOOK_EVERY_S = 10.0, 0.02
 
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 """Processes and threads of a Ray without workers, and of one worker."""
+
+RAY_ADDRESSES, WORKER_ADDRESSES = 5 * 2**30, 256 * 2**20
+"""Address space of each process, without workers and for one worker: its threads and libraries,
+PyTorch among them, and the object store, which all map."""
 
 T = TypeVar("T")
 
@@ -223,17 +227,23 @@ def workers_that_fit(wanted: int) -> int:
     Zero means that not even a Ray fits.
     """
     memory, processes, files = free_memory(), free_processes(), _raised_file_limit()
-    by_memory = (memory - RAY_BYTES) // WORKER_BYTES
-    by_processes = (processes - RAY_PROCESSES) // WORKER_PROCESSES
-    by_files = wanted if files >= FILES else 0
-    fit = max(0, int(min(wanted, by_memory, by_processes, by_files)))
-    if fit == wanted:
+    addresses = address_space()
+    workers_by: dict[str, float] = {
+        f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}": (
+            wanted if files >= FILES else 0
+        ),
+        f"only {memory // 2**20} MB of memory are free here": (memory - RAY_BYTES) / WORKER_BYTES,
+        f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)": (
+            (processes - RAY_PROCESSES) / WORKER_PROCESSES
+        ),
+        f"only {addresses / 2**20:.0f} MB of addresses per process are allowed here (ulimit -v)": (
+            (addresses - RAY_ADDRESSES) / WORKER_ADDRESSES
+        ),
+    }
+    left, workers = min(workers_by.items(), key=lambda item: max(0, item[1]))
+    if workers >= wanted:
         return wanted
-    left = f"only {memory // 2**20} MB of memory are free here"
-    if by_files == fit:
-        left = f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}"
-    elif by_processes < by_memory:
-        left = f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)"
+    fit = max(0, int(workers))
     logger.warning(
         "%s: enough for %s, not for %d",
         left,

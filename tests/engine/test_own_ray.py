@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import logging
+import math
 import os
 import stat
 import subprocess
@@ -279,14 +280,30 @@ def test_a_long_path_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("memory_mb", "processes", "wanted", "fit", "says"),
+    ("memory_mb", "processes", "addresses_mb", "wanted", "fit", "says"),
     [
-        (100_000, 10**6, 4, 4, ""),
-        (1000, 10**6, 4, 1, "only 1000 MB of memory are free here: enough for 1 worker, not for 4"),
-        (2000, 10**6, 8, 4, "enough for 4 workers, not for 8"),
-        (750, 10**6, 2, 0, "enough for work in this process, as with --workers 0, not for 2"),
-        (100_000, 250, 8, 2, "only 250 more processes and threads may start here"),
-        (100_000, 100, 1, 0, "only 100 more processes and threads may start here"),
+        (100_000, 10**6, math.inf, 4, 4, ""),
+        (
+            1000,
+            10**6,
+            math.inf,
+            4,
+            1,
+            "only 1000 MB of memory are free here: enough for 1 worker, not for 4",
+        ),
+        (2000, 10**6, math.inf, 8, 4, "enough for 4 workers, not for 8"),
+        (
+            750,
+            10**6,
+            math.inf,
+            2,
+            0,
+            "enough for work in this process, as with --workers 0, not for 2",
+        ),
+        (100_000, 250, math.inf, 8, 2, "only 250 more processes and threads may start here"),
+        (100_000, 100, math.inf, 1, 0, "only 100 more processes and threads may start here"),
+        (100_000, 10**6, 7168, 16, 8, "only 7168 MB of addresses per process are allowed here"),
+        (100_000, 10**6, 5120, 1, 0, "only 5120 MB of addresses per process are allowed here"),
     ],
 )
 def test_as_many_workers_as_fit(
@@ -294,12 +311,14 @@ def test_as_many_workers_as_fit(
     caplog: pytest.LogCaptureFixture,
     memory_mb: int,
     processes: int,
+    addresses_mb: float,
     wanted: int,
     fit: int,
     says: str,
 ) -> None:
     monkeypatch.setattr(own_ray, "free_memory", lambda: memory_mb * 2**20)
     monkeypatch.setattr(own_ray, "free_processes", lambda: float(processes))
+    monkeypatch.setattr(own_ray, "address_space", lambda: addresses_mb * 2**20)
     with caplog.at_level(logging.WARNING):
         assert own_ray.workers_that_fit(wanted) == fit
     assert (says in caplog.text) if says else not caplog.records
@@ -307,15 +326,24 @@ def test_as_many_workers_as_fit(
         assert isinstance(make_engine(wanted, "local", 5), InProcessEngine)
 
 
-def test_few_open_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("-n 200", "a process may only open 200 files here (ulimit -n); Ray needs 1024"),
+        ("-v 3000000", "only 2930 MB of addresses per process are allowed here (ulimit -v)"),
+    ],
+)
+def test_limits_of_a_process(tmp_path: Path, limit: str, says: str) -> None:
+    """Below which Ray would abort this process."""
     write_images(tmp_path / "in", 1)
     code = "import sys\nfrom batchlight.cli.main import main\nmain()\n"
-    line = f"ulimit -n 200; exec {sys.executable} -c '{code}' run --input {tmp_path}/in --workers 1"
+    run = f"exec {sys.executable} -c '{code}' run --input {tmp_path}/in --workers 1"
+    line = f"ulimit {limit}; {run}"
     done = subprocess.run(
         ["sh", "-c", line], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0
-    assert "a process may only open 200 files here (ulimit -n); Ray needs 1024" in done.stderr
+    assert says in done.stderr
 
 
 def test_the_ray_client_is_refused_before_anything_is_written(
