@@ -91,8 +91,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
     was done until then is kept, and the same call continues from there.
     """
-    if config.workers != 0 or config.address is not None:
-        require_ray(config.address)  # before anything is written
+    require_ray(config.workers, config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
     storage = open_storage(output, inputs.readers(output))

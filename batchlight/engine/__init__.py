@@ -14,6 +14,7 @@ actor_process.py   such an actor, from the inside
 deaths.py    classifies a failed call: an exception, a death it caused, or bad luck
 marks.py     the file that records the state of a call
 timeout.py   the time limit of a call
+address.py   which Ray --address means, and whether it can be reached
 own_ray.py   what a Ray of our own needs, and what keeps others out of it
 head.py      whether the head of the cluster still answers
 training.py  training in several processes
@@ -21,6 +22,7 @@ training.py  training in several processes
 
 from __future__ import annotations
 
+from batchlight.engine.address import ray_address, require_ray
 from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
 from batchlight.engine.calls import (
     Floor,
@@ -32,7 +34,7 @@ from batchlight.engine.calls import (
     window,
 )
 from batchlight.engine.choice import make_engine
-from batchlight.engine.tasks import RayEngine, ray_address, require_ray
+from batchlight.engine.tasks import RayEngine
 from batchlight.engine.training import train_together
 
 __all__ = [

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from batchlight.engine.address import ray_address
 from batchlight.engine.base import Engine, InProcessEngine
 from batchlight.engine.own_ray import is_running, workers_that_fit
 from batchlight.engine.task_call import TASK_OPTIONS
-from batchlight.engine.tasks import RayEngine, Surroundings, no_surroundings, ray_address
+from batchlight.engine.tasks import RayEngine, Surroundings, no_surroundings
 from batchlight.host.resources import usable_cpus
 
 logger = logging.getLogger(__name__)

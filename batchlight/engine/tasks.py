@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -17,6 +16,7 @@ from weakref import WeakKeyDictionary
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine.actors import RayService, nodes_with_cpus
+from batchlight.engine.address import address_of_running, ray_address, refuse_silence
 from batchlight.engine.base import Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
@@ -27,7 +27,6 @@ from batchlight.engine.own_ray import (
     private_folder,
     private_token,
     quick_start,
-    refuse_second_run,
 )
 from batchlight.engine.task_call import TASK_OPTIONS, TaskCall, on_worker, report_every_s
 from batchlight.errors import (
@@ -98,7 +97,7 @@ class RayEngine:
         self._surroundings = surroundings
         self._meanwhile = Thread(target=meanwhile, daemon=True)
         self._wanted = workers
-        self._address = ray_address(address)
+        self._given, self._address = address, ray_address(address)
         self._timeout = timeout
         self._hosts = hosts
         self._services: list[RayService] = []
@@ -118,6 +117,9 @@ class RayEngine:
         try:
             if self._started:
                 self._start()
+            else:
+                self._address = address_of_running(self._given)
+                self.place = f"the Ray cluster at {self._address}"
             import ray
 
             self._look_around()
@@ -151,7 +153,7 @@ class RayEngine:
                 "include_dashboard": False,
                 "_temp_dir": self._settings.enter_context(private_folder()),
             }
-        _refuse_silence(self._address)
+        refuse_silence(self._address)
         its_logger = logging.getLogger("ray")
         self._settings.callback(its_logger.setLevel, its_logger.level)
         with quick_start() if local else nullcontext():
@@ -282,28 +284,6 @@ class RayEngine:
         return service
 
 
-def require_ray(address: str | None) -> None:
-    """Raise ``UsageError`` if a run of this process cannot use Ray now, or not at this address."""
-    refuse_second_run()
-    ray_address(address)
-
-
-def ray_address(address: str | None) -> str:
-    """The meaning of ``--address``; ``local`` is a Ray of our own. Raises ``UsageError``."""
-    found = address or os.environ.get("RAY_ADDRESS") or "local"
-    if "@" in found:
-        raise UsageError(
-            "--address (or RAY_ADDRESS) must not contain credentials; give only the host and port"
-        )
-    if found.startswith("ray://"):
-        raise UsageError(
-            f"--address (or RAY_ADDRESS) is {found}, but a run needs its own connection, not the "
-            "Ray Client; run it on a machine of the cluster with --address auto, or submit it as a "
-            "job (jobs/submit.sh)"
-        )
-    return found
-
-
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables that are not set yet, for the duration of the block."""
@@ -314,20 +294,6 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-def _refuse_silence(address: str) -> None:
-    """Raise ``ClusterError`` if nothing listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ClusterError(
-            f"nothing answers at {address} ({error.strerror or error}); check --address and "
-            "RAY_ADDRESS, and that the cluster is running"
-        ) from error
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

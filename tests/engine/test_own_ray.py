@@ -235,6 +235,41 @@ work()
 """
 
 
+ELSEWHERE = """
+import sys
+import ray, batchlight
+from batchlight.engine import RayEngine
+
+def run(address):
+    words = {"input": sys.argv[1] + "/in", "workers": 1, "address": address}
+    return batchlight.run(batchlight.JobConfig(**words))
+
+ray.init(num_cpus=1, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+here = ray.get_runtime_context().gcs_address
+for elsewhere in "10.255.255.1:6379", "local", here + "1":
+    try:
+        run(elsewhere)
+    except batchlight.UsageError as error:
+        assert f"this program is already connected to a Ray, at {here}" in str(error), error
+        assert elsewhere in str(error), error
+    else:
+        raise AssertionError(elsewhere)
+port = here.rpartition(":")[2]
+for same in here, "auto", None, f"127.0.0.1:{port}", f"localhost:{port}":
+    with RayEngine(1, same) as engine:
+        assert engine.place.startswith(f"the Ray cluster at {here}, 1 CPU"), engine.place
+"""
+
+
+def test_a_ray_of_the_program_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Ray connects a process to one at a time, and would ignore the address of another."""
+    write_images(tmp_path / "in", 1)
+    environment = {"PYTHONPATH": f"{STARTUP}:{ROOT}", "RAY_AUTH_MODE": "disabled"}
+    done = python(ELSEWHERE, str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "in-enhanced").exists()
+
+
 def test_runs_and_the_program_start_a_ray_by_turns(tmp_path: Path) -> None:
     """Though Ray keeps a token that it has read once."""
     done = python(BY_TURNS, HOME=str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}")
@@ -350,7 +385,7 @@ def test_the_ray_client_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "in", 1)
-    for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1"):
+    for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1", "here:1?token=SECRET"):
         words = ("--input", tmp_path / "in", "--address", address)
         done = batchlight_here("run", *words)
         assert done.returncode == 2
