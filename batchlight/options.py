@@ -32,6 +32,16 @@ class Options(BaseModel):
             raise ValueError("must be a number")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_nul(cls, value: object) -> object:
+        """The system cannot open a path that contains one."""
+        if any(
+            "\0" in str(text) for text in (value if isinstance(value, list | tuple) else [value])
+        ):
+            raise ValueError("must not contain a NUL character")
+        return value
+
 
 def _holds_numbers(annotation: Any) -> bool:
     return annotation in (int, float) or any(map(_holds_numbers, get_args(annotation)))
@@ -61,12 +71,6 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
     Raises ``UsageError`` with one sentence that names the option, its value and the values allowed.
     """
     values = {**(_read_yaml(config_file) if config_file else {}), **given}
-    for name, value in values.items():
-        # Only YAML can write it, and no path may hold it.
-        if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
-            raise UsageError(
-                f"{_option(name)} is {value!r}, which contains a NUL character; remove it"
-            )
     try:
         return kind(**values)
     except ValidationError as error:

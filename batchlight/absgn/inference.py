@@ -155,7 +155,7 @@ class Enhancer:
             with torch.inference_mode():
                 return copies.compute(group, work)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         self._free()
         return None
@@ -188,7 +188,7 @@ class Enhancer:
             try:
                 return list(self._run(network, images, side))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise  # go on below, where the memory of the failed attempt is free again
             except NotFiniteError:
                 if count == 1 and network is self._exact:
@@ -302,7 +302,7 @@ def _memory_of(device: torch.device) -> int:
     return total
 
 
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out; PyTorch has an exception type for this on GPUs only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

@@ -40,6 +40,10 @@ class Location:
         text = os.fspath(place)
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
+        if "\0" in text:
+            raise UsageError(
+                f"the name {escape_controls(text)} contains a NUL character; correct it"
+            )
         if meant := _NO_TWO_SLASHES.match(text):
             raise UsageError(
                 f"{meant[0]} needs two slashes: write {meant[0]}//bucket/prefix, "
@@ -54,6 +58,11 @@ class Location:
                     f"{text} is not an absolute path; write file:///folder or a plain path"
                 )
             return cls("", "", os.path.abspath(rest))
+        return cls._in_store(scheme, rest)
+
+    @classmethod
+    def _in_store(cls, scheme: str, rest: str) -> Location:
+        """A place in an object store, from what stands on both sides of ``://``."""
         if scheme not in SCHEMES:
             known = ", ".join(f"{name}://" for name in SCHEMES)
             raise UsageError(
@@ -70,7 +79,7 @@ class Location:
                 "set them in the environment and write only the bucket and the prefix"
             )
         if not bucket:
-            raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
+            raise UsageError(f"{scheme}://{rest} names no bucket; write {scheme}://bucket/prefix")
         if not _BUCKET.fullmatch(bucket):
             raise UsageError(
                 f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "

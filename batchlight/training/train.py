@@ -94,14 +94,14 @@ class Training:
 
         from batchlight.absgn.training import Trainer
         from batchlight.absgn.weights import load_tensors
-        from batchlight.training.pictures import load_pictures
+        from batchlight.training.pictures import fitting_into, load_pictures
 
         device = torch.device(self.device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         elif processes > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-        try:
+        with fitting_into(self.device):
             pictures = load_pictures(self.pairs, self.clean, self.size, device)
             start = load_tensors(self.start)[0] if self.start else None
             trainer = Trainer(self.recipe, pictures, start, rank, processes)
@@ -109,11 +109,6 @@ class Training:
                 trainer.resume(load_tensors(self.checkpoint)[0])
             for stop in trainer.train(self.extent):
                 yield self._look(trainer, stop) if rank == 0 else None
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise BatchlightError(
-                f"the training does not fit into the memory of {self.device}; "
-                "give a smaller --size or --batch-size, or fewer pictures"
-            ) from error
 
     def _look(self, trainer: Trainer, stop: Stop) -> Look:
         from batchlight.absgn.weights import dump_tensors, dump_weights
