@@ -101,6 +101,8 @@ class Comparison:
         comes before them.
         """
         entries = side_by_side(images, earlier)
+        if self.config.copy_others:
+            entries = _without_those_beside(entries)
         return _as_runs(self._tasks(entries if edges is None else edges.noted(entries)))
 
     def _tasks(self, entries: Iterable[Entry | NewImages]) -> Iterator[Task]:
@@ -198,6 +200,14 @@ class Comparison:
         if is_other_name(row.path) and not self.config.copy_others:
             return False
         return self._patterns.match(row.path)
+
+
+def _without_those_beside(entries: Iterable[Entry | NewImages]) -> Iterator[Entry | NewImages]:
+    """Leave out the files that go along with containers; those with records are kept up to date."""
+    for found in entries:
+        image, rows = (found.image, found.rows) if isinstance(found, Entry) else (None, None)
+        if image is None or not image.beside or rows:
+            yield found
 
 
 def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:

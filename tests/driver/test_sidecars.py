@@ -22,7 +22,7 @@ from batchlight.storage.streams import LocalReader
 from batchlight.worker import sidecars
 from batchlight.worker.comparing import Problem
 from tests.driver.test_shards import problems
-from tests.support.helpers import rows, tree
+from tests.support.helpers import rows, tree, write_images
 from tests.support.parquets import write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import headers_and_data, samples, write_tar
@@ -260,22 +260,86 @@ def test_a_container_that_is_one_no_longer_keeps_its_output(
         assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
 
 
-def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
+def test_a_copied_file_with_a_record_keeps_it_when_a_container_appears(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
+    source, label = tmp_path / "in", tmp_path / "out/classical/a/labels.txt"
     write_tar(source / "b/b.tar", samples(2))
     (source / "a").mkdir()
     (source / "a/labels.txt").write_text("cat")
-    run(source, out, copy_others=True)
+    run(source, tmp_path / "out", copy_others=True)
     write_tar(source / "a/a.tar", samples(2, 10))
     (source / "a/labels.txt").write_text("cat and dog")
+    run(source, tmp_path / "out")
+    assert label.read_text() == "cat"
+    assert "such as a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
+    caplog.clear()
+    (source / "a/new.txt").write_text("copied with the container")
+    summary = run(source, tmp_path / "out", copy_others=True)
+    assert (label.read_text(), summary.others, summary.done_now) == ("cat and dog", 1, 1)
+    assert (label.parent / "new.txt").exists()
+    assert "labels.txt" not in caplog.text
+    assert run(source, tmp_path / "out", copy_others=True).done_now == 0
+    assert problems(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("case", ["excluded", "refused", "excluded Parquet"])
+def test_copy_others_beside_containers_that_are_never_in_the_output(
+    case: str, tmp_path: Path
+) -> None:
+    """With a row each, as in any folder without shards, since nothing else would copy them."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_images(source, 1)
+    (source / "a/labels.txt").write_text("cat")
     run(source, out, copy_others=True)
-    assert (out / "classical/a/labels.txt").read_text() == "cat"
-    assert (
-        "such as a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
-    )
+    name = {"excluded": "a/b.tar", "refused": "a/b.tar.xz"}.get(case, "a/b.parquet")
+    if name == "a/b.tar":
+        write_tar(source / name, samples(2))
+    elif name == "a/b.parquet":
+        pq.write_table(pa.table({"embedding": [b"1"]}), source / name)
+    else:
+        (source / name).write_bytes(b"\xfd7zXZ")
+    (source / "a/labels.txt").write_text("cat and dog")
+    (source / "a/new.txt").write_text("new")
+    options = {"copy_others": True, "max_failures": 1}
+    summary = run(source, out, exclude=("*.tar", "*.parquet"), **options)
+    assert (summary.others, summary.copied, summary.done_now) == (2, 2, 2 + (case == "refused"))
+    assert (out / "classical/a/labels.txt").read_text() == "cat and dog"
+    assert (out / "classical/a/new.txt").read_text() == "new"
     assert problems(out) == []
+
+
+def test_copy_others_beside_a_container_that_fails(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They go along with a shard once it is mended; until then, they are not forgotten."""
+    good = {path.name: path.read_bytes() for path in shards.iterdir()}
+    for number in range(2):
+        (shards / f"{number:05d}.tar").write_bytes(b"damaged" * 1000)
+    options = {"copy_others": True, "max_failures": 9}
+    run(shards, tmp_path / "out", include=("*.tar", "labels.txt"), **options)
+    assert sorted(tree(tmp_path / "out/classical")) == ["labels.txt"]
+    run(shards, tmp_path / "out", exclude=("00001.parquet",), **options)
+    plain = {"00000.parquet", "00000_stats.json", "00001_stats.json", "labels.txt"}
+    assert set(tree(tmp_path / "out/classical")) == plain
+    assert "such as 00000.idx: it holds offsets into a container" in caplog.text
+    (shards / "labels.txt").write_text("cat\ncow\n")
+    run(shards, tmp_path / "out", **options)
+    assert (tmp_path / "out/classical/labels.txt").read_text() == "cat\ncow\n"
+    (shards / "00000.tar").write_bytes(good["00000.tar"])
+    (shards / "00001.tar").write_bytes(good["00001.tar"])
+    run(shards, tmp_path / "out", exclude=("00001.tar",), **options)
+    assert "such as 00001.idx: its container is not in the output" in caplog.text
+    index = (tmp_path / "out/classical/00000.idx").read_bytes()
+    assert index == dali_index(tmp_path / "out/classical/00000.tar")
+
+
+def test_a_limit_copies_files_only_beside_what_it_takes(tmp_path: Path) -> None:
+    for name in "ab":
+        write_tar(tmp_path / "in" / name / "0.tar", samples(2))
+        (tmp_path / "in" / name / "labels.txt").write_text("cat")
+    run(tmp_path / "in", tmp_path / "out", copy_others=True, limit=1)
+    assert sorted(tree(tmp_path / "out/classical")) == ["a/0.tar", "a/labels.txt"]
 
 
 def test_a_file_is_read_once_for_all_methods(
