@@ -696,3 +696,23 @@ def test_evaluation_of_containers(tmp_path: Path) -> None:
     assert (found.images, found.scored) == (4, 4)
     assert [score.path for score in found.scores] == [f"a.tar/{n:09d}.jpg" for n in range(4)]
     assert evaluate(str(tmp_path / "in"), str(tmp_path / "in")).identical == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk")
+@pytest.mark.parametrize("size", [100, 3 * 2**20])
+def test_a_tar_that_is_too_large_unpacked_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Or 300 kB of zeros would end every run."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_tar(folder / "a.tar", {**samples(2), "zeros": bytes(size)})
+    (folder / "a.tar.gz").write_bytes(gzip.compress((folder / "a.tar").read_bytes()))
+    (folder / "z.jpg").write_bytes(jpeg(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("batchlight.shards.source.scratch_file", lambda: open("/dev/full", "wb"))  # noqa: SIM115
+        assert run(folder, out).exit_code == 3
+    [failed] = [row for row in rows(out) if row["status"] == "failed"]
+    assert (failed["input"], failed["error_code"]) == ("a.tar.gz", "unreadable")
+    assert failed["error"].startswith("unpacked, it does not fit: cannot write to ")
+    assert failed["error"].endswith("free some space there, or set TMPDIR to another folder")
+    assert run(folder, out).exit_code == 0
