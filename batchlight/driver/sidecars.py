@@ -122,7 +122,7 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
 
 
 async def copy(
-    sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, root: Storage
+    sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, inputs: InputSet
 ) -> None:
     """Have the files copied by workers, and warn about those that were refused."""
     parts = [
@@ -134,6 +134,7 @@ async def copy(
         for part in parts:
             yield call_patiently(engine, copy_sidecars, context, part)
 
+    root = inputs.opened(inputs.root)
     refused = [item async for found in window(jobs(), engine.window) for item in found]
     if any(root.is_file(path) for path in ENERGON_FILES):
         refused.append(Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON))

@@ -716,3 +716,23 @@ def test_a_tar_that_is_too_large_unpacked_fails_alone(
     assert failed["error"].startswith("unpacked, it does not fit: cannot write to ")
     assert failed["error"].endswith("free some space there, or set TMPDIR to another folder")
     assert run(folder, out).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("globs", "is_told"),
+    [(("*.JPG",), True), (("*.tar/none.jpg", "z.jpg"), True), (("00001.tar/*",), False)],
+)
+def test_a_glob_that_selects_nothing_in_any_shard_is_named(
+    shards: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    globs: tuple[str, ...],
+    is_told: bool,
+) -> None:
+    """Only a look into the shards tells; and all would seem to be well."""
+    (shards / "deep/00001.tar").rename(shards / "00001.tar")
+    (shards / "damaged.tar").write_bytes(b"damaged" * 1000)
+    write_parquet(shards / "a.parquet", range(2))
+    run(shards, tmp_path / "out", include=globs, max_failures=1)
+    told = f"--include {str(globs).strip('(,)')} selects no image in any of the tar and Parquet"
+    assert (told in caplog.text) == is_told
