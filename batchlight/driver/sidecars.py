@@ -100,7 +100,7 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
     files = []
     for info in root.walk():
         folder = _folder_of(info.path)
-        if info.defect is not None or is_image_name(info.path):
+        if is_image_name(info.path) or info.path.endswith("/"):
             continue
         if folder not in wanted and not inputs.copies_beside(info.path):
             continue
@@ -108,16 +108,18 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
             listed[folder][stem_of(info.path)] = info.path
         elif not patterns.excludes(info.path):
             files.append(info)
-    lacking = []
+    lacking, unusable = [], []
     for info in files:
         folder, anyway = _folder_of(info.path), inputs.copies_beside(info.path)
         container = _owner_of(info.path, listed[folder])
         trees = {m: tree for m, tree in found.items() if anyway or tree.holds(container, folder)}
-        if to := tuple(m for m, tree in trees.items() if tree.lacks(info, container)):
+        if info.defect is not None:
+            unusable += [Refused(info.path, info.defect)] if trees else []
+        elif to := tuple(m for m, tree in trees.items() if tree.lacks(info, container)):
             lacking.append(Sidecar(info.path, container, to))
     written = {s.path for s in lacking if any(s.path in found[m].others for m in s.methods)}
     taken = _recorded(open_storage(output), written) if written else set()
-    _warn_of([Refused(path, IN_RECORDS) for path in sorted(taken)])
+    _warn_of(unusable + [Refused(path, IN_RECORDS) for path in sorted(taken)])
     yield from (sidecar for sidecar in lacking if sidecar.path not in taken)
 
 

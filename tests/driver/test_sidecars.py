@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -363,3 +364,24 @@ def test_a_file_is_read_once_for_all_methods(
     assert reads == [0, 256, 512]
     for method in METHODS:
         assert (tmp_path / method / "labels").read_bytes() == data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.parametrize("copy_others", [False, True])
+def test_files_that_cannot_be_copied_are_named(
+    shards: Path, tmp_path: Path, copy_others: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (shards / "secret.txt").symlink_to(tmp_path / "secret.txt")
+    (shards / "nowhere.txt").symlink_to("nothing")
+    (tmp_path / "folder").mkdir()
+    (shards / "folder").symlink_to(tmp_path / "folder")
+    (shards / "left-out.txt").symlink_to(tmp_path / "secret.txt")
+    with open(os.fsencode(shards) + b"/caf\xe9.txt", "w"):
+        pass
+    run(shards, tmp_path / "out", exclude="left-out.txt", copy_others=copy_others)
+    assert not {"secret.txt", "nowhere.txt"} & tree(tmp_path / "out/classical").keys()
+    assert "1 file beside containers, such as caf\\xe9.txt: the name is not UTF-8" in caplog.text
+    assert "1 file beside containers, such as secret.txt: it is a link that points outside" in caplog.text
+    assert "1 file beside containers, such as nowhere.txt: " in caplog.text
+    assert caplog.text.count("not in the output") == 3
