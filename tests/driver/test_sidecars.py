@@ -62,6 +62,17 @@ def energon_index(path: Path) -> bytes:
     return struct.pack(f"<{len(offsets)}Q", *offsets)
 
 
+KEPT = (
+    "_common_metadata",
+    "md5.py",
+    "labels.sqlite",
+    "sha256.json",
+    "heights.asc",
+    "labels.txt.sig",
+)
+"""The last two are a map, and the signature of a file that stays as it is."""
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """Two shards as img2dataset leaves them, with the indices of readers, and labels of the set."""
@@ -122,6 +133,24 @@ def test_what_cannot_be_true_is_refused(
         ("CHECKSUMS.txt", "it contains checksums of the old files"),
         ("set-checksums.md5", "'md5sum FILES'"),
         ("all.sfv", "it contains checksums"),
+        ("B2SUMS", "'b2sum FILES'"),
+        ("SHASUMS", "'shasum FILES'"),
+        ("00000.tar.sha", "'shasum FILES'"),
+        ("00000.tar.b3", "'b3sum FILES'"),
+        ("00000.tar.blake2b", "'b2sum FILES'"),
+        ("00000.tar.xxh64", "'xxh64sum FILES'"),
+        ("00000.tar.crc", "it contains checksums"),
+        ("00000.tar.crc32c", "it contains checksums"),
+        ("00000.tar.adler32", "it contains checksums"),
+        ("manifest-sha256.json", "'sha256sum FILES'"),
+        ("tagmanifest-md5.txt", "'md5sum FILES'"),
+        ("checksums.json", "it contains checksums"),
+        ("set_checksum.csv", "it contains checksums"),
+        ("SHA256SUMS.asc", "it signs an old file"),
+        ("SHA256SUMS.gpg", "it signs an old file"),
+        ("checksums.txt.sig", "it signs an old file"),
+        ("00000.tar.asc", "it signs an old file"),
+        ("00000.TGZ.minisig", "it signs an old file"),
         ("_metadata", "'pyarrow.parquet.write_metadata'"),
         ("00000.tar.index.sqlite", "'ratarmount SHARD'"),
         (
@@ -137,12 +166,10 @@ def test_what_states_offsets_or_hashes_is_not_copied(
     source = tmp_path / "in"
     write_tar(source / "00000.tar", samples(2))
     (source / name).write_bytes(b"\0\0\x08\x01 neither DALI's nor Energon's")
-    for kept in ("_common_metadata", "md5.py", "labels.sqlite", "sha256.json"):
+    for kept in KEPT:
         (source / kept).write_bytes(b"to keep")
     run(source, tmp_path / "out")
-    assert sorted(tree(tmp_path / "out/classical")) == [
-        *("00000.tar", "_common_metadata", "labels.sqlite", "md5.py", "sha256.json"),
-    ]
+    assert sorted(tree(tmp_path / "out/classical")) == sorted(["00000.tar", *KEPT])
     [message] = [r.getMessage() for r in caplog.records if "beside" in r.getMessage()]
     assert name in message
     assert told in message
