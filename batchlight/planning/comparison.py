@@ -46,6 +46,8 @@ class Findings:
     """How many of these are of containers."""
     images_done_before: int = 0
     """Images in containers that need nothing done."""
+    beside: int = 0
+    """Files beside containers that have records, and so do not go along with these."""
 
     def add(self, other: Findings) -> None:
         """Add the counts of another part of the same listing."""
@@ -56,6 +58,7 @@ class Findings:
         self.pairs += other.pairs
         self.container_pairs += other.container_pairs
         self.images_done_before += other.images_done_before
+        self.beside += other.beside
 
 
 class Task(NamedTuple):
@@ -121,6 +124,7 @@ class Comparison:
         methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
         if image.is_other:
             self._seen["others"] += 1
+            self.findings.beside += image.beside and image.defect is None
             self._seen["others_bytes"] += image.size or 0
             self._seen["todo_others"] += bool(methods)
         else:

@@ -305,6 +305,7 @@ def test_a_copied_file_with_a_record_keeps_it_when_a_container_appears(
     (source / "a/new.txt").write_text("copied with the container")
     summary = run(source, tmp_path / "out", copy_others=True)
     assert (label.read_text(), summary.others, summary.done_now) == ("cat and dog", 1, 1)
+    assert summary.beside == 1
     assert (label.parent / "new.txt").exists()
     assert "labels.txt" not in caplog.text
     assert run(source, tmp_path / "out", copy_others=True).done_now == 0
