@@ -60,22 +60,7 @@ class Location:
                 f"cannot use {scheme}:// locations; give a local path or one of {known}"
             )
         bucket, _, key = rest.partition("/")
-        if bucket.startswith("arn:"):
-            raise UsageError(
-                "access points (arn:...) are not supported; name the bucket and the prefix"
-            )
-        if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
-            raise UsageError(
-                f"a {scheme}:// location must not contain credentials; "
-                "set them in the environment and write only the bucket and the prefix"
-            )
-        if not bucket:
-            raise UsageError(f"{text} names no bucket; write {scheme}://bucket/prefix")
-        if not _BUCKET.fullmatch(bucket):
-            raise UsageError(
-                f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
-                "bucket in letters, digits, dots, hyphens and underscores"
-            )
+        _require_bucket(scheme, bucket, rest)
         return cls(scheme, bucket, key.strip("/"))
 
     @property
@@ -132,3 +117,23 @@ class Location:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.path}" if self.remote else self.path
+
+
+def _require_bucket(scheme: str, bucket: str, rest: str) -> None:
+    """``rest``: what follows the scheme."""
+    if bucket.startswith("arn:"):
+        raise UsageError(
+            "access points (arn:...) are not supported; name the bucket and the prefix"
+        )
+    if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
+        raise UsageError(
+            f"a {scheme}:// location must not contain credentials; "
+            "set them in the environment and write only the bucket and the prefix"
+        )
+    if not bucket:
+        raise UsageError(f"{scheme}://{rest} names no bucket; write {scheme}://bucket/prefix")
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(
+            f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
+            "bucket in letters, digits, dots, hyphens and underscores"
+        )
