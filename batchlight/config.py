@@ -302,7 +302,7 @@ class JobConfig(Options):
         """What determines this method's pixels; ``network``: what only ABSGN depends on."""
         parameters: dict[str, Any] = {
             "method": method,
-            "algorithm": ALGORITHM_VERSIONS[method],
+            "algorithm": self._algorithm(method),
             "max-pixels": self.max_pixels,
             "format": self.format,
             "quality": self.quality,
@@ -327,6 +327,16 @@ class JobConfig(Options):
         if self.atmospheric_light == "batch":
             parameters["batch-size"] = self.batch_size
         return Fingerprint(parameters)
+
+    def _algorithm(self, method: Method) -> int:
+        """The version that last changed the pixels of opaque images for these parameters.
+
+        Version 2 changed what is smoothed, and introduced ``LIGHT_WINDOW``; version 3 changed the
+        smoothing and ``--omega auto``.
+        """
+        if method == "classical" and self.denoise == "none" and self.omega != "auto":
+            return 1 if self.window >= LIGHT_WINDOW else 2
+        return ALGORITHM_VERSIONS[method]
 
     @property
     def member_rules(self) -> dict[str, Any]:

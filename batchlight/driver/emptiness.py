@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 
+from batchlight.driver.stats import RunStats
 from batchlight.errors import BatchlightError, UsageError, counted
 from batchlight.output.plan import PlanCounts
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, open_source
 from batchlight.storage.lists import LIST_SUFFIXES
-from batchlight.storage.patterns import hint
+from batchlight.storage.patterns import Patterns, hint
 
 NAMES_AT_MOST = 3
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
@@ -33,6 +37,22 @@ def refuse_nothing(inputs: InputSet, counts: PlanCounts) -> None:
             "if they are gone for good"
         )
     raise UsageError(f"{without_images(inputs, counts.others)}, or give --allow-empty")
+
+
+def warn_of_untouched(patterns: Patterns, done: RunStats) -> None:
+    """Warn if ``--include`` has selected nothing inside all containers that a run has done.
+
+    They are copied as they are, and only their rows tell.
+    """
+    tally = done.tally
+    is_one_copied = tally.in_containers and tally.skipped
+    if patterns.include and is_one_copied and tally.in_containers == done.containers_without_images:
+        logger.warning(
+            "--include %s selects no image in any of the tar and Parquet files of this run, which "
+            "are now copies%s",
+            ", ".join(map(repr, patterns.include)),
+            hint(patterns.include[0]),
+        )
 
 
 def without_images(inputs: InputSet, others: int = 0) -> str:

@@ -59,7 +59,7 @@ class Follower:
         Raises ``EnoughFailures``.
         """
         if result is not None:
-            self.stats.add(result.tally, result.read_bytes)
+            self.stats.add(result.tally, result.read_bytes, result.whole)
             prometheus.show(self.engine, result)
         total = self.goal.rows(self.stats.tally, under_way)
         self._show(self.stats.tally + under_way, total)

@@ -25,7 +25,7 @@ from batchlight.driver.batches import BatchRunner, context_of
 from batchlight.driver.closing import move_all
 from batchlight.driver.dispatch import Dispatcher
 from batchlight.driver.drafting import draft_plans, each_while_the_next_is_drafted
-from batchlight.driver.emptiness import refuse_nothing
+from batchlight.driver.emptiness import refuse_nothing, warn_of_untouched
 from batchlight.driver.following import EnoughFailures, Follower
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.outcome import in_numbers
@@ -282,12 +282,12 @@ class _Run:
 
     def _copy_sidecars(self) -> None:
         """Copy files beside containers to where these were written."""
+        warn_of_untouched(self.inputs.patterns, self.stats)
         if not self.counts.containers or not self.inputs.data_set.is_folder:
             return
-        source = self.inputs.opened(self.inputs.root)
         if found := list(sidecars.due(self.inputs, self.output, self.config.method)):
             self.display.say(f"copying {counted(len(found), 'file')} beside containers")
-            copying = sidecars.copy(found, self._started_engine(), self._context, source)
+            copying = sidecars.copy(found, self._started_engine(), self._context, self.inputs)
             self._interrupt.run(while_held(self.lock, copying))
 
     def _reported(self, summary: Summary) -> Summary:

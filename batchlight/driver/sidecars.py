@@ -2,7 +2,8 @@
 
 A file whose name begins with that of a container in its folder, such as ``00000_stats.json`` beside
 ``00000.tar``, belongs to it; any other to the whole folder. It is written once what it belongs to
-is in the output, and again when it, or for an index its container, is newer than what was written.
+is in the output, with ``--copy-others`` in any case, and again when it, or for an index its
+container, is newer than what was written.
 """
 
 from __future__ import annotations
@@ -70,18 +71,18 @@ class _Tree:
                 tree.others[info.path] = info
         return tree
 
+    def holds(self, container: str | None, folder: str) -> bool:
+        """Whether this container, or any one if it is None, is in a folder."""
+        return folder in self.folders if container is None else container in self.containers
+
     def lacks(self, file: FileInfo, container: str | None) -> bool:
         """Whether a file, which belongs to this container or to all of them, has to be written."""
-        if container is not None and container not in self.containers:
-            return False
-        if container is None and _folder_of(file.path) not in self.folders:
-            return False
         written = self.others.get(file.path)
         if written is None or _is_newer(file, written):
             return True
         if not file.path.endswith(SUFFIX):
             return written.size != file.size
-        return container is not None and _is_newer(self.containers[container], written)
+        return container in self.containers and _is_newer(self.containers[container], written)
 
 
 def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterator[Sidecar]:
@@ -91,31 +92,39 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
     """
     root, patterns = inputs.opened(inputs.root), inputs.patterns
     there = set(open_storage(output).folders(""))
-    found = {m: _Tree.of(open_storage(output.joined(m))) for m in methods if m in there}
+    found = {
+        m: _Tree.of(open_storage(output.joined(m))) if m in there else _Tree() for m in methods
+    }
     wanted = set().union(*(tree.folders for tree in found.values()))
     listed: defaultdict[str, dict[str, str]] = defaultdict(dict)
     files = []
     for info in root.walk():
         folder = _folder_of(info.path)
-        if info.defect is not None or folder not in wanted or is_image_name(info.path):
+        if is_image_name(info.path) or info.path.endswith("/"):
+            continue
+        if folder not in wanted and not inputs.copies_beside(info.path):
             continue
         if inputs.is_container(info):
             listed[folder][stem_of(info.path)] = info.path
         elif not patterns.excludes(info.path):
             files.append(info)
-    lacking = []
+    lacking, unusable = [], []
     for info in files:
-        container = _owner_of(info.path, listed[_folder_of(info.path)])
-        if to := tuple(m for m, tree in found.items() if tree.lacks(info, container)):
+        folder, anyway = _folder_of(info.path), inputs.copies_beside(info.path)
+        container = _owner_of(info.path, listed[folder])
+        trees = {m: tree for m, tree in found.items() if anyway or tree.holds(container, folder)}
+        if info.defect is not None:
+            unusable += [Refused(info.path, info.defect)] if trees else []
+        elif to := tuple(m for m, tree in trees.items() if tree.lacks(info, container)):
             lacking.append(Sidecar(info.path, container, to))
     written = {s.path for s in lacking if any(s.path in found[m].others for m in s.methods)}
     taken = _recorded(open_storage(output), written) if written else set()
-    _warn_of([Refused(path, IN_RECORDS) for path in sorted(taken)])
+    _warn_of(unusable + [Refused(path, IN_RECORDS) for path in sorted(taken)])
     yield from (sidecar for sidecar in lacking if sidecar.path not in taken)
 
 
 async def copy(
-    sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, root: Storage
+    sidecars: Sequence[Sidecar], engine: Engine, context: BatchContext, inputs: InputSet
 ) -> None:
     """Have the files copied by workers, and warn about those that were refused."""
     parts = [
@@ -127,6 +136,7 @@ async def copy(
         for part in parts:
             yield call_patiently(engine, copy_sidecars, context, part)
 
+    root = inputs.opened(inputs.root)
     refused = [item async for found in window(jobs(), engine.window) for item in found]
     if any(root.is_file(path) for path in ENERGON_FILES):
         refused.append(Refused(".nv-meta", "it describes the old containers", MAKES_ENERGON))

@@ -22,6 +22,8 @@ class RunStats:
     """(input, method) pairs of all plans that this run works on."""
     first_batch: float = math.inf
     """Number of the first batch of the first of these plans."""
+    containers_without_images: int = 0
+    """Rows of containers as a whole: those that failed, or of which no image is selected."""
     report_s: float = 0.0
     _first_submitted: float | None = None
     _last_committed: float | None = None
@@ -36,11 +38,12 @@ class RunStats:
         self.planned += plan.rows
         self.first_batch = min(self.first_batch, plan.first)
 
-    def add(self, tally: Tally, read_bytes: int) -> None:
-        """Note that batches were committed."""
+    def add(self, tally: Tally, read_bytes: int, whole: int = 0) -> None:
+        """Note that batches were committed; ``whole``: see ``BatchResult``."""
         self._last_committed = time.monotonic()
         self.tally += tally
         self.read_bytes += read_bytes
+        self.containers_without_images += whole
 
     @property
     def begun(self) -> bool:

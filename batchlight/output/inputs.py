@@ -51,6 +51,8 @@ class Input:
     """In Parquet: its index among the values of the page that begins at ``offset``."""
     inside: Input | None = None
     """The container that it is in."""
+    beside: bool = False
+    """Whether it goes along with the containers of its folder, unless it already has records."""
 
     @property
     def key(self) -> str:

@@ -46,6 +46,8 @@ class Findings:
     """How many of these are of containers."""
     images_done_before: int = 0
     """Images in containers that need nothing done."""
+    beside: int = 0
+    """Files beside containers that have records, and so do not go along with these."""
 
     def add(self, other: Findings) -> None:
         """Add the counts of another part of the same listing."""
@@ -56,6 +58,7 @@ class Findings:
         self.pairs += other.pairs
         self.container_pairs += other.container_pairs
         self.images_done_before += other.images_done_before
+        self.beside += other.beside
 
 
 class Task(NamedTuple):
@@ -101,6 +104,8 @@ class Comparison:
         comes before them.
         """
         entries = side_by_side(images, earlier)
+        if self.config.copy_others:
+            entries = _without_those_beside(entries)
         return _as_runs(self._tasks(entries if edges is None else edges.noted(entries)))
 
     def _tasks(self, entries: Iterable[Entry | NewImages]) -> Iterator[Task]:
@@ -119,6 +124,7 @@ class Comparison:
         methods = tuple(m for m in self.config.method if self._needed(image, m, rows.get(m)))
         if image.is_other:
             self._seen["others"] += 1
+            self.findings.beside += image.beside and image.defect is None
             self._seen["others_bytes"] += image.size or 0
             self._seen["todo_others"] += bool(methods)
         else:
@@ -198,6 +204,14 @@ class Comparison:
         if is_other_name(row.path) and not self.config.copy_others:
             return False
         return self._patterns.match(row.path)
+
+
+def _without_those_beside(entries: Iterable[Entry | NewImages]) -> Iterator[Entry | NewImages]:
+    """Leave out the files that go along with containers; those with records are kept up to date."""
+    for found in entries:
+        image, rows = (found.image, found.rows) if isinstance(found, Entry) else (None, None)
+        if image is None or not image.beside or rows:
+            yield found
 
 
 def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:

@@ -201,14 +201,18 @@ class InputSet:
             else:
                 self.patterns.note(item.path)
                 met.add(item.path, beside=self._goes_along(item))
+                if self.data_set.copies_others:
+                    yield replace(item, beside=True)
         met.warn_of_folders(self.root)
 
     def _matching(self, found: Iterable[Input], is_all: bool = True) -> Iterator[Input]:
         for item in found:
             if self._takes(item):
-                if item.container:
+                if item.container and item.defect is None:
                     self.passed_over.add_container(item.path)
                 yield item
+            elif item.beside:
+                continue  # counted already
             elif self.data_set.is_folder and _is_other(item):
                 self.passed_over.add(item.path, beside=False)
             else:
@@ -224,11 +228,22 @@ class InputSet:
         """Whether ``--copy-others`` copies a file: not beside containers, where all are copied."""
         return self.data_set.copies_others and path.rpartition("/")[0] not in self._with_containers
 
+    def copies_beside(self, path: str) -> bool:
+        """Whether ``--copy-others`` promises a file beside containers, even if they all fail."""
+        others = self.data_set.copies_others and self.limit is None and not self._is_copied(path)
+        return others and self.patterns.match(path)
+
     @cached_property
     def _with_containers(self) -> set[str]:
-        """The folders that hold containers."""
+        """The folders with containers to read; nothing goes along with those that never are."""
         listed = self.opened(self.root).walk()
-        return {f.path.rpartition("/")[0] for f in listed if self.is_container(f)}
+        return {f.path.rpartition("/")[0] for f in listed if self._is_read(f)}
+
+    def _is_read(self, file: FileInfo) -> bool:
+        """Whether a file is a container to read: selected, and not refused for its name."""
+        is_usable = file.defect is None and why_refused(file.path) is None
+        named = is_usable and may_be_container(file.path)
+        return named and takes_some_of(self.patterns, file.path) and self.is_container(file)
 
     def _takes(self, item: Input) -> bool:
         if not item.container:

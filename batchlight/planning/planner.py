@@ -61,7 +61,8 @@ class Planner:
     def counts(self) -> PlanCounts:
         """What was found; complete once the listing has ended."""
         met = self._passed_over
-        return replace(self.counts_so_far, passed_over=met.counts, beside=met.beside)
+        beside = max(0, met.beside - self.findings.beside)  # less with a limit
+        return replace(self.counts_so_far, passed_over=met.counts, beside=beside)
 
     def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
         """Compare a whole listing with all earlier records, as ``Comparison.runs`` does."""

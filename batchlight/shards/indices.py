@@ -4,8 +4,8 @@ DALI's ``wds2idx`` writes a text: ``v1.2`` and the number of samples, then a lin
 with suffix, offset of the data, size and name of each of its members; ``v1.1`` has no names.
 Energon's ``.tar.idx`` is a list of little-endian 64-bit offsets: where the headers of each sample's
 first member begin, and finally where the members end. The index of ``wids`` is a JSON object with
-sizes and hashes of shards; that of ``.nv-meta`` is Energon's too. Checksums, the ``_metadata`` of a
-Parquet data set and ratarmount's indices are recognized by their names.
+sizes and hashes of shards; that of ``.nv-meta`` is Energon's too. Checksums, signatures, the
+``_metadata`` of a Parquet data set and ratarmount's indices are recognized by their names.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 
+from batchlight.images.container_names import may_be_container
 from batchlight.shards.tar import Member
 
 SUFFIX = ".idx"
@@ -29,10 +30,16 @@ _WIDS = b"wids-shard-index"
 _OF_COMPONENT = {b"v1.1": 3, b"v1.2": 4}
 """Words per member, by version."""
 
+_HASH = "md5|sha(?:1|224|256|384|512)|blake2b|blake3|xxh(?:32|64|128)"
 _CHECKSUMS = re.compile(
-    r"(?:^|[._-])(?:(md5|sha(?:1|224|256|384|512))(?:sums?)?|checksums?|crc32|sfv)(?:\.txt)?$"
+    rf"(?:^|[._-])(?:({_HASH})|checksums?|blake2s|crc32c?|crc64|adler32|sfv)(?:\.txt)?$"
+    rf"|(?:^|[._-])(?:({_HASH}|sha|b[23])sums?|checksums?|manifest-({_HASH}))(?:\.(?:txt|json|csv))?$"
+    r"|\.(?:(sha|b[23])|crc|xxh)$"
 )
 """How the name of a file of checksums ends, in lower case, with the algorithm if it is named."""
+_PROGRAMS = {"blake2b": "b2", "blake3": "b3"}
+_SIGNATURES = ("asc", "sig", "sign", "minisig", "p7s")
+"""Suffixes; beside those, ``gpg`` for checksums, but a shard of that suffix is an encrypted one."""
 
 Move = tuple[int, int]
 """Offset and size."""
@@ -45,8 +52,13 @@ def why_stale(path: str) -> tuple[str, str | None] | None:
     """
     name = path.rpartition("/")[2].lower()
     if found := _CHECKSUMS.search(name):
-        algorithm = found[1]
-        return "it contains checksums of the old files", algorithm and f"{algorithm}sum FILES"
+        algorithm = next(filter(None, found.groups()), None)
+        program = algorithm and f"{_PROGRAMS.get(algorithm, algorithm)}sum FILES"
+        return "it contains checksums of the old files", program
+    signed, _, kind = name.rpartition(".")
+    is_of_shard = kind in _SIGNATURES and may_be_container(signed)
+    if is_of_shard or (kind in (*_SIGNATURES, "gpg") and _CHECKSUMS.search(signed)):
+        return "it signs an old file", None
     if name == "_metadata":
         return "it contains offsets into the old Parquet files", MAKES_METADATA
     if name.endswith(".index.sqlite"):

@@ -26,8 +26,10 @@ BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 100
 """A page that exceeds both size and compression ratio is not one of images, only a memory bomb."""
 _WIDEST_INDEX = 32
 """Bits of an index into a dictionary."""
-MOST_VALUES = 2**24
-"""Values per page; no writer puts more images than this into one."""
+MOST_SLOTS, MOST_VALUES = 2**22, 2**20
+"""Values per page, with and without nulls; no writer puts more images than this into one."""
+SLOT_BYTES, VALUE_BYTES = 40, 200
+"""Memory for each, in addition to the bytes of the page: levels, references, ``memoryview``."""
 
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, PLAIN_DICTIONARY, RLE = 0, 2, 3
@@ -99,6 +101,12 @@ class Content:
         begins: list[bool] = (self.repetition == 0).tolist()
         return begins
 
+    @property
+    def overhead(self) -> int:
+        """About how much memory it takes in addition to the bytes of the page."""
+        nulls = sum(value is None for value in self.values)
+        return SLOT_BYTES * len(self.values) + VALUE_BYTES * (len(self.values) - nulls)
+
 
 def pages(source: Reader, chunk: Chunk) -> Iterator[Page]:
     """All pages of a chunk. Raises ``ImageError`` for a damaged one."""
@@ -143,14 +151,17 @@ def _page(chunk: Chunk, start: int, data: int, header: Struct) -> Page:
             rows = slots
     elif kind != INDEX:
         raise ValueError(f"it is of the unknown kind {kind}")
-    if not 0 <= slots <= MOST_VALUES:
+    if slots < 0:
         raise ValueError(f"it has {slots} values")
+    if slots > MOST_SLOTS:
+        raise unsupported(f"a page of {slots} slots is larger than one of images")
     return Page(chunk, start, data, data + stored, header, kind, about, size, slots, encoding, rows)
 
 
 def read_dictionary(source: Reader, page: Page) -> list[memoryview]:
     """The values of a dictionary. Raises ``ImageError``."""
     stored = _stored(source, page)
+    _require_few(page.slots)
     with reading(f"the dictionary at {page.start}"):
         return _plain(memoryview(_unpacked_data(page, stored)), 0, page.slots)
 
@@ -205,6 +216,8 @@ def _content(page: Page, stored: bytes, dictionary: Sequence[memoryview] | None)
 def _values(
     page: Page, data: memoryview, at: int, count: int, dictionary: Sequence[memoryview] | None
 ) -> list[memoryview]:
+    if not page.uses_dictionary:
+        _require_few(count)
     if page.encoding == PLAIN:
         return _plain(data, at, count)
     if page.uses_dictionary:
@@ -222,6 +235,11 @@ def _values(
         shared, at = deltas(data, at, count)
         return _by_prefixes(shared.tolist(), _by_lengths(data, at, count))
     raise unsupported(f"a column of images is in the encoding {page.encoding}")
+
+
+def _require_few(values: int) -> None:
+    if values > MOST_VALUES:
+        raise unsupported(f"a page of {values} values is larger than one of images")
 
 
 def _plain(data: memoryview, at: int, count: int) -> list[memoryview]:

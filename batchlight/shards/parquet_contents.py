@@ -192,7 +192,7 @@ class ParquetContents:
                 return content
             self._make_room()
             content = read_page(self._source, page, self._dictionary_of(page))
-            self._cached[page.start] = content, page.size
+            self._cached[page.start] = content, page.size + content.overhead
             return content
 
     def _known(self, start: int) -> Content | None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
 from batchlight.errors import StorageError, brief
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class ScratchFullError(StorageError):
+    """There is no more space for temporary files, or one may not be as large."""
 
 
 def scratch_file() -> IO[bytes]:
@@ -22,7 +29,8 @@ def scratch_trouble() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
+        kind = ScratchFullError if error.errno in _FULL else StorageError
+        raise kind(
             f"cannot write to {tempfile.tempdir or 'a temporary file'}: {brief(error)}; "
             "free some space there, or set TMPDIR to another folder",
             transient=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,11 +35,26 @@ def _may_match(glob: str, container: str) -> bool:
     A glob with a part that ends like a container refers to containers of that name; one without a
     slash, or that begins with ``**``, to members anywhere.
     """
-    parts = glob.split("/")
-    named = [number for number, part in enumerate(parts) if may_be_container(part)]
-    if not named and ("/" not in glob or parts[0] == "**"):
+    parts = glob.removesuffix("/").split("/")
+    if not any(map(may_be_container, parts)):
+        return "/" not in glob or parts[0] == "**" or _spec(glob).match_file(container)
+    anchored = ["**", *parts] if len(parts) == 1 else parts[not parts[0] :]
+    return _leads_to(anchored, container.split("/"))
+
+
+def _leads_to(glob: Sequence[str], path: Sequence[str], is_named: bool = False) -> bool:
+    """Whether the parts of a glob match a container, a folder above it, or begin with it.
+
+    ``is_named``: whether the part of the path before these has matched one that is not ``**``.
+    Otherwise, no later part may refer to a container: it would be another one.
+    """
+    if not glob:
         return True
-    return _spec("/".join(parts[: named[0] + 1] if named else parts)).match_file(container)
+    if not path:
+        return is_named or not any(map(may_be_container, glob))
+    if glob[0] == "**":
+        return _leads_to(glob[1:], path) or _leads_to(glob, path[1:])
+    return _spec(f"/{glob[0]}").match_file(path[0]) and _leads_to(glob[1:], path[1:], True)
 
 
 @lru_cache

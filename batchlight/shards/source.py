@@ -7,14 +7,15 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from typing import IO
 
 from batchlight.errors import ErrorCode, ImageError, brief
 from batchlight.images.container_names import kind_of
 from batchlight.output.inputs import Input, place_of
 from batchlight.shards.contents import AnyContents
 from batchlight.shards.parquet_contents import ParquetContents
-from batchlight.shards.scratch import scratch_file, scratch_trouble
+from batchlight.shards.scratch import ScratchFullError, scratch_file, scratch_trouble
 from batchlight.shards.tar_contents import TarContents
 from batchlight.storage import Location, Storage
 from batchlight.storage.base import Reader
@@ -34,7 +35,7 @@ def opened_container(
 
     ``columns``: the image columns, for Parquet that does not declare them. Raises what
     ``Storage.read`` raises; ``ImageError`` with ``unsupported`` for one refused by its name, with
-    ``corrupt`` for one that cannot be unpacked; ``StorageError`` for a full disk.
+    ``corrupt`` for one that cannot be unpacked, with ``unreadable`` if it does not fit on the disk.
     """
     if item.defect is not None:
         raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
@@ -52,20 +53,31 @@ def opened_container(
 
 @contextmanager
 def _unpacked(reader: Reader) -> Iterator[Reader]:
-    with scratch_file() as file:
-        try:
-            with gzip.GzipFile(fileobj=io.BufferedReader(_Raw(reader), COPY_BYTES)) as unpacked:
-                while block := unpacked.read(COPY_BYTES):
-                    with scratch_trouble():
-                        file.write(block)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            reason = f"it cannot be unpacked: {brief(error)}"
-            raise ImageError(ErrorCode.CORRUPT, reason) from error
-        with scratch_trouble():
-            file.flush()
+    file = scratch_file()
+    try:
+        _unpack(reader, file)
         reader.require_unchanged()
         with closing(LocalReader(os.dup(file.fileno()))) as tar:
             yield tar
+    finally:
+        with suppress(OSError):  # the disk is full
+            file.close()
+
+
+def _unpack(reader: Reader, file: IO[bytes]) -> None:
+    try:
+        with gzip.GzipFile(fileobj=io.BufferedReader(_Raw(reader), COPY_BYTES)) as unpacked:
+            while block := unpacked.read(COPY_BYTES):
+                with scratch_trouble():
+                    file.write(block)
+        with scratch_trouble():
+            file.flush()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        reason = f"it cannot be unpacked: {brief(error)}"
+        raise ImageError(ErrorCode.CORRUPT, reason) from error
+    except ScratchFullError as error:  # the fault of this one: a few bytes may become terabytes
+        reason = f"unpacked, it does not fit: {error}"
+        raise ImageError(ErrorCode.UNREADABLE, reason) from error
 
 
 class _Raw(io.RawIOBase):

@@ -33,6 +33,8 @@ LONGEST_ENTRY = 8192
 """Bytes; local paths may have 4096, object keys 1024."""
 ENTRIES_AT_MOST = 100_000_000
 COLUMN_BYTES_AT_MOST = 4 * 2**30
+DIGITS_OF_A_SIZE = 15
+"""Less than 1 PB; so the sizes of a list add up to what 64 bits hold."""
 ROWS_AT_ONCE = 65_536
 
 _NAMES_SHOWN = 160
@@ -75,13 +77,16 @@ def read_list(data: bytes, name: str, shown: str) -> tuple[list[ListEntry], int]
     """
     entries: dict[str, ListEntry] = {}
     duplicates = 0
-    for row in _rows(data, name, shown):
+    for number, row in enumerate(_rows(data, name, shown), 1):
         text = _text_of(row)
         if not text or not _is_there(row):
             continue
         if len(text) > LONGEST_ENTRY:
             raise _too_long(shown)
-        entry = replace(_resolve(text, shown), **_facts(row))
+        try:
+            entry = replace(_resolve(text, shown), **_facts(row))
+        except (OverflowError, _NoSizeError) as error:
+            raise _unreadable(shown, number, error) from error
         earlier = entries.setdefault(escape_controls(entry.path), entry)
         duplicates += earlier is not entry
         if (earlier.path, earlier.source) != (entry.path, entry.source):
@@ -152,11 +157,20 @@ def _is_there(row: Row) -> bool:
     return latest != "false" and deleted != "true"
 
 
+class _NoSizeError(Exception):
+    """No file has this size."""
+
+
 def _facts(row: Row) -> dict[str, Any]:
-    """Size, etag and age, if the row has enough of them to notice a change."""
-    size, etag, modified = str(row.get("size")), row.get("etag"), row.get("modified")
-    if not isinstance(etag, str) or not etag or not size.isascii() or not size.isdigit():
+    """Size, etag and age, if the row has enough of them to notice a change.
+
+    Raises ``OverflowError`` for a time that no plan can hold, and ``_NoSizeError``.
+    """
+    digits, etag, modified = str(row.get("size")), row.get("etag"), row.get("modified")
+    if not isinstance(etag, str) or not etag or not digits.isascii() or not digits.isdigit():
         return {}
+    if len(digits.lstrip("0")) > DIGITS_OF_A_SIZE:  # as Python may refuse to make a number of
+        raise _NoSizeError(f"no file has a size of {len(digits)} digits")
     if isinstance(modified, str):
         try:
             modified = datetime.fromisoformat(modified)
@@ -166,9 +180,11 @@ def _facts(row: Row) -> dict[str, Any]:
         modified = None
     elif modified.tzinfo is None:
         modified = modified.replace(tzinfo=UTC)
+    else:
+        modified = modified.astimezone(UTC)
     # Stores quote etags, inventories do not.
     quoted = etag if etag.endswith('"') else f'"{etag}"'
-    return {"size": int(size), "etag": quoted, "modified": modified}
+    return {"size": int(digits), "etag": quoted, "modified": modified}
 
 
 def _of_csv(lines: io.StringIO, shown: str) -> Iterator[Row]:
@@ -212,8 +228,10 @@ def _of_parquet(data: bytes, shown: str) -> Iterator[Row]:
             "more than a list may hold; split it"
         )
     wanted = list(columns.values())
+    first = 1
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted, use_threads=False):
-        found = [_values(batch.column(name), what, shown) for what, name in columns.items()]
+        found = [_values(batch.column(name), what, shown, first) for what, name in columns.items()]
+        first += batch.num_rows
         for values in zip(*found, strict=True):
             yield dict(zip(columns, values, strict=True))
 
@@ -224,15 +242,36 @@ def _is_text(kind: Any) -> bool:
     )
 
 
-def _values(column: pa.Array, what: str, shown: str) -> list[Any]:
-    """The column as Python values; a path as text."""
+def _values(column: pa.Array, what: str, shown: str, first: int) -> list[Any]:
+    """The column as Python values; a path as text. ``first``: the number of its first row."""
     if what == "path" or isinstance(column, pa.DictionaryArray):
         texts = column.dictionary if isinstance(column, pa.DictionaryArray) else column
         if (pc.max(pc.binary_length(texts.cast(pa.string()))).as_py() or 0) > LONGEST_ENTRY:
             raise _too_long(shown)
         column = column.cast(pa.string())
-    values: list[Any] = column.to_pylist()
+    if pa.types.is_timestamp(column.type):
+        # Stored in UTC; the zone is one to show it in, and may be unknown. Python has no ns.
+        unit = "us" if column.type.unit == "ns" else column.type.unit
+        column = column.cast(pa.timestamp(unit, "UTC"), safe=False)
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = []
+        try:
+            values.extend(value.as_py() for value in column)
+        except (OverflowError, ValueError) as error:
+            raise _unreadable(shown, first + len(values), error) from error
     return values
+
+
+def _unreadable(shown: str, row: int, error: Exception) -> UsageError:
+    """``row``: counted from 1, below the names of the columns."""
+    reason = "it is out of range" if isinstance(error, OverflowError) else brief(error)
+    return UsageError(
+        f"the list {shown} has a size or time in row {row} that cannot be read: {reason}; "
+        "correct it or leave it empty"
+    )
 
 
 def _too_long(shown: str) -> UsageError:

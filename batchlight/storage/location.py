@@ -38,12 +38,7 @@ class Location:
     def parse(cls, place: str | os.PathLike[str]) -> Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket name."""
         text = os.fspath(place)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
-        if "\0" in text:
-            raise UsageError(
-                f"the name {escape_controls(text)} contains a NUL character; correct it"
-            )
+        _require_openable(text)
         if meant := _NO_TWO_SLASHES.match(text):
             raise UsageError(
                 f"{meant[0]} needs two slashes: write {meant[0]}//bucket/prefix, "
@@ -58,33 +53,13 @@ class Location:
                     f"{text} is not an absolute path; write file:///folder or a plain path"
                 )
             return cls("", "", os.path.abspath(rest))
-        return cls._in_store(scheme, rest)
-
-    @classmethod
-    def _in_store(cls, scheme: str, rest: str) -> Location:
-        """A place in an object store, from what stands on both sides of ``://``."""
         if scheme not in SCHEMES:
             known = ", ".join(f"{name}://" for name in SCHEMES)
             raise UsageError(
                 f"cannot use {scheme}:// locations; give a local path or one of {known}"
             )
         bucket, _, key = rest.partition("/")
-        if bucket.startswith("arn:"):
-            raise UsageError(
-                "access points (arn:...) are not supported; name the bucket and the prefix"
-            )
-        if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
-            raise UsageError(
-                f"a {scheme}:// location must not contain credentials; "
-                "set them in the environment and write only the bucket and the prefix"
-            )
-        if not bucket:
-            raise UsageError(f"{scheme}://{rest} names no bucket; write {scheme}://bucket/prefix")
-        if not _BUCKET.fullmatch(bucket):
-            raise UsageError(
-                f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
-                "bucket in letters, digits, dots, hyphens and underscores"
-            )
+        _require_bucket(scheme, bucket, rest)
         return cls(scheme, bucket, key.strip("/"))
 
     @property
@@ -141,3 +116,31 @@ class Location:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.path}" if self.remote else self.path
+
+
+def _require_openable(text: str) -> None:
+    """Raise ``UsageError`` for text that no path holds, or no record."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
+    if "\0" in text:
+        raise UsageError(f"the name {escape_controls(text)} contains a NUL character; correct it")
+
+
+def _require_bucket(scheme: str, bucket: str, rest: str) -> None:
+    """``rest``: what follows the scheme."""
+    if bucket.startswith("arn:"):
+        raise UsageError(
+            "access points (arn:...) are not supported; name the bucket and the prefix"
+        )
+    if "@" in bucket or ":" in bucket or _SIGNED.search(rest):
+        raise UsageError(
+            f"a {scheme}:// location must not contain credentials; "
+            "set them in the environment and write only the bucket and the prefix"
+        )
+    if not bucket:
+        raise UsageError(f"{scheme}://{rest} names no bucket; write {scheme}://bucket/prefix")
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(
+            f"{bucket!r} is not a valid bucket name; write {scheme}://bucket/prefix, with the "
+            "bucket in letters, digits, dots, hyphens and underscores"
+        )

@@ -26,6 +26,8 @@ class BatchResult:
     """Exceptions that are not the fault of an image, one of each kind."""
     read_bytes: int = 0
     """Bytes of images read; repeated reads count again, if they are known."""
+    whole: int = 0
+    """Rows of containers as a whole: those that failed, or of which no image is selected."""
 
     @property
     def tally(self) -> Tally:
@@ -43,6 +45,7 @@ class BatchResult:
             self.network_s + other.network_s,
             one_of_each_kind((*self.unexpected, *other.unexpected)),
             self.read_bytes + other.read_bytes,
+            self.whole + other.whole,
         )
 
     @classmethod
@@ -70,6 +73,7 @@ class BatchResult:
             _seconds(rows, "network_ms"),
             unexpected,
             read_bytes,
+            pc.sum(pc.equal(rows["input"], rows["container"])).as_py() or 0,
         )
 
 

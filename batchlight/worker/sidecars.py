@@ -31,6 +31,7 @@ LARGEST_INDEX = 64 * 2**20
 UNKNOWN_INDEX = (
     "it is an index of an unknown format; if it does not refer to the containers, copy it yourself"
 )
+ABSENT = "its container is not in the output"
 
 
 @dataclass(frozen=True)
@@ -125,4 +126,6 @@ def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) 
             steps.output.write(f"{method}/{sidecar.path}", moved, readers)
     except ImageError:
         return refused
+    except FileNotFoundError:
+        return Refused(sidecar.path, ABSENT)
     return None

@@ -696,3 +696,43 @@ def test_evaluation_of_containers(tmp_path: Path) -> None:
     assert (found.images, found.scored) == (4, 4)
     assert [score.path for score in found.scores] == [f"a.tar/{n:09d}.jpg" for n in range(4)]
     assert evaluate(str(tmp_path / "in"), str(tmp_path / "in")).identical == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk")
+@pytest.mark.parametrize("size", [100, 3 * 2**20])
+def test_a_tar_that_is_too_large_unpacked_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Or 300 kB of zeros would end every run."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_tar(folder / "a.tar", {**samples(2), "zeros": bytes(size)})
+    (folder / "a.tar.gz").write_bytes(gzip.compress((folder / "a.tar").read_bytes()))
+    (folder / "z.jpg").write_bytes(jpeg(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("batchlight.shards.source.scratch_file", lambda: open("/dev/full", "wb"))  # noqa: SIM115
+        assert run(folder, out).exit_code == 3
+    [failed] = [row for row in rows(out) if row["status"] == "failed"]
+    assert (failed["input"], failed["error_code"]) == ("a.tar.gz", "unreadable")
+    assert failed["error"].startswith("unpacked, it does not fit: cannot write to ")
+    assert failed["error"].endswith("free some space there, or set TMPDIR to another folder")
+    assert run(folder, out).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("globs", "is_told"),
+    [(("*.JPG",), True), (("*.tar/none.jpg", "z.jpg"), True), (("00001.tar/*",), False)],
+)
+def test_a_glob_that_selects_nothing_in_any_shard_is_named(
+    shards: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    globs: tuple[str, ...],
+    is_told: bool,
+) -> None:
+    """Only a look into the shards tells; and all would seem to be well."""
+    (shards / "deep/00001.tar").rename(shards / "00001.tar")
+    (shards / "damaged.tar").write_bytes(b"damaged" * 1000)
+    write_parquet(shards / "a.parquet", range(2))
+    run(shards, tmp_path / "out", include=globs, max_failures=1)
+    told = f"--include {str(globs).strip('(,)')} selects no image in any of the tar and Parquet"
+    assert (told in caplog.text) == is_told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,7 @@ from batchlight.storage.streams import LocalReader
 from batchlight.worker import sidecars
 from batchlight.worker.comparing import Problem
 from tests.driver.test_shards import problems
-from tests.support.helpers import rows, tree
+from tests.support.helpers import rows, tree, write_images
 from tests.support.parquets import write_parquet
 from tests.support.s3_server import S3Server
 from tests.support.tars import headers_and_data, samples, write_tar
@@ -59,6 +60,17 @@ def energon_index(path: Path) -> bytes:
                 last = key
         offsets.append(tar.offset)
     return struct.pack(f"<{len(offsets)}Q", *offsets)
+
+
+KEPT = (
+    "_common_metadata",
+    "md5.py",
+    "labels.sqlite",
+    "sha256.json",
+    "heights.asc",
+    "labels.txt.sig",
+)
+"""The last two are a map, and the signature of a file that stays as it is."""
 
 
 @pytest.fixture
@@ -121,6 +133,24 @@ def test_what_cannot_be_true_is_refused(
         ("CHECKSUMS.txt", "it contains checksums of the old files"),
         ("set-checksums.md5", "'md5sum FILES'"),
         ("all.sfv", "it contains checksums"),
+        ("B2SUMS", "'b2sum FILES'"),
+        ("SHASUMS", "'shasum FILES'"),
+        ("00000.tar.sha", "'shasum FILES'"),
+        ("00000.tar.b3", "'b3sum FILES'"),
+        ("00000.tar.blake2b", "'b2sum FILES'"),
+        ("00000.tar.xxh64", "'xxh64sum FILES'"),
+        ("00000.tar.crc", "it contains checksums"),
+        ("00000.tar.crc32c", "it contains checksums"),
+        ("00000.tar.adler32", "it contains checksums"),
+        ("manifest-sha256.json", "'sha256sum FILES'"),
+        ("tagmanifest-md5.txt", "'md5sum FILES'"),
+        ("checksums.json", "it contains checksums"),
+        ("set_checksum.csv", "it contains checksums"),
+        ("SHA256SUMS.asc", "it signs an old file"),
+        ("SHA256SUMS.gpg", "it signs an old file"),
+        ("checksums.txt.sig", "it signs an old file"),
+        ("00000.tar.asc", "it signs an old file"),
+        ("00000.TGZ.minisig", "it signs an old file"),
         ("_metadata", "'pyarrow.parquet.write_metadata'"),
         ("00000.tar.index.sqlite", "'ratarmount SHARD'"),
         (
@@ -136,12 +166,10 @@ def test_what_states_offsets_or_hashes_is_not_copied(
     source = tmp_path / "in"
     write_tar(source / "00000.tar", samples(2))
     (source / name).write_bytes(b"\0\0\x08\x01 neither DALI's nor Energon's")
-    for kept in ("_common_metadata", "md5.py", "labels.sqlite", "sha256.json"):
+    for kept in KEPT:
         (source / kept).write_bytes(b"to keep")
     run(source, tmp_path / "out")
-    assert sorted(tree(tmp_path / "out/classical")) == [
-        *("00000.tar", "_common_metadata", "labels.sqlite", "md5.py", "sha256.json"),
-    ]
+    assert sorted(tree(tmp_path / "out/classical")) == sorted(["00000.tar", *KEPT])
     [message] = [r.getMessage() for r in caplog.records if "beside" in r.getMessage()]
     assert name in message
     assert told in message
@@ -260,22 +288,87 @@ def test_a_container_that_is_one_no_longer_keeps_its_output(
         assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
 
 
-def test_a_copied_file_with_a_record_is_not_copied_again_as_a_sidecar(
+def test_a_copied_file_with_a_record_keeps_it_when_a_container_appears(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
+    source, label = tmp_path / "in", tmp_path / "out/classical/a/labels.txt"
     write_tar(source / "b/b.tar", samples(2))
     (source / "a").mkdir()
     (source / "a/labels.txt").write_text("cat")
-    run(source, out, copy_others=True)
+    run(source, tmp_path / "out", copy_others=True)
     write_tar(source / "a/a.tar", samples(2, 10))
     (source / "a/labels.txt").write_text("cat and dog")
+    run(source, tmp_path / "out")
+    assert label.read_text() == "cat"
+    assert "a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
+    caplog.clear()
+    (source / "a/new.txt").write_text("copied with the container")
+    summary = run(source, tmp_path / "out", copy_others=True)
+    assert (label.read_text(), summary.others, summary.done_now) == ("cat and dog", 1, 1)
+    assert summary.beside == 1
+    assert (label.parent / "new.txt").exists()
+    assert "labels.txt" not in caplog.text
+    assert run(source, tmp_path / "out", copy_others=True).done_now == 0
+    assert problems(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("case", ["excluded", "refused", "excluded Parquet"])
+def test_copy_others_beside_containers_that_are_never_in_the_output(
+    case: str, tmp_path: Path
+) -> None:
+    """With a row each, as in any folder without shards, since nothing else would copy them."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_images(source, 1)
+    (source / "a/labels.txt").write_text("cat")
     run(source, out, copy_others=True)
-    assert (out / "classical/a/labels.txt").read_text() == "cat"
-    assert (
-        "such as a/labels.txt: recorded outputs of earlier runs are in their place" in caplog.text
-    )
+    name = {"excluded": "a/b.tar", "refused": "a/b.tar.xz"}.get(case, "a/b.parquet")
+    if name == "a/b.tar":
+        write_tar(source / name, samples(2))
+    elif name == "a/b.parquet":
+        pq.write_table(pa.table({"embedding": [b"1"]}), source / name)
+    else:
+        (source / name).write_bytes(b"\xfd7zXZ")
+    (source / "a/labels.txt").write_text("cat and dog")
+    (source / "a/new.txt").write_text("new")
+    options = {"copy_others": True, "max_failures": 1}
+    summary = run(source, out, exclude=("*.tar", "*.parquet"), **options)
+    assert (summary.others, summary.copied, summary.done_now) == (2, 2, 2 + (case == "refused"))
+    assert (out / "classical/a/labels.txt").read_text() == "cat and dog"
+    assert (out / "classical/a/new.txt").read_text() == "new"
     assert problems(out) == []
+
+
+def test_copy_others_beside_a_container_that_fails(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They go along with a shard once it is mended; until then, they are not forgotten."""
+    good = {path.name: path.read_bytes() for path in shards.iterdir()}
+    for number in range(2):
+        (shards / f"{number:05d}.tar").write_bytes(b"damaged" * 1000)
+    options = {"copy_others": True, "max_failures": 9}
+    run(shards, tmp_path / "out", include=("*.tar", "labels.txt"), **options)
+    assert sorted(tree(tmp_path / "out/classical")) == ["labels.txt"]
+    run(shards, tmp_path / "out", exclude=("00001.parquet",), **options)
+    plain = {"00000.parquet", "00000_stats.json", "00001_stats.json", "labels.txt"}
+    assert set(tree(tmp_path / "out/classical")) == plain
+    assert "such as 00000.idx: it contains offsets into a container" in caplog.text
+    (shards / "labels.txt").write_text("cat\ncow\n")
+    run(shards, tmp_path / "out", **options)
+    assert (tmp_path / "out/classical/labels.txt").read_text() == "cat\ncow\n"
+    (shards / "00000.tar").write_bytes(good["00000.tar"])
+    (shards / "00001.tar").write_bytes(good["00001.tar"])
+    run(shards, tmp_path / "out", exclude=("00001.tar",), **options)
+    assert "such as 00001.idx: its container is not in the output" in caplog.text
+    index = (tmp_path / "out/classical/00000.idx").read_bytes()
+    assert index == dali_index(tmp_path / "out/classical/00000.tar")
+
+
+def test_a_limit_copies_files_only_beside_what_it_takes(tmp_path: Path) -> None:
+    for name in "ab":
+        write_tar(tmp_path / "in" / name / "0.tar", samples(2))
+        (tmp_path / "in" / name / "labels.txt").write_text("cat")
+    run(tmp_path / "in", tmp_path / "out", copy_others=True, limit=1)
+    assert sorted(tree(tmp_path / "out/classical")) == ["a/0.tar", "a/labels.txt"]
 
 
 def test_a_file_is_read_once_for_all_methods(
@@ -299,3 +392,24 @@ def test_a_file_is_read_once_for_all_methods(
     assert reads == [0, 256, 512]
     for method in METHODS:
         assert (tmp_path / method / "labels").read_bytes() == data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.parametrize("copy_others", [False, True])
+def test_files_that_cannot_be_copied_are_named(
+    shards: Path, tmp_path: Path, copy_others: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (shards / "secret.txt").symlink_to(tmp_path / "secret.txt")
+    (shards / "nowhere.txt").symlink_to("nothing")
+    (tmp_path / "folder").mkdir()
+    (shards / "folder").symlink_to(tmp_path / "folder")
+    (shards / "left-out.txt").symlink_to(tmp_path / "secret.txt")
+    with open(os.fsencode(shards) + b"/caf\xe9.txt", "w"):
+        pass
+    run(shards, tmp_path / "out", exclude="left-out.txt", copy_others=copy_others)
+    assert not {"secret.txt", "nowhere.txt"} & tree(tmp_path / "out/classical").keys()
+    assert "1 file beside containers, such as caf\\xe9.txt: the name is not UTF-8" in caplog.text
+    assert "1 file beside containers, such as secret.txt: it is a link that" in caplog.text
+    assert "1 file beside containers, such as nowhere.txt: " in caplog.text
+    assert caplog.text.count("not in the output") == 3

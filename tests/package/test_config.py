@@ -226,6 +226,22 @@ def test_who_is_dark(not_dark: Any, luminance: float, dark: bool) -> None:
     assert JobConfig(input="in", not_dark=not_dark).is_dark(luminance) == dark
 
 
+@pytest.mark.parametrize(
+    ("options", "algorithm"),
+    [
+        ({"window": 20, "denoise": "none", "omega": 0.9}, 1),
+        ({"window": 19, "denoise": "none", "omega": 0.9}, 2),  # its light is that of a window of 20
+        ({"window": 20, "denoise": "none"}, 3),
+        ({"window": 20, "denoise": "guided", "omega": 0.9}, 3),
+    ],
+)
+def test_pixels_that_never_changed_keep_their_fingerprint(
+    options: dict[str, Any], algorithm: int
+) -> None:
+    found = JobConfig(input="in", **options).fingerprint("classical")
+    assert found.parameters["algorithm"] == algorithm
+
+
 def test_the_target_matters_to_an_omega_that_follows_it() -> None:
     one, other = (
         JobConfig(input="in", not_dark="enhance", target_luminance=target) for target in (0.4, 0.5)

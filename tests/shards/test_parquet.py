@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from batchlight.errors import ImageError
-from batchlight.shards import new_pages, parquet_rewriting, spool
+from batchlight.shards import new_pages, parquet_contents, parquet_rewriting, spool
+from batchlight.shards import pages as pages_
 from batchlight.shards.footer import read_footer
 from batchlight.shards.levels import deltas, packed, unpacked
 from batchlight.shards.pages import pages
@@ -577,3 +578,40 @@ def test_a_footer_comes_back_byte_for_byte(tmp_path: Path) -> None:
     footer = data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
     assert serialized(parsed(footer)[0]) == footer
     assert new_pages.NULLS == 3
+
+
+def test_memory_does_not_grow_with_pages_of_nulls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hardly take bytes, but as many slots as others."""
+    monkeypatch.setattr(parquet_contents, "CACHE_BYTES", 2**20)
+    rows, path = 2**14, tmp_path / "a.parquet"
+    table = pa.table({"image": pa.array([jpeg(1), *[None] * (rows - 1)], pa.binary())})
+    with pq.ParquetWriter(path, table.schema, data_page_size=2**30) as writer:
+        for _ in range(24):
+            writer.write_table(table, row_group_size=rows)
+    with closing(open_storage(Location.parse(str(tmp_path))).open_reader(path.name)) as reader:
+        contents = contents_of(reader, path)
+        tracemalloc.start()
+        assert len([*contents.images(Patterns())]) == 24
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 5 * 2**20
+
+
+@pytest.mark.parametrize("how", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "dictionary", "nulls"])
+def test_a_page_of_more_values_than_are_images(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes far more memory than a few bytes of the file."""
+    values = [None] * 9 if how == "nulls" else [b"%d" % n for n in range(9)]
+    table = pa.table({"image": pa.array(values, pa.binary())})
+    encoding = {} if how in ("dictionary", "nulls") else {"column_encoding": {"image": how}}
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=how == "dictionary", **encoding)
+    monkeypatch.setattr(pages_, "MOST_SLOTS" if how == "nulls" else "MOST_VALUES", 8)
+    contents = contents_of(InMemory((tmp_path / "a.parquet").read_bytes()), Path("a.parquet"))
+    with pytest.raises(ImageError, match=r"page of 9 (values|slots) is larger than one of images"):
+        list(contents.images_of(contents.columns_of_bytes))
+    monkeypatch.setattr(pages_, "MOST_SLOTS" if how == "nulls" else "MOST_VALUES", 9)
+    found = list(contents.images_of(contents.columns_of_bytes))
+    assert len(found) == (0 if how == "nulls" else 9)

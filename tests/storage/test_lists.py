@@ -126,3 +126,54 @@ def test_an_etag_that_is_no_text_is_not_believed(etag: object) -> None:
 def test_a_size_that_is_none_is_not_believed(size: str) -> None:
     data = f"path,size,etag\na.jpg,{size},x\n".encode()
     assert read_list(data, "list.csv", "l")[0] == [ListEntry("a.jpg", None)]
+
+
+ROW = "a size or time in row 2 that cannot be read:"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("modified", ["", "0001-01-01T00:00:00+01:00"], "it is out of range; correct it or"),
+        ("modified", ["", "9999-12-31T23:59:59-14:00"], "it is out of range"),
+        ("size", ["7", "9" * 26], "no file has a size of 26 digits; correct it or leave it empty"),
+        ("size", ["7", "9" * 5000], "no file has a size of 5000 digits"),
+        ("modified", pa.array([None, 10**15], pa.timestamp("ms")), "it is out of range"),
+        ("modified", pa.array([None, -(10**15)], pa.timestamp("s")), "it is out of range"),
+        ("last_modified", pa.array([None, 10**7], pa.date32()), "it is out of range"),
+        ("size", pa.array([None, 2**64 - 1], pa.uint64()), "no file has a size of 20 digits"),
+        ("size", pa.array([1, 10**18], pa.duration("s")), "it is out of range"),
+    ],
+)
+def test_facts_that_cannot_be_true(
+    tmp_path: Path, column: str, values: list[str] | pa.Array, told: str
+) -> None:
+    """They would end a run later, or even each one after it."""
+    names = ["a.jpg", "b.jpg"]
+    table = pa.table({"path": names, "size": [1, 2], "etag": ["x", "y"]})
+    if column == "size":
+        table = table.drop_columns(["size"])
+    table = table.append_column(column, pa.array(values))
+    path = tmp_path / ("list.csv" if isinstance(values, list) else "list.parquet")
+    (write_csv if isinstance(values, list) else pq.write_table)(table, path)
+    with pytest.raises(UsageError, match=f"the list {path.name} has {ROW} {told}"):
+        read_list(path.read_bytes(), path.name, path.name)
+
+
+@pytest.mark.parametrize(
+    ("unit", "zone"), [("us", "Foo/Bar"), ("ms", "Europe/Berlin"), ("ns", None), ("s", "UTC")]
+)
+def test_times_of_any_unit_and_zone(tmp_path: Path, unit: str, zone: str | None) -> None:
+    """Parquet stores them in UTC; the zone, known or not, is only for showing them."""
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    times = pa.array([when], pa.timestamp("s", "UTC")).cast(pa.timestamp(unit, zone))
+    table = pa.table({"path": ["a.jpg"], "size": [1], "etag": ["x"], "modified": times})
+    pq.write_table(table, tmp_path / "l", version="2.6")
+    [entry], _ = read_list((tmp_path / "l").read_bytes(), "list.parquet", "l")
+    assert entry.modified == when
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31T23:59:59.999999Z", "no time"])
+def test_the_first_and_the_last_time(text: str) -> None:
+    data = f"path,size,etag,modified\na.jpg,1,x,{text}\n".encode()
+    assert read_list(data, "list.csv", "l")[0][0].size == 1

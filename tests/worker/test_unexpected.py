@@ -41,10 +41,10 @@ def break_analysis(patch: pytest.MonkeyPatch, widths: set[int]) -> None:
     """Let the disk be full where images of some widths are analysed."""
     analyse = dehaze.analyse
 
-    def without_space(pixels: Any, window: int) -> dehaze.Analysis:
+    def without_space(pixels: Any, window: int, **others: Any) -> dehaze.Analysis:
         if pixels.shape[1] in widths:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return analyse(pixels, window)
+        return analyse(pixels, window, **others)
 
     patch.setattr(dehaze, "analyse", without_space)
 
