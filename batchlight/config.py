@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from batchlight.fingerprint import UNNAMED, Fingerprint
-from batchlight.options import Options
+from batchlight.options import Options, number_or
 
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
@@ -48,28 +48,6 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _number_or(words: tuple[str, ...], least: int, most: int) -> BeforeValidator:
-    """A number, possibly as text from the command line, or one of some words.
-
-    ``least``: 0 is not allowed itself.
-    """
-    choices = ", ".join(f"'{word}'" for word in words)
-    allowed = f"from {least} to {most}" if least else f"above 0 and up to {most}"
-
-    def validate(value: object) -> object:
-        if value in words:
-            return value
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not (least <= number <= most and number):
-            raise ValueError(f"must be {choices} or a number {allowed}")
-        return number
-
-    return BeforeValidator(validate)
-
-
 def _as_batch_size(value: object) -> object:
     """``auto``, or a number, possibly as text from the command line."""
     text = str(value)
@@ -94,11 +72,10 @@ def _as_max_failures(value: object) -> object:
 
 def _as_methods(value: object) -> object:
     value = _as_tuple(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         if not value:
             raise ValueError("must name at least one method")
-        if all(isinstance(name, str) for name in value):
-            return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
+        return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
     return value
 
 
@@ -185,12 +162,12 @@ class JobConfig(Options):
         description="Images per batch; auto: 64, fewer if there are under 2048 images to process.",
     )
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float, _number_or(("batch", "image"), least=1, most=255)
+        Literal["batch", "image"] | float, number_or(("batch", "image"), least=1, most=255)
     ] = Field(
         default="batch",
         description="'batch' (the mean), 'image' (each image's own), or a number from 1 to 255.",
     )
-    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), least=0, most=1)] = Field(
+    omega: Annotated[Literal["auto"] | float, number_or(("auto",), least=0, most=1)] = Field(
         default="auto",
         description="Share of the haze to remove; auto: per image, to reach --target-luminance.",
     )
