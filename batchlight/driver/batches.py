@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
-from batchlight.engine import Engine, Floor, Trials, WorkerDied, call_patiently
+from batchlight.engine import AsyncSharedOrExclusive, Engine, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.fingerprint import Fingerprint
@@ -67,7 +67,7 @@ class BatchRunner:
     engine: Engine
     context: BatchContext
     service: Service | None
-    floor: Floor = field(default_factory=Floor)
+    admission: AsyncSharedOrExclusive = field(default_factory=AsyncSharedOrExclusive)
     _logged: set[str] = field(default_factory=set)
     """Kinds of unexpected exceptions logged so far."""
 
@@ -119,7 +119,7 @@ class BatchRunner:
 
         Raises ``ClusterError`` after more deaths than images can explain.
         """
-        trials = Trials[Input](self.engine, f"batch {batch.number}", self.floor)
+        trials = Trials[Input](self.engine, f"batch {batch.number}", self.admission)
         if death is not None:
             trials.add_death(batch.inputs, death)
         killers: dict[tuple[Input, Method | None], ErrorCode] = {}

@@ -152,7 +152,7 @@ class Dispatcher:
         unnamed = await self._unnamed_of(assignment.chunk)
         failed: WorkerDied | Lost | StorageError | None = None
         try:
-            async with runner.floor.entered(alone=False):
+            async with runner.admission.entered(alone=False):
                 with runner.logging():
                     await runner.engine.follow(
                         AssignedWork,

@@ -88,7 +88,7 @@ def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[Repor
     told = time.monotonic()
     for _ in work.steps(partial(DEADLINE.of, timeout)):
         if time.monotonic() - told >= every_s:
-            with DEADLINE.held():  # Ray blocks until the previous report was received
+            with DEADLINE.paused():  # Ray blocks until the previous report was received
                 yield Report(work.report())
             told = time.monotonic()
 
