@@ -122,37 +122,37 @@ class BatchRunner:
         trials = Trials[Input](self.engine, f"batch {batch.number}", self.admission)
         if death is not None:
             trials.add_death(batch.inputs, death)
-        killers: dict[tuple[Input, Method | None], ErrorCode] = {}
+        fatal_images: dict[tuple[Input, Method | None], ErrorCode] = {}
         parts = 1
         while True:
-            losses = Losses(dict(trials.deaths), killers)
-            alive = [item for item in batch.inputs if (item, None) not in killers]
+            losses = Losses(dict(trials.deaths), fatal_images)
+            alive = [item for item in batch.inputs if (item, None) not in fatal_images]
             call = partial(function, self.context, self.service, batch, *arguments, losses)
             try:
-                # Each rehearsed part stayed within the timeout; the batch gets the time of all.
+                # Each part stayed within the timeout; the batch gets the time of all.
                 return await trials.call(alive, call, timeouts=parts)
             except WorkerDied:
                 if trials.total > 1:  # the first death may have any cause
                     survived = trials.survived
-                    killers |= await self._find_killers(batch, trials, killers)
+                    fatal_images |= await self._find_fatal_images(batch, trials, fatal_images)
                     parts += trials.survived - survived
 
-    async def _find_killers(
+    async def _find_fatal_images(
         self,
         batch: Batch,
         trials: Trials[Input],
         known: Mapping[tuple[Input, Method | None], ErrorCode],
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
-        """Rehearse a batch that has killed workers and find what kills: code by image and method.
+        """Process a batch that has killed workers, and find what kills: code by image and method.
 
         The method is None if reading, decoding or analysing the image kills. Suspects for which no
         time is left get ``error``, so that the next run tries them. Writes nothing.
         """
-        losses = Losses(killers=known)
+        losses = Losses(fatal_images=known)
         kind = kind_of(batch)
-        rehearsal = partial(kind.rehearse, self.context, self.service, batch)
+        processing = partial(kind.process_without_writing, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
-        together = partial(rehearsal, batch.methods, losses)
+        together = partial(processing, batch.methods, losses)
         suspects: list[Input] = []
         groups = [list(batch.inputs)]
         if kind.groups is not None:
@@ -169,7 +169,7 @@ class BatchRunner:
                     found[item, None] = ErrorCode.ERROR
                     break
                 methods = () if method is None else (method,)
-                code = await trials.death_alone(partial(rehearsal, methods, losses), item)
+                code = await trials.death_alone(partial(processing, methods, losses), item)
                 if code is not None:
                     found[item, method] = code
                     if method is None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchlight.config import Method
 from batchlight.errors import UsageError
 from batchlight.host.given_up import begun, this_call
-from batchlight.host.process import seldom_looking_for_cycles
+from batchlight.host.process import relaxed_gc
 from batchlight.output.chunks import PlannedBatch, write_chunk
 from batchlight.output.commit import drop_drafts
 from batchlight.output.layout import BatchRange
@@ -68,7 +68,7 @@ def draft_plans(
         )
 
     try:
-        with seldom_looking_for_cycles():
+        with relaxed_gc():
             for chunk in planner.chunks(runs, draft.first):
                 if len(draft.chunks) == most:
                     yield (ended := plan(planner.counts_so_far, draft.last_key))

@@ -22,7 +22,14 @@ from batchlight.host.process import one_opencv_thread
 from batchlight.output.inputs import Input
 from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
-from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
+from batchlight.report.contact_sheet import (
+    Cell,
+    Comparison,
+    FailedImage,
+    Row,
+    Sheet,
+    ThumbnailMaker,
+)
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_storage
@@ -222,22 +229,22 @@ class _Maker:
     ) -> Row | None:
         """One image with all settings; None if the image itself can no longer be shown."""
 
-        def photograph() -> Photographer:
-            return Photographer(data, self._settings[0].config.max_pixels)
+        def make_thumbnails() -> ThumbnailMaker:
+            return ThumbnailMaker(data, self._settings[0].config.max_pixels)
 
         try:
-            photographer = image.attempt(photograph)
+            thumbnails = image.attempt(make_thumbnails)
         except MemoryError:
-            image.failure, photographer = TOO_LITTLE_MEMORY, None
-        if photographer is None:
+            image.failure, thumbnails = TOO_LITTLE_MEMORY, None
+        if thumbnails is None:
             return None
         self._trials[0].look(image, data)  # a warm-up, or the first setting would seem slower
         cells: list[Cell] = [
-            photographer.cell(trial.enhance(looked.item, data, light))
+            thumbnails.cell(trial.enhance(looked.item, data, light))
             for trial, light in zip(self._trials, lights, strict=True)
         ]
         size = (looked.width, looked.height)
-        return Row(looked.item.path, *size, looked.luminance, photographer.original, cells)
+        return Row(looked.item.path, *size, looked.luminance, thumbnails.original, cells)
 
     def _light(self, setting: Setting, looked: Sequence[_Looked]) -> float | None:
         """The light of all images looked at, as if they were one batch of a run."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from batchlight.errors import ImageError
 from batchlight.images.pixels import Pixels
-from batchlight.report.detail import Part, telling_part
+from batchlight.report.detail import Part, distinguishing_part
 from batchlight.report.pictures import Picture, Room, as_picture, middle, shrunk, upright
 from batchlight.report.rendering import render
 from batchlight.worker.image import Failure
@@ -160,14 +160,14 @@ class Sheet:
         )
 
 
-class Photographer:
+class ThumbnailMaker:
     """Makes shots of one image, all of the same part."""
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         """``data``: the original. Raises ``ImageError`` and ``MemoryError``."""
         self._max_pixels = max_pixels
         pixels = upright(data, max_pixels)
-        self._part = telling_part(pixels, DETAIL_WIDTH, DETAIL_HEIGHT)
+        self._part = distinguishing_part(pixels, DETAIL_WIDTH, DETAIL_HEIGHT)
         self.original = _shot(pixels, self._part)
 
     def cell(self, tried: Tried | Failure) -> Cell:

@@ -35,7 +35,7 @@ class Part:
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
-def telling_part(pixels: Pixels, width: int, height: int) -> Part:
+def distinguishing_part(pixels: Pixels, width: int, height: int) -> Part:
     """The part of this size with the most texture relative to its brightness.
 
     ``pixels``: uint8, gray or colour. Texture is how much neighbouring averages differ in their

@@ -62,7 +62,7 @@ class Room:
         self._left -= len(picture.uri) * 3 // 4
 
 
-class Album:
+class PictureMaker:
     """Makes pictures of recorded images, reading each file once."""
 
     def __init__(

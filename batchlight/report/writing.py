@@ -24,7 +24,7 @@ from batchlight.report.cards import Links
 from batchlight.report.digest import Digest, MethodDigest, RunDigest, digest
 from batchlight.report.ending import Ending
 from batchlight.report.folders import FolderCounts
-from batchlight.report.pictures import Album, Room
+from batchlight.report.pictures import PictureMaker, Room
 from batchlight.report.rendering import render
 from batchlight.report.selections import REASONS, rows_of
 from batchlight.storage import Location, Storage, open_storage
@@ -117,9 +117,11 @@ def _page(
     names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
     pictures = cards.pictures_of(rows) + failures.pictures_of(found)
     links = Links(output)
-    with closing(Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))) as album:
-        failed = failures.failures_of(found, album, links)
-        shown = cards.make_cards(reasons, rows, album, links)
+    with closing(
+        PictureMaker(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))
+    ) as maker:
+        failed = failures.failures_of(found, maker, links)
+        shown = cards.make_cards(reasons, rows, maker, links)
     return render(
         "report.html",
         ["page.css", "report.css"],

@@ -57,7 +57,7 @@ def copy_again(
     return Redone.of(_records(context, batch.number, images), images)
 
 
-def rehearse_copies(
+def process_copies_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -65,7 +65,7 @@ def rehearse_copies(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files; writes nothing; ``Kind.rehearse``."""
+    """Read some files; writes nothing; ``Kind.process_without_writing``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 

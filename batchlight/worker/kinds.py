@@ -35,7 +35,7 @@ class Kind:
     ]
     """Redo some (input path, method) pairs; commits nothing. Uses the recorded light by method, or
     None to recompute it from all images."""
-    rehearse: Callable[
+    process_without_writing: Callable[
         [BatchContext, Service | None, Batch, tuple[Method, ...], Losses, Sequence[Input]], None
     ]
     """Do all that could kill a worker with some images; writes nothing. Without methods, only
@@ -50,11 +50,15 @@ def kind_of(batch: Batch) -> Kind:
     from batchlight.worker import copying, pipeline, shard
 
     if batch.container is not None:
-        functions = shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard
+        functions = shard.shard_in_steps, shard.redo_shard, shard.process_shard_without_writing
         return Kind(*functions, groups=shard.groups_of)
     if batch.copies:
-        return Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
-    return Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
+        return Kind(
+            copying.copies_in_steps, copying.copy_again, copying.process_copies_without_writing
+        )
+    return Kind(
+        pipeline.images_in_steps, pipeline.redo_images, pipeline.process_images_without_writing
+    )
 
 
 def run_batch(

@@ -88,7 +88,7 @@ def redo_images(
     return Redone.of(records, images)
 
 
-def rehearse_images(
+def process_images_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -96,7 +96,7 @@ def rehearse_images(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Process some images, each with its own light; writes nothing; ``Kind.rehearse``."""
+    """Process some images, each with its own light; ``Kind.process_without_writing``."""
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
         result_of(pipeline.work(images, light=None, wait=False))

@@ -99,7 +99,7 @@ def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
         return []
 
 
-def rehearse_shard(
+def process_shard_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -107,7 +107,7 @@ def rehearse_shard(
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Process some images of a container; writes nothing; ``Kind.rehearse``."""
+    """Process some images of a container; writes nothing; ``Kind.process_without_writing``."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):
