@@ -29,8 +29,8 @@ from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone
+from batchlight.worker.handlers import handler_of, run_batch
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.kinds import kind_of, run_batch
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, kind_of(batch).redo, pairs, lights)
+        redone = await self._outlast(batch, handler_of(batch).redo, pairs, lights)
         self.log(redone.unexpected)
         return redone
 
@@ -149,14 +149,14 @@ class BatchRunner:
         time is left get ``error``, so that the next run tries them. Writes nothing.
         """
         losses = Losses(fatal_images=known)
-        kind = kind_of(batch)
-        processing = partial(kind.process_without_writing, self.context, self.service, batch)
+        handler = handler_of(batch)
+        processing = partial(handler.process_without_writing, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
         together = partial(processing, batch.methods, losses)
         suspects: list[Input] = []
         groups = [list(batch.inputs)]
-        if kind.groups is not None:
-            groups = await call_patiently(self.engine, kind.groups, self.context, batch)
+        if handler.groups is not None:
+            groups = await call_patiently(self.engine, handler.groups, self.context, batch)
         for group in groups:
             alive = [item for item in group if (item, None) not in known]
             if len(groups) == 1 or (alive and await trials.dies(together, alive)):

@@ -100,8 +100,8 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
     planner = Planner(config, fingerprints, inputs.passed_over, rest_of=rest_of)
     sample = RandomSample()
     containers: list[Input] = []
-    runs = planner.runs(inputs.images(), earlier_rows(storage, state))
-    for item in _todo(planner.chunks(runs, first=0)):
+    stretches = planner.stretches(inputs.images(), earlier_rows(storage, state))
+    for item in _todo(planner.chunks(stretches, first=0)):
         if item.container:
             containers.append(item)
         elif not item.is_other:

@@ -25,10 +25,10 @@ from batchlight.planning.listing import InputSet, open_inputs
 from batchlight.report.contact_sheet import (
     Cell,
     Comparison,
-    FailedImage,
     Row,
     Sheet,
     ThumbnailMaker,
+    UnreadableImage,
 )
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
@@ -54,7 +54,7 @@ class Preview:
 
     page: str
     shown: int
-    failed: Sequence[FailedImage]
+    failed: Sequence[UnreadableImage]
     settings: Sequence[Comparison]
 
 
@@ -127,7 +127,7 @@ class _Maker:
         """The whole sheet. Raises ``UsageError`` if there are no images."""
         self._on_step("listing")
         given, is_all = self._inputs.first_images(FILES_AT_MOST)
-        failed: list[FailedImage] = []
+        failed: list[UnreadableImage] = []
         containers = [item for item in given if item.container]
         listed = [item for item in given if not item.container]
         listed += self._inside(containers[:CONTAINERS_AT_MOST], failed)
@@ -157,7 +157,7 @@ class _Maker:
             failed,
         )
 
-    def _inside(self, containers: Sequence[Input], failed: list[FailedImage]) -> list[Input]:
+    def _inside(self, containers: Sequence[Input], failed: list[UnreadableImage]) -> list[Input]:
         """The first images of some containers."""
         found: list[Input] = []
         opened, patterns = self._opened, self._inputs.patterns
@@ -178,7 +178,7 @@ class _Maker:
                 failed.append(_failed(item, image.failure))
         return found
 
-    def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
+    def _look(self, sample: Sequence[Input], failed: list[UnreadableImage]) -> list[_Looked]:
         """Decode the sample, in listing order."""
         by_window = {
             _light_window(setting): trial
@@ -207,7 +207,7 @@ class _Maker:
         self,
         chosen: Sequence[_Looked],
         lights: Sequence[float | None],
-        failed: list[FailedImage],
+        failed: list[UnreadableImage],
     ) -> list[Row]:
         rows = []
         for trial in self._trials:
@@ -300,8 +300,8 @@ def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:
     return [ordered[round(i * (len(ordered) - 1) / (images - 1))] for i in range(images)]
 
 
-def _failed(item: Input, failure: Failure) -> FailedImage:
-    return FailedImage(item.path, failure.code, failure.message)
+def _failed(item: Input, failure: Failure) -> UnreadableImage:
+    return UnreadableImage(item.path, failure.code, failure.message)
 
 
 def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:

@@ -198,7 +198,7 @@ class _Run:
         planner = Planner(config, self.fingerprints, met, since, rest_of)
         where = self.inputs, self.output, self.storage, self.state
         listing = listed_and_compared(planner, *where, way, self._started_engine)
-        found = planner, listing.runs, str(self.inputs.root)
+        found = planner, listing.stretches, str(self.inputs.root)
         drafts = draft_plans(self.storage, self.state, *found, way.growth)
         self.counts, plan = PlanCounts(), None
         with closing(listing), closing(each_while_the_next_is_drafted(drafts)) as plans:

@@ -68,7 +68,7 @@ class Card:
         return [state for state in self.states if not state.picture.uri]
 
 
-class Links:
+class FileLinks:
     """Links from the report to the files that it shows."""
 
     def __init__(self, output: Location) -> None:
@@ -89,7 +89,7 @@ def make_cards(
     reasons: Mapping[str, Sequence[str]],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     maker: PictureMaker,
-    links: Links,
+    links: FileLinks,
 ) -> Sequence[Card]:
     """``reasons`` and ``rows``: for each image."""
     return [_card(name, why, rows[name], maker, links) for name, why in reasons.items()]
@@ -105,7 +105,7 @@ def _card(
     reasons: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     maker: PictureMaker,
-    links: Links,
+    links: FileLinks,
 ) -> Card:
     first = rows[0]
     before = State(

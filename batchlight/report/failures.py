@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlight.errors import ErrorCode
-from batchlight.report.cards import Links
+from batchlight.report.cards import FileLinks
 from batchlight.report.digest import Digest, FailedImage
 from batchlight.report.meanings import meaning, what_next
 from batchlight.report.pictures import Picture, PictureMaker
@@ -64,7 +64,7 @@ class Failures:
         return "\n".join(dict.fromkeys(escape_controls(image.name) for image in self.images))
 
 
-def failures_of(found: Digest, maker: PictureMaker, links: Links) -> Sequence[Failures]:
+def failures_of(found: Digest, maker: PictureMaker, links: FileLinks) -> Sequence[Failures]:
     """By code, the most frequent first."""
     counts = sorted(found.tally.failed_by_code, key=lambda item: (-item[1], item[0]))
     several = len(found.methods) > 1
@@ -89,7 +89,7 @@ def _of_code(
     listed: Sequence[FailedImage],
     several: bool,
     maker: PictureMaker,
-    links: Links,
+    links: FileLinks,
 ) -> Failures:
     same: dict[tuple[str, str], list[FailedImage]] = {}
     for image in listed:

@@ -20,11 +20,11 @@ from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
 from batchlight.report import cards, charts, failures
-from batchlight.report.cards import Links
+from batchlight.report.cards import FileLinks
 from batchlight.report.digest import Digest, MethodDigest, RunDigest, digest
 from batchlight.report.ending import Ending
 from batchlight.report.folders import FolderCounts
-from batchlight.report.pictures import PictureMaker, Room
+from batchlight.report.pictures import ByteBudget, PictureMaker
 from batchlight.report.rendering import render
 from batchlight.report.selections import REASONS, rows_of
 from batchlight.storage import Location, Storage, open_storage
@@ -116,9 +116,9 @@ def _page(
         rows = rows_of(storage, state.record_files, list(reasons))
     names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
     pictures = cards.pictures_of(rows) + failures.pictures_of(found)
-    links = Links(output)
+    links = FileLinks(output)
     with closing(
-        PictureMaker(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))
+        PictureMaker(storage, state, data_set, ByteBudget(PICTURES_BYTES - names, pictures))
     ) as maker:
         failed = failures.failures_of(found, maker, links)
         shown = cards.make_cards(reasons, rows, maker, links)

@@ -22,7 +22,7 @@ location.py  URIs, split literally: '#', '%', '?' and spaces are ordinary charac
 from __future__ import annotations
 
 from batchlight.storage.base import FileInfo, Storage
-from batchlight.storage.folders import Links
+from batchlight.storage.folders import LinkPolicy
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.location import Location
 from batchlight.storage.objects import ObjectStorage
@@ -57,4 +57,4 @@ def open_source(location: Location, follow_links: bool = False) -> Storage:
     """
     if location.remote:
         return ObjectStorage(location)
-    return LocalStorage(location, Links.FOLLOWED if follow_links else Links.INSIDE)
+    return LocalStorage(location, LinkPolicy.FOLLOWED if follow_links else LinkPolicy.INSIDE)

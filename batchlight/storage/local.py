@@ -26,7 +26,7 @@ from batchlight.storage.base import (
     NoFileError,
 )
 from batchlight.storage.folders import (
-    Links,
+    LinkPolicy,
     missing_folders,
     open_file,
     open_inside,
@@ -63,7 +63,7 @@ class LocalStorage:
     """Files below a local directory, which is created with the first file."""
 
     def __init__(
-        self, location: Location, links: Links = Links.REFUSED, readers: int = EVERYONE
+        self, location: Location, links: LinkPolicy = LinkPolicy.REFUSED, readers: int = EVERYONE
     ) -> None:
         """``readers``: the permission bits of the root if it has to be created."""
         self.root = location.path
@@ -255,9 +255,9 @@ class LocalStorage:
     def _reached(self, path: str) -> Iterator[tuple[str, int | None]]:
         """The name of a file, and the folder that the name is relative to."""
         absolute = self._absolute(path)
-        if self._links is Links.FOLLOWED:
+        if self._links is LinkPolicy.FOLLOWED:
             yield absolute, None
-        elif self._links is Links.INSIDE:
+        elif self._links is LinkPolicy.INSIDE:
             with reached_inside(self.root, path) as reached:
                 yield reached
         else:
@@ -268,7 +268,7 @@ class LocalStorage:
     @contextmanager
     def _listed(self, folder: str) -> Iterator[int | str]:
         """A folder in the form that ``os.scandir`` takes."""
-        if self._links is not Links.REFUSED:
+        if self._links is not LinkPolicy.REFUSED:
             yield self._absolute(folder)
             return
         with opened_folder(self.root, folder, listed=True) as descriptor:
@@ -276,16 +276,16 @@ class LocalStorage:
 
     def _may_be_file(self, entry: os.DirEntry[str]) -> bool:
         """Whether it is a file, or a link, which is rejected on use."""
-        if self._links is not Links.REFUSED:
+        if self._links is not LinkPolicy.REFUSED:
             return entry.is_file()
         return entry.is_symlink() or entry.is_file(follow_symlinks=False)
 
     def _open(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK  # does not wait for the writer of a pipe
         absolute = self._absolute(path)
-        if self._links is Links.FOLLOWED:
+        if self._links is LinkPolicy.FOLLOWED:
             return os.open(absolute, flags | os.O_CLOEXEC)
-        if self._links is Links.INSIDE:
+        if self._links is LinkPolicy.INSIDE:
             return open_inside(self.root, path, flags)
         parent, _, name = path.rpartition("/")
         with opened_folder(self.root, parent) as folder:

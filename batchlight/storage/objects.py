@@ -31,7 +31,7 @@ from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.pacing import PACE
-from batchlight.storage.ranges import KeyRange, Part, part_of
+from batchlight.storage.ranges import KeyRange, ListingPart, part_of
 from batchlight.storage.readers import EVERYONE
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
@@ -115,7 +115,7 @@ class ObjectStorage:
         """Whether the store is known to list in the order of UTF-8 bytes."""
         return lists_in_order(self.location)
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """See ``ListsParts``."""
         pages = Pages(self._store, self.location, after=within.after)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)

@@ -38,7 +38,7 @@ class KeyRange:
 
 
 @dataclass(frozen=True)
-class Part:
+class ListingPart:
     """The result of one request for a part of a listing."""
 
     files: list[FileInfo] = field(default_factory=list)
@@ -62,7 +62,7 @@ class ListsParts(Protocol):
     def in_order(self) -> bool:
         """Whether it is: only if known to list in the order of UTF-8 bytes."""
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """List a range, or nearly the first ``at_most`` keys of it.
 
         Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
@@ -75,7 +75,7 @@ def part_of(
     within: KeyRange,
     at_most: int,
     is_folder_mark: Callable[[FileInfo], bool],
-) -> Part:
+) -> ListingPart:
     """List a range from the pages of a store, the first of which begins after ``within.after``."""
     found: list[FileInfo] = []
     for info in _each(next_page, within.after):
@@ -112,7 +112,7 @@ def _part(
     listed: KeyRange,
     rest: KeyRange | None,
     is_folder_mark: Callable[[FileInfo], bool],
-) -> Part:
+) -> ListingPart:
     shown = [f for f in found if "/." not in f"/{f.path}"]
     empty = [f for f in shown if not f.size]
     marks = set[str]()
@@ -122,7 +122,7 @@ def _part(
             marks = {file.path for file, is_mark in found_marks if is_mark}
     files = [f for f in shown if f.path not in marks]
     first, last = (found[0].path, found[-1].path) if found else ("", "")
-    return Part(files, first, last, len(found), listed, rest)
+    return ListingPart(files, first, last, len(found), listed, rest)
 
 
 def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:

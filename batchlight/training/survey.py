@@ -13,7 +13,7 @@ import numpy as np
 
 from batchlight.images.measures import measure
 from batchlight.images.pixels import LUMINANCE, Pixels, in_colour
-from batchlight.training.folders import NoScoreError, Room, Side, in_order, pairs_of
+from batchlight.training.folders import NoScoreError, PixelBudget, Side, in_order, pairs_of
 from batchlight.worker.steps import DARKER_BY
 
 MUCH_CLIPPED = 0.03
@@ -85,12 +85,12 @@ def survey(
     theirs = None if inputs is None else Side.open("input", "--input", inputs)
     originals = pairs_of(ours.files, theirs.files) if theirs is not None else {}
 
-    def measured(path: str, room: Room) -> Measurement:
+    def measured(path: str, budget: PixelBudget) -> Measurement:
         try:
             before = None
             if theirs is not None and path in originals:
-                before = measure(_pixels(theirs, originals[path], room))[0]
-            pixels = _pixels(ours, path, room)
+                before = measure(_pixels(theirs, originals[path], budget))[0]
+            pixels = _pixels(ours, path, budget)
             brightness, clipped = measure(pixels)
             return Measurement(path, brightness, before, clipped, noise_of(pixels))
         except NoScoreError as reason:
@@ -138,9 +138,9 @@ def noise_of(pixels: Pixels) -> float:
     return float(levels * 255 / np.iinfo(pixels.dtype).max)
 
 
-def _pixels(side: Side, path: str, room: Room) -> Pixels:
+def _pixels(side: Side, path: str, budget: PixelBudget) -> Pixels:
     data, header = side.read(path)
-    with room.taken(header.width * header.height):
+    with budget.taken(header.width * header.height):
         return side.decode(data, header)
 
 

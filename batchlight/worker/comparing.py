@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from batchlight.errors import ImageError, counted
 from batchlight.host.given_up import this_call
-from batchlight.images.container_names import is_parquet_name, kind_of
+from batchlight.images.container_names import container_kind, is_parquet_name
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
@@ -184,7 +184,7 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
 
 def _what_differs(reader: Reader, container: Container) -> str:
     words = "its sha256 differs from the recorded one"
-    kind = kind_of(container.path)
+    kind = container_kind(container.path)
     if kind == "tar.gz":  # the images are inside the compressed stream
         return words
     try:

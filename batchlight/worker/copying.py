@@ -35,7 +35,7 @@ PIECE_BYTES = 8 * 2**20
 def copies_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Copy all files of a batch and commit it; ``Kind.in_steps``."""
+    """Copy all files of a batch and commit it; ``BatchHandler.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -51,7 +51,7 @@ def copy_again(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Copy some files of a batch again; commits nothing; ``Kind.redo``."""
+    """Copy some files of a batch again; commits nothing; ``BatchHandler.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
     return Redone.of(_records(context, batch.number, images), images)
@@ -65,7 +65,7 @@ def process_copies_without_writing(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files; writes nothing; ``Kind.process_without_writing``."""
+    """Read some files; ``BatchHandler.process_without_writing``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 

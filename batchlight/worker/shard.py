@@ -57,7 +57,7 @@ since a container has its own budgets."""
 def shard_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Process a container and commit it; ``Kind.in_steps``."""
+    """Process a container and commit it; ``BatchHandler.in_steps``."""
     work = _rewritten(context, service, batch, batch.methods, losses, watch)
     table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
@@ -76,7 +76,7 @@ def redo_shard(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Write a container again, with some methods; commits nothing; ``Kind.redo``.
+    """Write a container again, with some methods; commits nothing; ``BatchHandler.redo``.
 
     ``lights`` are ignored and recomputed from its own images.
     """
@@ -107,7 +107,7 @@ def process_shard_without_writing(
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Process some images of a container; writes nothing; ``Kind.process_without_writing``."""
+    """Process some images of a container; ``BatchHandler.process_without_writing``."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchlight.config import Method
 from batchlight.errors import ImageError, brief
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import container_kind
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards import indices
@@ -112,7 +112,7 @@ def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) 
     command = indices.command_of(sidecar.path, index)
     reason = "it contains offsets into a container" if command else UNKNOWN_INDEX
     refused = Refused(sidecar.path, reason, command)
-    if container is None or kind_of(container) != "tar":
+    if container is None or container_kind(container) != "tar":
         return refused
     try:
         with closing(steps.input.open_reader(container)) as reader:
