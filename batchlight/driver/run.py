@@ -95,7 +95,7 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
         ray_address(config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
-    storage = open_storage(output, inputs.readers(output))
+    storage = open_storage(output, inputs.permissions(output))
     storage.check(writable=True)
     with paced(config.requests_per_second), Lock(storage, str(output), new_run_id()) as lock:
         return _Run(config, weights, inputs, output, storage, lock, on_progress).to_the_end()

@@ -91,12 +91,12 @@ class InputSet:
         images = (file for file in storage.walk() if _is_input_name(file.path))
         return not is_output(storage) and any(images)
 
-    def readers(self, output: Location) -> int:
+    def permissions(self, output: Location) -> int:
         """Who may read the data set as a whole, as permission bits of an output of it."""
         if output.remote or self.root.remote:
             return EVERYONE
         name = "" if self.data_set.is_folder else self.given.name
-        return open_source(self.root).readers(name, output.path)
+        return open_source(self.root).permissions(name, output.path)
 
     def images(self, soon: bool = False) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory.

@@ -15,7 +15,7 @@ from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT, state_trouble
 from batchlight.output.moving import read_whole
-from batchlight.output.recordfiles import readers_of_records
+from batchlight.output.recordfiles import permissions_of_records
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
@@ -93,12 +93,12 @@ def write_report(
     ending = Ending(summary) if summary else None
 
     def read(state: OutputState) -> tuple[str, int]:
-        readers = readers_of_records(storage, state.record_files)
-        return _page(storage, output, state, data_set, ending), readers
+        permissions = permissions_of_records(storage, state.record_files)
+        return _page(storage, output, state, data_set, ending), permissions
 
-    page, readers = read_whole(storage, read)
+    page, permissions = read_whole(storage, read)
     with state_trouble(REPORT):
-        storage.write(REPORT, page.encode(), readers)
+        storage.write(REPORT, page.encode(), permissions)
     return str(output.joined(REPORT))
 
 

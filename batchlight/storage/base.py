@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from batchlight.errors import StorageError
-from batchlight.storage.readers import EVERYONE
+from batchlight.storage.permissions import EVERYONE
 
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that contains it is an output and cannot be an input."""
@@ -168,14 +168,14 @@ class Storage(Protocol):
         """A file to be read in pieces. Raises what ``read`` raises."""
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> Writer:
         """A file to be written in pieces, replacing what is there once it is whole.
 
-        ``readers`` and ``modified``: see ``write``.
+        ``permissions`` and ``modified``: see ``write``.
         """
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         """Who may read a file, as permission bits for a local file below the folder ``beside``.
 
         By default, that folder is the root. Those of everyone where there are no such bits, or no
@@ -183,15 +183,15 @@ class Storage(Protocol):
         """
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all.
 
-        ``readers``: the most permission bits that a local file gets. ``modified``: the modification
-        time of a local file; now by default. Object stores know only their own time.
+        ``permissions``: the most permission bits that a local file gets. ``modified``: the
+        modification time of a local file; now by default. Object stores know only their own time.
         """
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
         """Like ``write``, but only if there is no such file yet; returns whether it was created.
 
         An existing file with exactly this content may count as created: the answer to an

@@ -48,8 +48,8 @@ from batchlight.storage.local_trouble import (
     storage_trouble,
 )
 from batchlight.storage.location import Location
+from batchlight.storage.permissions import EVERYONE, permissions_of
 from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
-from batchlight.storage.readers import EVERYONE, readers_of
 from batchlight.storage.streams import LocalReader, LocalWriter
 from batchlight.storage.walking import time_of, walk
 
@@ -63,11 +63,14 @@ class LocalStorage:
     """Files below a local directory, which is created with the first file."""
 
     def __init__(
-        self, location: Location, links: LinkPolicy = LinkPolicy.REFUSED, readers: int = EVERYONE
+        self,
+        location: Location,
+        links: LinkPolicy = LinkPolicy.REFUSED,
+        permissions: int = EVERYONE,
     ) -> None:
-        """``readers``: the permission bits of the root if it has to be created."""
+        """``permissions``: the permission bits of the root if it has to be created."""
         self.root = location.path
-        self._readers = readers
+        self._permissions = permissions
         self._links = links
         self._changed_folders: set[str] = set()
         """Folders whose changes a power cut may still undo."""
@@ -81,7 +84,7 @@ class LocalStorage:
             self._made = missing_folders(self.root)
             with (
                 storage_trouble(f"cannot write to {self.root}"),
-                opened_folder(self.root, TEMPORARY, make=self._readers),
+                opened_folder(self.root, TEMPORARY, make=self._permissions),
             ):
                 pass
             return
@@ -188,26 +191,28 @@ class LocalStorage:
             return reader.read_at(start, size)
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> LocalWriter:
         target = self._absolute(path)
         self._note_change(path.rpartition("/")[0])
         trouble = partial(storage_trouble, f"cannot write {target}", refused=NAME_TROUBLE)
-        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), modified, trouble)
+        return LocalWriter(
+            self.root, TEMPORARY, path, (self._permissions, permissions), modified, trouble
+        )
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         with suppress(OSError):
-            return readers_of(self._absolute(path), beside or self.root)
+            return permissions_of(self._absolute(path), beside or self.root)
         return EVERYONE
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
-        with self._draft(path, data, readers, modified) as draft:
+        with self._draft(path, data, permissions, modified) as draft:
             draft.replace()
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
-        with self._draft(path, data, readers) as draft:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
+        with self._draft(path, data, permissions) as draft:
             return draft.create()
 
     def delete(self, path: str) -> None:
@@ -293,16 +298,16 @@ class LocalStorage:
 
     @contextmanager
     def _draft(
-        self, path: str, data: bytes, readers: int, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int, modified: datetime | None = None
     ) -> Iterator[Draft]:
         """``data`` in a temporary file, flushed to disk, ready to be moved to its path."""
         target = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
             storage_trouble(f"cannot write {target}", refused=NAME_TROUBLE),
-            opened_folder(self.root, TEMPORARY, make=self._readers) as temporaries,
-            temporary_file(temporaries, data, readers, modified) as temporary,
-            opened_folder(self.root, parent, make=self._readers) as folder,
+            opened_folder(self.root, TEMPORARY, make=self._permissions) as temporaries,
+            temporary_file(temporaries, data, permissions, modified) as temporary,
+            opened_folder(self.root, parent, make=self._permissions) as folder,
         ):
             yield Draft(data, temporary, temporaries, name, folder, path)
         self._note_change(parent)

@@ -31,8 +31,8 @@ from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.pacing import PACE
+from batchlight.storage.permissions import EVERYONE
 from batchlight.storage.ranges import KeyRange, ListingPart, part_of
-from batchlight.storage.readers import EVERYONE
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class ObjectStorage:
         return BlockReader(info.size or 0, asked)
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> UploadWriter:
         options: dict[str, Any] = {"use_multipart": True, "max_concurrency": 1}
 
@@ -218,15 +218,15 @@ class ObjectStorage:
 
         return UploadWriter(upload)
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         return EVERYONE
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
         self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
         try:
             self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:

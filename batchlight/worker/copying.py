@@ -103,7 +103,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
     storage, below = place_of(image.input, steps.input, steps.opened)
     if image.input.defect is not None:
         raise ImageError(ErrorCode.UNSUPPORTED, image.input.defect)
-    image.readers = steps.readers_of(image.input)
+    image.permissions = steps.permissions_of(image.input)
     with of_one_size(), ExitStack() as exits:
         with of_one_input():
             reader = storage.open_reader(below)
@@ -137,6 +137,6 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
 def _opened(steps: Steps, image: Image, method: Method, exits: ExitStack) -> Writer:
     path = output_path(method, image.input.path, "same")
     with of_one_output():
-        writer = steps.output.open_writer(path, image.readers, image.input.modified)
+        writer = steps.output.open_writer(path, image.permissions, image.input.modified)
     exits.callback(writer.abort)
     return writer

@@ -115,7 +115,7 @@ class Image:
     methods: tuple[Method, ...]
     """Methods to apply; if empty, the image is only analysed."""
     deaths: int = 0
-    readers: int = EVERYONE
+    permissions: int = EVERYONE
     """Who may read it, as permission bits for a file that must not have more readers."""
     read_bytes: int = 0
     """Bytes read of its file; counted twice if it was read twice."""

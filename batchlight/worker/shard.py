@@ -64,7 +64,7 @@ def shard_in_steps(
     if unexpected and pc.all(failed).as_py():
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, table, steps.readers)
+    rows = write_part(steps.output, batch.number, table, steps.permissions)
     return BatchResult.of(rows, unexpected, steps.read_bytes)
 
 
@@ -84,7 +84,7 @@ def redo_shard(
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
     work = _rewritten(context, service, batch, methods, losses, unwatched)
     table, unexpected, steps = result_of(work)
-    return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.readers)
+    return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.permissions)
 
 
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
@@ -172,7 +172,7 @@ class _Shard:
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
                 with of_one_output():
-                    writer = self.steps.output.open_writer(path, self.steps.readers)
+                    writer = self.steps.output.open_writer(path, self.steps.permissions)
                 exits.callback(writer.abort)
                 rewriter = contents.rewriter(writer)
                 exits.callback(rewriter.close)

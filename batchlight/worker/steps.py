@@ -197,7 +197,7 @@ class Steps(ImageSteps):
     def read(self, image: Image) -> bytes:
         """The image's bytes; also notes who may read them. Raises ``ImageError``."""
         data = super().read(image)
-        image.readers = self.readers_of(image.input)
+        image.permissions = self.permissions_of(image.input)
         return data
 
     @property
@@ -205,12 +205,12 @@ class Steps(ImageSteps):
         """Whether it is worth reading images in threads before their turn."""
         return True
 
-    def readers_of(self, item: Input) -> int:
+    def permissions_of(self, item: Input) -> int:
         """Who may read the file of an image, as permission bits for its output."""
         if self.context.output.remote:
             return EVERYONE
         storage, path = place_of(item, self.input, self.opened)
-        return storage.readers(path, self.context.output.path)
+        return storage.permissions(path, self.context.output.path)
 
     def begin(self, image: Image, decoded: Decoded) -> Pixels:
         """The network's input for an image."""
@@ -246,7 +246,7 @@ class Steps(ImageSteps):
         """Store an output; a copy keeps its input's time. Raises as ``Storage.write``."""
         is_copy = image.results[method].columns["output_sha256"] == image.facts["input_sha256"]
         modified = image.input.modified if is_copy else None
-        self.output.write(path, data, image.readers, modified)
+        self.output.write(path, data, image.permissions, modified)
 
 
 def as_record(
