@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.errors import UsageError
-from batchlight.host.given_up import begun, this_call
+from batchlight.host.abandoned import begun, this_call
 from batchlight.host.process import relaxed_gc
 from batchlight.output.chunks import PlannedBatch, write_chunk
 from batchlight.output.commit import drop_drafts

@@ -53,7 +53,7 @@ from batchlight.errors import (
     counted,
 )
 from batchlight.fingerprint import Fingerprint
-from batchlight.host.given_up import TooLongError, call_in_thread
+from batchlight.host.abandoned import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import (
     Move,
@@ -72,7 +72,7 @@ from batchlight.output.summary import Summary, package_versions
 from batchlight.planning.listing import InputSet
 from batchlight.planning.planner import Planner
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 from batchlight.storage.pacing import paced
 from batchlight.worker.context import BatchContext
 
@@ -163,7 +163,7 @@ class _Run:
     def _do_all(self) -> None:
         finished = False
         for way in ways_to_list(self.inputs, self.config):
-            with suppress(ListedLateError):  # the next way is surer
+            with suppress(OutOfOrderError):  # the next way is surer
                 finished = self._finish_stored_plan(way) or finished
                 if not self.stopped_early:  # a finished plan has already overwritten everything
                     self._plan_and_do(self.config.overwrite and not finished, way)

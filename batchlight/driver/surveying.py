@@ -29,7 +29,7 @@ from batchlight.planning.listing import InputSet
 from batchlight.planning.planner import Planner
 from batchlight.planning.survey import Found, PartSurvey
 from batchlight.storage import KeyRange, ListsParts, Location, Storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def ways_to_list(inputs: InputSet, config: JobConfig) -> list[ListingWay]:
 class Listing:
     """What there is to do, as it is found; to be closed by whoever needs no more of it.
 
-    ``stretches`` raises as ``Comparison.stretches`` does, and ``ListedLateError`` if the data set
+    ``stretches`` raises as ``Comparison.stretches`` does, and ``OutOfOrderError`` if the data set
     cannot be listed this way.
     """
 
@@ -107,7 +107,7 @@ def _joined(parts: _Parts, planner: Planner, inputs: InputSet) -> Iterator[Stret
     edges = Edges()
     for found in parts.in_order():
         if found is None or not edges.include(found.edges):
-            raise ListedLateError(str(inputs.given))
+            raise OutOfOrderError(str(inputs.given))
         planner.findings.add(found.findings)
         inputs.passed_over.include(found.passed_over)
         inputs.patterns.note_used(found.patterns_used)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.config import Method
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.output.layout import (
     BatchRange,
     chunk_folder,

@@ -10,7 +10,7 @@ from itertools import islice
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError, counted
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.images.container_names import (
     is_container_name,
     is_parquet_name,

@@ -22,7 +22,7 @@ from batchlight.planning.cutting import Stretch
 from batchlight.planning.listing import InputSet
 from batchlight.planning.passed_over import PassedOver
 from batchlight.storage import KeyRange, ListsParts, Location, open_storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 from batchlight.storage.patterns import Patterns
 from batchlight.worker.places import refuse_unshared
 
@@ -86,7 +86,7 @@ class PartSurvey:
         assert isinstance(source, ListsParts)
         try:
             part = source.part(within, at_most)
-        except ListedLateError:
+        except OutOfOrderError:
             return None
         images = list(inputs.images_among(part.files))
         if any(image.container for image in images):

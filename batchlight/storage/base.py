@@ -33,7 +33,7 @@ def escape_controls(name: str) -> str:
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
 
 
-class ListedLateError(Exception):
+class OutOfOrderError(Exception):
     """A streaming listing met a key that sorts before one already yielded.
 
     Names with control characters are escaped, and so may sort elsewhere.
@@ -48,7 +48,7 @@ class FileRefusedError(OSError):
     """
 
 
-class NoFileError(FileNotFoundError):
+class NotAFileError(FileNotFoundError):
     """The path exists but is not a regular file, e.g. a folder."""
 
 
@@ -137,7 +137,7 @@ class Storage(Protocol):
         Left out: hidden names (any part starting with a dot), and what is in folders that hold
         ``_batchlight`` with files in it, which are outputs of runs. ``at_most``: this many files
         are enough, so a store need not list more. ``soon``: yield files before the listing has
-        ended, where the store lists in order; this raises ``ListedLateError``, very rarely.
+        ended, where the store lists in order; this raises ``OutOfOrderError``, very rarely.
         """
 
     def names(self, folder: str) -> list[str]:

@@ -23,7 +23,7 @@ from batchlight.storage.base import (
     INTERNAL,
     FileInfo,
     FileRefusedError,
-    NoFileError,
+    NotAFileError,
 )
 from batchlight.storage.folders import (
     LinkPolicy,
@@ -43,7 +43,7 @@ from batchlight.storage.local_trouble import (
     NO_FILE,
     TOO_LONG,
     folder_denied,
-    is_bad_sector,
+    is_io_error,
     one_file_of,
     storage_trouble,
 )
@@ -153,7 +153,7 @@ class LocalStorage:
         try:
             return self._read(path)
         except FileRefusedError as error:
-            if not is_bad_sector(error):
+            if not is_io_error(error):
                 raise
             # A network disk may have recovered a moment later.
             time.sleep(LOOK_AGAIN_AFTER_S)
@@ -163,7 +163,7 @@ class LocalStorage:
         absolute = self._absolute(path)
         with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NotAFileError(errno.ENOENT, "it is not a regular file", absolute)
             return file.read()
 
     @contextmanager
@@ -183,7 +183,7 @@ class LocalStorage:
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NotAFileError(errno.ENOENT, "it is not a regular file", absolute)
             return LocalReader(descriptor, reading)
 
     def read_part(self, path: str, start: int, size: int) -> bytes:

@@ -24,9 +24,9 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 
 from batchlight.errors import StorageError
-from batchlight.host.given_up import call_in_thread
+from batchlight.host.abandoned import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import ChangedError, FileInfo, FileRefusedError, ListedLateError
+from batchlight.storage.base import ChangedError, FileInfo, FileRefusedError, OutOfOrderError
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
@@ -122,7 +122,7 @@ class ObjectStorage:
         try:
             return part_of(next_page, within, at_most, self._is_folder_mark)
         except (OddNameError, FileRefusedError) as error:
-            raise ListedLateError(str(error)) from error
+            raise OutOfOrderError(str(error)) from error
 
     def folders(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))

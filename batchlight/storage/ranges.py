@@ -1,7 +1,7 @@
 """Parts of a listing, each of which can be listed by itself, in any process.
 
 Only for stores that list in the order of UTF-8 bytes, and only if all names are plain: any other
-listing is refused (``ListedLateError``), and has to be made as a whole.
+listing is refused (``OutOfOrderError``), and has to be made as a whole.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Protocol, runtime_checkable
 
-from batchlight.host.given_up import Pool
-from batchlight.storage.base import INTERNAL, FileInfo, ListedLateError, escape_controls
+from batchlight.host.abandoned import Pool
+from batchlight.storage.base import INTERNAL, FileInfo, OutOfOrderError, escape_controls
 
 REQUESTS_AT_ONCE = 16
 CUT_AMONG = 1000
@@ -65,7 +65,7 @@ class ListsParts(Protocol):
     def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """List a range, or nearly the first ``at_most`` keys of it.
 
-        Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
+        Raises ``OutOfOrderError`` for what has to be listed as a whole: keys out of order, keys
         with control characters, folders that are the output of a run.
         """
 
@@ -100,10 +100,10 @@ def _each(next_page: Callable[[], Sequence[FileInfo]], last: str) -> Iterator[Fi
             if info.path <= last and not info.size and f"{info.path}/" > last:
                 continue  # the mark of a folder, without the slash at the end of its key
             if info.path <= last or escape_controls(info.path) != info.path:
-                raise ListedLateError(info.path)
+                raise OutOfOrderError(info.path)
             last = info.path
             if INTERNAL in last and INTERNAL in last.split("/"):
-                raise ListedLateError(last)
+                raise OutOfOrderError(last)
             yield info
 
 
@@ -130,7 +130,7 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
 
     Best between names that cannot share a stem, however they continue. The key is what both share
     plus one letter, so that the records of files that are gone stay with those of their neighbours.
-    Raises ``ListedLateError`` if there is no such place.
+    Raises ``OutOfOrderError`` if there is no such place.
     """
     second_best: tuple[int, str] | None = None
     for end in range(len(found) - 1, max(0, len(found) - CUT_AMONG), -1):
@@ -143,7 +143,7 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
         if second_best is None and not after.startswith(before.rpartition(".")[0] + "."):
             second_best = end, up_to
     if second_best is None:
-        raise ListedLateError(found[-1].path)
+        raise OutOfOrderError(found[-1].path)
     return second_best
 
 

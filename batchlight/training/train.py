@@ -230,7 +230,7 @@ def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], Non
 
 def _prepare(config: TrainConfig) -> Training:
     from batchlight.absgn.recipe import Recipe, phases_of
-    from batchlight.absgn.start import noted
+    from batchlight.absgn.start import to_metadata
 
     if config.time_limit is not None and "epochs" in config.model_fields_set:
         raise UsageError("--time-limit and --epochs cannot be combined; give one of them")
@@ -255,7 +255,7 @@ def _prepare(config: TrainConfig) -> Training:
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
         "pairs": hashlib.sha256(names.encode()).hexdigest(),
         "started from": hashlib.sha256(weights).hexdigest() if weights else "random weights",
-        **noted(start),
+        **to_metadata(start),
     }
     if clean:
         about["clean"] = hashlib.sha256(json.dumps(clean).encode()).hexdigest()

@@ -14,7 +14,7 @@ from functools import partial
 from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.images.names import output_path
 from batchlight.output.inputs import Batch, Input, place_of
 from batchlight.output.records import Record, Tally

@@ -18,7 +18,7 @@ from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import Format, JobConfig, Method
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.host.given_up import this_call
+from batchlight.host.abandoned import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
@@ -55,7 +55,7 @@ class ImageSteps:
         self.opened = opened
         self.input = opened(root)
         self.require_wanted = this_call()
-        """Raises ``GivenUpError`` once nobody waits for this batch."""
+        """Raises ``AbandonedError`` once nobody waits for this batch."""
         self.parameters = DehazeParameters.of(config)
 
     def read(self, image: Image) -> bytes:

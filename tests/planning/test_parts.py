@@ -34,7 +34,7 @@ from batchlight.planning.extrapolation import keys_ahead
 from batchlight.planning.listing import open_inputs
 from batchlight.planning.planner import Planner
 from batchlight.storage import FileInfo, KeyRange, Location, open_storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 from batchlight.storage.ranges import ListingPart, part_of, shared_letters
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_parts_are_the_whole(found: set[str], at_most: int, after: str) -> None:
     while rest is not None:
         try:
             part = bucket.part(rest, at_most)
-        except ListedLateError:  # there is no place to cut among so many
+        except OutOfOrderError:  # there is no place to cut among so many
             assert any(not may_be_parted(*pair) for pair in pairwise(sorted(found)))
             return
         assert part.listed.after == rest.after
@@ -124,7 +124,7 @@ def test_what_shares_a_stem_stays_together(found: set[str]) -> None:
     while rest is not None:
         try:
             part = bucket.part(rest, 1)
-        except ListedLateError:
+        except OutOfOrderError:
             return
         parts.append([file.path for file in part.files])
         rest = part.rest
@@ -139,7 +139,7 @@ def test_what_shares_a_stem_stays_together(found: set[str]) -> None:
 )
 def test_what_cannot_be_listed_in_parts(listed: list[str]) -> None:
     pages = iter([[FileInfo(key, 1) for key in listed], []])
-    with pytest.raises(ListedLateError):
+    with pytest.raises(OutOfOrderError):
         part_of(lambda: next(pages), KeyRange(), 10, lambda info: False)
 
 
@@ -310,7 +310,7 @@ def test_any_number_of_surveyors_finds_the_same(
                 try:
                     parts = job.outcome(ListingWay.IN_PARTS, Shuffled(seed))  # type: ignore[arg-type]
                     alone = job.outcome(ListingWay.IN_PARTS, InProcessEngine())
-                except ListedLateError:  # names whose parts depend on one another
+                except OutOfOrderError:  # names whose parts depend on one another
                     assert any("." in key.rpartition("/")[0] or key.count(".") > 1 for key in found)
                     continue
             assert parts == alone == whole
