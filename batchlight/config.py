@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from batchlight.fingerprint import UNNAMED, Fingerprint
+from batchlight.fingerprint import OMITTED_DEFAULTS, Fingerprint
 from batchlight.options import Options, number_or
 
 Method = Literal["classical", "absgn"]
@@ -286,9 +286,9 @@ class JobConfig(Options):
         }
         if self.metadata == "strict":  # outputs from before the option existed stay valid
             parameters["metadata"] = self.metadata
-        if self.strength != UNNAMED["strength"]:
+        if self.strength != OMITTED_DEFAULTS["strength"]:
             parameters["strength"] = self.strength
-        if self.not_dark != UNNAMED["not-dark"]:
+        if self.not_dark != OMITTED_DEFAULTS["not-dark"]:
             parameters |= {"not-dark": self.not_dark, "target-luminance": self.target_luminance}
         if method == "absgn":
             return Fingerprint({**parameters, **(network or {})})

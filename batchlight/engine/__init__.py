@@ -6,6 +6,7 @@ the work.
 
 base.py      the engine protocol, and the engine that is this process
 calls.py     retries, bisection and the window, for any engine
+exclusive.py locks that many may hold at once, or one alone
 tasks.py     the engine on Ray: a cluster or a Ray of its own
 choice.py    which engine a job gets
 task_call.py       one call as a Ray task, and the search for one that Ray has lost
@@ -25,7 +26,6 @@ from __future__ import annotations
 from batchlight.engine.address import ray_address, require_ray
 from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
 from batchlight.engine.calls import (
-    Floor,
     Resends,
     Trials,
     Tries,
@@ -34,12 +34,13 @@ from batchlight.engine.calls import (
     window,
 )
 from batchlight.engine.choice import make_engine
+from batchlight.engine.exclusive import AsyncSharedOrExclusive
 from batchlight.engine.tasks import RayEngine
 from batchlight.engine.training import train_together
 
 __all__ = [
+    "AsyncSharedOrExclusive",
     "Engine",
-    "Floor",
     "InProcessEngine",
     "Lost",
     "Meter",

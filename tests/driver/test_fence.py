@@ -125,7 +125,11 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
         stalled = False
 
         def write(
-            self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+            self,
+            path: str,
+            data: bytes,
+            permissions: int = EVERYONE,
+            modified: datetime | None = None,
         ) -> None:
             if self.stalled:
                 time.sleep(1)

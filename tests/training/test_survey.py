@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batchlight.images.pixels import Pixels
-from batchlight.training.survey import Sight, noise_of, survey
+from batchlight.training.survey import Measurement, noise_of, survey
 from tests.support.helpers import batchlight_here, dark_image
 
 
@@ -45,7 +45,7 @@ def test_what_is_seen_of_each_image_and_of_all(places: Path) -> None:
     assert [sight.is_darker for sight in found.sights] == [True, False, False, False]
     assert same.luminance == pytest.approx(same.luminance_before, abs=0.01)
     assert burnt.clipped == pytest.approx(0.25)
-    assert broken == Sight("3.png", problem="enhanced image: the file is empty")
+    assert broken == Measurement("3.png", problem="enhanced image: the file is empty")
     assert (found.images, found.seen, found.darker, found.much_clipped) == (4, 3, 1, 1)
     assert found.clipped == pytest.approx(0.25 / 3)
     assert darker.luminance is not None
