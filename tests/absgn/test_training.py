@@ -419,7 +419,7 @@ def test_images_enter_as_the_recipe_says() -> None:
         trainer.step(0.1)
     assert seen["plain"] < 0.15
     assert seen["exposed"] == pytest.approx(0.3, abs=0.02)
-    assert seen["classical"] == pytest.approx(0.45, abs=0.05)
+    assert 2 * seen["plain"] < seen["classical"] < 0.5
 
 
 def test_what_takes_the_most_memory_is_tried_first_and_changes_nothing() -> None:
