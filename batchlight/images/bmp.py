@@ -146,10 +146,7 @@ def _channel(words: Pixels, mask: int) -> Pixels:
 def encode(decoded: Decoded, quality: int) -> Encoded:
     """An uncompressed BMP with the header of the file that the image came from."""
     carried = decoded.header.carried
-    if not isinstance(carried, Carried):
-        return Encoded.of(
-            opencv.encode(".bmp", decoded.samples), decoded.header.metadata.lost(set())
-        )
+    assert isinstance(carried, Carried)  # no other format is written as BMP
     samples = decoded.samples
     layout = carried.layout
     gray, alpha = samples.ndim == 2, decoded.alpha is not None
@@ -196,5 +193,4 @@ BMP = ImageFormat(
     encode=encode,
     decode=decode,
     not_read=("Unsupported BMP",),
-    holds_gray_alpha=False,
 )

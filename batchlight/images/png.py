@@ -109,8 +109,7 @@ def is_whole(data: bytes) -> bool:
 def decode(data: bytes, header: Header) -> Pixels | None:
     """The samples of the picture that is not a frame, or the only one."""
     carried = header.carried
-    if not isinstance(carried, png_carry.Carried):
-        return opencv.decode(data)
+    assert isinstance(carried, png_carry.Carried)
     key = _transparent_gray(carried)
     unread = _NOT_DECODED | ({b"tRNS"} if key is not None else frozenset())
     if any(kind in unread for kind, _ in carried.chunks):
