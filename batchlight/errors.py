@@ -112,10 +112,14 @@ class Interrupted(BatchlightError):
         return f"interrupted by {name}; run the same command again to continue where it stopped"
 
 
-def brief(error: BaseException, length: int = 160) -> str:
+_BRIEF = 160
+"""Characters of an exception's text in a sentence; a path or two, and a reason."""
+
+
+def brief(error: BaseException) -> str:
     """An exception's text on one line, shortened to fit a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return text if len(text) <= _BRIEF else text[: _BRIEF - 3] + "..."
 
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

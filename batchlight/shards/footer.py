@@ -61,7 +61,6 @@ class ChunkField(IntEnum):
 class ColumnField(IntEnum):
     """Fields of ``ColumnMetaData``."""
 
-    TYPE = 1
     ENCODINGS = 2
     CODEC = 4
     VALUES = 5
