@@ -164,6 +164,12 @@ def in_bytes(number: int) -> str:
     return f"{value:.1f} PB"
 
 
+def unit_of_time(seconds: float) -> tuple[str, int]:
+    """The longest unit of which a duration has at least two, and its length in seconds."""
+    units = (("days", 86_400), ("hours", 3600), ("minutes", 60))
+    return next((unit for unit in units if seconds >= 2 * unit[1]), ("seconds", 1))
+
+
 class ImageError(Exception):
     """One image failed, for a reason of the closed set."""
 

@@ -65,7 +65,7 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
         # Only YAML can write it, and no path may hold it.
         if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
             raise UsageError(
-                f"{_option(name)} is {value!r}, which contains a NUL character; remove it"
+                f"{flag(name)} is {value!r}, which contains a NUL character; remove it"
             )
     try:
         return kind(**values)
@@ -96,15 +96,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
-def _option(name: object) -> str:
-    return "--" + str(name).replace("_", "-")
+def flag(name: str) -> str:
+    """A field as an option of the command line: ``--batch-size``."""
+    return "--" + name.replace("_", "-")
 
 
 def _one_sentence(error: ValidationError, command: str) -> str:
     # An unknown name may be the missing one, mistyped.
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
-    option = _option(first["loc"][0])
+    option = flag(str(first["loc"][0]))
     if first["type"] == "missing":
         return f"{option} is required"
     if first["type"] == "extra_forbidden":

@@ -35,6 +35,7 @@ _PLACES = (
 _PLACES_BYTES = 2**25
 """How many bytes these may have in all pages to be left out."""
 _POINTERS = (34665, 34853, 40965)
+_SEVERAL = "several pages cannot be kept; split the file first"
 _PIXELS_UNCHECKED = 2**62
 """The header was checked earlier."""
 
@@ -66,7 +67,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         )
     layout = layout_of(structure, first, max_pixels)
     if tiff_texts.pictures(structure, first, layout) > 1:
-        raise _unsupported("several pages cannot be kept; split the file first")
+        raise _unsupported(_SEVERAL)
     left_out = ("overviews",) if derived or thumbnail else ()
     metadata = tiff_metadata.read(structure, first, left_out)
     holes = list(layout.segments)
@@ -94,7 +95,7 @@ def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
     at, seen = first.next, {first.at}
     while at and at not in seen:
         if len(seen) > _OVERVIEWS_MAX:
-            raise _unsupported("several pages cannot be kept; split the file first")
+            raise _unsupported(_SEVERAL)
         seen.add(at)
         directory = structure.directory(at)
         kind = _subfile(structure, directory)
@@ -111,7 +112,7 @@ def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
     if entry is not None:
         offsets = structure.integers(entry)
         if len(offsets) > _OVERVIEWS_MAX:
-            raise _unsupported("several pages cannot be kept; split the file first")
+            raise _unsupported(_SEVERAL)
         for directory in (structure.directory(at) for at in offsets if at):
             kind = _subfile(structure, directory)
             if _is_smaller(structure, directory, first):
@@ -147,7 +148,7 @@ def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
     if kind & _MASK or photometric == tags.MASK:
         raise _unsupported("a transparency mask as a page of its own cannot be kept")
     if not kind & _REDUCED:
-        raise _unsupported("several pages cannot be kept; split the file first")
+        raise _unsupported(_SEVERAL)
 
 
 def _apart(structure: Structure, derived: list[Directory]) -> Iterator[Directory]:
