@@ -18,6 +18,7 @@ from __future__ import annotations
 import signal
 import unicodedata
 from enum import StrEnum
+from typing import Self
 
 
 class ErrorCode(StrEnum):
@@ -177,6 +178,16 @@ class ImageError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
+
+    @classmethod
+    def corrupt(cls, message: str) -> Self:
+        """The content is damaged."""
+        return cls(ErrorCode.CORRUPT, message)
+
+    @classmethod
+    def unsupported(cls, message: str) -> Self:
+        """The content may be intact, but is of a kind that cannot be read or kept."""
+        return cls(ErrorCode.UNSUPPORTED, message)
 
     def __str__(self) -> str:
         return self.message

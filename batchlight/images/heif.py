@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pillow_heif
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import heif_carry, heif_file, heif_header, hevc
 from batchlight.images.heif_carry import Carried
 from batchlight.images.image import Decoded, Encoded, Header
@@ -38,7 +38,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"hvcC")
     if configuration is None or len(configuration) <= _LUMA_BITS:
-        raise ImageError(ErrorCode.UNSUPPORTED, "HEIF with a coding other than HEVC cannot be kept")
+        raise ImageError.unsupported("HEIF with a coding other than HEVC cannot be kept")
     heif_header.require_depth(8 + (configuration[_LUMA_BITS] & 7), "heif")
     chroma, lossless = configuration[_CHROMA] & 3, hevc.is_lossless(configuration)
     sampling = _SAMPLINGS[chroma]

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import opencv, png_carry, png_metadata
 from batchlight.images.chunks import PNG_SIGNATURE, png_chunk, png_chunks
 from batchlight.images.image import Decoded, Encoded, Header, check_size
@@ -42,27 +42,26 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded image."""
     first = next(png_chunks(data), None)
     if first is not None and first.kind == b"CgBI":
-        raise ImageError(
-            ErrorCode.UNSUPPORTED,
-            "the content is CgBI, Apple's kind of PNG, which batchlight does not read",
+        raise ImageError.unsupported(
+            "the content is CgBI, Apple's kind of PNG, which batchlight does not read"
         )
     if len(data) < 33 or first is None or first.kind != b"IHDR" or first.size != 13:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged or cut short")
+        raise ImageError.corrupt("the header is damaged or cut short")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: its checksum is wrong")
+        raise ImageError.corrupt("the header is damaged: its checksum is wrong")
     width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", data[_HEADER])
     if not (width and height) or depth not in _DEPTHS.get(kind, ()):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: unknown pixel type")
+        raise ImageError.corrupt("the header is damaged: unknown pixel type")
     check_size(width, height, max_pixels)
     if not is_whole(data):
-        raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
+        raise ImageError.corrupt("the file is cut short, or a chunk is damaged")
     for chunk in png_chunks(data):
         if not chunk.kind[0] & _CRITICAL and chunk.kind not in _UNDERSTOOD:
             name = chunk.kind.decode("latin-1")
-            raise ImageError(ErrorCode.UNSUPPORTED, f"PNG with the chunk {name} cannot be read")
+            raise ImageError.unsupported(f"PNG with the chunk {name} cannot be read")
     carried = png_carry.take(data, depth, kind)
     if _frames(carried) > 1:
-        raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
+        raise ImageError.unsupported("an animation cannot be kept; split the file first")
     metadata = png_metadata.read(carried)
     return Header(
         "png",
