@@ -32,6 +32,8 @@ _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
 _OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _NOT_DECODED = _OF_ANIMATION | {b"zTXt", b"iTXt", b"iCCP"}
 """Chunks that would be decoded or decompressed for nothing."""
+_COMPRESSION = 6
+"""Level of zlib, its default; higher ones take far longer for a few percent."""
 _FRAMES_MAX = 2**31
 _UNDERSTOOD = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _CRITICAL = 0x20
@@ -180,7 +182,7 @@ def _gray_alpha_png(gray: Pixels, alpha: Pixels) -> bytes:
         [
             PNG_SIGNATURE,
             png_chunk(b"IHDR", bytes(header)),
-            png_chunk(b"IDAT", zlib.compress(unfiltered, 6)),
+            png_chunk(b"IDAT", zlib.compress(unfiltered, _COMPRESSION)),
             png_chunk(b"IEND", b""),
         ]
     )
