@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import signal
 import unicodedata
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Self
 
 
@@ -52,7 +52,7 @@ def is_permanent(code: str) -> bool:
     return code in frozenset(ErrorCode) - _REDONE_BY_EVERY_RUN
 
 
-class ExitCode:
+class ExitCode(IntEnum):
     """The process's exit status; also in ``summary.json``."""
 
     OK = 0

@@ -87,10 +87,11 @@ class RepairOptions:
 
 def repair(
     output: str | os.PathLike[str],
-    on_problem: Callable[[Problem], object] = lambda problem: None,
-    say: Callable[[str], None] = lambda text: None,
     options: RepairOptions = RepairOptions(),
+    *,
+    on_problem: Callable[[Problem], object] = lambda problem: None,
     on_progress: Callable[[Verification], object] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 

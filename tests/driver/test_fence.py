@@ -104,7 +104,7 @@ def test_a_repair_that_loses_its_lock_writes_nothing_more(
     monkeypatch.setattr(LocalStorage, "read", taken_over)
     options = RepairOptions(input=str(folder / "in"), workers=0)
     with pytest.raises(LockedError):
-        repair(str(out), lambda _: None, lambda _: None, options)
+        repair(str(out), options, on_problem=lambda _: None, say=lambda _: None)
     assert written(out) == then
 
 
