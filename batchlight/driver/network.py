@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from batchlight.absgn import networks_on
 from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
 from batchlight.config import JobConfig, Method
-from batchlight.engine import Engine, WorkerDied, ray_address
-from batchlight.engine.base import Service
+from batchlight.engine import Engine, Service, WorkerDied, ray_address
 from batchlight.errors import ClusterError, counted, unit_of_time
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.process import keep_freed_memory

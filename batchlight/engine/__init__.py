@@ -21,7 +21,7 @@ training.py  training in several processes
 
 from __future__ import annotations
 
-from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
+from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Service, Work, WorkerDied
 from batchlight.engine.calls import (
     Floor,
     Resends,
@@ -43,6 +43,7 @@ __all__ = [
     "Meter",
     "RayEngine",
     "Resends",
+    "Service",
     "Trials",
     "Tries",
     "Work",
