@@ -129,7 +129,7 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
         ) -> None:
             if self.stalled:
                 time.sleep(1)
-            super().write(path, data)
+            super().write(path, data, readers, modified)
 
     stalling = Stalls(storage, lambda: None)
 
