@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from batchlight.fingerprint import UNNAMED, Fingerprint
-from batchlight.options import Options
+from batchlight.fingerprint import OMITTED_DEFAULTS, Fingerprint
+from batchlight.options import Options, number_or
 
 Method = Literal["classical", "absgn"]
 ModelName = Literal["absgn", "absgn-small"]
@@ -48,24 +48,6 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def _number_or(words: tuple[str, ...], most: int) -> BeforeValidator:
-    """A number above 0, possibly as text from the command line, or one of some words."""
-    choices = ", ".join(f"'{word}'" for word in words)
-
-    def validate(value: object) -> object:
-        if value in words:
-            return value
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not 0 < number <= most:
-            raise ValueError(f"must be {choices} or a number above 0 and up to {most}")
-        return number
-
-    return BeforeValidator(validate)
-
-
 def _as_batch_size(value: object) -> object:
     """``auto``, or a number, possibly as text from the command line."""
     text = str(value)
@@ -90,7 +72,7 @@ def _as_max_failures(value: object) -> object:
 
 def _as_methods(value: object) -> object:
     value = _as_tuple(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         if not value:
             raise ValueError("must name at least one method")
         return tuple(sorted(set(value), key=lambda name: (name not in METHODS, name)))
@@ -180,12 +162,12 @@ class JobConfig(Options):
         description="Images per batch; auto: 64, fewer if there are under 2048 images to process.",
     )
     atmospheric_light: Annotated[
-        Literal["batch", "image"] | float, _number_or(("batch", "image"), most=255)
+        Literal["batch", "image"] | float, number_or(("batch", "image"), least=1, most=255)
     ] = Field(
         default="batch",
-        description="'batch' (the mean), 'image' (each image's own), or a number up to 255.",
+        description="'batch' (the mean), 'image' (each image's own), or a number from 1 to 255.",
     )
-    omega: Annotated[Literal["auto"] | float, _number_or(("auto",), most=1)] = Field(
+    omega: Annotated[Literal["auto"] | float, number_or(("auto",), least=0, most=1)] = Field(
         default="auto",
         description="Share of the haze to remove; auto: per image, to reach --target-luminance.",
     )
@@ -304,9 +286,9 @@ class JobConfig(Options):
         }
         if self.metadata == "strict":  # outputs from before the option existed stay valid
             parameters["metadata"] = self.metadata
-        if self.strength != UNNAMED["strength"]:
+        if self.strength != OMITTED_DEFAULTS["strength"]:
             parameters["strength"] = self.strength
-        if self.not_dark != UNNAMED["not-dark"]:
+        if self.not_dark != OMITTED_DEFAULTS["not-dark"]:
             parameters |= {"not-dark": self.not_dark, "target-luminance": self.target_luminance}
         if method == "absgn":
             return Fingerprint({**parameters, **(network or {})})

@@ -8,7 +8,7 @@ exception, reported as one sentence with an exit code:
     ├── LockedError          4   another run is using the output
     ├── StorageError         1   storage trouble that is not the fault of an image
     ├── ClusterError         1   Ray could not be started, reached or kept
-    └── Interrupted    130/143   SIGINT or SIGTERM
+    └── Interrupted    128 + n   SIGINT (130), SIGTERM (143) or SIGHUP (129)
 
     ImageError                   one image failed; becomes a row, never leaves the batch
 """

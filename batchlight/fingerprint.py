@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-UNNAMED: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
+OMITTED_DEFAULTS: Mapping[str, Any] = {"strength": 1, "not-dark": "enhance"}
 """Defaults that a fingerprint leaves out, so that outputs made before the option existed keep their
 fingerprint."""
 
@@ -28,11 +28,11 @@ class Fingerprint:
     @property
     def options(self) -> dict[str, Any]:
         """The parameters by option name, including the omitted ones."""
-        parameters = {**UNNAMED, **self.parameters}
+        parameters = {**OMITTED_DEFAULTS, **self.parameters}
         return {name.replace("-", "_"): value for name, value in parameters.items()}
 
     def changes_since(self, earlier: Fingerprint) -> list[str]:
         """Each parameter that differs, such as ``omega 0.93 -> 0.5``."""
-        old, new = ({**UNNAMED, **some.parameters} for some in (earlier, self))
+        old, new = ({**OMITTED_DEFAULTS, **some.parameters} for some in (earlier, self))
         pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
         return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]

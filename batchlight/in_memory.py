@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from batchlight.absgn.loading import choose_model, weights_of
+from batchlight.absgn.loading import choose_model, version_of, weights_of
 from batchlight.classical.dehaze import DehazeParameters, analyse
 from batchlight.classical.dehaze import enhance as dehaze
 from batchlight.config import METHODS, Device, JobConfig, Method, ModelName
@@ -51,9 +51,9 @@ def enhance(
 
     ``image``: uint8 or uint16 of shape (height, width), (height, width, 3), or (height, width, 4)
     with alpha last, which passes through. Returns a new array of the same shape and dtype.
-    ``atmospheric_light``: the image's own estimate, or a number in (0, 255] whatever the depth. The
-    other parameters, and their defaults, are the options of a run. The network stays loaded for the
-    next call.
+    ``atmospheric_light``: the image's own estimate, or a number from 1 to 255 whatever the depth.
+    The other parameters, and their defaults, are the options of a run. The network stays loaded for
+    the next call, until a local file of weights changes.
 
     Raises ``TypeError`` for any other array type, ``ValueError`` for another shape or a parameter
     out of range, ``UsageError`` for an unavailable network, and ``ImageError`` for an image that
@@ -83,7 +83,8 @@ def enhance(
     if method == "absgn":
         in_order = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if rgb else pixels
         with _loading:
-            enhancer = _enhancer(model, weights, device)
+            version = version_of(weights) if weights else ()
+            enhancer = _enhancer(model, weights, device, version)
         result = enhancer.enhance([in_order])[0].get()
         result = cv2.cvtColor(result, cv2.COLOR_BGR2RGB) if rgb else result
     else:
@@ -128,7 +129,7 @@ def _validated(**options: Any) -> JobConfig:
 def _config(**options: Any) -> JobConfig:
     """The validated options; accepts NumPy's numbers too. Raises ``ValueError``."""
     if options["atmospheric_light"] == "batch":
-        raise ValueError("atmospheric_light must be 'image' or a number in (0, 255]")
+        raise ValueError("atmospheric_light must be 'image' or a number from 1 to 255")
     if options["not_dark"] == "leave-out":
         raise ValueError("not_dark must be 'copy' or 'enhance'")
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
@@ -141,7 +142,10 @@ def _config(**options: Any) -> JobConfig:
 
 
 @lru_cache(maxsize=1)
-def _enhancer(model: ModelName | None, weights: str | None, device: Device) -> Enhancer:
+def _enhancer(
+    model: ModelName | None, weights: str | None, device: Device, version: tuple[int, ...]
+) -> Enhancer:
+    """The network; ``version``: of the file of weights, which is read again when it changes."""
     config = JobConfig(input=".", method=("absgn",), model=model, weights=weights, device=device)
     found = weights_of(config)
     assert found is not None

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from batchlight.errors import UsageError
 
@@ -32,9 +40,40 @@ class Options(BaseModel):
             raise ValueError("must be a number")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_nul(cls, value: object) -> object:
+        """The system cannot open a path that contains one."""
+        values = value if isinstance(value, list | tuple) else (value,)
+        if any("\0" in str(each) for each in values):
+            raise ValueError("must not contain a NUL character")
+        return value
+
 
 def _holds_numbers(annotation: Any) -> bool:
     return annotation in (int, float) or any(map(_holds_numbers, get_args(annotation)))
+
+
+def number_or(words: tuple[str, ...], least: int, most: int) -> BeforeValidator:
+    """A number, possibly as text from the command line, or one of some words.
+
+    ``least``: 0 is not allowed itself.
+    """
+    choices = ", ".join(f"'{word}'" for word in words)
+    allowed = f"from {least} to {most}" if least else f"above 0 and up to {most}"
+
+    def validate(value: object) -> object:
+        if value in words:
+            return value
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not (least <= number <= most and number):
+            raise ValueError(f"must be {choices} or a number {allowed}")
+        return number
+
+    return BeforeValidator(validate)
 
 
 _REASONS = {
@@ -61,12 +100,6 @@ def make_config(kind: type[C], given: Mapping[str, Any], config_file: str | None
     Raises ``UsageError`` with one sentence that names the option, its value and the values allowed.
     """
     values = {**(_read_yaml(config_file) if config_file else {}), **given}
-    for name, value in values.items():
-        # Only YAML can write it, and no path may hold it.
-        if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
-            raise UsageError(
-                f"{flag(name)} is {value!r}, which contains a NUL character; remove it"
-            )
     try:
         return kind(**values)
     except ValidationError as error:

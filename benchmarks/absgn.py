@@ -30,7 +30,7 @@ from batchlight.absgn.inference import DTYPES, Enhancer, Precision
 from batchlight.absgn.loading import Model, choose_model, weights_of
 from batchlight.absgn.network import ABSGN, MULTIPLE
 from batchlight.absgn.result import Restored
-from batchlight.absgn.start import begun
+from batchlight.absgn.start import prepared
 from batchlight.absgn.weights import parse_weights
 from batchlight.config import JobConfig
 from batchlight.engine import InProcessEngine
@@ -131,7 +131,7 @@ def job(config: JobConfig) -> float:
 def precisions(model: Model, images: list[Pixels]) -> Table:
     """Speed and accuracy of each precision on a GPU."""
     group = [image for image in images if image.shape == images[0].shape][:GROUP]
-    group = list(begun(group, model.start))
+    group = list(prepared(group, model.start))
     pixels = group[0].shape[0] * group[0].shape[1]
     operations = OPERATIONS_PER_PIXEL[parse_weights(model.weights).channels] * pixels
     exact: list[Pixels] = []

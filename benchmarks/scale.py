@@ -55,8 +55,8 @@ from batchlight.planning.listing import open_inputs
 from batchlight.planning.planner import Planner
 from batchlight.storage import FileInfo, KeyRange, Location, Storage, open_source, open_storage
 from batchlight.storage.listing import KEYS_PER_PAGE, sorting_table
-from batchlight.storage.ranges import Part, part_of
-from batchlight.worker.assigned import AssignedWork, Report
+from batchlight.storage.ranges import ListingPart, part_of
+from batchlight.worker.assigned import AssignedWork, AssignmentReport
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from benchmarks.measuring import Table
@@ -214,8 +214,8 @@ def drafts(
     inputs, output = open_inputs(config), Location.parse(config.output or "")
     planner = Planner(config, fingerprints_of(config, None))
     where = inputs, output, storage, state
-    runs = listed_and_compared(planner, *where, way, lambda: surveyors).runs
-    return draft_plans(storage, state, planner, runs, str(inputs.root), way.growth)
+    stretches = listed_and_compared(planner, *where, way, lambda: surveyors).stretches
+    return draft_plans(storage, state, planner, stretches, str(inputs.root), way.growth)
 
 
 def do_all(
@@ -274,7 +274,7 @@ class Simulated(AssignedWork):
             if at % every == 0:
                 yield
 
-    def report(self) -> Report:
+    def report(self) -> AssignmentReport:
         told = super().report()
         return replace(told, seconds=told.batches * BATCH_S)
 
@@ -334,7 +334,7 @@ class Bucket:
                 yield from table.ready(page[-1].path)
             yield from table.inputs()
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """See ``ListsParts``."""
         first = bisect_right(range(self._count), within.after, key=self._path)
         pages = self._pages(first)

@@ -31,7 +31,7 @@ from batchlight.absgn.conversion import (
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.network import ABSGN, MULTIPLE, Convolution
 from batchlight.absgn.result import Restored
-from batchlight.absgn.start import Start, begun, ended, exposure_of
+from batchlight.absgn.start import Start, exposure_of, finished, prepared
 from batchlight.absgn.tiles import MARGIN, Tile, cut, run_in_tiles
 from batchlight.absgn.transfers import Computed, Copies, Uploaded
 from batchlight.absgn.weights import parse_weights
@@ -89,9 +89,9 @@ class Enhancer:
         (height, width) gray or (height, width, 3) in blue, green, red; uint8 or uint16, as is the
         result. 16 bits are computed in fp32 whatever the precision, since less would lose levels.
         """
-        ready = begun(images, self._start)
+        ready = prepared(images, self._start)
         results: list[list[Restored]] = in_turns(self.restore_groups, ([ready],))
-        return [self._ended(*of_one) for of_one in zip(results[0], ready, images, strict=True)]
+        return [self._finished(*of_one) for of_one in zip(results[0], ready, images, strict=True)]
 
     def restore_groups(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         """Run the network on several groups, each of one shape and dtype; computes in turns.
@@ -103,10 +103,10 @@ class Enhancer:
             return (yield from self._overlapped(self._copies, groups))
         return (yield from self._one_by_one(groups))
 
-    def _ended(self, restored: Restored, given: Pixels, image: Pixels) -> Restored:
+    def _finished(self, restored: Restored, given: Pixels, image: Pixels) -> Restored:
         if restored.pixels is None:
             return restored
-        return replace(restored, pixels=ended(restored.pixels, given, image, self._start))
+        return replace(restored, pixels=finished(restored.pixels, given, image, self._start))
 
     def _one_by_one(self, groups: Sequence[Sequence[Pixels]]) -> Turns[list[list[Restored]]]:
         stacks = [np.stack(images) for images in groups]
@@ -155,7 +155,7 @@ class Enhancer:
             with torch.inference_mode():
                 return copies.compute(group, work)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         self._free()
         return None
@@ -188,7 +188,7 @@ class Enhancer:
             try:
                 return list(self._run(network, images, side))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise  # go on below, where the memory of the failed attempt is free again
             except NotFiniteError:
                 if count == 1 and network is self._exact:
@@ -283,9 +283,11 @@ def _set_for(device: torch.device) -> Iterator[None]:
 
 def restore(network: ABSGN, images: Pixels, start: Start | None = None) -> Pixels:
     """Run a network, on any device, on whole images of one shape: arrays in, the same out."""
-    ready = np.stack(begun(list(images), start))
+    ready = np.stack(prepared(list(images), start))
     results = _restored(network, ready, exposure_of(start))
-    return np.stack([ended(*of_one, start) for of_one in zip(results, ready, images, strict=True)])
+    return np.stack(
+        [finished(*of_one, start) for of_one in zip(results, ready, images, strict=True)]
+    )
 
 
 def _restored(network: ABSGN, images: Pixels, exposure: Exposure | None) -> Pixels:
@@ -302,7 +304,7 @@ def _memory_of(device: torch.device) -> int:
     return total
 
 
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out; PyTorch has an exception type for this on GPUs only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

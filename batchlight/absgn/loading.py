@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,6 +141,18 @@ def read_weights(path: str) -> Weights:
     except OSError as error:
         raise UsageError(f"cannot read the weights {path}; check --weights") from error
     return _parse(data, path)
+
+
+def version_of(path: str) -> tuple[int, ...]:
+    """What changes when a local file is written anew; empty for any other."""
+    location = Location.parse(path)
+    if location.remote:
+        return ()
+    try:
+        found = os.stat(location.path)
+    except OSError:
+        return ()  # reading it will say why
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def packaged_model(sha256: str) -> ModelName | None:

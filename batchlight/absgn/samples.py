@@ -101,21 +101,21 @@ class Samples:
             "clean": len(pictures.clean),
             "native": len(pictures.native),
         }
-        self._decks = {
-            name: _Deck(n, (recipe.seed, k)) for k, (name, n) in enumerate(counts.items())
+        self._shufflers = {
+            name: _EpochShuffler(n, (recipe.seed, k)) for k, (name, n) in enumerate(counts.items())
         }
         areas = [low.shape[1] * low.shape[2] for low, _ in pictures.native]
         self._largest_native = max(areas, default=0)
 
     @property
-    def dealt(self) -> dict[str, int]:
+    def taken(self) -> dict[str, int]:
         """How many pictures of each kind were shown, over all processes; ``resume`` takes it."""
-        return {name: deck.dealt for name, deck in self._decks.items()}
+        return {name: shuffler.taken for name, shuffler in self._shufflers.items()}
 
-    def resume(self, dealt: Mapping[str, int]) -> None:
+    def resume(self, taken: Mapping[str, int]) -> None:
         """Continue from where another one stopped."""
-        for name, deck in self._decks.items():
-            deck.dealt = dealt[name]
+        for name, shuffler in self._shufflers.items():
+            shuffler.taken = taken[name]
 
     def draw(self, step: int, progress: float) -> Batch:
         """The samples of a step at a given progress of the training."""
@@ -152,7 +152,7 @@ class Samples:
     def _pairs(self, count: int, phase: Phase) -> Pair:
         size = (phase.side, phase.side)
         lows, highs = [], []
-        for number in self._deal("pairs", count):
+        for number in self._take("pairs", count):
             both = torch.cat(self._pictures.pairs[number])[None].float() / 255
             if self._uniform() >= phase.whole:
                 least = self._recipe.smallest_region
@@ -167,7 +167,7 @@ class Samples:
 
     def _made(self, count: int, side: int) -> Pair:
         squares = []
-        for number in self._deal("clean", count):
+        for number in self._take("clean", count):
             clean = self._pictures.clean[number][None].float() / 255
             most = min(clean.shape[2:])
             region = min(most, side + int(max(0, most - side) * self._uniform() ** 2))
@@ -178,7 +178,7 @@ class Samples:
     def _native(self, phase: Phase) -> Batch:
         """One dark picture at its own size; if memory allows, others of that size or synthetic."""
         low, high = (
-            x[None].float() / 255 for x in self._pictures.native[self._deal("native", 1)[0]]
+            x[None].float() / 255 for x in self._pictures.native[self._take("native", 1)[0]]
         )
         size = (low.shape[2], low.shape[3])
         count = self._native_count(phase)
@@ -188,14 +188,14 @@ class Samples:
                 parts.append(self._enlarged(size))
                 real += 1
             else:
-                clean = self._pictures.clean[self._deal("clean", 1)[0]][None].float() / 255
+                clean = self._pictures.clean[self._take("clean", 1)[0]][None].float() / 255
                 clean, _ = self._flipped(clean, clean)
                 parts.append(darken(resized(clean, size), self._recipe.darkening, self._random))
         targets = [(slice(k, k + 1), high, 1 / count) for k, (_, high) in enumerate(parts)]
         return Batch(torch.cat([low for low, _ in parts]), targets, real * self._share[1])
 
     def _enlarged(self, size: tuple[int, int]) -> Pair:
-        low, high = (x[None].float() / 255 for x in self._pictures.pairs[self._deal("pairs", 1)[0]])
+        low, high = (x[None].float() / 255 for x in self._pictures.pairs[self._take("pairs", 1)[0]])
         if low.shape[2] * low.shape[3] > size[0] * size[1]:
             return self._flipped(resized(low, size), resized(high, size))
         low = interpolate(low, size, mode="bicubic", align_corners=False).clamp(0, 1)
@@ -234,9 +234,9 @@ class Samples:
             low, high = (torch.where(draw < chance, x.flip(axis), x) for x in (low, high))
         return low, high
 
-    def _deal(self, kind: str, count: int) -> list[int]:
+    def _take(self, kind: str, count: int) -> list[int]:
         rank, processes = self._share
-        return self._decks[kind].deal(count * processes)[rank::processes]
+        return self._shufflers[kind].take(count * processes)[rank::processes]
 
     def _agreed(self) -> float:
         """A random number shared by all processes, whose batches must have the same shape."""
@@ -249,18 +249,18 @@ class Samples:
         return int(torch.randint(limit, (), generator=self._choose))
 
 
-class _Deck:
+class _EpochShuffler:
     """Numbers below ``count`` in random order; every one comes once before any comes twice."""
 
     def __init__(self, count: int, seed: tuple[int, ...]) -> None:
         self.count = count
-        self.dealt = 0
+        self.taken = 0
         self._shuffled = lru_cache(2)(self._shuffle)
         self._seed = seed
 
-    def deal(self, wanted: int) -> list[int]:
-        places = range(self.dealt, self.dealt + wanted)
-        self.dealt += wanted
+    def take(self, wanted: int) -> list[int]:
+        places = range(self.taken, self.taken + wanted)
+        self.taken += wanted
         return [self._shuffled(place // self.count)[place % self.count] for place in places]
 
     def _shuffle(self, time: int) -> list[int]:

@@ -164,7 +164,7 @@ def _brightened(pixels: Pixels, mean: float, wanted: float) -> Pixels:
 Start = Exposure | ClassicalStart
 
 
-def noted(start: Start | None) -> dict[str, str]:
+def to_metadata(start: Start | None) -> dict[str, str]:
     """The start's entry in the weights' metadata."""
     if start is None:
         return {}
@@ -172,7 +172,7 @@ def noted(start: Start | None) -> dict[str, str]:
 
 
 def start_of(about: Mapping[str, str]) -> Start | None:
-    """Read what ``noted`` wrote. Raises ``ValueError``."""
+    """Read what ``to_metadata`` wrote. Raises ``ValueError``."""
     try:
         if CLASSICAL in about:
             return ClassicalStart.load(about[CLASSICAL])
@@ -181,12 +181,12 @@ def start_of(about: Mapping[str, str]) -> Start | None:
         raise ValueError("its exposure settings cannot be read") from error
 
 
-def begun(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:
+def prepared(images: Sequence[Pixels], start: Start | None) -> Sequence[Pixels]:
     """The arrays to compute with, made from images."""
     return [start.before(i) for i in images] if isinstance(start, ClassicalStart) else images
 
 
-def ended(result: Pixels, given: Pixels, image: Pixels, start: Start | None) -> Pixels:
+def finished(result: Pixels, given: Pixels, image: Pixels, start: Start | None) -> Pixels:
     """The final result for an image; ``given``: the network's input."""
     return start.after(result, given, image) if isinstance(start, ClassicalStart) else result
 

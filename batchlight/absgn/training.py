@@ -37,7 +37,7 @@ class _Drawn:
     batch: Batch
     given: Tensor
     """The network's input for it."""
-    dealt: Mapping[str, int]
+    taken: Mapping[str, int]
     """How many pictures of each kind have been shown, including this step."""
 
 
@@ -93,7 +93,7 @@ class Trainer:
             self._network.parameters(), lr=recipe.learning_rate, fused=on_gpu
         )
         self._samples = Samples(recipe, pictures, rank, processes)
-        self._dealt: Mapping[str, int] = self._samples.dealt
+        self._taken: Mapping[str, int] = self._samples.taken
         ahead = on_gpu if ahead is None else ahead
         self._drawer = ThreadPoolExecutor(1, "draws-samples") if ahead else None
         self._next: Future[_Drawn] | None = None
@@ -114,7 +114,7 @@ class Trainer:
         ``clock`` returns seconds. The caller's time at a stop counts as well.
         """
         if self.device.type == "cuda":
-            self._rehearse()
+            self._try_largest_batch()
         before, began = self.elapsed, clock()
         saved = scored = before
         while (progress := self._progress(extent)) < 1:
@@ -133,7 +133,7 @@ class Trainer:
     def step(self, progress: float) -> None:
         """Run one step, at a given progress of the training."""
         drawn = self._drawn(progress)
-        batch, self._dealt = drawn.batch, drawn.dealt
+        batch, self._taken = drawn.batch, drawn.taken
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate_at(progress)
         loss = self._loss(drawn.given, batch)
@@ -160,7 +160,7 @@ class Trainer:
         }
         numbers = {"steps": self.steps, "shown": self.shown, "elapsed": self.elapsed}
         numbers |= {"round": self.round, "round_steps": self._round_steps}
-        numbers |= {f"dealt.{kind}": count for kind, count in self._dealt.items()}
+        numbers |= {f"dealt.{kind}": count for kind, count in self._taken.items()}
         return {
             **{f"network.{n}": v for n, v in self._network.state_dict().items()},
             **{f"average.{n}": v for n, v in self.averaged.state_dict().items()},
@@ -186,10 +186,10 @@ class Trainer:
         self.steps, self.shown, self.round, self._round_steps = (
             int(numbers[name]) for name in ("steps", "shown", "round", "round_steps")
         )
-        self._dealt = {n: int(v) for n, v in _below("dealt.", numbers).items()}
-        self._samples.resume(self._dealt)
+        self._taken = {n: int(v) for n, v in _below("dealt.", numbers).items()}
+        self._samples.resume(self._taken)
 
-    def _rehearse(self) -> None:
+    def _try_largest_batch(self) -> None:
         """Run what needs the most memory, so that a failure comes now rather than near the end."""
         largest = self._samples.largest()
         if largest is not None:
@@ -206,7 +206,7 @@ class Trainer:
 
     def _draw(self, step: int, progress: float) -> _Drawn:
         batch = self._samples.draw(step, progress)
-        return _Drawn(batch, given_for(batch.low, self.recipe.start), self._samples.dealt)
+        return _Drawn(batch, given_for(batch.low, self.recipe.start), self._samples.taken)
 
     def _loss(self, given: Tensor, batch: Batch) -> Tensor:
         x = given.contiguous(memory_format=torch.channels_last)

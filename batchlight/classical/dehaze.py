@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchlight.classical.darkchannel import scan
-from batchlight.classical.denoise import Curve, enhance_calmly
+from batchlight.classical.denoise import Curve, enhance_denoised
 from batchlight.classical.exact import enhance_exactly
 from batchlight.classical.light import LIGHT_SCALE
 from batchlight.classical.omega import omega_for
@@ -133,7 +133,7 @@ def enhance(
         seen = only(pixels, visible)
         omega = omega_for(seen, of_visible, parameters.target, light, t0, rgb)
     if parameters.denoise:
-        result, mean = enhance_calmly(pixels, own, Curve(omega, t0, light), rgb)
+        result, mean = enhance_denoised(pixels, own, Curve(omega, t0, light), rgb)
     else:
         result, mean = enhance_exactly(pixels, own, atmospheric_light, omega, t0)
     return Enhanced(result, omega, 1 - omega * (top - mean) / light)

@@ -73,7 +73,7 @@ class Curve:
     """A, above 0."""
 
 
-def enhance_calmly(
+def enhance_denoised(
     pixels: Pixels, own: Pixels | None, curve: Curve, rgb: bool = False
 ) -> tuple[Pixels, float]:
     """Brighten an image without its noise.

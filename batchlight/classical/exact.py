@@ -26,7 +26,7 @@ def enhance_exactly(
 
     ``pixels``: (height, width) or (height, width, 3), uint8 or uint16. ``own``: (height, width),
     each pixel's v in the dark channel, R - d; None if that is the largest of its own channels.
-    ``atmospheric_light``: above 0, up to 255. Returns the result, of the same shape and dtype, and
+    ``atmospheric_light``: 1 to 255. Returns the result, of the same shape and dtype, and
     the mean of ``own``.
     """
     top = int(np.iinfo(pixels.dtype).max)

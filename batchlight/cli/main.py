@@ -18,7 +18,7 @@ from batchlight.cli.network_commands import evaluate, train
 from batchlight.cli.output_commands import failures, report, status, verify
 from batchlight.cli.streams import Shown, prepare_streams
 from batchlight.errors import BatchlightError, ExitCode, UsageError, brief, shown
-from batchlight.host.given_up import any_given_up
+from batchlight.host.abandoned import any_abandoned
 
 COMMANDS = {
     "The job": (run, plan, preview),
@@ -118,7 +118,7 @@ def _require_working_directory() -> None:
 
 
 def _end(exit_code: int) -> None:
-    if any_given_up():  # the exit would wait for threads stuck on a store or in a decoder
+    if any_abandoned():  # the exit would wait for threads stuck on a store or in a decoder
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)

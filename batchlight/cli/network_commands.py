@@ -16,7 +16,7 @@ from batchlight.cli.app import AsJson, Debug, end_with_the_reader
 from batchlight.cli.console import Counting, counting, plain_console, print_facts
 from batchlight.cli.options import TRAIN_GROUPS, takes_options_of
 from batchlight.cli.streams import forgive_stdout
-from batchlight.errors import UsageError, shown
+from batchlight.errors import ExitCode, UsageError, shown
 from batchlight.training.config import TrainConfig
 
 Rows = Iterable[Sequence[str]]
@@ -69,9 +69,11 @@ def evaluate(
         raise UsageError("--size needs a --reference to compare with; leave it out")
     with counting() as count:
         if reference is not None:
-            _evaluate(enhanced, reference, size, as_json, count)
+            measured = _evaluate(enhanced, reference, size, as_json, count)
         else:
-            _survey(enhanced, inputs, as_json, count)
+            measured = _survey(enhanced, inputs, as_json, count)
+    if not all(measured):
+        sys.exit(ExitCode.FAILURES)
 
 
 class _Found(Protocol):
@@ -88,7 +90,8 @@ F = TypeVar("F", bound=_Found)
 
 def _evaluate(
     enhanced: Sequence[str], reference: str, size: int | None, as_json: bool, count: Counting
-) -> None:
+) -> list[int]:
+    """How many images of each folder have a score."""
     from batchlight.training.evaluate import Evaluation
     from batchlight.training.evaluate import evaluate as compare
 
@@ -118,9 +121,13 @@ def _evaluate(
 
     found = [compare(folder, reference, count(folder), size) for folder in enhanced]
     _print_found(found, as_json, ("image", "PSNR", "SSIM", ""), rows, facts)
+    return [each.scored for each in found]
 
 
-def _survey(enhanced: Sequence[str], inputs: str | None, as_json: bool, count: Counting) -> None:
+def _survey(
+    enhanced: Sequence[str], inputs: str | None, as_json: bool, count: Counting
+) -> list[int]:
+    """How many images of each folder could be seen."""
     from batchlight.training.survey import Survey, survey
 
     def rows(each: Survey) -> Rows:
@@ -148,6 +155,7 @@ def _survey(enhanced: Sequence[str], inputs: str | None, as_json: bool, count: C
     found = [survey(folder, inputs, count(folder)) for folder in enhanced]
     header = ("image", "before", "luminance", "clipped", "noise", "")
     _print_found(found, as_json, header, rows, facts)
+    return [each.seen for each in found]
 
 
 def _print_found(

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
-from batchlight.engine import Engine, Floor, Trials, WorkerDied, call_patiently
+from batchlight.engine import AsyncSharedOrExclusive, Engine, Trials, WorkerDied, call_patiently
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode
 from batchlight.fingerprint import Fingerprint
@@ -29,8 +29,8 @@ from batchlight.storage import Location
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone
+from batchlight.worker.handlers import handler_of, run_batch
 from batchlight.worker.image import BrokenBatchError, Losses, Unexpected
-from batchlight.worker.kinds import kind_of, run_batch
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class BatchRunner:
     engine: Engine
     context: BatchContext
     service: Service | None
-    floor: Floor = field(default_factory=Floor)
+    admission: AsyncSharedOrExclusive = field(default_factory=AsyncSharedOrExclusive)
     _logged: set[str] = field(default_factory=set)
     """Kinds of unexpected exceptions logged so far."""
 
@@ -104,7 +104,7 @@ class BatchRunner:
             wanted = {path for path, _ in pairs}
             inputs = tuple(item for item in batch.inputs if item.path in wanted)
             batch = replace(batch, inputs=inputs)
-        redone = await self._outlast(batch, kind_of(batch).redo, pairs, lights)
+        redone = await self._outlast(batch, handler_of(batch).redo, pairs, lights)
         self.log(redone.unexpected)
         return redone
 
@@ -119,44 +119,44 @@ class BatchRunner:
 
         Raises ``ClusterError`` after more deaths than images can explain.
         """
-        trials = Trials[Input](self.engine, f"batch {batch.number}", self.floor)
+        trials = Trials[Input](self.engine, f"batch {batch.number}", self.admission)
         if death is not None:
             trials.add_death(batch.inputs, death)
-        killers: dict[tuple[Input, Method | None], ErrorCode] = {}
+        fatal_images: dict[tuple[Input, Method | None], ErrorCode] = {}
         parts = 1
         while True:
-            losses = Losses(dict(trials.deaths), killers)
-            alive = [item for item in batch.inputs if (item, None) not in killers]
+            losses = Losses(dict(trials.deaths), fatal_images)
+            alive = [item for item in batch.inputs if (item, None) not in fatal_images]
             call = partial(function, self.context, self.service, batch, *arguments, losses)
             try:
-                # Each rehearsed part stayed within the timeout; the batch gets the time of all.
+                # Each part stayed within the timeout; the batch gets the time of all.
                 return await trials.call(alive, call, timeouts=parts)
             except WorkerDied:
                 if trials.total > 1:  # the first death may have any cause
                     survived = trials.survived
-                    killers |= await self._find_killers(batch, trials, killers)
+                    fatal_images |= await self._find_fatal_images(batch, trials, fatal_images)
                     parts += trials.survived - survived
 
-    async def _find_killers(
+    async def _find_fatal_images(
         self,
         batch: Batch,
         trials: Trials[Input],
         known: Mapping[tuple[Input, Method | None], ErrorCode],
     ) -> dict[tuple[Input, Method | None], ErrorCode]:
-        """Rehearse a batch that has killed workers and find what kills: code by image and method.
+        """Process a batch that has killed workers, and find what kills: code by image and method.
 
         The method is None if reading, decoding or analysing the image kills. Suspects for which no
         time is left get ``error``, so that the next run tries them. Writes nothing.
         """
-        losses = Losses(killers=known)
-        kind = kind_of(batch)
-        rehearsal = partial(kind.rehearse, self.context, self.service, batch)
+        losses = Losses(fatal_images=known)
+        handler = handler_of(batch)
+        processing = partial(handler.process_without_writing, self.context, self.service, batch)
         found: dict[tuple[Input, Method | None], ErrorCode] = {}
-        together = partial(rehearsal, batch.methods, losses)
+        together = partial(processing, batch.methods, losses)
         suspects: list[Input] = []
         groups = [list(batch.inputs)]
-        if kind.groups is not None:
-            groups = await call_patiently(self.engine, kind.groups, self.context, batch)
+        if handler.groups is not None:
+            groups = await call_patiently(self.engine, handler.groups, self.context, batch)
         for group in groups:
             alive = [item for item in group if (item, None) not in known]
             if len(groups) == 1 or (alive and await trials.dies(together, alive)):
@@ -169,7 +169,7 @@ class BatchRunner:
                     found[item, None] = ErrorCode.ERROR
                     break
                 methods = () if method is None else (method,)
-                code = await trials.death_alone(partial(rehearsal, methods, losses), item)
+                code = await trials.death_alone(partial(processing, methods, losses), item)
                 if code is not None:
                     found[item, method] = code
                     if method is None:

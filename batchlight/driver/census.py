@@ -9,7 +9,7 @@ from itertools import islice
 
 from batchlight.config import JobConfig
 from batchlight.errors import ImageError
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import container_kind
 from batchlight.images.names import is_image_name
 from batchlight.output.inputs import Input
 from batchlight.planning.listing import InputSet
@@ -123,7 +123,7 @@ class _Counter:
                 else:
                     self.images += 1
                     self.image_bytes += member.size
-                    if kind_of(container.path) == "tar":
+                    if container_kind(container.path) == "tar":
                         self._on_image(item)
                     self.suffixes[shown] += 1
                     self.named_twice += not is_image_name(

@@ -24,7 +24,7 @@ from batchlight.output.plan import Plan
 from batchlight.output.recordfiles import read_records
 from batchlight.output.records import Tally
 from batchlight.storage import Storage
-from batchlight.worker.assigned import AssignedWork, Assignment, Report
+from batchlight.worker.assigned import AssignedWork, Assignment, AssignmentReport
 from batchlight.worker.batch_result import BatchResult
 
 AIM_S = 20.0
@@ -144,7 +144,7 @@ class Dispatcher:
         """Do as much of an assignment as possible; give back the rest."""
         runner, last = self._runner, assignment.batches.first - 1
 
-        def hear(report: Report) -> None:
+        def hear(report: AssignmentReport) -> None:
             nonlocal last
             last = last if report.last is None else report.last
             self._hear(assignment, report)
@@ -152,7 +152,7 @@ class Dispatcher:
         unnamed = await self._unnamed_of(assignment.chunk)
         failed: WorkerDied | Lost | StorageError | None = None
         try:
-            async with runner.floor.entered(alone=False):
+            async with runner.admission.entered(alone=False):
                 with runner.logging():
                     await runner.engine.follow(
                         AssignedWork,
@@ -166,7 +166,7 @@ class Dispatcher:
         if failed is not None:
             await self._go_on(_after(assignment, last), failed)
 
-    def _hear(self, assignment: Assignment, report: Report) -> None:
+    def _hear(self, assignment: Assignment, report: AssignmentReport) -> None:
         self._batches += report.batches
         self._seconds += report.seconds
         self._set_under_way(assignment, report.under_way)

@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.errors import UsageError
-from batchlight.host.given_up import begun, this_call
-from batchlight.host.process import seldom_looking_for_cycles
+from batchlight.host.abandoned import begun, this_call
+from batchlight.host.process import relaxed_gc
 from batchlight.output.chunks import PlannedBatch, write_chunk
 from batchlight.output.commit import drop_drafts
 from batchlight.output.layout import BatchRange
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.output.state import OutputState
-from batchlight.planning.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN, Run
+from batchlight.planning.cutting import CHUNKS_OF_FIRST_PLAN, CHUNKS_OF_PLAN, Stretch
 from batchlight.planning.planner import Planner
 from batchlight.storage import Storage
 
@@ -33,16 +33,16 @@ def draft_plans(
     storage: Storage,
     state: OutputState,
     planner: Planner,
-    runs: Iterator[Run],
+    stretches: Iterator[Stretch],
     root: str,
     growth: int = 2,
 ) -> Iterator[Plan]:
     """Write plans of what there is to do.
 
-    A plan has no effect until it is stored; the caller stores them in order. ``runs``: a listing
-    compared with the earlier records. ``root``: what the paths are relative to. ``growth``: how
-    many times as large as the previous plan each may be. Raises ``UsageError`` as
-    ``Comparison.runs`` does.
+    A plan has no effect until it is stored; the caller stores them in order. ``stretches``: a
+    listing compared with the earlier records. ``root``: what the paths are relative to.
+    ``growth``: how many times as large as the previous plan each may be. Raises ``UsageError`` as
+    ``Comparison.stretches`` does.
     """
     fingerprints = {**(state.plan.fingerprints if state.plan else {}), **planner.fingerprints}
     before = PlanCounts()
@@ -68,8 +68,8 @@ def draft_plans(
         )
 
     try:
-        with seldom_looking_for_cycles():
-            for chunk in planner.chunks(runs, draft.first):
+        with relaxed_gc():
+            for chunk in planner.chunks(stretches, draft.first):
                 if len(draft.chunks) == most:
                     yield (ended := plan(planner.counts_so_far, draft.last_key))
                     before += ended.counts

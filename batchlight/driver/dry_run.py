@@ -10,7 +10,7 @@ from batchlight.absgn.loading import weights_of
 from batchlight.config import JobConfig
 from batchlight.driver.census import Census, census
 from batchlight.driver.emptiness import refuse_nothing
-from batchlight.driver.estimates import Draw, Estimate, Workload
+from batchlight.driver.estimates import Estimate, RandomSample, Workload
 from batchlight.driver.network import fingerprints_of, model_of
 from batchlight.driver.places import as_begun, engine_of, open_places, plan_to_finish
 from batchlight.engine import Engine
@@ -98,25 +98,25 @@ def dry_run(config: JobConfig, estimate: bool = False) -> DryRun:
             rest_of = stored
         config = config.model_copy(update={"overwrite": rest_of is not None})
     planner = Planner(config, fingerprints, inputs.passed_over, rest_of=rest_of)
-    draw = Draw()
+    sample = RandomSample()
     containers: list[Input] = []
-    runs = planner.runs(inputs.images(), earlier_rows(storage, state))
-    for item in _todo(planner.chunks(runs, first=0)):
+    stretches = planner.stretches(inputs.images(), earlier_rows(storage, state))
+    for item in _todo(planner.chunks(stretches, first=0)):
         if item.container:
             containers.append(item)
         elif not item.is_other:
-            draw.add(item)
+            sample.add(item)
     if not config.allow_empty and not left:
         refuse_nothing(inputs, planner.counts)
     counts = {n: v for n, v in vars(planner.counts).items() if not n.endswith("_tally")}
     counts["batch_size"] = planner.batch_size
     counts["passed_over"] = dict(planner.counts.passed_over)
-    inside = census(containers, inputs, config, draw.add)
-    if estimate and (draw.images or containers):
+    inside = census(containers, inputs, config, sample.add)
+    if estimate and (sample.images or containers):
         found = planner.findings
         files = found.pairs - found.container_pairs
         work = Workload(
-            *(config, model, inputs, output, planner.counts, files, draw.images),
+            *(config, model, inputs, output, planner.counts, files, sample.images),
             *(containers, found.container_pairs, inside),
         )
         digests = {m: {f.digest, config.container_digest(f)} for m, f in fingerprints.items()}

@@ -42,7 +42,7 @@ IMAGES_TRIED, TRY_FOR_S = 6, 5.0
 SEED = 0
 
 
-class Draw:
+class RandomSample:
     """A random sample of the images to do, the same on every call."""
 
     def __init__(self) -> None:

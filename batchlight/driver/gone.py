@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 
 from batchlight.errors import ImageError
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.output.inputs import NOT_COPIED, NOT_NAMED, Batch, Input, place_of
 from batchlight.planning.listing import InputSet
 from batchlight.storage import Location, Storage

@@ -22,7 +22,14 @@ from batchlight.host.process import one_opencv_thread
 from batchlight.output.inputs import Input
 from batchlight.planning.columns import refuse_unknown_columns
 from batchlight.planning.listing import InputSet, open_inputs
-from batchlight.report.contact_sheet import Cell, Comparison, FailedImage, Photographer, Row, Sheet
+from batchlight.report.contact_sheet import (
+    Cell,
+    Comparison,
+    Row,
+    Sheet,
+    ThumbnailMaker,
+    UnreadableImage,
+)
 from batchlight.report.sheet_drawing import as_png
 from batchlight.shards.inventory import first_images
 from batchlight.storage import Location, Storage, open_storage
@@ -47,7 +54,7 @@ class Preview:
 
     page: str
     shown: int
-    failed: Sequence[FailedImage]
+    failed: Sequence[UnreadableImage]
     settings: Sequence[Comparison]
 
 
@@ -120,7 +127,7 @@ class _Maker:
         """The whole sheet. Raises ``UsageError`` if there are no images."""
         self._on_step("listing")
         given, is_all = self._inputs.first_images(FILES_AT_MOST)
-        failed: list[FailedImage] = []
+        failed: list[UnreadableImage] = []
         containers = [item for item in given if item.container]
         listed = [item for item in given if not item.container]
         listed += self._inside(containers[:CONTAINERS_AT_MOST], failed)
@@ -150,7 +157,7 @@ class _Maker:
             failed,
         )
 
-    def _inside(self, containers: Sequence[Input], failed: list[FailedImage]) -> list[Input]:
+    def _inside(self, containers: Sequence[Input], failed: list[UnreadableImage]) -> list[Input]:
         """The first images of some containers."""
         found: list[Input] = []
         opened, patterns = self._opened, self._inputs.patterns
@@ -171,7 +178,7 @@ class _Maker:
                 failed.append(_failed(item, image.failure))
         return found
 
-    def _look(self, sample: Sequence[Input], failed: list[FailedImage]) -> list[_Looked]:
+    def _look(self, sample: Sequence[Input], failed: list[UnreadableImage]) -> list[_Looked]:
         """Decode the sample, in listing order."""
         by_window = {
             _light_window(setting): trial
@@ -200,7 +207,7 @@ class _Maker:
         self,
         chosen: Sequence[_Looked],
         lights: Sequence[float | None],
-        failed: list[FailedImage],
+        failed: list[UnreadableImage],
     ) -> list[Row]:
         rows = []
         for trial in self._trials:
@@ -222,22 +229,22 @@ class _Maker:
     ) -> Row | None:
         """One image with all settings; None if the image itself can no longer be shown."""
 
-        def photograph() -> Photographer:
-            return Photographer(data, self._settings[0].config.max_pixels)
+        def make_thumbnails() -> ThumbnailMaker:
+            return ThumbnailMaker(data, self._settings[0].config.max_pixels)
 
         try:
-            photographer = image.attempt(photograph)
+            thumbnails = image.attempt(make_thumbnails)
         except MemoryError:
-            image.failure, photographer = TOO_LITTLE_MEMORY, None
-        if photographer is None:
+            image.failure, thumbnails = TOO_LITTLE_MEMORY, None
+        if thumbnails is None:
             return None
         self._trials[0].look(image, data)  # a warm-up, or the first setting would seem slower
         cells: list[Cell] = [
-            photographer.cell(trial.enhance(looked.item, data, light))
+            thumbnails.cell(trial.enhance(looked.item, data, light))
             for trial, light in zip(self._trials, lights, strict=True)
         ]
         size = (looked.width, looked.height)
-        return Row(looked.item.path, *size, looked.luminance, photographer.original, cells)
+        return Row(looked.item.path, *size, looked.luminance, thumbnails.original, cells)
 
     def _light(self, setting: Setting, looked: Sequence[_Looked]) -> float | None:
         """The light of all images looked at, as if they were one batch of a run."""
@@ -293,8 +300,8 @@ def _spread(looked: Sequence[_Looked], images: int) -> list[_Looked]:
     return [ordered[round(i * (len(ordered) - 1) / (images - 1))] for i in range(images)]
 
 
-def _failed(item: Input, failure: Failure) -> FailedImage:
-    return FailedImage(item.path, failure.code, failure.message)
+def _failed(item: Input, failure: Failure) -> UnreadableImage:
+    return UnreadableImage(item.path, failure.code, failure.message)
 
 
 def _target(page: str | os.PathLike[str] | None, png: bool) -> Location:

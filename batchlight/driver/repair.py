@@ -215,19 +215,19 @@ class _Repairer:
         """Replace the old rows of what was redone with the new ones."""
         table = file.table
         records = [record for done in redone for record in done.records]
-        readers = reduce(and_, (done.readers for done in redone), EVERYONE)
+        permissions = reduce(and_, (done.permissions for done in redone), EVERYONE)
         if table is None:
             reason = _vanished_meanwhile(records)
             if reason is None:
-                self._replace(file.path, as_table(records), readers)
+                self._replace(file.path, as_table(records), permissions)
             return [_outcome(problem, reason) for problem in file.problems]
         # A written container holds its failed images too.
         made = as_table(r for r in records if r.status != "failed" or r.container_output_sha256)
         is_old = pc.is_in(keys_of(as_units(table)), keys_of(as_units(made)))
         if not joined([table.filter(is_old)]).select(STABLE).equals(made.select(STABLE)):
-            readers &= self._storage.readers(file.path)
+            permissions &= self._storage.permissions(file.path)
             rows = joined([table.filter(pc.invert(is_old)), made])
-            self._replace(file.path, rows, readers)
+            self._replace(file.path, rows, permissions)
         reasons: dict[Key, str | None] = {
             (r.input, r.method): r.error for r in records if r.status == "failed"
         }
@@ -295,9 +295,9 @@ class _Repairer:
             self._engine = self._interrupt.entered(engine)
         return self._engine
 
-    def _replace(self, path: str, table: pa.Table, readers: int) -> None:
+    def _replace(self, path: str, table: pa.Table, permissions: int) -> None:
         if table.num_rows:
-            self._storage.write(path, to_parquet(table, path), readers)
+            self._storage.write(path, to_parquet(table, path), permissions)
         else:
             self._storage.delete(path)
 

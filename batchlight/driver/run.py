@@ -41,7 +41,7 @@ from batchlight.driver.places import (
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
 from batchlight.driver.surveying import ListingWay, listed_and_compared, ways_to_list
-from batchlight.engine import Engine, InProcessEngine, ray_address
+from batchlight.engine import Engine, InProcessEngine, ray_address, require_ray
 from batchlight.engine.base import Service
 from batchlight.errors import (
     BatchlightError,
@@ -53,7 +53,7 @@ from batchlight.errors import (
     counted,
 )
 from batchlight.fingerprint import Fingerprint
-from batchlight.host.given_up import TooLongError, call_in_thread
+from batchlight.host.abandoned import TooLongError, call_in_thread
 from batchlight.host.signals import Interrupt
 from batchlight.output.commit import (
     Move,
@@ -72,7 +72,7 @@ from batchlight.output.summary import Summary, package_versions
 from batchlight.planning.listing import InputSet
 from batchlight.planning.planner import Planner
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 from batchlight.storage.pacing import paced
 from batchlight.worker.context import BatchContext
 
@@ -91,11 +91,10 @@ def run(config: JobConfig, on_progress: OnProgress | None = None) -> Summary:
     ``BatchlightError`` (see ``errors``) for everything that keeps the run from finishing; what
     was done until then is kept, and the same call continues from there.
     """
-    if config.workers != 0 or config.address is not None:
-        ray_address(config.address)  # before anything is written
+    require_ray(config.workers, config.address)  # before anything is written
     inputs, output = open_places(config)
     weights = weights_of(config)
-    storage = open_storage(output, inputs.readers(output))
+    storage = open_storage(output, inputs.permissions(output))
     storage.check(writable=True)
     with paced(config.requests_per_second), Lock(storage, str(output), new_run_id()) as lock:
         return _Run(config, weights, inputs, output, storage, lock, on_progress).to_the_end()
@@ -163,7 +162,7 @@ class _Run:
     def _do_all(self) -> None:
         finished = False
         for way in ways_to_list(self.inputs, self.config):
-            with suppress(ListedLateError):  # the next way is surer
+            with suppress(OutOfOrderError):  # the next way is surer
                 finished = self._finish_stored_plan(way) or finished
                 if not self.stopped_early:  # a finished plan has already overwritten everything
                     self._plan_and_do(self.config.overwrite and not finished, way)
@@ -198,7 +197,7 @@ class _Run:
         planner = Planner(config, self.fingerprints, met, since, rest_of)
         where = self.inputs, self.output, self.storage, self.state
         listing = listed_and_compared(planner, *where, way, self._started_engine)
-        found = planner, listing.runs, str(self.inputs.root)
+        found = planner, listing.stretches, str(self.inputs.root)
         drafts = draft_plans(self.storage, self.state, *found, way.growth)
         self.counts, plan = PlanCounts(), None
         with closing(listing), closing(each_while_the_next_is_drafted(drafts)) as plans:

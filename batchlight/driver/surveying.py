@@ -23,13 +23,13 @@ from batchlight.errors import UsageError
 from batchlight.output.earlier import EarlierFiles, earlier_rows
 from batchlight.output.state import OutputState
 from batchlight.planning.collisions import Edges
-from batchlight.planning.cutting import Run
+from batchlight.planning.cutting import Stretch
 from batchlight.planning.extrapolation import keys_ahead
 from batchlight.planning.listing import InputSet
 from batchlight.planning.planner import Planner
-from batchlight.planning.survey import Found, Survey
+from batchlight.planning.survey import Found, PartSurvey
 from batchlight.storage import KeyRange, ListsParts, Location, Storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 
 T = TypeVar("T")
 
@@ -72,11 +72,11 @@ def ways_to_list(inputs: InputSet, config: JobConfig) -> list[ListingWay]:
 class Listing:
     """What there is to do, as it is found; to be closed by whoever needs no more of it.
 
-    ``runs`` raises as ``Comparison.runs`` does, and ``ListedLateError`` if the data set cannot be
-    listed this way.
+    ``stretches`` raises as ``Comparison.stretches`` does, and ``OutOfOrderError`` if the data set
+    cannot be listed this way.
     """
 
-    runs: Iterator[Run]
+    stretches: Iterator[Stretch]
     close: Callable[[], object] = lambda: None
     """Ends all work on it, in whichever thread; does nothing if it has ended."""
 
@@ -92,26 +92,26 @@ def listed_and_compared(
 ) -> Listing:
     """List a data set; ``started`` returns the engine, and is called if there is work for it."""
     if way is ListingWay.IN_PARTS and state.unfinished is None:
-        survey = Survey(
+        survey = PartSurvey(
             *(planner.config, planner.fingerprints, inputs.data_set, output),
             *(planner.since, planner.after),
         )
         parts = _Parts(survey, EarlierFiles(storage, state), started)
         return Listing(_joined(parts, planner, inputs), parts.close)
     soon = way is not ListingWay.AS_A_WHOLE
-    return Listing(planner.runs(inputs.images(soon), earlier_rows(storage, state)))
+    return Listing(planner.stretches(inputs.images(soon), earlier_rows(storage, state)))
 
 
-def _joined(parts: _Parts, planner: Planner, inputs: InputSet) -> Iterator[Run]:
+def _joined(parts: _Parts, planner: Planner, inputs: InputSet) -> Iterator[Stretch]:
     inputs.passed_over.clear()
     edges = Edges()
     for found in parts.in_order():
         if found is None or not edges.include(found.edges):
-            raise ListedLateError(str(inputs.given))
+            raise OutOfOrderError(str(inputs.given))
         planner.findings.add(found.findings)
         inputs.passed_over.include(found.passed_over)
         inputs.patterns.note_used(found.patterns_used)
-        yield from found.runs()
+        yield from found.stretches()
         if found.error is not None:
             raise UsageError(found.error)
     inputs.patterns.warn_of_unused()
@@ -127,7 +127,7 @@ class _Parts:
     """The parts of a listing: the first ones surveyed here, the others by workers."""
 
     def __init__(
-        self, survey: Survey, earlier: EarlierFiles, started: Callable[[], Engine]
+        self, survey: PartSurvey, earlier: EarlierFiles, started: Callable[[], Engine]
     ) -> None:
         self._survey = survey
         self._earlier = earlier
@@ -183,7 +183,7 @@ class _Parts:
 
     async def _asked_for(self, within: KeyRange, engine: Engine) -> Found | None:
         what = f"listing what comes after {within.after!r}"
-        look = Survey.look, self._survey, within, KEYS_AT_MOST, self._earlier.within(within)
+        look = PartSurvey.look, self._survey, within, KEYS_AT_MOST, self._earlier.within(within)
         return await call_until_done(engine, what, *look, timeouts=TIMEOUTS)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchlight.engine.base import refuse_other_version
+from batchlight.engine.exclusive import SharedOrExclusive
 from batchlight.engine.marks import session_folder
 from batchlight.engine.timeout import DEADLINE
 from batchlight.errors import BatchlightError
@@ -47,13 +48,13 @@ RECORD_BYTES = 16_384
 
 
 @dataclass(frozen=True)
-class Fate:
+class Outcome:
     """What is known about a call whose process died."""
 
     suspect: bool
     """Whether it may have killed the process."""
-    guilty: bool = False
-    """Whether it was the only one that had begun, and so the killer."""
+    responsible: bool = False
+    """Whether it was the only one that had begun, and so killed it."""
     hung: bool = False
     """Whether a deadline ended the process."""
 
@@ -67,11 +68,11 @@ class Calls:
     hung: bool = False
     """Whether a deadline ended the process."""
 
-    def fate(self, call: str) -> Fate:
-        """The fate of one of these calls, once the process has died."""
+    def outcome(self, call: str) -> Outcome:
+        """The outcome of one of these calls, once the process has died."""
         begun = [name for name, had_turn in self.begun.items() if had_turn]
-        # If none had had a turn yet, the killer must be a call that was arriving.
-        return Fate(call in begun or not begun, begun == [call], self.hung)
+        # If none had had a turn yet, the responsible call was still arriving.
+        return Outcome(call in begun or not begun, begun == [call], self.hung)
 
 
 class CallLog:
@@ -113,12 +114,12 @@ class CallLog:
             self._inside.pop(call, None)
             self._write()
 
-    def fate(self, call: str) -> Fate:
-        """The fate of a call that was sent to this process or an earlier one."""
+    def outcome(self, call: str) -> Outcome:
+        """The outcome of a call that was sent to this process or an earlier one."""
         for death in reversed(self._deaths):
             if call in death.begun:
-                return death.fate(call)
-        return Fate(suspect=not self._complete)
+                return death.outcome(call)
+        return Outcome(suspect=not self._complete)
 
     def _write(self) -> None:
         now = {
@@ -129,34 +130,6 @@ class CallLog:
         # Only the first line is ever read, whatever follows it. Other processes see a write as soon
         # as it returns; it need not reach the disk.
         os.pwrite(self._file, json.dumps(now).encode() + b"\n", 0)
-
-
-class Door:
-    """Admits calls: many at once, or one alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._alone = 0
-        """Calls that are alone, or waiting to be."""
-
-    @contextmanager
-    def entered(self, alone: bool) -> Iterator[None]:
-        """Wait to be admitted."""
-        with self._changed:
-            if alone:
-                self._alone += 1
-                self._changed.wait_for(lambda: not self._inside)
-            else:
-                self._changed.wait_for(lambda: not self._alone)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._alone -= alone
-                self._changed.notify_all()
 
 
 class NotMade(Exception):
@@ -173,7 +146,7 @@ class Host:
         self._timeout = timeout
         self._target: object = None
         self._making = threading.Lock()
-        self._door = Door()
+        self._admission = SharedOrExclusive()
         self._turn = threading.Lock()
         context = ray.get_runtime_context()
         path = session_folder() / f"batchlight-{context.get_actor_id()}.json"
@@ -208,7 +181,7 @@ class Host:
     ) -> Any:
         """The result of the call named ``call``; no other call computes during its turns."""
         self._ready_again(make)
-        with self._door.entered(alone=False):
+        with self._admission.entered(alone=False):
             self._record.enter(call)
             try:
                 return self._carry_out(call, method, arguments)
@@ -220,7 +193,7 @@ class Host:
     ) -> Iterator[Any]:
         """Yield None when the call begins, then its result; no other call is inside."""
         self._ready_again(make)
-        with self._door.entered(alone=True):
+        with self._admission.entered(alone=True):
             self._record.enter(call)
             try:
                 yield None
@@ -230,9 +203,9 @@ class Host:
                 self._record.leave(call)
             yield result
 
-    def fate(self, call: str) -> Fate:
+    def outcome(self, call: str) -> Outcome:
         """What is known about a call whose process is known to have died."""
-        return self._record.fate(call)
+        return self._record.outcome(call)
 
     def _carry_out(self, call: str, method: str, arguments: tuple[object, ...]) -> Any:
         function = getattr(self._target, method)
@@ -240,7 +213,7 @@ class Host:
 
         @contextmanager
         def turn() -> Iterator[None]:
-            with DEADLINE.paused():
+            with DEADLINE.restarted_after():
                 self._turn.acquire()
             try:
                 self._record.begin(call)

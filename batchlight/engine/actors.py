@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batchlight._version import __version__
-from batchlight.engine.actor_process import CALLS_INSIDE, Fate, Host, NotMade
+from batchlight.engine.actor_process import CALLS_INSIDE, Host, NotMade, Outcome
 from batchlight.engine.base import Answer, Lost, WorkerDied
 from batchlight.engine.deaths import as_ours, classify
 from batchlight.engine.timeout import DEADLINE
@@ -39,9 +39,9 @@ PAUSE_BEFORE_RESENDING = 0.5
 """Seconds; an actor takes some time to restart."""
 
 ASKING = "asking"
-"""An actor's thread that reports the fate of calls, whatever its other threads do."""
+"""An actor's thread that reports the outcome of calls, whatever its other threads do."""
 ASKING_TIMEOUT_S = 60.0
-"""Time for a process to start; if none does, the fate is unknown."""
+"""Time for a process to start; if none does, the outcome is unknown."""
 
 READY_EVERY_S = 0.1
 """How often to check on starting actors."""
@@ -190,7 +190,7 @@ class _RayAnswer:
     def result(self) -> Any:
         import ray
 
-        with DEADLINE.paused():
+        with DEADLINE.restarted_after():
             for _ in range(RESENDS_AT_MOST):
                 try:
                     return self._result_alone() if self._alone else ray.get(self._coming)
@@ -220,8 +220,8 @@ class _RayAnswer:
         except ray.exceptions.RayError as error:
             if isinstance(classify(error, begun=True, hung=False), Lost):
                 raise
-            fate = self._fate()
-            hung = fate.hung if fate else time.monotonic() - begun >= self._service.timeout
+            outcome = self._outcome()
+            hung = outcome.hung if outcome else time.monotonic() - begun >= self._service.timeout
             raise classify(error, begun=True, hung=hung) from error
 
     def _next(self) -> Any:
@@ -237,13 +237,13 @@ class _RayAnswer:
             raise at_worst from error
         if isinstance(at_worst, Lost) or self._alone:
             return
-        fate = self._fate()
-        if fate is not None and fate.guilty:
-            raise classify(error, begun=True, hung=fate.hung) from error
-        self._alone = fate is None or fate.suspect
+        outcome = self._outcome()
+        if outcome is not None and outcome.responsible:
+            raise classify(error, begun=True, hung=outcome.hung) from error
+        self._alone = outcome is None or outcome.suspect
 
-    def _fate(self) -> Fate | None:
-        """The fate of the call, as reported by the process that replaces the dead one.
+    def _outcome(self) -> Outcome | None:
+        """The outcome of the call, as reported by the process that replaces the dead one.
 
         None if unknown.
         """
@@ -251,11 +251,11 @@ class _RayAnswer:
 
         try:
             # Retried until the replacement is running, and again if that one dies too.
-            ask = self._actor.fate.options(concurrency_group=ASKING, max_task_retries=-1)
-            fate: Fate = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
+            ask = self._actor.outcome.options(concurrency_group=ASKING, max_task_retries=-1)
+            outcome: Outcome = ray.get(ask.remote(self._name), timeout=ASKING_TIMEOUT_S)
         except ray.exceptions.RayError:
             return None
-        return fate
+        return outcome
 
 
 def nodes_with_cpus() -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from batchlight._version import __version__
 from batchlight.errors import ClusterError, ErrorCode
-from batchlight.host.given_up import TooLongError, call_in_thread
+from batchlight.host.abandoned import TooLongError, call_in_thread
 from batchlight.host.signals import interruptible
 from batchlight.host.turns import in_turns
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from batchlight.engine.base import Engine, Lost, WorkerDied
+from batchlight.engine.exclusive import AsyncSharedOrExclusive
 from batchlight.errors import ClusterError, ErrorCode, StorageError
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ DEATHS_ALONE = 3
 """How often an item, or a call of its own, must kill a worker before it is given up."""
 
 DEATHS_AT_MOST = 64
-"""Maximum deaths in one piece of work, enough to find eight killers among 64 items. Beyond that,
+"""Maximum deaths in one piece of work, enough to find eight deadly items among 64. Beyond that,
 the environment is assumed to be the cause, not the items."""
 
 HUNG_AT_MOST = 8
@@ -114,43 +114,15 @@ async def call_until_done(
     ) from death
 
 
-class Floor:
-    """Lets calls run side by side, or one alone with all resources, such as memory, for itself."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Condition()
-        self._inside = 0
-        self._alone = 0
-        """Calls that are alone, or waiting to be."""
-
-    @asynccontextmanager
-    async def entered(self, alone: bool) -> AsyncIterator[None]:
-        """Wait to be admitted."""
-        async with self._changed:
-            self._alone += alone
-            try:
-                await self._changed.wait_for(lambda: not self._inside if alone else not self._alone)
-                self._inside += 1
-            except BaseException:
-                self._alone -= alone
-                self._changed.notify_all()
-                raise
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._inside -= 1
-                self._alone -= alone
-                self._changed.notify_all()
-
-
 class Trials(Generic[Item]):
     """Runs work on some items together, in parts or one by one, and counts the resulting deaths."""
 
-    def __init__(self, engine: Engine, name: str, floor: Floor | None = None) -> None:
-        """``name``: of the work, for messages. ``floor``: if shared with other work."""
+    def __init__(
+        self, engine: Engine, name: str, admission: AsyncSharedOrExclusive | None = None
+    ) -> None:
+        """``name``: of the work, for messages. ``admission``: if shared with other work."""
         self._engine = engine
-        self._floor = floor or Floor()
+        self._admission = admission or AsyncSharedOrExclusive()
         self._name = name
         self.deaths: Counter[Item] = Counter()
         """Number of deaths in which each item was involved."""
@@ -179,7 +151,7 @@ class Trials(Generic[Item]):
         Raises ``WorkerDied``, or ``ClusterError`` if there are too many deaths to go on.
         """
         try:
-            async with self._floor.entered(alone):
+            async with self._admission.entered(alone):
                 call = call_patiently(self._engine, function, *arguments, timeouts=timeouts)
                 result = await call
         except WorkerDied as death:
@@ -211,8 +183,8 @@ class Trials(Generic[Item]):
     ) -> list[Item]:
         """The items worth trying alone, out of items that have killed a worker together.
 
-        Halves that survive are dropped, and halves that die are halved again: k killers among n
-        items cost about k log2(n) deaths. ``whole``: how many the items are part of.
+        Halves that survive are dropped, and halves that die are halved again: k deadly items
+        among n cost about k log2(n) deaths. ``whole``: how many the items are part of.
         """
         if len(items) <= 1 or self.exhausted:
             return list(items)

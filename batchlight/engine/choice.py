@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 
+from batchlight.engine.address import ray_address
 from batchlight.engine.base import Engine, InProcessEngine
-from batchlight.engine.own_ray import workers_that_fit
+from batchlight.engine.own_ray import is_running, workers_that_fit
 from batchlight.engine.task_call import TASK_OPTIONS
-from batchlight.engine.tasks import RayEngine, Surroundings, no_surroundings, ray_address
+from batchlight.engine.tasks import RayEngine, Surroundings, no_surroundings
 from batchlight.host.resources import usable_cpus
 
 logger = logging.getLogger(__name__)
@@ -29,20 +29,11 @@ def make_engine(
     """
     if workers == 0 or _holds_all_cpus():
         return InProcessEngine(timeout)
-    if ray_address(address) == "local" and not _is_running():
+    if ray_address(address) == "local" and not is_running():
         workers = workers_that_fit(workers or usable_cpus())
         if workers == 0:
             return InProcessEngine(timeout)
     return RayEngine(workers, address, timeout, hosts, surroundings, meanwhile)
-
-
-def _is_running() -> bool:
-    """Whether the calling program already runs a Ray."""
-    if "ray" not in sys.modules:
-        return False
-    import ray
-
-    return bool(ray.is_initialized())
 
 
 def _holds_all_cpus() -> bool:
@@ -50,7 +41,7 @@ def _holds_all_cpus() -> bool:
 
     If so, no call could ever begin, as none of the CPUs is released while this waits.
     """
-    if not _is_running():
+    if not is_running():
         return False
     import ray
 

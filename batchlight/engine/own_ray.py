@@ -14,15 +14,16 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchlight.errors import ClusterError, counted
-from batchlight.host.resources import free_memory, free_processes
+from batchlight.errors import ClusterError, UsageError, counted
+from batchlight.host.resources import address_space, free_memory, free_processes
 
 TOKEN, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
 
@@ -47,9 +48,53 @@ REGISTERS_WITHIN_S, LOOK_EVERY_S = 10.0, 0.02
 RAY_PROCESSES, WORKER_PROCESSES = 180, 28
 """Processes and threads of a Ray without workers, and of one worker."""
 
+RAY_ADDRESSES, WORKER_ADDRESSES = 5 * 2**30, 256 * 2**20
+"""Address space of each process, without workers and for one worker: its threads and libraries,
+PyTorch among them, and the object store, which all map."""
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_choosing = threading.Lock()
+_connected = False
+"""Whether a run has started Ray in this process or joined a cluster; Ray allows one at a time."""
+
+
+def is_running() -> bool:
+    """Whether this process is connected to a Ray."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def refuse_second_run() -> None:
+    """Raise ``UsageError`` if another run of this process is connected to a Ray."""
+    if _connected:
+        raise UsageError(
+            "another run of this process is using Ray, and would end it for this one; run them one "
+            "after another, in processes of their own, with workers=0, or on a Ray that your "
+            "program starts first with ray.init()"
+        )
+
+
+@contextmanager
+def connection() -> Iterator[bool]:
+    """Whether the caller is to connect to a Ray: not if the calling program already runs one.
+
+    If so, other runs are refused inside the block. Raises ``UsageError``.
+    """
+    global _connected
+    with _choosing:
+        refuse_second_run()
+        ours = _connected = not is_running()
+    try:
+        yield ours
+    finally:
+        if ours:
+            _connected = False
 
 
 @contextmanager
@@ -86,10 +131,8 @@ def private_token() -> Iterator[None]:
     """Have Ray require a token, unless its own variables configure authentication."""
     before = {name: os.environ.get(name) for name in (TOKEN, MODE)}
     if before[MODE] is None:
-        os.environ[TOKEN] = _token()
-        if "ray" not in sys.modules:
-            # If already imported, Ray sets this itself, and re-reads what it has read once.
-            os.environ[MODE] = "token"
+        os.environ.update({TOKEN: secrets.token_hex(32), MODE: "token"})
+        _forget_token()
     try:
         yield
     finally:
@@ -98,12 +141,22 @@ def private_token() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if before[MODE] is None:
+            _forget_token()
 
 
-@cache
-def _token() -> str:
-    """One token for all Rays that this process starts, since Ray reads it only once."""
-    return secrets.token_hex(32)
+def _forget_token() -> None:
+    """Have Ray read its mode and token anew: it keeps what it has read once, for the whole process.
+
+    Otherwise the calling program could not start a Ray after ours, nor we one after its own.
+    """
+    if "ray" not in sys.modules:
+        return
+    import ray
+
+    inside = vars(ray._raylet)  # no public function does it
+    inside["Config"].initialize("")  # first: a thread that is just ending would miss the token
+    inside["AuthenticationTokenLoader"].instance().reset_cache()
 
 
 @contextmanager
@@ -174,17 +227,23 @@ def workers_that_fit(wanted: int) -> int:
     Zero means that not even a Ray fits.
     """
     memory, processes, files = free_memory(), free_processes(), _raised_file_limit()
-    by_memory = (memory - RAY_BYTES) // WORKER_BYTES
-    by_processes = (processes - RAY_PROCESSES) // WORKER_PROCESSES
-    by_files = wanted if files >= FILES else 0
-    fit = max(0, int(min(wanted, by_memory, by_processes, by_files)))
-    if fit == wanted:
+    addresses = address_space()
+    workers_by: dict[str, float] = {
+        f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}": (
+            wanted if files >= FILES else 0
+        ),
+        f"only {memory // 2**20} MB of memory are free here": (memory - RAY_BYTES) / WORKER_BYTES,
+        f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)": (
+            (processes - RAY_PROCESSES) / WORKER_PROCESSES
+        ),
+        f"only {addresses / 2**20:.0f} MB of addresses per process are allowed here (ulimit -v)": (
+            (addresses - RAY_ADDRESSES) / WORKER_ADDRESSES
+        ),
+    }
+    left, workers = min(workers_by.items(), key=lambda item: max(0, item[1]))
+    if workers >= wanted:
         return wanted
-    left = f"only {memory // 2**20} MB of memory are free here"
-    if by_files == fit:
-        left = f"a process may only open {files:.0f} files here (ulimit -n); Ray needs {FILES}"
-    elif by_processes < by_memory:
-        left = f"only {processes:.0f} more processes and threads may start here (ulimit -u, pids)"
+    fit = max(0, int(workers))
     logger.warning(
         "%s: enough for %s, not for %d",
         left,

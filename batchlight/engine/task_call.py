@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Report:
+class InterimReport:
     """Reported by long work before its end."""
 
     value: Any
@@ -61,7 +61,7 @@ def on_worker(
     around: Callable[[], AbstractContextManager[None]],
     function: Callable[..., T],
     *arguments: Any,
-) -> Iterator[Mark | Report | T]:
+) -> Iterator[Mark | InterimReport | T]:
     """Runs on a worker: yields its mark when the call begins, then the result.
 
     ``around()`` goes around the call. With ``report_every_s``, the function makes ``Work``, whose
@@ -84,12 +84,12 @@ def on_worker(
     yield result
 
 
-def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[Report]:
+def _followed(work: Work[Any], timeout: float, every_s: float) -> Iterator[InterimReport]:
     told = time.monotonic()
     for _ in work.steps(partial(DEADLINE.of, timeout)):
         if time.monotonic() - told >= every_s:
-            with DEADLINE.held():  # Ray blocks until the previous report was received
-                yield Report(work.report())
+            with DEADLINE.paused():  # Ray blocks until the previous report was received
+                yield InterimReport(work.report())
             told = time.monotonic()
 
 
@@ -122,7 +122,7 @@ class TaskCall:
             self._begun = time.monotonic()
             while True:
                 item = await self._next(self._timeout + LOOK_EVERY_S, self._is_gone)
-                if not isinstance(item, Report):
+                if not isinstance(item, InterimReport):
                     return item
                 assert on_report is not None
                 on_report(item.value)

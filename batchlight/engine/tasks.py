@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -17,11 +16,13 @@ from weakref import WeakKeyDictionary
 from batchlight._version import __version__
 from batchlight.config import TIMEOUT_S
 from batchlight.engine.actors import RayService, nodes_with_cpus
+from batchlight.engine.address import address_of_running, ray_address, refuse_silence
 from batchlight.engine.base import Lost, Meter, Service, Work
 from batchlight.engine.calls import Resends
 from batchlight.engine.head import Head
 from batchlight.engine.own_ray import (
     LOOK_EVERY_S,
+    connection,
     job_of_this_path,
     private_folder,
     private_token,
@@ -96,7 +97,7 @@ class RayEngine:
         self._surroundings = surroundings
         self._meanwhile = Thread(target=meanwhile, daemon=True)
         self._wanted = workers
-        self._address = ray_address(address)
+        self._given, self._address = address, ray_address(address)
         self._timeout = timeout
         self._hosts = hosts
         self._services: list[RayService] = []
@@ -111,15 +112,16 @@ class RayEngine:
         self.place = "a Ray of its own" if own else f"the Ray cluster at {self._address}"
 
     def __enter__(self) -> Self:
+        self._started = self._settings.enter_context(connection())
         self._settings.enter_context(_variables(RAY_SETTINGS))
-        if self._address == "local":
-            self._settings.enter_context(private_token())  # Ray looks for it during import
-        import ray
-
-        self._started = not ray.is_initialized()  # the calling program may already run a Ray
         try:
             if self._started:
                 self._start()
+            else:
+                self._address = address_of_running(self._given)
+                self.place = f"the Ray cluster at {self._address}"
+            import ray
+
             self._look_around()
             self._gcs_address: str = ray.get_runtime_context().gcs_address
             self._remote: Any = ray.remote(**TASK_OPTIONS)(on_worker)
@@ -133,6 +135,8 @@ class RayEngine:
 
     def _start(self) -> None:
         """Start a Ray of our own, or join a cluster."""
+        if self._address == "local":
+            self._settings.enter_context(private_token())  # Ray looks for it during import
         import ray
 
         if not logger.isEnabledFor(logging.DEBUG):
@@ -149,7 +153,7 @@ class RayEngine:
                 "include_dashboard": False,
                 "_temp_dir": self._settings.enter_context(private_folder()),
             }
-        _refuse_silence(self._address)
+        refuse_silence(self._address)
         its_logger = logging.getLogger("ray")
         self._settings.callback(its_logger.setLevel, its_logger.level)
         with quick_start() if local else nullcontext():
@@ -208,9 +212,9 @@ class RayEngine:
                 service.stop()
             except Exception as error:  # the cluster may be gone; another error says so better
                 logger.debug("an actor could not be stopped: %s", error)
-        if self._started:
-            ray.shutdown()
-        self._settings.close()
+        with self._settings:
+            if self._started:
+                ray.shutdown()
 
     def count(self, meter: Meter, amount: float, **tags: str) -> None:
         from ray.util.metrics import Counter
@@ -280,22 +284,6 @@ class RayEngine:
         return service
 
 
-def ray_address(address: str | None) -> str:
-    """The meaning of ``--address``; ``local`` is a Ray of our own. Raises ``UsageError``."""
-    found = address or os.environ.get("RAY_ADDRESS") or "local"
-    if "@" in found:
-        raise UsageError(
-            "--address (or RAY_ADDRESS) must not contain credentials; give only the host and port"
-        )
-    if found.startswith("ray://"):
-        raise UsageError(
-            f"--address (or RAY_ADDRESS) is {found}, but a run needs its own connection, not the "
-            "Ray Client; run it on a machine of the cluster with --address auto, or submit it as a "
-            "job (jobs/submit.sh)"
-        )
-    return found
-
-
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables that are not set yet, for the duration of the block."""
@@ -306,20 +294,6 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-def _refuse_silence(address: str) -> None:
-    """Raise ``ClusterError`` if nothing listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ClusterError(
-            f"nothing answers at {address} ({error.strerror or error}); check --address and "
-            "RAY_ADDRESS, and that the cluster is running"
-        ) from error
 
 
 def _why_no_ray(address: str, error: Exception) -> str:

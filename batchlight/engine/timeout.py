@@ -43,7 +43,7 @@ class Deadline:
             del self._seconds[thread]
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def restarted_after(self) -> Iterator[None]:
         """Stop the clock while waiting for a process with its own deadline; then restart it."""
         thread = threading.get_ident()
         seconds = self._seconds.get(thread)
@@ -63,7 +63,7 @@ class Deadline:
             self._set(thread, seconds)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Stop the clock while waiting for the receiver of a report; then resume it."""
         thread = threading.get_ident()
         end = self._ends.get(thread)

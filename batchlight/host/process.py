@@ -37,7 +37,7 @@ def one_opencv_thread() -> Iterator[None]:
 
 
 @contextmanager
-def seldom_looking_for_cycles() -> Iterator[None]:
+def relaxed_gc() -> Iterator[None]:
     """Collect garbage less often while a block creates many objects that form no cycles.
 
     Each collection scans the new objects, and they live long enough to be scanned again and again.

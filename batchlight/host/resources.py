@@ -33,6 +33,12 @@ def free_memory() -> int:
     return int(min(psutil.virtual_memory().available, cgroups.free_memory()))
 
 
+def address_space() -> float:
+    """Bytes of addresses that a process may use, whether or not memory is behind them."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
 def free_processes() -> float:
     """How many more processes and threads this user may start here."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)

@@ -15,7 +15,7 @@ from batchlight.errors import Interrupted
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _computing = False
 """Whether this process is inside ``interruptible``; signals concern the whole process."""
@@ -43,9 +43,10 @@ def interruptible() -> Iterator[None]:
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into ``Interrupted``, at a point where it is safe to stop.
+    """Turns SIGINT, SIGTERM and SIGHUP into ``Interrupted``, at a point where it is safe to stop.
 
-    The first signal stops the run in an orderly way; a second one ends the process at once.
+    The first signal stops the run in an orderly way; a second one ends the process at once, except
+    for SIGHUP, which both the shell and the kernel send when a connection is lost.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -140,7 +141,7 @@ class Interrupt:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
-        signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else signal.SIG_DFL)
         if self._cancel is not None:
             self._say("stopping; a second signal stops at once")
             if _computing and not self._elsewhere:

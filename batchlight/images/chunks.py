@@ -12,7 +12,7 @@ from dataclasses import dataclass
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-Part = tuple[bytes, bytes]
+RawChunk = tuple[bytes, bytes]
 """A chunk's type and content."""
 
 
@@ -20,9 +20,9 @@ Part = tuple[bytes, bytes]
 class CarriedChunks:
     """A file without its coded image."""
 
-    before: tuple[Part, ...]
+    before: tuple[RawChunk, ...]
     """Chunks before the pixels."""
-    after: tuple[Part, ...]
+    after: tuple[RawChunk, ...]
     trailer: bytes
     """What follows the end of the image."""
 
@@ -32,7 +32,7 @@ class CarriedChunks:
         return sum(len(payload) for _, payload in self.chunks) + len(self.trailer)
 
     @property
-    def chunks(self) -> tuple[Part, ...]:
+    def chunks(self) -> tuple[RawChunk, ...]:
         """All of them."""
         return self.before + self.after
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["tar", "tar.gz", "parquet", "refused"]
+ContainerKind = Literal["tar", "tar.gz", "parquet", "refused"]
 
 PARQUET = ".parquet"
-SUFFIXES: dict[str, Kind] = {
+SUFFIXES: dict[str, ContainerKind] = {
     ".tar": "tar",
     ".tar.gz": "tar.gz",
     ".tgz": "tar.gz",
@@ -35,7 +35,7 @@ def is_parquet_name(path: str) -> bool:
     return _suffix(path) == PARQUET
 
 
-def kind_of(path: str) -> Kind:
+def container_kind(path: str) -> ContainerKind:
     """The kind of container that a file of this name is."""
     return SUFFIXES.get(_suffix(path) or ".tar", "refused")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchlight.images import exif, photoshop, png_text, xmp
-from batchlight.images.chunks import PNG_SIGNATURE, CarriedChunks, Part, png_chunk, png_chunks
+from batchlight.images.chunks import PNG_SIGNATURE, CarriedChunks, RawChunk, png_chunk, png_chunks
 from batchlight.images.png_text import XMP_KEYWORD, Inflater
 from batchlight.images.thumbnails import Picture
 
@@ -40,8 +40,8 @@ class Carried(CarriedChunks):
 
 def take(data: bytes, depth: int, kind: int) -> Carried:
     """Everything but the coded image."""
-    before: list[Part] = []
-    after: list[Part] = []
+    before: list[RawChunk] = []
+    after: list[RawChunk] = []
     into, end = before, len(data)
     for chunk in png_chunks(data):
         if chunk.kind == b"IDAT":
@@ -61,7 +61,7 @@ def put(carried: Carried, coded: bytes, picture: Picture) -> tuple[bytes, list[s
     lost: list[str] = []
     new_kind, renewal = coded[25], _Renewal(carried, picture, lost)
 
-    def written(parts: tuple[Part, ...]) -> Iterator[bytes]:
+    def written(parts: tuple[RawChunk, ...]) -> Iterator[bytes]:
         for kind, payload in parts:
             fitted = _fitted(carried, kind, payload, new_kind, lost)
             if fitted is not None:

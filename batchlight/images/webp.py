@@ -15,7 +15,7 @@ from PIL import Image
 
 from batchlight.errors import ImageError
 from batchlight.images import exif, opencv, xmp
-from batchlight.images.chunks import CarriedChunks, Part, riff_chunk, riff_chunks
+from batchlight.images.chunks import CarriedChunks, RawChunk, riff_chunk, riff_chunks
 from batchlight.images.image import Decoded, Encoded, Header, check_size
 from batchlight.images.image_format import ImageFormat
 from batchlight.images.metadata import Metadata, with_density_in_exif
@@ -34,7 +34,7 @@ _HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
 class Carried(CarriedChunks):
     """A WebP file without its coded image."""
 
-    frame: tuple[bytes, tuple[Part, ...]] | None
+    frame: tuple[bytes, tuple[RawChunk, ...]] | None
     """For an animation of one frame: its head, and its chunks besides the image."""
 
 
@@ -72,8 +72,8 @@ def _require_order(kinds: list[bytes]) -> None:
 
 def take(data: bytes) -> Carried:
     """Everything but the coded image."""
-    before: list[Part] = []
-    after: list[Part] = []
+    before: list[RawChunk] = []
+    after: list[RawChunk] = []
     into, frame = before, None
     end = min(8 + _little(data[4:8]), len(data))
     for chunk in riff_chunks(data, end=end):
@@ -129,7 +129,7 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
 def _put(carried: Carried, coded: bytes, size: tuple[int, int], picture: Picture) -> Encoded:
     """The file with another coded image."""
     lost: list[str] = []
-    chunks: list[Part] = []
+    chunks: list[RawChunk] = []
     credentials = carried.get(_C2PA) is not None
     for kind, payload in carried.chunks:
         if kind == _C2PA:
@@ -148,7 +148,9 @@ def _put(carried: Carried, coded: bytes, size: tuple[int, int], picture: Picture
     return Encoded.of(_file(carried, coded, size, tuple(chunks)), lost)
 
 
-def _file(carried: Carried, coded: bytes, size: tuple[int, int], chunks: tuple[Part, ...]) -> bytes:
+def _file(
+    carried: Carried, coded: bytes, size: tuple[int, int], chunks: tuple[RawChunk, ...]
+) -> bytes:
     """A file of the encoder's image and these chunks, as many before the image as in the source."""
     first = len([1 for kind, _ in carried.before if kind != _C2PA])
     image = [
@@ -170,7 +172,7 @@ def _file(carried: Carried, coded: bytes, size: tuple[int, int], chunks: tuple[P
     return b"RIFF" + len(body).to_bytes(4, "little") + body + carried.trailer
 
 
-def _features(parts: list[Part], size: tuple[int, int], has_alpha: bool) -> Part:
+def _features(parts: list[RawChunk], size: tuple[int, int], has_alpha: bool) -> RawChunk:
     """VP8X: the source's with the image's alpha, otherwise one that lists what is there."""
     old = next((payload for kind, payload in parts if kind == _FEATURES), None)
     if old is None or len(old) < 10:

@@ -42,7 +42,7 @@ _INPUT_COLUMNS = {
 _ROWS_SCHEMA = pa.schema(_CHUNK_SCHEMA.field(name) for name in (*_INPUT_COLUMNS, "again"))
 
 
-class Kind(NamedTuple):
+class BatchKind(NamedTuple):
     """What the inputs of one batch have in common."""
 
     methods: tuple[Method, ...]
@@ -73,7 +73,7 @@ class PlannedBatch:
     """A batch that is not stored yet, as rows of its plan (``as_rows``)."""
 
     number: int
-    kind: Kind
+    kind: BatchKind
     rows: pa.Table
 
     @property

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.config import Method
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.output.layout import (
     BatchRange,
     chunk_folder,
@@ -34,7 +34,7 @@ from batchlight.output.layout import (
 )
 from batchlight.output.numbers import NumberSet
 from batchlight.output.plan import Plan, end_mark
-from batchlight.output.recordfiles import read_records, readers_of_records, tally, to_parquet
+from batchlight.output.recordfiles import permissions_of_records, read_records, tally, to_parquet
 from batchlight.output.records import TALLY_COLUMNS, Tally, joined, of_methods
 from batchlight.output.replaced import OldFile, Span, old_spans, replaced_by
 from batchlight.output.state import OutputState
@@ -209,8 +209,8 @@ def _remove_rows(storage: Storage, old: OldFile) -> None:
         return
     kept = old.kept_rows(read_records(storage, old.path))
     if kept.num_rows:
-        readers = storage.readers(old.path)
-        storage.write(old.path, to_parquet(kept, old.path), readers)
+        permissions = storage.permissions(old.path)
+        storage.write(old.path, to_parquet(kept, old.path), permissions)
     else:
         storage.delete(old.path)
 
@@ -222,8 +222,8 @@ def moved(storage: Storage, move: Move) -> None:
     if not storage.is_file(path):
         with Pool(REQUESTS_AT_ONCE) as pool:  # each request takes a while
             tables = list(pool.map(partial(read_records, storage), parts))
-        readers = readers_of_records(storage, parts)
-        storage.write(path, to_parquet(joined(tables), path), readers)
+        permissions = permissions_of_records(storage, parts)
+        storage.write(path, to_parquet(joined(tables), path), permissions)
         storage.sync()
     _delete_all(storage, parts)
 

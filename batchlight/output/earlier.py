@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from batchlight.config import Method
 from batchlight.errors import is_permanent
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.output.layout import BatchRange, container_output, metadata_path, part_path
 from batchlight.output.recordfiles import input_span, read_records
 from batchlight.output.records import Tally, joined

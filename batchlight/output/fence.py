@@ -41,26 +41,26 @@ class FencedStorage:
     _looked_at: float = field(default=float("-inf"), init=False)
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
         if is_output_path(path):  # trouble here affects one image only
             self._look_now_and_then()
-            self.storage.write(path, data, readers, modified)
+            self.storage.write(path, data, permissions, modified)
             return
         self._look()
         with state_trouble(path):
-            self.storage.write(path, data, readers, modified)
+            self.storage.write(path, data, permissions, modified)
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> Writer:
         self._look()
-        return _FencedWriter(self.storage.open_writer(path, readers, modified), self._look)
+        return _FencedWriter(self.storage.open_writer(path, permissions, modified), self._look)
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
         self._look()
         with state_trouble(path):
-            return self.storage.create(path, data, readers)
+            return self.storage.create(path, data, permissions)
 
     def delete(self, path: str) -> None:
         self._look_now_and_then()
@@ -113,8 +113,8 @@ class FencedStorage:
     def open_reader(self, path: str) -> Reader:
         return self.storage.open_reader(path)
 
-    def readers(self, path: str, beside: str = "") -> int:
-        return self.storage.readers(path, beside)
+    def permissions(self, path: str, beside: str = "") -> int:
+        return self.storage.permissions(path, beside)
 
     def sync(self) -> None:
         self.storage.sync()

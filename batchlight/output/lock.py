@@ -26,7 +26,7 @@ from typing import Self
 import psutil
 
 from batchlight.errors import BatchlightError, LockedError, StorageError
-from batchlight.host.given_up import TooLongError, call_in_thread
+from batchlight.host.abandoned import TooLongError, call_in_thread
 from batchlight.host.identity import pid_scope, ticks_at_start
 from batchlight.output.documents import Document, parse, serialise
 from batchlight.output.layout import (

@@ -37,18 +37,18 @@ WRITTEN_BY = b"batchlight"
 
 
 def write_part(
-    storage: Storage, batch: int, records: Iterable[Record] | pa.Table, readers: int = EVERYONE
+    storage: Storage, batch: int, records: Iterable[Record] | pa.Table, permissions: int = EVERYONE
 ) -> pa.Table:
     """Commit a batch: the step that makes it done. Returns its rows.
 
-    ``readers``: the permission bits of a local file.
+    ``permissions``: the permission bits of a local file.
 
     The part is created exclusively. If it exists, another worker has done this batch, and the same
     plan led to the same bytes; anything else raises ``StorageError``.
     """
     table = records if isinstance(records, pa.Table) else as_table(records)
     path = part_path(batch)
-    if storage.create(path, to_parquet(table, path), readers):
+    if storage.create(path, to_parquet(table, path), permissions):
         return table
     if not read_records(storage, path, STABLE).equals(table.select(STABLE)):
         raise StorageError(
@@ -181,13 +181,13 @@ def to_parquet(table: pa.Table, path: str) -> bytes:
     return buffer.getvalue()
 
 
-def readers_of_records(storage: Storage, paths: Iterable[str]) -> int:
+def permissions_of_records(storage: Storage, paths: Iterable[str]) -> int:
     """The permission bits for what is made from all of these files. Raises as ``read_records``."""
-    readers = EVERYONE
+    permissions = EVERYONE
     for path in paths:
         with _damage(path):
-            readers &= storage.readers(path)
-    return readers
+            permissions &= storage.permissions(path)
+    return permissions
 
 
 def tally(storage: Storage, path: str, methods: Iterable[Method]) -> Tally:

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from batchlight.config import JobConfig, Method
 from batchlight.errors import UsageError, is_permanent
 from batchlight.fingerprint import Fingerprint
-from batchlight.output.chunks import Kind, as_rows
+from batchlight.output.chunks import BatchKind, as_rows
 from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input, is_other_name
 from batchlight.output.records import Tally
 from batchlight.planning.collisions import Edges, apart, outside
-from batchlight.planning.cutting import Run
+from batchlight.planning.cutting import Stretch
 from batchlight.planning.merging import Entry, NewImages, side_by_side
 from batchlight.shards.selection import takes_some_of
 from batchlight.storage.patterns import Patterns
@@ -64,7 +64,7 @@ class Findings:
 class Task(NamedTuple):
     """Adjacent files in the listing that need the same methods; just one unless they are new."""
 
-    kind: Kind
+    kind: BatchKind
     inputs: Sequence[Input]
     again: bool = False
     """Whether they have rows that will be replaced."""
@@ -94,9 +94,9 @@ class Comparison:
         # Separate: what is not listed does not show that a pattern matches anything.
         self._patterns = Patterns.of(config.include, config.exclude)
 
-    def runs(
+    def stretches(
         self, images: Iterable[Input], earlier: Iterable[Earlier], edges: Edges | None = None
-    ) -> Iterator[Run]:
+    ) -> Iterator[Stretch]:
         """What there is to do, in the order of the listing.
 
         ``edges``: of a part of a listing, complete once all is given. Raises ``UsageError`` for
@@ -106,7 +106,7 @@ class Comparison:
         entries = side_by_side(images, earlier)
         if self.config.copy_others:
             entries = _without_those_beside(entries)
-        return _as_runs(self._tasks(entries if edges is None else edges.noted(entries)))
+        return _as_stretches(self._tasks(entries if edges is None else edges.noted(entries)))
 
     def _tasks(self, entries: Iterable[Entry | NewImages]) -> Iterator[Task]:
         all_methods = tuple(self.config.method)
@@ -114,7 +114,7 @@ class Comparison:
             if isinstance(found, NewImages):
                 if images := self._beyond_the_last_plan(found.images):
                     self._count_new(images)
-                    yield Task(Kind(all_methods), images)
+                    yield Task(BatchKind(all_methods), images)
             elif found.image is None:
                 self._count_unlisted(found.rows.values())
             elif (task := self._task(found.image, found.rows)) is not None:
@@ -131,7 +131,7 @@ class Comparison:
             self._count(image, methods, rows)
         if not methods:
             return None
-        kind = Kind(methods, image.container, image.is_other)
+        kind = BatchKind(methods, image.container, image.is_other)
         return Task(kind, (image,), any(m in rows for m in methods))
 
     def _beyond_the_last_plan(self, images: Sequence[Input]) -> Sequence[Input]:
@@ -214,18 +214,18 @@ def _without_those_beside(entries: Iterable[Entry | NewImages]) -> Iterator[Entr
             yield found
 
 
-def _as_runs(tasks: Iterable[Task]) -> Iterator[Run]:
+def _as_stretches(tasks: Iterable[Task]) -> Iterator[Stretch]:
     block = _Block()
     try:
         for task in tasks:
             if len(block.inputs) >= AT_ONCE:
-                yield from block.runs()
+                yield from block.stretches()
                 block = _Block()
             block.add(task)
     except UsageError:
-        yield from block.runs()
+        yield from block.stretches()
         raise
-    yield from block.runs()
+    yield from block.stretches()
 
 
 @dataclass
@@ -234,7 +234,7 @@ class _Block:
 
     inputs: list[Input] = field(default_factory=list)
     again: list[bool] = field(default_factory=list)
-    ends: list[tuple[Kind, int]] = field(default_factory=list)
+    ends: list[tuple[BatchKind, int]] = field(default_factory=list)
     """Of neighbours of one kind: the kind, and the number of inputs up to the last of them."""
 
     def add(self, task: Task) -> None:
@@ -244,8 +244,8 @@ class _Block:
             self.ends.pop()
         self.ends.append((task.kind, len(self.inputs)))
 
-    def runs(self) -> Iterator[Run]:
+    def stretches(self) -> Iterator[Stretch]:
         rows, begin = as_rows(self.inputs, self.again), 0
         for kind, end in self.ends:
-            yield Run(kind, rows.slice(begin, end - begin))
+            yield Stretch(kind, rows.slice(begin, end - begin))
             begin = end

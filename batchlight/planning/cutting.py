@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from batchlight.config import BATCH_SIZE, BATCHES_OF_A_SMALL_PLAN
-from batchlight.output.chunks import Kind, PlannedBatch
+from batchlight.output.chunks import BatchKind, PlannedBatch
 
 CHUNK_ROWS = 65_536
 """Images after which a chunk is full; each becomes one file of ``metadata/``."""
@@ -27,40 +27,40 @@ MEMBER_BYTES = 65_536
 """Bytes of a container that count as one image when the size of a chunk is estimated."""
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Adjacent inputs of the same kind, as rows of a plan (``as_rows``)."""
 
-    kind: Kind
+    kind: BatchKind
     rows: pa.Table
 
 
-def first_of(runs: Iterator[Run]) -> tuple[list[Run], int]:
-    """The first runs, and how many images they contain.
+def first_of(stretches: Iterator[Stretch]) -> tuple[list[Stretch], int]:
+    """The first stretches, and how many images they contain.
 
     As many images as can affect the batch size, but from no more files than may fill a chunk.
     """
-    found: list[Run] = []
+    found: list[Stretch] = []
     files = images = 0
-    for run in runs:
-        found.append(run)
-        images += min(run.rows.num_rows, CHUNK_ROWS - files) if run.kind.of_images else 0
-        files += run.rows.num_rows
+    for stretch in stretches:
+        found.append(stretch)
+        images += min(stretch.rows.num_rows, CHUNK_ROWS - files) if stretch.kind.of_images else 0
+        files += stretch.rows.num_rows
         if files >= CHUNK_ROWS or images >= BATCH_SIZE * BATCHES_OF_A_SMALL_PLAN:
             break
     return found, images
 
 
-def cut(runs: Iterable[Run], first: int, batch_size: int) -> Iterator[list[PlannedBatch]]:
+def cut(stretches: Iterable[Stretch], first: int, batch_size: int) -> Iterator[list[PlannedBatch]]:
     """Chunks of batches, which are numbered from ``first``.
 
     Images that need the same methods share batches, in listing order; a container is a batch by
     itself. No batch spans two chunks, and the inputs of later chunks all come after a chunk's own.
     """
     chunk = _Chunk(first, batch_size)
-    for run in runs:
-        left = run.rows
+    for stretch in stretches:
+        left = stretch.rows
         while left.num_rows:
-            left = chunk.add(run.kind, left)
+            left = chunk.add(stretch.kind, left)
             if chunk.is_full:
                 first += len(batches := chunk.end())
                 yield batches
@@ -79,7 +79,7 @@ class _Growing:
     size: int = 0
     """Bytes; 0 for images, which fill a batch by their number alone."""
 
-    def planned(self, number: int, kind: Kind) -> PlannedBatch:
+    def planned(self, number: int, kind: BatchKind) -> PlannedBatch:
         return PlannedBatch(number, kind, pa.concat_tables(self.slices))
 
 
@@ -90,11 +90,11 @@ class _Chunk:
         self._first = first
         self._batch_size = batch_size
         self._full: list[PlannedBatch] = []
-        self._growing: dict[Kind, _Growing] = {}
+        self._growing: dict[BatchKind, _Growing] = {}
         self._rows = 0
         self.is_full = False
 
-    def add(self, kind: Kind, rows: pa.Table) -> pa.Table:
+    def add(self, kind: BatchKind, rows: pa.Table) -> pa.Table:
         """Add as many rows as fit into the next batch of their kind. Returns the rest."""
         growing = self._growing.setdefault(kind, _Growing())
         taken = rows.slice(0, self._batch_size - growing.files if kind.of_images else 1)
@@ -109,7 +109,7 @@ class _Chunk:
             self.is_full = self._rows >= CHUNK_ROWS
         return rows.slice(taken.num_rows)
 
-    def _is_enough(self, kind: Kind, growing: _Growing) -> bool:
+    def _is_enough(self, kind: BatchKind, growing: _Growing) -> bool:
         if kind.of_container:
             return True
         if kind.of_images:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError, counted
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.images.container_names import (
     is_container_name,
     is_parquet_name,
@@ -92,12 +92,12 @@ class InputSet:
         images = (file for file in storage.walk() if _is_input_name(file.path))
         return not is_output(storage) and any(images)
 
-    def readers(self, output: Location) -> int:
+    def permissions(self, output: Location) -> int:
         """Who may read the data set as a whole, as permission bits of an output of it."""
         if output.remote or self.root.remote:
             return EVERYONE
         name = "" if self.data_set.is_folder else self.given.name
-        return open_source(self.root).readers(name, output.path)
+        return open_source(self.root).permissions(name, output.path)
 
     def images(self, soon: bool = False) -> Iterator[Input]:
         """The images, in the order of the UTF-8 bytes of their paths, never all in memory.

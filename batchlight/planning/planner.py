@@ -15,7 +15,7 @@ from batchlight.output.earlier import Earlier
 from batchlight.output.inputs import Input
 from batchlight.output.plan import Plan, PlanCounts
 from batchlight.planning.comparison import Comparison
-from batchlight.planning.cutting import Run, cut, first_of
+from batchlight.planning.cutting import Stretch, cut, first_of
 from batchlight.planning.passed_over import PassedOver
 
 
@@ -64,15 +64,15 @@ class Planner:
         beside = max(0, met.beside - self.findings.beside)  # less with a limit
         return replace(self.counts_so_far, passed_over=met.counts, beside=beside)
 
-    def runs(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Run]:
-        """Compare a whole listing with all earlier records, as ``Comparison.runs`` does."""
-        return self._comparison.runs(images, earlier)
+    def stretches(self, images: Iterable[Input], earlier: Iterable[Earlier]) -> Iterator[Stretch]:
+        """Compare a whole listing with all earlier records, as ``Comparison.stretches`` does."""
+        return self._comparison.stretches(images, earlier)
 
-    def chunks(self, runs: Iterator[Run], first: int) -> Iterator[list[PlannedBatch]]:
+    def chunks(self, stretches: Iterator[Stretch], first: int) -> Iterator[list[PlannedBatch]]:
         """Cut what there is to do into batches numbered from ``first``, grouped into chunks."""
-        ahead, number = first_of(runs)
+        ahead, number = first_of(stretches)
         self.batch_size = self.batch_size or self.config.images_per_batch(number)
-        for chunk in cut(chain(ahead, runs), first, self.batch_size):
+        for chunk in cut(chain(ahead, stretches), first, self.batch_size):
             self._batches += len(chunk)
             yield chunk
             del chunk  # only one is in memory at a time

@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 from batchlight.config import JobConfig, Method
 from batchlight.errors import UsageError
 from batchlight.fingerprint import Fingerprint
-from batchlight.output.chunks import Kind, as_rows
+from batchlight.output.chunks import BatchKind, as_rows
 from batchlight.output.earlier import Streams, rows_within
 from batchlight.output.inputs import DataSet
 from batchlight.planning.collisions import Edges
 from batchlight.planning.comparison import Comparison, Findings
-from batchlight.planning.cutting import Run
+from batchlight.planning.cutting import Stretch
 from batchlight.planning.listing import InputSet
 from batchlight.planning.passed_over import PassedOver
 from batchlight.storage import KeyRange, ListsParts, Location, open_storage
-from batchlight.storage.base import ListedLateError
+from batchlight.storage.base import OutOfOrderError
 from batchlight.storage.patterns import Patterns
 from batchlight.worker.places import refuse_unshared
 
@@ -35,7 +35,7 @@ class Found:
 
     rows: bytes
     """What there is to do: rows of a plan with the index of their kind, as Parquet."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[BatchKind, ...]
     findings: Findings
     passed_over: PassedOver
     patterns_used: tuple[bool, ...]
@@ -50,18 +50,18 @@ class Found:
     error: str | None = None
     """The message that the job must end with, after the rows."""
 
-    def runs(self) -> Iterator[Run]:
+    def stretches(self) -> Iterator[Stretch]:
         """What there is to do, in order."""
         table = pq.ParquetFile(pa.BufferReader(self.rows)).read(use_threads=False)
         kinds = table[_KIND].to_numpy()
         rows = table.drop_columns([_KIND])
         changes = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1))
         for begin, end in pairwise(changes.tolist()):
-            yield Run(self.kinds[kinds[begin]], rows.slice(begin, end - begin))
+            yield Stretch(self.kinds[kinds[begin]], rows.slice(begin, end - begin))
 
 
 @dataclass(frozen=True)
-class Survey:
+class PartSurvey:
     """What is needed to survey any part of a listing."""
 
     config: JobConfig
@@ -86,18 +86,20 @@ class Survey:
         assert isinstance(source, ListsParts)
         try:
             part = source.part(within, at_most)
-        except ListedLateError:
+        except OutOfOrderError:
             return None
         images = list(inputs.images_among(part.files))
         if any(image.container for image in images):
             return None
         comparison = Comparison(self.config, self.fingerprints, self.since, self.after)
-        runs, edges, error = list[Run](), Edges(), None
+        stretches, edges, error = list[Stretch](), Edges(), None
         try:
-            runs += comparison.runs(images, rows_within(storage, earlier, part.listed), edges)
+            stretches += comparison.stretches(
+                images, rows_within(storage, earlier, part.listed), edges
+            )
         except UsageError as found:
             error = str(found)
-        rows, kinds = _packed(runs)
+        rows, kinds = _packed(stretches)
         return Found(
             *(rows, kinds, comparison.findings, inputs.passed_over, patterns.used),
             first_key=part.first,
@@ -109,14 +111,14 @@ class Survey:
         )
 
 
-def _packed(runs: Sequence[Run]) -> tuple[bytes, tuple[Kind, ...]]:
-    """The rows of all runs with the indexes of their kinds, as Parquet; and the kinds."""
-    kinds = list(dict.fromkeys(run.kind for run in runs))
+def _packed(stretches: Sequence[Stretch]) -> tuple[bytes, tuple[BatchKind, ...]]:
+    """The rows of all stretches with the indexes of their kinds, as Parquet; and the kinds."""
+    kinds = list(dict.fromkeys(stretch.kind for stretch in stretches))
     places = np.repeat(
-        np.array([kinds.index(run.kind) for run in runs], np.int16),
-        [run.rows.num_rows for run in runs],
+        np.array([kinds.index(stretch.kind) for stretch in stretches], np.int16),
+        [stretch.rows.num_rows for stretch in stretches],
     )
-    rows = pa.concat_tables([as_rows((), ()), *(run.rows for run in runs)])
+    rows = pa.concat_tables([as_rows((), ()), *(stretch.rows for stretch in stretches)])
     buffer = pa.BufferOutputStream()
     pq.write_table(rows.append_column(_KIND, pa.array(places)), buffer, compression="zstd")
     return buffer.getvalue().to_pybytes(), tuple(kinds)

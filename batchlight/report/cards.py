@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from batchlight.report.pictures import Album, Picture
+from batchlight.report.pictures import Picture, PictureMaker
 from batchlight.storage import Location
 
 BEFORE = "before"
@@ -68,7 +68,7 @@ class Card:
         return [state for state in self.states if not state.picture.uri]
 
 
-class Links:
+class FileLinks:
     """Links from the report to the files that it shows."""
 
     def __init__(self, output: Location) -> None:
@@ -88,11 +88,11 @@ class Links:
 def make_cards(
     reasons: Mapping[str, Sequence[str]],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    album: Album,
-    links: Links,
+    maker: PictureMaker,
+    links: FileLinks,
 ) -> Sequence[Card]:
     """``reasons`` and ``rows``: for each image."""
-    return [_card(name, why, rows[name], album, links) for name, why in reasons.items()]
+    return [_card(name, why, rows[name], maker, links) for name, why in reasons.items()]
 
 
 def pictures_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
@@ -104,21 +104,21 @@ def _card(
     name: str,
     reasons: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
-    album: Album,
-    links: Links,
+    maker: PictureMaker,
+    links: FileLinks,
 ) -> Card:
     first = rows[0]
     before = State(
         BEFORE,
-        album.original(first),
-        links.to_original(album.place_of(first)),
+        maker.original(first),
+        links.to_original(maker.place_of(first)),
         first["luminance_before"],
     )
     after = [
         State(
             row["method"],
             # An image that is not dark was copied, and looks the same.
-            album.result(row) if row["status"] == OK else Picture(),
+            maker.result(row) if row["status"] == OK else Picture(),
             links.to_result(row["output"]),
             row["luminance_after"],
             row["clipped_fraction"],

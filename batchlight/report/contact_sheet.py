@@ -11,8 +11,8 @@ import numpy as np
 
 from batchlight.errors import ImageError
 from batchlight.images.pixels import Pixels
-from batchlight.report.detail import Part, telling_part
-from batchlight.report.pictures import Picture, Room, as_picture, middle, shrunk, upright
+from batchlight.report.detail import Rectangle, distinguishing_part
+from batchlight.report.pictures import ByteBudget, Picture, as_picture, middle, shrunk, upright
 from batchlight.report.rendering import render
 from batchlight.worker.image import Failure
 from batchlight.worker.trial import TOO_LITTLE_MEMORY, Measured, Tried
@@ -128,7 +128,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class FailedImage:
+class UnreadableImage:
     """An image that could not be read or decoded."""
 
     name: str
@@ -145,29 +145,29 @@ class Sheet:
     """How the images were chosen, and with which light they were enhanced."""
     settings: Sequence[Comparison]
     rows: Sequence[Row]
-    failed: Sequence[FailedImage]
+    failed: Sequence[UnreadableImage]
 
     def as_html(self) -> str:
         """A self-contained page."""
         shots = [shot for row in self.rows for shot in row.shots if shot is not None]
-        room = Room(PICTURES_BYTES, 2 * len(shots))
+        budget = ByteBudget(PICTURES_BYTES, 2 * len(shots))
         return render(
             "sheet.html",
             ["page.css", "sheet.css"],
             ["page.js", "sheet.js"],
             sheet=self,
-            rows=[_ShownRow(row, room) for row in self.rows],
+            rows=[_ShownRow(row, budget) for row in self.rows],
         )
 
 
-class Photographer:
+class ThumbnailMaker:
     """Makes shots of one image, all of the same part."""
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         """``data``: the original. Raises ``ImageError`` and ``MemoryError``."""
         self._max_pixels = max_pixels
         pixels = upright(data, max_pixels)
-        self._part = telling_part(pixels, DETAIL_WIDTH, DETAIL_HEIGHT)
+        self._part = distinguishing_part(pixels, DETAIL_WIDTH, DETAIL_HEIGHT)
         self.original = _shot(pixels, self._part)
 
     def cell(self, tried: Tried | Failure) -> Cell:
@@ -188,35 +188,35 @@ def in_ms(milliseconds: float) -> str:
     return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:,.0f}"
 
 
-def _shot(pixels: Pixels, part: Part) -> Shot:
+def _shot(pixels: Pixels, part: Rectangle) -> Shot:
     return Shot(shrunk(pixels, SIDE), np.ascontiguousarray(part.of(pixels)))
 
 
 class _ShownShot:
     """The two pictures of a shot."""
 
-    def __init__(self, shot: Shot | None, room: Room, facts: str) -> None:
+    def __init__(self, shot: Shot | None, budget: ByteBudget, facts: str) -> None:
         self.facts = facts
         self.whole: Picture | None = None
         self.detail: Picture | None = None
         if shot is not None:
-            self.whole = as_picture(shot.whole, room.next())
-            room.used(self.whole)
-            self.detail = as_picture(shot.detail, room.next(), DETAIL_QUALITIES, middle)
-            room.used(self.detail)
+            self.whole = as_picture(shot.whole, budget.next())
+            budget.used(self.whole)
+            self.detail = as_picture(shot.detail, budget.next(), DETAIL_QUALITIES, middle)
+            budget.used(self.detail)
 
 
 class _ShownRow:
     """A row whose pictures are made only when the template asks for them."""
 
-    def __init__(self, row: Row, room: Room) -> None:
+    def __init__(self, row: Row, budget: ByteBudget) -> None:
         self.row = row
-        self._room = room
+        self._budget = budget
 
     @cached_property
     def shots(self) -> Sequence[_ShownShot]:
         """The shots, the original first."""
         return [
-            _ShownShot(self.row.original, self._room, self.row.facts),
-            *(_ShownShot(cell.shot, self._room, cell.facts) for cell in self.row.cells),
+            _ShownShot(self.row.original, self._budget, self.row.facts),
+            *(_ShownShot(cell.shot, self._budget, cell.facts) for cell in self.row.cells),
         ]

@@ -22,7 +22,7 @@ DIM = 32.0
 
 
 @dataclass(frozen=True)
-class Part:
+class Rectangle:
     """A rectangle of an image, in pixels."""
 
     x: int
@@ -35,7 +35,7 @@ class Part:
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
-def telling_part(pixels: Pixels, width: int, height: int) -> Part:
+def distinguishing_part(pixels: Pixels, width: int, height: int) -> Rectangle:
     """The part of this size with the most texture relative to its brightness.
 
     ``pixels``: uint8, gray or colour. Texture is how much neighbouring averages differ in their
@@ -61,7 +61,7 @@ def telling_part(pixels: Pixels, width: int, height: int) -> Part:
     steps = [max(1, length // STEPS) for length in window]
     few = whole[:: steps[1], :: steps[0]]
     y, x = np.unravel_index(int(few.argmax()), few.shape)
-    return Part(
+    return Rectangle(
         min(int(x) * steps[0] * CELL, pixels.shape[1] - width),
         min(int(y) * steps[1] * CELL, pixels.shape[0] - height),
         width,

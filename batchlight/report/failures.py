@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlight.errors import ErrorCode
-from batchlight.report.cards import Links
+from batchlight.report.cards import FileLinks
 from batchlight.report.digest import Digest, FailedImage
 from batchlight.report.meanings import meaning, what_next
-from batchlight.report.pictures import Album, Picture
+from batchlight.report.pictures import Picture, PictureMaker
 from batchlight.storage.base import escape_controls
 
 PICTURES = 4
@@ -64,12 +64,12 @@ class Failures:
         return "\n".join(dict.fromkeys(escape_controls(image.name) for image in self.images))
 
 
-def failures_of(found: Digest, album: Album, links: Links) -> Sequence[Failures]:
+def failures_of(found: Digest, maker: PictureMaker, links: FileLinks) -> Sequence[Failures]:
     """By code, the most frequent first."""
     counts = sorted(found.tally.failed_by_code, key=lambda item: (-item[1], item[0]))
     several = len(found.methods) > 1
     return [
-        _of_code(code, count, found.failures.get(code, ()), several, album, links)
+        _of_code(code, count, found.failures.get(code, ()), several, maker, links)
         for code, count in counts
     ]
 
@@ -88,32 +88,34 @@ def _of_code(
     count: int,
     listed: Sequence[FailedImage],
     several: bool,
-    album: Album,
-    links: Links,
+    maker: PictureMaker,
+    links: FileLinks,
 ) -> Failures:
     same: dict[tuple[str, str], list[FailedImage]] = {}
     for image in listed:
         same.setdefault((image.input, image.error), []).append(image)
-    pictures = _pictures(code, listed, album)
+    pictures = _pictures(code, listed, maker)
     images = [
         Failed(
             name,
             ", ".join(image.method for image in some) if several else "",
             error,
             pictures.get(name),
-            links.to_original(album.place_of(some[0].row)) if name in pictures else "",
+            links.to_original(maker.place_of(some[0].row)) if name in pictures else "",
         )
         for (name, error), some in same.items()
     ]
     return Failures(code, count, len(listed), images)
 
 
-def _pictures(code: str, listed: Sequence[FailedImage], album: Album) -> Mapping[str, Picture]:
+def _pictures(
+    code: str, listed: Sequence[FailedImage], maker: PictureMaker
+) -> Mapping[str, Picture]:
     """Pictures of the first images."""
     pictures: dict[str, Picture] = {}
     for image in listed if code in SHOWABLE else ():
         if len(pictures) == PICTURES:
             break
         if image.input not in pictures:
-            pictures[image.input] = album.original(image.row, failed=True)
+            pictures[image.input] = maker.original(image.row, failed=True)
     return pictures

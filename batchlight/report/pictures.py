@@ -14,7 +14,7 @@ import numpy as np
 
 from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import container_kind
 from batchlight.images.header import read_header
 from batchlight.images.pixels import Pixels, turned
 from batchlight.output.inputs import DataSet, Input, place_of
@@ -44,7 +44,7 @@ class Picture:
     missing: str = ""
 
 
-class Room:
+class ByteBudget:
     """The byte budget for the pictures of a page; what one leaves unused is available to others."""
 
     def __init__(self, total: int, pictures: int) -> None:
@@ -62,11 +62,11 @@ class Room:
         self._left -= len(picture.uri) * 3 // 4
 
 
-class Album:
+class PictureMaker:
     """Makes pictures of recorded images, reading each file once."""
 
     def __init__(
-        self, output: Storage, state: OutputState, data_set: DataSet | None, room: Room
+        self, output: Storage, state: OutputState, data_set: DataSet | None, budget: ByteBudget
     ) -> None:
         """``data_set``: where the originals are; None to show none."""
         self._output = output
@@ -74,7 +74,7 @@ class Album:
         self._data_set = data_set
         follow = data_set is not None and data_set.follows_links
         self._opened = lru_cache(partial(open_source, follow_links=follow))
-        self._room = room
+        self._budget = budget
         self._parquet = OpenParquet()
         self._trouble: dict[str, str] = {}
         """Trouble with all originals or results: not retried, since each try could take minutes."""
@@ -105,7 +105,7 @@ class Album:
         return self._data_set.root.joined(item.path) if self._data_set else None
 
     def _counted(self, picture: Picture) -> Picture:
-        self._room.used(picture)
+        self._budget.used(picture)
         return picture
 
     def _made(
@@ -121,7 +121,7 @@ class Album:
             data = read()
             if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
                 return Picture(missing=f"the {side} has changed since")
-            return make(data, self._room.next())
+            return make(data, self._budget.next())
         except FileNotFoundError:
             return Picture(missing=f"the {side} is no longer there")
         except PermissionError:
@@ -159,7 +159,7 @@ class Album:
         """A file, or the image in a container that a row describes."""
         if row["container"] is None:
             return storage.read(path)
-        kind = kind_of(row["container"])
+        kind = container_kind(row["container"])
         is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
         if not is_known:
             raise ImageError.unsupported("it is a container, not an image")

@@ -15,16 +15,16 @@ from batchlight.output.fence import fenced_for_worker
 from batchlight.output.inputs import DataSet
 from batchlight.output.layout import REPORT, state_trouble
 from batchlight.output.moving import read_whole
-from batchlight.output.recordfiles import readers_of_records
+from batchlight.output.recordfiles import permissions_of_records
 from batchlight.output.records import STAGES
 from batchlight.output.state import OutputState
 from batchlight.output.summary import Summary, read_summary
 from batchlight.report import cards, charts, failures
-from batchlight.report.cards import Links
+from batchlight.report.cards import FileLinks
 from batchlight.report.digest import Digest, MethodDigest, RunDigest, digest
 from batchlight.report.ending import Ending
 from batchlight.report.folders import FolderCounts
-from batchlight.report.pictures import Album, Room
+from batchlight.report.pictures import ByteBudget, PictureMaker
 from batchlight.report.rendering import render
 from batchlight.report.selections import REASONS, rows_of
 from batchlight.storage import Location, Storage, open_storage
@@ -93,12 +93,12 @@ def write_report(
     ending = Ending(summary) if summary else None
 
     def read(state: OutputState) -> tuple[str, int]:
-        readers = readers_of_records(storage, state.record_files)
-        return _page(storage, output, state, data_set, ending), readers
+        permissions = permissions_of_records(storage, state.record_files)
+        return _page(storage, output, state, data_set, ending), permissions
 
-    page, readers = read_whole(storage, read)
+    page, permissions = read_whole(storage, read)
     with state_trouble(REPORT):
-        storage.write(REPORT, page.encode(), readers)
+        storage.write(REPORT, page.encode(), permissions)
     return str(output.joined(REPORT))
 
 
@@ -116,10 +116,12 @@ def _page(
         rows = rows_of(storage, state.record_files, list(reasons))
     names = NAME_TIMES * sum(len(name.encode()) for name in reasons)
     pictures = cards.pictures_of(rows) + failures.pictures_of(found)
-    links = Links(output)
-    with closing(Album(storage, state, data_set, Room(PICTURES_BYTES - names, pictures))) as album:
-        failed = failures.failures_of(found, album, links)
-        shown = cards.make_cards(reasons, rows, album, links)
+    links = FileLinks(output)
+    with closing(
+        PictureMaker(storage, state, data_set, ByteBudget(PICTURES_BYTES - names, pictures))
+    ) as maker:
+        failed = failures.failures_of(found, maker, links)
+        shown = cards.make_cards(reasons, rows, maker, links)
     return render(
         "report.html",
         ["page.css", "report.css"],

@@ -76,7 +76,7 @@ class ColumnField(IntEnum):
     SIZE_STATISTICS = 16
 
 
-class Source(Protocol):
+class ParquetSource(Protocol):
     """What a footer is read from."""
 
     @property
@@ -191,7 +191,7 @@ def _first_page(about: Struct) -> int:
     return min((offset for offset in offsets if offset > 0), default=0)
 
 
-def read_footer(source: Source) -> Footer:
+def read_footer(source: ParquetSource) -> Footer:
     """The footer of an open file.
 
     Raises ``ImageError``: ``empty``, ``unsupported`` for an encrypted one, ``corrupt``.

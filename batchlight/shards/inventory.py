@@ -12,8 +12,8 @@ from batchlight.errors import ImageError, brief
 from batchlight.images.container_names import (
     PARQUET,
     SUFFIXES,
+    container_kind,
     is_parquet_name,
-    kind_of,
     stem_of,
     why_refused,
 )
@@ -42,7 +42,7 @@ def first_images(
     columns: Collection[str] = (),
 ) -> list[Input]:
     """A container's first images. Raises as ``opened_container``, also for a compressed one."""
-    if container.defect is None and kind_of(container.path) == "tar.gz":
+    if container.defect is None and container_kind(container.path) == "tar.gz":
         raise ImageError.unsupported("images in a compressed container are not shown")
     with opened_container(container, root, opened, columns) as contents:
         found = (item for _, item in contents.images(patterns) if item)
@@ -52,7 +52,7 @@ def first_images(
 def images_in(storage: Storage, info: FileInfo) -> list[Input]:
     """All its images; or the container itself, with the reason, if they cannot be read."""
     defect = info.defect or why_refused(info.path)
-    if defect is None and kind_of(info.path) == "tar.gz":
+    if defect is None and container_kind(info.path) == "tar.gz":
         defect = "images in a compressed container are not compared"
     container = Input(info.path, defect=defect, container=True)
     if defect is not None:

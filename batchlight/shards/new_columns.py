@@ -11,7 +11,7 @@ from batchlight.shards.thrift import I32, I64, LIST, STRUCT, Items, Struct
 
 
 @dataclass(frozen=True)
-class Location:
+class WrittenPage:
     """A page of data that was written."""
 
     start: int
@@ -37,7 +37,7 @@ class NewColumn:
     more_values_bytes: int = 0
     """By how much the values have grown."""
     end: int = 0
-    locations: list[Location] = field(default_factory=list)
+    pages: list[WrittenPage] = field(default_factory=list)
 
 
 def describe(about: Struct, new: NewColumn) -> None:

@@ -101,18 +101,16 @@ def _moved_index(index: Struct, moved: Moved, new: NewColumn | None) -> Struct:
     numbers = {page.integer(1): number for number, page in enumerate(pages)}
     sizes = index.get(2)
     locations, values_bytes = [], []
-    for location in new.locations:
-        number = numbers[location.old]
+    for written in new.pages:
+        number = numbers[written.old]
         entry = Struct()
-        entry.set(1, I64, location.start)
-        entry.set(2, I32, location.size)
-        entry.set(3, I64, pages[number].integer(3) + location.rows_before)
+        entry.set(1, I64, written.start)
+        entry.set(2, I32, written.size)
+        entry.set(3, I64, pages[number].integer(3) + written.rows_before)
         locations.append(entry)
         if sizes is not None:
             old_bytes = sizes.values[number]
-            values_bytes.append(
-                old_bytes if location.values_bytes is None else location.values_bytes
-            )
+            values_bytes.append(old_bytes if written.values_bytes is None else written.values_bytes)
     index.set(1, LIST, Items(STRUCT, locations))
     if sizes is not None:
         index.set(2, LIST, Items(I64, values_bytes))

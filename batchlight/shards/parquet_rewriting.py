@@ -23,7 +23,7 @@ from batchlight.shards.footer import (
     reading,
     unsupported,
 )
-from batchlight.shards.new_columns import Location, NewColumn, describe
+from batchlight.shards.new_columns import NewColumn, WrittenPage, describe
 from batchlight.shards.new_pages import rewritten
 from batchlight.shards.pages import DICTIONARY, Content, Page, Slot, page_at
 from batchlight.shards.parquet_indices import Indices
@@ -156,7 +156,7 @@ class ParquetRewriter:
             self.sink.copy(self._source, page.start, page.end)
             column.unpacked_bytes += page.data - page.start + page.size
             if page.is_data:
-                column.locations.append(Location(at, self.sink.at - at, page.start, 0, None))
+                column.pages.append(WrittenPage(at, self.sink.at - at, page.start, 0, None))
             return
         column.changed = True
         column.more_values_bytes += sum(slots.values())
@@ -170,8 +170,8 @@ class ParquetRewriter:
             at = self.sink.at
             self.sink.put(new.header)
             self.sink.put(new.data)
-            column.locations.append(
-                Location(at, self.sink.at - at, page.start, rows, new.values_bytes)
+            column.pages.append(
+                WrittenPage(at, self.sink.at - at, page.start, rows, new.values_bytes)
             )
             column.unpacked_bytes += new.unpacked_bytes
             rows += new.rows

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import IO
 
 from batchlight.errors import ErrorCode, ImageError, brief
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import container_kind
 from batchlight.output.inputs import Input, place_of
 from batchlight.shards.contents import AnyContents
 from batchlight.shards.parquet_contents import ParquetContents
@@ -40,7 +40,7 @@ def opened_container(
     if item.defect is not None:
         raise ImageError.unsupported(item.defect)
     storage, path = place_of(item, root, opened)
-    kind = kind_of(item.path)
+    kind = container_kind(item.path)
     with closing(storage.open_reader(path)) as reader:
         if kind == "parquet":
             yield ParquetContents(reader, item, columns)

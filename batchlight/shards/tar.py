@@ -26,7 +26,7 @@ _FOLDER = ord("5")
 _EXTENSIONS = frozenset(b"xXgLK")
 
 
-class Source(Protocol):
+class TarSource(Protocol):
     """What a tar is read from."""
 
     size: int
@@ -65,7 +65,7 @@ class Member:
         return folder + slash + base.partition(b".")[0]
 
 
-def members(source: Source) -> Iterator[Member]:
+def members(source: TarSource) -> Iterator[Member]:
     """All members in order.
 
     Raises ``ImageError``: ``empty``, or ``corrupt`` if it is not a tar, damaged or truncated.
@@ -86,7 +86,7 @@ def members(source: Source) -> Iterator[Member]:
                 yield member
 
 
-def _behind_zeros(source: Source, at: int) -> int:
+def _behind_zeros(source: TarSource, at: int) -> int:
     """The first non-zero block from ``at`` on, or the end."""
     while at < source.size:
         data = source.read_at(at, ZEROS_AT_ONCE)
@@ -101,7 +101,9 @@ def _behind_zeros(source: Source, at: int) -> int:
 class _Headers:
     """The headers of one member, read one after another."""
 
-    def __init__(self, source: Source, at: int, common: dict[bytes, bytes], first: bytes) -> None:
+    def __init__(
+        self, source: TarSource, at: int, common: dict[bytes, bytes], first: bytes
+    ) -> None:
         """``common``: the global PAX records so far, to which new ones are added.
 
         ``first``: the block at ``at``.

@@ -5,7 +5,7 @@ local.py     directories of this machine
 local_trouble.py  the meaning of their exceptions
 walking.py   their listings
 folders.py   their folders, reached without following links
-readers.py   who may read them
+permissions.py  who may read them
 publishing.py   their files, which appear whole or not at all
 streams.py   large files in pieces, local or remote
 objects.py   s3://, gs:// and az://, through obstore
@@ -22,12 +22,12 @@ location.py  URIs, split literally: '#', '%', '?' and spaces are ordinary charac
 from __future__ import annotations
 
 from batchlight.storage.base import FileInfo, Storage
-from batchlight.storage.folders import Links
+from batchlight.storage.folders import LinkPolicy
 from batchlight.storage.local import LocalStorage
 from batchlight.storage.location import Location
 from batchlight.storage.objects import ObjectStorage
+from batchlight.storage.permissions import EVERYONE
 from batchlight.storage.ranges import KeyRange, ListsParts
-from batchlight.storage.readers import EVERYONE
 
 __all__ = [
     "EVERYONE",
@@ -41,13 +41,15 @@ __all__ = [
 ]
 
 
-def open_storage(location: Location, readers: int = EVERYONE) -> Storage:
+def open_storage(location: Location, permissions: int = EVERYONE) -> Storage:
     """The storage rooted at ``location``, which may be a directory that does not exist yet.
 
-    No link below a local directory is followed, so outputs are opened with this. ``readers``: the
-    permission bits of the directory if it has to be created.
+    No link below a local directory is followed, so outputs are opened with this. ``permissions``:
+    the permission bits of the directory if it has to be created.
     """
-    return ObjectStorage(location) if location.remote else LocalStorage(location, readers=readers)
+    if location.remote:
+        return ObjectStorage(location)
+    return LocalStorage(location, permissions=permissions)
 
 
 def open_source(location: Location, follow_links: bool = False) -> Storage:
@@ -57,4 +59,4 @@ def open_source(location: Location, follow_links: bool = False) -> Storage:
     """
     if location.remote:
         return ObjectStorage(location)
-    return LocalStorage(location, Links.FOLLOWED if follow_links else Links.INSIDE)
+    return LocalStorage(location, LinkPolicy.FOLLOWED if follow_links else LinkPolicy.INSIDE)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from batchlight.errors import StorageError
-from batchlight.storage.readers import EVERYONE
+from batchlight.storage.permissions import EVERYONE
 
 INTERNAL = "_batchlight"
 """Folder of a job's own state; the folder that contains it is an output and cannot be an input."""
@@ -41,7 +41,7 @@ def folder_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-class ListedLateError(Exception):
+class OutOfOrderError(Exception):
     """A streaming listing met a key that sorts before one already yielded.
 
     Names with control characters are escaped, and so may sort elsewhere.
@@ -56,7 +56,7 @@ class FileRefusedError(OSError):
     """
 
 
-class NoFileError(FileNotFoundError):
+class NotAFileError(FileNotFoundError):
     """The path exists but is not a regular file, e.g. a folder."""
 
 
@@ -145,7 +145,7 @@ class Storage(Protocol):
         Left out: hidden names (any part starting with a dot), and what is in folders that hold
         ``_batchlight`` with files in it, which are outputs of runs. ``at_most``: this many files
         are enough, so a store need not list more. ``soon``: yield files before the listing has
-        ended, where the store lists in order; this raises ``ListedLateError``, very rarely.
+        ended, where the store lists in order; this raises ``OutOfOrderError``, very rarely.
         """
 
     def names(self, folder: str) -> list[str]:
@@ -176,14 +176,14 @@ class Storage(Protocol):
         """A file to be read in pieces. Raises what ``read`` raises."""
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> Writer:
         """A file to be written in pieces, replacing what is there once it is whole.
 
-        ``readers`` and ``modified``: see ``write``.
+        ``permissions`` and ``modified``: see ``write``.
         """
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         """Who may read a file, as permission bits for a local file below the folder ``beside``.
 
         By default, that folder is the root. Those of everyone where there are no such bits, or no
@@ -191,15 +191,15 @@ class Storage(Protocol):
         """
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
         """Put ``data`` at ``path``, replacing what is there; whole or not at all.
 
-        ``readers``: the most permission bits that a local file gets. ``modified``: the modification
-        time of a local file; now by default. Object stores know only their own time.
+        ``permissions``: the most permission bits that a local file gets. ``modified``: the
+        modification time of a local file; now by default. Object stores know only their own time.
         """
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
         """Like ``write``, but only if there is no such file yet; returns whether it was created.
 
         An existing file with exactly this content may count as created: the answer to an

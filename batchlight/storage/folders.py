@@ -30,7 +30,7 @@ _MAY_BE_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 """Errors from opening a link with O_NOFOLLOW; which one depends on the system."""
 
 
-class Links(Enum):
+class LinkPolicy(Enum):
     """Which symbolic links below a root are followed; in any case, only links to files."""
 
     REFUSED = auto()

@@ -19,7 +19,7 @@ from batchlight.storage.base import (
     INTERNAL,
     OUTPUT_FOLDER,
     FileInfo,
-    ListedLateError,
+    OutOfOrderError,
     escape_controls,
 )
 from batchlight.storage.connecting import endpoint_of
@@ -123,7 +123,7 @@ class SortingTable:
         """Add a page; a key that comes twice counts once, as it was the last time.
 
         Returns whether there are ``will_do`` inputs, not counting empty ones, which may be folder
-        marks. Raises ``ListedLateError``.
+        marks. Raises ``OutOfOrderError``.
         """
         for info in page:
             if INTERNAL not in info.path:
@@ -134,7 +134,7 @@ class SortingTable:
         shown = [_printable(info) for info in page]
         for info in shown if self._last else ():
             if info.path.encode() <= self._last:
-                raise ListedLateError(info.path)
+                raise OutOfOrderError(info.path)
         self._table.executemany(
             "INSERT INTO file VALUES (?, ?, ?, ?, ?)",
             (

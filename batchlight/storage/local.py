@@ -23,10 +23,10 @@ from batchlight.storage.base import (
     INTERNAL,
     FileInfo,
     FileRefusedError,
-    NoFileError,
+    NotAFileError,
 )
 from batchlight.storage.folders import (
-    Links,
+    LinkPolicy,
     missing_folders,
     open_file,
     open_inside,
@@ -43,13 +43,13 @@ from batchlight.storage.local_trouble import (
     NO_FILE,
     TOO_LONG,
     folder_denied,
-    is_bad_sector,
+    is_io_error,
     one_file_of,
     storage_trouble,
 )
 from batchlight.storage.location import Location
+from batchlight.storage.permissions import EVERYONE, permissions_of
 from batchlight.storage.publishing import Draft, remove_temporaries, temporary_file
-from batchlight.storage.readers import EVERYONE, readers_of
 from batchlight.storage.streams import LocalReader, LocalWriter
 from batchlight.storage.walking import time_of, walk
 
@@ -63,11 +63,14 @@ class LocalStorage:
     """Files below a local directory, which is created with the first file."""
 
     def __init__(
-        self, location: Location, links: Links = Links.REFUSED, readers: int = EVERYONE
+        self,
+        location: Location,
+        links: LinkPolicy = LinkPolicy.REFUSED,
+        permissions: int = EVERYONE,
     ) -> None:
-        """``readers``: the permission bits of the root if it has to be created."""
+        """``permissions``: the permission bits of the root if it has to be created."""
         self.root = location.path
-        self._readers = readers
+        self._permissions = permissions
         self._links = links
         self._changed_folders: set[str] = set()
         """Folders whose changes a power cut may still undo."""
@@ -81,7 +84,7 @@ class LocalStorage:
             self._made = missing_folders(self.root)
             with (
                 storage_trouble(f"cannot write to {self.root}"),
-                opened_folder(self.root, TEMPORARY, make=self._readers),
+                opened_folder(self.root, TEMPORARY, make=self._permissions),
             ):
                 pass
             return
@@ -150,7 +153,7 @@ class LocalStorage:
         try:
             return self._read(path)
         except FileRefusedError as error:
-            if not is_bad_sector(error):
+            if not is_io_error(error):
                 raise
             # A network disk may have recovered a moment later.
             time.sleep(LOOK_AGAIN_AFTER_S)
@@ -160,7 +163,7 @@ class LocalStorage:
         absolute = self._absolute(path)
         with self._reading(absolute), open(self._open(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NotAFileError(errno.ENOENT, "it is not a regular file", absolute)
             return file.read()
 
     @contextmanager
@@ -180,7 +183,7 @@ class LocalStorage:
             descriptor = self._open(path)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise NoFileError(errno.ENOENT, "it is not a regular file", absolute)
+                raise NotAFileError(errno.ENOENT, "it is not a regular file", absolute)
             return LocalReader(descriptor, reading)
 
     def read_part(self, path: str, start: int, size: int) -> bytes:
@@ -188,26 +191,28 @@ class LocalStorage:
             return reader.read_at(start, size)
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> LocalWriter:
         target = self._absolute(path)
         self._note_change(path.rpartition("/")[0])
         trouble = partial(storage_trouble, f"cannot write {target}", refused=NAME_TROUBLE)
-        return LocalWriter(self.root, TEMPORARY, path, (self._readers, readers), modified, trouble)
+        return LocalWriter(
+            self.root, TEMPORARY, path, (self._permissions, permissions), modified, trouble
+        )
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         with suppress(OSError):
-            return readers_of(self._absolute(path), beside or self.root)
+            return permissions_of(self._absolute(path), beside or self.root)
         return EVERYONE
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
-        with self._draft(path, data, readers, modified) as draft:
+        with self._draft(path, data, permissions, modified) as draft:
             draft.replace()
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
-        with self._draft(path, data, readers) as draft:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
+        with self._draft(path, data, permissions) as draft:
             return draft.create()
 
     def delete(self, path: str) -> None:
@@ -255,9 +260,9 @@ class LocalStorage:
     def _reached(self, path: str) -> Iterator[tuple[str, int | None]]:
         """The name of a file, and the folder that the name is relative to."""
         absolute = self._absolute(path)
-        if self._links is Links.FOLLOWED:
+        if self._links is LinkPolicy.FOLLOWED:
             yield absolute, None
-        elif self._links is Links.INSIDE:
+        elif self._links is LinkPolicy.INSIDE:
             with reached_inside(self.root, path) as reached:
                 yield reached
         else:
@@ -268,7 +273,7 @@ class LocalStorage:
     @contextmanager
     def _listed(self, folder: str) -> Iterator[int | str]:
         """A folder in the form that ``os.scandir`` takes."""
-        if self._links is not Links.REFUSED:
+        if self._links is not LinkPolicy.REFUSED:
             yield self._absolute(folder)
             return
         with opened_folder(self.root, folder, listed=True) as descriptor:
@@ -276,16 +281,16 @@ class LocalStorage:
 
     def _may_be_file(self, entry: os.DirEntry[str]) -> bool:
         """Whether it is a file, or a link, which is rejected on use."""
-        if self._links is not Links.REFUSED:
+        if self._links is not LinkPolicy.REFUSED:
             return entry.is_file()
         return entry.is_symlink() or entry.is_file(follow_symlinks=False)
 
     def _open(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK  # does not wait for the writer of a pipe
         absolute = self._absolute(path)
-        if self._links is Links.FOLLOWED:
+        if self._links is LinkPolicy.FOLLOWED:
             return os.open(absolute, flags | os.O_CLOEXEC)
-        if self._links is Links.INSIDE:
+        if self._links is LinkPolicy.INSIDE:
             return open_inside(self.root, path, flags)
         parent, _, name = path.rpartition("/")
         with opened_folder(self.root, parent) as folder:
@@ -293,16 +298,16 @@ class LocalStorage:
 
     @contextmanager
     def _draft(
-        self, path: str, data: bytes, readers: int, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int, modified: datetime | None = None
     ) -> Iterator[Draft]:
         """``data`` in a temporary file, flushed to disk, ready to be moved to its path."""
         target = self._absolute(path)
         parent, _, name = path.rpartition("/")
         with (
             storage_trouble(f"cannot write {target}", refused=NAME_TROUBLE),
-            opened_folder(self.root, TEMPORARY, make=self._readers) as temporaries,
-            temporary_file(temporaries, data, readers, modified) as temporary,
-            opened_folder(self.root, parent, make=self._readers) as folder,
+            opened_folder(self.root, TEMPORARY, make=self._permissions) as temporaries,
+            temporary_file(temporaries, data, permissions, modified) as temporary,
+            opened_folder(self.root, parent, make=self._permissions) as folder,
         ):
             yield Draft(data, temporary, temporaries, name, folder, path)
         self._note_change(parent)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchlight.errors import StorageError
-from batchlight.storage.base import FileRefusedError, FileTooLargeError, NoFileError
+from batchlight.storage.base import FileRefusedError, FileTooLargeError, NotAFileError
 
 NAME_TROUBLE = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
@@ -41,7 +41,7 @@ def storage_trouble(
     """Turn ``OSError`` into ``StorageError``, except for the kinds that are one file's trouble."""
     try:
         yield
-    except (FileRefusedError, NoFileError):
+    except (FileRefusedError, NotAFileError):
         raise
     except OSError as error:
         if error.errno in keep:
@@ -49,7 +49,7 @@ def storage_trouble(
         reason = (error.strerror or str(error)).lower()
         what = abridged(what)
         if error.errno in gone:
-            kind = NoFileError if error.errno in NO_FILE else FileNotFoundError
+            kind = NotAFileError if error.errno in NO_FILE else FileNotFoundError
             raise kind(errno.ENOENT, reason, error.filename) from error
         if error.errno in refused:
             raise FileRefusedError(f"{what}: {reason}") from error
@@ -85,11 +85,11 @@ def abridged(what: str) -> str:
     return what if len(what) <= _SHOWN_AT_MOST else f"{what[:half]}...{what[-half:]}"
 
 
-def is_bad_sector(error: BaseException) -> bool:
+def is_io_error(error: BaseException) -> bool:
     """Whether this error, or the cause of it, is an input/output error."""
     number = error.errno if isinstance(error, OSError) else None
     cause = error.__cause__
-    return number == errno.EIO or (cause is not None and is_bad_sector(cause))
+    return number == errno.EIO or (cause is not None and is_io_error(cause))
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def one_file_of(root: str, absolute: str) -> Iterator[None]:
         yield
     except StorageError as error:
         cause = error.__cause__
-        if cause is None or not is_bad_sector(cause) or not _is_well(root):
+        if cause is None or not is_io_error(cause) or not _is_well(root):
             raise
         reason = os.strerror(errno.EIO).lower()
         raise FileRefusedError(f"cannot read {absolute}: {reason}") from cause

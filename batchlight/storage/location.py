@@ -38,8 +38,7 @@ class Location:
     def parse(cls, place: str | os.PathLike[str]) -> Location:
         """Raises ``UsageError`` for another scheme, credentials in a URI, or no bucket name."""
         text = os.fspath(place)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
+        _require_openable(text)
         if meant := _NO_TWO_SLASHES.match(text):
             raise UsageError(
                 f"{meant[0]} needs two slashes: write {meant[0]}//bucket/prefix, "
@@ -117,6 +116,14 @@ class Location:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.path}" if self.remote else self.path
+
+
+def _require_openable(text: str) -> None:
+    """Raise ``UsageError`` for text that no path holds, or no record."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"the name {escape_controls(text)} is not UTF-8; rename it")
+    if "\0" in text:
+        raise UsageError(f"the name {escape_controls(text)} contains a NUL character; correct it")
 
 
 def _require_bucket(scheme: str, bucket: str, rest: str) -> None:

@@ -24,15 +24,15 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 
 from batchlight.errors import StorageError
-from batchlight.host.given_up import call_in_thread
+from batchlight.host.abandoned import call_in_thread
 from batchlight.storage import trouble
-from batchlight.storage.base import ChangedError, FileInfo, FileRefusedError, ListedLateError
+from batchlight.storage.base import ChangedError, FileInfo, FileRefusedError, OutOfOrderError
 from batchlight.storage.connecting import connect, refuse_fork
 from batchlight.storage.listing import Pages, SortingTable, lists_in_order, sorting_table
 from batchlight.storage.location import Location
 from batchlight.storage.pacing import PACE
-from batchlight.storage.ranges import KeyRange, Part, part_of
-from batchlight.storage.readers import EVERYONE
+from batchlight.storage.permissions import EVERYONE
+from batchlight.storage.ranges import KeyRange, ListingPart, part_of
 from batchlight.storage.streams import PART_BYTES, BlockReader, UploadWriter
 
 T = TypeVar("T")
@@ -115,14 +115,14 @@ class ObjectStorage:
         """Whether the store is known to list in the order of UTF-8 bytes."""
         return lists_in_order(self.location)
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """See ``ListsParts``."""
         pages = Pages(self._store, self.location, after=within.after)
         next_page = partial(self._ask, "list", "", pages.next, LISTING_PATIENCE)
         try:
             return part_of(next_page, within, at_most, self._is_folder_mark)
         except (OddNameError, FileRefusedError) as error:
-            raise ListedLateError(str(error)) from error
+            raise OutOfOrderError(str(error)) from error
 
     def folders(self, folder: str) -> list[str]:
         found = self._ask("list", "", lambda: obstore.list_with_delimiter(self._store, folder))
@@ -208,7 +208,7 @@ class ObjectStorage:
         return BlockReader(info.size or 0, asked)
 
     def open_writer(
-        self, path: str, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> UploadWriter:
         options: dict[str, Any] = {"use_multipart": True, "max_concurrency": 1}
 
@@ -218,15 +218,15 @@ class ObjectStorage:
 
         return UploadWriter(upload)
 
-    def readers(self, path: str, beside: str = "") -> int:
+    def permissions(self, path: str, beside: str = "") -> int:
         return EVERYONE
 
     def write(
-        self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+        self, path: str, data: bytes, permissions: int = EVERYONE, modified: datetime | None = None
     ) -> None:
         self._ask("write", path, lambda: self._put(path, data, "overwrite"))
 
-    def create(self, path: str, data: bytes, readers: int = EVERYONE) -> bool:
+    def create(self, path: str, data: bytes, permissions: int = EVERYONE) -> bool:
         try:
             self._ask("create", path, lambda: self._put(path, data, "create"))
         except FileExistsError:

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from batchlight.errors import UsageError
 from batchlight.storage.folders import open_file
 from batchlight.storage.local_trouble import storage_trouble
-from batchlight.storage.readers import EVERYONE
+from batchlight.storage.permissions import EVERYONE
 
 _OWN_NAME = re.compile("[0-9a-f]{32}")
 _NO_HARD_LINKS = frozenset(
@@ -149,16 +149,16 @@ def write_file(path: str, data: bytes) -> None:
 
 @contextmanager
 def temporary_file(
-    folder: int, data: bytes, readers: int, modified: datetime | None = None
+    folder: int, data: bytes, permissions: int, modified: datetime | None = None
 ) -> Iterator[str]:
     """The name of a file in ``folder`` with ``data``, flushed; removed if the block fails.
 
-    ``readers``: upper limit of its permission bits. ``modified``: as for ``Storage.write``.
+    ``permissions``: upper limit of its permission bits. ``modified``: as for ``Storage.write``.
     """
     name = uuid.uuid4().hex
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        descriptor = os.open(name, flags, 0o666 & readers, dir_fd=folder)
+        descriptor = os.open(name, flags, 0o666 & permissions, dir_fd=folder)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()

@@ -1,7 +1,7 @@
 """Parts of a listing, each of which can be listed by itself, in any process.
 
 Only for stores that list in the order of UTF-8 bytes, and only if all names are plain: any other
-listing is refused (``ListedLateError``), and has to be made as a whole.
+listing is refused (``OutOfOrderError``), and has to be made as a whole.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Protocol, runtime_checkable
 
-from batchlight.host.given_up import Pool
-from batchlight.storage.base import INTERNAL, FileInfo, ListedLateError, escape_controls
+from batchlight.host.abandoned import Pool
+from batchlight.storage.base import INTERNAL, FileInfo, OutOfOrderError, escape_controls
 
 REQUESTS_AT_ONCE = 16
 CUT_AMONG = 1000
@@ -38,7 +38,7 @@ class KeyRange:
 
 
 @dataclass(frozen=True)
-class Part:
+class ListingPart:
     """The result of one request for a part of a listing."""
 
     files: list[FileInfo] = field(default_factory=list)
@@ -62,10 +62,10 @@ class ListsParts(Protocol):
     def in_order(self) -> bool:
         """Whether it is: only if known to list in the order of UTF-8 bytes."""
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         """List a range, or nearly the first ``at_most`` keys of it.
 
-        Raises ``ListedLateError`` for what has to be listed as a whole: keys out of order, keys
+        Raises ``OutOfOrderError`` for what has to be listed as a whole: keys out of order, keys
         with control characters, folders that are the output of a run.
         """
 
@@ -75,7 +75,7 @@ def part_of(
     within: KeyRange,
     at_most: int,
     is_folder_mark: Callable[[FileInfo], bool],
-) -> Part:
+) -> ListingPart:
     """List a range from the pages of a store, the first of which begins after ``within.after``."""
     found: list[FileInfo] = []
     for info in _each(next_page, within.after):
@@ -100,10 +100,10 @@ def _each(next_page: Callable[[], Sequence[FileInfo]], last: str) -> Iterator[Fi
             if info.path <= last and not info.size and f"{info.path}/" > last:
                 continue  # the mark of a folder, without the slash at the end of its key
             if info.path <= last or escape_controls(info.path) != info.path:
-                raise ListedLateError(info.path)
+                raise OutOfOrderError(info.path)
             last = info.path
             if INTERNAL in last and INTERNAL in last.split("/"):
-                raise ListedLateError(last)
+                raise OutOfOrderError(last)
             yield info
 
 
@@ -112,7 +112,7 @@ def _part(
     listed: KeyRange,
     rest: KeyRange | None,
     is_folder_mark: Callable[[FileInfo], bool],
-) -> Part:
+) -> ListingPart:
     shown = [f for f in found if "/." not in f"/{f.path}"]
     empty = [f for f in shown if not f.size]
     marks = set[str]()
@@ -122,7 +122,7 @@ def _part(
             marks = {file.path for file, is_mark in found_marks if is_mark}
     files = [f for f in shown if f.path not in marks]
     first, last = (found[0].path, found[-1].path) if found else ("", "")
-    return Part(files, first, last, len(found), listed, rest)
+    return ListingPart(files, first, last, len(found), listed, rest)
 
 
 def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
@@ -130,7 +130,7 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
 
     Best between names that cannot share a stem, however they continue. The key is what both share
     plus one letter, so that the records of files that are gone stay with those of their neighbours.
-    Raises ``ListedLateError`` if there is no such place.
+    Raises ``OutOfOrderError`` if there is no such place.
     """
     second_best: tuple[int, str] | None = None
     for end in range(len(found) - 1, max(0, len(found) - CUT_AMONG), -1):
@@ -143,7 +143,7 @@ def _last_cut(found: Sequence[FileInfo]) -> tuple[int, str]:
         if second_best is None and not after.startswith(before.rpartition(".")[0] + "."):
             second_best = end, up_to
     if second_best is None:
-        raise ListedLateError(found[-1].path)
+        raise OutOfOrderError(found[-1].path)
     return second_best
 
 

@@ -109,22 +109,22 @@ class LocalWriter:
         root: str,
         temporaries: str,
         path: str,
-        readers: tuple[int, int],
+        permissions: tuple[int, int],
         modified: datetime | None,
         trouble: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``temporaries``: folder below ``root``; ``readers``: permission bits of root and file.
+        """``temporaries``: folder below ``root``; ``permissions``: bits of root and file.
 
         ``modified``: as for ``Storage.write``. ``trouble`` translates ``OSError``.
         """
         self._root, self._temporaries, self._path = root, temporaries, path
-        self._readers = readers
+        self._permissions = permissions
         self._modified = modified
         self._trouble = trouble
         self._name = uuid.uuid4().hex
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with trouble(), opened_folder(root, temporaries, make=readers[0]) as folder:
-            descriptor = os.open(self._name, flags, 0o666 & readers[1], dir_fd=folder)
+        with trouble(), opened_folder(root, temporaries, make=permissions[0]) as folder:
+            descriptor = os.open(self._name, flags, 0o666 & permissions[1], dir_fd=folder)
             self._file = open(descriptor, "wb")  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
@@ -136,7 +136,7 @@ class LocalWriter:
         with (
             self._trouble(),
             opened_folder(self._root, self._temporaries) as source,
-            opened_folder(self._root, parent, make=self._readers[0]) as target,
+            opened_folder(self._root, parent, make=self._permissions[0]) as target,
         ):
             self._file.flush()
             date(self._file.fileno(), self._modified)

@@ -18,7 +18,7 @@ from batchlight.storage.base import (
     FileInfo,
     escape_controls,
 )
-from batchlight.storage.folders import LEAVES, Links, leaves
+from batchlight.storage.folders import LEAVES, LinkPolicy, leaves
 from batchlight.storage.local_trouble import (
     DENIED,
     GONE,
@@ -29,7 +29,7 @@ from batchlight.storage.local_trouble import (
 )
 
 
-def walk(root: str, links: Links) -> Iterator[FileInfo]:
+def walk(root: str, links: LinkPolicy) -> Iterator[FileInfo]:
     """What ``Storage.walk`` gives. Raises ``StorageError``."""
     top = _entries(root, "")
     folders = [] if isinstance(top, FileInfo) else [top]
@@ -93,7 +93,7 @@ def _raised(error: OSError) -> None:
     raise error
 
 
-def _described(root: str, path: str, links: Links) -> FileInfo | None:
+def _described(root: str, path: str, links: LinkPolicy) -> FileInfo | None:
     """None for what is not a file: sockets, pipes, links where none are followed."""
     absolute = os.path.join(root, path)
     shown = _readable(path)
@@ -103,10 +103,10 @@ def _described(root: str, path: str, links: Links) -> FileInfo | None:
     try:
         with storage_trouble(f"cannot read {absolute}", keep):
             found = os.stat(absolute, follow_symlinks=False)
-            if stat.S_ISLNK(found.st_mode) and links is not Links.REFUSED:
+            if stat.S_ISLNK(found.st_mode) and links is not LinkPolicy.REFUSED:
                 if os.path.isdir(absolute):
                     return FileInfo(shown + "/", defect=LINKED_FOLDER)
-                if links is Links.INSIDE and leaves(root, path):
+                if links is LinkPolicy.INSIDE and leaves(root, path):
                     return FileInfo(shown, defect=defect or LEAVES)
                 found = os.stat(absolute)
     except OSError as error:

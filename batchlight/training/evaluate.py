@@ -20,7 +20,7 @@ from batchlight.errors import UsageError
 from batchlight.images.pixels import Pixels, in_colour
 from batchlight.training.folders import (
     NoScoreError,
-    Room,
+    PixelBudget,
     Side,
     Unmatched,
     in_order,
@@ -158,9 +158,9 @@ def _scores(
 ) -> Generator[Score, None, None]:
     """The score of each pair, in order, computed by several threads."""
 
-    def score(pair: tuple[str, str], room: Room) -> Score:
+    def score(pair: tuple[str, str], budget: PixelBudget) -> Score:
         try:
-            plain, at_mean = _compare(ours, theirs, pair, size, room)
+            plain, at_mean = _compare(ours, theirs, pair, size, budget)
         except NoScoreError as reason:
             return Score(pair[0], problem=str(reason))
         except MemoryError:
@@ -171,12 +171,12 @@ def _scores(
 
 
 def _compare(
-    ours: Side, theirs: Side, pair: tuple[str, str], size: int | None, room: Room
+    ours: Side, theirs: Side, pair: tuple[str, str], size: int | None, budget: PixelBudget
 ) -> tuple[Quality, Quality]:
     """Compare as is, and scaled to the brightness of the reference."""
     image_file, reference_file = ours.read(pair[0]), theirs.read(pair[1])
     pixels = max(file[1].width * file[1].height for file in (image_file, reference_file))
-    with room.taken(max(pixels, (size or 0) ** 2)):
+    with budget.taken(max(pixels, (size or 0) ** 2)):
         image, reference = ours.decode(*image_file), theirs.decode(*reference_file)
         if size is not None:
             image, reference = shrunk(image, size), shrunk(reference, size)

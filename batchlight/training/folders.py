@@ -122,7 +122,7 @@ class Side:
         return NoScoreError(f"{self.noun}: {reason}")
 
 
-class Room:
+class PixelBudget:
     """Admits a limited number of pixels at a time."""
 
     def __init__(self, pixels: int) -> None:
@@ -185,9 +185,9 @@ def unmatched_of(paths: Iterable[str], matched: Iterable[str]) -> Unmatched:
     return Unmatched(len(alone), tuple(alone[:NAMED_AT_MOST]))
 
 
-def in_order(items: Sequence[T], work: Callable[[T, Room], R]) -> Generator[R, None, None]:
+def in_order(items: Sequence[T], work: Callable[[T, PixelBudget], R]) -> Generator[R, None, None]:
     """The result of ``work`` for each item, in order, computed by several threads."""
-    shared = Room(PIXELS_AT_ONCE)
+    shared = PixelBudget(PIXELS_AT_ONCE)
     with ThreadPoolExecutor(THREADS_PER_CPU * usable_cpus()) as pool:
         for start in range(0, len(items), AHEAD):
             yield from pool.map(lambda item: work(item, shared), items[start : start + AHEAD])

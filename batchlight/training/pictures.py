@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -11,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchlight.absgn.inference import is_out_of_memory
 from batchlight.absgn.samples import LARGEST_NATIVE, Pair, Pictures, as_picture, fitted
+from batchlight.errors import BatchlightError
 from batchlight.host.resources import usable_cpus
 from batchlight.images.pixels import Rgb
 from batchlight.training.pairs import TrainingPair, load_image, load_pair
@@ -22,6 +25,20 @@ U = TypeVar("U")
 JPEG_SHRINK = 0.8
 """Well-lit JPEG pictures are shrunk by this factor, which removes most JPEG artefacts."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+
+@contextmanager
+def fitting_into(device: str) -> Iterator[None]:
+    """Raise ``BatchlightError`` if the block takes more memory than there is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BatchlightError(
+            f"the training does not fit into the memory of {device}; "
+            "give a smaller --size or --batch-size, or fewer pictures"
+        ) from error
 
 
 def load_pictures(

@@ -13,7 +13,7 @@ import numpy as np
 
 from batchlight.images.measures import measure
 from batchlight.images.pixels import LUMINANCE, Pixels, in_colour
-from batchlight.training.folders import NoScoreError, Room, Side, in_order, pairs_of
+from batchlight.training.folders import NoScoreError, PixelBudget, Side, in_order, pairs_of
 from batchlight.worker.steps import DARKER_BY
 
 MUCH_CLIPPED = 0.03
@@ -23,7 +23,7 @@ NORMAL_MEDIAN = 0.6745
 
 
 @dataclass(frozen=True)
-class Sight:
+class Measurement:
     """Measurements of one enhanced image."""
 
     path: str
@@ -63,7 +63,7 @@ class Survey:
     much_clipped: int
     """Images with more than 3 % clipped samples."""
     noise: float | None
-    sights: tuple[Sight, ...]
+    sights: tuple[Measurement, ...]
     """One per image, in the order of the UTF-8 bytes of their paths."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Survey:
 def survey(
     enhanced: str | os.PathLike[str],
     inputs: str | os.PathLike[str] | None = None,
-    on_sight: Callable[[Sight, int], object] | None = None,
+    on_sight: Callable[[Measurement, int], object] | None = None,
 ) -> Survey:
     """Measure each image below ``enhanced``, along with its input below ``inputs``.
 
@@ -85,21 +85,21 @@ def survey(
     theirs = None if inputs is None else Side.open("input", "--input", inputs)
     originals = pairs_of(ours.files, theirs.files) if theirs is not None else {}
 
-    def look(path: str, room: Room) -> Sight:
+    def measured(path: str, budget: PixelBudget) -> Measurement:
         try:
             before = None
             if theirs is not None and path in originals:
-                before = measure(_pixels(theirs, originals[path], room))[0]
-            pixels = _pixels(ours, path, room)
+                before = measure(_pixels(theirs, originals[path], budget))[0]
+            pixels = _pixels(ours, path, budget)
             brightness, clipped = measure(pixels)
-            return Sight(path, brightness, before, clipped, noise_of(pixels))
+            return Measurement(path, brightness, before, clipped, noise_of(pixels))
         except NoScoreError as reason:
-            return Sight(path, problem=str(reason))
+            return Measurement(path, problem=str(reason))
         except MemoryError:
-            return Sight(path, problem="there is not enough memory to examine it")
+            return Measurement(path, problem="there is not enough memory to examine it")
 
     sights = []
-    with closing(in_order(list(ours.files), look)) as found:
+    with closing(in_order(list(ours.files), measured)) as found:
         for sight in found:
             sights.append(sight)
             if on_sight is not None:
@@ -107,7 +107,7 @@ def survey(
     return _summed_up(sights, str(ours.location), None if theirs is None else str(theirs.location))
 
 
-def _summed_up(sights: Sequence[Sight], enhanced: str, inputs: str | None) -> Survey:
+def _summed_up(sights: Sequence[Measurement], enhanced: str, inputs: str | None) -> Survey:
     return Survey(
         enhanced=enhanced,
         inputs=inputs,
@@ -138,9 +138,9 @@ def noise_of(pixels: Pixels) -> float:
     return float(levels * 255 / np.iinfo(pixels.dtype).max)
 
 
-def _pixels(side: Side, path: str, room: Room) -> Pixels:
+def _pixels(side: Side, path: str, budget: PixelBudget) -> Pixels:
     data, header = side.read(path)
-    with room.taken(header.width * header.height):
+    with budget.taken(header.width * header.height):
         return side.decode(data, header)
 
 

@@ -58,7 +58,7 @@ ROUNDS = 10
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """A snapshot of a training run when it pauses."""
 
     stop: Stop
@@ -88,34 +88,29 @@ class Training:
     start: bytes | None = field(repr=False, default=None)
     checkpoint: bytes | None = field(repr=False, default=None)
 
-    def looks(self, rank: int = 0, processes: int = 1) -> Iterator[Look | None]:
-        """Train; the first process yields a ``Look`` at each stop, the others None."""
+    def snapshots(self, rank: int = 0, processes: int = 1) -> Iterator[Snapshot | None]:
+        """Train; the first process yields a ``Snapshot`` at each stop, the others None."""
         import torch
 
         from batchlight.absgn.training import Trainer
         from batchlight.absgn.weights import load_tensors
-        from batchlight.training.pictures import load_pictures
+        from batchlight.training.pictures import fitting_into, load_pictures
 
         device = torch.device(self.device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         elif processes > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-        try:
+        with fitting_into(self.device):
             pictures = load_pictures(self.pairs, self.clean, self.size, device)
             start = load_tensors(self.start)[0] if self.start else None
             trainer = Trainer(self.recipe, pictures, start, rank, processes)
             if self.checkpoint:
                 trainer.resume(load_tensors(self.checkpoint)[0])
             for stop in trainer.train(self.extent):
-                yield self._look(trainer, stop) if rank == 0 else None
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise BatchlightError(
-                f"the training does not fit into the memory of {self.device}; "
-                "give a smaller --size or --batch-size, or fewer pictures"
-            ) from error
+                yield self._snapshot(trainer, stop) if rank == 0 else None
 
-    def _look(self, trainer: Trainer, stop: Stop) -> Look:
+    def _snapshot(self, trainer: Trainer, stop: Stop) -> Snapshot:
         from batchlight.absgn.weights import dump_tensors, dump_weights
 
         scores = {}
@@ -127,7 +122,7 @@ class Training:
         about |= {f"{name} SSIM": f"{score.ssim:.4f}" for name, score in scores.items()}
         checkpoint = dump_tensors(trainer.state(), about)
         weights = dump_weights(trainer.weights, about)
-        return Look(stop, trainer.elapsed, trainer.steps, scores, checkpoint, weights)
+        return Snapshot(stop, trainer.elapsed, trainer.steps, scores, checkpoint, weights)
 
 
 def train(config: TrainConfig, say: Callable[[str], None]) -> None:
@@ -160,31 +155,31 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> None:
     )
     began = time.monotonic()
     share_before: float | None = None
-    for look in _looks(training, processes, config.address):
-        _store(look, config, checkpoint_file)
-        if look.stop.ended:
-            _append(log_file, _log_line(look, config))
-            left = _left(look, config, began, share_before)
-            say(f"{_sentence(look, config)}, {timedelta(seconds=round(left))} left")
+    for snapshot in _snapshots(training, processes, config.address):
+        _store(snapshot, config, checkpoint_file)
+        if snapshot.stop.ended:
+            _append(log_file, _log_line(snapshot, config))
+            left = _left(snapshot, config, began, share_before)
+            say(f"{_sentence(snapshot, config)}, {timedelta(seconds=round(left))} left")
         if share_before is None:  # the time before that includes loading
-            began, share_before = time.monotonic(), look.stop.progress
+            began, share_before = time.monotonic(), snapshot.stop.progress
     with suppress(FileNotFoundError):
         os.unlink(checkpoint_file)
     run = f"batchlight run --input FOLDER --method absgn --weights {shlex.quote(config.out)}"
     say(f"the weights are in {config.out}; try them with: {run}")
 
 
-def _store(look: Look, config: TrainConfig, checkpoint_file: str) -> None:
-    if math.isnan(look.stop.loss):
+def _store(snapshot: Snapshot, config: TrainConfig, checkpoint_file: str) -> None:
+    if math.isnan(snapshot.stop.loss):
         raise BatchlightError(
-            f"the training diverged in {_round(look.stop, config)}; start over with a smaller "
+            f"the training diverged in {_round(snapshot.stop, config)}; start over with a smaller "
             f"--learning-rate, after removing {checkpoint_file}"
         )
     # A checkpoint of the end would not be resumed.
-    if look.stop.over:
-        write_file(config.out, look.weights)
+    if snapshot.stop.over:
+        write_file(config.out, snapshot.weights)
     else:
-        write_file(checkpoint_file, look.checkpoint)
+        write_file(checkpoint_file, snapshot.checkpoint)
 
 
 def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], start: Start | None) -> Quality:
@@ -199,12 +194,12 @@ def validate(network: ABSGN, pairs: tuple[TrainingPair, ...], start: Start | Non
     return Quality(fmean(s.psnr for s in scores), fmean(s.ssim for s in scores))
 
 
-def _looks(training: Training, processes: int, address: str | None) -> Iterator[Look]:
+def _snapshots(training: Training, processes: int, address: str | None) -> Iterator[Snapshot]:
     if processes == 1 and ray_address(address) == "local":
-        found = training.looks()
+        found = training.snapshots()
     else:
-        found = train_together(training.looks, processes, training.device == "cuda", address)
-    return (look for look in found if look is not None)
+        found = train_together(training.snapshots, processes, training.device == "cuda", address)
+    return (snapshot for snapshot in found if snapshot is not None)
 
 
 def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], None]) -> Training:
@@ -230,7 +225,7 @@ def _going_on(training: Training, checkpoint_file: str, say: Callable[[str], Non
 
 def _prepare(config: TrainConfig) -> Training:
     from batchlight.absgn.recipe import Recipe, phases_of
-    from batchlight.absgn.start import noted
+    from batchlight.absgn.start import to_metadata
 
     if config.time_limit is not None and "epochs" in config.model_fields_set:
         raise UsageError("--time-limit and --epochs cannot be combined; give one of them")
@@ -255,7 +250,7 @@ def _prepare(config: TrainConfig) -> Training:
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
         "pairs": hashlib.sha256(names.encode()).hexdigest(),
         "started from": hashlib.sha256(weights).hexdigest() if weights else "random weights",
-        **noted(start),
+        **to_metadata(start),
     }
     if clean:
         about["clean"] = hashlib.sha256(json.dumps(clean).encode()).hexdigest()
@@ -299,14 +294,14 @@ def _device(config: TrainConfig) -> str:
     return device
 
 
-def _left(look: Look, config: TrainConfig, began: float, share_before: float | None) -> float:
+def _left(now: Snapshot, config: TrainConfig, began: float, share_before: float | None) -> float:
     """Estimated seconds until the training is over."""
     if config.time_limit is not None:
-        return max(0.0, config.time_limit - look.elapsed_s)
-    done = look.stop.progress - (share_before or 0.0)
+        return max(0.0, config.time_limit - now.elapsed_s)
+    done = now.stop.progress - (share_before or 0.0)
     if done <= 0:
         return 0.0
-    return (time.monotonic() - began) / done * (1 - look.stop.progress)
+    return (time.monotonic() - began) / done * (1 - now.stop.progress)
 
 
 def _round(stop: Stop, config: TrainConfig) -> str:
@@ -315,19 +310,19 @@ def _round(stop: Stop, config: TrainConfig) -> str:
     return f"round {stop.round}"
 
 
-def _sentence(look: Look, config: TrainConfig) -> str:
-    text = f"{_round(look.stop, config)}: loss {look.stop.loss:.4f}"
-    for name, score in look.scores.items():
+def _sentence(snapshot: Snapshot, config: TrainConfig) -> str:
+    text = f"{_round(snapshot.stop, config)}: loss {snapshot.stop.loss:.4f}"
+    for name, score in snapshot.scores.items():
         text += f", {name} PSNR {score.psnr:.2f} dB, SSIM {score.ssim:.4f}"
     return text
 
 
-def _log_line(look: Look, config: TrainConfig) -> str:
+def _log_line(snapshot: Snapshot, config: TrainConfig) -> str:
     kind = "round" if config.time_limit is not None else "epoch"
-    facts: dict[str, Any] = {kind: look.stop.round, "steps": look.steps}
-    facts["loss"] = round(look.stop.loss, 5)
-    facts["elapsed_s"] = round(look.elapsed_s, 1)
-    for name, score in look.scores.items():
+    facts: dict[str, Any] = {kind: snapshot.stop.round, "steps": snapshot.steps}
+    facts["loss"] = round(snapshot.stop.loss, 5)
+    facts["elapsed_s"] = round(snapshot.elapsed_s, 1)
+    for name, score in snapshot.scores.items():
         facts[name] = {"psnr": round(score.psnr, 3), "ssim": round(score.ssim, 4)}
     return json.dumps(facts)
 

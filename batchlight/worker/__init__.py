@@ -11,7 +11,7 @@ copying.py         one batch of files that are not images
 shard.py           one container: its images in groups, written back in place
 shard_steps.py     the steps of the images in a container
 sidecars.py        files beside containers
-kinds.py           the kinds of batches, and what runs each of them
+handlers.py        the kinds of batches, and what runs each of them
 ending.py          how a batch ends: committed, or returned as redone rows
 batch_result.py    what the driver is told about a batch
 closing.py         work at the end of a plan

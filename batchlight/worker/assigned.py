@@ -23,8 +23,8 @@ from batchlight.output.records import Tally
 from batchlight.storage import Location, open_storage
 from batchlight.worker.batch_result import BatchResult
 from batchlight.worker.context import BatchContext
+from batchlight.worker.handlers import handler_of
 from batchlight.worker.image import Image, Losses, tally_so_far
-from batchlight.worker.kinds import kind_of
 from batchlight.worker.places import refuse_unshared
 
 
@@ -46,7 +46,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Report:
+class AssignmentReport:
     """What a worker has done since its last report."""
 
     last: int | None
@@ -85,7 +85,7 @@ class AssignedWork:
         self._before = Tally()
         """Tally of the groups before it."""
         self._began = 0.0
-        self._news = Report(None, None, 0, 0.0, Tally())
+        self._news = AssignmentReport(None, None, 0, 0.0, Tally())
 
     def steps(self, timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
         """Run and commit each batch. Raises as ``run_batch``."""
@@ -99,7 +99,7 @@ class AssignedWork:
                 with self._lock:
                     self._began = time.monotonic()
                 to_do = self._context, self._service, vetted, Losses(), self._watch
-                result = yield from kind_of(vetted).in_steps(*to_do)
+                result = yield from handler_of(vetted).in_steps(*to_do)
                 self._committed(batch.number, result)
 
     def _watch(self, images: Sequence[Image], before: Tally) -> None:
@@ -109,7 +109,7 @@ class AssignedWork:
     def _committed(self, number: int, result: BatchResult) -> None:
         with self._lock:
             news = self._news
-            self._news = Report(
+            self._news = AssignmentReport(
                 number,
                 result if news.result is None else news.result + result,
                 news.batches + 1,
@@ -118,12 +118,12 @@ class AssignedWork:
             )
             self._images, self._before = (), Tally()
 
-    def report(self) -> Report:
+    def report(self) -> AssignmentReport:
         """What is new since the last report."""
         with self._lock:
-            news, self._news = self._news, Report(None, None, 0, 0.0, Tally())
+            news, self._news = self._news, AssignmentReport(None, None, 0, 0.0, Tally())
             under_way = self._before + tally_so_far(self._images)
-            return Report(news.last, news.result, news.batches, news.seconds, under_way)
+            return AssignmentReport(news.last, news.result, news.batches, news.seconds, under_way)
 
 
 @lru_cache(maxsize=1)

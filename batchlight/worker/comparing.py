@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchlight.errors import ImageError, counted
-from batchlight.host.given_up import this_call
-from batchlight.images.container_names import is_parquet_name, kind_of
+from batchlight.host.abandoned import this_call
+from batchlight.images.container_names import container_kind, is_parquet_name
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.output.recordfiles import DamagedRecordsError, read_exactly
 from batchlight.shards.parquet_contents import ParquetContents
 from batchlight.storage import Location, Storage, open_storage
-from batchlight.storage.base import ChangedError, FileRefusedError, NoFileError, Reader
+from batchlight.storage.base import ChangedError, FileRefusedError, NotAFileError, Reader
 from batchlight.worker.places import refuse_unshared
 
 CHECKS_AT_ONCE = 8
@@ -139,7 +139,7 @@ def check_output(storage: Storage, row: Row) -> Problem | None:
 def _why_unread(error: OSError) -> tuple[Trouble, str]:
     """What is wrong with an output that cannot be read. Re-raises any other error."""
     match error:
-        case NoFileError():
+        case NotAFileError():
             return "missing", "something other than a file is in its place"
         case FileNotFoundError():
             return "missing", "there is no such file"
@@ -184,7 +184,7 @@ def check_container(storage: Storage, container: Container) -> Problem | None:
 
 def _what_differs(reader: Reader, container: Container) -> str:
     words = "its sha256 differs from the recorded one"
-    kind = kind_of(container.path)
+    kind = container_kind(container.path)
     if kind == "tar.gz":  # the images are inside the compressed stream
         return words
     try:

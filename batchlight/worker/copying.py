@@ -14,7 +14,7 @@ from functools import partial
 from batchlight.config import Method
 from batchlight.engine.base import Service
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.host.given_up import Pool
+from batchlight.host.abandoned import Pool
 from batchlight.images.names import output_path
 from batchlight.output.inputs import Batch, Input, place_of
 from batchlight.output.records import Record, Tally
@@ -35,7 +35,7 @@ PIECE_BYTES = 8 * 2**20
 def copies_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Copy all files of a batch and commit it; ``Kind.in_steps``."""
+    """Copy all files of a batch and commit it; ``BatchHandler.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -51,13 +51,13 @@ def copy_again(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Copy some files of a batch again; commits nothing; ``Kind.redo``."""
+    """Copy some files of a batch again; commits nothing; ``BatchHandler.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     result_of(_copied(Steps(context), images))
     return Redone.of(_records(context, batch.number, images), images)
 
 
-def rehearse_copies(
+def process_copies_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -65,7 +65,7 @@ def rehearse_copies(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Read some files; writes nothing; ``Kind.rehearse``."""
+    """Read some files; ``BatchHandler.process_without_writing``."""
     result_of(_copied(Steps(context), [Image.of(item, (), losses) for item in inputs]))
 
 
@@ -103,7 +103,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
     storage, below = place_of(image.input, steps.input, steps.opened)
     if image.input.defect is not None:
         raise ImageError.unsupported(image.input.defect)
-    image.readers = steps.readers_of(image.input)
+    image.permissions = steps.permissions_of(image.input)
     with of_one_size(), ExitStack() as exits:
         with of_one_input():
             reader = storage.open_reader(below)
@@ -137,6 +137,6 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
 def _opened(steps: Steps, image: Image, method: Method, exits: ExitStack) -> Writer:
     path = output_path(method, image.input.path, "same")
     with of_one_output():
-        writer = steps.output.open_writer(path, image.readers, image.input.modified)
+        writer = steps.output.open_writer(path, image.permissions, image.input.modified)
     exits.callback(writer.abort)
     return writer

@@ -30,13 +30,13 @@ class Redone:
     records: list[Record]
     unexpected: tuple[Unexpected, ...]
     """As in ``BatchResult``."""
-    readers: int
+    permissions: int
     """Who may read all of the images, as permission bits."""
 
     @classmethod
     def of(cls, records: list[Record], images: Sequence[Image]) -> Redone:
         """``records``: the rows of ``images``."""
-        return cls(records, kinds_of(images), _readers_of(images))
+        return cls(records, kinds_of(images), _permissions_of(images))
 
 
 def images_of_pairs(
@@ -61,7 +61,7 @@ def committed(
     if unexpected and all(record.error_code == ErrorCode.ERROR for record in records):
         raise BrokenBatchError(number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, number, records, _readers_of(images))
+    rows = write_part(steps.output, number, records, _permissions_of(images))
     return BatchResult.of(rows, unexpected, sum(image.read_bytes for image in images))
 
 
@@ -80,6 +80,6 @@ def kinds_of(images: Iterable[Image]) -> tuple[Unexpected, ...]:
     return one_of_each_kind(found for image in images for found in image.unexpected)
 
 
-def _readers_of(images: Iterable[Image]) -> int:
+def _permissions_of(images: Iterable[Image]) -> int:
     """Who may read all of them, as permission bits."""
-    return reduce(and_, (image.readers for image in images), EVERYONE)
+    return reduce(and_, (image.permissions for image in images), EVERYONE)

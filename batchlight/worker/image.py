@@ -46,7 +46,7 @@ class Losses:
 
     deaths: Mapping[Input, int] = field(default_factory=dict)
     """How many workers have died on each image, alone or with others."""
-    killers: Mapping[tuple[Input, Method | None], ErrorCode] = field(default_factory=dict)
+    fatal_images: Mapping[tuple[Input, Method | None], ErrorCode] = field(default_factory=dict)
     """What kills a worker every time: one method on an image or, as None, reading it."""
 
 
@@ -117,7 +117,7 @@ class Image:
     methods: tuple[Method, ...]
     """Methods to apply; if empty, the image is only analysed."""
     deaths: int = 0
-    readers: int = EVERYONE
+    permissions: int = EVERYONE
     """Who may read it, as permission bits for a file that must not have more readers."""
     read_bytes: int = 0
     """Bytes read of its file; counted twice if it was read twice."""
@@ -176,19 +176,19 @@ class Image:
 
         Raises what affects the whole batch: ``BatchlightError`` and ``MemoryError``.
         """
-        suffering = self if method is None else self.results[method]
-        if self.failure is not None or suffering.failure is not None:
+        target = self if method is None else self.results[method]
+        if self.failure is not None or target.failure is not None:
             return None
         try:
             return step()
         except (BatchlightError, MemoryError):
             raise
         except ImageError as error:
-            suffering.failure = Failure(error.code, error.message)
+            target.failure = Failure(error.code, error.message)
         except Exception as error:
             unexpected = Unexpected.of(error)
             self.unexpected.append(unexpected)
-            suffering.failure = Failure(ErrorCode.ERROR, unexpected.message)
+            target.failure = Failure(ErrorCode.ERROR, unexpected.message)
         return None
 
 
@@ -254,7 +254,7 @@ def tally_so_far(images: Iterable[Image]) -> Tally:
 
 
 def _death_of(item: Input, method: Method | None, losses: Losses) -> Failure | None:
-    code = losses.killers.get((item, method))
+    code = losses.fatal_images.get((item, method))
     return None if code is None else Failure(code, _WHY_DIED[code], deadly=True)
 
 

@@ -48,7 +48,7 @@ KEEP_DECODED_SHARE = 0.75
 def images_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Run a batch of images and commit it; ``Kind.in_steps``."""
+    """Run a batch of images and commit it; ``BatchHandler.in_steps``."""
     images = [Image.of(item, batch.methods, losses) for item in batch.inputs]
     watch(images, Tally())
     steps = Steps(context)
@@ -72,7 +72,7 @@ def redo_images(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Redo some of a batch of images; commits nothing; ``Kind.redo``."""
+    """Redo some of a batch of images; commits nothing; ``BatchHandler.redo``."""
     images = images_of_pairs(batch, pairs, losses)
     shares_light = lights is None and context.config.atmospheric_light == "batch"
     known = None if lights is None else lights.get("classical")
@@ -88,7 +88,7 @@ def redo_images(
     return Redone.of(records, images)
 
 
-def rehearse_images(
+def process_images_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -96,7 +96,7 @@ def rehearse_images(
     losses: Losses,
     inputs: Sequence[Input],
 ) -> None:
-    """Process some images, each with its own light; writes nothing; ``Kind.rehearse``."""
+    """Process some images, each with its own light; ``BatchHandler.process_without_writing``."""
     images = [Image.of(item, methods, losses) for item in inputs]
     with Pipeline(Steps(context), service, writes=False) as pipeline:
         result_of(pipeline.work(images, light=None, wait=False))

@@ -57,14 +57,14 @@ since a container has its own budgets."""
 def shard_in_steps(
     context: BatchContext, service: Service | None, batch: Batch, losses: Losses, watch: Watch
 ) -> Generator[None, None, BatchResult]:
-    """Process a container and commit it; ``Kind.in_steps``."""
+    """Process a container and commit it; ``BatchHandler.in_steps``."""
     work = _rewritten(context, service, batch, batch.methods, losses, watch)
     table, unexpected, steps = yield from work
     failed = pc.fill_null(pc.equal(table["error_code"], ErrorCode.ERROR.value), False)
     if unexpected and pc.all(failed).as_py():
         raise BrokenBatchError(batch.number, unexpected)
     steps.require_wanted()
-    rows = write_part(steps.output, batch.number, table, steps.readers)
+    rows = write_part(steps.output, batch.number, table, steps.permissions)
     return BatchResult.of(rows, unexpected, steps.read_bytes)
 
 
@@ -76,7 +76,7 @@ def redo_shard(
     lights: Mapping[str, float | None] | None,
     losses: Losses,
 ) -> Redone:
-    """Write a container again, with some methods; commits nothing; ``Kind.redo``.
+    """Write a container again, with some methods; commits nothing; ``BatchHandler.redo``.
 
     ``lights`` are ignored and recomputed from its own images.
     """
@@ -84,7 +84,7 @@ def redo_shard(
     methods = tuple(m for m in batch.methods if (batch.container.path, m) in pairs)
     work = _rewritten(context, service, batch, methods, losses, unwatched)
     table, unexpected, steps = result_of(work)
-    return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.readers)
+    return Redone([Record(**row) for row in table.to_pylist()], unexpected, steps.permissions)
 
 
 def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
@@ -99,7 +99,7 @@ def groups_of(context: BatchContext, batch: Batch) -> list[list[Input]]:
         return []
 
 
-def rehearse_shard(
+def process_shard_without_writing(
     context: BatchContext,
     service: Service | None,
     batch: Batch,
@@ -107,7 +107,7 @@ def rehearse_shard(
     losses: Losses,
     inputs: Collection[Input],
 ) -> None:
-    """Process some images of a container; writes nothing; ``Kind.rehearse``."""
+    """Process some images of a container; ``BatchHandler.process_without_writing``."""
     assert batch.container is not None
     steps = ShardSteps(context, batch.container)
     with steps.opened_container() as contents, steps.reading(contents):
@@ -172,7 +172,7 @@ class _Shard:
             for method in self.methods:
                 path = container_output(method, self.steps.container.path)
                 with of_one_output():
-                    writer = self.steps.output.open_writer(path, self.steps.readers)
+                    writer = self.steps.output.open_writer(path, self.steps.permissions)
                 exits.callback(writer.abort)
                 rewriter = contents.rewriter(writer)
                 exits.callback(rewriter.close)

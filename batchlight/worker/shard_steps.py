@@ -28,7 +28,7 @@ class ShardSteps(Steps):
         self._contents: AnyContents | None = None
         self.read_bytes = 0
         """Bytes of images read, counting repeated reads."""
-        self.readers = EVERYONE
+        self.permissions = EVERYONE
         """Who may read the container, as permission bits; set once it is opened."""
 
     def opened_container(self) -> AbstractContextManager[AnyContents]:
@@ -40,7 +40,7 @@ class ShardSteps(Steps):
     def reading(self, contents: AnyContents) -> Iterator[None]:
         """Read images from ``contents`` inside the block."""
         self._contents = contents
-        self.readers = super().readers_of(self.container)
+        self.permissions = super().permissions_of(self.container)
         try:
             yield
         finally:
@@ -55,8 +55,8 @@ class ShardSteps(Steps):
         assert self._contents is not None
         return self._contents.bytes_of(item)
 
-    def readers_of(self, item: Input) -> int:
-        return self.readers
+    def permissions_of(self, item: Input) -> int:
+        return self.permissions
 
     def path_of(self, method: Method, item: Input) -> str:
         return container_output(method, self.container.path)

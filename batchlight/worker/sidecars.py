@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchlight.config import Method
 from batchlight.errors import ImageError, brief
-from batchlight.images.container_names import kind_of
+from batchlight.images.container_names import container_kind
 from batchlight.output.inputs import Input
 from batchlight.output.layout import container_output
 from batchlight.shards import indices
@@ -76,10 +76,10 @@ def copy_sidecars(context: BatchContext, sidecars: Sequence[Sidecar]) -> list[Re
 def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
     if stale := indices.why_stale(sidecar.path):
         return Refused(sidecar.path, *stale)
-    readers = steps.readers_of(Input(sidecar.path))
+    permissions = steps.permissions_of(Input(sidecar.path))
     with closing(steps.input.open_reader(sidecar.path)) as source:
         if sidecar.path.endswith(indices.SUFFIX):
-            return _written_anew(steps, sidecar, source, readers)
+            return _written_anew(steps, sidecar, source, permissions)
         command = indices.command_for(source.read_at(0, HEAD_BYTES))
         if command is not None:
             return Refused(sidecar.path, "it describes the containers as they were", command)
@@ -89,7 +89,7 @@ def _copied(steps: Steps, sidecar: Sidecar) -> Refused | None:
             writers = []
             for method in sidecar.methods:
                 path = f"{method}/{sidecar.path}"
-                writers.append(steps.output.open_writer(path, readers, modified))
+                writers.append(steps.output.open_writer(path, permissions, modified))
                 exits.callback(writers[-1].abort)
             _copy(source, writers)
     return None
@@ -106,13 +106,15 @@ def _copy(source: Reader, writers: Sequence[Writer]) -> None:
         writer.commit()
 
 
-def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) -> Refused | None:
+def _written_anew(
+    steps: Steps, sidecar: Sidecar, source: Reader, permissions: int
+) -> Refused | None:
     index = source.read_at(0, LARGEST_INDEX)
     container = sidecar.container
     command = indices.command_of(sidecar.path, index)
     reason = "it contains offsets into a container" if command else UNKNOWN_INDEX
     refused = Refused(sidecar.path, reason, command)
-    if container is None or kind_of(container) != "tar":
+    if container is None or container_kind(container) != "tar":
         return refused
     try:
         with closing(steps.input.open_reader(container)) as reader:
@@ -123,7 +125,7 @@ def _written_anew(steps: Steps, sidecar: Sidecar, source: Reader, readers: int) 
             moved = indices.moved(index, old, new)
             if moved is None:
                 return refused
-            steps.output.write(f"{method}/{sidecar.path}", moved, readers)
+            steps.output.write(f"{method}/{sidecar.path}", moved, permissions)
     except ImageError:
         return refused
     except FileNotFoundError:

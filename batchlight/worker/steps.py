@@ -18,7 +18,7 @@ from batchlight.classical import dehaze
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.config import Format, JobConfig, Method
 from batchlight.errors import ErrorCode, ImageError
-from batchlight.host.given_up import this_call
+from batchlight.host.abandoned import this_call
 from batchlight.images import codec, names
 from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
@@ -55,7 +55,7 @@ class ImageSteps:
         self.opened = opened
         self.input = opened(root)
         self.require_wanted = this_call()
-        """Raises ``GivenUpError`` once nobody waits for this batch."""
+        """Raises ``AbandonedError`` once nobody waits for this batch."""
         self.parameters = DehazeParameters.of(config)
 
     def read(self, image: Image) -> bytes:
@@ -197,7 +197,7 @@ class Steps(ImageSteps):
     def read(self, image: Image) -> bytes:
         """The image's bytes; also notes who may read them. Raises ``ImageError``."""
         data = super().read(image)
-        image.readers = self.readers_of(image.input)
+        image.permissions = self.permissions_of(image.input)
         return data
 
     @property
@@ -205,12 +205,12 @@ class Steps(ImageSteps):
         """Whether it is worth reading images in threads before their turn."""
         return True
 
-    def readers_of(self, item: Input) -> int:
+    def permissions_of(self, item: Input) -> int:
         """Who may read the file of an image, as permission bits for its output."""
         if self.context.output.remote:
             return EVERYONE
         storage, path = place_of(item, self.input, self.opened)
-        return storage.readers(path, self.context.output.path)
+        return storage.permissions(path, self.context.output.path)
 
     def begin(self, image: Image, decoded: Decoded) -> Pixels:
         """The network's input for an image."""
@@ -246,7 +246,7 @@ class Steps(ImageSteps):
         """Store an output; a copy keeps its input's time. Raises as ``Storage.write``."""
         is_copy = image.results[method].columns["output_sha256"] == image.facts["input_sha256"]
         modified = image.input.modified if is_copy else None
-        self.output.write(path, data, image.readers, modified)
+        self.output.write(path, data, image.permissions, modified)
 
 
 def as_record(

@@ -42,7 +42,7 @@ from batchlight.absgn.samples import (
     as_picture,
     fitted,
 )
-from batchlight.absgn.start import ClassicalStart, Start, noted
+from batchlight.absgn.start import ClassicalStart, Start, to_metadata
 from batchlight.absgn.synthetic import Darkening
 from batchlight.absgn.training import Stop, Trainer
 from batchlight.absgn.weights import dump_weights, parse_weights
@@ -134,7 +134,7 @@ def _about(recipe: Recipe, extent: Extent, start: Path | None) -> dict[str, str]
         "model": f"absgn of {recipe.channels} channels",
         "recipe": json.dumps(asdict(recipe) | {"extent": asdict(extent)}, sort_keys=True),
         "started from": start.name if start else "random weights",
-        **noted(recipe.start),
+        **to_metadata(recipe.start),
     }
 
 

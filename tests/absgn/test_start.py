@@ -16,7 +16,7 @@ from batchlight.absgn.conversion import each
 from batchlight.absgn.exposure import Exposure
 from batchlight.absgn.inference import Enhancer, restore
 from batchlight.absgn.network import ABSGN
-from batchlight.absgn.start import ClassicalStart, Start, noted, start_of
+from batchlight.absgn.start import ClassicalStart, Start, start_of, to_metadata
 from batchlight.absgn.weights import dump_weights, parse_weights
 from batchlight.classical.dehaze import DehazeParameters
 from batchlight.images.measures import measure
@@ -30,7 +30,7 @@ PLAIN = DehazeParameters(omega=0.9, t0=0.1, window=20, denoise=False, target=0.4
 
 def weights(start: Start | None) -> bytes:
     torch.manual_seed(1)
-    return dump_weights(dict(ABSGN(8).state_dict()), noted(start))
+    return dump_weights(dict(ABSGN(8).state_dict()), to_metadata(start))
 
 
 def classical(image: Pixels) -> Pixels:

@@ -188,11 +188,11 @@ def test_without_native_pictures_all_samples_are_square() -> None:
     assert samples(of=pictures(native=False)).draw(0, 0.9).low.shape == (2, 3, 32, 32)
 
 
-def test_every_picture_is_dealt_once_before_any_is_dealt_twice_by_all_processes() -> None:
+def test_every_picture_comes_once_before_any_comes_twice_by_all_processes() -> None:
     both = [Samples(SQUARE, pictures(), rank, 2) for rank in range(2)]
-    dealt = [n for _ in range(6) for one in both for n in one._deal("pairs", 1)]
-    assert sorted(dealt[:6]) == sorted(dealt[6:]) == list(range(6))
-    assert dealt[:6] != dealt[6:]
+    taken = [n for _ in range(6) for one in both for n in one._take("pairs", 1)]
+    assert sorted(taken[:6]) == sorted(taken[6:]) == list(range(6))
+    assert taken[:6] != taken[6:]
 
 
 def test_processes_see_other_samples_of_the_same_kind() -> None:
@@ -202,7 +202,7 @@ def test_processes_see_other_samples_of_the_same_kind() -> None:
         assert one.low.shape == other.low.shape
         assert one.pairs == other.pairs
         assert not torch.equal(one.low, other.low)
-    assert ours.dealt == theirs.dealt
+    assert ours.taken == theirs.taken
 
 
 def test_pairs_stay_pairs_however_they_are_turned() -> None:
@@ -429,7 +429,7 @@ def test_what_takes_the_most_memory_is_tried_first_and_changes_nothing() -> None
     assert batch.low.shape == samples(recipe).draw(0, 0.0).low.shape == (3, 3, 40, 56)
     assert samples(SQUARE).largest() is None
     tried, other = (Trainer(recipe, pictures()) for _ in range(2))
-    tried._rehearse()
+    tried._try_largest_batch()
     assert_equal(stored(tried.state()), stored(other.state()))
     for trainer in (tried, other):
         trainer.step(0.5)

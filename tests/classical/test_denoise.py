@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from batchlight.classical.cells import CELL, COLOUR_NOISE, LUMINANCE_NOISE, SIMILAR
-from batchlight.classical.denoise import SHADOW, Curve, enhance_calmly
+from batchlight.classical.denoise import SHADOW, Curve, enhance_denoised
 from batchlight.classical.exact import enhance_exactly
 from batchlight.images.pixels import LUMINANCE, Pixels
 from tests.support.helpers import dark_image
@@ -113,7 +113,7 @@ def test_equals_the_formula(
     top = int(np.iinfo(dtype).max)
     own = image.reshape(height, width, -1)[:, :, 0].copy() if with_own else None
     curve = Curve(omega=0.95, t0=0.05, light=0.99 * top)
-    actual, mean = enhance_calmly(image, own, curve)
+    actual, mean = enhance_denoised(image, own, curve)
     expected = slow_enhance(image, own, curve)
     assert (actual.shape, actual.dtype) == (image.shape, image.dtype)
     assert np.abs(actual - expected).max() <= 0.5 + 2e-4 * top  # float32
@@ -140,7 +140,7 @@ def test_equals_the_formula_for_any_image(
 ) -> None:
     top = int(np.iinfo(image.dtype).max)
     curve = Curve(omega, t0, light * top)
-    actual, _ = enhance_calmly(image, None, curve)
+    actual, _ = enhance_denoised(image, None, curve)
     expected = slow_enhance(image, None, curve)
     # A variance is a small difference of two means, each of which float32 rounds: where it is none,
     # in flat and bright surroundings, as much of what differs from them is kept as it is off.
@@ -151,7 +151,7 @@ def test_equals_the_formula_for_any_image(
 @pytest.mark.parametrize("value", [0, 3, 40, 255])
 def test_a_flat_image_gets_what_the_formula_gives(value: int) -> None:
     image = np.full((9, 13), value, np.uint8)
-    calm, _ = enhance_calmly(image, None, Curve(0.9, 0.05, 255.0))
+    calm, _ = enhance_denoised(image, None, Curve(0.9, 0.05, 255.0))
     exact, _ = enhance_exactly(image, None, 255.0, 0.9, 0.05)
     assert np.array_equal(calm, exact)
 
@@ -160,7 +160,7 @@ def test_highlights_keep_their_pixels() -> None:
     image = dark_image(7, 80, 80)
     image[20:60, 20:60] = (180, 40, 255)
     image[30:50:2, 30:50] = (90, 255, 20)
-    calm, _ = enhance_calmly(image, None, Curve(0.95, 0.05, 255.0))
+    calm, _ = enhance_denoised(image, None, Curve(0.95, 0.05, 255.0))
     inside = (slice(28, 52), slice(28, 52))
     assert np.abs(calm[inside].astype(int) - image[inside]).max() <= 1
 
@@ -171,7 +171,7 @@ def test_noise_is_calmed_and_edges_are_kept() -> None:
     noise = np.random.default_rng(0).normal(0, 1.5, clean.shape)
     noisy = np.clip(np.rint(clean + 12 + noise), 0, 255).astype(np.uint8)
     plain, _ = enhance_exactly(noisy, None, 255.0, 0.95, 0.05)
-    calm, _ = enhance_calmly(noisy, None, Curve(0.95, 0.05, 255.0))
+    calm, _ = enhance_denoised(noisy, None, Curve(0.95, 0.05, 255.0))
     dark = (slice(4, 60), slice(4, 28))
     grey = [p[dark] @ np.array(LUMINANCE) for p in (plain, calm)]
     assert grey[1].std() < 0.6 * grey[0].std()
@@ -190,7 +190,7 @@ def test_shadows_lose_the_colour_of_their_noise() -> None:
     lit = np.full((16, 16, 3), (90, 30, 90), np.uint8)
     ratios = []
     for image in (shadow, lit):
-        calm, _ = enhance_calmly(image, None, Curve(0.9, 0.05, 255.0))
+        calm, _ = enhance_denoised(image, None, Curve(0.9, 0.05, 255.0))
         ratios.append(float(calm[8, 8, 1]) / float(calm[8, 8, 0]))
     assert ratios[0] > 0.75  # the input's is a third
     assert ratios[1] == pytest.approx(1 / 3, abs=0.03)
@@ -199,7 +199,7 @@ def test_shadows_lose_the_colour_of_their_noise() -> None:
 def test_a_picture_has_no_steps_where_the_image_has_none() -> None:
     ramp = np.repeat(np.linspace(0, 60, 400)[np.newaxis, :], 40, axis=0)
     image = np.rint(ramp[..., np.newaxis] * (1, 0.8, 0.6)).astype(np.uint8)
-    calm, _ = enhance_calmly(image, None, Curve(0.97, 0.05, 255.0))
+    calm, _ = enhance_denoised(image, None, Curve(0.97, 0.05, 255.0))
     assert np.abs(np.diff(calm.astype(int), axis=1)).max() < 25
 
 
@@ -210,7 +210,7 @@ def test_a_thin_line_looks_the_same_wherever_it_runs(transposed: bool) -> None:
         image = np.full((96, 96, 3), 6, np.uint8)
         image[at] = 16
         image = np.ascontiguousarray(image.transpose(1, 0, 2)) if transposed else image
-        calm, _ = enhance_calmly(image, None, Curve(0.95, 0.05, 255.0))
+        calm, _ = enhance_denoised(image, None, Curve(0.95, 0.05, 255.0))
         rows = (calm.transpose(1, 0, 2) if transposed else calm).mean(axis=(1, 2))
         contrasts.append(rows[at] - (rows[at - 8] + rows[at + 8]) / 2)
     assert min(contrasts) > 0.9 * max(contrasts)
@@ -225,6 +225,6 @@ def test_the_sky_around_a_star_is_as_calm_as_elsewhere() -> None:
     ring = (around > 5) & (around < 8)
     found = []
     for image in (noisy, starry):
-        calm, _ = enhance_calmly(image, None, Curve(0.95, 0.05, 255.0))
+        calm, _ = enhance_denoised(image, None, Curve(0.95, 0.05, 255.0))
         found.append((calm @ np.array(LUMINANCE))[ring].std())
     assert found[1] < 1.3 * found[0]

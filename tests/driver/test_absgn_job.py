@@ -443,10 +443,10 @@ def die_after_a_batch(photos: Path, monkeypatch: pytest.MonkeyPatch, **options: 
     with monkeypatch.context() as patch:
         write = LocalStorage.create
 
-        def create(self: LocalStorage, path: str, data: bytes, readers: int = EVERYONE) -> Any:
+        def create(self: LocalStorage, path: str, data: bytes, permissions: int = EVERYONE) -> Any:
             if "/parts/" in path and tree(out / "_batchlight/parts"):
                 raise Died
-            return write(self, path, data, readers)
+            return write(self, path, data, permissions)
 
         patch.setattr(LocalStorage, "create", create)
         with pytest.raises(Died):

@@ -42,7 +42,7 @@ class PoisonedEngine(InProcessEngine):
         self.calls += 1
         work: Any = function
         losses = work.args[-1]
-        if work.func.__name__ == "rehearse_images":
+        if work.func.__name__ == "process_images_without_writing":
             inputs: Any = arguments[0]
             methods = work.args[3]
             deadly = (self.reading or methods) and self.would_kill(inputs, losses)
@@ -53,7 +53,7 @@ class PoisonedEngine(InProcessEngine):
         return await super().call(function, *arguments)
 
     def would_kill(self, inputs: tuple[Input, ...], losses: Losses) -> bool:
-        spared = {item.path for item, _ in losses.killers}
+        spared = {item.path for item, _ in losses.fatal_images}
         return bool(self.poison & {item.path for item in inputs} - spared)
 
 

@@ -94,8 +94,8 @@ class Job:
         planner = Planner(self.config, self.fingerprints)
         self.inputs = open_inputs(self.config)
         state = OutputState.load(self.storage)
-        runs = planner.runs(self.inputs.images(), earlier_rows(self.storage, state))
-        [self.plan] = draft_plans(self.storage, state, planner, runs, str(self.inputs.root))
+        stretches = planner.stretches(self.inputs.images(), earlier_rows(self.storage, state))
+        [self.plan] = draft_plans(self.storage, state, planner, stretches, str(self.inputs.root))
         self.state = store_plan(self.storage, state, self.plan)
         self.heard: list[tuple[BatchResult | None, Tally]] = []
         self.hear: OnProgress = lambda *told: self.heard.append(told)

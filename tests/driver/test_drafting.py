@@ -288,7 +288,7 @@ def drafts(folder: Path, images: int, storage: Storage) -> Iterator[Plan]:
     planner = Planner(config, fingerprints_of(config, None))
     listed = (Input(f"{number:03d}.jpg", None, 100) for number in range(images))
     return draft_plans(
-        storage, OutputState.load(storage), planner, planner.runs(listed, ()), "root"
+        storage, OutputState.load(storage), planner, planner.stretches(listed, ()), "root"
     )
 
 

@@ -125,11 +125,15 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
         stalled = False
 
         def write(
-            self, path: str, data: bytes, readers: int = EVERYONE, modified: datetime | None = None
+            self,
+            path: str,
+            data: bytes,
+            permissions: int = EVERYONE,
+            modified: datetime | None = None,
         ) -> None:
             if self.stalled:
                 time.sleep(1)
-            super().write(path, data, readers, modified)
+            super().write(path, data, permissions, modified)
 
     stalling = Stalls(storage, lambda: None)
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a run stops soon, says how to go on, and the next one does."""
+"""SIGINT, SIGTERM and SIGHUP: a run stops soon, says how to go on, and the next one does."""
 
 from __future__ import annotations
 
@@ -60,18 +60,24 @@ def calm(photos: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     return tree(out / "classical"), stable_rows(out)
 
 
+def as_on_a_terminal() -> None:
+    """Python's own way with signals, which a shell changes for jobs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def running(
     photos: Path, out: Path, workers: int, stderr: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[str]]:
-    """A run in the middle of its batches, with Python's own way with SIGINT."""
+    """A run in the middle of its batches, as on a terminal."""
     arguments = ["run", "--input", photos, "--output", out, "--workers", workers, *OPTIONS]
     with subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         stderr=stderr,
         text=True,
         env={**os.environ, **deadly(out.with_name("slow"), SLOW)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=as_on_a_terminal,
     ) as process:
         wait_until(lambda: list(out.glob("classical/*/*.jpg")), process, STARTS_WITHIN_S)
         yield process
@@ -98,6 +104,8 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     [
         (0, signal.SIGTERM, 143),
         (2, signal.SIGINT, 130),
+        pytest.param(0, signal.SIGHUP, 129, marks=pytest.mark.nightly),
+        (2, signal.SIGHUP, 129),
         pytest.param(0, signal.SIGINT, 130, marks=pytest.mark.nightly),
         pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.nightly),
     ],

@@ -20,7 +20,7 @@ from batchlight.driver import drafting, surveying
 from batchlight.errors import StorageError
 from batchlight.planning import cutting
 from batchlight.planning.listing import InputSet
-from batchlight.planning.survey import Survey
+from batchlight.planning.survey import PartSurvey
 from batchlight.storage import KeyRange, objects
 from batchlight.storage.local import LocalStorage
 from tests.support.dying import Died, die_at
@@ -182,9 +182,9 @@ def test_what_is_not_plain_is_listed_in_the_driver(
     write_tar(photos.folder / "z.tar", samples(2))
     photos.put()
     asked: list[object] = []
-    look, images = Survey.look, InputSet.images
+    look, images = PartSurvey.look, InputSet.images
 
-    def looked(self: Survey, within: KeyRange, *arguments: Any) -> Any:
+    def looked(self: PartSurvey, within: KeyRange, *arguments: Any) -> Any:
         asked.append(within)
         return look(self, within, *arguments)
 
@@ -192,7 +192,7 @@ def test_what_is_not_plain_is_listed_in_the_driver(
         asked.append(soon)
         return images(self, soon)
 
-    monkeypatch.setattr(Survey, "look", looked)
+    monkeypatch.setattr(PartSurvey, "look", looked)
     monkeypatch.setattr(InputSet, "images", listed)
     done = photos.run(tmp_path / "out")
     assert (done.inputs, done.missing, done.ok) == (IMAGES + 2, 0, IMAGES + 2)

@@ -1,4 +1,4 @@
-"""An actor inside, without Ray: turns, the door, the record of calls, deadlines of threads."""
+"""An actor inside, without Ray: turns, one alone, the record of calls, deadlines of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from batchlight.engine.actor_process import DEATHS_REMEMBERED, RECORD_BYTES, CallLog, Door, Fate
+from batchlight.engine.actor_process import DEATHS_REMEMBERED, RECORD_BYTES, CallLog, Outcome
+from batchlight.engine.exclusive import SharedOrExclusive
 from batchlight.host.turns import Turns, in_turns
 
 PATIENCE_S = 60.0
@@ -81,7 +82,7 @@ def test_a_turn_ends_with_the_generator() -> None:
     assert watched.notes == ["(", ")"] * 2
 
 
-# The door
+# One alone
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -92,11 +93,11 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_one_alone_waits_for_the_others_and_others_wait_for_it() -> None:
-    door, inside, most = Door(), set[str](), set[frozenset[str]]()
+    admission, inside, most = SharedOrExclusive(), set[str](), set[frozenset[str]]()
     leave = {name: threading.Event() for name in ("a", "b", "alone", "later")}
 
     def call(name: str) -> None:
-        with door.entered(alone=name == "alone"):
+        with admission.entered(alone=name == "alone"):
             inside.add(name)
             most.add(frozenset(inside))
             assert leave[name].wait(PATIENCE_S)
@@ -125,10 +126,10 @@ def test_one_alone_waits_for_the_others_and_others_wait_for_it() -> None:
 
 
 def test_several_are_alone_one_after_the_other() -> None:
-    door, inside, most = Door(), [0], [0]
+    admission, inside, most = SharedOrExclusive(), [0], [0]
 
     def call(_: int) -> None:
-        with door.entered(alone=True):
+        with admission.entered(alone=True):
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             time.sleep(0.001)
@@ -139,10 +140,10 @@ def test_several_are_alone_one_after_the_other() -> None:
     assert most == [1]
 
 
-def test_an_error_inside_leaves_the_door_open() -> None:
-    door = Door()
+def test_an_error_inside_lets_others_in() -> None:
+    admission = SharedOrExclusive()
     for alone in (True, False, True):
-        with pytest.raises(OSError), door.entered(alone):
+        with pytest.raises(OSError), admission.entered(alone):
             raise OSError
 
 
@@ -152,16 +153,16 @@ def test_an_error_inside_leaves_the_door_open() -> None:
 @pytest.mark.parametrize("hung", [False, True])
 def test_the_only_one_that_had_begun_is_to_blame(tmp_path: Path, hung: bool) -> None:
     before = CallLog(tmp_path / "record", fresh=True)
-    for call in ("done", "guilty", "early"):
+    for call in ("done", "responsible", "early"):
         before.enter(call)
     before.begin("done")
     before.leave("done")
-    before.begin("guilty")
+    before.begin("responsible")
     after = CallLog(tmp_path / "record", fresh=False, hung=hung)
-    assert after.fate("guilty") == Fate(suspect=True, guilty=True, hung=hung)
+    assert after.outcome("responsible") == Outcome(suspect=True, responsible=True, hung=hung)
     for call in ("done", "early", "in line"):
-        fate = after.fate(call)
-        assert (fate.suspect, fate.guilty) == (False, False)
+        outcome = after.outcome(call)
+        assert (outcome.suspect, outcome.responsible) == (False, False)
 
 
 def test_a_call_has_begun_with_its_first_turn(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_call_has_begun_with_its_first_turn(tmp_path: Path) -> None:
     for call in ("a", "b"):
         before.enter(call)
     before.begin("a")
-    assert CallLog(tmp_path / "record", fresh=False).fate("a").guilty
+    assert CallLog(tmp_path / "record", fresh=False).outcome("a").responsible
 
 
 def test_several_that_had_begun_are_suspects(tmp_path: Path) -> None:
@@ -179,8 +180,8 @@ def test_several_that_had_begun_are_suspects(tmp_path: Path) -> None:
     before.begin("a")
     before.begin("b")
     after = CallLog(tmp_path / "record", fresh=False)
-    assert after.fate("a") == after.fate("b") == Fate(suspect=True)
-    assert after.fate("early") == Fate(suspect=False)
+    assert after.outcome("a") == after.outcome("b") == Outcome(suspect=True)
+    assert after.outcome("early") == Outcome(suspect=False)
 
 
 def test_if_none_had_begun_those_on_their_way_in_are_suspects(tmp_path: Path) -> None:
@@ -188,8 +189,8 @@ def test_if_none_had_begun_those_on_their_way_in_are_suspects(tmp_path: Path) ->
     before.enter("a")
     before.enter("b")
     after = CallLog(tmp_path / "record", fresh=False)
-    assert after.fate("a") == after.fate("b") == Fate(suspect=True)
-    assert after.fate("in line") == Fate(suspect=False)
+    assert after.outcome("a") == after.outcome("b") == Outcome(suspect=True)
+    assert after.outcome("in line") == Outcome(suspect=False)
 
 
 def test_earlier_deaths_are_remembered(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_earlier_deaths_are_remembered(tmp_path: Path) -> None:
             record.enter(f"{number:032d}{other}")
             record.begin(f"{number:032d}{other}")
         record = CallLog(tmp_path / "record", fresh=False)
-    assert record.fate(f"{1:032d}0") == Fate(suspect=True)
+    assert record.outcome(f"{1:032d}0") == Outcome(suspect=True)
     assert (tmp_path / "record").stat().st_size < RECORD_BYTES
 
 
@@ -212,9 +213,9 @@ def test_where_nothing_is_left_everybody_is_a_suspect(
         (tmp_path / "record").write_bytes(content)
     for _ in range(2):
         record = CallLog(tmp_path / "record", fresh=False)
-        assert record.fate("any") == Fate(suspect=True)
+        assert record.outcome("any") == Outcome(suspect=True)
     record.enter("a")
-    assert not CallLog(tmp_path / "record", fresh=True).fate("a").suspect
+    assert not CallLog(tmp_path / "record", fresh=True).outcome("a").suspect
 
 
 # Deadlines
@@ -227,7 +228,7 @@ from batchlight.engine.timeout import DEADLINE
 def call(allowed, takes, pauses):
     with DEADLINE.of(allowed):
         if pauses:
-            with DEADLINE.paused():
+            with DEADLINE.restarted_after():
                 time.sleep(pauses)
         time.sleep(takes)
 

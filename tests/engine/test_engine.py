@@ -76,7 +76,7 @@ def fail_on_storage(log: Path, times: int, transient: bool) -> str:
 
 
 def wait_for_another(seconds: float) -> str:
-    with DEADLINE.paused():
+    with DEADLINE.restarted_after():
         time.sleep(seconds)
     return "done"
 

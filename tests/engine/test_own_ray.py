@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import logging
+import math
 import os
 import stat
 import subprocess
@@ -170,6 +171,111 @@ def test_workers_import_from_where_the_calling_program_does(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
+IN_THREADS = """
+import sys, threading
+import batchlight
+
+folder, results, told = sys.argv[1], {}, []
+
+def run(name, workers=1, on_progress=None):
+    config = batchlight.JobConfig(input=folder + "/in", output=f"{folder}/{name}", workers=workers)
+    try:
+        results[name] = batchlight.run(config, on_progress).exit_code
+    except batchlight.UsageError as error:
+        results[name] = str(error)
+
+def at_once(*names):
+    threads = [threading.Thread(target=run, args=(name,)) for name in names]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return [results[name] for name in names]
+
+def nested(progress):
+    if not told:
+        told.append(progress)
+        run("nested")
+        run("nested here", workers=0)
+
+refused = "another run of this process is using Ray"
+first, second = sorted(at_once("a", "b"), key=str)
+assert first == 0 and second.startswith(refused), results
+run("outer", on_progress=nested)
+assert results["outer"] == results["nested here"] == 0, results
+assert results["nested"].startswith(refused), results
+import ray
+ray.init(num_cpus=2, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+assert at_once("c", "d") == [0, 0], results
+assert ray.is_initialized()
+"""
+
+
+def test_runs_of_one_process_do_not_end_each_others_ray(tmp_path: Path) -> None:
+    """One at a time starts a Ray; all of them may share one of the program."""
+    write_images(tmp_path / "in", 2)
+    done = python(
+        IN_THREADS, str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}", RAY_AUTH_MODE="disabled"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+BY_TURNS = """
+import asyncio, os
+from batchlight.engine import RayEngine
+
+def work():
+    with RayEngine(1, "local", 60) as engine:
+        assert asyncio.run(engine.call(os.getpid)) != os.getpid()
+
+work()
+import ray
+ray.init(num_cpus=1, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+ray.shutdown()
+work()
+"""
+
+
+ELSEWHERE = """
+import sys
+import ray, batchlight
+from batchlight.engine import RayEngine
+
+def run(address):
+    words = {"input": sys.argv[1] + "/in", "workers": 1, "address": address}
+    return batchlight.run(batchlight.JobConfig(**words))
+
+ray.init(num_cpus=1, include_dashboard=False, logging_level=40, object_store_memory=100 * 2**20)
+here = ray.get_runtime_context().gcs_address
+for elsewhere in "10.255.255.1:6379", "local", here + "1":
+    try:
+        run(elsewhere)
+    except batchlight.UsageError as error:
+        assert f"this program is already connected to a Ray, at {here}" in str(error), error
+        assert elsewhere in str(error), error
+    else:
+        raise AssertionError(elsewhere)
+port = here.rpartition(":")[2]
+for same in here, "auto", None, f"127.0.0.1:{port}", f"localhost:{port}":
+    with RayEngine(1, same) as engine:
+        assert engine.place.startswith(f"the Ray cluster at {here}, 1 CPU"), engine.place
+"""
+
+
+def test_a_ray_of_the_program_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Ray connects a process to one at a time, and would ignore the address of another."""
+    write_images(tmp_path / "in", 1)
+    environment = {"PYTHONPATH": f"{STARTUP}:{ROOT}", "RAY_AUTH_MODE": "disabled"}
+    done = python(ELSEWHERE, str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "in-enhanced").exists()
+
+
+def test_runs_and_the_program_start_a_ray_by_turns(tmp_path: Path) -> None:
+    """Though Ray keeps a token that it has read once."""
+    done = python(BY_TURNS, HOME=str(tmp_path), PYTHONPATH=f"{STARTUP}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+
+
 def folders_of(process: subprocess.Popen[str], before: set[Path]) -> list[Path]:
     """Where the Ray of a process lies; others may start one meanwhile."""
     words = [word for child in psutil.Process(process.pid).children() for word in child.cmdline()]
@@ -209,14 +315,30 @@ def test_a_long_path_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("memory_mb", "processes", "wanted", "fit", "says"),
+    ("memory_mb", "processes", "addresses_mb", "wanted", "fit", "says"),
     [
-        (100_000, 10**6, 4, 4, ""),
-        (1000, 10**6, 4, 1, "only 1000 MB of memory are free here: enough for 1 worker, not for 4"),
-        (2000, 10**6, 8, 4, "enough for 4 workers, not for 8"),
-        (750, 10**6, 2, 0, "enough for work in this process, as with --workers 0, not for 2"),
-        (100_000, 250, 8, 2, "only 250 more processes and threads may start here"),
-        (100_000, 100, 1, 0, "only 100 more processes and threads may start here"),
+        (100_000, 10**6, math.inf, 4, 4, ""),
+        (
+            1000,
+            10**6,
+            math.inf,
+            4,
+            1,
+            "only 1000 MB of memory are free here: enough for 1 worker, not for 4",
+        ),
+        (2000, 10**6, math.inf, 8, 4, "enough for 4 workers, not for 8"),
+        (
+            750,
+            10**6,
+            math.inf,
+            2,
+            0,
+            "enough for work in this process, as with --workers 0, not for 2",
+        ),
+        (100_000, 250, math.inf, 8, 2, "only 250 more processes and threads may start here"),
+        (100_000, 100, math.inf, 1, 0, "only 100 more processes and threads may start here"),
+        (100_000, 10**6, 7168, 16, 8, "only 7168 MB of addresses per process are allowed here"),
+        (100_000, 10**6, 5120, 1, 0, "only 5120 MB of addresses per process are allowed here"),
     ],
 )
 def test_as_many_workers_as_fit(
@@ -224,12 +346,14 @@ def test_as_many_workers_as_fit(
     caplog: pytest.LogCaptureFixture,
     memory_mb: int,
     processes: int,
+    addresses_mb: float,
     wanted: int,
     fit: int,
     says: str,
 ) -> None:
     monkeypatch.setattr(own_ray, "free_memory", lambda: memory_mb * 2**20)
     monkeypatch.setattr(own_ray, "free_processes", lambda: float(processes))
+    monkeypatch.setattr(own_ray, "address_space", lambda: addresses_mb * 2**20)
     with caplog.at_level(logging.WARNING):
         assert own_ray.workers_that_fit(wanted) == fit
     assert (says in caplog.text) if says else not caplog.records
@@ -237,22 +361,31 @@ def test_as_many_workers_as_fit(
         assert isinstance(make_engine(wanted, "local", 5), InProcessEngine)
 
 
-def test_few_open_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("-n 200", "a process may only open 200 files here (ulimit -n); Ray needs 1024"),
+        ("-v 3000000", "only 2930 MB of addresses per process are allowed here (ulimit -v)"),
+    ],
+)
+def test_limits_of_a_process(tmp_path: Path, limit: str, says: str) -> None:
+    """Below which Ray would abort this process."""
     write_images(tmp_path / "in", 1)
     code = "import sys\nfrom batchlight.cli.main import main\nmain()\n"
-    line = f"ulimit -n 200; exec {sys.executable} -c '{code}' run --input {tmp_path}/in --workers 1"
+    run = f"exec {sys.executable} -c '{code}' run --input {tmp_path}/in --workers 1"
+    line = f"ulimit {limit}; {run}"
     done = subprocess.run(
         ["sh", "-c", line], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0
-    assert "a process may only open 200 files here (ulimit -n); Ray needs 1024" in done.stderr
+    assert says in done.stderr
 
 
 def test_the_ray_client_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "in", 1)
-    for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1"):
+    for address in ("me:SECRET@here:1", "ray://me:SECRET@here:1", "here:1?token=SECRET"):
         words = ("--input", tmp_path / "in", "--address", address)
         done = batchlight_here("run", *words)
         assert done.returncode == 2

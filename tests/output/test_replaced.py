@@ -15,7 +15,7 @@ from batchlight.config import JobConfig, Method
 from batchlight.driver import drafting
 from batchlight.driver.drafting import draft_plans
 from batchlight.fingerprint import Fingerprint
-from batchlight.output.chunks import Kind, PlannedBatch, as_rows, write_chunk
+from batchlight.output.chunks import BatchKind, PlannedBatch, as_rows, write_chunk
 from batchlight.output.commit import close_plan, held_rows, store_plan
 from batchlight.output.earlier import earlier_rows
 from batchlight.output.inputs import Batch, Input
@@ -95,7 +95,9 @@ def test_every_replaced_row_is_found_and_no_other(
             batch = Batch(first + number, ("classical",), tuple(map(Input, some)))
             batch_of |= dict.fromkeys(some, batch.number)
             flags = [name in again for name in some]
-            planned = PlannedBatch(batch.number, Kind(batch.methods), as_rows(batch.inputs, flags))
+            planned = PlannedBatch(
+                batch.number, BatchKind(batch.methods), as_rows(batch.inputs, flags)
+            )
             written.append(write_chunk(storage, first, [planned]))
         plan = Plan(
             first=first,
@@ -143,8 +145,8 @@ def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch, chunks: int) -> i
         config = CONFIG.model_copy(update={"overwrite": overwrite})
         state = OutputState.load(storage)
         planner = Planner(config, FINGERPRINTS)
-        runs = planner.runs(images, earlier_rows(storage, state))
-        [plan] = draft_plans(storage, state, planner, runs, "in")
+        stretches = planner.stretches(images, earlier_rows(storage, state))
+        [plan] = draft_plans(storage, state, planner, stretches, "in")
         assert len(plan.chunks) == chunks
         store_plan(storage, state, plan)
         for chunk in plan.chunks:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from batchlight.config import METHODS, JobConfig, Method
 from batchlight.errors import UsageError
@@ -17,15 +18,19 @@ from batchlight.options import make_config
     [
         ({"omega": "7"}, "--omega is '7', but must be 'auto' or a number above 0 and up to 1"),
         ({"workers": "-1"}, "--workers is '-1', but must be at least 0"),
-        ({"atmospheric_light": "300"}, "a number above 0 and up to 255"),
+        ({"atmospheric_light": "300"}, "must be 'batch', 'image' or a number from 1 to 255"),
+        ({"atmospheric_light": "1e-300"}, "a number from 1 to 255"),
         ({"atmospheric_light": "dim"}, "must be 'batch', 'image' or a number"),
-        ({"atmospheric_light": "nan"}, "a number above 0 and up to 255"),
+        ({"atmospheric_light": "nan"}, "a number from 1 to 255"),
         ({"max_failures": "many"}, "must be a number of images such as 10, or a percentage"),
         ({"max_failures": "nan%"}, "a percentage such as 5%"),
         ({"max_failures": "101%"}, "a percentage such as 5%"),
         ({"quality": "0"}, "--quality is '0'"),
         ({"format": "gif"}, "--format is 'gif'"),
         ({"method": ["magic"]}, "--method is 'magic'"),
+        ({"method": [{"classical": None}]}, "--method is {'classical': None}, but must be"),
+        ({"method": {"classical": None}}, "--method is {'classical': None}, but must be"),
+        ({"method": [["classical"]]}, "--method is ['classical'], but must be"),
         ({"method": []}, "must name at least one method"),
         ({"strength": "1.1"}, "--strength is '1.1', but must be at most 1"),
         ({"target_luminance": "1"}, "--target-luminance is '1', but must be less than 1"),
@@ -61,6 +66,19 @@ def test_a_wrong_value_is_one_sentence(given: dict[str, Any], sentence: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"output": "a\0b"}, {"include": ["a\0b"]}, {"address": "a\0b"}, {"weights": Path("a\0b")}],
+)
+def test_no_value_contains_a_nul(given: dict[str, Any]) -> None:
+    """The system could not open such a path."""
+    with pytest.raises(ValidationError, match="must not contain a NUL character"):
+        JobConfig(**{"input": "in", **given})
+    with pytest.raises(UsageError, match=r"but must not contain a NUL character") as caught:
+        make_config(JobConfig, {"input": "in", **given})
+    assert str(caught.value).isprintable()
+
+
 def test_places_may_be_paths() -> None:
     places: dict[str, Any] = {name: Path("a/b") for name in ("input", "output", "weights")}
     config = JobConfig(**places)
@@ -88,8 +106,11 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("- a list", "must be a mapping of option names to values"),
         ("input: x\ncolour: red", "unknown option colour"),
         ("input: x\nworkers: many", "--workers is 'many'"),
-        ('input: x\noutput: "a\\0b"', r"--output is 'a\\x00b', which contains a NUL character"),
-        ('input: x\ninclude: ["a", "\\0"]', "--include is .*, which contains a NUL character"),
+        ('input: x\noutput: "a\\0b"', r"--output is 'a\\x00b', but must not contain a NUL"),
+        (
+            'input: x\ninclude: ["a", "\\0"]',
+            "--include is .*, but must not contain a NUL character",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

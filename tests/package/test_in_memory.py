@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pytest
 import batchlight
 from batchlight import in_memory
 from batchlight.absgn.loading import choose_model
+from batchlight.errors import UsageError
 from tests.support.helpers import bright_image, dark_image, read_image
+from tests.support.weights import weights_without_start
 
 
 @pytest.mark.parametrize("statement", ["import batchlight", "import batchlight.cli.main"])
@@ -168,6 +171,7 @@ def test_it_takes_numbers_of_numpy() -> None:
         (np.zeros((0, 4), np.uint8), {}, ValueError, "no pixels"),
         (np.zeros((4, 4), np.uint8), {"omega": 7}, ValueError, "omega"),
         (np.zeros((4, 4), np.uint8), {"atmospheric_light": 0}, ValueError, "atmospheric_light"),
+        (np.zeros((4, 4), np.uint8), {"atmospheric_light": 1e-300}, ValueError, "1 to 255"),
         (np.zeros((4, 4), np.uint8), {"atmospheric_light": "batch"}, ValueError, "atmospheric_l"),
         (np.zeros((4, 4), np.uint8), {"denoise": "gided"}, ValueError, "denoise"),
         (np.zeros((4, 4), np.uint8), {"strength": 1.1}, ValueError, "strength"),
@@ -220,3 +224,17 @@ def test_threads_load_the_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
         one, other = (call.result() for call in calls)
     assert np.array_equal(one, other)
     assert len(chosen) == 1
+
+
+def test_weights_that_were_written_anew_are_read_anew(tmp_path: Path) -> None:
+    """As by a training in the same process."""
+    file, image = tmp_path / "own.safetensors", dark_image(1, 32, 32)
+    packaged = resources.files("batchlight.absgn") / "models/absgn-small.safetensors"
+    file.write_bytes(packaged.read_bytes())
+    before = batchlight.enhance(image, method="absgn", weights=str(file))
+    file.write_bytes(weights_without_start())
+    after = batchlight.enhance(image, method="absgn", weights=str(file))
+    assert not np.array_equal(before, after)
+    file.unlink()
+    with pytest.raises(UsageError, match="cannot read the weights"):
+        batchlight.enhance(image, method="absgn", weights=str(file))

@@ -44,7 +44,7 @@ def planned_sizes(count: int, **options: Any) -> list[int]:
     def images() -> Iterator[Input]:
         yield from (Input(f"{number:06d}.jpg", size=1) for number in range(count))
 
-    chunks = planner.chunks(planner.runs(images(), ()), first=0)
+    chunks = planner.chunks(planner.stretches(images(), ()), first=0)
     found = [len(planned.batch.inputs) for chunk in chunks for planned in chunk]
     assert sum(found) == count
     assert found[0] == min(planner.batch_size, count)

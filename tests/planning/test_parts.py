@@ -29,13 +29,13 @@ from batchlight.output.layout import BatchRange, metadata_path
 from batchlight.output.recordfiles import to_parquet
 from batchlight.output.records import Record, as_table
 from batchlight.output.state import OutputState
-from batchlight.planning.cutting import Run
+from batchlight.planning.cutting import Stretch
 from batchlight.planning.extrapolation import keys_ahead
 from batchlight.planning.listing import open_inputs
 from batchlight.planning.planner import Planner
 from batchlight.storage import FileInfo, KeyRange, Location, open_storage
-from batchlight.storage.base import ListedLateError
-from batchlight.storage.ranges import Part, part_of, shared_letters
+from batchlight.storage.base import OutOfOrderError
+from batchlight.storage.ranges import ListingPart, part_of, shared_letters
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 FOLDERS = ["", "a/", "a.b/", "a.jpg/", "b/0/", "b/1/"]
@@ -66,7 +66,7 @@ class Bucket:
         shown = (key for key in sorted(self.keys) if "/." not in f"/{key}" and not is_mark(key))
         return map(self._file, shown)
 
-    def part(self, within: KeyRange, at_most: int) -> Part:
+    def part(self, within: KeyRange, at_most: int) -> ListingPart:
         self.asked.append(within)
         listed = sorted(self.keys)
         left = listed[bisect_right(listed, within.after) :]
@@ -89,7 +89,7 @@ def test_parts_are_the_whole(found: set[str], at_most: int, after: str) -> None:
     while rest is not None:
         try:
             part = bucket.part(rest, at_most)
-        except ListedLateError:  # there is no place to cut among so many
+        except OutOfOrderError:  # there is no place to cut among so many
             assert any(not may_be_parted(*pair) for pair in pairwise(sorted(found)))
             return
         assert part.listed.after == rest.after
@@ -124,7 +124,7 @@ def test_what_shares_a_stem_stays_together(found: set[str]) -> None:
     while rest is not None:
         try:
             part = bucket.part(rest, 1)
-        except ListedLateError:
+        except OutOfOrderError:
             return
         parts.append([file.path for file in part.files])
         rest = part.rest
@@ -139,7 +139,7 @@ def test_what_shares_a_stem_stays_together(found: set[str]) -> None:
 )
 def test_what_cannot_be_listed_in_parts(listed: list[str]) -> None:
     pages = iter([[FileInfo(key, 1) for key in listed], []])
-    with pytest.raises(ListedLateError):
+    with pytest.raises(OutOfOrderError):
         part_of(lambda: next(pages), KeyRange(), 10, lambda info: False)
 
 
@@ -257,7 +257,7 @@ class Job:
         self.storage.write(path, to_parquet(as_table([record]), path))
 
     def outcome(self, way: ListingWay, engine: Engine | None = None) -> Any:
-        """The result of listing this way: the runs, joined, and everything that is counted."""
+        """The result of listing this way: the stretches, joined, and everything that is counted."""
         inputs = open_inputs(self.config)
         with patch("batchlight.planning.listing.open_source", lambda *_, **__: self.bucket):
             planner = Planner(self.config, self.fingerprints, inputs.passed_over)
@@ -265,8 +265,8 @@ class Job:
             found, error = [], None
             with closing(listed_and_compared(planner, *where, way, always(engine))) as listing:
                 try:
-                    for run in listing.runs:
-                        found += batches_of(run)
+                    for stretch in listing.stretches:
+                        found += batches_of(stretch)
                 except UsageError as problem:
                     error = str(problem)
         return found, error, planner.counts if error is None else None, inputs.patterns.used
@@ -276,8 +276,8 @@ def always(engine: Any) -> Callable[[], Any]:
     return lambda: engine
 
 
-def batches_of(run: Run) -> list[tuple[Any, ...]]:
-    return [(run.kind, *row.values()) for row in run.rows.to_pylist()]
+def batches_of(stretch: Stretch) -> list[tuple[Any, ...]]:
+    return [(stretch.kind, *row.values()) for row in stretch.rows.to_pylist()]
 
 
 @contextmanager
@@ -310,7 +310,7 @@ def test_any_number_of_surveyors_finds_the_same(
                 try:
                     parts = job.outcome(ListingWay.IN_PARTS, Shuffled(seed))  # type: ignore[arg-type]
                     alone = job.outcome(ListingWay.IN_PARTS, InProcessEngine())
-                except ListedLateError:  # names whose parts depend on one another
+                except OutOfOrderError:  # names whose parts depend on one another
                     assert any("." in key.rpartition("/")[0] or key.count(".") > 1 for key in found)
                     continue
             assert parts == alone == whole

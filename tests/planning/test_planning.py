@@ -50,7 +50,7 @@ def planned(
     images: list[Input], earlier: list[Earlier], config: JobConfig = CONFIG, first: int = 0
 ) -> tuple[list[Batch], Planner]:
     planner = Planner(config, fingerprints_of(config, None))
-    chunks = planner.chunks(planner.runs(images, earlier), first)
+    chunks = planner.chunks(planner.stretches(images, earlier), first)
     return [planned.batch for chunk in chunks for planned in chunk], planner
 
 
@@ -58,8 +58,8 @@ def drafted(
     storage: Storage, state: OutputState, images: Iterable[Input], config: JobConfig = CONFIG
 ) -> Iterator[Plan]:
     planner = Planner(config, FINGERPRINTS)
-    runs = planner.runs(images, earlier_rows(storage, state))
-    return draft_plans(storage, state, planner, runs, "root")
+    stretches = planner.stretches(images, earlier_rows(storage, state))
+    return draft_plans(storage, state, planner, stretches, "root")
 
 
 def paths(batches: list[Batch]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from PIL import Image
 from batchlight import JobConfig
 from batchlight.driver.preview import preview
 from batchlight.report.contact_sheet import Cell, Comparison, Row, Sheet, Shot
-from batchlight.report.detail import telling_part
+from batchlight.report.detail import distinguishing_part
 from batchlight.report.sheet_drawing import CELL, GAP
 from batchlight.worker.trial import Measured
 from tests.support.helpers import dark_image
@@ -98,7 +98,7 @@ def test_the_detail_is_dark_and_textured() -> None:
     image[:300, :300] = 120 + 130 * blocks  # bright texture
     image[300:, 600:] = 10 + 40 * blocks  # dark texture
     image[100:110, 500:510] = 255  # a lamp
-    part = telling_part(image, 200, 150)
+    part = distinguishing_part(image, 200, 150)
     assert part.x >= 550
     assert part.y >= 250
     assert part.of(image).shape == (150, 200, 3)
@@ -107,5 +107,5 @@ def test_the_detail_is_dark_and_textured() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3000, 3), (3000, 5), (180, 320, 3), (181, 321)])
 def test_any_image_has_a_detail(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
-    part = telling_part(image, 320, 180)
+    part = distinguishing_part(image, 320, 180)
     assert part.of(image).shape[:2] == (min(180, shape[0]), min(320, shape[1]))

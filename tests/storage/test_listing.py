@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchlight.storage import FileInfo, Location, listing
-from batchlight.storage.base import ListedLateError, escape_controls
+from batchlight.storage.base import OutOfOrderError, escape_controls
 from batchlight.storage.listing import SortingTable, lists_in_order, sorting_table
 
 PAGE = 3
@@ -44,7 +44,7 @@ def test_some_keys_at_a_time_come_as_all_at_once(paths: list[str], at_once: int)
         with sorting_table(in_order=True) as table:
             try:
                 found = list(inputs(table, paths))
-            except ListedLateError:
+            except OutOfOrderError:
                 assert any(path.encode() > escape_controls(path).encode() for path in paths)
                 return
     assert found == sorted(found, key=str.encode)

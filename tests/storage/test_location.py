@@ -62,6 +62,8 @@ def test_parse_relative_paths() -> None:
         ("file://", "not an absolute path"),
         ("file://host/a", "not an absolute path"),
         ("/data/\udcff", r"\\xff is not UTF-8"),
+        ("/data/\0a", r"/data/\\x00a contains a NUL character"),
+        ("s3://b/\0a", "contains a NUL character"),
     ],
 )
 def test_parse_refuses(text: str, says: str) -> None:

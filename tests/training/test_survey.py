@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batchlight.images.pixels import Pixels
-from batchlight.training.survey import Sight, noise_of, survey
+from batchlight.training.survey import Measurement, noise_of, survey
 from tests.support.helpers import batchlight_here, dark_image
 
 
@@ -45,7 +45,7 @@ def test_what_is_seen_of_each_image_and_of_all(places: Path) -> None:
     assert [sight.is_darker for sight in found.sights] == [True, False, False, False]
     assert same.luminance == pytest.approx(same.luminance_before, abs=0.01)
     assert burnt.clipped == pytest.approx(0.25)
-    assert broken == Sight("3.png", problem="enhanced image: the file is empty")
+    assert broken == Measurement("3.png", problem="enhanced image: the file is empty")
     assert (found.images, found.seen, found.darker, found.much_clipped) == (4, 3, 1, 1)
     assert found.clipped == pytest.approx(0.25 / 3)
     assert darker.luminance is not None
@@ -92,6 +92,21 @@ def test_the_command_compares_several_folders_at_one_size(places: Path) -> None:
     found = json.loads(batchlight_here(*arguments, "--json").stdout)
     assert [each["size"] for each in found] == [32, 32]
     assert found[0]["identical"] == 3
+
+
+@pytest.mark.parametrize("options", [("--reference",), ("--input",), ()])
+def test_the_command_fails_if_nothing_of_a_folder_could_be_measured(
+    places: Path, options: tuple[str, ...]
+) -> None:
+    (places / "broken").mkdir()
+    (places / "broken" / "0.png").write_bytes(b"")
+    against = (word for option in options for word in (option, places / "in"))
+    folders = [word for name in ("good", "broken") for word in ("--enhanced", places / name)]
+    arguments = ["evaluate", *folders, *against]
+    assert batchlight_here(*arguments).returncode == 3
+    done = batchlight_here(*arguments, "--json")
+    assert (done.returncode, len(json.loads(done.stdout))) == (3, 2)
+    assert batchlight_here("evaluate", "--enhanced", places / "bad").returncode == 0
 
 
 @pytest.mark.parametrize("wrong", [("--reference", "x", "--input", "y"), ("--size", 32)])

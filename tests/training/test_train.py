@@ -440,7 +440,14 @@ def test_a_pair_of_two_sizes(tmp_path: Path) -> None:
         in_process(data, tmp_path / "x.safetensors", validation=0)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 6 bytes."),
+    ],
+)
 def test_a_training_that_does_not_fit(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

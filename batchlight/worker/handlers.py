@@ -15,7 +15,7 @@ from batchlight.worker.image import Losses, Watch, unwatched
 
 
 @dataclass(frozen=True)
-class Kind:
+class BatchHandler:
     """The functions for batches of one kind. All raise as ``run_batch``."""
 
     in_steps: Callable[
@@ -35,7 +35,7 @@ class Kind:
     ]
     """Redo some (input path, method) pairs; commits nothing. Uses the recorded light by method, or
     None to recompute it from all images."""
-    rehearse: Callable[
+    process_without_writing: Callable[
         [BatchContext, Service | None, Batch, tuple[Method, ...], Losses, Sequence[Input]], None
     ]
     """Do all that could kill a worker with some images; writes nothing. Without methods, only
@@ -44,17 +44,21 @@ class Kind:
     """The images in their groups; empty if they cannot be read. None: they are one group."""
 
 
-def kind_of(batch: Batch) -> Kind:
-    """The kind of a batch."""
+def handler_of(batch: Batch) -> BatchHandler:
+    """What handles a batch of this kind."""
     # Not at the top: a driver has no images to process, and needs no codecs or kernels.
     from batchlight.worker import copying, pipeline, shard
 
     if batch.container is not None:
-        functions = shard.shard_in_steps, shard.redo_shard, shard.rehearse_shard
-        return Kind(*functions, groups=shard.groups_of)
+        functions = shard.shard_in_steps, shard.redo_shard, shard.process_shard_without_writing
+        return BatchHandler(*functions, groups=shard.groups_of)
     if batch.copies:
-        return Kind(copying.copies_in_steps, copying.copy_again, copying.rehearse_copies)
-    return Kind(pipeline.images_in_steps, pipeline.redo_images, pipeline.rehearse_images)
+        return BatchHandler(
+            copying.copies_in_steps, copying.copy_again, copying.process_copies_without_writing
+        )
+    return BatchHandler(
+        pipeline.images_in_steps, pipeline.redo_images, pipeline.process_images_without_writing
+    )
 
 
 def run_batch(
@@ -65,4 +69,4 @@ def run_batch(
     Raises ``StorageError`` for trouble that is not the fault of an image, ``BrokenBatchError``, and
     ``MemoryError``.
     """
-    return result_of(kind_of(batch).in_steps(context, service, batch, losses, unwatched))
+    return result_of(handler_of(batch).in_steps(context, service, batch, losses, unwatched))

@@ -21,13 +21,13 @@ from batchlight.errors import BatchlightError
 T = TypeVar("T")
 
 _local = threading.local()
-_given_up: list[Callable[[], bool]] = []
+_abandoned: list[Callable[[], bool]] = []
 """For each abandoned call that may not have ended, a function that tells whether it has."""
 _lock = threading.Lock()
 """Of that list."""
 
 
-class GivenUpError(BatchlightError):
+class AbandonedError(BatchlightError):
     """The call was abandoned: nobody is waiting for it any longer."""
 
 
@@ -43,7 +43,7 @@ class Call(Generic[T]):
         self._ended = threading.Event()
         self._result: T
         self._error: BaseException | None = None
-        self._given_up = False
+        self._abandoned = False
         threading.Thread(target=self._run, daemon=True).start()
 
     def result(
@@ -66,9 +66,9 @@ class Call(Generic[T]):
             raise self._error
         return self._result
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Stop waiting: from now on, the call must not write anything."""
-        self._given_up = True
+        self._abandoned = True
         _note([self._ended.is_set])
 
     def _patience(self, end: float, every_s: float | None) -> float | None:
@@ -79,8 +79,8 @@ class Call(Generic[T]):
         return None if math.isinf(left) else left
 
     def require_wanted(self) -> None:
-        if self._given_up:
-            raise GivenUpError("this call was given up")
+        if self._abandoned:
+            raise AbandonedError("this call was abandoned")
 
     def _run(self) -> None:
         _local.call = self
@@ -99,7 +99,7 @@ def begun(function: Callable[[], T]) -> Iterator[Call[T]]:
     try:
         yield call
     except BaseException:
-        call.give_up()
+        call.abandon()
         raise
 
 
@@ -145,18 +145,18 @@ class Pool(ThreadPoolExecutor):
 
 def _note(calls: Iterable[Callable[[], bool]]) -> None:
     with _lock:
-        _given_up[:] = [has_ended for has_ended in (*_given_up, *calls) if not has_ended()]
+        _abandoned[:] = [has_ended for has_ended in (*_abandoned, *calls) if not has_ended()]
 
 
 def this_call() -> Callable[[], None]:
-    """A check that raises ``GivenUpError`` once the call in this thread has been abandoned."""
+    """A check that raises ``AbandonedError`` once the call in this thread has been abandoned."""
     call: Call[Any] | None = getattr(_local, "call", None)
     return _never if call is None else call.require_wanted
 
 
-def any_given_up() -> bool:
+def any_abandoned() -> bool:
     """Whether a thread may be stuck, so that this process cannot exit in the usual way."""
-    return not all(has_ended() for has_ended in _given_up)
+    return not all(has_ended() for has_ended in _abandoned)
 
 
 def _never() -> None:

@@ -1,4 +1,4 @@
-"""Calls that are given up: whoever waits goes on, and they write nothing more."""
+"""Calls that are abandoned: whoever waits goes on, and they write nothing more."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import batchlight
-from batchlight.host import given_up
-from batchlight.host.given_up import GivenUpError, Pool, TooLongError, call_in_thread, this_call
+from batchlight.host import abandoned
+from batchlight.host.abandoned import AbandonedError, Pool, TooLongError, call_in_thread, this_call
 from tests.support.helpers import batchlight as command
 from tests.support.helpers import deadly, rows, write_images
 
@@ -37,7 +37,7 @@ def test_one_that_takes_too_long_knows_that_it_is_not_wanted() -> None:
         require: Callable[[], None] = this_call()
         require()
         go_on.wait(10)
-        with pytest.raises(GivenUpError):
+        with pytest.raises(AbandonedError):
             require()
         seen.set()
 
@@ -92,7 +92,7 @@ def test_the_timeout_holds_without_ray(tmp_path: Path, monkeypatch: pytest.Monke
     light = {row["batch_atmospheric_light"] for row in rows(out)}
     assert len(light) == 1
     assert {r["input"]: r["attempts"] for r in rows(out)}["b/0004.jpg"] >= 5
-    time.sleep(0.5)  # what was given up ends, and changes nothing
+    time.sleep(0.5)  # what was abandoned ends, and changes nothing
     assert not (out / "classical/b/0004.jpg").exists()
     assert len(rows(out)) == 6
 
@@ -144,7 +144,7 @@ def test_a_pool_does_not_look_at_all_its_calls_for_each() -> None:
     assert all(call.result() for call in calls)
 
 
-def test_a_run_that_has_given_up_ends_in_time(tmp_path: Path) -> None:
+def test_a_run_that_has_abandoned_calls_ends_in_time(tmp_path: Path) -> None:
     """Although a thread of it never ends."""
     write_images(tmp_path / "in", 2)
     environment = deadly(tmp_path / "orders", {})
@@ -168,15 +168,15 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     for _ in range(3):
         with pytest.raises(TooLongError):
             call_in_thread(go_on.wait, 0.01)
-    waiting = len(given_up._given_up)
+    waiting = len(abandoned._abandoned)
     assert waiting >= 3
-    assert given_up.any_given_up()
+    assert abandoned.any_abandoned()
     go_on.set()
     deadline = time.monotonic() + 10
-    while given_up.any_given_up() and time.monotonic() < deadline:
+    while abandoned.any_abandoned() and time.monotonic() < deadline:
         time.sleep(0.01)
     stay = threading.Event()
     with pytest.raises(TooLongError):
         call_in_thread(stay.wait, 0.01)
     stay.set()
-    assert len(given_up._given_up) == 1
+    assert len(abandoned._abandoned) == 1

@@ -16,23 +16,23 @@ _GROUP, _OTHERS = 0o070, 0o007
 _READ, _SEARCH = 0o4, 0o1
 
 
-def readers_of(path: str, beside: str) -> int:
+def permissions_of(path: str, beside: str) -> int:
     """The bits for a file below the folder ``beside`` made from ``path``. Raises ``OSError``.
 
     Both are resolved: links do not protect their targets.
     """
     real = os.path.realpath(path)
     found = os.stat(real)
-    above = _readers_of_folders(os.path.dirname(real), os.path.realpath(beside))
+    above = _permissions_of_folders(os.path.dirname(real), os.path.realpath(beside))
     need = _SEARCH if os.path.isdir(real) else _READ
     return above & _bits(found, need)
 
 
 @lru_cache(maxsize=4096)
-def _readers_of_folders(folder: str, beside: str) -> int:
+def _permissions_of_folders(folder: str, beside: str) -> int:
     if os.path.commonpath([folder, beside]) == folder:
         return EVERYONE
-    above = _readers_of_folders(os.path.dirname(folder), beside)
+    above = _permissions_of_folders(os.path.dirname(folder), beside)
     return above & _bits(os.stat(folder), _SEARCH)
 
 

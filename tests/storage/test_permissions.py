@@ -12,7 +12,7 @@ import pytest
 
 import batchlight
 from batchlight.storage import Location, open_source, open_storage
-from batchlight.storage.readers import readers_of
+from batchlight.storage.permissions import permissions_of
 from tests.support.helpers import write_images
 
 
@@ -47,14 +47,14 @@ def test_classes_of_readers(tmp_path: Path, folder: int, file: int, expected: in
     os.chmod(path.parent, folder)
     beside = tmp_path / "out"
     beside.mkdir()
-    assert readers_of(str(path), str(beside)) == expected
+    assert permissions_of(str(path), str(beside)) == expected
     # What protects the new file too counts for nothing.
-    assert readers_of(str(path), str(path.parent / "out")) | 0o700 == {
+    assert permissions_of(str(path), str(path.parent / "out")) | 0o700 == {
         0o644: 0o777, 0o600: 0o700, 0o640: 0o770, 0o604: 0o707,
     }[file]  # fmt: skip
     link = tmp_path / f"link{folder}.jpg"
     link.symlink_to(path)
-    assert readers_of(str(link), str(beside)) == expected
+    assert permissions_of(str(link), str(beside)) == expected
 
 
 def test_a_file_of_another_group_is_not_for_the_own(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_file_of_another_group_is_not_for_the_own(tmp_path: Path) -> None:
     path.write_bytes(b"1")
     os.chown(path, -1, 54321)
     os.chmod(path, 0o640)
-    assert readers_of(str(path), str(tmp_path)) == 0o700
+    assert permissions_of(str(path), str(tmp_path)) == 0o700
 
 
 def test_what_a_storage_makes(tmp_path: Path) -> None:
-    storage = open_storage(Location.parse(str(tmp_path / "out")), readers=0o750)
+    storage = open_storage(Location.parse(str(tmp_path / "out")), permissions=0o750)
     storage.check(writable=True)
     storage.write("a/private", b"1", 0o700)
     storage.create("a/group", b"1", 0o770)
@@ -78,7 +78,7 @@ def test_what_a_storage_makes(tmp_path: Path) -> None:
     assert made["group"] == 0o640
     assert made["public"] == 0o644
     assert made["a"] == made["_batchlight"] == mode(tmp_path / "out") == 0o750
-    assert open_source(Location.parse(str(tmp_path))).readers("nothing") == 0o777
+    assert open_source(Location.parse(str(tmp_path))).permissions("nothing") == 0o777
 
 
 @pytest.mark.parametrize("workers", [0, 1])
