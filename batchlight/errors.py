@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import signal
 import unicodedata
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from typing import Self
 
 
 class ErrorCode(StrEnum):
@@ -51,7 +52,7 @@ def is_permanent(code: str) -> bool:
     return code in frozenset(ErrorCode) - _REDONE_BY_EVERY_RUN
 
 
-class ExitCode:
+class ExitCode(IntEnum):
     """The process's exit status; also in ``summary.json``."""
 
     OK = 0
@@ -112,10 +113,14 @@ class Interrupted(BatchlightError):
         return f"interrupted by {name}; run the same command again to continue where it stopped"
 
 
-def brief(error: BaseException, length: int = 160) -> str:
+_BRIEF = 160
+"""Characters of an exception's text in a sentence; a path or two, and a reason."""
+
+
+def brief(error: BaseException) -> str:
     """An exception's text on one line, shortened to fit a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return text if len(text) <= _BRIEF else text[: _BRIEF - 3] + "..."
 
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -160,6 +165,12 @@ def in_bytes(number: int) -> str:
     return f"{value:.1f} PB"
 
 
+def unit_of_time(seconds: float) -> tuple[str, int]:
+    """The longest unit of which a duration has at least two, and its length in seconds."""
+    units = (("days", 86_400), ("hours", 3600), ("minutes", 60))
+    return next((unit for unit in units if seconds >= 2 * unit[1]), ("seconds", 1))
+
+
 class ImageError(Exception):
     """One image failed, for a reason of the closed set."""
 
@@ -167,6 +178,16 @@ class ImageError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
+
+    @classmethod
+    def corrupt(cls, message: str) -> Self:
+        """The content is damaged."""
+        return cls(ErrorCode.CORRUPT, message)
+
+    @classmethod
+    def unsupported(cls, message: str) -> Self:
+        """The content may be intact, but is of a kind that cannot be read or kept."""
+        return cls(ErrorCode.UNSUPPORTED, message)
 
     def __str__(self) -> str:
         return self.message

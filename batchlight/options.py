@@ -129,15 +129,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
-def _option(name: object) -> str:
-    return "--" + str(name).replace("_", "-")
+def flag(name: str) -> str:
+    """A field as an option of the command line: ``--batch-size``."""
+    return "--" + name.replace("_", "-")
 
 
 def _one_sentence(error: ValidationError, command: str) -> str:
     # An unknown name may be the missing one, mistyped.
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
-    option = _option(first["loc"][0])
+    option = flag(str(first["loc"][0]))
     if first["type"] == "missing":
         return f"{option} is required"
     if first["type"] == "extra_forbidden":

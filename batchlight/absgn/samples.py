@@ -32,6 +32,8 @@ ENLARGED_NOISE = 0.3
 """Minimum noise added to an enlarged picture, which has less than one taken at that size."""
 MIRRORED, UPSIDE_DOWN = 0.5, 0.25
 """Shares of the samples."""
+ENLARGED = 0.5
+"""Share of the pictures beside one at its own size that show real pairs; the rest are synthetic."""
 LARGEST_PICTURE, LARGEST_NATIVE = 4, 8
 """Size limits of a picture held in memory, in samples: at four, half of its sides still fill one; a
 picture that is shown at its own size may be as large as a batch."""
@@ -182,7 +184,7 @@ class Samples:
         count = self._native_count(phase)
         parts, real = [self._flipped(low, high)], 1
         for _ in range(count - 1):
-            if self._agreed() < 0.5:
+            if self._agreed() < ENLARGED:
                 parts.append(self._enlarged(size))
                 real += 1
             else:

@@ -31,6 +31,17 @@ JPEG_LUMA = (
 """Quantisation at quality 50, ITU-T T.81, table K.1."""
 BLOCK = 8
 
+LIGHTS = 4
+"""Random values along each side, between which light and shade are interpolated."""
+AS_RANDOM = 8
+"""Makes differences of brightness, in 0..1, as large as such values, whose deviation is 1."""
+MOST_SHADE, LESS_SHADE = 1.5, 2
+"""From how far below 0 the level of an image is, to how much above that: more shade than light."""
+SHARPEST = 5
+"""By how much the border between light and shade may be steeper than the curve itself."""
+OF_A_MEAN = 3
+"""Gives a mean of 3x3 pixels of noise the deviation that a single one has."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -133,12 +144,13 @@ class _Draw:
 def _light_and_shade(clean: Tensor, draw: _Draw) -> Tensor:
     """Where light falls, (N, 1, H, W) in 0..1: at random, with a preference for bright areas."""
     size = (clean.shape[2], clean.shape[3])
-    somewhere = interpolate(draw.normal(4), size, mode="bicubic", align_corners=False)
+    somewhere = interpolate(draw.normal(LIGHTS), size, mode="bicubic", align_corners=False)
     luma = sum(weight * clean[:, at : at + 1] for at, weight in enumerate(LUMINANCE[::-1]))
     assert isinstance(luma, Tensor)
-    by_brightness = (_wide_mean(luma) - luma.mean((2, 3), keepdim=True)) * 8
+    by_brightness = (_wide_mean(luma) - luma.mean((2, 3), keepdim=True)) * AS_RANDOM
     mixed = torch.lerp(somewhere, by_brightness, draw.uniform())
-    return torch.sigmoid((mixed + draw.uniform() * 2 - 1.5) * (1 + 5 * draw.uniform()))
+    level = mixed + draw.uniform() * LESS_SHADE - MOST_SHADE
+    return torch.sigmoid(level * (1 + SHARPEST * draw.uniform()))
 
 
 def _sense(dim: Tensor, how: Darkening, draw: _Draw) -> Tensor:
@@ -149,7 +161,7 @@ def _sense(dim: Tensor, how: Darkening, draw: _Draw) -> Tensor:
     read, shot = (draw.between(limits).exp() for limits in (how.read_noise, how.shot_noise))
     noise = draw.like(dim)
     # Noise of neighbours is correlated, since demosaicking mixes neighbouring pixels.
-    noise = torch.lerp(noise, _blurred(noise) * 3, draw.uniform())
+    noise = torch.lerp(noise, _blurred(noise) * OF_A_MEAN, draw.uniform())
     noisy = raw + noise * (read**2 + shot * raw).sqrt() + how.black * draw.uniform()
     return (noisy.clamp(min=0) * gains).clamp(0, 1)
 

@@ -1,6 +1,6 @@
 """The dark channel of an image and its haziest pixels, found in one pass over the rows.
 
-``definition`` is the formula in NumPy. ``scan`` computes the same, fast:
+How ``scan`` works (the formula itself, in NumPy, is ``tests/support/dark_channel.py``):
 
 1. *Keys.* A pixel's key is the largest of its three samples, followed by the channel's rank (blue
    2, green 1, red 0) in the two lowest bits. So the largest key in a window gives the brightest
@@ -55,24 +55,6 @@ class Scan:
     """The smallest sum of a pixel's three channels among the haziest."""
     sums: npt.NDArray[np.int64]
     """(channels,): the sum of each channel."""
-
-
-def definition(pixels: Pixels, window: int) -> Scan:
-    """What ``scan`` finds, by its formula: the reference for tests."""
-    planes = pixels.reshape(*pixels.shape[:2], -1)
-    before, after = window // 2, (window - 1) // 2
-    padded = np.pad(planes, ((before, after), (before, after), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), axis=(0, 1))
-    brightest = windows.max(axis=(3, 4))  # of v, i.e. where I = R - v is smallest
-    channel = brightest.argmax(axis=2)  # on ties, the first: blue, green, red
-    own = np.take_along_axis(planes, channel[:, :, np.newaxis], axis=2)[:, :, 0]
-    # The haziest pixels have the smallest maxima.
-    maxima = brightest.max(axis=2)
-    wanted = max(1, int(HAZIEST * maxima.size))
-    threshold = np.sort(maxima, axis=None)[wanted - 1]
-    totals = planes.sum(axis=2, dtype=np.int64) * (3 // planes.shape[2])
-    darkest = int(totals[maxima <= threshold].min())
-    return Scan(own, darkest, planes.sum(axis=(0, 1), dtype=np.int64))
 
 
 def scan(pixels: Pixels, window: int, keep_own: bool = True, rgb: bool = False) -> Scan:

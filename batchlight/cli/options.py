@@ -12,7 +12,7 @@ import typer
 
 from batchlight.config import JobConfig
 from batchlight.errors import UsageError
-from batchlight.options import C, Options, make_config
+from batchlight.options import C, Options, flag, make_config
 
 GROUPS = {
     "What and where": (
@@ -110,7 +110,7 @@ def require_effect(config: JobConfig, given: Collection[str]) -> None:
         )
     useless = [name for name in CHOOSING_ABSGN if name in given]
     if useless and "absgn" not in config.method:
-        option = "--" + useless[0].replace("_", "-")
+        option = flag(useless[0])
         raise UsageError(
             f"{option} has no effect without --method absgn; add that, or leave {option} out"
         )
@@ -122,15 +122,15 @@ def _parameter(kind: type[Options], name: str, group: str) -> inspect.Parameter:
     annotation = info.annotation
     default = option_default(kind, name)
     note = " (required)" if info.is_required() else f" (default: {default})" if default else ""
-    flag = annotation is bool
+    is_flag = annotation is bool
     option = typer.Option(
-        "--" + name.replace("_", "-"),
+        flag(name),
         help=f"{info.description}{note}",
         rich_help_panel=group,
-        metavar=None if flag else _metavar(name, annotation),
+        metavar=None if is_flag else _metavar(name, annotation),
         autocompletion=_completion(annotation),
     )
-    value: Any = bool if flag else list[str] if get_origin(annotation) is tuple else str
+    value: Any = bool if is_flag else list[str] if get_origin(annotation) is tuple else str
     return _keyword(name, Annotated[value | None, option], None)
 
 

@@ -100,9 +100,16 @@ def verify(
             tell_progress(f"{output}: {so_far.outputs:,} outputs compared")
 
         found = (
-            repair_output(output, tell, say, options, count)
+            repair_output(output, options, on_problem=tell, on_progress=count, say=say)
             if repair
-            else verify_output(output, tell, count, say, workers, address)
+            else verify_output(
+                output,
+                on_problem=tell,
+                on_progress=count,
+                say=say,
+                workers=workers,
+                address=address,
+            )
         )
     if as_json:
         problems.sort(key=lambda problem: problem.path)

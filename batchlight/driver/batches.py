@@ -18,8 +18,14 @@ from typing import TypeVar
 
 from batchlight.absgn.loading import Model
 from batchlight.config import JobConfig, Method
-from batchlight.engine import AsyncSharedOrExclusive, Engine, Trials, WorkerDied, call_patiently
-from batchlight.engine.base import Service
+from batchlight.engine import (
+    AsyncSharedOrExclusive,
+    Engine,
+    Service,
+    Trials,
+    WorkerDied,
+    call_patiently,
+)
 from batchlight.errors import ErrorCode
 from batchlight.fingerprint import Fingerprint
 from batchlight.output.inputs import Batch, Input

@@ -16,6 +16,8 @@ from batchlight.storage.lists import LIST_SUFFIXES
 from batchlight.storage.patterns import Patterns, hint
 
 NAMES_AT_MOST = 3
+SIMILAR = 0.4
+"""How alike a name must be to be suggested, from 0 to 1; low, since the others are all wrong."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,6 @@ def _beside(given: Location) -> Iterator[str]:
             storage = open_source(place)
             names = [f"{n}/" for n in storage.folders("")] + storage.names("")
         if names:
-            near = get_close_matches(name, names, NAMES_AT_MOST, 0.4) or names[:NAMES_AT_MOST]
+            near = get_close_matches(name, names, NAMES_AT_MOST, SIMILAR) or names[:NAMES_AT_MOST]
             yield f"in {place} there is {', '.join(near)}"
             return

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from batchlight.absgn import networks_on
 from batchlight.absgn.loading import Model, WeightsFor, choose_model, refuse_cuda_without_gpu
 from batchlight.config import JobConfig, Method
-from batchlight.engine import Engine, WorkerDied, ray_address
-from batchlight.engine.base import Service
-from batchlight.errors import ClusterError, counted
+from batchlight.engine import Engine, Service, WorkerDied, ray_address
+from batchlight.errors import ClusterError, counted, unit_of_time
 from batchlight.fingerprint import Fingerprint
 from batchlight.host.process import keep_freed_memory
 from batchlight.host.resources import local_gpus
@@ -61,10 +60,12 @@ async def serve(engine: Engine, config: JobConfig, model: Model, images: int) ->
     service = await engine.host(make, count, on_gpus)
     if not on_gpus:
         speed = await _seconds_per_megapixel(engine, service) / count
+        unit, seconds = unit_of_time(speed * images)
         logger.warning(
             "ABSGN runs on CPUs: %s takes about %.1f s per megapixel here, so %s of "
-            "1 megapixel take %s; %s",
-            model.name, speed, counted(images, "image"), _duration(speed * images), advice(model),
+            "1 megapixel take %.0f %s; %s",
+            model.name, speed, counted(images, "image"), speed * images / seconds, unit,
+            advice(model),
         )  # fmt: skip
     return service
 
@@ -96,10 +97,3 @@ def advice(model: Model) -> str:
     """What to do if the network is slow."""
     smaller = "--model absgn-small takes a sixteenth, " if model.name == "absgn" else ""
     return f"{smaller}--method classical takes milliseconds, and a GPU is much faster"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

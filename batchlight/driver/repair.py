@@ -38,8 +38,7 @@ from batchlight.driver.gone import first_gone
 from batchlight.driver.network import fingerprints_of, model_of, serve
 from batchlight.driver.places import engine_of
 from batchlight.driver.verify import Checker, RecordFile, Verification
-from batchlight.engine import Engine, window
-from batchlight.engine.base import Service
+from batchlight.engine import Engine, Service, window
 from batchlight.errors import ErrorCode, UsageError
 from batchlight.host.signals import Interrupt
 from batchlight.options import make_config
@@ -87,10 +86,11 @@ class RepairOptions:
 
 def repair(
     output: str | os.PathLike[str],
-    on_problem: Callable[[Problem], object] = lambda problem: None,
-    say: Callable[[str], None] = lambda text: None,
     options: RepairOptions = RepairOptions(),
+    *,
+    on_problem: Callable[[Problem], object] = lambda problem: None,
     on_progress: Callable[[Verification], object] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Verification:
     """Verify an output and redo what is missing or differs; as ``batchlight verify --repair``.
 

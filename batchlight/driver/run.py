@@ -41,8 +41,7 @@ from batchlight.driver.places import (
 from batchlight.driver.progress import OnProgress, ProgressDisplay, make_display
 from batchlight.driver.stats import RunStats
 from batchlight.driver.surveying import ListingWay, listed_and_compared, ways_to_list
-from batchlight.engine import Engine, InProcessEngine, ray_address, require_ray
-from batchlight.engine.base import Service
+from batchlight.engine import Engine, InProcessEngine, Service, ray_address, require_ray
 from batchlight.errors import (
     BatchlightError,
     ExitCode,

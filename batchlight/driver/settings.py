@@ -9,7 +9,7 @@ from typing import Any
 
 from batchlight.config import METHODS, JobConfig, Method
 from batchlight.errors import UsageError
-from batchlight.options import make_config
+from batchlight.options import flag, make_config
 
 DEFAULT_SETTINGS = ("", "target-luminance=0.35", "target-luminance=0.55", "denoise=none")
 """What is compared by default; an empty one means the command-line options alone."""
@@ -75,7 +75,7 @@ def _settings_of(base: JobConfig, text: str, asked: bool) -> Iterable[Setting]:
     useless = sorted(given.keys() - deciding)
     if useless and asked:
         raise UsageError(
-            f"in --setting {text!r}: {_option(useless[0])} does not change the pictures of "
+            f"in --setting {text!r}: {flag(useless[0])} does not change the pictures of "
             f"{' or '.join(methods)}; leave it out"
         )
     named = {*given.keys(), *(["method"] if len(methods) > 1 else [])}
@@ -116,8 +116,4 @@ def _words(config: JobConfig, asked: set[str]) -> Iterable[str]:
     for name in _deciding(config):
         value = getattr(config, name)
         if name in asked or value != JobConfig.model_fields[name].default:
-            yield from [_option(name)] if value is True else [_option(name), str(value)]
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+            yield from [flag(name)] if value is True else [flag(name), str(value)]

@@ -28,6 +28,7 @@ from batchlight.output.state import OutputState
 from batchlight.planning.listing import InputSet
 from batchlight.shards.indices import MAKES_ENERGON, SUFFIX
 from batchlight.storage import FileInfo, Location, Storage, open_storage
+from batchlight.storage.base import folder_of
 from batchlight.worker.context import BatchContext
 from batchlight.worker.sidecars import Refused, Sidecar, copy_sidecars
 
@@ -66,7 +67,7 @@ class _Tree:
         for info in storage.walk():
             if may_be_container(info.path):
                 tree.containers[info.path] = info
-                tree.folders.add(_folder_of(info.path))
+                tree.folders.add(folder_of(info.path))
             if not is_container_name(info.path) and not is_image_name(info.path):
                 tree.others[info.path] = info
         return tree
@@ -99,7 +100,7 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
     listed: defaultdict[str, dict[str, str]] = defaultdict(dict)
     files = []
     for info in root.walk():
-        folder = _folder_of(info.path)
+        folder = folder_of(info.path)
         if is_image_name(info.path) or info.path.endswith("/"):
             continue
         if folder not in wanted and not inputs.copies_beside(info.path):
@@ -110,7 +111,7 @@ def due(inputs: InputSet, output: Location, methods: Sequence[Method]) -> Iterat
             files.append(info)
     lacking, unusable = [], []
     for info in files:
-        folder, anyway = _folder_of(info.path), inputs.copies_beside(info.path)
+        folder, anyway = folder_of(info.path), inputs.copies_beside(info.path)
         container = _owner_of(info.path, listed[folder])
         trees = {m: tree for m, tree in found.items() if anyway or tree.holds(container, folder)}
         if info.defect is not None:
@@ -180,10 +181,6 @@ def _owner_of(path: str, containers: Mapping[str, str]) -> str | None:
     start = len(path) - len(path.rpartition("/")[2])
     ends = (at for at in range(len(path) - 1, start, -1) if path[at] in _BETWEEN)
     return next((containers[path[:at]] for at in ends if path[:at] in containers), None)
-
-
-def _folder_of(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def _is_newer(file: FileInfo, than: FileInfo) -> bool:

@@ -83,6 +83,7 @@ class Verification:
 
 def verify(
     output: str | os.PathLike[str],
+    *,
     on_problem: Callable[[Problem], object] = lambda problem: None,
     on_progress: Callable[[Verification], object] | None = None,
     say: Callable[[str], None] = lambda text: None,

@@ -24,7 +24,7 @@ training.py  training in several processes
 from __future__ import annotations
 
 from batchlight.engine.address import ray_address, require_ray
-from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Work, WorkerDied
+from batchlight.engine.base import Engine, InProcessEngine, Lost, Meter, Service, Work, WorkerDied
 from batchlight.engine.calls import (
     Resends,
     Trials,
@@ -46,6 +46,7 @@ __all__ = [
     "Meter",
     "RayEngine",
     "Resends",
+    "Service",
     "Trials",
     "Tries",
     "Work",

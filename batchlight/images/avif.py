@@ -18,7 +18,7 @@ from dataclasses import replace
 import cv2
 import imagecodecs
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import av1, av1_frame, heif_carry, heif_file, heif_header, opencv
 from batchlight.images.boxes import boxes
 from batchlight.images.heif_carry import Carried, Stream
@@ -48,7 +48,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     carried = heif_carry.take(data, _stream)
     configuration = carried.configuration(b"av1C")
     if configuration is None or len(configuration) < 4:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no AV1 configuration")
+        raise ImageError.corrupt("the header is damaged: no AV1 configuration")
     flags = configuration[2]
     heif_header.require_depth(12 if flags & 0x20 else 10 if flags & 0x40 else 8, "avif")
     sampling = (1 + (flags >> 3 & 1), 1 + (flags >> 2 & 1))

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import bmp_runs, opencv, pillow
 from batchlight.images.bmp_carry import Carried, adapted_header, metadata, take
 from batchlight.images.bmp_layout import (
@@ -40,10 +40,6 @@ _ARRAY = b"BA"
 _HEADERS, _DEPTHS = frozenset({40, 52, 56, 108, 124}), frozenset({1, 4, 8, 16, 24, 32})
 
 
-def _unsupported(reason: str) -> ImageError:
-    return ImageError(ErrorCode.UNSUPPORTED, reason)
-
-
 def _whole(data: bytes) -> bytes:
     """The file with a file header, which images from a clipboard lack."""
     if data.startswith(b"BM"):
@@ -67,22 +63,22 @@ def _recognises(data: bytes) -> bool:
 def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the pixels."""
     if data.startswith(_ARRAY):
-        raise _unsupported("several bitmaps of OS/2 cannot be kept; split the file first")
+        raise ImageError.unsupported("several bitmaps of OS/2 cannot be kept; split the file first")
     whole = _whole(data)
     layout = layout_of(whole)
     if layout.header == OS2 and layout.compression in _OS2_CODINGS:
-        raise _unsupported(f"BMP in OS/2's {_OS2_CODINGS[layout.compression]} cannot be read")
+        raise ImageError.unsupported(
+            f"BMP in OS/2's {_OS2_CODINGS[layout.compression]} cannot be read"
+        )
     if layout.header not in _HEADERS | {CORE, OS2}:
-        raise _unsupported(f"BMP header of {layout.header} bytes cannot be read")
+        raise ImageError.unsupported(f"BMP header of {layout.header} bytes cannot be read")
     width, height = layout.width, abs(layout.height)
     if width <= 0 or height == 0:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")
+        raise ImageError.corrupt("the header is damaged: an image without pixels")
     check_size(width, height, max_pixels)
     if layout.masks:
         if layout.bits not in (16, 32):
-            raise ImageError(
-                ErrorCode.CORRUPT, f"the header is damaged: masks of {layout.bits} bits"
-            )
+            raise ImageError.corrupt(f"the header is damaged: masks of {layout.bits} bits")
         mode = "RGBA" if layout.has_alpha else "RGB"
     else:
         with Image.open(io.BytesIO(whole), formats=["BMP"]) as image:
@@ -146,10 +142,7 @@ def _channel(words: Pixels, mask: int) -> Pixels:
 def encode(decoded: Decoded, quality: int) -> Encoded:
     """An uncompressed BMP with the header of the file that the image came from."""
     carried = decoded.header.carried
-    if not isinstance(carried, Carried):
-        return Encoded.of(
-            opencv.encode(".bmp", decoded.samples), decoded.header.metadata.lost(set())
-        )
+    assert isinstance(carried, Carried)  # no other format is written as BMP
     samples = decoded.samples
     layout = carried.layout
     gray, alpha = samples.ndim == 2, decoded.alpha is not None
@@ -196,5 +189,4 @@ BMP = ImageFormat(
     encode=encode,
     decode=decode,
     not_read=("Unsupported BMP",),
-    holds_gray_alpha=False,
 )

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from batchlight.config import Format
-from batchlight.errors import ErrorCode, ImageError, brief
+from batchlight.errors import ImageError, brief
 from batchlight.images import conversion
 from batchlight.images.formats import FORMATS
 from batchlight.images.image import Decoded, Encoded, Header
@@ -34,11 +34,11 @@ def decode(data: bytes, header: Header) -> Decoded:
         _blame_memory(error, header)
         if str(error).startswith(FORMATS[header.format].not_read):
             reason = f"this kind cannot be read: {brief(error)}"
-            raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
-        raise ImageError(ErrorCode.CORRUPT, f"cannot be decoded: {brief(error)}") from error
+            raise ImageError.unsupported(reason) from error
+        raise ImageError.corrupt(f"cannot be decoded: {brief(error)}") from error
     if samples is None:
         require_memory(header.width * header.height)
-        raise ImageError(ErrorCode.CORRUPT, "cannot be decoded; the file is damaged or cut short")
+        raise ImageError.corrupt("cannot be decoded; the file is damaged or cut short")
     _check_samples(samples, header)
     alpha = np.ascontiguousarray(samples[:, :, 3]) if header.has_alpha else None
     if header.mode == "LA" or (samples.ndim == 3 and samples.shape[2] == 1):
@@ -68,35 +68,32 @@ def encode(decoded: Decoded, pixels: Pixels, format: Format, quality: int) -> En
         # The last two: a value from a damaged file, or a size, exceeds a field of the output.
         _blame_memory(error, decoded.header)
         reason = f"cannot be written as {format.upper()}: {brief(error)}"
-        raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
+        raise ImageError.unsupported(reason) from error
     return Encoded.of(encoded.data, (*encoded.lost, *lost))
 
 
 def _check_samples(samples: Pixels, header: Header) -> None:
     if samples.shape[:2] != (header.height, header.width):
-        raise ImageError(ErrorCode.CORRUPT, "the pixels differ in size from the header")
+        raise ImageError.corrupt("the pixels differ in size from the header")
     if samples.dtype not in (np.uint8, np.uint16):
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{samples.dtype} samples cannot be kept")
+        raise ImageError.unsupported(f"{samples.dtype} samples cannot be kept")
     if samples.dtype == np.uint16 and not FORMATS[header.format].holds_16_bit:
         name = header.format.upper()
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{name} deeper than 8 bits cannot be kept")
+        raise ImageError.unsupported(f"{name} deeper than 8 bits cannot be kept")
     if header.has_alpha and (samples.ndim != 3 or samples.shape[2] != 4):
-        raise ImageError(
-            ErrorCode.UNSUPPORTED,
-            f"this kind of transparency in {header.format} is lost in decoding",
+        raise ImageError.unsupported(
+            f"this kind of transparency in {header.format} is lost in decoding"
         )
 
 
 def _check_target(decoded: Decoded, target: ImageFormat) -> None:
     name = target.name.upper()
     if decoded.alpha is not None and not target.holds_alpha:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{name} cannot hold its transparency")
+        raise ImageError.unsupported(f"{name} cannot hold its transparency")
     if decoded.bit_depth == 16 and not target.holds_16_bit:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{name} cannot hold its 16 bits")
+        raise ImageError.unsupported(f"{name} cannot hold its 16 bits")
     if decoded.alpha is not None and decoded.pixels.ndim == 2 and not target.holds_gray_alpha:
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, f"gray with transparency cannot be written as {name}"
-        )
+        raise ImageError.unsupported(f"gray with transparency cannot be written as {name}")
 
 
 def _blame_memory(error: Exception, header: Header) -> None:

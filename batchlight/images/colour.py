@@ -53,6 +53,8 @@ _BRADFORD: Matrix = np.array(
 )
 _HEADER_BYTES, _VERSION = 128, 0x04400000
 _SPACE = slice(16, 20)
+_TAGS_AT_MOST = 100
+"""How many tags of a profile are looked at; usual ones have about ten, damaged ones billions."""
 _CURVE_TAGS = (b"rTRC", b"gTRC", b"bTRC")
 
 
@@ -192,7 +194,7 @@ def _assembled(space: bytes, colours: Mapping[bytes, bytes]) -> bytes:
 def _tag(icc: bytes, name: bytes) -> bytes | None:
     """The value of a tag of a profile."""
     count = int.from_bytes(icc[_HEADER_BYTES : _HEADER_BYTES + 4], "big")
-    for number in range(min(count, 100)):
+    for number in range(min(count, _TAGS_AT_MOST)):
         at = _HEADER_BYTES + 4 + 12 * number
         if icc[at : at + 4] == name:
             start, length = (int.from_bytes(icc[at + n : at + n + 4], "big") for n in (4, 8))

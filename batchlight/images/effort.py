@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images.segments import SOS, Segment
 
 SCANS_AT_MOST = 100
@@ -23,7 +23,7 @@ def bounded_scans(later: Iterable[Segment]) -> Iterator[Segment]:
     for segment in later:
         scans += segment.marker == SOS
         if scans > SCANS_AT_MOST:
-            raise ImageError(
-                ErrorCode.UNSUPPORTED, f"a JPEG of more than {SCANS_AT_MOST} scans takes too long"
+            raise ImageError.unsupported(
+                f"a JPEG of more than {SCANS_AT_MOST} scans takes too long"
             )
         yield segment

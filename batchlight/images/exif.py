@@ -28,7 +28,8 @@ _DIRECTORIES_AT_MOST = 5
 """Directories of a block; cameras write two or three."""
 _STRIPS_AT_MOST = 64
 """Strips of a thumbnail."""
-_METRES_PER_UNIT = {2: 0.0254, 3: 0.01}
+METRES_PER_INCH = 0.0254
+_METRES_PER_UNIT = {2: METRES_PER_INCH, 3: 0.01}
 """By the value of ResolutionUnit: inches, centimetres."""
 
 BLOCK_MAX = 65533 - len(PREFIX)

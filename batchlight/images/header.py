@@ -33,9 +33,9 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     except Exception as error:  # parsers meet hostile bytes: any failure means a damaged header
         if str(error).startswith(NOT_READ):
             reason = f"this kind cannot be read: {brief(error)}"
-            raise ImageError(ErrorCode.UNSUPPORTED, reason) from error
+            raise ImageError.unsupported(reason) from error
         require_memory(max((width * height for width, height in claimed), default=0))
-        raise ImageError(ErrorCode.CORRUPT, f"the header is damaged: {brief(error)}") from error
+        raise ImageError.corrupt(f"the header is damaged: {brief(error)}") from error
 
 
 def is_image(data: bytes) -> bool:
@@ -49,12 +49,12 @@ def _identify(data: bytes, max_pixels: int) -> Header:
             header = format.inspect(data, max_pixels)
             if header.mode not in _MODES:
                 reason = f"pixels of the kind {header.mode} cannot be kept"
-                raise ImageError(ErrorCode.UNSUPPORTED, reason)
+                raise ImageError.unsupported(reason)
             return header
     name = foreign.name_of(data)
     if name is not None:
         reads = "which batchlight does not read"
         if name == "HEIC" and not HAS_HEIF:
             reads = "which needs the extra batchlight[heif]"
-        raise ImageError(ErrorCode.UNSUPPORTED, f"the content is {name}, {reads}")
-    raise ImageError(ErrorCode.CORRUPT, "the content is not an image of a known format")
+        raise ImageError.unsupported(f"the content is {name}, {reads}")
+    raise ImageError.corrupt("the content is not an image of a known format")

@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 import pillow_heif
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import heif_carry, heif_file, heif_header, hevc
 from batchlight.images.heif_carry import Carried
 from batchlight.images.image import Decoded, Encoded, Header
 from batchlight.images.image_format import ImageFormat
-from batchlight.images.metadata import with_density_in_exif
 from batchlight.images.pixels import Pixels, turned_back
 from batchlight.images.thumbnails import Picture
 
@@ -39,7 +38,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     carried = heif_carry.take(data)
     configuration = carried.configuration(b"hvcC")
     if configuration is None or len(configuration) <= _LUMA_BITS:
-        raise ImageError(ErrorCode.UNSUPPORTED, "HEIF with a coding other than HEVC cannot be kept")
+        raise ImageError.unsupported("HEIF with a coding other than HEVC cannot be kept")
     heif_header.require_depth(8 + (configuration[_LUMA_BITS] & 7), "heif")
     chroma, lossless = configuration[_CHROMA] & 3, hevc.is_lossless(configuration)
     sampling = _SAMPLINGS[chroma]
@@ -58,11 +57,9 @@ def decode(data: bytes, header: Header) -> Pixels:
 
 
 def encode(decoded: Decoded, quality: int) -> Encoded:
-    """A HEIC with the same sampling, lossless if the image came from one; otherwise 4:2:0."""
-    header = decoded.header
-    carried = header.carried if header.format == "heif" else None
-    sampling = header.sampling if carried is not None else (2, 2)
-    samples = decoded.samples
+    """A HEIC with the sampling of the one that the image came from, lossless if that was."""
+    header, carried, samples = decoded.header, decoded.header.carried, decoded.samples
+    assert isinstance(carried, Carried)  # no other format is written as HEIC
     mode = "L"
     if samples.ndim == 3:
         mode = "RGB" if samples.shape[2] == 3 else "RGBA"
@@ -71,20 +68,15 @@ def encode(decoded: Decoded, quality: int) -> Encoded:
     height, width = samples.shape[:2]
     buffer = io.BytesIO()
     image = pillow_heif.from_bytes(mode=mode, size=(width, height), data=samples.tobytes())
-    options = {} if mode == "L" else {"chroma": _CHROMAS[sampling]}
-    if isinstance(carried, Carried) and header.lossless:
+    options = {} if mode == "L" else {"chroma": _CHROMAS[header.sampling]}
+    if header.lossless:
         quality = _LOSSLESS
         if mode != "L" and carried.cicp is not None and carried.cicp.matrix == _IDENTITY:
             options["matrix_coefficients"] = _IDENTITY
     image.save(buffer, quality=quality, **options)
-    coded = buffer.getvalue()
-    if isinstance(carried, Carried):
-        picture = Picture(decoded.pixels)
-        out = heif_file.put(carried, coded, carried.cicp, picture, resized=True)
-        return Encoded.of(*out)
-    metadata = with_density_in_exif(header.metadata)
-    lost = metadata.lost({"EXIF", "XMP", "colour profile"})
-    return Encoded.of(heif_file.converted(coded, metadata, metadata.cicp), lost)
+    picture = Picture(decoded.pixels)
+    out = heif_file.put(carried, buffer.getvalue(), carried.cicp, picture, resized=True)
+    return Encoded.of(*out)
 
 
 HEIF = ImageFormat(
@@ -95,5 +87,4 @@ HEIF = ImageFormat(
     inspect=inspect,
     encode=encode,
     decode=decode,
-    holds_cicp=True,
 )

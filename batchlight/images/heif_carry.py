@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import exif
 from batchlight.images.boxes import UUID, Reader, box, boxes
 from batchlight.images.items import TIMES_THE_FILE, Items, read
@@ -151,7 +151,7 @@ def take(data: bytes, read_stream: Callable[[bytes], Stream] = _unknown) -> Carr
     for one in boxes(data):
         end = one.end
         if one.kind == b"moov":
-            raise _unsupported("an animation cannot be kept; split the file first")
+            raise ImageError.unsupported("an animation cannot be kept; split the file first")
         if one.kind == UUID and data[one.content : one.content + 16] == _C2PA_BOX:
             left_out.add("Content Credentials")
         elif one.kind == b"meta" and items is None:
@@ -165,7 +165,7 @@ def take(data: bytes, read_stream: Callable[[bytes], Stream] = _unknown) -> Carr
         raise ValueError("no box 'meta'")
     alpha = alpha_of(items)
     if items.sources(b"prem", items.primary) or items.targets(b"prem", items.primary):
-        raise _unsupported("premultiplied alpha cannot be kept")
+        raise ImageError.unsupported("premultiplied alpha cannot be kept")
     gone = dict(_derived(items))
     _refuse_others(items, gone, alpha)
     left_out |= set(gone.values()) - {""}
@@ -176,10 +176,6 @@ def take(data: bytes, read_stream: Callable[[bytes], Stream] = _unknown) -> Carr
         raise ValueError("its items are larger than the file")
     names = tuple(sorted(left_out))
     return Carried(tuple(top), kept, alpha, names, data[end:], read_stream(coded))
-
-
-def _unsupported(reason: str) -> ImageError:
-    return ImageError(ErrorCode.UNSUPPORTED, reason)
 
 
 def _auxiliary(items: Items, number: int) -> bytes:
@@ -221,13 +217,17 @@ def _refuse_others(items: Items, gone: Mapping[int, str], alpha: int | None) -> 
     main = items.items[items.primary]
     needed = {items.properties[index][4:8] for index, must in main.properties if must}
     for kind in sorted(needed - _KNOWN - {_LIGHT_LEVEL}):
-        raise _unsupported(f"a picture with the property {kind.decode('latin-1')} cannot be read")
+        raise ImageError.unsupported(
+            f"a picture with the property {kind.decode('latin-1')} cannot be read"
+        )
     if main.kind in (b"iden", b"iovl", b"tmap"):
-        raise _unsupported(f"a picture made of others ({main.kind.decode()}) cannot be kept")
+        raise ImageError.unsupported(
+            f"a picture made of others ({main.kind.decode()}) cannot be kept"
+        )
     for number, item in items.items.items():
         belongs = number in gone or number in (items.primary, alpha) or item.hidden
         if item.kind in _PICTURES and not belongs and not items.targets(b"auxl", number):
-            raise _unsupported("several pictures cannot be kept; split the file first")
+            raise ImageError.unsupported("several pictures cannot be kept; split the file first")
 
 
 def _without(items: Items, gone: Iterable[int]) -> Items:

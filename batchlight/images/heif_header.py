@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batchlight.config import Format
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images.heif_carry import Carried
 from batchlight.images.image import Header, check_size
 
@@ -49,16 +49,14 @@ def header(
     """The parts that are the same for both formats."""
     size = carried.items.property(carried.items.primary, b"ispe")
     if size is None or len(size) < 12:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: no picture size")
+        raise ImageError.corrupt("the header is damaged: no picture size")
     width, height = (int.from_bytes(size[at : at + 4], "big") for at in (4, 8))
     if not (width and height):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")
+        raise ImageError.corrupt("the header is damaged: an image without pixels")
     check_size(width, height, max_pixels)
     alpha = carried.alpha is not None
     if mono and alpha:
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, f"gray with transparency cannot be kept in {format.upper()}"
-        )
+        raise ImageError.unsupported(f"gray with transparency cannot be kept in {format.upper()}")
     return Header(
         format,
         width,
@@ -84,11 +82,11 @@ def cropped(header: Header, carried: Carried, padding: int) -> Header:
     across, along = header.width - width // max(1, by), header.height - height // max(1, down)
     if not (0 <= across <= padding and 0 <= along <= padding):
         reason = f"{header.format.upper()} that is cropped cannot be kept"
-        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        raise ImageError.unsupported(reason)
     return replace(header, width=header.width - across, height=header.height - along)
 
 
 def require_depth(bits: int, format: Format) -> None:
     """Raise ``ImageError`` for more than 8 bits."""
     if bits > 8:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{format.upper()} of {bits} bits cannot be kept")
+        raise ImageError.unsupported(f"{format.upper()} of {bits} bits cannot be kept")

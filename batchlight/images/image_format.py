@@ -41,8 +41,9 @@ class ImageFormat:
     """The file, given the image with its enhanced pixels, and the quality, 1..100.
 
     For an image of the same format, everything in the header is carried over; for another format,
-    the header's metadata are written as far as there is a place for them. Raises ``cv2.error`` or
-    ``ValueError`` for what cannot be written.
+    the header's metadata are written as far as there is a place for them. (No image of another
+    format is written as BMP or HEIC.) Raises ``cv2.error`` or ``ValueError`` for what cannot be
+    written.
     """
 
     decode: Callable[[bytes, Header], Pixels | None] = _decode

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import simplejpeg
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import jpeg_carry, jpeg_metadata, mpf, opencv, xmp
 from batchlight.images.effort import bounded_scans
 from batchlight.images.image import Decoded, Encoded, Header, check_size
@@ -85,14 +85,12 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     found = list(segments(data))
     frame = _frame(found)
     if not found or found[-1].marker != SOS:
-        raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
+        raise ImageError.corrupt("the file is damaged or cut short before its pixels")
     check_size(frame.width, frame.height, max_pixels)
     later, end = _scans(data, found)
     pictures = _pictures(found, data, (frame.width, frame.height), end)
     if any(one.name is None for one in pictures):
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, "several pictures cannot be kept; split the file first"
-        )
+        raise ImageError.unsupported("several pictures cannot be kept; split the file first")
     carried = jpeg_carry.take(data, [*found, *later], end, pictures)
     metadata = jpeg_metadata.read(carried)
     return Header(
@@ -117,29 +115,27 @@ def _scans(data: bytes, found: Sequence[Segment]) -> tuple[list[Segment], int]:
 def _frame(found: Sequence[Segment]) -> _Frame:
     """The frame header. Raises ``ImageError`` for a kind that is not read."""
     if any(one.marker == _LS_FRAME for one in found):
-        raise ImageError(
-            ErrorCode.UNSUPPORTED, "the content is JPEG-LS, which batchlight does not read"
-        )
+        raise ImageError.unsupported("the content is JPEG-LS, which batchlight does not read")
     header = next((one for one in found if one.marker in FRAMES), None)
     if header is None or len(header.payload) < 6:
-        raise ImageError(ErrorCode.CORRUPT, "the file is damaged or cut short before its pixels")
+        raise ImageError.corrupt("the file is damaged or cut short before its pixels")
     payload, marker = header.payload, header.marker
     if marker not in _SEQUENTIAL | _PROGRESSIVE:
         kind = "lossless" if marker & 3 == 3 else "hierarchical"
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} JPEG cannot be read")
+        raise ImageError.unsupported(f"{kind} JPEG cannot be read")
     if payload[0] != 8:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{payload[0]}-bit JPEG cannot be read")
+        raise ImageError.unsupported(f"{payload[0]}-bit JPEG cannot be read")
     parts = payload[6 : 6 + 3 * payload[5]]
     samplings = tuple((parts[at] >> 4, parts[at] & 15) for at in range(1, len(parts), 3))
     height, width = (int.from_bytes(payload[at : at + 2], "big") for at in (1, 3))
     if width and not height:
         reason = "JPEG whose height follows its pixels (DNL) cannot be read"
-        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        raise ImageError.unsupported(reason)
     if not (width and height) or len(parts) != 3 * payload[5] or (0 in sum(samplings, ())):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: an image without pixels")
+        raise ImageError.corrupt("the header is damaged: an image without pixels")
     if len(samplings) not in _MODES:
         kind = "CMYK colours" if len(samplings) == 4 else f"{len(samplings)} channels"
-        raise ImageError(ErrorCode.UNSUPPORTED, f"{kind} cannot be kept")
+        raise ImageError.unsupported(f"{kind} cannot be kept")
     return _Frame(marker, width, height, samplings)
 
 
@@ -153,7 +149,7 @@ def _sampling(samplings: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     exact = across % one[0] == 0 and down % one[1] == 0 and len({*colours}) == 1
     if not exact or relative not in _SAMPLINGS:
         shown = ", ".join(f"{a}x{b}" for a, b in samplings)
-        raise ImageError(ErrorCode.UNSUPPORTED, f"JPEG with {shown} sampling cannot be kept")
+        raise ImageError.unsupported(f"JPEG with {shown} sampling cannot be kept")
     return relative
 
 

@@ -23,7 +23,7 @@ from batchlight.images.metadata import COMMENT as COMMENT_KEYWORD
 from batchlight.images.metadata import Metadata, ratio_within
 from batchlight.images.segments import APP0, APP1, APP2, APP13, APP14, COMMENT, SEGMENT_MAX, segment
 
-_METRES_PER_UNIT = {1: 0.0254, 2: 0.01}
+_METRES_PER_UNIT = {1: exif.METRES_PER_INCH, 2: 0.01}
 """By JFIF's unit: inches, centimetres."""
 _JFIF_DENSITY_MAX = 65535
 _SHARED = {

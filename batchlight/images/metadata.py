@@ -16,7 +16,6 @@ from batchlight.images.ifd import NewTag
 COMMENT = "Comment"
 """The keyword given to a text that has none."""
 
-_METRES_PER_INCH = 0.0254
 _SCALES = (1, 10, 100, 1000)
 """Denominators of a fraction, from coarse to fine."""
 _FINE_SCALE, _LITTLE = 10**6, 1
@@ -136,7 +135,7 @@ def density_tags(structure: ifd.Structure, density: tuple[float, float]) -> dict
     """The tags of a resolution, in pixels per inch; none if they cannot hold it."""
     tags: dict[int, NewTag] = {}
     for tag, value in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), density, strict=True):
-        parts = _fraction(value * _METRES_PER_INCH)
+        parts = _fraction(value * exif.METRES_PER_INCH)
         if parts is None:
             return {}
         tags[tag] = NewTag(ifd.RATIONAL, 1, structure.pack("II", *parts))

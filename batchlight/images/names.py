@@ -35,10 +35,9 @@ CANONICAL_SUFFIX: dict[Format, str] = {
     "png": ".png",
     "webp": ".webp",
     "tiff": ".tiff",
-    "bmp": ".bmp",
     "avif": ".avif",
-    "heif": ".heic",
 }
+"""Of the formats that images are converted to."""
 
 
 def output_path(method: Method, path: str, format: Format | Literal["same"]) -> str:

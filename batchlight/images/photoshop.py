@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from batchlight.images.exif import METRES_PER_INCH
 from batchlight.images.thumbnails import Picture, as_jpeg
 
 APP13_PREFIX = b"Photoshop 3.0\x00"
@@ -15,7 +16,6 @@ _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR")
 IPTC = 0x0404
 _RESOLUTION = 0x03ED
 """In pixels per inch, whatever the unit in which it is to be shown."""
-_METRES_PER_INCH = 0.0254
 _THUMBNAILS = {0x0409: True, 0x040C: False}
 """Resources with a thumbnail: whether red and blue are swapped in its JPEG."""
 _THUMBNAIL_BYTES = 48 * 1024
@@ -68,7 +68,7 @@ def density(data: bytes) -> tuple[float, float] | None:
     if not found or len(found[0]) < 16:
         return None
     across, down = (int.from_bytes(found[0][at : at + 4], "big") / 2**16 for at in (0, 8))
-    return (across / _METRES_PER_INCH, down / _METRES_PER_INCH) if across and down else None
+    return (across / METRES_PER_INCH, down / METRES_PER_INCH) if across and down else None
 
 
 def not_shared(data: bytes) -> Iterator[str]:

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import opencv, png_carry, png_metadata
 from batchlight.images.chunks import PNG_SIGNATURE, png_chunk, png_chunks
 from batchlight.images.image import Decoded, Encoded, Header, check_size
@@ -32,6 +32,8 @@ _MODES = {GRAY: "L", RGB: "RGB", PALETTE: "P", GRAY_ALPHA: "LA", RGBA: "RGBA"}
 _OF_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _NOT_DECODED = _OF_ANIMATION | {b"zTXt", b"iTXt", b"iCCP"}
 """Chunks that would be decoded or decompressed for nothing."""
+_COMPRESSION = 6
+"""Level of zlib, its default; higher ones take far longer for a few percent."""
 _FRAMES_MAX = 2**31
 _UNDERSTOOD = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _CRITICAL = 0x20
@@ -42,27 +44,26 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     """The header, with everything but the coded image."""
     first = next(png_chunks(data), None)
     if first is not None and first.kind == b"CgBI":
-        raise ImageError(
-            ErrorCode.UNSUPPORTED,
-            "the content is CgBI, Apple's kind of PNG, which batchlight does not read",
+        raise ImageError.unsupported(
+            "the content is CgBI, Apple's kind of PNG, which batchlight does not read"
         )
     if len(data) < 33 or first is None or first.kind != b"IHDR" or first.size != 13:
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged or cut short")
+        raise ImageError.corrupt("the header is damaged or cut short")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: its checksum is wrong")
+        raise ImageError.corrupt("the header is damaged: its checksum is wrong")
     width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", data[_HEADER])
     if not (width and height) or depth not in _DEPTHS.get(kind, ()):
-        raise ImageError(ErrorCode.CORRUPT, "the header is damaged: unknown pixel type")
+        raise ImageError.corrupt("the header is damaged: unknown pixel type")
     check_size(width, height, max_pixels)
     if not is_whole(data):
-        raise ImageError(ErrorCode.CORRUPT, "the file is cut short, or a chunk is damaged")
+        raise ImageError.corrupt("the file is cut short, or a chunk is damaged")
     for chunk in png_chunks(data):
         if not chunk.kind[0] & _CRITICAL and chunk.kind not in _UNDERSTOOD:
             name = chunk.kind.decode("latin-1")
-            raise ImageError(ErrorCode.UNSUPPORTED, f"PNG with the chunk {name} cannot be read")
+            raise ImageError.unsupported(f"PNG with the chunk {name} cannot be read")
     carried = png_carry.take(data, depth, kind)
     if _frames(carried) > 1:
-        raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
+        raise ImageError.unsupported("an animation cannot be kept; split the file first")
     metadata = png_metadata.read(carried)
     return Header(
         "png",
@@ -109,8 +110,7 @@ def is_whole(data: bytes) -> bool:
 def decode(data: bytes, header: Header) -> Pixels | None:
     """The samples of the picture that is not a frame, or the only one."""
     carried = header.carried
-    if not isinstance(carried, png_carry.Carried):
-        return opencv.decode(data)
+    assert isinstance(carried, png_carry.Carried)
     key = _transparent_gray(carried)
     unread = _NOT_DECODED | ({b"tRNS"} if key is not None else frozenset())
     if any(kind in unread for kind, _ in carried.chunks):
@@ -182,7 +182,7 @@ def _gray_alpha_png(gray: Pixels, alpha: Pixels) -> bytes:
         [
             PNG_SIGNATURE,
             png_chunk(b"IHDR", bytes(header)),
-            png_chunk(b"IDAT", zlib.compress(unfiltered, 6)),
+            png_chunk(b"IDAT", zlib.compress(unfiltered, _COMPRESSION)),
             png_chunk(b"IEND", b""),
         ]
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import tiff_file, tiff_metadata, tiff_pixels, tiff_texts
 from batchlight.images import tiff_layout as tags
 from batchlight.images.holed import Holed, Range, subtract
@@ -35,6 +35,7 @@ _PLACES = (
 _PLACES_BYTES = 2**25
 """How many bytes these may have in all pages to be left out."""
 _POINTERS = (34665, 34853, 40965)
+_SEVERAL = "several pages cannot be kept; split the file first"
 _PIXELS_UNCHECKED = 2**62
 """The header was checked earlier."""
 
@@ -61,12 +62,12 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     derived = [*_further(structure, first), *_inner(structure, first)]
     thumbnail = tags.JPEG_THUMBNAIL in first.entries
     if _subfile(structure, first) & _REDUCED and tags.SUB_DIRECTORIES in first.entries:
-        raise _unsupported(
+        raise ImageError.unsupported(
             "RAW, or a picture behind its own preview, which batchlight does not read"
         )
     layout = layout_of(structure, first, max_pixels)
     if tiff_texts.pictures(structure, first, layout) > 1:
-        raise _unsupported("several pages cannot be kept; split the file first")
+        raise ImageError.unsupported(_SEVERAL)
     left_out = ("overviews",) if derived or thumbnail else ()
     metadata = tiff_metadata.read(structure, first, left_out)
     holes = list(layout.segments)
@@ -85,16 +86,12 @@ def inspect(data: bytes, max_pixels: int) -> Header:
     )
 
 
-def _unsupported(reason: str) -> ImageError:
-    return ImageError(ErrorCode.UNSUPPORTED, reason)
-
-
 def _further(structure: Structure, first: Directory) -> Iterator[Directory]:
     """The directories after the first; the caller sees each before the next is read."""
     at, seen = first.next, {first.at}
     while at and at not in seen:
         if len(seen) > _OVERVIEWS_MAX:
-            raise _unsupported("several pages cannot be kept; split the file first")
+            raise ImageError.unsupported(_SEVERAL)
         seen.add(at)
         directory = structure.directory(at)
         kind = _subfile(structure, directory)
@@ -111,7 +108,7 @@ def _inner(structure: Structure, first: Directory) -> Iterator[Directory]:
     if entry is not None:
         offsets = structure.integers(entry)
         if len(offsets) > _OVERVIEWS_MAX:
-            raise _unsupported("several pages cannot be kept; split the file first")
+            raise ImageError.unsupported(_SEVERAL)
         for directory in (structure.directory(at) for at in offsets if at):
             kind = _subfile(structure, directory)
             if _is_smaller(structure, directory, first):
@@ -143,11 +140,11 @@ def _refuse_page(structure: Structure, directory: Directory, kind: int) -> None:
     entry = directory.entries.get(tags.PHOTOMETRIC)
     photometric = next(iter(structure.integers(entry)), 0) if entry is not None else 0
     if photometric in (32803, 34892):
-        raise _unsupported("RAW, which batchlight does not read")
+        raise ImageError.unsupported("RAW, which batchlight does not read")
     if kind & _MASK or photometric == tags.MASK:
-        raise _unsupported("a transparency mask as a page of its own cannot be kept")
+        raise ImageError.unsupported("a transparency mask as a page of its own cannot be kept")
     if not kind & _REDUCED:
-        raise _unsupported("several pages cannot be kept; split the file first")
+        raise ImageError.unsupported(_SEVERAL)
 
 
 def _apart(structure: Structure, derived: list[Directory]) -> Iterator[Directory]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import exif
 from batchlight.images.holed import Range
 from batchlight.images.ifd import Directory, Structure, StructureError
@@ -236,13 +236,13 @@ def _refuse(tags: _Tags, directory: Directory) -> None:
     elif len(bits) > 1 or not bits <= {1, 8, 16}:
         reason = f"TIFF of {max(bits)} bits per sample cannot be kept"
     if reason:
-        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        raise ImageError.unsupported(reason)
 
 
 def _refuse_volume(tags: _Tags) -> None:
     depth = max(tags.one(IMAGE_DEPTH, 1), tags.one(TILE_DEPTH, 1))
     if depth > 1:
-        raise ImageError(ErrorCode.UNSUPPORTED, f"a volume of {depth} planes cannot be kept")
+        raise ImageError.unsupported(f"a volume of {depth} planes cannot be kept")
 
 
 def _refuse_layout(layout: Layout) -> None:
@@ -271,4 +271,4 @@ def _refuse_layout(layout: Layout) -> None:
     elif layout.predictor not in (1, HORIZONTAL):
         reason = f"TIFF predictor {layout.predictor} cannot be decoded"
     if reason:
-        raise ImageError(ErrorCode.UNSUPPORTED, reason)
+        raise ImageError.unsupported(reason)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 from PIL import Image
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.images import exif, opencv, xmp
 from batchlight.images.chunks import CarriedChunks, RawChunk, riff_chunk, riff_chunks
 from batchlight.images.image import Decoded, Encoded, Header, check_size
@@ -45,7 +45,7 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         frames = getattr(image, "n_frames", 1)
     check_size(width, height, max_pixels)
     if frames > 1:
-        raise ImageError(ErrorCode.UNSUPPORTED, "an animation cannot be kept; split the file first")
+        raise ImageError.unsupported("an animation cannot be kept; split the file first")
     _require_order([chunk.kind for chunk in riff_chunks(data)])
     carried = take(data)
     metadata = _metadata(carried)
@@ -67,7 +67,7 @@ def _require_order(kinds: list[bytes]) -> None:
     of_extended = [kind for kind in kinds if kind in (_FEATURES, b"ANIM", _FRAME, b"ALPH")]
     images = [kind for kind in kinds if kind in (b"VP8 ", b"VP8L", _FRAME)]
     if len(images) != 1 or (of_extended and not extended) or kinds.count(_FEATURES) > 1:
-        raise ImageError(ErrorCode.CORRUPT, "the chunks are damaged or out of order")
+        raise ImageError.corrupt("the chunks are damaged or out of order")
 
 
 def take(data: bytes) -> Carried:

@@ -25,6 +25,9 @@ _ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
 _ITEM, _ITEM_END = b"<rdf:li", b"</rdf:li>"
 _OF_GAIN_MAP = re.compile(rb"Semantic\s*(?:=\s*[\"']|>)\s*GainMap")
 _TRACES_OF_GAIN_MAP = (b"hdrgm:", b"HDRGainMap:", b"hdrgainmap")
+_EXTENDED_WITHIN = 80
+"""Bytes in which the name ``HasExtendedXMP`` and an identifier must be: 14 and 34 with quotation
+marks, besides white space."""
 _EXTENDED = re.compile(rb"[\"'>]\s*([0-9A-Fa-f]{32})\s*[\"'<]")
 _THUMBNAIL = re.compile(
     rb"(<([\w.-]+):image\s*>|\s([\w.-]+):image\s*=\s*[\"'])([^<\"']*)",
@@ -173,7 +176,7 @@ def with_thumbnails(packet: bytes, picture: Picture, room: int = 0) -> tuple[byt
 def extension_of(packet: bytes) -> bytes | None:
     """The identifier of the packet's extension, separate in JPEG files; None without one."""
     at = packet.find(b"HasExtendedXMP")
-    found = _EXTENDED.search(packet, at, at + 80) if at >= 0 else None
+    found = _EXTENDED.search(packet, at, at + _EXTENDED_WITHIN) if at >= 0 else None
     return found[1] if found else None
 
 

@@ -113,7 +113,7 @@ class Summary(Document):
         elif not config.allows_failures(self.failed_now, self.pairs_now):
             code = ExitCode.FAILURES
         reason = self._reason(code, f"--max-failures {config.max_failures} allows", stopped_after)
-        return self.model_copy(update={"exit_code": code, "reason": reason})
+        return self.model_copy(update={"exit_code": int(code), "reason": reason})
 
     def in_pairs(self, number: int) -> str:
         """A number of pairs in words; with one method, a number of images."""

@@ -11,6 +11,7 @@ from batchlight.images.container_names import is_parquet_name
 from batchlight.images.names import output_path
 from batchlight.planning.merging import Entry, NewImages
 from batchlight.storage import Location
+from batchlight.storage.base import folder_of
 
 NO_STEM = "\n"
 """No path starts with this, since control characters are escaped."""
@@ -182,5 +183,5 @@ def _collision(one: str, other: str, output: str, done: str | None) -> UsageErro
 
 def _folders_of(path: str) -> Iterator[str]:
     """All folders above a path; each could be an image's output, as a key may extend another."""
-    while path := path.rpartition("/")[0]:
+    while path := folder_of(path):
         yield path

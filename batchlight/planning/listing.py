@@ -37,6 +37,7 @@ from batchlight.storage.base import (
     OUTPUT_FOLDER,
     FileRefusedError,
     escape_controls,
+    folder_of,
 )
 from batchlight.storage.lists import LIST_SUFFIXES, ListEntry
 from batchlight.storage.patterns import Patterns
@@ -165,13 +166,13 @@ class InputSet:
         if file.defect is None:
             return self._may_be_of_images(file)
         # It cannot be looked into. Beside tars, it most likely describes their members.
-        return file.path.rpartition("/")[0] not in self._with_tars
+        return folder_of(file.path) not in self._with_tars
 
     @cached_property
     def _with_tars(self) -> set[str]:
         """The folders that hold containers other than Parquet files."""
         listed = self.opened(self.root).walk()
-        return {f.path.rpartition("/")[0] for f in listed if is_container_name(f.path)}
+        return {folder_of(f.path) for f in listed if is_container_name(f.path)}
 
     @cached_property
     def _may_be_of_images(self) -> Callable[[FileInfo], bool]:
@@ -226,7 +227,7 @@ class InputSet:
 
     def _is_copied(self, path: str) -> bool:
         """Whether ``--copy-others`` copies a file: not beside containers, where all are copied."""
-        return self.data_set.copies_others and path.rpartition("/")[0] not in self._with_containers
+        return self.data_set.copies_others and folder_of(path) not in self._with_containers
 
     def copies_beside(self, path: str) -> bool:
         """Whether ``--copy-others`` promises a file beside containers, even if they all fail."""
@@ -237,7 +238,7 @@ class InputSet:
     def _with_containers(self) -> set[str]:
         """The folders with containers to read; nothing goes along with those that never are."""
         listed = self.opened(self.root).walk()
-        return {f.path.rpartition("/")[0] for f in listed if self._is_read(f)}
+        return {folder_of(f.path) for f in listed if self._is_read(f)}
 
     def _is_read(self, file: FileInfo) -> bool:
         """Whether a file is a container to read: selected, and not refused for its name."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from batchlight.errors import counted
 from batchlight.storage import Location
+from batchlight.storage.base import folder_of
 
 SUFFIXES_AT_MOST, SUFFIX_LENGTH = 256, 24
 """How many suffixes to count separately, and how long they may be; the rest share one count."""
@@ -102,7 +103,7 @@ class PassedOver:
         return self._beside
 
     def _folder_of(self, path: str) -> _Folder:
-        folder = path.rpartition("/")[0]
+        folder = folder_of(path)
         while self._folders and not self._folders[-1].encloses(folder):
             self._leave(self._folders.pop())
         if not self._folders or self._folders[-1].path != folder:

@@ -22,6 +22,12 @@ NICE = (1, 2, 2.5, 5, 10)
 """Leading digits of the step between ticks."""
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 PLAIN_BELOW = 10_000
+HEADROOM = 1.05
+"""By how much an axis exceeds the highest value, so that its line is not cut off."""
+ROUNDING = 1e-9
+"""Steps by which a tick at the very end may seem to lie beyond it."""
+UNDER_LABEL = 6
+"""Between the label of the horizontal axis and the edge of the drawing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Scale:
     def ticks(self) -> list[float]:
         """Evenly spaced round values, at most seven."""
         step = self._step()
-        first, last = math.ceil(self.low / step), math.floor(self.high / step + 1e-9)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step + ROUNDING)
         return [number * step for number in range(first, last + 1)]
 
     def _step(self) -> float:
@@ -60,7 +66,7 @@ def horizontal(low: float, high: float, *, whole: bool = False) -> Scale:
 
 def upward(high: float, *, whole: bool = False) -> Scale:
     """From 0 at the bottom to slightly above ``high``."""
-    return Scale(0, high * 1.05 or 1, BOTTOM, TOP, whole)
+    return Scale(0, high * HEADROOM or 1, BOTTOM, TOP, whole)
 
 
 def steps(x: Scale, y: Scale, edges: Floats, values: Floats, colour: str) -> str:
@@ -95,7 +101,7 @@ def chart(x: Scale, y: Scale, label: str, drawn: Iterable[str]) -> str:
             *grid,
             *below,
             f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" stroke="var(--faint)" fill="none"/>',
-            f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{label}</text>',
+            f'<text x="{middle}" y="{HEIGHT - UNDER_LABEL}" text-anchor="middle">{label}</text>',
             "</g>",
             *drawn,
             "</svg>",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from batchlight.errors import unit_of_time
 from batchlight.report.axes import band, chart, curve, horizontal, steps, upward
 from batchlight.report.bins import Bins, Integers
 
@@ -14,8 +15,6 @@ BEFORE, AFTER = "var(--before)", "var(--after)"
 """Colours of the page, which differ in dark mode."""
 
 LIGHT = 255
-
-_UNITS = ((2 * 86_400, "days", 86_400), (2 * 3600, "hours", 3600), (120, "minutes", 60))
 
 
 def luminance(before: Integers, after: Integers) -> str:
@@ -48,7 +47,7 @@ def pace(bins: Bins) -> str:
     per_second = np.zeros(len(index))
     per_second[bins.index - bins.index[0]] = bins.count / width_s
     lasted = len(index) * width_s
-    unit, seconds = next(((u, s) for least, u, s in _UNITS if lasted >= least), ("seconds", 1))
+    unit, seconds = unit_of_time(lasted)
     edges = np.arange(len(index) + 1) * width_s / seconds
     x, y = horizontal(0, float(edges[-1])), upward(float(per_second.max()))
     drawn = [steps(x, y, edges, per_second, AFTER)]

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from batchlight.config import JobConfig
+from batchlight.options import flag
 from batchlight.output.summary import Summary
 
 
@@ -32,13 +33,13 @@ class Ending:
     @property
     def options(self) -> Mapping[str, str]:
         """Options that were given, or that are needed to reproduce the result."""
-        return {_flag(name): _in_words(value) for name, value in self._given.items()}
+        return {flag(name): _in_words(value) for name, value in self._given.items()}
 
     @property
     def defaults(self) -> Mapping[str, str]:
         """All other options."""
         return {
-            _flag(name): _in_words(value)
+            flag(name): _in_words(value)
             for name, value in self.summary.config.items()
             if name not in self._given and value not in (None, [], False)
         }
@@ -49,7 +50,7 @@ class Ending:
         words = ["batchlight", "run"]
         for name, value in self._given.items():
             for one in value if isinstance(value, list) else [value]:
-                words += [_flag(name)] if one is True else [_flag(name), str(one)]
+                words += [flag(name)] if one is True else [flag(name), str(one)]
         return shlex.join(words)
 
     @cached_property
@@ -78,10 +79,6 @@ def _moment(text: str) -> str:
         return f"{datetime.fromisoformat(text):%d %b %Y, %H:%M:%S %Z}"
     except ValueError:  # from another version
         return text
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _in_words(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from batchlight.errors import BatchlightError, ErrorCode, ImageError
+from batchlight.errors import BatchlightError, ImageError
 from batchlight.images import codec
 from batchlight.images.container_names import container_kind
 from batchlight.images.header import read_header
@@ -162,11 +162,11 @@ class PictureMaker:
         kind = container_kind(row["container"])
         is_known = row[offset] is not None if kind == "tar" else row["input"] != row["container"]
         if not is_known:
-            raise ImageError(ErrorCode.UNSUPPORTED, "it is a container, not an image")
+            raise ImageError.unsupported("it is a container, not an image")
         if kind == "parquet":
             return self._parquet.bytes_of_row(storage, path, row["container"], row["input"])
         if kind != "tar":
-            raise ImageError(ErrorCode.UNSUPPORTED, "it is in a compressed container")
+            raise ImageError.unsupported("it is in a compressed container")
         return storage.read_part(path, row[offset], row[size])
 
 

@@ -24,6 +24,8 @@ SMALL, TEXT, HEADING = 12, 14, 20
 """Font sizes, in pixels."""
 LINE = 20
 """Line height, in pixels."""
+FIRST_HEIGHT = 256
+"""Of the canvas, which is enlarged when it is full."""
 PAGE, INK, FAINT, EMPTY = "#fbfaf8", "#24211d", "#6d675e", "#111111"
 
 
@@ -54,7 +56,7 @@ class _Canvas:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._image = Image.new("RGB", (width, 256), PAGE)
+        self._image = Image.new("RGB", (width, FIRST_HEIGHT), PAGE)
         self._y = GAP
 
     def down(self, pixels: int) -> None:

@@ -61,7 +61,6 @@ class ChunkField(IntEnum):
 class ColumnField(IntEnum):
     """Fields of ``ColumnMetaData``."""
 
-    TYPE = 1
     ENCODINGS = 2
     CODEC = 4
     VALUES = 5
@@ -203,7 +202,7 @@ def read_footer(source: ParquetSource) -> Footer:
     if tail[-4:] == ENCRYPTED:
         raise unsupported("it is encrypted")
     if tail[-4:] != MAGIC or source.size < 3 * len(MAGIC):
-        raise ImageError(ErrorCode.CORRUPT, "the content is not a Parquet file, or is cut short")
+        raise ImageError.corrupt("the content is not a Parquet file, or is cut short")
     size = int.from_bytes(tail[-8:-4], "little")
     start = source.size - 8 - size
     if start < len(MAGIC):
@@ -227,12 +226,12 @@ def reading(what: str) -> Iterator[None]:
 
 def damaged(reason: str) -> ImageError:
     """The error for a file with impossible metadata."""
-    return ImageError(ErrorCode.CORRUPT, f"the Parquet file is damaged: {reason}")
+    return ImageError.corrupt(f"the Parquet file is damaged: {reason}")
 
 
 def unsupported(reason: str) -> ImageError:
     """The error for a file that cannot be processed."""
-    return ImageError(ErrorCode.UNSUPPORTED, f"the Parquet file is not supported: {reason}")
+    return ImageError.unsupported(f"the Parquet file is not supported: {reason}")
 
 
 def _leaves(elements: list[Struct]) -> Iterator[Leaf]:

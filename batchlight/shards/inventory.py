@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from batchlight.errors import ErrorCode, ImageError, brief
+from batchlight.errors import ImageError, brief
 from batchlight.images.container_names import (
     PARQUET,
     SUFFIXES,
@@ -43,7 +43,7 @@ def first_images(
 ) -> list[Input]:
     """A container's first images. Raises as ``opened_container``, also for a compressed one."""
     if container.defect is None and container_kind(container.path) == "tar.gz":
-        raise ImageError(ErrorCode.UNSUPPORTED, "images in a compressed container are not shown")
+        raise ImageError.unsupported("images in a compressed container are not shown")
     with opened_container(container, root, opened, columns) as contents:
         found = (item for _, item in contents.images(patterns) if item)
         return list(islice(found, at_most))

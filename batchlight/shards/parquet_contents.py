@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 
-from batchlight.errors import ErrorCode, ImageError
+from batchlight.errors import ImageError
 from batchlight.output.inputs import Input
 from batchlight.shards.columns import ImageColumn, candidates, image_columns
 from batchlight.shards.footer import Chunk, Leaf, damaged, read_footer, reading
@@ -165,7 +165,7 @@ class ParquetContents:
         value = values[item.slot] if item.slot < len(values) else None
         if value is None:
             reason = item.defect or "its container has changed since it was listed"
-            raise ImageError(ErrorCode.UNSUPPORTED, reason)
+            raise ImageError.unsupported(reason)
         return bytes(value)
 
     def rewriter(self, writer: Writer) -> ParquetRewriter:

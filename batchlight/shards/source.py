@@ -38,7 +38,7 @@ def opened_container(
     ``corrupt`` for one that cannot be unpacked, with ``unreadable`` if it does not fit on the disk.
     """
     if item.defect is not None:
-        raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
+        raise ImageError.unsupported(item.defect)
     storage, path = place_of(item, root, opened)
     kind = container_kind(item.path)
     with closing(storage.open_reader(path)) as reader:
@@ -74,7 +74,7 @@ def _unpack(reader: Reader, file: IO[bytes]) -> None:
             file.flush()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = f"it cannot be unpacked: {brief(error)}"
-        raise ImageError(ErrorCode.CORRUPT, reason) from error
+        raise ImageError.corrupt(reason) from error
     except ScratchFullError as error:  # the fault of this one: a few bytes may become terabytes
         reason = f"unpacked, it does not fit: {error}"
         raise ImageError(ErrorCode.UNREADABLE, reason) from error

@@ -242,5 +242,5 @@ def _padded(size: int) -> int:
 
 def _damaged(at: int, reason: str | None) -> ImageError:
     if reason is None:
-        return ImageError(ErrorCode.CORRUPT, "the content is not a tar archive")
-    return ImageError(ErrorCode.CORRUPT, f"the tar is damaged at byte {at}: {reason}")
+        return ImageError.corrupt("the content is not a tar archive")
+    return ImageError.corrupt(f"the tar is damaged at byte {at}: {reason}")

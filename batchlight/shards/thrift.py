@@ -86,12 +86,12 @@ class Struct:
             self.fields.pop(number, None)
 
 
-def parsed(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
-    """The struct at an offset, and the offset after it.
+def parsed(data: bytes | memoryview) -> tuple[Struct, int]:
+    """The struct that the data begin with, and the offset after it.
 
     Raises ``ValueError`` for anything else, ``IndexError`` for truncated data.
     """
-    reader = _Reader(data, at)
+    reader = _Reader(data)
     return reader.struct(_DEEPEST), reader.at
 
 
@@ -103,9 +103,9 @@ def serialized(struct_: Struct) -> bytes:
 
 
 class _Reader:
-    def __init__(self, data: bytes | memoryview, at: int) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
-        self.at = at
+        self.at = 0
 
     def struct(self, deeper: int) -> Struct:
         found = Struct()

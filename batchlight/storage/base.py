@@ -20,6 +20,9 @@ LINKED_FOLDER = "it is a link to a folder; such links are not followed"
 
 OUTPUT_FOLDER = "it is the output of a run and cannot be an input"
 
+NO_SUCH_FILE = "there is no such file, or it vanished after the listing"
+"""The two cannot be told apart: a list or a link may name a file that never existed."""
+
 
 def escape_controls(name: str) -> str:
     r"""The name as text for a table or a terminal.
@@ -31,6 +34,11 @@ def escape_controls(name: str) -> str:
         return name
     odd = ("Cc", "Cs")
     return "".join(f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in odd else c for c in name)
+
+
+def folder_of(path: str) -> str:
+    """The folder of a file, as a path; empty for the root."""
+    return path.rpartition("/")[0]
 
 
 class OutOfOrderError(Exception):

@@ -27,6 +27,7 @@ from batchlight.output.inputs import Input
 from batchlight.output.layout import is_output
 from batchlight.shards.inventory import bytes_in, images_in
 from batchlight.storage import Location, Storage, open_source
+from batchlight.storage.base import NO_SUCH_FILE
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -93,7 +94,7 @@ class Side:
             data = self._bytes_of(path)
             return data, read_header(data, LARGEST_IMAGE)
         except FileNotFoundError:
-            raise self.refusal("there is no such file, or it vanished after the listing") from None
+            raise self.refusal(NO_SUCH_FILE) from None
         except PermissionError:
             raise self.refusal("no permission to read it") from None
         except OSError as error:

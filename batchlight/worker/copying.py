@@ -102,7 +102,7 @@ def _copy_in_pieces(steps: Steps, image: Image) -> None:
     digest, size = hashlib.sha256(), 0
     storage, below = place_of(image.input, steps.input, steps.opened)
     if image.input.defect is not None:
-        raise ImageError(ErrorCode.UNSUPPORTED, image.input.defect)
+        raise ImageError.unsupported(image.input.defect)
     image.permissions = steps.permissions_of(image.input)
     with of_one_size(), ExitStack() as exits:
         with of_one_input():

@@ -18,16 +18,18 @@ from batchlight.errors import BatchlightError, ErrorCode, ImageError, brief
 from batchlight.output.inputs import Input
 from batchlight.output.records import Tally
 from batchlight.storage import EVERYONE
-from batchlight.storage.base import ChangedError, FileRefusedError, FileTooLargeError
+from batchlight.storage.base import (
+    NO_SUCH_FILE,
+    ChangedError,
+    FileRefusedError,
+    FileTooLargeError,
+)
 
 if TYPE_CHECKING:  # the driver needs no codec
     from batchlight.classical.dehaze import Analysis
     from batchlight.images.image import Decoded
 
 T = TypeVar("T")
-
-NO_SUCH_FILE = "there is no such file, or it vanished after the listing"
-"""The two cannot be told apart: a list or a link may name a file that never existed."""
 
 _WHY_DIED = {
     ErrorCode.CRASH: "it killed its worker each time it was tried alone",

@@ -78,7 +78,7 @@ def read_ahead(
                 while group is not None and ahead.has_room(group[0]):
                     ahead.add(group[0], pool.submit(_read_all, group[1], read))
                     group = next(groups, None)
-                yield from _popped(ahead.take())
+                yield from drained(ahead.take())
         finally:
             ahead.cancel()  # in case nobody is waiting for it any longer
 
@@ -153,7 +153,7 @@ def _read_all(group: Iterable[Item], read: Callable[[Item], Data]) -> deque[tupl
     return deque((item, read(item)) for item in group)
 
 
-def _popped(queue: deque[T]) -> Iterator[T]:
+def drained(queue: deque[T]) -> Iterator[T]:
     """Yield all items without keeping them."""
     while queue:
         yield queue.popleft()

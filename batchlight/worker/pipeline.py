@@ -33,7 +33,7 @@ from batchlight.worker.context import BatchContext
 from batchlight.worker.ending import Redone, committed, images_of_pairs, result_of
 from batchlight.worker.image import Analysed, Image, Losses, Watch
 from batchlight.worker.network_client import Feeder
-from batchlight.worker.overlap import WriteBehind, read_ahead, read_in_turn
+from batchlight.worker.overlap import WriteBehind, drained, read_ahead, read_in_turn
 from batchlight.worker.steps import Steps, as_record
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Pipeline:
 
     def _finish(self, waiting: deque[_Waiting], light: float | None) -> Iterator[None]:
         """Process the images that have waited for the batch's light."""
-        for held, kept in self._read_ahead(_drained(waiting), _unread_bytes, self._read_again):
+        for held, kept in self._read_ahead(drained(waiting), _unread_bytes, self._read_again):
             image = held.image
             analysed = kept if isinstance(kept, Analysed) else self._analyse(image, kept)
             if analysed is not None:
@@ -273,12 +273,6 @@ def _file_bytes(image: Image) -> int:
 def _unread_bytes(held: _Waiting) -> int:
     """How much has to be read again."""
     return _file_bytes(held.image) if held.kept is None else 0
-
-
-def _drained(waiting: deque[_Waiting]) -> Iterator[_Waiting]:
-    """Yield all items without keeping them."""
-    while waiting:
-        yield waiting.popleft()
 
 
 def mean_light(images: Iterable[Image]) -> float | None:

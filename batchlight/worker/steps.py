@@ -63,7 +63,7 @@ class ImageSteps:
         self.require_wanted()
         item = image.input
         if item.defect is not None:
-            raise ImageError(ErrorCode.UNSUPPORTED, item.defect)
+            raise ImageError.unsupported(item.defect)
         with of_one_input(), timed(image.facts, "read_ms"):
             data = self.bytes_of(item)
         image.read_bytes += len(data)
@@ -156,7 +156,7 @@ class ImageSteps:
         if encoded.lost and self.config.metadata == "strict":
             named = ", ".join(encoded.lost)
             reason = f"would be lost, which --metadata strict does not allow: {named}"
-            raise ImageError(ErrorCode.UNSUPPORTED, reason)
+            raise ImageError.unsupported(reason)
         columns["lost"] = encoded.lost or None
         return self._named(image, method, decoded, encoded.data)
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchlight.classical.darkchannel import HAZIEST, definition, scan
+from batchlight.classical.darkchannel import HAZIEST, scan
 from batchlight.images.pixels import Pixels
+from tests.support.dark_channel import definition
 from tests.support.helpers import dark_image
 
 

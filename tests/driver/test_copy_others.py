@@ -55,9 +55,9 @@ def troubles(out: Path, *, mend: bool = False) -> dict[str, tuple[str, bool]]:
     found: list[Problem] = []
     if mend:
         options = RepairOptions(str(out.parent / "yolo"), copy_others=True, workers=0)
-        assert repair(str(out), found.append, print, options).sound
+        assert repair(str(out), options, on_problem=found.append, say=print).sound
     else:
-        verify(str(out), found.append)
+        verify(str(out), on_problem=found.append)
     return {problem.path: (problem.trouble, problem.repaired) for problem in found}
 
 
@@ -170,7 +170,7 @@ def test_a_repair_reads_no_labels_unless_told(yolo: Path) -> None:
     (out / "classical/data.yaml").unlink()
     found: list[Problem] = []
     options = RepairOptions(str(yolo), workers=0)
-    assert not repair(str(out), found.append, print, options).sound
+    assert not repair(str(out), options, on_problem=found.append, say=print).sound
     assert (
         "cannot be regenerated: it is not an image, and --copy-others is not given"
         in found[0].detail
@@ -178,7 +178,7 @@ def test_a_repair_reads_no_labels_unless_told(yolo: Path) -> None:
     [records] = (out / "metadata").iterdir()
     records.unlink()
     del found[:]
-    assert not repair(str(out), found.append, print, options).sound
+    assert not repair(str(out), options, on_problem=found.append, say=print).sound
     assert (
         "data.yaml: it is not an image, and --copy-others is not given (and 5 more)"
         in found[0].detail
@@ -315,7 +315,7 @@ def test_on_an_object_store(
     assert all(stored[name] == data for name, data in others(yolo).items())
     assert run(yolo, **where).done_now == 0
     found: list[Problem] = []
-    assert verify(where["output"], found.append).outputs == 10
+    assert verify(where["output"], on_problem=found.append).outputs == 10
     assert not found
 
 

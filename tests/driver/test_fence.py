@@ -104,7 +104,7 @@ def test_a_repair_that_loses_its_lock_writes_nothing_more(
     monkeypatch.setattr(LocalStorage, "read", taken_over)
     options = RepairOptions(input=str(folder / "in"), workers=0)
     with pytest.raises(LockedError):
-        repair(str(out), lambda _: None, lambda _: None, options)
+        repair(str(out), options, on_problem=lambda _: None, say=lambda _: None)
     assert written(out) == then
 
 
@@ -133,7 +133,7 @@ def test_a_heartbeat_that_does_not_get_through_ends_the_run(
         ) -> None:
             if self.stalled:
                 time.sleep(1)
-            super().write(path, data)
+            super().write(path, data, permissions, modified)
 
     stalling = Stalls(storage, lambda: None)
 

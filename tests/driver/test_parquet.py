@@ -325,7 +325,9 @@ def test_what_is_damaged_is_found_and_made_again(tmp_path: Path) -> None:
     found = problems(out)
     assert [problem.trouble for problem in found] == ["altered"]
     assert "differences in 1 image, such as a.parquet/2/image" in found[0].detail
-    repair(str(out), found.append, print, RepairOptions(input=str(source), workers=0))
+    repair(
+        str(out), RepairOptions(input=str(source), workers=0), on_problem=found.append, say=print
+    )
     assert path.read_bytes() == good
 
 

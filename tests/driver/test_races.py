@@ -68,8 +68,11 @@ def test_on_an_object_store_the_second_run_is_told_of_the_first(
     out = f"s3://{BUCKET}/{prefix}"
     where = ("--input", photos, "--output", out, "--workers", 0, *OPTIONS)
     with started(photos, out, 0, **s3_server.environment, **slow) as first:
+        deadline = time.monotonic() + 120
         while not any("/locks/" in path for path in s3_server.tree(prefix)):
             assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         began = time.monotonic()
         second = batchlight_here("run", *where, **s3_server.environment)
         assert time.monotonic() - began < SAYS_SO_WITHIN_S

@@ -143,7 +143,7 @@ def test_files_beside_shards_count_once(shards: Path, tmp_path: Path, copy_other
     missing = set(tree(shards)) - set(tree(out / "classical"))
     assert missing == (set() if copy_others else {"loose/a.txt"})
     problems: list[Problem] = []
-    verify(str(out), problems.append)
+    verify(str(out), on_problem=problems.append)
     assert problems == []
     again = batchlight.run(config(shards, out, copy_others=copy_others))
     assert (again.exit_code, again.done_now, again.gone, again.beside) == (0, 0, 0, SIDECARS)

@@ -74,7 +74,7 @@ def content(path: Path, name: str) -> bytes:
 
 def problems(out: Path) -> list[Problem]:
     found: list[Problem] = []
-    verify(str(out), found.append)
+    verify(str(out), on_problem=found.append)
     return found
 
 
@@ -159,7 +159,7 @@ def test_both_methods_workers_and_object_stores_agree(
     }
     assert len(rows(tmp_path / "out")) == 42
     s3_problems: list[Problem] = []
-    assert verify("s3://data/out", s3_problems.append).outputs == 21
+    assert verify("s3://data/out", on_problem=s3_problems.append).outputs == 21
     assert s3_problems == []
 
 
@@ -351,7 +351,9 @@ def test_dots_in_names_of_members_hide_no_image(tmp_path: Path) -> None:
     before = damaged.read_bytes()
     damaged.write_bytes(before[:-1] + b"\1")
     options = RepairOptions(str(tmp_path / "in"), workers=0)
-    assert repair(str(tmp_path / "out"), list[Problem]().append, print, options).sound
+    assert repair(
+        str(tmp_path / "out"), options, on_problem=list[Problem]().append, say=print
+    ).sound
     assert damaged.read_bytes() == before
     page = Path(batchlight.make_report(str(tmp_path / "out"), input=str(tmp_path / "in")))
     assert "a.tar/../x.jpg" in page.read_text()
@@ -604,11 +606,11 @@ def test_verify_and_repair(shards: Path, tmp_path: Path) -> None:
     assert found["classical/deep/00001.tar"].trouble == "missing"
     repaired: list[Problem] = []
     options = RepairOptions(input=str(shards), workers=0)
-    assert repair(str(out), repaired.append, print, options).sound
+    assert repair(str(out), options, on_problem=repaired.append, say=print).sound
     assert state(out) == expected
     for file in (out / "metadata").iterdir():
         file.write_bytes(b"lost")
-    assert repair(str(out), repaired.append, print, options).sound
+    assert repair(str(out), options, on_problem=repaired.append, say=print).sound
     assert state(out) == expected
     assert problems(out) == []
 

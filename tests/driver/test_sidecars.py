@@ -283,7 +283,7 @@ def test_a_container_that_is_one_no_longer_keeps_its_output(
     if becomes == "captions":
         (out / "classical/a.parquet").write_bytes(b"damaged")
         options = RepairOptions(str(source), workers=0)
-        assert repair(str(out), list[Problem]().append, print, options).sound
+        assert repair(str(out), options, on_problem=list[Problem]().append, say=print).sound
         run(source, out)
         assert tree(out / "classical")["a.parquet"] == before["a.parquet"]
 

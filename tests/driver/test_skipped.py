@@ -67,9 +67,9 @@ def troubles(out: Path, *, mend: bool = False) -> dict[str, str]:
     found: list[Problem] = []
     if mend:
         options = RepairOptions(input=str(out.parent / "in"), workers=0)
-        assert repair(str(out), found.append, print, options).sound
+        assert repair(str(out), options, on_problem=found.append, say=print).sound
     else:
-        verify(str(out), found.append)
+        verify(str(out), on_problem=found.append)
     return {problem.path: problem.trouble for problem in found}
 
 

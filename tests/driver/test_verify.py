@@ -57,8 +57,8 @@ def check(out: Path, *, mend: bool = False) -> tuple[bool, list[Problem]]:
     found: list[Problem] = []
     if mend:
         options = RepairOptions(input=str(out.parent / "in"), workers=0)
-        return repair(str(out), found.append, print, options).sound, found
-    return verify(str(out), found.append).sound, found
+        return repair(str(out), options, on_problem=found.append, say=print).sound, found
+    return verify(str(out), on_problem=found.append).sound, found
 
 
 def test_workers_find_the_same(out: Path, shared_ray: str) -> None:
@@ -70,7 +70,12 @@ def test_workers_find_the_same(out: Path, shared_ray: str) -> None:
     def compared(**options: Any) -> tuple[Verification, list[tuple[str, str, str]]]:
         found: list[Problem] = []
         progress: list[int] = []
-        done = verify(str(out), found.append, lambda v: progress.append(v.outputs), **options)
+        done = verify(
+            str(out),
+            on_problem=found.append,
+            on_progress=lambda v: progress.append(v.outputs),
+            **options,
+        )
         assert progress[-1] == done.outputs
         return done, sorted((p.path, p.trouble, p.detail) for p in found)
 
@@ -106,7 +111,7 @@ def out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_functions_take_paths(out: Path) -> None:
     photos = out.parent / "in"
     assert batchlight.status(out) == batchlight.status(str(out))
-    assert batchlight.verify(out) == batchlight.verify(str(out), print)
+    assert batchlight.verify(out) == batchlight.verify(str(out), on_problem=print)
     options = RepairOptions(input=photos, workers=0)
     assert batchlight.repair(out, options=options).output == str(out)
     assert batchlight.make_report(out, photos) == batchlight.make_report(str(out))
@@ -309,7 +314,7 @@ def test_lost_records_of_a_batch_of_which_an_image_is_gone(photos: Path, unnamed
     left = state(out)
     found: list[Problem] = []
     options = RepairOptions(input=str(given), workers=0)
-    assert not repair(str(out), found.append, print, options).sound
+    assert not repair(str(out), options, on_problem=found.append, say=print).sound
     [problem] = found
     assert (problem.path, problem.repaired) == (f"metadata/{records}", False)
     assert "cannot be regenerated: " in problem.detail
@@ -456,9 +461,9 @@ def test_weights_of_ones_own_are_given_again(photos: Path) -> None:
     (out / "absgn/0000.jpg").unlink()
     few = RepairOptions(input=str(photos.parent / "few"), workers=0)
     with pytest.raises(UsageError, match="give --weights if the weights differ"):
-        repair(str(out), lambda _: None, print, few)
+        repair(str(out), few, on_problem=lambda _: None, say=print)
     options = RepairOptions(input=str(photos.parent / "few"), workers=0, weights=str(mine))
-    assert repair(str(out), lambda _: None, print, options).sound
+    assert repair(str(out), options, on_problem=lambda _: None, say=print).sound
     assert tree(out / "absgn") == calm
 
 

@@ -85,7 +85,7 @@ def test_the_timeout_holds_without_ray(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(codec, "decode", decoding)
     began = time.monotonic()
     out = tmp_path / "out"
-    summary = batchlight.run(batchlight.JobConfig(**calm, output=str(out), timeout=1.0))
+    summary = batchlight.run(batchlight.JobConfig(**calm, output=str(out), timeout=0.5))
     assert time.monotonic() - began < 18
     over.set()
     assert summary.failed_by_code == {"timeout": 1}
@@ -156,7 +156,7 @@ def test_a_run_that_has_abandoned_calls_ends_in_time(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     began = time.monotonic()
     done = command(
-        *("run", "--input", tmp_path / "in", "--workers", 0, "--timeout", 0.5), **environment
+        *("run", "--input", tmp_path / "in", "--workers", 0, "--timeout", 0.2), **environment
     )
     assert done.returncode == 3, done.stderr
     assert time.monotonic() - began < 40

@@ -14,7 +14,7 @@ from tests.images.test_carry_boxes import meta, with_items
 from tests.images.test_carry_jpeg import brightened
 from tests.support import image_parts as parts
 from tests.support.image_checks import assert_looks_like
-from tests.support.image_files import FORMATS, XMP, again, patches, saved
+from tests.support.image_files import TARGETS, XMP, again, patches, saved
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"speed": 10}, {"alpha": True}])
@@ -36,7 +36,7 @@ def test_avif_readers_ignore_the_exif_tag() -> None:
     _, plain = cv2.imencodeWithMetadata(".avif", bgr, [cv2.IMAGE_METADATA_EXIF], [block])
     assert plain.tobytes().count(upright) == 1
     source = plain.tobytes().replace(upright, turned)
-    for target in FORMATS:
+    for target in TARGETS:
         assert_looks_like(again(source, target), saved(patches(), "PNG"))
 
 

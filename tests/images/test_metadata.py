@@ -18,10 +18,10 @@ from batchlight.images.metadata import Metadata
 from batchlight.images.thumbnails import Picture
 from tests.support.image_checks import assert_looks_like
 from tests.support.image_files import (
-    FORMATS,
     ICC,
     MAKE,
     ORIENTATION,
+    TARGETS,
     XMP,
     again,
     opened,
@@ -60,7 +60,7 @@ def test_any_exif_has_an_orientation(payload: bytes, start: bytes) -> None:
         assert block[:8] == (start + payload)[:8]
 
 
-@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("source", ["jpeg", "png", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_applies_exactly_once(source: Format, target: Format, orientation: int) -> None:

@@ -131,7 +131,7 @@ batchlight.enhance(np.zeros((8, 8, 3), np.uint8), denoise="guided")
 for data in (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), DAMAGED):
     try:
         decoded = codec.decode(data, read_header(data, 10_000))
-        for format in ("jpeg", "png", "webp", "tiff", "bmp", "avif"):
+        for format in ("jpeg", "png", "webp", "tiff", "avif"):
             codec.encode(decoded, decoded.pixels, format, 95)
     except ImageError as error:
         print(error.code, end="")

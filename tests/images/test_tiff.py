@@ -16,9 +16,9 @@ from batchlight.images.pixels import Pixels
 from tests.support.image_checks import assert_holds, assert_looks_like, refusal
 from tests.support.image_files import (
     EXTRA_SAMPLES,
-    FORMATS,
     ICC,
     ORIENTATION,
+    TARGETS,
     XMP,
     again,
     opened,
@@ -92,5 +92,5 @@ def test_xmp_does_not_turn_an_upright_picture() -> None:
     xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
     tags = [(274, 3, 1, 6, True), (700, 1, len(xmp), xmp, True)]
     source = tiff(np.asarray(patches()), extratags=tags)
-    for target in FORMATS:
+    for target in TARGETS:
         assert_looks_like(again(source, target), source)

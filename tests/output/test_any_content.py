@@ -163,11 +163,11 @@ def look(out: Path, photos: Path) -> dict[str, Callable[[], object]]:
     options = RepairOptions(input=str(photos), workers=0)
     return {
         "status": lambda: read_status(str(out)),
-        "verify": lambda: verify(str(out), lambda _: None),
+        "verify": lambda: verify(str(out), on_problem=lambda _: None),
         "failures": failures,
         "plan": lambda: dry_run(config),
         "report": report,
-        "repair": lambda: repair(str(out), lambda _: None, lambda _: None, options),
+        "repair": lambda: repair(str(out), options, on_problem=lambda _: None, say=lambda _: None),
         "run": lambda: batchlight.run(config),
     }
 

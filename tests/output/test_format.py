@@ -77,7 +77,7 @@ def run(folder: Path, out: str = "out") -> batchlight.Summary:
 
 def problems(out: Path) -> list[Problem]:
     found: list[Problem] = []
-    verify(str(out), found.append)
+    verify(str(out), on_problem=found.append)
     return found
 
 

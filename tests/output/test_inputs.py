@@ -55,9 +55,9 @@ def published(folder: Path) -> bool:
 
 def test_a_repair_reads_no_source_that_the_input_does_not_name(crafted: Path) -> None:
     with pytest.raises(UsageError, match="must be named"):
-        repair(str(crafted / "out"), print, print, RepairOptions(workers=0))
+        repair(str(crafted / "out"), RepairOptions(workers=0), on_problem=print, say=print)
     options = RepairOptions(input=str(crafted / "in"), workers=0)
-    assert not repair(str(crafted / "out"), print, print, options).sound
+    assert not repair(str(crafted / "out"), options, on_problem=print, say=print).sound
     assert not published(crafted)
 
 
@@ -81,7 +81,7 @@ def test_nor_does_a_report(crafted: Path) -> None:
 def test_a_root_that_is_not_the_input(crafted: Path) -> None:
     options = RepairOptions(input=str(crafted / "secret"), workers=0)
     with pytest.raises(UsageError, match=r"holds the images of .*/in, not of .*/secret"):
-        repair(str(crafted / "out"), print, print, options)
+        repair(str(crafted / "out"), options, on_problem=print, say=print)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_program_that_edits_its_list_works_with_the_new_one(tmp_path: Path) ->
         assert run(tmp_path, input=str(listed)).ok == 1
     (tmp_path / "out/classical/b.png").unlink()
     options = RepairOptions(input=str(listed), workers=0)
-    found = repair(str(tmp_path / "out"), print, print, options)
+    found = repair(str(tmp_path / "out"), options, on_problem=print, say=print)
     assert found.repaired == found.problems == 1
 
 

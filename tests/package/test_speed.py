@@ -38,7 +38,7 @@ def test_the_method_beside_the_codec(photos: Path) -> None:
     seconds = core.compare(photos, prepared=True, count=5)
     for options, expected in WITH_METHOD_TO_CODEC.items():
         found = ratio(seconds[options], seconds[f"codec of {options}"])
-        assert found < expected * WORSE_BY_HALF, options
+        assert found < 1 + (expected - 1) * WORSE_BY_HALF, options  # the codec is in both
 
 
 def test_the_job_beside_its_pixels(photos: Path, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from batchlight.images.header import read_header
 from batchlight.images.image import Decoded
 from batchlight.images.pixels import Pixels
 
-FORMATS: list[Format] = ["jpeg", "png", "webp", "tiff", "bmp", "avif"]
+TARGETS: list[Format] = ["jpeg", "png", "webp", "tiff", "avif"]
+"""What ``--format`` names; BMP and HEIC are written only for an input of the same format."""
+FORMATS: list[Format] = [*TARGETS, "bmp"]
 MAX_PIXELS = 200_000_000
 ORIENTATION, MAKE, EXTRA_SAMPLES = 0x0112, 0x010F, 0x0152
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
