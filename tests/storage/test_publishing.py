@@ -189,7 +189,7 @@ def test_a_file_of_no_storage_is_replaced(tmp_path: Path) -> None:
         (errno.ENOSPC, "no space left on device; free some space and run the same command again"),
         (errno.EROFS, "read-only file system; choose a place that can be written to"),
         (errno.EACCES, "denied; give this user the permission and run the same command again"),
-        (errno.EIO, "input/output error; run the same command again to go on"),
+        (errno.EIO, "input/output error; run the same command again to continue"),
     ],
 )
 def test_trouble_with_a_file_of_no_storage_says_what_helps(
