@@ -104,8 +104,8 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     [
         (0, signal.SIGTERM, 143),
         (2, signal.SIGINT, 130),
-        pytest.param(0, signal.SIGHUP, 129, marks=pytest.mark.nightly),
-        (2, signal.SIGHUP, 129),
+        (0, signal.SIGHUP, 129),
+        pytest.param(2, signal.SIGHUP, 129, marks=pytest.mark.nightly),
         pytest.param(0, signal.SIGINT, 130, marks=pytest.mark.nightly),
         pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.nightly),
     ],
