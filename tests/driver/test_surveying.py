@@ -149,7 +149,7 @@ def test_a_run_that_ends_early_leaves_nobody_listing(
     assert not listing()
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.nightly)])
 def test_death_at_every_write(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:

@@ -68,7 +68,7 @@ names_of_files = st.lists(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     files=names_of_files,
     chunks=st.lists(st.integers(0, 60), unique=True, max_size=40),

@@ -292,7 +292,7 @@ def small_parts(at_once: int) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     keys,
     st.sets(PLAIN.filter(lambda key: key.endswith((".jpg", ".png"))), max_size=12),
