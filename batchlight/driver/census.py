@@ -126,9 +126,8 @@ class _Counter:
                     if container_kind(container.path) == "tar":
                         self._on_image(item)
                     self.suffixes[shown] += 1
-                    self.named_twice += not is_image_name(
-                        item.path
-                    )  # the path has a number appended
+                    # Such a path has a number appended.
+                    self.named_twice += not is_image_name(item.path)
                 if self._head is not None and member.end > self._head:
                     self.all_seen = False
                     self.bytes += member.end

@@ -62,6 +62,9 @@ def write_part(
 class DamagedRecordsError(StorageError):
     """A file of records is damaged or missing; not one that cannot be read, which may be sound."""
 
+    first_advice = ""
+    """What to try before the rest."""
+
     def __init__(self, path: str, reason: str) -> None:
         advice = (
             "restore it, or choose another --output"
@@ -72,9 +75,6 @@ class DamagedRecordsError(StorageError):
         super().__init__(f"cannot read the records in {path}: {reason}; {advice}", transient=False)
         self.path = path
         self.reason = reason
-
-    first_advice = ""
-    """What to try before that."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.reason)

@@ -105,8 +105,8 @@ class Analysed:
     @property
     def nbytes(self) -> int:
         """Memory used, in bytes."""
-        own = self.analysis.own
-        return self.decoded.nbytes + (0 if own is None else own.nbytes)
+        found = self.analysis.own, self.analysis.visible
+        return self.decoded.nbytes + sum(array.nbytes for array in found if array is not None)
 
 
 @dataclass
